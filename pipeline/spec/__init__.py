@@ -1,0 +1,16 @@
+"""What should exist: a job file becomes requests.
+
+job           job YAML → `Job`, validated; errors name file, line and field
+rows          .csv .tsv .jsonl .txt and matrices → variables
+templates     text with {{ variables }} → values
+parameters    what one parameter of a call may be
+prices        what a call will cost, may cost at most, and did cost
+models        what each model family takes and costs, by `models.yaml`
+catalogue     models.yaml and the user's own `models:` → `Model`s
+recipe        what a job says of its pictures; nothing is decoded
+mend          a decoded picture → the shape and colours that a model takes
+masks         a file's alpha, black and white, or a box → the mask of a picture
+preparation   a source and its recipe → file parts that the API accepts
+inputs        prepared pictures, remembered for requests that share them and stored once by hash
+plan          `Job` → `ImageRequest`s, each with its content key
+"""
