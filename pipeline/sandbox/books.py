@@ -1,0 +1,64 @@
+"""What was charged becomes lines of a file.
+
+The sandbox's own log, one JSON object a line, flushed at once: what a test holds against the client's ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+
+@dataclass(slots=True)
+class CallEntry:
+    """One call; filled in while it is served, written at its end or drop (`status` null: no whole answer left)."""
+
+    at: float  # unix seconds of the arrival
+    mono: float  # monotonic seconds of the arrival, the clock of the rate limit
+    path: str
+    operation: str | None
+    request_id: str
+    model: object = None
+    prompt: object = None
+    n: int = 1
+    status: int | None = None
+    charged: int = 0
+    fault: str | None = None
+    type: Literal["call"] = "call"
+
+
+@dataclass(slots=True)
+class DownloadEntry:
+    """One request for a picture's URL."""
+
+    at: float
+    path: str
+    status: int | None = None
+    fault: str | None = None
+    type: Literal["download"] = "download"
+
+
+class Books:
+    """A file that entries are appended to, or nothing at all where no file is wanted."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open the file for appending. Raises OSError."""
+        self._file = path.open("a", encoding="utf-8") if path else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._file:
+            self._file.close()
+
+    def write(self, entry: CallEntry | DownloadEntry) -> None:
+        """Append one line."""
+        if self._file and not self._file.closed:
+            self._file.write(json.dumps(asdict(entry)) + "\n")
+            self._file.flush()

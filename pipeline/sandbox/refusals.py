@@ -1,0 +1,238 @@
+"""What is wrong with a call becomes an error answer in the service's words.
+
+The envelope is `{"error": {"message", "type", "param", "code"}}`, all four always there (schema Error of OpenAI's
+description); people and programs recognise the sentences, so they are the service's own where a report shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pipeline.sandbox.settings import RateLimit
+
+ORGANIZATION = "org-sandbox"
+JSON_TYPE = "application/json"
+Meter: TypeAlias = Literal["images", "input-images"]
+
+
+class ApiError(Exception):
+    """A refusal: the status, the four fields of the envelope, and the headers that go with it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.error = {"message": message, "type": kind, "param": param, "code": code, **(details or {})}
+
+    def body(self) -> bytes:
+        """Return the envelope as bytes of JSON."""
+        return json.dumps({"error": self.error}).encode()
+
+
+def missing_key() -> ApiError:
+    """401: there is no Authorization header, or nothing in it."""
+    return ApiError(
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+        "(i.e. Authorization: Bearer YOUR_KEY).",
+        status=401,
+    )
+
+
+def incorrect_key(key: str) -> ApiError:
+    """401: the key is refused; the service shows no more of it than this."""
+    return ApiError(
+        f"Incorrect API key provided: {key[:4]}****. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+        status=401,
+        code="invalid_api_key",
+    )
+
+
+def invalid_url(method: str, path: str) -> ApiError:
+    """404: no such path."""
+    return ApiError(f"Invalid URL ({method} {path})", status=404, code="unknown_url")
+
+
+def wrong_method(method: str, path: str, allowed: Iterable[str]) -> ApiError:
+    """405: the path exists for another method."""
+    message = f"Not allowed to {method} on {path}."
+    return ApiError(message, status=405, code="method_not_supported", headers={"Allow": ", ".join(allowed)})
+
+
+def wrong_content_type(got: str, expected: str) -> ApiError:
+    """400: the endpoint takes no body of this kind."""
+    return ApiError(
+        f"Invalid Content-Type header ({got}), expected {expected}. "
+        f"(HINT: If you're using curl, you can pass -H 'Content-Type: {expected}')",
+    )
+
+
+def unreadable_json() -> ApiError:
+    """400: the body is not a JSON object."""
+    return ApiError(
+        "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
+        "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
+    )
+
+
+def unreadable_form(why: str) -> ApiError:
+    """400: the body is not multipart/form-data as it claims to be."""
+    return ApiError(f"Could not parse multipart form: {why}.")
+
+
+def too_large(what: str, limit: int) -> ApiError:
+    """413: more bytes than any rule allows, so the rest was not read."""
+    return ApiError(f"Maximum content size limit ({limit}) exceeded by {what}.", status=413, code="content_too_large")
+
+
+def missing_parameter(name: str) -> ApiError:
+    """400: a parameter that must be there is not."""
+    sentence = "You must provide a prompt." if name == "prompt" else f"Missing required parameter: '{name}'."
+    return ApiError(sentence, code="missing_required_parameter", param=name)
+
+
+def unknown_parameter(name: str) -> ApiError:
+    """400: this model knows no such parameter on this endpoint."""
+    return ApiError(f"Unknown parameter: '{name}'.", code="unknown_parameter", param=name)
+
+
+def duplicate_parameter(name: str) -> ApiError:
+    """400: one value is wanted and several came."""
+    return ApiError(
+        f"Duplicate parameter: '{name}'. You provided multiple values for this parameter, whereas only one is allowed.",
+        code="duplicate_parameter",
+        param=name,
+    )
+
+
+def invalid_type(name: str, expected: str, got: str) -> ApiError:
+    """400: the value is of another JSON type."""
+    sentence = f"Invalid type for '{name}': expected {expected}, but got {got} instead."
+    return ApiError(sentence, code="invalid_type", param=name)
+
+
+def invalid_value(name: str, got: str, supported: Iterable[str]) -> ApiError:
+    """400: the value is none of the few that this model takes."""
+    values = [f"'{value}'" for value in supported]
+    words = f"{', '.join(values[:-1])}, and {values[-1]}" if len(values) > 1 else values[0]
+    return ApiError(f"Invalid value: '{got}'. Supported values are: {words}.", code="invalid_value", param=name)
+
+
+def unsupported(message: str, param: str, code: str = "invalid_value") -> ApiError:
+    """400: the value is right for some call, not for this one."""
+    return ApiError(message, code=code, param=param)
+
+
+def model_not_found(model: str) -> ApiError:
+    """404: no such model, or one that was shut down."""
+    return ApiError(
+        f"The model '{model}' does not exist or you do not have access to it.",
+        status=404,
+        code="model_not_found",
+        param="model",
+    )
+
+
+def content_policy_violation() -> ApiError:
+    """400: the dall-e family's refusal of a prompt."""
+    return ApiError(
+        "Your request was rejected as a result of our safety system. Your prompt may contain text that is not allowed "
+        "by our safety system.",
+        code="content_policy_violation",
+    )
+
+
+def moderation_blocked() -> ApiError:
+    """400: the GPT Image models' refusal of a prompt; `moderation_details` as in OpenAI's image guide."""
+    return ApiError(
+        "Your request was rejected by the safety system. If you believe this is an error, contact us at "
+        "help.openai.com and include the request ID. safety_violations=[violence].",
+        kind="image_generation_user_error",
+        code="moderation_blocked",
+        details={"moderation_details": {"moderation_stage": "input", "categories": ["violence"]}},
+    )
+
+
+def insufficient_quota() -> ApiError:
+    """429 that no wait cures: the money is spent."""
+    return ApiError(
+        "You exceeded your current quota, please check your plan and billing details. For more information on this "
+        "error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
+        status=429,
+        kind="insufficient_quota",
+        code="insufficient_quota",
+    )
+
+
+def rate_limited(limit: RateLimit, *, used: int, asked: int, wait: float, meter: Meter) -> ApiError:
+    """429 of pace: the same call passes once `wait` seconds have gone by. Edits are metered by another sentence."""
+    period = "1min" if limit.per_seconds == 60 else f"{limit.per_seconds:g}s"
+    if meter == "images":
+        sentence = (
+            f"Rate limit exceeded for images per minute in organization {ORGANIZATION}. "
+            f"Limit: {limit.images}/{period}. Current: {used + asked}/{period}. "
+        )
+    else:
+        sentence = (
+            f"Rate limit reached in organization {ORGANIZATION} on input-images per min: "
+            f"Limit {limit.images}, Used {used}, Requested {asked}. "
+        )
+    sentence += f"Please try again in {duration(wait)}. Visit https://platform.openai.com/account/rate-limits for more."
+    return ApiError(
+        sentence,
+        status=429,
+        kind="requests" if meter == "images" else "input-images",
+        code="rate_limit_exceeded",
+        headers={
+            "Retry-After": str(math.ceil(wait)),
+            "retry-after-ms": str(math.ceil(wait * 1000)),
+            "x-ratelimit-limit-images": str(limit.images),
+            "x-ratelimit-remaining-images": str(max(0, limit.images - used)),
+            "x-ratelimit-reset-images": duration(wait),
+        },
+    )
+
+
+def server_error() -> ApiError:
+    """500: the service blames itself."""
+    return ApiError(
+        "The server had an error while processing your request. Sorry about that! You can retry your request, or "
+        "contact us through our help center at help.openai.com if the error persists.",
+        status=500,
+        kind="server_error",
+    )
+
+
+def overloaded(retry_after: int | None) -> ApiError:
+    """503: no capacity at the moment; `retry_after` in seconds where the service says it."""
+    return ApiError(
+        "The server is currently overloaded with other requests. Sorry about that! Please try again later.",
+        status=503,
+        kind="service_unavailable_error",
+        code="server_is_overloaded",
+        headers={} if retry_after is None else {"Retry-After": str(retry_after)},
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as the service does, never shorter than they are: `120ms`, `1.2s`, `6m0s`."""
+    milliseconds = math.ceil(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    return (f"{minutes}m" if minutes else "") + f"{rest / 1000:g}s"

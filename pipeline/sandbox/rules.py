@@ -1,0 +1,151 @@
+"""Fields become an `ImageCall`, or the refusal that the service would give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pipeline.sandbox import refusals
+from pipeline.sandbox.families import DEFAULT_GPT_MODEL, DEFAULT_MODEL, GPT_ONLY, MODELS, Family, Operation
+from pipeline.sandbox.parameters import json_type
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pipeline.sandbox.form import Form
+
+FILE_FIELDS: Final[dict[Operation, frozenset[str]]] = {
+    "generation": frozenset(),
+    "edit": frozenset({"image", "image[]", "mask"}),
+    "variation": frozenset({"image"}),
+}
+REFERENCE_FIELDS: Final = frozenset({"images", "mask"})
+"""What carries the pictures of a JSON edit (EditImageBodyJsonParam)."""
+NEVER_NULL: Final = frozenset({"prompt", "user", "safety_identifier"})
+"""Every other parameter is nullable in the description, and null there means: the default."""
+FORBIDDEN_WORD: Final = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCall:
+    """A call that the rules allow; `size` and `quality` may still be `auto`."""
+
+    operation: Operation
+    model: str
+    family: Family
+    prompt: str
+    n: int
+    size: str
+    quality: str
+    response_format: str
+    output_format: str
+    output_compression: int
+    transparent: bool
+    stream: bool
+    partial_images: int
+
+
+def images_asked(form: Form) -> int:
+    """How many places of the rate limit a call takes: its `n`, and one where `n` is absent or wrong."""
+    n = form.fields.get("n")
+    if form.encoding == "multipart" and isinstance(n, str) and n.isascii() and n.isdigit() and len(n) < 3:
+        n = int(n)
+    return n if type(n) is int and 1 <= n <= 10 else 1
+
+
+def read_call(operation: Operation, form: Form) -> ImageCall:
+    """Check every field against the model's table. Raises ApiError with the first thing that is wrong."""
+    model = _model(operation, form)
+    family = MODELS[model]
+    values = _parameters(operation, model, form)
+    if "prompt" not in values and operation != "variation":
+        raise refusals.missing_parameter("prompt")
+    call = ImageCall(
+        operation=operation,
+        model=model,
+        family=family,
+        prompt=str(values.get("prompt", "")),
+        n=int(values.get("n", 1)),
+        size=str(values.get("size", "auto" if family.is_gpt else "1024x1024")),
+        quality=str(values.get("quality", "auto" if family.is_gpt else "standard")),
+        response_format=str(values.get("response_format", "b64_json" if family.is_gpt else "url")),
+        output_format=str(values.get("output_format", "png")),
+        output_compression=int(values.get("output_compression", 100)),
+        transparent=values.get("background") == "transparent",
+        stream=bool(values.get("stream", False)),
+        partial_images=int(values.get("partial_images", 0)),
+    )
+    _refuse_contradictions(call)
+    return call
+
+
+def moderate(call: ImageCall) -> None:
+    """Refuse a prompt as the content policy does, in the family's own way. Raises ApiError."""
+    if FORBIDDEN_WORD in call.prompt.casefold():
+        raise refusals.moderation_blocked() if call.family.is_gpt else refusals.content_policy_violation()
+
+
+def _model(operation: Operation, form: Form) -> str:
+    model = form.fields.get("model")
+    if model is None:
+        gpt = form.fields.keys() & GPT_ONLY or (operation == "edit" and form.encoding == "json")
+        model = DEFAULT_GPT_MODEL if gpt and operation != "variation" else DEFAULT_MODEL
+    if not isinstance(model, str):
+        raise refusals.invalid_type("model", "a string", json_type(model))
+    if model not in MODELS:
+        raise refusals.model_not_found(model[:200])
+    serving = [name for name, family in MODELS.items() if _serves(family, operation, form)]
+    if model not in serving:
+        raise refusals.invalid_value("model", model, serving)
+    return model
+
+
+def _serves(family: Family, operation: Operation, form: Form) -> bool:
+    """Whether these models take the operation in this encoding; JSON edits are for GPT Image models only."""
+    json_edit = operation == "edit" and form.encoding == "json"
+    return operation in family.parameters and (family.is_gpt or not json_edit)
+
+
+def _parameters(operation: Operation, model: str, form: Form) -> dict[str, str | int | bool]:
+    from_text = form.encoding == "multipart"
+    table = MODELS[model].parameters[operation]
+    values: dict[str, str | int | bool] = {}
+    for name, value in form.fields.items():
+        if name == "model" or _is_picture(operation, name, form):
+            continue
+        if name == "input_fidelity" and operation == "edit" and MODELS[model].is_gpt and name not in table:
+            sentence = f"The model '{model}' does not support the 'input_fidelity' parameter."
+            raise refusals.unsupported(sentence, name, "invalid_input_fidelity_model")
+        if name not in table or (name == "moderation" and operation == "edit" and from_text):
+            # CreateImageEditRequest has no `moderation`, EditImageBodyJsonParam has.
+            raise refusals.unknown_parameter(name[:200])
+        if value is not None or name in NEVER_NULL:
+            values[name] = table[name].read(name, value, from_text=from_text)
+    _refuse_stray_files(operation, table, form)
+    return values
+
+
+def _is_picture(operation: Operation, name: str, form: Form) -> bool:
+    if form.encoding == "json":
+        return operation == "edit" and name in REFERENCE_FIELDS
+    if name in FILE_FIELDS[operation]:
+        raise refusals.invalid_type(name, "one of an array of files or file", "a string")
+    return False
+
+
+def _refuse_stray_files(operation: Operation, parameters: Collection[str], form: Form) -> None:
+    for part in form.files:
+        if part.field in FILE_FIELDS[operation]:
+            continue
+        if part.field == "model" or part.field in parameters:
+            raise refusals.invalid_type(part.field, "a string", "a file")
+        raise refusals.unknown_parameter(part.field[:200])
+
+
+def _refuse_contradictions(call: ImageCall) -> None:
+    if call.transparent and call.output_format == "jpeg":
+        message = "Transparent background is not supported for JPEG output format."
+        raise refusals.unsupported(message, "background")
+    if call.output_format == "png" and call.output_compression != 100:
+        message = "Compression less than 100 is not supported for PNG output format."
+        raise refusals.unsupported(message, "output_compression")

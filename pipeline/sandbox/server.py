@@ -1,0 +1,159 @@
+"""Sockets become requests.
+
+Every path below `/v1` is answered here, and whatever else is asked gets the service's refusal in JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from pipeline.sandbox import answers, refusals
+from pipeline.sandbox.answers import Answer
+from pipeline.sandbox.books import Books
+from pipeline.sandbox.calls import Service, authenticate, drop, send, serve_call, service_headers
+from pipeline.sandbox.downloads import serve_download
+from pipeline.sandbox.families import MODELS, Operation
+from pipeline.sandbox.form import MAX_FORM_BYTES
+from pipeline.sandbox.links import PREFIX, Links
+from pipeline.sandbox.spool import Spool, default_folder
+from pipeline.sandbox.window import SlidingWindow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from pipeline.sandbox.settings import SandboxSettings
+
+OPERATIONS: Final[dict[str, Operation]] = {
+    "/v1/images/generations": "generation",
+    "/v1/images/edits": "edit",
+    "/v1/images/variations": "variation",
+}
+MODELS_PATH: Final = "/v1/models"
+MODELS_CREATED: Final = 1_667_433_600  # the day on which the Images API opened; any date will do
+LAST_CALLS_SECONDS: Final = 0.1
+"""How long open calls may go on when the sandbox stops."""
+BACKLOG: Final = 1024
+log = logging.getLogger(__name__)
+http_log = logging.getLogger(f"{__name__}.http")
+http_log.setLevel(logging.CRITICAL)  # aiohttp logs a traceback for a client's garbage; our own failures go to `log`
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSandbox:
+    """Where a sandbox listens."""
+
+    base_url: str
+    port: int
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    settings: SandboxSettings,
+    *,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    books: Path | None = None,
+    spool: Path | None = None,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[RunningSandbox]:
+    """Serve until the with-block ends; port 0 takes a free one. Raises OSError where the port is taken."""
+    threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="sandbox")
+    with Books(books) as opened_books:
+        service = Service(
+            settings=settings,
+            window=SlidingWindow(settings.rate_limit) if settings.rate_limit else None,
+            links=Links(settings.seed, settings.url_ttl_seconds, clock),
+            spool=Spool(spool or default_folder()),
+            books=opened_books,
+            threads=threads,
+            clock=clock,
+            monotonic=monotonic,
+        )
+        runner = web.AppRunner(
+            application(service), access_log=None, logger=http_log, shutdown_timeout=LAST_CALLS_SECONDS
+        )
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+            bound = int(runner.addresses[0][1])
+            yield RunningSandbox(f"http://{host}:{bound}/v1", bound)
+        finally:
+            await runner.cleanup()
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def application(service: Service) -> web.Application:
+    """Build the aiohttp application: one door for every method and path, so that no answer is aiohttp's own."""
+
+    async def door(request: web.Request) -> web.StreamResponse:
+        try:
+            return await _answer(service, request)
+        except ConnectionError:  # the client has gone away
+            return drop(request)
+
+    async def expect(request: web.Request) -> None:
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    app = web.Application(client_max_size=MAX_FORM_BYTES)
+    app.router.add_route("*", "/{path:.*}", door, expect_handler=expect)
+    return app
+
+
+async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
+    started, request_id = time.monotonic(), f"req_{uuid.uuid4().hex}"
+    try:
+        if request.path.startswith(PREFIX):
+            return await serve_download(service, request)
+        if request.path in OPERATIONS and request.method == "POST":
+            return await serve_call(service, request, OPERATIONS[request.path], request_id)
+        answer = _read_only(service, request)
+    except refusals.ApiError as refusal:
+        answer = answers.refused(refusal)
+    except ConnectionError:
+        raise
+    except Exception:
+        log.exception("the sandbox failed on %s %s", request.method, request.path)
+        answer = answers.refused(refusals.server_error())
+    return await send(request, answer, {**service_headers(request_id, started), **answer.headers})
+
+
+def _read_only(service: Service, request: web.Request) -> Answer:
+    """Answer what needs no body: the models, and every wrong path and method. Raises ApiError."""
+    path, method = request.path, request.method
+    if path != "/v1" and not path.startswith("/v1/"):
+        raise refusals.invalid_url(method, path)
+    authenticate(request, require_key=service.settings.require_key)
+    if path in OPERATIONS:
+        raise refusals.wrong_method(method, path, ("POST",))
+    if path != MODELS_PATH and not path.startswith(f"{MODELS_PATH}/"):
+        raise refusals.invalid_url(method, path)
+    if method not in {"GET", "HEAD"}:
+        raise refusals.wrong_method(method, path, ("GET", "HEAD"))
+    if path == MODELS_PATH:
+        return _document({"object": "list", "data": [_model(name) for name in MODELS]})
+    name = unquote(path.removeprefix(f"{MODELS_PATH}/"))
+    if name not in MODELS:
+        raise refusals.model_not_found(name[:200])
+    return _document(_model(name))
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": MODELS_CREATED, "owned_by": "sandbox", "shutdown_date": None}
+
+
+def _document(content: dict[str, object]) -> Answer:
+    return Answer(200, refusals.JSON_TYPE, (json.dumps(content).encode(),))

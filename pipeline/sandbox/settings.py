@@ -1,0 +1,157 @@
+"""A mapping under `sandbox:` becomes checked settings.
+
+Errors are `ValueError`s whose sentence names the key and, where a key is unknown, the nearest right spelling.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Final, Literal, TypeAlias, get_args
+
+CallFault: TypeAlias = Literal[
+    "http_429",  # pace: refused with a wait of 50 to 300 ms
+    "http_500",  # the service blames itself, in JSON
+    "http_503",  # overloaded, in JSON, now and then with Retry-After
+    "html_502",  # a proxy's HTML page
+    "drop_before",  # the connection closes, nothing was made or charged
+    "drop_after",  # the connection closes, the pictures were made and charged
+    "broken_json",  # 200, charged, and the body ends in the middle
+    "empty",  # 200 without a picture, not charged
+    "slow",  # the right answer, in drips over about two seconds
+]
+DownloadFault: TypeAlias = Literal[
+    "cut_download",  # the whole length is declared, and the connection closes midway
+    "wrong_download",  # 200 with bytes that are not the picture
+]
+
+CALL_FAULTS: Final[tuple[CallFault, ...]] = get_args(CallFault)
+DOWNLOAD_FAULTS: Final[tuple[DownloadFault, ...]] = get_args(DownloadFault)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `images` in any window of `per_seconds`; zero images is the account that may not make any."""
+
+    images: int = 50
+    per_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The probability of each fault, 0 to 1: of a call, or of the download of a picture."""
+
+    http_429: float = 0.0
+    http_500: float = 0.0
+    http_503: float = 0.0
+    html_502: float = 0.0
+    drop_before: float = 0.0
+    drop_after: float = 0.0
+    broken_json: float = 0.0
+    empty: float = 0.0
+    slow: float = 0.0
+    cut_download: float = 0.0
+    wrong_download: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse probabilities that leave no room: the faults of one call exclude each other."""
+        shares = asdict(self)
+        for kind, names in (("calls", CALL_FAULTS), ("downloads", DOWNLOAD_FAULTS)):
+            total = sum(shares[name] for name in names)
+            if total > 1 + 1e-9:
+                raise ValueError(f"faults: the probabilities for {kind} add up to {total:g}, more than 1")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """How the sandbox behaves; every default is a service in good health with OpenAI's documented limit."""
+
+    rate_limit: RateLimit | None = RateLimit()
+    latency_seconds: tuple[float, float] = (0.0, 0.0)
+    url_ttl_seconds: float = 3600.0
+    seed: int = 0
+    require_key: bool = True
+    faults: Faults = field(default_factory=Faults)
+    quota_images: int | None = None
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
+        """Read settings as people write them. Raises ValueError with one sentence."""
+        _refuse_unknown_keys(mapping, [known.name for known in fields(cls)], "")
+        return cls(
+            rate_limit=_rate_limit(mapping["rate_limit"]) if "rate_limit" in mapping else cls().rate_limit,
+            latency_seconds=_latency(mapping.get("latency_seconds", (0.0, 0.0))),
+            url_ttl_seconds=_number("url_ttl_seconds", mapping.get("url_ttl_seconds", 3600.0), low=0.001, high=1e9),
+            seed=_whole("seed", mapping.get("seed", 0), low=None),
+            require_key=_flag("require_key", mapping.get("require_key", True)),
+            faults=_faults(mapping.get("faults", {})),
+            quota_images=_quota(mapping.get("quota_images")),
+        )
+
+
+def _refuse_unknown_keys(mapping: Mapping[str, object], known: Sequence[str], prefix: str) -> None:
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+            raise ValueError(f"{prefix}{key}: unknown key; {hint}")
+
+
+def _mapping(key: str, value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}: expected a mapping, got {value!r}")  # noqa: TRY004 - one kind of error for people
+    return value
+
+
+def _number(key: str, value: object, *, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{key}: expected a number, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{key}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def _whole(key: str, value: object, *, low: int | None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key}: expected a whole number, got {value!r}")  # noqa: TRY004 - as above
+    if low is not None and value < low:
+        raise ValueError(f"{key}: expected a whole number of at least {low}, got {value!r}")
+    return value
+
+
+def _flag(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key}: expected true or false, got {value!r}")  # noqa: TRY004 - as above
+    return value
+
+
+def _rate_limit(value: object) -> RateLimit | None:
+    if value is None:
+        return None
+    mapping = _mapping("rate_limit", value)
+    _refuse_unknown_keys(mapping, [known.name for known in fields(RateLimit)], "rate_limit.")
+    return RateLimit(
+        images=_whole("rate_limit.images", mapping.get("images", 50), low=0),
+        per_seconds=_number("rate_limit.per_seconds", mapping.get("per_seconds", 60.0), low=0.001, high=1e6),
+    )
+
+
+def _latency(value: object) -> tuple[float, float]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"latency_seconds: expected two numbers, [low, high], got {value!r}")
+    low, high = (_number("latency_seconds", part, low=0, high=86400) for part in value)
+    if low > high:
+        raise ValueError(f"latency_seconds: the low end {low:g} is above the high end {high:g}")
+    return low, high
+
+
+def _faults(value: object) -> Faults:
+    mapping = _mapping("faults", value)
+    _refuse_unknown_keys(mapping, [known.name for known in fields(Faults)], "faults.")
+    return Faults(**{key: _number(f"faults.{key}", share, low=0, high=1) for key, share in mapping.items()})
+
+
+def _quota(value: object) -> int | None:
+    return None if value is None else _whole("quota_images", value, low=0)

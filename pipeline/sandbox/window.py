@@ -1,0 +1,44 @@
+"""An arrival becomes a place in the strict sliding window, or a wait.
+
+A call arrives when its last byte is here, since only then is `n` known. In no window of `per_seconds` are more than
+`images` images accepted; a refused call takes no place. The state is bounded by `images`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.sandbox.settings import RateLimit
+
+
+class SlidingWindow:
+    """The images accepted in the last `per_seconds`, each arrival with its number of images."""
+
+    def __init__(self, limit: RateLimit) -> None:
+        self.limit = limit
+        self.used = 0
+        self._accepted: deque[tuple[float, int]] = deque()
+
+    def admit(self, now: float, images: int) -> float | None:
+        """Take `images` places at `now` (monotonic seconds), or return the seconds until they would be free.
+
+        More images than the limit never pass; the wait is then a whole window.
+        """
+        self._forget(now)
+        excess = self.used + images - self.limit.images
+        if excess <= 0:
+            self._accepted.append((now, images))
+            self.used += images
+            return None
+        for arrival, places in self._accepted:
+            excess -= places
+            if excess <= 0:
+                return arrival + self.limit.per_seconds - now
+        return self.limit.per_seconds
+
+    def _forget(self, now: float) -> None:
+        # Compared as `arrival + period` on both sides, so that the wait told above is exactly the wait needed.
+        while self._accepted and self._accepted[0][0] + self.limit.per_seconds <= now:
+            self.used -= self._accepted.popleft()[1]
