@@ -1,0 +1,72 @@
+"""The ledger → what people ask of it: how far each job is, what it cost, what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Mapping
+
+STATUSES = ("pending", "running", "succeeded", "partial", "failed", "cancelled", "superseded")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One job's standing. `counts` has every status; images are those on disk; money is in US dollars, None if unknown."""
+
+    name: str
+    provider: str
+    rehearsal: bool
+    counts: Mapping[str, int]
+    images: int
+    missing: int
+    cost_usd: float | None
+    maybe_paid: int
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that are still to be worked on."""
+        return self.counts["pending"] + self.counts["running"]
+
+    @property
+    def unsuccessful(self) -> int:
+        """Requests that ended without all their images."""
+        return self.counts["failed"] + self.counts["partial"] + self.counts["cancelled"]
+
+
+def read_accounts(connection: sqlite3.Connection, names: Collection[str] | None = None) -> list[Account]:
+    """Give the standing of these jobs, or of all, the oldest first."""
+    jobs = connection.execute("SELECT * FROM job WHERE revision > 0 ORDER BY pk").fetchall()
+    return [_account(connection, job) for job in jobs if names is None or job["name"] in names]
+
+
+def _account(connection: sqlite3.Connection, job: sqlite3.Row) -> Account:
+    counts = dict.fromkeys(STATUSES, 0)
+    images = missing = maybe_paid = 0
+    cost: float | None = None
+    rows = connection.execute(
+        "SELECT CASE WHEN stated < ?1 THEN 'superseded' ELSE status END AS standing, count(*) AS requests,"
+        " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid, sum(cost_usd) AS cost"
+        " FROM request WHERE job = ?2 AND since <= ?1 GROUP BY standing",
+        (job["revision"], job["pk"]),
+    )
+    for row in rows:
+        counts[row["standing"]] = row["requests"]
+        images += row["images"]
+        missing += row["missing"] if row["standing"] in {"pending", "running"} else 0
+        maybe_paid += row["maybe_paid"]
+        if row["cost"] is not None:
+            cost = (cost or 0.0) + row["cost"]
+    return Account(job["name"], job["provider"], bool(job["rehearsal"]), counts, images, missing, cost, maybe_paid)
+
+
+def received(connection: sqlite3.Connection, name: str) -> dict[str, int]:
+    """Give the images that each request of a job has, or has paid and is still to download, by its key."""
+    rows = connection.execute(
+        "SELECT r.key, r.received + (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'paid')"
+        " FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?",
+        (name,),
+    )
+    return dict(rows.fetchall())

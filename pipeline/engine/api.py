@@ -1,0 +1,201 @@
+"""The only module that speaks to the Images API: one call over the wire, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+
+from pipeline.engine.answer import Answer, HttpAnswer, read_answer
+from pipeline.errors import Invalid, NotSent, OutcomeUnknown, RequestError, Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+PATHS = {"generation": "images/generations", "edit": "images/edits", "variation": "images/variations"}
+
+_CONNECT_SECONDS = 30.0
+_IDLE_SECONDS = 4.0
+"""How long an idle connection is kept. Many servers drop one after 5 s, and a call sent into that is of unknown outcome."""
+
+_LARGE = 64 * 1024  # a body above this is parsed in a thread: 4 MB of base64 take the loop's 10 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file of a multipart call."""
+
+    role: str  # image or mask
+    path: Path
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the Images API: plain values, so that it may be made anywhere."""
+
+    operation: str
+    params: Mapping[str, Any]
+    uploads: Sequence[Upload] = ()
+
+
+class Api:
+    """One provider's door: an async context manager that makes calls with its key. The key goes nowhere else."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str | None,
+        headers: Mapping[str, str],
+        *,
+        timeout: float,
+        connections: int,
+        most_bytes: int,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
+        self._headers = dict(headers) if key is None else {"Authorization": f"Bearer {key}", **headers}
+        self._timeout = timeout
+        self._connections = connections
+        self._most_bytes = most_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_mark_sent)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_IDLE_SECONDS),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[trace],
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(self, call: Call, sent: Callable[[], None]) -> Answer:
+        """Make one call; `sent` is told at the moment its first bytes leave.
+
+        Raises NotSent where they never left, OutcomeUnknown where they did and no answer came, else the RequestError
+        that the answer stands for.
+        """
+        mark = _Mark(sent)
+        body = await _body(call)
+        try:
+            http = await self._exchange(call.operation, body, mark)
+        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
+            raise self._broken(reason, mark) from None
+        try:
+            if len(http.body) > _LARGE:
+                return await asyncio.to_thread(read_answer, http)
+            return read_answer(http)
+        except RequestError as error:
+            error.message = self._scrub(error.message)
+            error.args = (error.message,)
+            raise
+
+    async def _exchange(self, operation: str, body: dict[str, Any], mark: _Mark) -> HttpAnswer:
+        assert self._session is not None, "use `async with`"
+        url = f"{self.base_url}/{PATHS[operation]}"
+        async with self._session.post(url, **body, allow_redirects=False, trace_request_ctx=mark) as response:
+            content = await _read(response, self._most_bytes)
+            return HttpAnswer(response.status, response.headers, content, str(response.url))
+
+    def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
+        said = self._scrub(_reason(reason))
+        if mark.sent_at is None:
+            return NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
+        after = time.monotonic() - mark.sent_at
+        what = "no whole answer" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
+        return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
+
+    def _scrub(self, text: str) -> str:
+        """Take the key out of what a server says; some repeat what they were sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+class _Mark:
+    """Whether, and when, a call's first bytes left."""
+
+    def __init__(self, sent: Callable[[], None]) -> None:
+        self._sent = sent
+        self.sent_at: float | None = None
+
+    def __call__(self) -> None:
+        if self.sent_at is None:
+            self.sent_at = time.monotonic()
+            self._sent()
+
+
+async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx()
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Read a body of at most `most` bytes. Raises Unusable for a larger one."""
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > most:
+            response.close()
+            raise Unusable(f"the answer is larger than {most // 2**20} MB", http_status=response.status)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _body(call: Call) -> dict[str, Any]:
+    """Write a call's body: JSON for a generation, else a form. Raises Invalid where an uploaded file is gone."""
+    if call.operation == "generation":
+        return {"json": call.params}
+    try:
+        return {"data": await asyncio.to_thread(_form, call)}
+    except OSError as reason:
+        raise Invalid(f"{reason.filename} cannot be read: {reason.strerror}; submit the job again") from None
+
+
+def _form(call: Call) -> aiohttp.FormData:
+    """Write a multipart body. One file goes as `image`, several as `image[]`; each part says what kind of picture it is,
+    since aiohttp would say application/octet-stream and the service refuses that (openai-node issue 1468).
+    """
+    form = aiohttp.FormData()
+    for name, value in call.params.items():
+        for field, text in _fields(name, value):
+            form.add_field(field, text)
+    several = sum(upload.role == "image" for upload in call.uploads) > 1
+    for upload in call.uploads:
+        field = "image[]" if several and upload.role == "image" else upload.role
+        form.add_field(field, upload.path.read_bytes(), filename=upload.path.name, content_type=upload.content_type)
+    return form
+
+
+def _fields(name: str, value: Any) -> list[tuple[str, str]]:
+    """Write a parameter as form fields: nested ones as svg[model], lists as name[]; the vendor's SDK does the same."""
+    if isinstance(value, dict):
+        return [field for key, inner in value.items() for field in _fields(f"{name}[{key}]", inner)]
+    if isinstance(value, list | tuple):
+        return [field for inner in value for field in _fields(f"{name}[]", inner)]
+    return [(name, value if isinstance(value, str) else json.dumps(value))]
+
+
+def _reason(reason: Exception) -> str:
+    if isinstance(reason, TimeoutError):
+        return "timed out"
+    if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
+        return f"its certificate is not accepted ({reason})"
+    return str(reason) or type(reason).__name__

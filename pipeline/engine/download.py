@@ -1,0 +1,210 @@
+"""URL → bytes, within size and life, from hosts that a provider may name; the key is never near."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from types import TracebackType
+
+_CONNECT_SECONDS = 30.0
+_SILENT_SECONDS = 60.0  # between two pieces of a picture
+_REDIRECTS = 5
+
+
+class DownloadFailed(PipelineError):
+    """This try brought no picture. `definite`: the server refused it in so many words, it was not the network."""
+
+    def __init__(self, message: str, *, http_status: int | None = None, definite: bool) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.definite = definite
+
+
+class UrlDead(DownloadFailed):
+    """The URL has died; its picture is gone."""
+
+
+class HostRefused(DownloadFailed):
+    """The URL leads where no provider may send us."""
+
+
+class Downloader:
+    """An async context manager with a session of its own, which knows no key, no cookie and no way around the rules."""
+
+    def __init__(self, *, base_url: str, allow_hosts: Collection[str], most_bytes: int, connections: int) -> None:
+        base = URL(base_url)
+        self._http_allowed = base.scheme == "http"
+        self._trusted = {(base.host or "").lower(), *allow_hosts}
+        self._most_bytes = most_bytes
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, resolver=_PublicResolver(self._trusted)),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def fetch(self, url: str, expires_at: float) -> bytes:
+        """Download a picture's bytes, unchecked; `expires_at` is in seconds since 1970. Raises DownloadFailed."""
+        try:
+            return await self._fetch(URL(url, encoded=True), expires_at)
+        except (aiohttp.InvalidURL, ValueError) as reason:
+            raise HostRefused(f"the picture's URL is none: {str(reason).partition('?')[0]}", definite=True) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
+            refused = getattr(reason, "os_error", None)  # aiohttp wraps what a resolver raises
+            if isinstance(refused, _PrivateHostError):
+                raise HostRefused(str(refused), definite=True) from None
+            said = "timed out" if isinstance(reason, TimeoutError) else str(reason).partition("?")[0]
+            raise DownloadFailed(f"the download broke: {said or type(reason).__name__}", definite=False) from None
+
+    async def _fetch(self, url: URL, expires_at: float) -> bytes:
+        assert self._session is not None, "use `async with`"
+        host = url.host
+        for _ in range(_REDIRECTS):
+            self._check(url)
+            async with self._session.get(url, allow_redirects=False) as response:
+                target = response.headers.get("Location")
+                if not (300 <= response.status < 400 and target):
+                    return await self._receive(response, expires_at)
+            url = url.join(URL(target, encoded=True))
+            if url.host != host:
+                raise HostRefused(f"the picture's URL redirects to another host, {url.host}", definite=True)
+        raise DownloadFailed("the picture's URL redirects in a circle", definite=True)
+
+    def _check(self, url: URL) -> None:
+        """Refuse what is not the open web: another scheme, a name or an address of this machine or its network."""
+        host = (url.host or "").lower()
+        if url.scheme not in {"https", "http"} or not host:
+            raise HostRefused(f"the picture's URL is no web address ({url.scheme or 'no scheme'})", definite=True)
+        if host in self._trusted:
+            return
+        if url.scheme == "http" and not self._http_allowed:
+            raise HostRefused(f"the picture's URL on {host} is http, and the provider is not", definite=True)
+        if not _is_public(host):
+            raise HostRefused(_private(host), definite=True)
+
+    async def _receive(self, response: aiohttp.ClientResponse, expires_at: float) -> bytes:
+        if response.status != 200:
+            text = (await response.content.read(4000)).decode("utf-8", "replace")
+            raise _refusal(response.status, text, expires_at)
+        if (response.content_length or 0) > self._most_bytes:
+            raise self._too_large()
+        content = bytearray()
+        async for piece in response.content.iter_any():
+            content += piece
+            if len(content) > self._most_bytes:
+                response.close()
+                raise self._too_large()
+        return bytes(content)
+
+    def _too_large(self) -> DownloadFailed:
+        return DownloadFailed(f"the picture is larger than download.max_bytes ({self._most_bytes})", definite=True)
+
+
+def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = None) -> float:
+    """Give the moment a URL dies: what its signature says (`se`, or `ske` where that is earlier, on the server's clock,
+    which is `skew` seconds ahead of ours), else `default` seconds from now. Seconds since 1970.
+    """
+    stated = [_moment(value) for name, value in _query(url) if name in {"se", "ske"}]
+    known = [moment for moment in stated if moment is not None]
+    return min(known) - skew if known else (time.time() if now is None else now) + default
+
+
+def _query(url: str) -> list[tuple[str, str]]:
+    try:
+        return list(URL(url, encoded=True).query.items())
+    except ValueError:
+        return []
+
+
+def _moment(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
+    """Tell a dead URL from a refusal and both from a hiccup (Azure's storage answers XML; see its error codes)."""
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    said = f"the picture's host answered {status}" + (f" {code[1]}" if code else "")
+    if status >= 500 or status in {408, 425, 429}:
+        return DownloadFailed(said, http_status=status, definite=False)
+    times = re.search(r"Expiry \[(.+?)\] - Current \[(.+?)\]", text)
+    dead = time.time() >= expires_at or (times is not None and _is_past(times[1], times[2]))
+    return (
+        UrlDead(said, http_status=status, definite=True)
+        if dead
+        else DownloadFailed(said, http_status=status, definite=True)
+    )
+
+
+def _is_past(expiry_text: str, current_text: str) -> bool:
+    """Compare the two moments that the storage names itself, so that no clock of ours matters."""
+    try:
+        ends, current = (datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT") for text in (expiry_text, current_text))  # noqa: DTZ007 - both GMT
+    except ValueError:
+        return False
+    return current >= ends
+
+
+class _PrivateHostError(OSError):
+    """A name that resolves to an address of this machine or its network."""
+
+
+class _PublicResolver(AbstractResolver):
+    """Resolves names, and refuses those that lead into a private network; trusted hosts excepted."""
+
+    def __init__(self, trusted: Collection[str]) -> None:
+        self._trusted = trusted
+        self._inner = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        if host.lower() not in self._trusted and not all(_is_public(result["host"]) for result in found):
+            raise _PrivateHostError(_private(host))
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _is_public(host: str) -> bool:
+    """Say whether an address is on the open net; a name is, until it is resolved, unless it names this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        address: Any = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return not re.fullmatch(r"[0-9.]+|0x[0-9a-f.x]+", host)  # 127.1 and its kind, which resolvers expand
+    return bool(address.is_global and not address.is_multicast)
+
+
+def _private(host: str) -> str:
+    return f"the picture's URL leads to {host}, which is not on the open net; `download.allow_hosts` can allow it"

@@ -1,0 +1,96 @@
+"""What happened, as small frozen values; the terminal and the log listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class CallSent:
+    """A call left for its provider."""
+
+    job: str
+    id: str
+    provider: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """A call came back, with `error` where it brought no picture. `seconds` since it was sent."""
+
+    job: str
+    id: str
+    provider: str
+    seconds: float
+    cost_usd: float | None
+    error: RequestError | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStored:
+    """A picture is whole on disk and in the ledger. `file` is relative to the output folder."""
+
+    job: str
+    id: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A request is tried again, after `seconds` of waiting."""
+
+    job: str
+    id: str
+    seconds: float
+    error: RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """A request has reached its end: succeeded, partial or failed."""
+
+    job: str
+    id: str
+    status: str
+    error: RequestError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A provider asked everyone to wait."""
+
+    provider: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAway:
+    """A provider does not answer; the run waits for it and probes."""
+
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderBack:
+    """A provider answers again, after `seconds`."""
+
+    provider: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """No further call is made: to a provider, for a job, or at all."""
+
+    what: str
+    error: RequestError
+
+
+Event = CallSent | CallEnded | ImageStored | Retrying | RequestEnded | Paused | ProviderAway | ProviderBack | Stopped
+Listener = Callable[[Event], None]

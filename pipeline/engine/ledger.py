@@ -1,0 +1,157 @@
+"""The SQLite file that is the queue, the truth and the receipt: opened, migrated, and mended after a death."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import DiskFull, LedgerError, PipelineError
+from pipeline.files import make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FILE_NAME = "ledger.sqlite3"
+
+_SCHEMA = Path(__file__).with_name("schema.sql")
+_BUSY_SECONDS = 60.0  # a submit beside a run waits for the other's transaction; each is short
+_SENT_LATE = 1.0  # seconds that may pass between writing a call down and its first byte
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in _SCHEMA.read_text(encoding="utf-8").split(";\n"):
+        connection.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create]
+"""Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""
+
+
+def open_ledger(folder: Path) -> sqlite3.Connection:
+    """Open the ledger of an output folder, made and migrated where needed. Raises LedgerError and DiskFull."""
+    path = folder / FILE_NAME
+    with named_errors(path):
+        try:
+            make_folder(folder)
+        except OSError as reason:
+            raise LedgerError(
+                f"{folder} cannot be made: {reason.strerror or reason}; choose another `output`"
+            ) from None
+        connection = _connect(str(path))
+        connection.execute("PRAGMA journal_mode = WAL")
+        _migrate(connection, path)
+        return connection
+
+
+def open_for_reading(folder: Path) -> sqlite3.Connection | None:
+    """Open the ledger to look at it; None where there is none. Raises LedgerError."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    with named_errors(path):
+        connection = _connect(str(path))
+        version = _version(connection)
+        if version == 0:
+            connection.close()
+            return None
+        if version != len(MIGRATIONS):
+            _migrate(connection, path)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection)
+    if version > len(MIGRATIONS):
+        connection.close()
+        what = f"{path} was written by a newer version of this program (ledger {version}, known here {len(MIGRATIONS)})"
+        raise LedgerError(f"{what}: update image-batch-pipeline, or choose another `output`")
+    while version < len(MIGRATIONS):
+        with transaction(connection):
+            version = _version(connection)  # again: another process may have been faster
+            if version < len(MIGRATIONS):
+                MIGRATIONS[version](connection)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Write everything in the with-block, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def named_errors(path: Path | str) -> Iterator[None]:
+    """Turn what SQLite raises into a sentence about the ledger."""
+    try:
+        yield
+    except sqlite3.Error as reason:
+        raise translate(reason, path) from None
+
+
+def translate(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> PipelineError:
+    """Give our error for one of SQLite's: no room, no right to write, held by another, or damaged."""
+    code = getattr(reason, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+        return DiskFull(f"the ledger {path} cannot be written: {reason}; make room, then `pipeline run` goes on")
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+        return LedgerError(
+            f"the ledger {path} cannot be written: {reason}; mend its rights, or choose another `output`"
+        )
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return LedgerError(f"the ledger {path} is held by another program: {reason}")
+    return LedgerError(f"the ledger {path} is damaged: {reason}; move it away, or put a copy of it back")
+
+
+def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
+    """Mend what a stop, a kill or a power cut left behind; give the number of calls whose outcome is unknown.
+
+    Only for the process that holds the output folder. A call without an outcome may have been sent up to `_SENT_LATE`
+    seconds after it was written down, and may have been billed.
+    """
+    now = time.time() if now is None else now
+    with transaction(connection):
+        connection.execute(
+            "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"
+            " WHERE attempt.request = request.pk AND attempt.outcome IS NULL)"
+            " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL)"
+        )
+        lost = connection.execute(
+            "UPDATE attempt SET outcome = 'unknown', ended_at = ?1, sent_at = max(sent_at, min(?1, sent_at + ?2)),"
+            """ error = '{"http_status": null, "type": "interrupted", "code": null, "message": "the run died during"""
+            """ this call"}' WHERE outcome IS NULL""",
+            (now, _SENT_LATE),
+        ).rowcount
+        release(connection)
+    return lost
+
+
+def release(connection: sqlite3.Connection, provider: str | None = None) -> None:
+    """Put what is marked running back into the queue, of one provider or of all."""
+    connection.execute(
+        "UPDATE request SET status = 'pending' WHERE status = 'running'"
+        " AND (?1 IS NULL OR job IN (SELECT pk FROM job WHERE provider = ?1))",
+        (provider,),
+    )

@@ -1,0 +1,96 @@
+"""A provider that has gone away: everyone waits, one call at a time probes, and the run goes on when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NotSent, OutageGivenUp, OutcomeUnknown, ServerFault, Unusable, WrongAddress
+
+if TYPE_CHECKING:
+    from pipeline.errors import RequestError, Stop
+
+FAILURES = 5
+"""So many requests in a row, all different, must fail at the server before that counts as an outage."""
+
+NEVER_ANSWERED_SECONDS = 60.0
+"""A provider that never answered within this is a wrong address."""
+
+FIRST_PROBE, LONGEST_PROBE = 1.0, 60.0  # seconds between probes; each interval is twice the last
+
+
+class Outage:
+    """The door before a provider's throttle. Times are the event loop's."""
+
+    def __init__(self, base_url: str, give_up_after: float) -> None:
+        self._base_url = base_url
+        self._give_up_after = give_up_after
+        self._ever_answered = False
+        self._failing: set[int] = set()
+        self._down_since: float | None = None
+        self._probe_at = 0.0
+        self._interval = FIRST_PROBE
+        self._probing: int | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def down_since(self) -> float | None:
+        """When the provider went away; None while it is there."""
+        return self._down_since
+
+    async def passage(self, request: int) -> bool:
+        """Wait until this request may call; True where its call is the probe of an outage."""
+        while self._down_since is not None:
+            now = asyncio.get_running_loop().time()
+            if self._probing is None and now >= self._probe_at:
+                self._probing = request
+                return True
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(None if self._probing is not None else self._probe_at - now):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+        return False
+
+    def answered(self) -> None:
+        """The provider gave an answer that is not a fault of its own."""
+        self._ever_answered = True
+        self._failing.clear()
+        self._down_since, self._probing, self._interval = None, None, FIRST_PROBE
+        self._changed.set()
+
+    def failed(self, request: int, error: RequestError) -> Stop | None:
+        """Note a failure; give the stop where the wait has been long enough."""
+        if not isinstance(error, NotSent | ServerFault | OutcomeUnknown | Unusable):
+            self.answered()
+            return None
+        if not isinstance(error, NotSent):
+            self._ever_answered = True
+        now = asyncio.get_running_loop().time()
+        self._failing.add(request)
+        if self._down_since is None and (isinstance(error, NotSent) or len(self._failing) >= FAILURES):
+            self._down_since, self._probe_at = now, now + self._interval
+        elif self._probing == request:
+            self._interval = min(2 * self._interval, LONGEST_PROBE)
+            self._probing, self._probe_at = None, now + self._interval
+        self._changed.set()
+        return self._given_up(now, error)
+
+    def released(self, request: int) -> None:
+        """The probe was called off before it was made."""
+        if self._probing == request:
+            self._probing = None
+            self._changed.set()
+
+    def _given_up(self, now: float, error: RequestError) -> Stop | None:
+        if self._down_since is None:
+            return None
+        away = now - self._down_since
+        if not self._ever_answered and away >= NEVER_ANSWERED_SECONDS:
+            return WrongAddress(
+                f"{error.message}; it never answered in {away:.0f} s: check `base_url` {self._base_url}"
+            )
+        if away >= self._give_up_after:
+            return OutageGivenUp(f"{self._base_url} stayed away for {away / 3600:.1f} hours: {error.message}")
+        return None

@@ -1,0 +1,106 @@
+-- The ledger: the queue, the truth and the receipt. Times are seconds since 1970 (UTC), money is US dollars.
+
+CREATE TABLE job (
+    pk           INTEGER PRIMARY KEY,
+    name         TEXT NOT NULL UNIQUE COLLATE NOCASE CHECK (name != ''),
+    file         TEXT,                                      -- the job file that the name belongs to
+    provider     TEXT NOT NULL,
+    rehearsal    INTEGER NOT NULL CHECK (rehearsal IN (0, 1)), -- 1: served by the sandbox, nothing is billed
+    budget_usd   REAL CHECK (budget_usd >= 0),
+    revision     INTEGER NOT NULL DEFAULT 0,                -- the newest statement of the job file that is here whole
+    submitted_at REAL NOT NULL
+) STRICT;
+
+-- A request counts while it is stated by the job's revision: since <= revision <= stated. With stated < revision it
+-- is superseded; with since > revision its submit is still under way, or died.
+CREATE TABLE request (
+    pk          INTEGER PRIMARY KEY,
+    job         INTEGER NOT NULL REFERENCES job (pk),
+    key         TEXT NOT NULL CHECK (length(key) = 64),
+    since       INTEGER NOT NULL,
+    stated      INTEGER NOT NULL CHECK (stated >= since),
+    position    INTEGER NOT NULL,
+    id          TEXT NOT NULL CHECK (id != ''),
+    operation   TEXT NOT NULL CHECK (operation IN ('generation', 'edit', 'variation')),
+    prompt      TEXT,
+    params      TEXT NOT NULL CHECK (json_valid(params)),
+    variables   TEXT NOT NULL CHECK (json_valid(variables)),
+    inputs      TEXT NOT NULL CHECK (json_valid(inputs)),
+    n           INTEGER NOT NULL CHECK (n >= 1),            -- images wanted
+    received    INTEGER NOT NULL DEFAULT 0 CHECK (received >= 0),   -- images on disk
+    moderated   INTEGER NOT NULL DEFAULT 0 CHECK (moderated >= 0),  -- images refused by the service, not asked again
+    status      TEXT NOT NULL DEFAULT 'pending'
+                CHECK (status IN ('pending', 'running', 'succeeded', 'partial', 'failed', 'cancelled')),
+    attempts    INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    maybe_paid  INTEGER NOT NULL DEFAULT 0 CHECK (maybe_paid >= 0), -- attempts whose outcome is unknown
+    cost_usd    REAL,
+    error       TEXT CHECK (error IS NULL OR json_valid(error)),
+    endpoint    TEXT,
+    created_at  REAL NOT NULL,
+    finished_at REAL,
+    UNIQUE (job, key)
+) STRICT;
+
+CREATE INDEX request_pending ON request (job, position) WHERE status = 'pending';
+CREATE INDEX request_running ON request (job) WHERE status = 'running';
+CREATE INDEX request_position ON request (job, position);
+
+-- One HTTP try. It is written before it is sent; without an outcome it is in flight, or its process died.
+CREATE TABLE attempt (
+    pk           INTEGER PRIMARY KEY,
+    request      INTEGER NOT NULL REFERENCES request (pk),
+    provider     TEXT NOT NULL,
+    n            INTEGER NOT NULL CHECK (n >= 1),           -- images asked for
+    estimate_usd REAL,
+    sent_at      REAL NOT NULL,
+    ended_at     REAL,
+    outcome      TEXT CHECK (outcome IN ('not_sent', 'refused', 'answered', 'unknown')),
+    http_status  INTEGER,
+    error        TEXT CHECK (error IS NULL OR json_valid(error)),
+    request_id   TEXT,
+    usage        TEXT CHECK (usage IS NULL OR json_valid(usage)),
+    cost_usd     REAL,
+    CHECK ((outcome IS NULL) = (ended_at IS NULL))
+) STRICT;
+
+CREATE INDEX attempt_request ON attempt (request);
+CREATE INDEX attempt_open ON attempt (pk) WHERE outcome IS NULL;
+
+-- One picture that an answer brought: paid (its URL is known), stored (its file is whole on disk), or lost (its URL died).
+CREATE TABLE image (
+    pk             INTEGER PRIMARY KEY,
+    request        INTEGER NOT NULL REFERENCES request (pk),
+    attempt        INTEGER NOT NULL REFERENCES attempt (pk),
+    job            INTEGER NOT NULL REFERENCES job (pk),
+    number         INTEGER NOT NULL CHECK (number >= 1),
+    state          TEXT NOT NULL CHECK (state IN ('paid', 'stored', 'lost')),
+    url            TEXT,
+    expires_at     REAL,
+    revised_prompt TEXT,
+    file           TEXT,                                    -- relative to the job's folder
+    sha256         TEXT CHECK (length(sha256) = 64),
+    bytes          INTEGER CHECK (bytes > 0),
+    width          INTEGER CHECK (width > 0),
+    height         INTEGER CHECK (height > 0),
+    format         TEXT,
+    CHECK ((state = 'paid') = (url IS NOT NULL)),
+    CHECK ((state = 'stored') = (file IS NOT NULL AND sha256 IS NOT NULL AND bytes IS NOT NULL))
+) STRICT;
+
+CREATE INDEX image_request ON image (request);
+CREATE INDEX image_paid ON image (expires_at) WHERE state = 'paid';
+CREATE UNIQUE INDEX image_file ON image (job, file COLLATE NOCASE) WHERE file IS NOT NULL;
+
+-- What a provider last told us about itself; it outlives the run.
+CREATE TABLE provider (
+    name         TEXT PRIMARY KEY,
+    paused_until REAL NOT NULL
+) STRICT;
+
+-- The process that works, or worked last, on this output folder; whether it still does, the lock file says.
+CREATE TABLE holder (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    pid        INTEGER NOT NULL,
+    host       TEXT NOT NULL,
+    started_at REAL NOT NULL
+) STRICT;

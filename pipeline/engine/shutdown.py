@@ -1,0 +1,41 @@
+"""Signals → stop, then cancel: the first one ends the run in order, the second at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)]
+
+
+class Shutdown:
+    """Which signal asked this run to stop; None while none has."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @contextlib.contextmanager
+    def listening(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Call `stop` at the first signal, and cancel the current task at the second; after the block, listen no more."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+
+        def heard(number: signal.Signals) -> None:
+            if self.signal is None:
+                self.signal = number
+                stop()
+            else:
+                task.cancel(f"second {number.name}")
+
+        with contextlib.ExitStack() as handlers:
+            for number in SIGNALS:
+                with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows' loop; not the main thread
+                    loop.add_signal_handler(number, heard, number)
+                    handlers.callback(loop.remove_signal_handler, number)
+            yield

@@ -1,0 +1,118 @@
+"""Many workers' writes → one transaction after another, on a thread of its own (group commit).
+
+Every write is on disk when its await returns. While one transaction is brought to disk the next writes gather, so the
+number of fsyncs follows the disk and not the number of workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from pipeline.engine.ledger import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Write = tuple["asyncio.Future[Any]", "Callable[[sqlite3.Connection], Any]"]
+_Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+MOST_IN_ONE = 500
+"""Writes in one transaction, at most, so that none waits long."""
+
+
+class Writer:
+    """An async context manager around the ledger's connection, which belongs to the thread while it is open."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self.transactions = 0
+
+    async def __aenter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def do(
+        self, statement: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Run `statement(connection, ...)` in the next transaction; the result comes once that is on disk.
+
+        A statement that raises is undone alone. The future raises what it raised, and PipelineError where SQLite fails.
+        Whether anyone awaits it, or is cancelled doing so, does not undo the write.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put((future, lambda connection: statement(connection, *args, **kwargs)))
+        return future
+
+    def post(
+        self, statement: Callable[Concatenate[sqlite3.Connection, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Do the same, for what the next start would mend anyway: nobody waits, and nobody hears of a failure."""
+        self.do(statement, *args, **kwargs).add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def _work(self) -> None:
+        while batch := self._gather():
+            try:
+                results = self._commit(batch)
+            except sqlite3.Error as reason:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                results = [(future, None, translate(reason)) for future, _ in batch]
+            self._loop.call_soon_threadsafe(_deliver, results)
+
+    def _gather(self) -> list[_Write]:
+        """Wait for one write, and take along those that came meanwhile. Empty at the end."""
+        batch: list[_Write] = []
+        write = self._queue.get()
+        while write is not None:
+            batch.append(write)
+            if self._queue.empty() or len(batch) == MOST_IN_ONE:
+                return batch
+            write = self._queue.get()
+        if batch:
+            self._queue.put(None)
+        return batch
+
+    def _commit(self, batch: list[_Write]) -> list[_Result]:
+        execute = self._connection.execute
+        results: list[_Result] = []
+        execute("BEGIN IMMEDIATE")
+        for future, statement in batch:
+            execute("SAVEPOINT one")
+            try:
+                results.append((future, statement(self._connection), None))
+            except Exception as reason:
+                if not self._connection.in_transaction:  # SQLite undid everything: a full disk does that
+                    raise
+                execute("ROLLBACK TO one")
+                results.append((future, None, translate(reason) if isinstance(reason, sqlite3.Error) else reason))
+            execute("RELEASE one")
+        execute("COMMIT")
+        self.transactions += 1
+        return results
+
+
+def _deliver(results: list[_Result]) -> None:
+    for future, value, error in results:
+        if future.done():  # its waiter was cancelled
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
