@@ -1,0 +1,355 @@
+"""The commands: results to stdout, everything else to stderr, and an exit code that says what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.errors import BadInput, PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.batch import Batch, JobOptions, Result
+    from pipeline.config import Config
+    from pipeline.engine.accounts import Account
+    from pipeline.spec.plan import Plan
+
+BUG = 70
+
+PATH = click.Path(path_type=Path)
+
+
+@dataclasses.dataclass(slots=True)
+class Options:
+    """What stands before or after any command."""
+
+    config: Path | None = None
+    output: Path | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    def load(self) -> Config:
+        """Read the config that these options name."""
+        from pipeline.config import load
+
+        return load(self.config, output=self.output)
+
+    def batch(self) -> Batch:
+        """Open the output folder that these options name."""
+        from pipeline.batch import Batch
+
+        return Batch(self.load())
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    options = context.ensure_object(Options)
+    if value and parameter.name:
+        setattr(options, parameter.name, value)
+
+
+def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that may stand before or after the command."""
+    for option in (
+        click.option("--verbose", is_flag=True, expose_value=False, callback=_remember, help="Say more on stderr."),
+        click.option(
+            "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Say nothing on stderr but errors."
+        ),
+        click.option("--output", type=PATH, expose_value=False, callback=_remember, help="Where everything goes."),
+        click.option("--config", type=PATH, expose_value=False, callback=_remember, help="The config file to read."),
+    ):
+        command = option(command)
+    return command
+
+
+def for_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that read job files."""
+    for option in (
+        click.option("--allow-unpriced", is_flag=True, help="Take models without a price although there is a budget."),
+        click.option("--allow-large", is_flag=True, help="Take a job of more than 1,000,000 requests."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),
+        click.option(
+            "--provider", metavar="NAME", help="Serve the jobs by another provider; each is then `<name>.NAME`."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class Commands(click.Group):
+    """Lists the commands in the order of a night's work, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
+        """Give the names in the order they were made."""
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="image-batch-pipeline", prog_name="pipeline")
+@everywhere
+def cli() -> None:
+    """Make pictures in bulk through the OpenAI Images API and the servers that speak it."""
+
+
+@cli.command()
+@click.argument("jobs", nargs=-1, type=PATH, metavar="[JOB.yaml ...]")
+@for_jobs
+@click.option("--budget", "budget_usd", type=click.FloatRange(min=0), metavar="USD", help="Spend no more on any job.")
+@click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, the summary last.")
+@everywhere
+@click.pass_obj
+def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, as_json: bool, **extra: Any) -> int:
+    """Submit these jobs and work them to the end; with no argument, work the whole queue."""
+    job_options = _job_options(budget_usd=budget_usd, **extra)
+    batch = options.batch()
+    with _watching(options, batch, as_json=as_json) as (emit, started):
+        result = _wait(batch.run(jobs, job_options, emit=emit, started=started))
+    return _end(options, result, as_json=as_json)
+
+
+@cli.command()
+@click.argument("jobs", nargs=-1, type=PATH, required=True, metavar="JOB.yaml ...")
+@for_jobs
+@everywhere
+@click.pass_obj
+def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
+    """Check, expand and queue; calls nobody."""
+    for plan in options.batch().submit(jobs, _job_options(**extra)):
+        _say_warnings(options, plan)
+        click.echo(
+            f"{plan.name}: {len(plan.requests)} requests for {plan.images} images at provider `{plan.provider.name}`"
+        )
+    if not options.quiet:
+        click.echo("`pipeline run` works the queue", err=True)
+    return 0
+
+
+@cli.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB ...]")
+@click.option("--budget", "budget_usd", type=click.FloatRange(min=0), metavar="USD", help="Spend no more on any job.")
+@click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, the summary last.")
+@everywhere
+@click.pass_obj
+def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as_json: bool) -> int:
+    """Put failed requests back into the queue, then work."""
+    batch = options.batch()
+    with _watching(options, batch, as_json=as_json) as (emit, _):
+        result = _wait(batch.resume(jobs, _job_options(budget_usd=budget_usd), emit=emit))
+    return _end(options, result, as_json=as_json)
+
+
+@cli.command()
+@click.argument("job", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@everywhere
+@click.pass_obj
+def status(options: Options, job: str | None, as_json: bool) -> int:
+    """Show what is pending, running, succeeded, partial, failed; images; cost; time left."""
+    from pipeline.results.standing import read_standing, standing_json, standing_lines
+
+    config = options.load()
+    accounts = read_standing(config.output, job)
+    if as_json:
+        click.echo(json.dumps(standing_json(accounts), ensure_ascii=False))
+    else:
+        for line in standing_lines(accounts, config.providers):
+            click.echo(line)
+    return 0
+
+
+@cli.command()
+@click.argument("job", type=PATH, metavar="JOB.yaml")
+@for_jobs
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@everywhere
+@click.pass_obj
+def plan(options: Options, /, job: Path, as_json: bool, **extra: Any) -> int:
+    """Show what a job would do: requests, images, minutes at the limit, cost; calls nobody."""
+    from pipeline.batch import load_models, make_plans
+    from pipeline.results.outlook import outlook, outlook_lines
+
+    config = options.load()
+    (made,) = make_plans(config, [job], _job_options(**extra))
+    view = outlook(config.output, made, load_models(config))
+    if as_json:
+        click.echo(json.dumps(view, ensure_ascii=False))
+    else:
+        for line in outlook_lines(view):
+            click.echo(line)
+    return 0
+
+
+@cli.command()
+@click.argument("job")
+@everywhere
+@click.pass_obj
+def manifest(options: Options, job: str) -> int:
+    """Write the job's manifest again from the ledger."""
+    click.echo(options.batch().manifest(job))
+    return 0
+
+
+@cli.command()
+@click.argument("job", required=False)
+@click.option("--repair", is_flag=True, help="Move damaged files to quarantine/ and queue what is missing.")
+@everywhere
+@click.pass_obj
+def verify(options: Options, job: str | None, repair: bool) -> int:
+    """Read every image again and compare it with the ledger."""
+    images, damages = options.batch().verify(job, repair=repair)
+    for damage in damages:
+        click.echo(f"{damage.file}: {damage.what}")
+    if not options.quiet:
+        word = "queued again: `pipeline run` makes them" if repair and damages else "as recorded"
+        click.echo(
+            f"{images - len(damages)} of {images} images are whole" + (f"; {len(damages)} {word}" if damages else ""),
+            err=True,
+        )
+    return int(bool(damages))
+
+
+@cli.command()
+@click.argument("job")
+@everywhere
+@click.pass_obj
+def cancel(options: Options, job: str) -> int:
+    """Take what is still pending out of the queue."""
+    number = options.batch().cancel(job)
+    click.echo(f"{number} requests of `{job}` taken out of the queue; `pipeline resume {job}` puts them back")
+    return 0
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="0 takes a free one.")
+@everywhere
+@click.pass_obj
+def sandbox(options: Options, port: int) -> int:
+    """Serve the sandbox until stopped."""
+    from pipeline.sandbox.__main__ import main as serve
+
+    config = options.load()
+    first = [config.providers[name] for name in (config.provider, "sandbox") if name and name in config.providers]
+    chosen = (provider.sandbox for provider in (*first, *config.providers.values()))
+    settings = next((dict(settings) for settings in chosen if settings is not None), {})
+    return serve(["--port", str(port), "--settings", json.dumps(settings)])
+
+
+def _job_options(**given: Any) -> JobOptions:
+    from pipeline.batch import JobOptions
+
+    return JobOptions(**given)
+
+
+@contextlib.contextmanager
+def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tuple[Any, Any]]:
+    """Show the run on the terminal, write its log, and with --json its events on stdout."""
+    from pipeline.progress import Log, Progress, event_json
+
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(contextlib.closing(Log(batch.folder, verbose=options.verbose)))
+        listeners: list[Any] = [log]
+        if not options.quiet:
+            listeners.append(stack.enter_context(Progress(batch.images_left, verbose=options.verbose)))
+        if as_json:
+            listeners.append(lambda event: click.echo(event_json(event)))
+
+        def emit(event: Any) -> None:
+            for listener in listeners:
+                listener(event)
+
+        def started(plans: Sequence[Plan]) -> None:
+            for made in plans:
+                _say_warnings(options, made)
+
+        yield emit, started
+
+
+def _say_warnings(options: Options, plan: Plan) -> None:
+    if not options.quiet:
+        for warning in plan.warnings:
+            click.echo(f"warning: {plan.name}: {warning}", err=True)
+
+
+def _wait(work: Any) -> Result:
+    """Run the loop: uvloop where the platform has it."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop as factory
+    with asyncio.Runner(loop_factory=factory) as runner:
+        result: Result = runner.run(work)
+        return result
+
+
+def _end(options: Options, result: Result, *, as_json: bool) -> int:
+    """Say how a run ended and how to go on."""
+    if as_json:
+        click.echo(json.dumps(_summary_json(result), ensure_ascii=False))
+    for stop in {stop.message: stop for stop in result.stops}.values():
+        click.echo(f"stopped: {stop.message}", err=True)
+    if not options.quiet:
+        for account in result.accounts:
+            click.echo(_summary(account), err=True)
+        if result.signal is not None or any(account.unfinished for account in result.accounts):
+            click.echo("the rest is still queued; `pipeline run` goes on", err=True)
+        for account in result.accounts:
+            if account.counts["failed"] or account.counts["partial"]:
+                click.echo(f"`pipeline resume {account.name}` tries again what failed", err=True)
+    if not as_json:
+        for path in result.manifests:
+            click.echo(path)
+    return result.exit_code
+
+
+def _summary(account: Account) -> str:
+    counts = ", ".join(f"{number} {status}" for status, number in account.counts.items() if number)
+    return f"{account.name}: {account.images} images; {counts or 'nothing to do'}"
+
+
+def _summary_json(result: Result) -> dict[str, Any]:
+    from pipeline.results.standing import standing_json
+
+    return {
+        "event": "summary",
+        "exit": result.exit_code,
+        "stops": [stop.message for stop in result.stops],
+        "manifests": [str(path) for path in result.manifests],
+        **standing_json(result.accounts),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: the code belongs to the class of the error."""
+    sys.exit(_main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    try:
+        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=Options())
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as wrong:
+        wrong.show()
+        return BadInput.exit_code
+    except PipelineError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
+        click.echo("stopped at once; `pipeline run` mends and goes on", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:  # noqa: BLE001 - the one place where a bug reaches a person
+        click.echo("error: this is a bug of ours; what it was doing stands below", err=True)
+        traceback.print_exc()
+        return BUG

@@ -1,0 +1,92 @@
+"""The ledger and the disk → which images are not as recorded; with repair, they are put aside and queued again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline import picture
+from pipeline.engine.ledger import transaction
+from pipeline.errors import BrokenPicture
+from pipeline.files import make_folder, sync_folder
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from pathlib import Path
+
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One image that is not what the ledger says. `file` is relative to the output folder."""
+
+    image: int
+    job: str
+    file: str
+    what: str
+
+
+def count_images(connection: sqlite3.Connection, job: str | None) -> int:
+    """Count the images that the ledger says are there."""
+    row = connection.execute(
+        "SELECT count(*) FROM image i JOIN job j ON j.pk = i.job WHERE i.state = 'stored' AND (?1 IS NULL OR j.name = ?1)",
+        (job,),
+    ).fetchone()
+    return int(row[0])
+
+
+def find_damage(connection: sqlite3.Connection, folder: Path, job: str | None) -> Iterator[Damage]:
+    """Read every recorded image again, of a job or of all, and yield what is missing or damaged. Touches nothing."""
+    rows = connection.execute(
+        "SELECT i.pk, j.name, i.file, i.sha256, i.bytes, i.format FROM image i JOIN job j ON j.pk = i.job"
+        " WHERE i.state = 'stored' AND (?1 IS NULL OR j.name = ?1) ORDER BY i.pk",
+        (job,),
+    ).fetchall()
+    for pk, name, file, sha256, size, kind in rows:
+        what = _fault(folder / name / file, sha256, size, kind)
+        if what:
+            yield Damage(pk, name, f"{name}/{file}", what)
+
+
+def _fault(path: Path, sha256: str, size: int, kind: str) -> str | None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as reason:
+        return f"cannot be read: {reason.strerror or reason}"
+    if len(content) != size:
+        return f"has {len(content)} bytes, recorded are {size}"
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return "has another hash than recorded"
+    try:
+        picture.inspect_svg(content) if kind == "svg" else picture.inspect(content)
+    except BrokenPicture as reason:
+        return f"is no whole picture: {reason}"
+    return None
+
+
+def repair(connection: sqlite3.Connection, folder: Path, damages: list[Damage]) -> None:
+    """Move what is damaged to quarantine/ and queue what is missing. Raises OSError."""
+    for damage in damages:
+        source = folder / damage.file
+        if source.exists():
+            target = folder / damage.job / QUARANTINE / source.name
+            make_folder(target.parent)
+            while target.exists():
+                target = target.with_name(f"{target.stem}+{target.suffix}")
+            source.replace(target)
+            sync_folder(target.parent)
+            sync_folder(source.parent)
+    with transaction(connection):
+        for damage in damages:
+            connection.execute("UPDATE image SET state = 'lost', file = NULL WHERE pk = ?", (damage.image,))
+            connection.execute(
+                "UPDATE request SET received = received - 1, finished_at = NULL, status = CASE"
+                " WHEN received - 1 < n AND status != 'running' THEN 'pending' ELSE status END"
+                " WHERE pk = (SELECT request FROM image WHERE pk = ?)",
+                (damage.image,),
+            )
