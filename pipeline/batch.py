@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
-import zlib
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +17,12 @@ from filelock import FileLock, Timeout
 
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
-from pipeline.engine.journal import Scope
 from pipeline.engine.ledger import open_for_reading, open_ledger, recover, transaction
+from pipeline.engine.work import Scope
 from pipeline.errors import BadInput, ConfigError, FolderBusy, JobError, PipelineError, Problem, Stop
 from pipeline.files import write_whole
+from pipeline.rehearsal import Sandboxes, check_settings
 from pipeline.results.manifest import write_manifest
-from pipeline.sandbox.settings import SandboxSettings
 
 if TYPE_CHECKING:
     import sqlite3
@@ -112,10 +108,7 @@ def _choose_provider(config: Config, own: str | None, asked: str | None, where: 
         raise JobError([Problem(where, what)])
     provider = config.find_provider(name)
     if provider.sandbox is not None:
-        try:
-            SandboxSettings.from_mapping(provider.sandbox)
-        except ValueError as reason:
-            raise ConfigError([Problem(str(config.file), f"providers.{name}.sandbox: {reason}")]) from None
+        check_settings(config, provider)
     return provider
 
 
@@ -348,54 +341,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(error)
         else:
             yield error
-
-
-class Sandboxes:
-    """The sandboxes of a run, each a process of its own that ends with ours, even if ours is killed."""
-
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
-        self._folder = folder
-        self._stack = stack
-
-    async def address(self, provider: Provider) -> str:
-        """Give a provider's base_url; a sandbox is started for it on the port that this folder always has, if it is free."""
-        if provider.base_url is not None:
-            return provider.base_url
-        for port in _ports(self._folder, provider.name):
-            if base_url := await self._start(provider, port):
-                return base_url
-        raise ConfigError(f"the sandbox `{provider.name}` finds no free port")
-
-    async def _start(self, provider: Provider, port: int) -> str | None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "pipeline.sandbox", "--with-stdin", "--port", str(port)),
-            *("--settings", json.dumps(dict(provider.sandbox or {}))),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C is for us: calls in flight are still to be answered
-        )
-        self._stack.push_async_callback(_end, process)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = await process.stdout.readline()
-        if line:
-            return str(json.loads(line)["base_url"])
-        said = (await process.stderr.read()).decode().strip()
-        if await process.wait() == 3:
-            return None
-        raise ConfigError(f"the sandbox `{provider.name}` does not start: {said}")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-    await process.wait()
-
-
-def _ports(folder: Path, name: str) -> Iterator[int]:
-    """Yield ports to try: the same ones for the same folder and provider, below those that systems hand out by themselves."""
-    first = zlib.crc32(f"{folder}\0{name}".encode())
-    for step in range(20):
-        yield 20_000 + (first + step) % 10_000

@@ -14,7 +14,7 @@ STATUSES = ("pending", "running", "succeeded", "partial", "failed", "cancelled",
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One job's standing. `counts` has every status; images are those on disk; money is in US dollars, None if unknown."""
+    """One job's standing: requests by status, images on disk and to come, US dollars (None where unknown)."""
 
     name: str
     provider: str
@@ -48,7 +48,8 @@ def _account(connection: sqlite3.Connection, job: sqlite3.Row) -> Account:
     cost: float | None = None
     rows = connection.execute(
         "SELECT CASE WHEN stated < ?1 THEN 'superseded' ELSE status END AS standing, count(*) AS requests,"
-        " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid, sum(cost_usd) AS cost"
+        " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid,"
+        " sum(cost_usd) AS cost"
         " FROM request WHERE job = ?2 AND since <= ?1 GROUP BY standing",
         (job["revision"], job["pk"]),
     )

@@ -1,4 +1,4 @@
-"""The wall that `budget_usd` is: what is spent, may have been spent, is in flight and would come must fit before a call."""
+"""The wall that `budget_usd` is: what is spent, may be spent, is in flight and would come must fit before a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.errors import BudgetSpent
 if TYPE_CHECKING:
     import sqlite3
 
-    from pipeline.engine.journal import Work
+    from pipeline.engine.work import Work
 
 
 class Budget:
@@ -55,7 +55,8 @@ class Budget:
 def committed(connection: sqlite3.Connection, job: int) -> float:
     """Add up what a job has spent or may have spent: known costs, and the estimates of calls whose cost is unknown."""
     row = connection.execute(
-        "SELECT total(CASE WHEN a.outcome IN ('not_sent', 'refused') THEN 0 ELSE coalesce(a.cost_usd, a.estimate_usd, 0) END)"
+        "SELECT total(CASE WHEN a.outcome IN ('not_sent', 'refused') THEN 0"
+        " ELSE coalesce(a.cost_usd, a.estimate_usd, 0) END)"
         " FROM attempt a JOIN request r ON r.pk = a.request WHERE r.job = ?",
         (job,),
     ).fetchone()

@@ -22,7 +22,7 @@ CHUNK = 1000
 
 
 def check_claim(connection: sqlite3.Connection, plan: Plan) -> None:
-    """Refuse a job whose name belongs to another file that is still there, or whose name was made by another. Raises JobError."""
+    """Refuse a job whose name belongs to another file that is still there. Raises JobError."""
     row = connection.execute("SELECT name, file, provider FROM job WHERE name = ?", (plan.name,)).fetchone()
     if row is None or plan.file is None or row["file"] in {None, str(plan.file)}:
         return
@@ -48,7 +48,7 @@ def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None)
 
 
 def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tuple[int, int]:
-    """Find or make the job; give it and the number of the statement to come. What a dead submit left is taken away."""
+    """Find or make the job; give it and the number of the statement to come. What a dead submit left is deleted."""
     connection.execute(
         "INSERT INTO job (name, file, provider, rehearsal, budget_usd, submitted_at) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (name) DO UPDATE SET file = excluded.file, provider = excluded.provider,"

@@ -34,12 +34,12 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> P
 
 
 def entries(connection: sqlite3.Connection, name: str) -> Iterator[dict[str, Any]]:
-    """Yield a job's requests as the manifest shows them: those that the job file states, in its order, then the others."""
+    """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     connection.execute("BEGIN")  # one moment of the ledger, even beside a working run
     try:
         rows = connection.execute(
-            "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, r.stated < j.revision AS superseded FROM request r"
-            " JOIN job j ON j.pk = r.job WHERE j.name = ? AND r.since <= j.revision"
+            "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, r.stated < j.revision AS superseded"
+            " FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ? AND r.since <= j.revision"
             " ORDER BY superseded, CASE WHEN r.stated < j.revision THEN r.pk ELSE r.position END",
             (name,),
         )

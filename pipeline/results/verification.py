@@ -32,7 +32,8 @@ class Damage:
 def count_images(connection: sqlite3.Connection, job: str | None) -> int:
     """Count the images that the ledger says are there."""
     row = connection.execute(
-        "SELECT count(*) FROM image i JOIN job j ON j.pk = i.job WHERE i.state = 'stored' AND (?1 IS NULL OR j.name = ?1)",
+        "SELECT count(*) FROM image i JOIN job j ON j.pk = i.job WHERE i.state = 'stored'"
+        " AND (?1 IS NULL OR j.name = ?1)",
         (job,),
     ).fetchone()
     return int(row[0])

@@ -1,0 +1,59 @@
+"""A paid URL → its picture on disk: a live URL is tried at growing intervals until it dies."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.engine.download import DownloadFailed, HostRefused, UrlDead
+from pipeline.errors import BrokenPicture, DownloadRefused, UrlLost
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pipeline.engine.download import Downloader
+    from pipeline.engine.store import StoredImage
+    from pipeline.engine.work import PaidUrl
+
+FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds; each wait is twice the last, less a random part
+
+
+async def fetch(
+    url: PaidUrl,
+    downloader: Downloader,
+    keep: Callable[[bytes], Awaitable[StoredImage]],
+    sleep: Callable[[float], Awaitable[None]],
+    attempts: int,
+) -> StoredImage:
+    """Download a paid picture and `keep` it.
+
+    Raises UrlLost when the URL has died, and DownloadRefused after `attempts` definite refusals of a live one: it
+    is still paid, and stays in the ledger.
+    """
+    wait, refusals = FIRST_WAIT, 0
+    while True:
+        try:
+            return await keep(await downloader.fetch(url.url, url.expires_at))
+        except UrlDead as reason:
+            raise _lost(reason) from None
+        except HostRefused as reason:
+            raise DownloadRefused(str(reason)) from None
+        except (DownloadFailed, BrokenPicture) as reason:
+            refusals += isinstance(reason, BrokenPicture) or reason.definite
+            if time.time() >= url.expires_at:
+                raise _lost(reason) from None
+            if refusals >= attempts:
+                what = f"{_said(reason)} ({refusals} times); it is paid, `pipeline resume` tries again for nothing"
+                raise DownloadRefused(what) from None
+        left = url.expires_at - time.time()
+        await sleep(max(0.0, min(wait * random.uniform(0.5, 1.0), left)))
+        wait = min(2 * wait, LONGEST_WAIT)
+
+
+def _lost(reason: Exception) -> UrlLost:
+    return UrlLost(f"a paid picture's URL died before the picture was here: {_said(reason)}")
+
+
+def _said(reason: Exception) -> str:
+    return f"the download {reason}" if isinstance(reason, BrokenPicture) else str(reason)

@@ -1,0 +1,105 @@
+"""Leave to call a provider: its outage, pause and limit are waited out here, and a stop cuts every wait short."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engine.outage import Outage
+from pipeline.engine.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.config import RateLimit
+    from pipeline.engine.throttle import Turn
+    from pipeline.errors import RateLimited, RequestError, Stop
+
+
+class Gate:
+    """What all calls of one provider go through. `moved` is set whenever somebody has got through, or need not wait."""
+
+    def __init__(self, limit: RateLimit | None, base_url: str, give_up_after: float, longest_backoff: float) -> None:
+        self.throttle = Throttle(limit)
+        self.halted = False
+        self.moved = asyncio.Event()
+        self._outage = Outage(base_url, give_up_after)
+        self._longest_backoff = longest_backoff
+        self._waiting = 0
+        self._interruptible: set[asyncio.Task[Any]] = set()
+        self._refusals = 0  # 429s in a row
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for leave."""
+        return self._waiting
+
+    def halt(self) -> None:
+        """Let nobody through any more: whoever waits, here or in `sleep`, is cancelled at once."""
+        self.halted = True
+        for task in self._interruptible:
+            task.cancel()
+        self.moved.set()
+
+    async def leave(self, request: int, images: int) -> tuple[Turn, bool]:
+        """Wait for leave to call for `images` pictures; give the turn, and whether this call is an outage's probe."""
+        self._waiting += 1
+        try:
+            with self._interruptible_wait():
+                return await self._leave(request, images)
+        except asyncio.CancelledError:
+            self._outage.released(request)
+            raise
+        finally:
+            self._waiting -= 1
+            self.moved.set()
+
+    async def _leave(self, request: int, images: int) -> tuple[Turn, bool]:
+        while True:
+            probe = await self._outage.passage(request)
+            turn = await self.throttle.turn(images)
+            if probe or self._outage.down_since is None:
+                return turn, probe
+            turn.unsent()  # the provider went away while this one stood in line
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait before another try; a stop cuts it short."""
+        with self._interruptible_wait():
+            await asyncio.sleep(seconds)
+
+    def answered(self) -> float | None:
+        """Note an answer; give for how long the provider had been away, None where it was not."""
+        self._refusals = 0
+        down_since = self._outage.down_since
+        self._outage.answered()
+        return None if down_since is None else asyncio.get_running_loop().time() - down_since
+
+    def failed(self, request: int, error: RequestError) -> tuple[bool, Stop | None]:
+        """Note a failed call; give whether the provider counts as away from now on, and the stop that follows."""
+        was_there = self._outage.down_since is None
+        given_up = self._outage.failed(request, error)
+        return was_there and self._outage.down_since is not None, given_up
+
+    def pause(self, error: RateLimited) -> float:
+        """Hold everyone for as long as a 429 says, else for longer each time; give the seconds."""
+        self._refusals += 1
+        asked = error.retry_after
+        if asked is None:
+            asked = min(2.0 ** min(self._refusals, 30), self._longest_backoff)
+        seconds = asked + random.uniform(0.0, 0.05 * asked + 0.01)  # what the server says is the least
+        self.throttle.pause(seconds)
+        return seconds
+
+    @contextlib.contextmanager
+    def _interruptible_wait(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        if self.halted:
+            raise asyncio.CancelledError
+        self._interruptible.add(task)
+        try:
+            yield
+        finally:
+            self._interruptible.discard(task)

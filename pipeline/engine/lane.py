@@ -1,0 +1,105 @@
+"""One provider at work: requests are taken from the ledger as there is room, and each gets a worker.
+
+A worker is made when there is room for a call and few others wait at the gate. So the number of calls in flight follows
+the latency (50 pictures a minute at 80 s each are 67 calls), and nothing but the limit decides the speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.engine import journal
+from pipeline.engine.ledger import release
+from pipeline.engine.work import pending
+from pipeline.engine.worker import Worker
+from pipeline.errors import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.engine.work import Barred, Scope, Work
+    from pipeline.engine.worker import Desk
+
+LOOKAHEAD = 32
+"""Requests of one provider that wait at its gate at once; more would only wait in memory and not in the ledger."""
+
+POLL_SECONDS = 1.0  # how often the ledger is asked for what another process has submitted
+
+
+class Lane:
+    """One provider at work. `stopped` is told of every stop that a worker meets, and of the request that met it."""
+
+    def __init__(self, desk: Desk, scope: Scope, barred: Barred, stopped: Callable[[Stop, Work], None]) -> None:
+        self._desk = desk
+        self._scope = scope
+        self._barred = barred
+        self._stopped = stopped
+        self._gate = desk.gate
+        self._carrying: set[int] = set()
+
+    def halt(self) -> None:
+        """Make no further call: whoever only waits goes back into the queue at once."""
+        self._gate.halt()
+
+    async def work(self) -> None:
+        """Take requests while there are any and none after a halt; return when the last one taken has ended."""
+        await self._remember()
+        async with asyncio.TaskGroup() as workers:
+            while not self._gate.halted:
+                self._gate.moved.clear()
+                taken = await self._take()
+                for work in taken:
+                    self._carrying.add(work.request)
+                    workers.create_task(self._carry(work), name=work.id)
+                if taken:
+                    await asyncio.sleep(0)  # they take their places at the gate
+                elif not self._carrying:
+                    break
+                else:
+                    await self._until_moved()
+        await self._desk.writer.do(release, self._desk.provider.name)
+
+    async def _remember(self) -> None:
+        """Take over what an earlier run sent within the window, and the pause that it was told."""
+        now, name, limit = time.time(), self._desk.provider.name, self._desk.provider.rate_limit
+        if limit is not None:
+            sent = await self._desk.writer.do(journal.sent_since, name, now - limit.window, limit.images)
+            self._gate.throttle.remember((now - moment, images) for moment, images in sent)
+        self._gate.throttle.pause(await self._desk.writer.do(journal.paused_until, name) - now)
+
+    async def _take(self) -> list[Work]:
+        """Take as many requests as there is room for in flight and at the gate."""
+        room = min(self._desk.provider.concurrency - len(self._carrying), LOOKAHEAD - self._gate.waiting)
+        if room <= 0:
+            return []
+        found = await self._desk.writer.do(
+            pending,
+            self._desk.provider.name,
+            self._scope,
+            frozenset(self._carrying),
+            room,
+            frozenset(self._barred),
+        )
+        return [] if self._gate.halted else found
+
+    async def _until_moved(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._gate.moved.wait()
+
+    async def _carry(self, work: Work) -> None:
+        """Have one request carried, and leave it ended or back in the queue, whatever happens."""
+        try:
+            await Worker(self._desk, work).carry()
+        except Stop as error:
+            self._desk.writer.post(journal.put_back, work.request)
+            self._stopped(error, work)
+        except asyncio.CancelledError:
+            self._desk.writer.post(journal.put_back, work.request)
+            raise
+        finally:
+            self._carrying.discard(work.request)
+            self._gate.moved.set()

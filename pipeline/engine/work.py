@@ -1,0 +1,185 @@
+"""The queue → work: which pending requests come next, and what a worker needs of each.
+
+Functions are for `Writer.do`: they take the ledger's connection first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class PaidUrl:
+    """A picture that is paid and still at the server. `expires_at` is in seconds since 1970, on our clock."""
+
+    image: int
+    number: int
+    url: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request as a worker takes it from the ledger."""
+
+    request: int
+    job: int
+    job_name: str
+    provider: str
+    rehearsal: bool
+    budget_usd: float | None
+    id: str
+    key: str
+    operation: str
+    prompt: str | None
+    params: Mapping[str, Any]
+    inputs: Sequence[Mapping[str, Any]]
+    n: int
+    received: int
+    moderated: int
+    numbers: frozenset[int]
+    urls: tuple[PaidUrl, ...]
+    stem: str
+
+    @property
+    def missing(self) -> int:
+        """Images still to be asked for: wanted, less those here, on their way, or refused for good."""
+        return max(0, self.n - self.received - self.moderated - len(self.urls))
+
+    @property
+    def model(self) -> str | None:
+        """The model that the request names."""
+        value = self.params.get("model")
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which jobs a run works on: those named, and those submitted after `since`; all where `names` is None."""
+
+    names: frozenset[str] | None
+    since: float
+
+
+_STATED = "r.since <= j.revision AND j.revision <= r.stated"
+_IN_SCOPE = "(?2 IS NULL OR j.submitted_at > ?3 OR j.name IN (SELECT value FROM json_each(?2)))"
+
+
+def _scope(scope: Scope) -> tuple[str | None, float]:
+    return None if scope.names is None else json.dumps(sorted(scope.names)), scope.since
+
+
+Barred = Collection[tuple[int, str | None]]
+"""(job, model) whose requests are held up by a stop; None for every model of the job."""
+
+
+def pending(
+    connection: sqlite3.Connection, provider: str, scope: Scope, taken: Collection[int], most: int, barred: Barred = ()
+) -> list[Work]:
+    """Take up to `most` pending requests that are neither `taken` nor barred.
+
+    Live URLs come first, the nearest death before all; then job by job, the oldest first, in the order of the job file.
+    """
+    names, since = _scope(scope)
+    free = _not_barred(barred)
+    dying = connection.execute(
+        "SELECT DISTINCT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
+        f" WHERE i.state = 'paid' AND r.status = 'pending' AND j.provider = ?1 AND {_IN_SCOPE} AND {_STATED}{free}"
+        " ORDER BY i.expires_at LIMIT ?4",
+        (provider, names, since, most + len(taken)),
+    )
+    found = {row[0]: None for row in dying if row[0] not in taken}
+    jobs = connection.execute(
+        f"SELECT j.pk FROM job j WHERE j.provider = ?1 AND {_IN_SCOPE} ORDER BY j.submitted_at, j.pk",
+        (provider, names, since),
+    ).fetchall()
+    for (job,) in jobs:
+        if len(found) >= most:
+            break
+        rows = connection.execute(
+            "SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE r.job = ?1 AND r.status = 'pending'"
+            f" AND {_STATED}{free} ORDER BY r.position LIMIT ?2",
+            (job, most + len(taken)),
+        )
+        found.update((row[0], None) for row in rows if row[0] not in taken)
+    return [_work(connection, request) for request in list(found)[:most]]
+
+
+def _not_barred(barred: Barred) -> str:
+    """Write the condition that leaves barred requests out. People make up models' names, so they go in as JSON."""
+    if not barred:
+        return ""
+    pairs = json.dumps([[job, model] for job, model in barred]).replace("'", "''")
+    return (
+        f" AND NOT EXISTS (SELECT 1 FROM json_each('{pairs}') b WHERE json_extract(b.value, '$[0]') = r.job AND"
+        " coalesce(json_extract(b.value, '$[1]') = json_extract(r.params, '$.model'),"
+        " json_extract(b.value, '$[1]') IS NULL))"
+    )
+
+
+def _work(connection: sqlite3.Connection, request: int) -> Work:
+    row = connection.execute(
+        "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd FROM request r"
+        " JOIN job j ON j.pk = r.job WHERE r.pk = ?",
+        (request,),
+    ).fetchone()
+    images = connection.execute("SELECT * FROM image WHERE request = ? AND state != 'lost'", (request,)).fetchall()
+    return Work(
+        request=request,
+        job=row["job"],
+        job_name=row["job_name"],
+        provider=row["provider"],
+        rehearsal=bool(row["rehearsal"]),
+        budget_usd=row["budget_usd"],
+        id=row["id"],
+        key=row["key"],
+        operation=row["operation"],
+        prompt=row["prompt"],
+        params=json.loads(row["params"]),
+        inputs=json.loads(row["inputs"]),
+        n=row["n"],
+        received=row["received"],
+        moderated=row["moderated"],
+        numbers=frozenset(image["number"] for image in images),
+        urls=tuple(
+            PaidUrl(image["pk"], image["number"], image["url"], image["expires_at"])
+            for image in images
+            if image["state"] == "paid"
+        ),
+        stem=_stem(connection, row),
+    )
+
+
+def _stem(connection: sqlite3.Connection, row: sqlite3.Row) -> str:
+    """Name the request's files: its id, and its key beside it where another request owns that name, or may soon."""
+    name, key = row["id"], row["key"]
+    if name.endswith((f"-{key[:8]}", f"-{key[:16]}")):
+        return str(name)
+    others = connection.execute(
+        "SELECT file FROM image WHERE job = ?1 AND file COLLATE NOCASE BETWEEN ?2 AND ?3 AND request != ?4",
+        (row["job"], f"images/{name}-", f"images/{name}-:", row["pk"]),  # ':' follows '9'
+    )
+    owned = any(other[0].lower().rpartition("-")[0] == f"images/{name}".lower() for other in others)
+    running = connection.execute(
+        "SELECT 1 FROM request WHERE job = ? AND status = 'running' AND id = ? COLLATE NOCASE AND pk != ?",
+        (row["job"], name, row["pk"]),
+    ).fetchone()
+    return f"{name}-{key[:8]}" if owned or running else str(name)
+
+
+def waiting_providers(connection: sqlite3.Connection, scope: Scope, barred: Barred = ()) -> list[str]:
+    """Name the providers that pending requests wait for."""
+    names, since = _scope(scope)
+    rows = connection.execute(
+        f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
+        f" AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND {_STATED}{_not_barred(barred)})",
+        (None, names, since),
+    )
+    return [row[0] for row in rows]

@@ -1,0 +1,338 @@
+"""A request becomes files: one function carries it from the queue to the record.
+
+Throttle, call, record, download, check, store, record. What a death in between costs follows from the order: a call is
+written down before it is sent, a URL before its download, and a file is whole before the row that names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engine import budget, journal
+from pipeline.engine.answer import Inline, Link
+from pipeline.engine.api import Call, Upload
+from pipeline.engine.check import check, decode
+from pipeline.engine.download import expiry
+from pipeline.engine.events import (
+    CallEnded,
+    CallSent,
+    ImageStored,
+    Paused,
+    ProviderAway,
+    ProviderBack,
+    RequestEnded,
+    Retrying,
+)
+from pipeline.engine.fetch import fetch
+from pipeline.engine.retry import retrying
+from pipeline.engine.store import store
+from pipeline.errors import (
+    BrokenPicture,
+    DiskFull,
+    DownloadRefused,
+    Moderated,
+    RateLimited,
+    RequestError,
+    Stop,
+    Unusable,
+    UrlLost,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tenacity import RetryCallState
+
+    from pipeline.config import Config, Provider
+    from pipeline.engine.answer import Answer
+    from pipeline.engine.api import Api
+    from pipeline.engine.download import Downloader
+    from pipeline.engine.events import Listener
+    from pipeline.engine.gate import Gate
+    from pipeline.engine.store import StoredImage
+    from pipeline.engine.throttle import Turn
+    from pipeline.engine.work import PaidUrl, Work
+    from pipeline.engine.writer import Writer
+    from pipeline.spec.models import Models
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What all workers of one provider share."""
+
+    provider: Provider
+    config: Config
+    models: Models
+    folder: Path
+    api: Api
+    downloader: Downloader
+    gate: Gate
+    writer: Writer
+    money: budget.Budget
+    emit: Listener
+    is_barred: Callable[[Work], bool]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call that is written down: when it began (monotonic) and when its first bytes left (seconds since 1970)."""
+
+    attempt: int
+    images: int
+    estimate_usd: float | None
+    began: float
+    turn: Turn
+    sent_at: float | None = None
+
+    def sent(self) -> None:
+        """The first bytes leave now."""
+        self.sent_at = time.time()
+        self.turn.sent()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self.began
+
+
+class Worker:
+    """Carries one request to its end."""
+
+    def __init__(self, desk: Desk, work: Work) -> None:
+        self._desk = desk
+        self._work = work
+        self._urls = list(work.urls)  # paid, not yet here
+        self._missing = work.missing  # still to be asked for
+        self._numbers = set(work.numbers)
+        self._received = work.received
+        self._moderated = work.moderated
+        self._succeeded = False
+        self._is_probe = False
+        self._folder = desk.folder / work.job_name
+
+    async def carry(self) -> None:
+        """Fetch what is paid and ask for what is missing until nothing is, then record how it ended. Raises Stop."""
+        retry = retrying(
+            self._desk.config.retry,
+            sleep=self._desk.gate.sleep,
+            counts=lambda error: error.counted and not self._is_probe,
+            before_sleep=self._say_retrying,
+        )
+        error: RequestError | None = None
+        try:
+            while self._urls or self._missing > 0:
+                await retry(self._make)
+        except Stop:
+            raise
+        except RequestError as reason:
+            error = reason
+        await self._end(error)
+
+    async def _make(self) -> None:
+        """The way of a request: throttle, call, record, download, check, store, record."""
+        if not self._urls:
+            turn, images = await self._leave()
+            try:
+                call = await self._begin(turn, images)
+                answer, files = await self._call(call)
+            finally:
+                turn.unsent()
+            await self._answered(call, answer, files)
+        else:
+            await self._desk.writer.do(journal.resume_downloads, self._work.request)
+        await self._fetch()
+
+    async def _leave(self) -> tuple[Turn, int]:
+        """Wait for leave to call; give the turn, and the images to ask for."""
+        most = [self._missing, self._desk.provider.images_per_call]
+        if self._desk.gate.throttle.most is not None:
+            most.append(self._desk.gate.throttle.most)
+        images = min(most)
+        turn, self._is_probe = await self._desk.gate.leave(self._work.request, images)
+        if self._desk.is_barred(self._work):
+            turn.unsent()
+            raise asyncio.CancelledError
+        return turn, images
+
+    async def _begin(self, turn: Turn, images: int) -> _Call:
+        """Set the money aside and write the call down, before it is sent."""
+        desk, work = self._desk, self._work
+        estimate = self._estimate(images)
+        if desk.money.limit(work) is not None and not desk.money.knows(work):
+            desk.money.learn(work, await desk.writer.do(budget.committed, work.job))
+        desk.money.reserve(work, estimate)
+        attempt = await desk.writer.do(
+            journal.begin, work.request, desk.provider.name, desk.api.base_url, images, estimate, time.time()
+        )
+        if attempt is None:  # `pipeline cancel` took the request out of the queue meanwhile
+            desk.money.settle(work, estimate, 0.0)
+            raise asyncio.CancelledError
+        desk.emit(CallSent(work.job_name, work.id, desk.provider.name, images))
+        return _Call(attempt, images, estimate, time.monotonic(), turn)
+
+    async def _call(self, call: _Call) -> tuple[Answer, list[StoredImage]]:
+        """Make the call, and file the pictures that came along. A failure is recorded, and raised."""
+        work = self._work
+        params = {"prompt": work.prompt, **work.params, "n": call.images}
+        if work.prompt is None:
+            del params["prompt"]
+        uploads = [Upload(one["role"], self._folder / one["file"], one["content_type"]) for one in work.inputs]
+        try:
+            answer = await self._desk.api.call(Call(work.operation, params, uploads), call.sent)
+            return answer, await self._keep_inline(answer)
+        except RequestError as error:
+            await self._failed(call, error)
+            raise
+
+    async def _keep_inline(self, answer: Answer) -> list[StoredImage]:
+        """Check and file the pictures that came along, each in a thread. Raises Unusable where none is whole."""
+        inline = [picture for picture in answer.pictures if isinstance(picture, Inline)]
+        numbers = self._next_numbers(len(inline))
+        results = await asyncio.gather(
+            *(self._keep(one.base64, number, one.revised_prompt) for one, number in zip(inline, numbers, strict=True)),
+            return_exceptions=True,
+        )
+        broken = [result for result in results if isinstance(result, BrokenPicture)]
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, BrokenPicture):
+                raise result
+        if broken and len(broken) == len(answer.pictures):
+            raise Unusable(f"the picture that came {broken[0]}", http_status=200, request_id=answer.request_id)
+        self._numbers -= {
+            number for number, one in zip(numbers, results, strict=True) if isinstance(one, BrokenPicture)
+        }
+        return [result for result in results if not isinstance(result, BaseException)]
+
+    async def _keep(self, content: bytes | str, number: int, revised_prompt: str | None = None) -> StoredImage:
+        """Check and file one picture, in a thread."""
+        work = self._work
+        return await asyncio.to_thread(
+            _check_and_store, content, work.params, self._folder, work.stem, number, revised_prompt
+        )
+
+    async def _answered(self, call: _Call, answer: Answer, files: list[StoredImage]) -> None:
+        """Record an answer: what it cost, the files that are here, the URLs that are to be fetched."""
+        desk, work, now = self._desk, self._work, time.time()
+        away = desk.gate.answered()
+        if away is not None:
+            desk.emit(ProviderBack(desk.provider.name, away))
+        model = desk.models.find(work.model)
+        cost = model.cost(work.operation, work.params, len(answer.pictures), answer.usage) if model else None
+        links = [picture for picture in answer.pictures if isinstance(picture, Link)]
+        urls = [
+            journal.NewUrl(
+                number,
+                link.url,
+                expiry(link.url, desk.provider.url_ttl_seconds, skew=answer.skew, now=now),
+                link.revised_prompt,
+            )
+            for link, number in zip(links, self._next_numbers(len(links)), strict=True)
+        ]
+        sent_at = now if call.sent_at is None else call.sent_at
+        reply = journal.Reply(answer.http_status, answer.request_id, answer.usage, cost, sent_at, now, answer.moderated)
+        self._urls, self._succeeded = await desk.writer.do(journal.answered, work, call.attempt, reply, urls, files)
+        desk.money.settle(work, call.estimate_usd, cost)
+        self._missing -= len(files) + len(links) + answer.moderated
+        self._received += len(files)
+        self._moderated += answer.moderated
+        desk.emit(CallEnded(work.job_name, work.id, desk.provider.name, call.seconds, cost, None))
+        for file in files:
+            desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
+
+    async def _failed(self, call: _Call, error: RequestError) -> None:
+        """Record a call that brought nothing, and draw from it what follows for everyone. Raises a Stop that follows."""
+        desk, work = self._desk, self._work
+        if isinstance(error, DiskFull):
+            return  # the picture was paid and could not be kept: left open in the ledger, the call counts as unknown
+        now = time.time()
+        await desk.writer.do(journal.failed, call.attempt, error, error.outcome, call.sent_at, now)
+        desk.money.settle(work, call.estimate_usd, None if error.outcome == "unknown" else 0.0)
+        desk.emit(CallEnded(work.job_name, work.id, desk.provider.name, call.seconds, None, error))
+        if isinstance(error, Stop):
+            return
+        if isinstance(error, RateLimited):
+            seconds = desk.gate.pause(error)
+            desk.writer.post(journal.pause, desk.provider.name, now + seconds)
+            desk.emit(Paused(desk.provider.name, seconds, error.message))
+        away, given_up = desk.gate.failed(work.request, error)
+        if away:
+            desk.emit(ProviderAway(desk.provider.name, error.message))
+        if given_up is not None:
+            raise given_up
+
+    async def _fetch(self) -> None:
+        """Bring all paid pictures home at once. Raises UrlLost where not one came, and DownloadRefused."""
+        urls, self._urls = self._urls, []
+        results = await asyncio.gather(*(self._fetch_one(url) for url in urls), return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in sorted(failures, key=lambda one: (isinstance(one, UrlLost), isinstance(one, DownloadRefused))):
+            if not isinstance(failure, UrlLost) or len(failures) == len(urls):
+                raise failure
+
+    async def _fetch_one(self, url: PaidUrl) -> None:
+        desk, work = self._desk, self._work
+        try:
+            file = await fetch(
+                url,
+                desk.downloader,
+                lambda content: self._keep(content, url.number),
+                desk.gate.sleep,
+                desk.config.download.attempts,
+            )
+        except UrlLost:
+            await desk.writer.do(journal.lost, url.image)
+            self._numbers.discard(url.number)
+            self._missing += 1
+            raise
+        self._succeeded = await desk.writer.do(journal.stored, work.request, url.image, file, time.time())
+        self._received += 1
+        desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
+
+    async def _end(self, error: RequestError | None) -> None:
+        """Record how the request ended; a success was recorded with its last picture."""
+        desk, work = self._desk, self._work
+        if self._succeeded:
+            desk.emit(RequestEnded(work.job_name, work.id, "succeeded", None))
+            return
+        if error is None and self._moderated:
+            what = f"the service withheld {self._moderated} of {work.n} pictures as moderated"
+            error = Moderated(what, http_status=200, code="moderation_blocked")
+        if error is None:  # the job asks for more than when this worker began
+            await desk.writer.do(journal.put_back, work.request)
+            return
+        status: journal.Ending = "partial" if self._received else "failed"
+        await desk.writer.do(journal.end, work.request, status, error, time.time())
+        desk.emit(RequestEnded(work.job_name, work.id, status, error))
+
+    def _estimate(self, images: int) -> float | None:
+        """Give what a call for so many images costs at most; None without a price."""
+        work = self._work
+        model = self._desk.models.find(work.model)
+        if model is None:
+            return None
+        sizes = [(one["width"], one["height"]) for one in work.inputs if one["role"] == "image"]
+        return model.most(work.operation, work.prompt, work.params, images, sizes)
+
+    def _next_numbers(self, count: int) -> list[int]:
+        """Take the lowest free numbers for pictures of this request."""
+        highest = len(self._numbers) + count
+        free = [number for number in range(1, highest + 1) if number not in self._numbers][:count]
+        self._numbers.update(free)
+        return free
+
+    def _say_retrying(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, RequestError):
+            self._desk.emit(Retrying(self._work.job_name, self._work.id, state.upcoming_sleep, error))
+
+
+def _check_and_store(
+    content: bytes | str, params: Mapping[str, Any], folder: Path, stem: str, number: int, revised_prompt: str | None
+) -> StoredImage:
+    """Bytes, or base64 of them, → a file. Plain values in and out, for any thread or process."""
+    image = check(decode(content) if isinstance(content, str) else content, params)
+    return store(image, folder, stem, number, revised_prompt)
