@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import tempfile
 import time
@@ -25,6 +24,7 @@ from pipeline.rehearsal import Sandboxes, check_settings
 from pipeline.results.manifest import write_manifest
 
 if TYPE_CHECKING:
+    import signal
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -201,7 +201,7 @@ class Batch:
             with self._held(connection, lambda: intake.put_back(connection, names or None)):
                 recover(connection)
                 for account in read_accounts(connection, names or None):
-                    if account.unfinished or account.unsuccessful:
+                    if account.unfinished or account.unsuccessful or account.counts["cancelled"]:
                         self._check_keys(self.config.find_provider(account.provider))
                 intake.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
@@ -287,6 +287,7 @@ class Batch:
 
     async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
         """Run what is pending in scope, then write the manifests, whatever the end."""
+        from pipeline.engine.events import Stopping
         from pipeline.engine.runner import Runner
         from pipeline.engine.shutdown import Shutdown
 
@@ -310,7 +311,12 @@ class Batch:
                 options.budget_usd,
             )
             try:
-                with shutdown.listening(runner.halt):
+
+                def stop(number: signal.Signals) -> None:
+                    emit(Stopping(number.name))
+                    runner.halt()
+
+                with shutdown.listening(stop):
                     await runner.run()
             except BaseExceptionGroup as group:
                 raise _first(group) from None

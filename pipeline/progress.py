@@ -21,6 +21,7 @@ from pipeline.engine.events import (
     ProviderBack,
     RequestEnded,
     Stopped,
+    Stopping,
 )
 from pipeline.errors import RequestError
 
@@ -104,7 +105,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Show an event, or what it adds up to."""
         self._tally.count(event)
-        if isinstance(event, Paused | ProviderAway | ProviderBack | Stopped) or self._verbose:
+        if isinstance(event, Paused | ProviderAway | ProviderBack | Stopped | Stopping) or self._verbose:
             self._write(describe(event))
         now = time.monotonic()
         if now - self._shown >= (LIVE_SECONDS if self._live else PLAIN_SECONDS):
@@ -184,6 +185,8 @@ def describe(event: Event) -> str:
             return f"‖ {provider} is away; waiting and probing: {_one_line(reason)}"
         case ProviderBack(provider, seconds):
             return f"▶ {provider} is back after {seconds:.0f} s"
+        case Stopping(signal):
+            return f"■ {signal}: no further calls; those in flight finish, a second signal ends at once"
         case Stopped(what, error):
             return f"■ no further calls for {what}: {_said(error)}"
     raise AssertionError(event)  # pragma: no cover - the match is complete

@@ -37,7 +37,7 @@ class Sandboxes:
         self._stack = stack
 
     async def address(self, provider: Provider) -> str:
-        """Give a provider's base_url; a sandbox is started for it on the port that this folder always has, if it is free."""
+        """Give a provider's base_url; a sandbox is started for it, if it can be on the port this folder always has."""
         if provider.base_url is not None:
             return provider.base_url
         for port in _ports(self._folder, provider.name):
@@ -74,7 +74,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _ports(folder: Path, name: str) -> Iterator[int]:
-    """Yield ports to try: the same ones for the same folder and provider, below those that systems hand out by themselves."""
+    """Yield ports to try: the same for the same folder and provider, below those that systems hand out themselves."""
     first = zlib.crc32(f"{folder}\0{name}".encode())
     for step in range(20):
         yield 20_000 + (first + step) % 10_000

@@ -32,8 +32,8 @@ class Account:
 
     @property
     def unsuccessful(self) -> int:
-        """Requests that ended without all their images."""
-        return self.counts["failed"] + self.counts["partial"] + self.counts["cancelled"]
+        """Requests that were tried to the end and have not all their images."""
+        return self.counts["failed"] + self.counts["partial"]
 
 
 def read_accounts(connection: sqlite3.Connection, names: Collection[str] | None = None) -> list[Account]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pipeline.errors import RequestError
+if TYPE_CHECKING:
+    from pipeline.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,5 +94,23 @@ class Stopped:
     error: RequestError
 
 
-Event = CallSent | CallEnded | ImageStored | Retrying | RequestEnded | Paused | ProviderAway | ProviderBack | Stopped
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A signal asked the run to stop: what is in flight is finished, and no further call is made."""
+
+    signal: str
+
+
+Event = (
+    Stopping
+    | CallSent
+    | CallEnded
+    | ImageStored
+    | Retrying
+    | RequestEnded
+    | Paused
+    | ProviderAway
+    | ProviderBack
+    | Stopped
+)
 Listener = Callable[[Event], None]

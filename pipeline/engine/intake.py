@@ -79,8 +79,8 @@ def _state(
     connection.executemany(
         "INSERT INTO request (job, key, since, stated, position, id, operation, prompt, params, variables, inputs, n,"
         " endpoint, created_at) VALUES (?, ?, ?3, ?3, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (job, key) DO UPDATE SET stated = excluded.stated, position = excluded.position, id = excluded.id,"
-        " variables = excluded.variables, inputs = excluded.inputs, n = excluded.n,"
+        " ON CONFLICT (job, key) DO UPDATE SET stated = excluded.stated, position = excluded.position,"
+        " id = excluded.id, variables = excluded.variables, inputs = excluded.inputs, n = excluded.n,"
         " status = CASE"
         "  WHEN received + moderated < excluded.n AND excluded.n > n AND status != 'running' THEN 'pending'"
         "  WHEN received >= excluded.n AND status IN ('pending', 'partial', 'failed', 'cancelled') THEN 'succeeded'"
@@ -107,7 +107,7 @@ def _state(
 
 
 def put_back(connection: sqlite3.Connection, names: Iterable[str] | None) -> int:
-    """Put failed, partial and cancelled requests that still count back into the queue, of these jobs or of all; how many.
+    """Put what failed, came back partial or was cancelled back into the queue, of these jobs or of all; how many.
 
     What the service moderated is asked for again, since a person has decided so.
     """

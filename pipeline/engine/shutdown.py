@@ -20,8 +20,8 @@ class Shutdown:
         self.signal: signal.Signals | None = None
 
     @contextlib.contextmanager
-    def listening(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Call `stop` at the first signal, and cancel the current task at the second; after the block, listen no more."""
+    def listening(self, stop: Callable[[signal.Signals], None]) -> Iterator[None]:
+        """Call `stop` at the first signal, and cancel the current task at the second; after the block, no more."""
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -29,12 +29,14 @@ class Shutdown:
         def heard(number: signal.Signals) -> None:
             if self.signal is None:
                 self.signal = number
-                stop()
+                stop(number)
             else:
                 task.cancel(f"second {number.name}")
 
         with contextlib.ExitStack() as handlers:
             for number in SIGNALS:
+                if signal.getsignal(number) is signal.SIG_IGN:  # as nohup leaves SIGHUP
+                    continue
                 with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows' loop; not the main thread
                     loop.add_signal_handler(number, heard, number)
                     handlers.callback(loop.remove_signal_handler, number)

@@ -179,7 +179,8 @@ def waiting_providers(connection: sqlite3.Connection, scope: Scope, barred: Barr
     names, since = _scope(scope)
     rows = connection.execute(
         f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
-        f" AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND {_STATED}{_not_barred(barred)})",
+        f" AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND {_STATED}"
+        f"{_not_barred(barred)})",
         (None, names, since),
     )
     return [row[0] for row in rows]

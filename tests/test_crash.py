@@ -1,0 +1,188 @@
+"""What a death costs: the process is killed, and the next run goes on from the ledger."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.stage import finish
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from tests.stage import Server, Stage
+
+
+def _ledger(stage: Stage, question: str) -> list[Any]:
+    connection = sqlite3.connect(stage.output / "ledger.sqlite3", timeout=30)
+    try:
+        return connection.execute(question).fetchall()
+    finally:
+        connection.close()
+
+
+def _until(stage: Stage, process: subprocess.Popen[str], question: str) -> Iterator[Any]:
+    """Ask the ledger again and again until the process has ended; yield what it says."""
+    while process.poll() is None:
+        if (stage.output / "ledger.sqlite3").exists():
+            try:
+                yield _ledger(stage, question)[0][0]
+            except sqlite3.OperationalError:  # not made yet
+                yield 0
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("requests", "kills", "answer"),
+    [
+        pytest.param(60, 6, "url", id="short url"),
+        pytest.param(60, 6, "b64_json", id="short base64"),
+        pytest.param(300, 20, "url", id="long url", marks=pytest.mark.long),
+        pytest.param(300, 20, "b64_json", id="long base64", marks=pytest.mark.long),
+    ],
+)
+@pytest.mark.timeout(600)
+def test_kill_9_again_and_again_loses_nothing_and_pays_only_calls_in_flight_again(
+    stage: Stage, requests: int, kills: int, answer: str
+) -> None:
+    draw = random.Random(42)
+    server = stage.serve(rate_limit=None, latency_seconds=[0.05, 0.3], seed=2)
+    stage.provider("lab", server, concurrency=8)
+    job = stage.prompts("many", requests, response_format=answer)
+    stage.run("submit", job)
+    in_flight = 0
+    for kill in range(kills):
+        process = stage.start("run")
+        goal = requests * (kill + 1) // (kills + 1)
+        for received in _until(stage, process, "SELECT total(received) FROM request"):
+            if received >= goal:
+                break
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        finish(process)
+        in_flight += _ledger(stage, "SELECT count(*) FROM attempt WHERE outcome IS NULL")[0][0]
+    stage.run("run")
+    assert stage.check_files("many") == requests
+    manifest = stage.manifest("many")
+    assert all(entry["status"] == "succeeded" and len(entry["images"]) == 1 for entry in manifest)
+    assert sum(entry["maybe_paid"] for entry in manifest) == in_flight
+    assert _calls_of(server, requests) <= requests + in_flight
+    assert not list(stage.output.rglob("*.part"))
+
+
+def _calls_of(server: Server, requests: int) -> int:
+    """Check that no prompt was forgotten, and give the number of calls that the server charged."""
+    assert len({call["prompt"] for call in server.books()}) == requests
+    return server.charged()
+
+
+def test_a_url_that_was_known_at_a_kill_is_downloaded_and_not_paid_again(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, faults={"cut_download": 1.0})
+    stage.provider("lab", server)
+    process = stage.start("run", stage.prompts("many", 5))
+    for paid in _until(stage, process, "SELECT count(*) FROM image WHERE state = 'paid'"):
+        if paid == 5:
+            break
+    process.kill()
+    finish(process)
+    server.stop()
+    again = stage.serve(rate_limit=None, port=server.port)
+    stage.run("run")
+    assert stage.check_files("many") == 5
+    assert again.books() == []
+    assert all(entry["maybe_paid"] == 0 and entry["attempts"] == 1 for entry in stage.manifest("many"))
+
+
+def test_after_a_kill_within_the_window_a_strict_server_says_no_429(stage: Stage) -> None:
+    limit = {"images": 10, "per_seconds": 3}
+    server = stage.serve(rate_limit=limit)
+    stage.provider("lab", server, rate_limit=limit)
+    process = stage.start("run", stage.prompts("many", 25))
+    for sent in _until(stage, process, "SELECT count(*) FROM attempt"):
+        if sent >= 8:
+            break
+    process.kill()
+    finish(process)
+    stage.run("run")
+    assert {call["status"] for call in server.books()} == {200}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_lets_calls_in_flight_finish_and_leaves_nothing_running(
+    stage: Stage, number: signal.Signals
+) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.4, 0.6])
+    stage.provider("lab", server, concurrency=3)
+    process = stage.start("run", stage.prompts("many", 30))
+    for running in _until(stage, process, "SELECT count(*) FROM attempt WHERE outcome IS NULL"):
+        if running == 3:
+            break
+    process.send_signal(number)
+    ended = finish(process)
+    assert ended.exit_code == 128 + number, ended.stderr
+    assert "pipeline run" in ended.stderr
+    standing = stage.standing("many")
+    assert standing["counts"]["running"] == 0
+    assert standing["images"] == standing["counts"]["succeeded"] == server.charged() >= 3
+    assert len(stage.manifest("many")) == 30
+    stage.run("run")
+    assert server.charged() == 30
+
+
+def test_the_second_signal_ends_at_once_and_the_next_run_mends(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[3, 3])
+    stage.provider("lab", server, concurrency=3)
+    process = stage.start("run", stage.prompts("many", 3))
+    for running in _until(stage, process, "SELECT count(*) FROM attempt WHERE outcome IS NULL"):
+        if running == 3:
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "finish" not in process.stderr.readline():  # it says that it heard the first
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert finish(process).exit_code == 130
+    assert time.monotonic() - began < 2.5
+    server.stop()
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run")
+    assert stage.check_files("many") == 3
+    assert sum(entry["maybe_paid"] for entry in stage.manifest("many")) == 3
+
+
+def test_waiting_for_the_throttle_ends_at_the_first_signal(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server, rate_limit={"images": 1, "per_seconds": 60})
+    process = stage.start("run", stage.prompts("many", 3))
+    for received in _until(stage, process, "SELECT total(received) FROM request"):
+        if received == 1:
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert finish(process).exit_code == 130
+    assert time.monotonic() - began < 10
+    assert stage.standing("many")["counts"]["pending"] == 2
+
+
+def test_a_sandbox_dies_with_a_run_that_is_killed_and_its_urls_survive(stage: Stage) -> None:
+    stage.providers["sandbox"] = {
+        "sandbox": {"rate_limit": None, "faults": {"cut_download": 0.5}, "seed": 3},
+        "rate_limit": None,
+    }
+    stage.write_config()
+    process = stage.start("run", stage.prompts("many", 5))
+    for paid in _until(stage, process, "SELECT count(*) FROM image WHERE state = 'paid'"):
+        if paid:
+            break
+    process.kill()
+    finish(process)
+    stage.run("run")
+    assert stage.check_files("many") == 5
+    assert all(entry["maybe_paid"] == 0 for entry in stage.manifest("many"))
