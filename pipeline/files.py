@@ -30,7 +30,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first reason is the one to tell
+            part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
@@ -43,7 +44,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 def make_folder(path: Path) -> None:
     """Make the folder and its parents, each on disk before the next. Raises OSError."""
-    if not path.is_dir():
+    if not path.is_dir() and path.parent != path:
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)

@@ -236,9 +236,9 @@ def test_after_an_earlier_run_within_the_window_a_strict_server_still_says_no_42
     limit = {"images": 10, "per_seconds": 3}
     server = stage.serve(rate_limit=limit)
     stage.provider("lab", server, rate_limit=limit)
-    for name in ("first", "second"):
-        stage.run("run", stage.job(name, [{"prompt": name, "n": 10}]))
-    assert [call["status"] for call in server.books()] == [200, 200]
+    stage.run("run", stage.job("first", [{"prompt": "first", "n": 5}, {"prompt": "second", "n": 5}]))
+    stage.run("run", stage.prompts("many", 3))  # which spacing alone would let through at once
+    assert [call["status"] for call in server.books()] == [200] * 5
 
 
 def test_quota_spent_in_mid_run_stops_and_the_rest_goes_on_when_it_is_back(stage: Stage) -> None:
@@ -280,7 +280,7 @@ def test_a_provider_that_stops_does_not_hold_up_another(stage: Stage) -> None:
 
 
 def test_an_unknown_model_stops_its_requests_and_no_others(stage: Stage) -> None:
-    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.provider("lab", stage.serve(rate_limit=None), concurrency=1)
     job = stage.job("mixed", [{"prompt": "one", "model": "no-such-model"}, {"prompt": "two"}])
     ended = stage.run("run", job, exit_code=3)
     assert "no-such-model" in ended.stderr

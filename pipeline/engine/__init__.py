@@ -1,0 +1,28 @@
+"""How it comes to exist: a request becomes files.
+
+ledger     the SQLite file that is queue, truth and receipt: opened, migrated, mended after a death
+intake     plans → the ledger: queued, superseded, put back, cancelled
+runner     a run: the lanes of all providers that requests wait for
+lane       one provider at work: requests are taken as there is room, and each gets a worker
+work       the queue → work: which requests come next, and what a worker needs of each
+worker     one request from the queue to the record: the way that reads in one function
+retry      tenacity: which errors are tried again, how long after, and how often
+gate       leave to call: outage, pause and limit are waited out, and a stop cuts every wait short
+outage     a provider that has gone away: everyone waits, one call at a time probes
+throttle   the images-per-minute limit: pace, window and pause
+budget     the wall that `budget_usd` is
+api        one call over the wire, and what came of it
+answer     an HTTP answer → the pictures in it, or the error whose class is its fate
+envelope   an error body of any kind → message, type, code and param
+hints      headers and messages → seconds to wait
+address    a URL's host → on the open net or not, and through which proxy
+fetch      a paid URL → its picture on disk, tried until it dies
+download   URL → bytes, within size and life
+check      bytes → `CheckedImage`: decoded whole, or refused
+store      `CheckedImage` → file, whole or not at all
+journal    what a worker writes down on a request's way
+writer     many workers' writes → one transaction after another
+accounts   the ledger → how far each job is, what it cost, what is missing
+events     what happened, as small frozen values
+shutdown   signals → stop, then cancel
+"""

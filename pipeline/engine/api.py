@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
 
+from pipeline.engine.address import proxy_for
 from pipeline.engine.answer import Answer, HttpAnswer, read_answer
 from pipeline.errors import Invalid, NotSent, OutcomeUnknown, RequestError, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
+    from types import SimpleNamespace, TracebackType
 
 PATHS = {"generation": "images/generations", "edit": "images/edits", "variation": "images/variations"}
 
 _CONNECT_SECONDS = 30.0
-_IDLE_SECONDS = 4.0
-"""How long an idle connection is kept. Many servers drop one after 5 s, and a call sent into that is of unknown outcome."""
+_IDLE_SECONDS = 1.0
+"""How long an idle connection is kept. Servers drop one after 2 s (gunicorn), 5 s (node, uvicorn) or more, and a call
+sent into that is of unknown outcome.
+"""
 
 _LARGE = 64 * 1024  # a body above this is parsed in a thread: 4 MB of base64 take the loop's 10 ms
+_REFUSAL_BYTES = 1024 * 1024  # of an error's body: what it says stands at its beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,8 @@ class Api:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
-        self._headers = dict(headers) if key is None else {"Authorization": f"Bearer {key}", **headers}
+        self._headers = CIMultiDict({} if key is None else {"Authorization": f"Bearer {key}"})
+        self._headers.update(headers)
         self._timeout = timeout
         self._connections = connections
         self._most_bytes = most_bytes
@@ -77,7 +84,6 @@ class Api:
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],
-            trust_env=True,
         )
         return self
 
@@ -104,15 +110,16 @@ class Api:
                 return await asyncio.to_thread(read_answer, http)
             return read_answer(http)
         except RequestError as error:
-            error.message = self._scrub(error.message)
-            error.args = (error.message,)
-            raise
+            raise self._scrubbed(error) from None
 
     async def _exchange(self, operation: str, body: dict[str, Any], mark: _Mark) -> HttpAnswer:
         assert self._session is not None, "use `async with`"
-        url = f"{self.base_url}/{PATHS[operation]}"
-        async with self._session.post(url, **body, allow_redirects=False, trace_request_ctx=mark) as response:
-            content = await _read(response, self._most_bytes)
+        url = URL(f"{self.base_url}/{PATHS[operation]}")
+        options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": proxy_for(url)}
+        async with self._session.post(url, **body, **options) as response:
+            content = await (
+                _read(response, self._most_bytes) if 200 <= response.status < 300 else _read_refusal(response)
+            )
             return HttpAnswer(response.status, response.headers, content, str(response.url))
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
@@ -122,6 +129,14 @@ class Api:
         after = time.monotonic() - mark.sent_at
         what = "no whole answer" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
         return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
+
+    def _scrubbed(self, error: RequestError) -> RequestError:
+        error.message = self._scrub(error.message)
+        error.args = (error.message,)
+        for name in ("type", "code", "param", "request_id"):
+            if said := getattr(error, name):
+                setattr(error, name, self._scrub(said))
+        return error
 
     def _scrub(self, text: str) -> str:
         """Take the key out of what a server says; some repeat what they were sent."""
@@ -159,6 +174,18 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return b"".join(chunks)
 
 
+async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
+    """Read what there is of an error's body: its status alone says that the call was refused, whatever breaks after."""
+    content = bytearray()
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async for chunk in response.content.iter_any():
+            content += chunk
+            if len(content) > _REFUSAL_BYTES:
+                response.close()
+                break
+    return bytes(content)
+
+
 async def _body(call: Call) -> dict[str, Any]:
     """Write a call's body: JSON for a generation, else a form. Raises Invalid where an uploaded file is gone."""
     if call.operation == "generation":
@@ -170,7 +197,7 @@ async def _body(call: Call) -> dict[str, Any]:
 
 
 def _form(call: Call) -> aiohttp.FormData:
-    """Write a multipart body. One file goes as `image`, several as `image[]`; each part says what kind of picture it is,
+    """Write a multipart body. One file goes as `image`, several as `image[]`; each part says what it is,
     since aiohttp would say application/octet-stream and the service refuses that (openai-node issue 1468).
     """
     form = aiohttp.FormData()
@@ -196,6 +223,8 @@ def _fields(name: str, value: Any) -> list[tuple[str, str]]:
 def _reason(reason: Exception) -> str:
     if isinstance(reason, TimeoutError):
         return "timed out"
+    if isinstance(reason, aiohttp.ClientHttpProxyError):  # its own words hold the proxy's password
+        return f"the proxy answered {reason.status}"
     if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return f"its certificate is not accepted ({reason})"
     return str(reason) or type(reason).__name__

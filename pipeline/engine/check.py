@@ -30,19 +30,22 @@ class CheckedImage:
 def check(content: bytes, params: Mapping[str, Any]) -> CheckedImage:
     """Decode a picture from its first byte to its last. Raises BrokenPicture.
 
-    An SVG counts only where the request asked for one, and only without scripts.
+    An SVG counts only where the request asked for one, and only without scripts; a whole picture of another kind than
+    the one asked for counts, as it is paid.
     """
-    found = picture.inspect_svg(content) if params.get("output_format") == "svg" else picture.inspect(content)
+    svg = params.get("output_format") == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    found = picture.inspect_svg(content) if svg else picture.inspect(content)
     return CheckedImage(content, hashlib.sha256(content).hexdigest(), found.width, found.height, found.format)
 
 
 def decode(text: str) -> bytes:
-    """Decode base64 strictly; white space between is allowed, as some servers wrap their lines. Raises BrokenPicture."""
+    """Decode base64 strictly, save that lines may be wrapped and the padding left out. Raises BrokenPicture."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         pass
+    joined = "".join(text.split()).rstrip("=")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
     except (binascii.Error, ValueError) as reason:
         raise BrokenPicture(f"its base64 is broken: {reason}") from None

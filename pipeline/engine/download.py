@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import re
 import socket
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from pipeline.engine.address import is_public, proxy_for
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 30.0
 _SILENT_SECONDS = 60.0  # between two pieces of a picture
+_TOTAL_SECONDS = 900.0  # for all of it: a host that drips a byte a minute holds nobody up for ever
 _REDIRECTS = 5
 
 
@@ -47,17 +50,20 @@ class Downloader:
     def __init__(self, *, base_url: str, allow_hosts: Collection[str], most_bytes: int, connections: int) -> None:
         base = URL(base_url)
         self._http_allowed = base.scheme == "http"
-        self._trusted = {(base.host or "").lower(), *allow_hosts}
+        self._trusted = {(base.host or "").lower(), *(host.lower().strip("[]") for host in allow_hosts)}
+        self._resolver = _PublicResolver(self._trusted)
         self._most_bytes = most_bytes
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, resolver=_PublicResolver(self._trusted)),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS),
+            connector=aiohttp.TCPConnector(limit=self._connections, resolver=self._resolver),
+            headers={"Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(
+                total=_TOTAL_SECONDS, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
         )
         return self
 
@@ -70,7 +76,7 @@ class Downloader:
     async def fetch(self, url: str, expires_at: float) -> bytes:
         """Download a picture's bytes, unchecked; `expires_at` is in seconds since 1970. Raises DownloadFailed."""
         try:
-            return await self._fetch(URL(url, encoded=True), expires_at)
+            return await self._fetch(_exact(url), expires_at)
         except (aiohttp.InvalidURL, ValueError) as reason:
             raise HostRefused(f"the picture's URL is none: {str(reason).partition('?')[0]}", definite=True) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
@@ -85,11 +91,14 @@ class Downloader:
         host = url.host
         for _ in range(_REDIRECTS):
             self._check(url)
-            async with self._session.get(url, allow_redirects=False) as response:
+            proxy = proxy_for(url)
+            if proxy and proxy.host:
+                self._resolver.proxies.add(proxy.host.lower())
+            async with self._session.get(url, allow_redirects=False, proxy=proxy) as response:
                 target = response.headers.get("Location")
                 if not (300 <= response.status < 400 and target):
                     return await self._receive(response, expires_at)
-            url = url.join(URL(target, encoded=True))
+            url = url.join(_exact(target))
             if url.host != host:
                 raise HostRefused(f"the picture's URL redirects to another host, {url.host}", definite=True)
         raise DownloadFailed("the picture's URL redirects in a circle", definite=True)
@@ -97,19 +106,16 @@ class Downloader:
     def _check(self, url: URL) -> None:
         """Refuse what is not the open web: another scheme, a name or an address of this machine or its network."""
         host = (url.host or "").lower()
-        if url.scheme not in {"https", "http"} or not host:
-            raise HostRefused(f"the picture's URL is no web address ({url.scheme or 'no scheme'})", definite=True)
-        if host in self._trusted:
-            return
+        if url.scheme not in {"https", "http"} or not re.fullmatch(r"[\w.:%-]+", host):
+            raise HostRefused("the picture's URL is no web address", definite=True)
         if url.scheme == "http" and not self._http_allowed:
             raise HostRefused(f"the picture's URL on {host} is http, and the provider is not", definite=True)
-        if not _is_public(host):
+        if host not in self._trusted and (host in self._resolver.proxies or not is_public(host)):
             raise HostRefused(_private(host), definite=True)
 
     async def _receive(self, response: aiohttp.ClientResponse, expires_at: float) -> bytes:
         if response.status != 200:
-            text = (await response.content.read(4000)).decode("utf-8", "replace")
-            raise _refusal(response.status, text, expires_at)
+            raise _refusal(response.status, await _beginning(response), expires_at)
         if (response.content_length or 0) > self._most_bytes:
             raise self._too_large()
         content = bytearray()
@@ -125,19 +131,20 @@ class Downloader:
 
 
 def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = None) -> float:
-    """Give the moment a URL dies: what its signature says (`se`, or `ske` where that is earlier, on the server's clock,
-    which is `skew` seconds ahead of ours), else `default` seconds from now. Seconds since 1970.
+    """Give the moment a URL dies: what its signature says (`se`, or `ske` where that is earlier, or the kinds of Amazon
+    and Google; on the server's clock, which is `skew` seconds ahead of ours), else `default` seconds from now.
+    Seconds since 1970.
     """
-    stated = [_moment(value) for name, value in _query(url) if name in {"se", "ske"}]
+    try:
+        query = {name.lower(): value for name, value in URL(url, encoded=True).query.items()}
+    except ValueError:
+        query = {}
+    stated = [_moment(query.get("se", "")), _moment(query.get("ske", "")), _number(query.get("expires", ""), 10)]
+    for vendor in ("x-amz", "x-goog"):
+        signed, life = _moment(query.get(f"{vendor}-date", "")), _number(query.get(f"{vendor}-expires", ""), 1)
+        stated.append(signed + life if signed is not None and life is not None else None)
     known = [moment for moment in stated if moment is not None]
     return min(known) - skew if known else (time.time() if now is None else now) + default
-
-
-def _query(url: str) -> list[tuple[str, str]]:
-    try:
-        return list(URL(url, encoded=True).query.items())
-    except ValueError:
-        return []
 
 
 def _moment(text: str) -> float | None:
@@ -148,6 +155,26 @@ def _moment(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+def _number(text: str, digits: int) -> float | None:
+    return float(text) if re.fullmatch(r"[0-9]{1,12}", text) and len(text) >= digits else None
+
+
+def _exact(url: str) -> URL:
+    """Keep a URL byte for byte, as signers compare it; only what no request line can carry is encoded."""
+    return URL(re.sub(r"[^!-~]+", lambda found: quote(found[0], errors="replace"), url.strip()), encoded=True)
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> str:
+    """Read the beginning of a refusal; its status says enough where the rest does not come."""
+    content = b""
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async for piece in response.content.iter_any():
+            content += piece
+            if len(content) >= 4000:
+                break
+    return content[:4000].decode("utf-8", "replace")
+
+
 def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
     """Tell a dead URL from a refusal and both from a hiccup (Azure's storage answers XML; see its error codes)."""
     code = re.search(r"<Code>(\w+)</Code>", text)
@@ -155,12 +182,9 @@ def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
     if status >= 500 or status in {408, 425, 429}:
         return DownloadFailed(said, http_status=status, definite=False)
     times = re.search(r"Expiry \[(.+?)\] - Current \[(.+?)\]", text)
-    dead = time.time() >= expires_at or (times is not None and _is_past(times[1], times[2]))
-    return (
-        UrlDead(said, http_status=status, definite=True)
-        if dead
-        else DownloadFailed(said, http_status=status, definite=True)
-    )
+    told = "Request has expired" in text or (times is not None and _is_past(times[1], times[2]))  # Amazon's words
+    kind = UrlDead if told or status == 410 or time.time() >= expires_at else DownloadFailed
+    return kind(said, http_status=status, definite=True)
 
 
 def _is_past(expiry_text: str, current_text: str) -> bool:
@@ -182,28 +206,19 @@ class _PublicResolver(AbstractResolver):
     def __init__(self, trusted: Collection[str]) -> None:
         self._trusted = trusted
         self._inner = aiohttp.ThreadedResolver()
+        self.proxies: set[str] = set()  # of the environment; they may be anywhere, and are no place for pictures
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        if host.lower() not in self._trusted and not all(_is_public(result["host"]) for result in found):
+        known = host.lower() in self._trusted or host.lower() in self.proxies
+        if not known and not all(is_public(result["host"]) for result in found):
             raise _PrivateHostError(_private(host))
         return found
 
     async def close(self) -> None:
         await self._inner.close()
-
-
-def _is_public(host: str) -> bool:
-    """Say whether an address is on the open net; a name is, until it is resolved, unless it names this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return False
-    try:
-        address: Any = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return not re.fullmatch(r"[0-9.]+|0x[0-9a-f.x]+", host)  # 127.1 and its kind, which resolvers expand
-    return bool(address.is_global and not address.is_multicast)
 
 
 def _private(host: str) -> str:

@@ -25,7 +25,7 @@ class Outage:
     def __init__(self, base_url: str, give_up_after: float) -> None:
         self._base_url = base_url
         self._give_up_after = give_up_after
-        self._ever_answered = False
+        self._ever_answered = False  # with whatever status
         self._failing: set[int] = set()
         self._down_since: float | None = None
         self._probe_at = 0.0
@@ -65,15 +65,17 @@ class Outage:
         if not isinstance(error, NotSent | ServerFault | OutcomeUnknown | Unusable):
             self.answered()
             return None
-        if not isinstance(error, NotSent):
+        if error.http_status is not None:
             self._ever_answered = True
         now = asyncio.get_running_loop().time()
         self._failing.add(request)
         if self._down_since is None and (isinstance(error, NotSent) or len(self._failing) >= FAILURES):
-            self._down_since, self._probe_at = now, now + self._interval
+            self._down_since = now
+            self._next_probe(now)
         elif self._probing == request:
             self._interval = min(2 * self._interval, LONGEST_PROBE)
-            self._probing, self._probe_at = None, now + self._interval
+            self._probing = None
+            self._next_probe(now)
         self._changed.set()
         return self._given_up(now, error)
 
@@ -83,14 +85,22 @@ class Outage:
             self._probing = None
             self._changed.set()
 
+    def _next_probe(self, now: float) -> None:
+        """Set the next probe's moment; the last one falls on the deadline, not after it."""
+        self._probe_at = min(now + self._interval, max(now, self._deadline))
+
+    @property
+    def _deadline(self) -> float:
+        assert self._down_since is not None
+        never = self._give_up_after if self._ever_answered else NEVER_ANSWERED_SECONDS
+        return self._down_since + min(never, self._give_up_after)
+
     def _given_up(self, now: float, error: RequestError) -> Stop | None:
-        if self._down_since is None:
+        if self._down_since is None or now < self._deadline:
             return None
         away = now - self._down_since
-        if not self._ever_answered and away >= NEVER_ANSWERED_SECONDS:
+        if not self._ever_answered:
             return WrongAddress(
                 f"{error.message}; it never answered in {away:.0f} s: check `base_url` {self._base_url}"
             )
-        if away >= self._give_up_after:
-            return OutageGivenUp(f"{self._base_url} stayed away for {away / 3600:.1f} hours: {error.message}")
-        return None
+        return OutageGivenUp(f"{self._base_url} stayed away for {away / 3600:.1f} hours: {error.message}")

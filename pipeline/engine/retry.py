@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from pipeline.config import RetryRules
+
+FIRST_WAIT = 1.0
+"""Seconds before the second try, at most; each next wait may be twice as long."""
+
+_JITTER = 0.05  # above what the server asks, so that those who were told the same do not come back together
 
 
 def retrying(
@@ -31,7 +37,7 @@ def retrying(
     return AsyncRetrying(
         retry=retry_if_exception_type(TryAgain),
         stop=_StopAfterCounted(rules.attempts, counts),
-        wait=_WaitAsAsked(wait_random_exponential(multiplier=0.5, max=rules.max_wait_seconds)),
+        wait=_WaitAsAsked(rules.max_wait_seconds),
         sleep=sleep,
         before_sleep=before_sleep,
         reraise=True,
@@ -52,17 +58,22 @@ class _StopAfterCounted(stop_base):
 
 class _WaitAsAsked(wait_base):
     """Waits as long as the server says, else with growing, random waits. Where the throttle or the outage already holds
-    everyone, the request itself does not wait besides.
+    everyone, the request itself does not wait besides, and its own waits do not grow.
     """
 
-    def __init__(self, fallback: wait_base) -> None:
-        self._fallback = fallback
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._next = FIRST_WAIT
 
     def __call__(self, state: RetryCallState) -> float:
         error = _error(state)
         if isinstance(error, RateLimited | NotSent):
             return 0.0
-        return self._fallback(state) if error.retry_after is None else error.retry_after
+        if error.retry_after is not None:
+            return float(error.retry_after * random.uniform(1.0, 1.0 + _JITTER))
+        wait = min(self._next, self._longest)
+        self._next = 2 * wait
+        return random.uniform(0.5, 1.0) * wait
 
 
 def _error(state: RetryCallState) -> Any:

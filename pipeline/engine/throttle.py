@@ -1,7 +1,7 @@
 """The images-per-minute limit: aiolimiter's pace, the window's guarantee, and everyone's pause after a 429.
 
 `AsyncLimiter(50, 60)` alone lets 99 pictures through in the first minute, and serves small waiters before large ones.
-So whoever is at the head of the line takes `AsyncLimiter(1, per_seconds / images)` once per picture, which spaces the
+So whoever is at the head of the line takes `AsyncLimiter(1, window / images)` once per picture, which spaces the
 sends, and then waits until the log of the trailing window has room, which is the guarantee. A call stands in the log
 from its turn on, and leaves it a window after it was really sent.
 """
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipeline.config import RateLimit
+
+
+_LEAST_SECONDS = 0.001
+"""The shortest sleep: a remainder of rounding is below the clock's own step and would be slept without end."""
 
 
 class Turn:
@@ -50,7 +54,7 @@ class Throttle:
     def __init__(self, limit: RateLimit | None) -> None:
         self.limit = limit
         self._line = asyncio.Lock()  # asyncio's lock is first come, first served
-        self._spacing = AsyncLimiter(1, limit.per_seconds / limit.images) if limit else None
+        self._spacing = AsyncLimiter(1, limit.window / limit.images) if limit else None
         self._sent: list[tuple[float, int]] = []  # heap of (moment, images) within the window
         self._images = 0  # in the window: sent, or about to be
         self._changed = asyncio.Event()
@@ -105,6 +109,7 @@ class Throttle:
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, or less where a call was given back or stamped meanwhile."""
+        seconds = max(seconds, _LEAST_SECONDS)
         self._changed.clear()
         try:
             async with asyncio.timeout(seconds):

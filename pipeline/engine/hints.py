@@ -1,0 +1,84 @@
+"""Headers and messages → seconds to wait, and what the server's clock says."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LONGEST_PAUSE = 3600.0
+"""Seconds that a server may ask us to wait; for more, a person decides."""
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT = r"(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?![a-z])"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*" + _UNIT, re.IGNORECASE)
+_HINT = re.compile(
+    r"(?:try again|retry)\s+(?:in|after)\s+((?:\d+(?:\.\d+)?\s*" + _UNIT.replace("(ms", "(?:ms") + r"[\s,]*)+)",
+    re.IGNORECASE,
+)
+_RESETS = ("x-ratelimit-reset-images", "x-ratelimit-reset-requests")
+
+
+def pause(status: int, headers: Mapping[str, str], message: str, now: float) -> float | None:
+    """Give the seconds that the server asks us to wait, or None. Its message counts too, the longer wins.
+
+    A wait of nothing is no hint: accounts with a limit of 0 are offered one for ever.
+    """
+    stated = [_retry_after(headers, now), _in_words(message)]
+    if status == 429 and not any(stated):  # other answers carry these headers too, and do not mean them
+        stated = [duration(headers.get(name, "")) for name in _RESETS]
+        stated = [reset for reset in stated if reset is not None and reset <= LONGEST_PAUSE]  # until all is there again
+    return max((wait for wait in stated if wait), default=None)
+
+
+def zero_limit(message: str) -> bool:
+    """Say whether a message tells of a limit of nothing, as in "Limit: 0/1min" or "Limit 0, Used 0"."""
+    return bool(re.search(r"\blimit\s*[:=]?\s*0(?:\.0+)?(?!\.?\d)", message, re.IGNORECASE))
+
+
+def duration(text: str) -> float | None:
+    """Read a duration as the rate-limit headers write it: 1s, 6m0s, 120ms. Seconds; None where it is none."""
+    parts = [(float(number), unit.lower()) for number, unit in _DURATION.findall(text)]
+    return sum(number * _SECONDS["ms" if unit.startswith(("ms", "mil")) else unit[0]] for number, unit in parts) or (
+        0.0 if parts else None
+    )
+
+
+def skew(headers: Mapping[str, str], now: float) -> float:
+    """Give the server's clock minus ours; under two seconds it is the header's own coarseness, not skew."""
+    date = _date(headers.get("date"))
+    ahead = 0.0 if date is None else date - now
+    return ahead if abs(ahead) > 2 else 0.0
+
+
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Read `retry-after-ms`, then `Retry-After` as seconds or as an HTTP date (against the server's own clock)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if 0 < seconds < float("inf"):
+            return seconds
+    date, today = _date(headers.get("retry-after")), _date(headers.get("date"))
+    if date is None:
+        return None
+    return max(0.0, date - (now if today is None else today))
+
+
+def _in_words(message: str) -> float | None:
+    found = _HINT.search(message)
+    return duration(found[1]) if found else None
+
+
+def _date(text: str | None) -> float | None:
+    """Read an HTTP date; one without a zone is in UTC. Seconds since 1970."""
+    try:
+        date = parsedate_to_datetime(text or "")
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,56 @@
+"""The tree that is drawn is the tree that is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pipeline import errors
+from pipeline.errors import GiveUp, PipelineError, RequestError, Stop, TryAgain
+
+
+def drawn() -> dict[str, str | None]:
+    """Read the tree in the module's docstring: each name with its parent's."""
+    parents: dict[str, str | None] = {}
+    path: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"^((?:[│ ]|├── |└── )*)([A-Z]\w+)(?:\s{2,}|$)", line)
+        if not found:
+            continue
+        depth = len(found[1])
+        path = [(other, name) for other, name in path if other < depth]
+        parents[found[2]] = path[-1][1] if path else None
+        path.append((depth, found[2]))
+    return parents
+
+
+def subclasses(kind: type[PipelineError]) -> list[type[PipelineError]]:
+    own = [one for one in kind.__subclasses__() if one.__module__ == errors.__name__]
+    return [kind, *(below for one in own for below in subclasses(one))]
+
+
+def test_the_tree_in_the_docstring_is_that_of_the_classes() -> None:
+    classes = subclasses(PipelineError)
+    real = {one.__name__: one.__base__.__name__ if one.__base__ else None for one in classes}
+    assert drawn() == {**real, "PipelineError": None}
+    assert len(classes) > 25
+
+
+@pytest.mark.parametrize("kind", [one for one in subclasses(RequestError) if not one.__subclasses__()])
+def test_every_failure_of_a_request_has_exactly_one_fate(kind: type[RequestError]) -> None:
+    assert sum(issubclass(kind, fate) for fate in (TryAgain, GiveUp, Stop)) == 1
+    assert kind.outcome in {"not_sent", "refused", "unknown"}
+    if issubclass(kind, Stop):
+        assert kind.exit_code == 3
+        assert not kind.counted
+
+
+def test_every_class_says_what_it_means() -> None:
+    assert all(one.__doc__ for one in subclasses(PipelineError))
+
+
+def test_an_error_carries_the_api_s_envelope() -> None:
+    error = errors.Invalid("no", type="t", code="c", param="p", http_status=400)
+    assert error.error == {"message": "no", "type": "t", "param": "p", "code": "c"}
+    assert str(error) == "no"

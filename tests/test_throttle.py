@@ -1,0 +1,250 @@
+"""The limit holds in every window, is reached, and serves in the order of arrival; all in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import RateLimit
+from pipeline.engine.throttle import Throttle
+from tests.virtual_time import run, steps
+
+LIMIT = RateLimit(images=50, per_seconds=60.0)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def worst_window(stamps: list[tuple[float, int]], window: float) -> int:
+    """Most images in any window that begins with a send; windows are half open."""
+    return max(
+        (sum(images for moment, images in stamps if start <= moment < start + window) for start, _ in stamps), default=0
+    )
+
+
+@dataclass(frozen=True)
+class Caller:
+    """One call: when it comes, for how many images, how long after its turn it leaves, and how it ends."""
+
+    arrives: float
+    images: int
+    delay: float
+    unsent: bool
+    patience: float | None
+
+
+callers = st.lists(
+    st.builds(
+        Caller,
+        arrives=st.floats(0, 40),
+        images=st.integers(1, 4),
+        delay=st.sampled_from([0.0, 0.0, 0.1, 1 / 3, 2.0, 15.0]),
+        unsent=st.booleans(),
+        patience=st.sampled_from([None, None, None, 0.0, 0.7, 5.0]),
+    ),
+    max_size=30,
+)
+limits = st.builds(
+    RateLimit,
+    images=st.integers(4, 12),
+    per_seconds=st.sampled_from([1.0, 7.3, 10.0, 60.0]),
+    margin=st.sampled_from([1.0, 1.005, 1.1]),
+)
+histories = st.lists(st.tuples(st.floats(0, 80), st.integers(1, 4)), max_size=6)
+
+
+@dataclass
+class Record:
+    """What the calls of a run did."""
+
+    stamps: list[tuple[float, int]] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    gone: int = 0
+
+
+async def call(throttle: Throttle, number: int, caller: Caller, record: Record) -> None:
+    try:
+        async with asyncio.timeout(caller.patience):
+            turn = await throttle.turn(caller.images)
+    except TimeoutError:
+        record.gone += 1
+        return
+    record.turns.append(number)
+    await asyncio.sleep(caller.delay)
+    if caller.unsent:
+        turn.unsent()
+    else:
+        turn.sent()
+        turn.unsent()  # as the runner does in its `finally`: without effect
+        record.stamps.append((now(), caller.images))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(limits, callers, histories, st.floats(0, 1e6))
+def test_no_window_ever_holds_more_than_the_limit_and_everyone_is_served_in_order(
+    limit: RateLimit, calls: list[Caller], history: list[tuple[float, int]], start: float
+) -> None:
+    calls = sorted(calls, key=lambda one: one.arrives)
+    record = Record()
+
+    async def main() -> tuple[float, int]:
+        throttle, begin = Throttle(limit), now()
+        kept: list[tuple[float, int]] = []
+        for ago, images in history:
+            kept.append((ago, images))
+            if worst_window([(-moment, count) for moment, count in kept], limit.window) > limit.images:
+                kept.pop()  # no history of ours
+        throttle.remember(kept)
+        record.stamps += [(begin - ago, images) for ago, images in kept]
+        async with asyncio.TaskGroup() as group:
+            for number, caller in enumerate(calls):
+                await asyncio.sleep(max(0.0, begin + caller.arrives - now()))
+                group.create_task(call(throttle, number, caller, record))
+        return now() - begin, steps()
+
+    seconds, taken = run(main(), start=start)
+    assert worst_window(record.stamps, limit.window) <= limit.images
+    assert record.turns == sorted(record.turns)
+    assert len(record.turns) + record.gone == len(calls)
+    images = sum(one.images for one in calls) + sum(count for _, count in history)
+    assert seconds <= 40 + 15 + (2 + 2 * images / limit.images) * (limit.window + 15)
+    assert taken <= 200 + 40 * (images + len(calls))
+
+
+def saturate(costs: list[int], minutes: float, delay: float = 0.0) -> tuple[list[tuple[float, int]], int]:
+    record = Record()
+
+    async def main() -> int:
+        throttle = Throttle(LIMIT)
+        tasks = [
+            asyncio.create_task(call(throttle, number, Caller(0, images, delay, unsent=False, patience=None), record))
+            for number, images in enumerate(costs)
+        ]
+        await asyncio.sleep(60 * minutes)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return steps()
+
+    return record.stamps, run(main())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 1.0])
+def test_a_full_queue_of_singles_uses_the_limit(delay: float) -> None:
+    stamps, taken = saturate([1] * 700, 10, delay)
+    assert worst_window(stamps, LIMIT.window) == 50
+    assert len(stamps) >= 0.97 * 500
+    assert taken < 20_000
+
+
+def test_a_full_queue_of_mixed_calls_uses_most_of_the_limit() -> None:
+    draw = random.Random(5)
+    stamps, taken = saturate([draw.randint(1, 10) for _ in range(300)], 10)
+    assert worst_window(stamps, LIMIT.window) <= 50
+    assert sum(images for _, images in stamps) >= 0.85 * 500
+    assert taken < 20_000
+
+
+def test_sends_are_spaced_from_the_first_second_on() -> None:
+    stamps, _ = saturate([1] * 100, 1)
+    gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(stamps)]
+    assert min(gaps) >= LIMIT.window / LIMIT.images - 1e-6
+
+
+def test_a_call_of_the_whole_limit_passes_and_a_larger_one_is_a_bug() -> None:
+    async def main() -> None:
+        throttle = Throttle(RateLimit(images=10, per_seconds=60.0))
+        (await throttle.turn(10)).sent()
+        with pytest.raises(ValueError, match="can never pass"):
+            await throttle.turn(11)
+
+    run(main())
+
+
+def test_what_an_earlier_run_sent_counts_after_a_restart() -> None:
+    async def main() -> None:
+        throttle, begin = Throttle(LIMIT), now()
+        throttle.remember([(10.0, 25), (20.0, 25), (-3.0, 0)])
+        await throttle.turn(1)
+        assert now() - begin == pytest.approx(LIMIT.window - 20.0, abs=0.01)
+
+    run(main())
+
+
+def test_a_pause_holds_everyone_and_the_longer_one_wins() -> None:
+    async def main() -> None:
+        throttle, begin = Throttle(LIMIT), now()
+        throttle.pause(30)
+        throttle.pause(10)
+        throttle.pause(-5)
+        waiting = [asyncio.create_task(throttle.turn(1)) for _ in range(3)]
+        await asyncio.sleep(29)
+        assert not any(task.done() for task in waiting)
+        throttle.pause(21)  # while they wait
+        await waiting[0]
+        assert now() - begin == pytest.approx(50, abs=0.01)
+        assert throttle.paused_for == 0
+        await asyncio.gather(*waiting)
+
+    run(main())
+
+
+def test_a_pause_holds_where_there_is_no_limit_too() -> None:
+    async def main() -> None:
+        throttle, begin = Throttle(None), now()
+        throttle.pause(7)
+        await asyncio.gather(*(throttle.turn(1000) for _ in range(5)))
+        assert now() - begin == pytest.approx(7, abs=0.01)
+
+    run(main())
+
+
+def test_a_call_that_was_never_sent_gives_its_room_back() -> None:
+    async def main() -> None:
+        throttle = Throttle(RateLimit(images=4, per_seconds=60.0))
+        first = await throttle.turn(4)
+        second = asyncio.create_task(throttle.turn(4))
+        await asyncio.sleep(100)
+        assert not second.done()
+        begin = now()
+        first.unsent()
+        await second
+        assert now() - begin < 0.01
+
+    run(main())
+
+
+def test_the_window_begins_when_a_call_is_sent_and_not_at_its_turn() -> None:
+    async def main() -> None:
+        limit = RateLimit(images=1, per_seconds=10.0)
+        throttle = Throttle(limit)
+        turn = await throttle.turn(1)
+        await asyncio.sleep(25)
+        turn.sent()
+        begin = now()
+        await throttle.turn(1)
+        assert now() - begin >= limit.window
+
+    run(main())
+
+
+def test_a_cancelled_head_lets_the_next_one_go() -> None:
+    async def main() -> None:
+        throttle = Throttle(RateLimit(images=10, per_seconds=10.0))
+        (await throttle.turn(6)).sent()
+        large = asyncio.create_task(throttle.turn(10))
+        small = asyncio.create_task(throttle.turn(1))
+        await asyncio.sleep(1)
+        begin = now()
+        large.cancel()
+        await small
+        assert now() - begin < 2.1  # a picture's spacing, and not the large one's window
+
+    run(main())
