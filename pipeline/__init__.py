@@ -1,0 +1,23 @@
+"""Makes pictures in bulk through the OpenAI Images API and the servers that speak it.
+
+In the order of the data:
+
+cli         the commands: prints and sets exit codes, nothing else
+batch       one output folder at work: lock, submit, sandbox, run, manifest
+rehearsal   a provider that is a sandbox → a process of its own and its address
+config      config.yaml and the environment → a frozen `Config`
+provider    one entry of `providers:` → a `Provider`: where a server is, and how hard it may be asked
+section     one mapping of a YAML document → checked values
+document    YAML text → plain values, each with the line it stands on
+nodes       YAML text → nodes, no larger and no deeper than the program can hold
+spec        what should exist: a job file becomes requests
+engine      how it comes to exist: a request becomes files
+results     what people take away: the ledger becomes a manifest
+progress    the runner's events → the terminal, the log, and lines of JSON
+sandbox     an Images API on loopback, to rehearse on; it imports nothing of the rest
+picture     bytes → a whole picture with its kind and size, or refused
+framing     bytes → their kind, and whether their frame is closed
+svg         an SVG → harmless or refused, and its size
+files       a file written whole or not at all
+errors      the tree of errors: the class of an error is its fate
+"""

@@ -136,7 +136,7 @@ class Stage:
         return standing
 
     def check_files(self, job: str) -> int:
-        """Check that every image in the manifest is whole on disk as recorded, and that no other is; give their number."""
+        """Check that every image in the manifest is whole on disk as recorded; give their number."""
         recorded = {image["file"]: image for entry in self.manifest(job) for image in entry["images"]}
         for file, image in recorded.items():
             content = (self.output / job / file).read_bytes()

@@ -244,7 +244,7 @@ class Worker:
             desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
 
     async def _failed(self, call: _Call, error: RequestError) -> None:
-        """Record a call that brought nothing, and what follows for everyone. Raises the Stop that follows, if one does."""
+        """Record a call that brought nothing, and what follows for everyone. Raises a Stop that follows from it."""
         desk, work = self._desk, self._work
         if isinstance(error, DiskFull):
             return  # the picture was paid and could not be kept: left open in the ledger, the call counts as unknown

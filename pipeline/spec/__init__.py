@@ -1,6 +1,6 @@
 """What should exist: a job file becomes requests.
 
-job           job YAML → `Job`, validated; errors name file, line and field
+job           job YAML → `Job`, its form checked; errors name file, line and field
 rows          .csv .tsv .jsonl .txt and matrices → variables
 templates     text with {{ variables }} → values
 parameters    what one parameter of a call may be
@@ -12,5 +12,8 @@ mend          a decoded picture → the shape and colours that a model takes
 masks         a file's alpha, black and white, or a box → the mask of a picture
 preparation   a source and its recipe → file parts that the API accepts
 inputs        prepared pictures, remembered for requests that share them and stored once by hash
-plan          `Job` → `ImageRequest`s, each with its content key
+identity      what a request asks for → its key and its names
+expansion     `Job` → `Draft`s: rows times matrix, every field filled with its variables
+pictures      a draft's pictures → `InputFile`s, and what of them enters the key
+plan          `Draft`s → `ImageRequest`s, each with its content key; every mistake is found here
 """

@@ -1,7 +1,10 @@
-"""Job YAML → `Job`, validated; errors name file, line and field."""
+"""Job YAML → `Job`, its form checked; what is wrong names file, line and field, and the rest is read on."""
 
 from __future__ import annotations
 
+import functools
+import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -10,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import document
 from pipeline.config import NAME
+from pipeline.document import MOST_PROBLEMS
 from pipeline.errors import JobError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pipeline.document import Document, Place
 
@@ -35,13 +39,21 @@ REFUSED = {
 }
 
 
+_NOT_EXTRA = {"prompt", "n", "image", "mask", "model", *REFUSED}
+_OF_THE_JOB = ("name", "provider", "defaults", "budget_usd", "requests")
+_RESERVED_NAMES = re.compile(r"ledger|run\.(?:lock|log)", re.IGNORECASE)  # files of the output folder begin so
+
+_Written = str | int | float | bool
+"""Text that YAML may take for a number or a flag; it counts as it is written."""
+
+
 class _Parameters(BaseModel):
     """What a request and `defaults` have in common; a value that is text may hold {{ variables }}."""
 
     model_config = ConfigDict(extra="allow", strict=True, arbitrary_types_allowed=True)
 
     operation: str | None = None
-    prompt: str | int | float | None = None
+    prompt: _Written | None = None
     image: Any = None
     mask: Any = None
     n: Annotated[int, Field(ge=1)] | str | None = None
@@ -54,7 +66,7 @@ class _Parameters(BaseModel):
 class _Request(_Parameters):
     """One entry of `requests`."""
 
-    id: str | int | None = None
+    id: _Written | None = None
     matrix: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = None
     rows: Annotated[str, Field(min_length=1)] | None = None
 
@@ -64,7 +76,7 @@ class _JobFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str | int | None = None
+    name: _Written | None = None
     provider: str | None = None
     defaults: _Parameters | None = None
     budget_usd: Annotated[float, Field(ge=0)] | None = None
@@ -73,18 +85,22 @@ class _JobFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of `requests` with the job's defaults under it, still to be multiplied by its matrix and rows."""
+    """One entry of `requests` with the job's defaults under it, still to be multiplied by its matrix and rows.
+
+    `fields` is without what is null and what is `faulty`, that is wrong in form and named already.
+    """
 
     index: int
     fields: Mapping[str, Any]
     own: frozenset[str]
     matrix: Mapping[str, list[Any]] | None
     rows: str | None
+    faulty: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What should exist. `folder` is what the paths in it are relative to."""
+    """What should exist. `folder` is what the paths in it are relative to; `problems` are mistakes of form."""
 
     name: str
     provider: str | None
@@ -93,58 +109,83 @@ class Job:
     entries: tuple[Entry, ...]
     budget_usd: float | None
     document: Document
+    problems: tuple[Problem, ...] = ()
 
     def where(self, entry: Entry, field: str | None = None) -> str:
-        """Say where a field of an entry stands in the file, be it the entry's own or a default."""
-        if field is None:
-            return self.document.where("requests", entry.index)
-        if field not in entry.own and ("defaults", field) in self.document.lines:
-            return self.document.where("defaults", field)
-        return self.document.where("requests", entry.index, field)
+        """Say where a field ("size", "mask.edit") of an entry stands in the file, be it its own or a default."""
+        way = field.split(".") if field else []
+        if way and way[0] not in entry.own and ("defaults", way[0]) in self.document.lines:
+            return self.document.where("defaults", *way)
+        return self.document.where("requests", entry.index, *way)
 
 
 def read_job(path: Path) -> Job:
-    """Read a job file. Raises JobError that names every mistake in its form."""
+    """Read a job file. Raises JobError where it is no job at all; lesser mistakes are the job's `problems`."""
     return parse_job(document.read(path, JobError), file=path)
 
 
 def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = None) -> Job:
-    """Turn a document into a `Job`. Raises JobError that names every mistake in its form."""
-    if not isinstance(doc.value, dict):
-        raise JobError([Problem(doc.file, "a job is a mapping with `requests:`; see jobs/quickstart.yaml")])
-    problems = [Problem(doc.where(*place), what) for place, what in _strange_keys(doc.value)]
-    try:
-        read = _JobFile.model_validate(doc.value)
-    except ValidationError as reason:
-        problems += [Problem(doc.where(*place), what) for place, what in _sentences(reason, doc.value)]
-        raise JobError(problems) from None
-    name = str(read.name) if read.name is not None else (file.stem if file else "")
-    if not NAME.fullmatch(name) or name.lower().startswith("ledger"):
+    """Turn a document into a `Job`. Raises JobError where it is no mapping."""
+    value = doc.value
+    if not isinstance(value, dict):
+        what = "a job is a mapping with `requests:`; see jobs/quickstart.yaml"
+        raise JobError([*doc.problems, Problem(doc.where(), what)])
+    faults = dict(itertools.islice(itertools.chain(_strange_keys(value), _wrong_forms(value)), MOST_PROBLEMS))
+    name = _as_written(doc, value.get("name"), "name") if value.get("name") is not None else (file.stem if file else "")
+    if not isinstance(name, str) or not NAME.fullmatch(name) or _RESERVED_NAMES.match(name):
         what = (
-            f"`{name}` cannot be a job's name: letters, digits, '.', '_', '-', at most 100, no dot in front, "
+            f"`{name!s:.100}` cannot be a job's name: letters, digits, '.', '_', '-', at most 100, no dot in front, "
             "and not `ledger…`; write one as `name:`"
         )
-        problems.append(Problem(doc.where("name"), what))
-    if problems:
-        raise JobError(problems)
-    defaults = doc.value.get("defaults") or {}
-    entries = tuple(_entry(index, fields, defaults) for index, fields in enumerate(doc.value["requests"]))
+        faults.setdefault(("name",), what)
+    good = {key: item for key, item in value.items() if (key,) not in faults}
     home = folder or (file.parent if file else Path())
-    return Job(name, read.provider, home.absolute(), file and file.absolute(), entries, read.budget_usd, doc)
+    return Job(
+        name=str(name),
+        provider=good.get("provider"),
+        folder=home.absolute(),
+        file=file and file.absolute(),
+        entries=tuple(_entries(doc, value, frozenset(place[:3] for place in faults))),
+        budget_usd=good.get("budget_usd"),
+        document=doc,
+        problems=(*doc.problems, *(Problem(doc.where(*place), what) for place, what in faults.items())),
+    )
 
 
-def _entry(index: int, fields: dict[str, Any], defaults: dict[str, Any]) -> Entry:
-    merged = {**defaults, **fields}
-    if isinstance(defaults.get("extra"), dict) and isinstance(fields.get("extra"), dict):
-        merged["extra"] = {**defaults["extra"], **fields["extra"]}
-    matrix, rows = merged.pop("matrix", None), merged.pop("rows", None)
-    present = {key: value for key, value in merged.items() if value is not None}
-    return Entry(index, present, frozenset(fields), matrix, rows)
+def _entries(doc: Document, value: Mapping[str, Any], faults: frozenset[Place]) -> Iterator[Entry]:
+    defaults = value.get("defaults")
+    defaults = defaults if isinstance(defaults, dict) else {}
+    requests = value.get("requests")
+    wrong_defaults = {key for key in defaults if ("defaults", key) in _starts(faults)}
+    for index, own in enumerate(requests if isinstance(requests, list) else []):
+        if not isinstance(own, dict):
+            continue
+        merged = {**defaults, **own}
+        if isinstance(defaults.get("extra"), dict) and isinstance(own.get("extra"), dict):
+            merged["extra"] = {**defaults["extra"], **own["extra"]}
+        faulty = {key for key in own if ("requests", index, key) in faults} | (wrong_defaults - own.keys())
+        meant = {
+            document.nearest(key, RESERVED) for key in faulty - RESERVED
+        }  # what is misspelt is not missing besides
+        faulty |= {key for key in meant if key and key not in merged}
+        fields = {key: item for key, item in merged.items() if item is not None and key not in faulty}
+        for key in fields.keys() & {"prompt", "id"}:
+            place = ("requests", index, key) if key in own else ("defaults", key)
+            fields[key] = _as_written(doc, fields[key], *place)
+        matrix, rows = fields.pop("matrix", None), fields.pop("rows", None)
+        yield Entry(index, fields, frozenset(own), matrix, rows, frozenset(faulty))
 
 
-def _strange_keys(value: dict[str, Any]) -> list[tuple[Place, str]]:
+def _starts(faults: Iterable[Place]) -> set[Place]:
+    return {place[:2] for place in faults}
+
+
+def _as_written(doc: Document, value: Any, *place: str | int) -> Any:
+    return value if isinstance(value, str) else doc.written.get(place, value)
+
+
+def _strange_keys(value: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     """Find keys that nearly are ours, that a batch cannot serve, or that stand where they mean nothing."""
-    found: list[tuple[Place, str]] = []
     requests = value.get("requests")
     mappings: list[tuple[Place, Any]] = [(("defaults",), value.get("defaults"))]
     mappings += [
@@ -152,18 +193,29 @@ def _strange_keys(value: dict[str, Any]) -> list[tuple[Place, str]]:
     ]
     for place, mapping in mappings:
         for key in mapping if isinstance(mapping, dict) else ():
+            if what := _strange(key, in_defaults=place == ("defaults",)):
+                yield (*place, key), what
+        extra = mapping.get("extra") if isinstance(mapping, dict) else None
+        for key in extra if isinstance(extra, dict) else ():
             if key in REFUSED:
-                found.append(((*place, key), f"`{key}` is not for batches: {REFUSED[key]}"))
-            elif place == ("defaults",) and key in STRUCTURE:
-                found.append(((*place, key), f"`{key}` belongs to a single request, not to `defaults`"))
-            elif key not in RESERVED and (close := document.nearest(key, RESERVED)):
-                found.append(
-                    ((*place, key), f"unknown key `{key}`; did you mean `{close}`? (if not, put it in `extra:`)")
-                )
-    return found
+                yield (*place, "extra", key), f"`{key}` is not for batches: {REFUSED[key]}"
+            elif key in _NOT_EXTRA:
+                yield (*place, "extra", key), f"`{key}` is a key of the request itself; take it out of `extra`"
 
 
-_JOB_KEYS = tuple(_JobFile.model_fields)
+@functools.lru_cache(maxsize=4096)
+def _strange(key: str, *, in_defaults: bool) -> str | None:
+    if key in REFUSED:
+        return f"`{key}` is not for batches: {REFUSED[key]}"
+    if key in _OF_THE_JOB:
+        return f"`{key}` belongs to the whole job, not here; a parameter of that name goes into `extra:`"
+    if in_defaults and key in STRUCTURE:
+        return f"`{key}` belongs to a single request, not to `defaults`"
+    if key not in RESERVED and (close := document.nearest(key, RESERVED)):
+        return f"unknown key `{key}`; did you mean `{close}`? (if not, put it in `extra:`)"
+    return None if key else "a key is empty"
+
+
 _SENTENCES = {
     "missing": "is missing; a job needs `requests:` with at least one request",
     "too_short": "must not be empty",
@@ -178,18 +230,35 @@ _SENTENCES = {
 }
 
 
-def _sentences(reason: ValidationError, value: Any) -> list[tuple[Place, str]]:
+def _wrong_forms(value: Any) -> Iterator[tuple[Place, str]]:
     """Turn pydantic's findings into sentences about places in the file, one a place."""
-    found: dict[Place, str] = {}
-    for error in reason.errors(include_url=False):
-        place = _place(error["loc"], value)
-        if error["type"] == "extra_forbidden":
-            found[place] = document.unknown_key(str(place[-1]), _JOB_KEYS)
-            continue
-        sentence = _SENTENCES.get(error["type"], error["msg"])
-        shown = repr(error["input"])
-        found.setdefault(place, sentence.format(input=shown[:60], **error.get("ctx", {})))
-    return list(found.items())
+    try:
+        _JobFile.model_validate(value)
+    except ValidationError as reason:
+        seen: set[Place] = set()
+        for error in reason.errors(include_url=False):
+            place = _place(error["loc"], value)
+            if place in seen:
+                continue
+            seen.add(place)
+            if error["type"] == "extra_forbidden":
+                yield place, _unknown(str(place[-1]))
+                continue
+            sentence = _SENTENCES.get(error["type"], "{said}, not {input}")
+            words = {"said": error["msg"], "input": _shown(error["input"]), **error.get("ctx", {})}
+            yield place, sentence.format(**words)
+
+
+def _unknown(key: str) -> str:
+    if key in RESERVED and key not in STRUCTURE:
+        return f"`{key}` says something of requests; put it under `defaults:` or into a request"
+    return document.unknown_key(key, _OF_THE_JOB)
+
+
+def _shown(value: Any) -> str:
+    """Show a value as YAML has it, and not at length."""
+    words = {True: "true", False: "false"}
+    return words[value] if isinstance(value, bool) else "null" if value is None else f"{value!r:.60}"
 
 
 def _place(loc: tuple[str | int, ...], value: Any) -> Place:

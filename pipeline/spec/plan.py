@@ -3,51 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
-import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import NAME
-from pipeline.errors import JobError, PictureError, Problem
+from pipeline.errors import JobError
+from pipeline.spec import identity
+from pipeline.spec.expansion import OURS, Expansion, Findings
 from pipeline.spec.job import OPERATIONS
-from pipeline.spec.models import convert, unknown_demands
-from pipeline.spec.rows import combinations, read_rows
-from pipeline.spec.templates import render
+from pipeline.spec.pictures import InputFile, Pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.config import Provider
-    from pipeline.spec.inputs import Inputs, PreparedInput, Recipe
-    from pipeline.spec.job import Entry, Job
-    from pipeline.spec.models import Model, Models
+    from pipeline.spec.expansion import Draft
+    from pipeline.spec.job import Job
+    from pipeline.spec.models import Complaint, Models
 
 MOST_REQUESTS = 1_000_000
-MOST_PROBLEMS = 100
-
 _UNKNOWN_MODEL_N = 10  # images of one call where the model's own limit is not known
-_OURS = frozenset({"operation", "prompt", "image", "mask", "n", "fit", "resize", "extra", "id"})
-_CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A picture that goes along with a request. `file` is relative to the job's folder; width and height in pixels."""
-
-    role: str
-    source: str
-    file: str
-    sha256: str
-    content_type: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,272 +74,172 @@ def make_plan(
 
     Prepared input pictures are kept below `spool`, under their `file`, where one is given.
     """
-    planner = _Planner(job, provider, models, spool)
-    most = min(limit or MOST_REQUESTS + 1, MOST_REQUESTS + 1) if not allow_large else limit
-    requests = list(itertools.islice(planner.requests(), most))
-    if planner.problems:
-        raise JobError(planner.problems)
+    findings = Findings(job, dict.fromkeys(job.problems))
+    most = None if allow_large or limit is not None else MOST_REQUESTS
+    planner = _Planner(provider, models, findings, most, Pictures(findings, spool))
+    cut = limit if allow_large else min(limit or MOST_REQUESTS + 1, MOST_REQUESTS + 1)
+    requests = list(itertools.islice(planner.requests(), cut))
     if len(requests) > MOST_REQUESTS and not allow_large:
         what = f"makes more than {MOST_REQUESTS:,} requests; if that is meant, add --allow-large"
-        raise JobError([Problem(job.document.file, what)])
+        findings.wrong(job.document.where("requests"), what)
     planner.tell_apart(requests)
-    if planner.problems:
-        raise JobError(planner.problems)
+    if findings.problems:
+        raise JobError(findings.problems)
     return Plan(
         name=name or job.name,
         provider=provider,
         file=job.file,
         budget_usd=job.budget_usd,
         requests=requests,
-        warnings=tuple(planner.warnings),
-        unpriced=tuple(sorted(planner.unpriced)),
+        warnings=tuple(findings.warnings),
+        unpriced=tuple(sorted(findings.unpriced)),
     )
 
 
 @dataclass(slots=True)
-class _Planner:
-    """The expansion of one job. Problems and warnings are kept in the order they are met, each once."""
+class _Params:
+    """Parameters that many requests share: kept, written and judged once."""
 
-    job: Job
+    values: Mapping[str, Any]
+    complaints: dict[str, list[Complaint]] = field(default_factory=dict)  # by operation
+
+
+@dataclass(slots=True)
+class _Planner:
+    """The judgement of one job's drafts. `most` is how many parts one entry may have; None for any number."""
+
     provider: Provider
     models: Models
-    spool: Path | None
-    problems: dict[Problem, None] = field(default_factory=dict)
-    warnings: dict[str, None] = field(default_factory=dict)
-    unpriced: set[str] = field(default_factory=set)
+    findings: Findings
+    most: int | None
+    pictures: Pictures
     _occurrences: Counter[bytes] = field(default_factory=Counter)
-    _params: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # equal ones are kept once
+    _params: dict[str, _Params] = field(default_factory=dict)  # canonical form → parameters
     _given: dict[str, str] = field(default_factory=dict)  # key → where, of requests whose id the job gives
-    _inputs: Inputs | None = None
     _today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
     def requests(self) -> Iterator[ImageRequest]:
         """Yield the requests in the order of the job; what is wrong is noted and left out."""
-        for entry in self.job.entries:
+        for draft in Expansion(self.findings.job, self.models, self.findings, self.most).drafts():
             try:
-                for row, variables in self._variables(entry):
-                    if len(self.problems) >= MOST_PROBLEMS:
-                        self._wrong(self.job.document.file, "there may be more; these come first")
-                        return
-                    yield from self._expand(entry, row, variables)
-            except JobError as error:
-                self.problems.update(dict.fromkeys(error.problems))
+                yield from self._requests(draft)
+            except UnicodeEncodeError:
+                self.findings.wrong_field(
+                    draft, "prompt", "holds half a character (a lone surrogate); mend its encoding"
+                )
+            except ValueError as reason:
+                where = self.findings.job.where(draft.entry)
+                self.findings.wrong(where, f"cannot be written as JSON: {reason}")
 
     def tell_apart(self, requests: list[ImageRequest]) -> None:
-        """Lengthen ids that we made and that collide; name those that the job gave twice."""
+        """Lengthen ids that we made and that collide; name those that the job gives twice."""
         seen: dict[str, int] = {}
         for index, request in enumerate(requests):
             first = seen.setdefault(request.id.lower(), index)
-            if first == index:
+            if first == index or self.findings.full:
                 continue
+            both = [requests[first].key, request.key]
+            if all(key in self._given for key in both):
+                what = (
+                    f"`{request.id}` is also the id at {self._given[both[0]]}; ids are unique, without regard to case"
+                )
+                self.findings.wrong(self._given[both[1]], what)
             for one in (first, index):
                 if requests[one].key not in self._given:
-                    slug = requests[one].id.rpartition("-")[0]
-                    requests[one] = dataclasses.replace(requests[one], id=f"{slug}-{requests[one].key[:16]}")
-            if requests[first].id.lower() == request.id.lower():
-                other = self._given.get(requests[first].key, "another request")
-                where = self._given.get(request.key, self.job.document.file)
-                self._wrong(where, f"id `{request.id}` is also that of {other}; ids are unique, without regard to case")
+                    longer = identity.lengthen(requests[one].id, requests[one].key)
+                    requests[one] = dataclasses.replace(requests[one], id=longer)
 
-    def _variables(self, entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (where it stands, variables) for each request that the entry makes: rows times matrix."""
-        axes = list(combinations(entry.matrix)) if entry.matrix else [{}]
-        if entry.rows is None:
-            yield from (("", axis) for axis in axes)
-            return
-        for line, row in read_rows(self.job.folder / entry.rows, entry.rows):
-            for axis in axes:
-                yield f"{entry.rows}, line {line}", {**row, **axis}
-
-    def _expand(self, entry: Entry, row: str, variables: dict[str, Any]) -> Iterator[ImageRequest]:
-        before = len(self.problems)
-        model = self._model(entry, variables)
-        filled = {key: self._fill(entry, row, key, raw, variables, model) for key, raw in entry.fields.items()}
-        fields = {key: value for key, value in filled.items() if value is not None}
+    def _requests(self, draft: Draft) -> Iterator[ImageRequest]:
+        """Judge a draft and make its requests: one for each part of what a single call can bring."""
+        before = len(self.findings.problems)
+        fields = draft.fields
         operation = fields.get("operation", "generation")
-        if operation not in OPERATIONS:
-            self._wrong_field(entry, row, "operation", f"`{operation}` is none; there are {', '.join(OPERATIONS)}")
+        prompt: str | None = fields.get("prompt")
         n = fields.get("n", 1)
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            self._wrong_field(entry, row, "n", f"must be a whole number of at least 1, not {n!r}")
-        prompt = None if fields.get("prompt") is None else str(fields["prompt"])
-        params = {key: value for key, value in fields.items() if key not in _OURS}
-        recipe, images = self._pictures(entry, row, fields)
-        masked = recipe is not None and recipe.masks
-        if model is not None:
-            for complaint in model.check(operation, prompt, params, len(images), masked):
-                self._wrong_field(entry, row, complaint.field, complaint.what)
-        else:
-            self._check_unknown(entry, row, operation, prompt, len(images))
-        extra = fields.get("extra") or {}
-        shared = self._shared({**params, **extra})
-        if len(self.problems) > before:
+            self.findings.wrong_field(draft, "n", f"must be a whole number of at least 1, not {n!r:.60}")
+            n = 1
+        params = self._shared({key: value for key, value in fields.items() if key not in OURS})
+        unread = len(self.findings.problems)
+        recipe, images = self.pictures.read(draft)
+        readable = len(self.findings.problems) == unread
+        self._judge(draft, operation, prompt, params, len(images), masked=recipe is not None and recipe.masks)
+        if not readable or operation not in OPERATIONS:
             return
-        prepared, sources = self._prepare(entry, row, recipe, images, model, operation)
-        if len(self.problems) > before:
+        prepared, sources = self.pictures.prepare(draft, recipe, images, operation)
+        extra = fields.get("extra")
+        sent = self._shared({**params.values, **extra}).values if extra else params.values
+        most = draft.model.max_n(operation, sent) if draft.model else _UNKNOWN_MODEL_N
+        if self.most is not None and n > self.most * most:
+            what = f"makes more than {self.most:,} requests; if that is meant, add --allow-large"
+            self.findings.wrong_field(draft, "n", what)
+        if len(self.findings.problems) > before:
             return
-        content = {
-            "operation": operation,
-            "provider": self.provider.name,
-            "prompt": prompt,
-            "params": shared,
-            "inputs": sources,
-        }
-        try:
-            yield from self._parts(entry, row, content, fields.get("id"), n, model, variables, prepared)
-        except UnicodeEncodeError:
-            self._wrong_field(entry, row, "prompt", "holds half a character (a lone surrogate); mend its encoding")
-
-    def _parts(
-        self,
-        entry: Entry,
-        row: str,
-        content: dict[str, Any],
-        given: Any,
-        n: int,
-        model: Model | None,
-        variables: dict[str, Any],
-        prepared: tuple[InputFile, ...],
-    ) -> Iterator[ImageRequest]:
-        """Split `n` into parts of what the model makes in one call; each part is a request with a key of its own."""
-        operation, prompt, params = content["operation"], content["prompt"], content["params"]
-        most = model.max_n(operation, params) if model else _UNKNOWN_MODEL_N
-        base = hashlib.sha256(_canonical(content)).digest()[:16]
-        self._occurrences[base] += 1
+        content = identity.content_of(operation, self.provider.name, prompt, sent, sources)
+        self._occurrences[same := identity.digest(content)] += 1
         for part, start in enumerate(range(0, n, most), 1):
-            identity = {**content, "part": part, "occurrence": self._occurrences[base]}
-            key = hashlib.sha256(_canonical(identity)).hexdigest()
-            name = self._id(entry, row, given, part) if given is not None else f"{_slug(prompt, prepared)}-{key[:8]}"
-            if given is not None:
-                self._given[key] = self._where(entry, row, "id")
-            yield ImageRequest(key, name, operation, prompt, params, min(most, n - start), variables, prepared)
+            key = identity.key_of(content, part, self._occurrences[same])
+            name = self._name(draft, key, part, prompt, prepared)
+            yield ImageRequest(key, name, operation, prompt, sent, min(most, n - start), draft.variables, prepared)
 
-    def _id(self, entry: Entry, row: str, given: Any, part: int) -> str:
-        name = str(given) if part == 1 else f"{given}.{part}"
-        if not NAME.fullmatch(name):
-            rule = "letters, digits, '.', '_', '-', no dot in front, at most 100 characters"
-            self._wrong_field(entry, row, "id", f"`{name[:120]}` cannot name files: {rule}")
+    def _name(self, draft: Draft, key: str, part: int, prompt: str | None, prepared: tuple[InputFile, ...]) -> str:
+        given = draft.fields.get("id")
+        if given is None:
+            return identity.made_id(prompt, prepared[0].source if prepared else None, key)
+        self._given[key] = self.findings.where(draft, "id")
+        name = identity.given_id(given, part)
+        if not identity.is_name(name):
+            self.findings.wrong_field(draft, "id", f"`{name:.120}` cannot name files: {identity.NAME_RULE}")
         return name
 
-    def _fill(self, entry: Entry, row: str, key: str, raw: Any, variables: dict[str, Any], model: Model | None) -> Any:
-        """Fill a field's variables in. None leaves the field out, as an empty cell does."""
-        try:
-            value = render(raw, variables)
-        except ValueError as reason:
-            self._wrong_field(entry, row, key, str(reason))
-            return None
-        if isinstance(value, str) and value is not raw and key not in {"prompt", "id"}:
-            value = value.strip()
-            if not value:
-                return None
-            if key == "n":
-                return int(value) if re.fullmatch(r"[0-9]{1,9}", value) else value
-            if key not in _OURS:
-                return model.convert(key, value) if model else convert(key, value)
-        return value
-
-    def _model(self, entry: Entry, variables: dict[str, Any]) -> Model | None:
-        """Find the model in the table, and warn once of what is to be known about it."""
-        try:
-            name = render(entry.fields.get("model"), variables)
-        except ValueError:
-            return None  # named when the field is filled
-        if name is None or name == "":
-            what = "no `model` is given: the server chooses one, and nothing can be checked or priced before"
-            self.warnings[what] = None
-            self.unpriced.add("(none)")
-            return None
-        model = self.models.find(str(name))
+    def _judge(
+        self, draft: Draft, operation: str, prompt: str | None, params: _Params, images: int, *, masked: bool
+    ) -> None:
+        model = draft.model
         if model is None:
-            self.warnings[self.models.warn_unknown(str(name))] = None
-            self.unpriced.add(str(name))
-        elif self.provider.sandbox is None:
-            self.warnings.update(dict.fromkeys(model.warnings(self._today)))
-        if model is not None and model.prices is None:
-            self.unpriced.add(str(name))
-        return model
+            self._judge_unknown(draft, operation, prompt, params, images, masked=masked)
+            return
+        if self.provider.sandbox is None:
+            self.findings.warnings.update(dict.fromkeys(model.warnings(self._today)))
+        complaints = model.check(operation, prompt, {}, images, masked)
+        if operation not in params.complaints:
+            both = model.check(operation, prompt, params.values, images, masked)
+            params.complaints[operation] = [one for one in both if one not in complaints]
+        if operation not in OPERATIONS:
+            complaints = [one for one in complaints if one.field == "operation"]
+        for complaint in (*complaints, *params.complaints[operation]):
+            self.findings.wrong_field(draft, complaint.field, complaint.what)
 
-    def _check_unknown(self, entry: Entry, row: str, operation: str, prompt: str | None, images: int) -> None:
-        """Check what holds for every model."""
-        if operation != "variation" and not prompt:
-            self._wrong_field(entry, row, "prompt", "is missing or empty; say what the picture should show")
-        if operation in {"edit", "variation"} and not images:
-            self._wrong_field(entry, row, "image", f"is missing; `{operation}` starts from a picture")
+    def _judge_unknown(
+        self, draft: Draft, operation: str, prompt: str | None, params: _Params, images: int, *, masked: bool
+    ) -> None:
+        """Judge by what holds for every model."""
+        if operation not in OPERATIONS:
+            self.findings.wrong_field(draft, "operation", f"is `{operation:.60}`; there are {', '.join(OPERATIONS)}")
+            return
+        if operation != "variation" and (prompt is None or not prompt.strip()):
+            self.findings.wrong_field(draft, "prompt", "is missing or empty; say what the picture should show")
+        if operation != "generation" and not images:
+            self.findings.wrong_field(draft, "image", f"is missing; `{operation}` starts from a picture")
         if operation == "generation" and images:
-            self._wrong_field(entry, row, "image", "is not for a generation; write `operation: edit`")
+            self.findings.wrong_field(draft, "image", "is not for a generation; write `operation: edit`")
+        if operation != "edit" and masked:
+            self.findings.wrong_field(draft, "mask", "is for an edit; leave it out")
+        if operation not in params.complaints:
+            params.complaints[operation] = []
+            for name in params.values:
+                if name != "model" and not self._is_known(name):
+                    what = f"`{name}` is a parameter of no known model: it is sent as it is, unchecked"
+                    self.findings.warnings[what] = None
 
-    def _pictures(self, entry: Entry, row: str, fields: Mapping[str, Any]) -> tuple[Recipe | None, list[Any]]:
-        """Read what a request says of its pictures; nothing is opened yet."""
-        if not any(key in fields for key in ("image", "mask", "fit", "resize")):
-            return None, []
-        from pipeline.spec.inputs import Source, parse_recipe
+    def _is_known(self, parameter: str) -> bool:
+        known = (self.models.find(name) for name in self.models.names())
+        return any(model is not None and parameter in model.parameters for model in known)
 
-        given = fields.get("image")
-        values = given if isinstance(given, list) else [] if given is None else [given]
-        sources = []
-        for value in values:
-            try:
-                sources.append(Source.of(value, folder=self.job.folder))
-            except PictureError as error:
-                for problem in error.problems:
-                    self._wrong_field(entry, row, "image", str(problem))
-        recipe, complaints = parse_recipe(fields.get("fit"), fields.get("resize"), fields.get("mask"), self.job.folder)
-        for complaint in complaints:
-            self._wrong_field(entry, row, complaint.field, complaint.what)
-        return recipe, sources
-
-    def _prepare(
-        self, entry: Entry, row: str, recipe: Recipe | None, images: list[Any], model: Model | None, operation: str
-    ) -> tuple[tuple[InputFile, ...], list[Any]]:
-        """Make the pictures ready; give them, and what of them enters the content key."""
-        if recipe is None or not images:
-            return (), []
-        from pipeline.spec.inputs import Inputs
-
-        self._inputs = self._inputs or Inputs()
-        demands = model.demands(operation) if model else unknown_demands()
-        try:
-            prepared = self._inputs.prepare(images, recipe, demands, model.name if model else None)
-            sources = [*(one.source_sha256 for one in prepared if one.role == "image"), recipe.canonical()]
-        except PictureError as error:
-            for problem in error.problems:
-                self._wrong_field(entry, row, "image", str(problem))
-            return (), []
-        if self.spool is not None:
-            self._inputs.store(self.spool, prepared)
-        return tuple(_input_file(one) for one in prepared), sources
-
-    def _shared(self, params: dict[str, Any]) -> Mapping[str, Any]:
+    def _shared(self, values: dict[str, Any]) -> _Params:
         """Give one mapping for all equal parameters, so that a hundred thousand requests do not hold as many."""
-        return self._params.setdefault(json.dumps(params, default=str), params)
-
-    def _where(self, entry: Entry, row: str, key: str) -> str:
-        where = self.job.where(entry, key)
-        return f"{where} ({row})" if row else where
-
-    def _wrong_field(self, entry: Entry, row: str, key: str, what: str) -> None:
-        self._wrong(self._where(entry, row, key), what)
-
-    def _wrong(self, where: str, what: str) -> None:
-        self.problems[Problem(where, what)] = None
-
-
-def _input_file(prepared: PreparedInput) -> InputFile:
-    kind = _CONTENT_TYPES.get(prepared.format, f"image/{prepared.format}")
-    return InputFile(
-        prepared.role, prepared.source, prepared.file, prepared.sha256, kind, prepared.width, prepared.height
-    )
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _slug(prompt: str | None, inputs: tuple[InputFile, ...]) -> str:
-    stem = re.sub(r"\.[^.]*$", "", re.split(r"[/\\]", inputs[0].source)[-1]) if inputs else ""
-    return _words(prompt or "") or _words(stem) or "image"
-
-
-def _words(text: str) -> str:
-    ascii_text = unicodedata.normalize("NFKD", text[:400]).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:40].strip("-")
+        form = identity.canonical(values)
+        shared = self._params.get(form)
+        if shared is None:
+            shared = self._params[form] = _Params(values)
+        return shared
