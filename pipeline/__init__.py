@@ -3,6 +3,7 @@
 In the order of the data:
 
 cli         the commands: prints and sets exit codes, nothing else
+planning    job files, jobs made in Python, and the config → plans: all of them, or none
 batch       one output folder at work: lock, submit, sandbox, run, manifest
 rehearsal   a provider that is a sandbox → a process of its own and its address
 config      config.yaml and the environment → a frozen `Config`
@@ -21,3 +22,42 @@ svg         an SVG → harmless or refused, and its size
 files       a file written whole or not at all
 errors      the tree of errors: the class of an error is its fate
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.batch import Batch, Result
+    from pipeline.errors import BadInput, FolderBusy, PipelineError, RequestError
+    from pipeline.planning import JobOptions, make_job
+    from pipeline.results.outcome import ImageFile, Outcome
+
+__all__ = [
+    "BadInput",
+    "Batch",
+    "FolderBusy",
+    "ImageFile",
+    "JobOptions",
+    "Outcome",
+    "PipelineError",
+    "RequestError",
+    "Result",
+    "make_job",
+]
+
+_HOMES = {
+    "pipeline.batch": ("Batch", "Result"),
+    "pipeline.errors": ("BadInput", "FolderBusy", "PipelineError", "RequestError"),
+    "pipeline.planning": ("JobOptions", "make_job"),
+    "pipeline.results.outcome": ("ImageFile", "Outcome"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is handed out only when it is asked for, so that `pipeline --help` starts fast."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

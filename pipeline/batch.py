@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
-import tempfile
 import time
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from pipeline.config import load
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
-from pipeline.engine.ledger import open_for_reading, open_ledger, recover, transaction
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading, open_ledger, recover, transaction
+from pipeline.engine.store import FOLDER, disk_error
 from pipeline.engine.work import Scope
-from pipeline.errors import BadInput, ConfigError, FolderBusy, JobError, PipelineError, Problem, Stop
-from pipeline.files import write_whole
-from pipeline.rehearsal import Sandboxes, check_settings
+from pipeline.errors import BadInput, ConfigError, FolderBusy, PipelineError, Stop
+from pipeline.files import PART, make_folder, write_whole
+from pipeline.planning import JobOptions, load_models, make_plans, spooling
+from pipeline.rehearsal import Sandboxes
 from pipeline.results.manifest import write_manifest
+from pipeline.results.outcome import read_outcomes
 
 if TYPE_CHECKING:
     import signal
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from pipeline.config import Config, Provider
-    from pipeline.engine.events import Listener
+    from pipeline.engine.events import Event, Listener
+    from pipeline.results.outcome import Outcome
     from pipeline.results.verification import Damage
-    from pipeline.spec.models import Models
+    from pipeline.spec.job import Job
     from pipeline.spec.plan import Plan
 
 LOCK_FILE = "run.lock"
-
-
-@dataclass(frozen=True, slots=True)
-class JobOptions:
-    """What the command line adds to a job file: another provider to rehearse on, and a cut."""
-
-    provider: str | None = None
-    limit: int | None = None
-    allow_large: bool = False
-    allow_unpriced: bool = False
-    budget_usd: float | None = None
+SUBMIT_LOCK_FILE = "submit.lock"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a run ended. `accounts` are those of the jobs it was asked for."""
 
+    folder: Path
     accounts: Sequence[Account]
     stops: Sequence[Stop]
     signal: signal.Signals | None
     manifests: Sequence[Path]
+
+    @property
+    def requests(self) -> list[Outcome]:
+        """What became of each request of these jobs, in their order; read from the ledger each time."""
+        return [outcome for account in self.accounts for outcome in read_outcomes(self.folder, account.name)]
+
+    def raise_for_error(self) -> None:
+        """Raise what stopped the run, else the error of the first request that failed, if one did: a RequestError."""
+        failed = (one.error for one in self.requests if one.status in {"failed", "partial"})
+        error = next(iter(self.stops), None) or next(failed, None)
+        if error is not None:
+            raise error
 
     @property
     def exit_code(self) -> int:
@@ -67,78 +75,6 @@ class Result:
         return int(any(account.unsuccessful for account in self.accounts))
 
 
-def load_models(config: Config) -> Models:
-    """Read the table of models, the config's own laid over it. Raises ConfigError."""
-    from pipeline.spec.models import Models
-
-    return Models.load(config.models)
-
-
-def make_plans(config: Config, paths: Iterable[Path], options: JobOptions, spool: Path | None = None) -> list[Plan]:
-    """Read, expand and check job files: all of them, or none. Raises BadInput with the mistakes of all."""
-    from pipeline.spec.job import read_job
-    from pipeline.spec.plan import make_plan
-
-    models = load_models(config)
-    plans: list[Plan] = []
-    problems: list[Problem] = []
-    for path in paths:
-        try:
-            job = read_job(path)
-            provider = _choose_provider(config, job.provider, options.provider, job.document.where("provider"))
-            name = f"{job.name}.{options.provider}" if options.provider else job.name
-            plan = make_plan(
-                job, provider, models, name=name, limit=options.limit, allow_large=options.allow_large, spool=spool
-            )
-            _check_budget(config, plan, options)
-            plans.append(plan)
-        except BadInput as error:
-            problems += error.problems
-    problems += _name_twins(plans)
-    if problems:
-        raise JobError(problems)
-    return plans
-
-
-def _choose_provider(config: Config, own: str | None, asked: str | None, where: str) -> Provider:
-    name = asked or own or config.provider
-    if name is None:
-        known = ", ".join(sorted(config.providers))
-        what = f"names no provider, and there is no default: add a line `provider: NAME` ({known})"
-        raise JobError([Problem(where, what)])
-    provider = config.find_provider(name)
-    if provider.sandbox is not None:
-        check_settings(config, provider)
-    return provider
-
-
-def _check_budget(config: Config, plan: Plan, options: JobOptions) -> None:
-    """Refuse a budget that could not be kept, because a model has no price."""
-    budgets = (options.budget_usd, plan.budget_usd, config.budget_usd)
-    if (
-        plan.unpriced
-        and plan.provider.sandbox is None
-        and not options.allow_unpriced
-        and any(b is not None for b in budgets)
-    ):
-        models = ", ".join(f"`{model}`" for model in plan.unpriced)
-        what = f"has a budget, and {models} has no price: add prices under `models:` in the config, or --allow-unpriced"
-        raise JobError([Problem(str(plan.file), what)])
-
-
-def _name_twins(plans: list[Plan]) -> list[Problem]:
-    """Find job files of one command that claim one name."""
-    seen: dict[str, Plan] = {}
-    problems = []
-    for plan in plans:
-        first = seen.setdefault(plan.name.lower(), plan)
-        if first is not plan and first.file != plan.file:
-            problems.append(
-                Problem(str(plan.file), f"has the name `{plan.name}`, as {first.file} has; give it another")
-            )
-    return problems
-
-
 @dataclass(slots=True)
 class Batch:
     """An output folder, its config and its environment."""
@@ -146,22 +82,42 @@ class Batch:
     config: Config
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
+    @classmethod
+    def open(
+        cls, *, config: Path | None = None, output: Path | str | None = None, provider: str | None = None
+    ) -> Batch:
+        """Read the config as the command does; `provider` serves jobs that name none. Raises ConfigError."""
+        read = load(config, output=None if output is None else Path(output))
+        if provider is not None:
+            read = replace(read, provider=read.find_provider(provider).name)
+        return cls(read)
+
     @property
     def folder(self) -> Path:
         """The output folder."""
         return self.config.output
 
-    def submit(self, paths: Sequence[Path], options: JobOptions = JobOptions()) -> list[Plan]:
-        """Check, expand and queue job files; calls nobody. Raises BadInput, having changed nothing."""
-        with tempfile.TemporaryDirectory(prefix="pipeline-") as spool:
-            plans = make_plans(self.config, paths, options, Path(spool))
+    def submit(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Plan]:
+        """Check, expand and queue jobs; calls nobody. Raises BadInput, having changed nothing."""
+        with spooling() as spool:
+            plans = make_plans(self.config, jobs, options, spool)
             with self._ledger() as connection:
-                self._queue(connection, plans, Path(spool))
+                self._queue(connection, plans, spool)
         return plans
+
+    def run_sync(
+        self,
+        jobs: Sequence[Path | Job] = (),
+        options: JobOptions = JobOptions(),
+        *,
+        emit: Listener = lambda _event: None,
+    ) -> Result:
+        """Do as `run`, from code that has no event loop."""
+        return wait_for(self.run(jobs, options, emit=emit))
 
     async def run(
         self,
-        paths: Sequence[Path] = (),
+        jobs: Sequence[Path | Job] = (),
         options: JobOptions = JobOptions(),
         *,
         emit: Listener = lambda _event: None,
@@ -171,21 +127,16 @@ class Batch:
 
         Raises BadInput, having changed nothing and called nobody, and FolderBusy, having queued the jobs.
         """
-        with tempfile.TemporaryDirectory(prefix="pipeline-") as spool:
-            plans = make_plans(self.config, paths, options, Path(spool))
+        with spooling() as spool:
+            plans = make_plans(self.config, jobs, options, spool)
             for plan in plans:
                 self._check_keys(plan.provider)
-            names = [plan.name for plan in plans]
-            with (
-                self._ledger() as connection,
-                self._held(connection, lambda: self._queue(connection, plans, Path(spool))),
-            ):
+            with self._ledger() as connection, self._held(connection, lambda: self._queue(connection, plans, spool)):
                 recover(connection)
                 since = time.time()
-                if paths:
-                    self._queue(connection, plans, Path(spool))
+                names = self._queue(connection, plans, spool)
                 started(plans)
-                scope = Scope(frozenset(names), since) if paths else Scope(None, since)
+                scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
                 return await self._work(connection, scope, options, emit)
 
     async def resume(
@@ -196,7 +147,7 @@ class Batch:
         emit: Listener = lambda _event: None,
     ) -> Result:
         """Put failed, partial and cancelled requests of these jobs, or of all, back into the queue, then work them."""
-        with self._ledger() as connection:
+        with self._ledger(names) as connection:
             names = intake.known_names(connection, names)
             with self._held(connection, lambda: intake.put_back(connection, names or None)):
                 recover(connection)
@@ -212,18 +163,18 @@ class Batch:
         connection = open_for_reading(self.folder)
         if connection is None:
             return 0
-        with contextlib.closing(connection):
+        with contextlib.closing(connection), named_errors(self.folder):
             return sum(account.missing for account in read_accounts(connection))
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
-        with self._ledger() as connection:
+        with self._ledger([name]) as connection:
             (name,) = intake.known_names(connection, [name])
             return intake.cancel(connection, name)
 
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; its path. Raises BadInput."""
-        with self._ledger() as connection:
+        with self._ledger([name]) as connection:
             (name,) = intake.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
 
@@ -234,7 +185,7 @@ class Batch:
         """
         from pipeline.results import verification
 
-        with self._ledger() as connection:
+        with self._ledger([] if name is None else [name]) as connection:
             if name is not None:
                 (name,) = intake.known_names(connection, [name])
             damages = list(verification.find_damage(connection, self.folder, name))
@@ -243,8 +194,11 @@ class Batch:
             return verification.count_images(connection, name) + (len(damages) if repair else 0), damages
 
     @contextlib.contextmanager
-    def _ledger(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(open_ledger(self.folder)) as connection:
+    def _ledger(self, names: Sequence[str] = ()) -> Iterator[sqlite3.Connection]:
+        """Open the ledger. Where jobs are named that cannot be in it, since there is none, none is made."""
+        if names and not (self.folder / FILE_NAME).exists():
+            raise BadInput(f"there is no job `{names[0]}`; nothing has been submitted to {self.folder} yet")
+        with contextlib.closing(open_ledger(self.folder)) as connection, named_errors(self.folder / FILE_NAME):
             yield connection
 
     @contextlib.contextmanager
@@ -267,19 +221,31 @@ class Batch:
                     "INSERT OR REPLACE INTO holder VALUES (1, ?, ?, ?)",
                     (os.getpid(), socket.gethostname(), time.time()),
                 )
+            for part in self.folder.glob(f"*/{FOLDER}/.*{PART}"):  # half a picture, of a run that was killed
+                part.unlink(missing_ok=True)
             yield
 
-    def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], spool: Path) -> None:
-        """Put plans and their input pictures where a run finds them; all are checked before the first is queued."""
-        for plan in plans:
-            intake.check_claim(connection, plan)
-        for plan in plans:
-            for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
-                target = self.folder / plan.name / file
-                if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(target, (spool / file).read_bytes())
-            intake.submit(connection, plan)
+    def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], spool: Path) -> list[str]:
+        """Put plans and their input pictures where a run finds them; all are checked before the first is queued.
+
+        One process at a time; gives the jobs' names as the ledger spells them.
+        """
+        try:
+            with FileLock(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
+                names = [intake.check_claim(connection, plan) for plan in plans]
+                for name, plan in zip(names, plans, strict=True):
+                    self._bring_inputs(name, plan, spool)
+                    intake.submit(connection, plan)
+        except OSError as reason:
+            raise disk_error(reason, self.folder) from None
+        return names
+
+    def _bring_inputs(self, name: str, plan: Plan, spool: Path) -> None:
+        for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
+            target = self.folder / name / file
+            if not target.exists():
+                make_folder(target.parent)
+                write_whole(target, (spool / file).read_bytes())
 
     def _check_keys(self, provider: Provider) -> None:
         provider.key(self.environment)
@@ -307,7 +273,7 @@ class Batch:
                 scope,
                 self.environment,
                 sandboxes.address,
-                emit,
+                _unharmed(emit),
                 options.budget_usd,
             )
             try:
@@ -324,7 +290,26 @@ class Batch:
                 worked = _worked(connection, scope)
                 manifests = [write_manifest(connection, name, self.folder) for name in worked]
         accounts = read_accounts(connection, names)
-        return Result(accounts, tuple(runner.stops), shutdown.signal, tuple(manifests))
+        return Result(self.folder, accounts, tuple(runner.stops), shutdown.signal, tuple(manifests))
+
+
+def _unharmed(emit: Listener) -> Listener:
+    """Keep a listener's own trouble, such as a pipe that nobody reads any more, from those who make paid calls."""
+
+    def tell(event: Event) -> None:
+        with contextlib.suppress(OSError, PipelineError):
+            emit(event)
+
+    return tell
+
+
+def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run to the end in a loop of our own: uvloop's where the platform has it."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop as factory
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
 
 
 def _worked(connection: sqlite3.Connection, scope: Scope) -> list[str]:

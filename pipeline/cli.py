@@ -18,9 +18,10 @@ from pipeline.errors import BadInput, PipelineError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pipeline.batch import Batch, JobOptions, Result
+    from pipeline.batch import Batch, Result
     from pipeline.config import Config
     from pipeline.engine.accounts import Account
+    from pipeline.planning import JobOptions
     from pipeline.spec.plan import Plan
 
 BUG = 70
@@ -109,9 +110,11 @@ def cli() -> None:
 def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, as_json: bool, **extra: Any) -> int:
     """Submit these jobs and work them to the end; with no argument, work the whole queue."""
     job_options = _job_options(budget_usd=budget_usd, **extra)
+    from pipeline.batch import wait_for
+
     batch = options.batch()
     with _watching(options, batch, as_json=as_json) as (emit, started):
-        result = _wait(batch.run(jobs, job_options, emit=emit, started=started))
+        result = wait_for(batch.run(jobs, job_options, emit=emit, started=started))
     return _end(options, result, as_json=as_json)
 
 
@@ -140,9 +143,11 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
 @click.pass_obj
 def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as_json: bool) -> int:
     """Put failed requests back into the queue, then work."""
+    from pipeline.batch import wait_for
+
     batch = options.batch()
     with _watching(options, batch, as_json=as_json) as (emit, _):
-        result = _wait(batch.resume(jobs, _job_options(budget_usd=budget_usd), emit=emit))
+        result = wait_for(batch.resume(jobs, _job_options(budget_usd=budget_usd), emit=emit))
     return _end(options, result, as_json=as_json)
 
 
@@ -168,16 +173,25 @@ def status(options: Options, job: str | None, as_json: bool) -> int:
 @cli.command()
 @click.argument("job", type=PATH, metavar="JOB.yaml")
 @for_jobs
+@click.option(
+    "--preview", type=PATH, metavar="DIR", help="Write the prepared pictures with their masks drawn over them."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @everywhere
 @click.pass_obj
-def plan(options: Options, /, job: Path, as_json: bool, **extra: Any) -> int:
+def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **extra: Any) -> int:
     """Show what a job would do: requests, images, minutes at the limit, cost; calls nobody."""
-    from pipeline.batch import load_models, make_plans
+    from pipeline.planning import load_models, make_plans, spooling
     from pipeline.results.outlook import outlook, outlook_lines
 
     config = options.load()
-    (made,) = make_plans(config, [job], _job_options(**extra))
+    with spooling() as spool:
+        (made,) = make_plans(config, [job], _job_options(**extra), spool if preview else None)
+        if preview is not None:
+            from pipeline.results.previews import write_previews
+
+            for path in write_previews(made, spool, preview):
+                click.echo(path, err=True)
     view = outlook(config.output, made, load_models(config))
     if as_json:
         click.echo(json.dumps(view, ensure_ascii=False))
@@ -243,7 +257,7 @@ def sandbox(options: Options, port: int) -> int:
 
 
 def _job_options(**given: Any) -> JobOptions:
-    from pipeline.batch import JobOptions
+    from pipeline.planning import JobOptions
 
     return JobOptions(**given)
 
@@ -276,16 +290,6 @@ def _say_warnings(options: Options, plan: Plan) -> None:
     if not options.quiet:
         for warning in plan.warnings:
             click.echo(f"warning: {plan.name}: {warning}", err=True)
-
-
-def _wait(work: Any) -> Result:
-    """Run the loop: uvloop where the platform has it."""
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ImportError):
-        from uvloop import new_event_loop as factory
-    with asyncio.Runner(loop_factory=factory) as runner:
-        result: Result = runner.run(work)
-        return result
 
 
 def _end(options: Options, result: Result, *, as_json: bool) -> int:

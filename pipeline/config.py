@@ -58,8 +58,11 @@ class Config:
         """Give the provider called `name`. Raises ConfigError that names the nearest one."""
         if name in self.providers:
             return self.providers[name]
-        what = f"has no provider `{name}`; {_hint(name, self.providers)}"
-        raise ConfigError([Problem(str(self.file or "the built-in config"), what)])
+        raise ConfigError([Problem("", self.no_provider(name))])
+
+    def no_provider(self, name: str) -> str:
+        """Say that there is no provider of that name, and which one was probably meant."""
+        return f"{self.file or 'the built-in config'} has no provider `{name}`; {_hint(name, self.providers)}"
 
 
 def load(

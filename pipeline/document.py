@@ -48,7 +48,7 @@ class Document:
         known = place
         while known and known not in self.lines:
             known = known[:-1]
-        return _where(self.file, self.lines.get(known, 1), place)
+        return _where(self.file, self.lines.get(known, 1) if self.lines else None, place)
 
 
 def dotted(place: Place) -> str:
@@ -167,8 +167,8 @@ class _Reading:
             self.problems.append(Problem(_where(self.name, node.start_mark.line + 1, place), what))
 
 
-def _where(file: str, line: int, place: Place) -> str:
-    return f"{file}, line {line}" + (f", {dotted(place)}" if place else "")
+def _where(file: str, line: int | None, place: Place) -> str:
+    return ", ".join([file, *([f"line {line}"] if line else []), *([dotted(place)] if place else [])])
 
 
 def _finite(text: str) -> float | None:

@@ -83,6 +83,7 @@ class Progress:
         self._verbose = verbose
         self._tally = Tally()
         self._shown = time.monotonic()
+        self._counted, self._count_at, self._images_then = 0, 0.0, 0
         self._live = sys.stderr.isatty()
         self._status: Any = None
 
@@ -121,13 +122,22 @@ class Progress:
             f"{tally.images} images",
             f"{tally.per_minute:.1f}/min",
             f"{tally.in_flight} calls in flight",
-            f"{self._left()} to come",
+            f"{self._to_come()} to come",
         ]
         if tally.failed:
             facts.append(f"{tally.failed} failed")
         if tally.cost_usd:
             facts.append(f"${tally.cost_usd:.2f}")
         return " · ".join([*facts, tally.binds] if tally.binds else facts)
+
+    def _to_come(self) -> int:
+        """Count down from the ledger's number, which is asked for at a fiftieth of the time that its answer takes."""
+        began = time.monotonic()
+        if began >= self._count_at:
+            self._counted, self._images_then = self._left(), self._tally.images
+            ended = time.monotonic()
+            self._count_at = ended + 50 * (ended - began)
+        return max(0, self._counted - (self._tally.images - self._images_then))
 
     def _write(self, line: str) -> None:
         if self._status is not None:

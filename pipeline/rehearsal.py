@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 import zlib
 from typing import TYPE_CHECKING
 
@@ -35,36 +36,45 @@ class Sandboxes:
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
         self._folder = folder
         self._stack = stack
+        self._started: dict[str, str] = {}
 
     async def address(self, provider: Provider) -> str:
-        """Give a provider's base_url; a sandbox is started for it, if it can be on the port this folder always has."""
+        """Give a provider's base_url; a sandbox is started for it, if it can be on the port this folder always has.
+
+        Raises ConfigError where it does not start.
+        """
         if provider.base_url is not None:
             return provider.base_url
+        if provider.name in self._started:
+            return self._started[provider.name]
         for port in _ports(self._folder, provider.name):
             if base_url := await self._start(provider, port):
+                self._started[provider.name] = base_url
                 return base_url
         raise ConfigError(f"the sandbox `{provider.name}` finds no free port")
 
     async def _start(self, provider: Provider, port: int) -> str | None:
+        # its last words go to a file, since a pipe that nobody reads fills up
+        said = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "pipeline.sandbox", "--with-stdin", "--port", str(port)),
             *("--settings", json.dumps(dict(provider.sandbox or {}))),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=said,
             start_new_session=True,  # a Ctrl-C is for us: calls in flight are still to be answered
         )
         self._stack.push_async_callback(_end, process)
         assert process.stdout is not None
-        assert process.stderr is not None
         line = await process.stdout.readline()
         if line:
             return str(json.loads(line)["base_url"])
-        said = (await process.stderr.read()).decode().strip()
-        if await process.wait() == 3:
+        if await process.wait() == PORT_TAKEN:
             return None
-        raise ConfigError(f"the sandbox `{provider.name}` does not start: {said}")
+        said.seek(0)
+        words = said.read().decode("utf-8", "replace").strip()
+        raise ConfigError(f"the sandbox `{provider.name}` does not start: {words[-2000:]}")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

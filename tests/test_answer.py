@@ -395,3 +395,9 @@ def test_any_answer_at_all_is_pictures_or_an_error_with_one_fate(
         for said in (error.message, error.type, error.code, error.param, error.request_id):
             assert said is None or said.encode()
         assert error.retry_after is None or error.retry_after > 0
+
+
+def test_the_settings_that_a_server_says_it_used_are_kept() -> None:
+    body = {"data": [{"b64_json": "AAAA"}], "size": "1024x1024", "quality": "low", "created": 1, "background": 7}
+    answer = read(200, body)
+    assert answer.settings == {"size": "1024x1024", "quality": "low"}

@@ -578,3 +578,20 @@ def test_equal_parameters_are_kept_once_however_many_requests_share_them(tmp_pat
     (tmp_path / "p.txt").write_text("".join(f"picture {number}\n" for number in range(1000)))
     found = requests("  - {prompt: '{{ prompt }}', rows: p.txt}\n", tmp_path)
     assert len({id(request.params) for request in found}) == 1
+
+
+@pytest.mark.parametrize(("model", "served_by"), [("gpt-image-2", "edit"), ("dall-e-2", "variation")])
+def test_a_variation_without_an_endpoint_becomes_an_edit_with_a_documented_prompt(
+    tmp_path: Path, model: str, served_by: str
+) -> None:
+    draw(tmp_path / "cat.png")
+    (request,) = requests(f"- {{operation: variation, image: cat.png, model: {model}}}", tmp_path)
+    assert (request.operation, request.served_by) == ("variation", served_by)
+    assert request.prompt == (plan.VARIATION_PROMPT if served_by == "edit" else None)
+
+
+def test_a_job_may_say_itself_what_a_variation_without_an_endpoint_is_told(tmp_path: Path) -> None:
+    draw(tmp_path / "cat.png")
+    text = "- {operation: variation, image: cat.png, model: gpt-image-2, prompt: bluer}"
+    assert requests(text, tmp_path)[0].prompt == "bluer"
+    assert "takes none" in refusal(text.replace("gpt-image-2", "dall-e-2"), tmp_path)[0]

@@ -73,7 +73,7 @@ def test_the_manifest_has_exactly_the_fields_of_the_contract_and_what_was_added(
     stage.provider("lab", stage.serve(rate_limit=None))
     stage.run("run", stage.job("lounge", [{"prompt": "a white siamese cat", "n": 4}]))
     (entry,) = stage.manifest("lounge")
-    assert set(entry) == FIELDS | {"rehearsal"}
+    assert set(entry) == FIELDS | {"rehearsal", "served_by", "settings"}
     assert set(entry["images"][0]) == {"file", "sha256", "bytes", "width", "height", "format", "revised_prompt"}
     assert entry["id"] == f"a-white-siamese-cat-{entry['key'][:8]}"
     assert [image["file"] for image in entry["images"]] == [f"images/{entry['id']}-{n}.png" for n in (1, 2, 3, 4)]
@@ -308,3 +308,16 @@ def test_a_paid_url_that_the_host_refuses_stays_in_the_ledger_and_resume_pays_no
     again = stage.serve(rate_limit=None, port=server.port)
     stage.run("resume", "one")
     assert (len(again.books()), stage.check_files("one")) == (0, 1)
+
+
+def test_a_variation_on_a_model_without_the_endpoint_is_served_by_edits_and_the_manifest_says_so(stage: Stage) -> None:
+    _inputs(stage.folder)
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    settings = {"model": "gpt-image-2", "size": "1024x1024", "quality": "low"}
+    stage.run("run", stage.job("lounge", [{"operation": "variation", "image": "lounge.png", **settings}]))
+    (entry,) = stage.manifest("lounge")
+    assert (entry["operation"], entry["served_by"]) == ("variation", "images/edits")
+    assert entry["settings"]["quality"] == "low"
+    assert [call["operation"] for call in server.books()] == ["edit"]
+    assert stage.check_files("lounge") == 1

@@ -76,7 +76,7 @@ def test_lists_and_mappings_are_filled_at_every_depth() -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ stlye }}", "a {{ stlye }}", "{{ stlye|upper }}", "{{ range }}", "a {{ lipsum }}"]
+    "template", ["{{ stlye }}", "a {{ stlye }}", "{{ stlye|upper }}", "{{ range }}", "{{ range(3)|join }}"]
 )
 def test_an_undefined_variable_is_named_with_those_that_are_known(template: str) -> None:
     with pytest.raises(ValueError, match=r"variable `\w+` is not defined; known here: animal, style"):

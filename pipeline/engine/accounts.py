@@ -50,7 +50,7 @@ def _account(connection: sqlite3.Connection, job: sqlite3.Row) -> Account:
         "SELECT CASE WHEN stated < ?1 THEN 'superseded' ELSE status END AS standing, count(*) AS requests,"
         " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid,"
         " sum(cost_usd) AS cost"
-        " FROM request WHERE job = ?2 AND since <= ?1 GROUP BY standing",
+        " FROM request WHERE job = ?2 AND stated <= ?1 GROUP BY standing",
         (job["revision"], job["pk"]),
     )
     for row in rows:

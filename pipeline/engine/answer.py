@@ -46,6 +46,7 @@ _QUOTA = frozenset(
 )
 _MODERATION = frozenset({"content_policy_violation", "moderation_blocked", "content_filter", "contentfilter"})
 _MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_deprecated"})
+_SETTINGS = ("size", "quality", "background", "output_format")  # that GPT Image answers name
 _PACE = frozenset({"rate_limit_exceeded", "slow_down", "rate_limit_error"})
 _FORM = frozenset({"invalid_request_error", "invalid_value", "unknown_parameter", "invalid_image", "invalid_size"})
 
@@ -76,13 +77,16 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a success answer brought. `skew` is the server's clock minus ours, in seconds."""
+    """What a success answer brought. `settings` are those that the server says it used; `skew` is the server's clock
+    minus ours, in seconds.
+    """
 
     http_status: int
     request_id: str | None
     pictures: tuple[Link | Inline, ...]
     moderated: int
     usage: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
     skew: float
 
 
@@ -117,7 +121,8 @@ def read_answer(http: HttpAnswer, now: float | None = None) -> Answer:
     if pictures or moderated:
         usage = body.get("usage")
         usage = usage if isinstance(usage, dict) else None
-        return Answer(http.status, http.request_id, pictures, moderated, usage, skew(http.headers, now))
+        settings = {name: body[name] for name in _SETTINGS if isinstance(body.get(name), str)}
+        return Answer(http.status, http.request_id, pictures, moderated, usage, settings, skew(http.headers, now))
     if isinstance(body, dict) and (body.get("error") or body.get("detail")):
         raise _hidden_error(http, envelope_of(body), now)
     raise _unusable(http, f"answered {http.status} without a picture")

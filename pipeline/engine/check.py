@@ -48,4 +48,4 @@ def decode(text: str) -> bytes:
     try:
         return base64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
     except (binascii.Error, ValueError) as reason:
-        raise BrokenPicture(f"its base64 is broken: {reason}") from None
+        raise BrokenPicture(f"has broken base64: {reason}") from None

@@ -50,11 +50,15 @@ class Gate:
             with self._interruptible_wait():
                 return await self._leave(request, images)
         except asyncio.CancelledError:
-            self._outage.released(request)
+            self.left(request)
             raise
         finally:
             self._waiting -= 1
             self.moved.set()
+
+    def left(self, request: int) -> None:
+        """This request's call is over, or was never made: if it was to be the probe, another may be."""
+        self._outage.released(request)
 
     async def _leave(self, request: int, images: int) -> tuple[Turn, bool]:
         while True:
@@ -72,15 +76,19 @@ class Gate:
     def answered(self) -> float | None:
         """Note an answer; give for how long the provider had been away, None where it was not."""
         self._refusals = 0
-        down_since = self._outage.down_since
+        away = self.away
         self._outage.answered()
+        return away
+
+    @property
+    def away(self) -> float | None:
+        """For how long the provider has been away, in seconds; None while it is there."""
+        down_since = self._outage.down_since
         return None if down_since is None else asyncio.get_running_loop().time() - down_since
 
-    def failed(self, request: int, error: RequestError) -> tuple[bool, Stop | None]:
-        """Note a failed call; give whether the provider counts as away from now on, and the stop that follows."""
-        was_there = self._outage.down_since is None
-        given_up = self._outage.failed(request, error)
-        return was_there and self._outage.down_since is not None, given_up
+    def failed(self, request: int, error: RequestError) -> Stop | None:
+        """Note a failed call; give the stop that follows."""
+        return self._outage.failed(request, error)
 
     def pause(self, error: RateLimited) -> float:
         """Hold everyone for as long as a 429 says, else for longer each time; give the seconds."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +14,6 @@ from pipeline.engine.ledger import transaction
 from pipeline.errors import BadInput, JobError, Problem
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
 
     from pipeline.spec.plan import ImageRequest, Plan
@@ -21,49 +22,51 @@ CHUNK = 1000
 """Requests in one transaction, so that a large submit never keeps a run waiting for long."""
 
 
-def check_claim(connection: sqlite3.Connection, plan: Plan) -> None:
-    """Refuse a job whose name belongs to another file that is still there. Raises JobError."""
-    row = connection.execute("SELECT name, file, provider FROM job WHERE name = ?", (plan.name,)).fetchone()
-    if row is None or plan.file is None or row["file"] in {None, str(plan.file)}:
-        return
-    if Path(row["file"]).exists():
+def check_claim(connection: sqlite3.Connection, plan: Plan) -> str:
+    """Refuse a job whose name belongs to another file that is still there; give the name as the ledger spells it.
+
+    Raises JobError.
+    """
+    row = connection.execute("SELECT name, file FROM job WHERE name = ? AND revision > 0", (plan.name,)).fetchone()
+    if row is None:
+        return plan.name
+    if plan.file is not None and row["file"] not in {None, str(plan.file)} and Path(row["file"]).exists():
         what = f"the name `{plan.name}` belongs to {row['file']}; give this job another with `name:`"
         raise JobError([Problem(str(plan.file), what)])
+    return str(row["name"])
 
 
 def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None) -> None:
-    """Queue what a plan states. In short transactions; the last makes all of it count at once.
+    """Queue what a plan states: what is new in short transactions, and the last makes all of it count at once.
 
     A request that is known already keeps what it has: its images, its status, its attempts. Where more images are
-    wanted than before, it is pending again.
+    wanted than before, it is pending again. One submit at a time; what one that died left behind is deleted.
     """
     now = time.time() if now is None else now
     with transaction(connection):
         job, revision = _open_revision(connection, plan, now)
-    for first in range(0, len(plan.requests), CHUNK):
+    try:
+        for first in range(0, len(plan.requests), CHUNK):
+            with transaction(connection):
+                _state(connection, plan, job, revision, plan.requests[first : first + CHUNK], first, now)
         with transaction(connection):
-            _state(connection, plan, job, revision, plan.requests[first : first + CHUNK], first, now)
-    with transaction(connection):
-        connection.execute("UPDATE job SET revision = ?, submitted_at = ? WHERE pk = ?", (revision, now, job))
+            _make_count(connection, plan, job, revision, now)
+    finally:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("DROP TABLE temp.known")
 
 
 def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tuple[int, int]:
-    """Find or make the job; give it and the number of the statement to come. What a dead submit left is deleted."""
+    """Find or make the job; give it and the number of the statement to come. Nothing that counts is changed yet."""
     connection.execute(
-        "INSERT INTO job (name, file, provider, rehearsal, budget_usd, submitted_at) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (name) DO UPDATE SET file = excluded.file, provider = excluded.provider,"
-        " rehearsal = excluded.rehearsal, budget_usd = excluded.budget_usd",
-        (
-            plan.name,
-            plan.file and str(plan.file),
-            plan.provider.name,
-            plan.provider.sandbox is not None,
-            plan.budget_usd,
-            now,
-        ),
+        "CREATE TEMP TABLE known (key TEXT PRIMARY KEY, position, id, variables, inputs, n) WITHOUT ROWID"
+    )
+    connection.execute(
+        "INSERT INTO job (name, provider, rehearsal, submitted_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
+        (plan.name, plan.provider.name, plan.provider.sandbox is not None, now),
     )
     job, revision = connection.execute("SELECT pk, revision FROM job WHERE name = ?", (plan.name,)).fetchone()
-    connection.execute("DELETE FROM request WHERE job = ? AND since > ?", (job, revision))
+    connection.execute("DELETE FROM request WHERE job = ? AND stated > ?", (job, revision))
     return job, revision + 1
 
 
@@ -76,32 +79,51 @@ def _state(
     first: int,
     now: float,
 ) -> None:
-    connection.executemany(
-        "INSERT INTO request (job, key, since, stated, position, id, operation, prompt, params, variables, inputs, n,"
-        " endpoint, created_at) VALUES (?, ?, ?3, ?3, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (job, key) DO UPDATE SET stated = excluded.stated, position = excluded.position,"
-        " id = excluded.id, variables = excluded.variables, inputs = excluded.inputs, n = excluded.n,"
-        " status = CASE"
-        "  WHEN received + moderated < excluded.n AND excluded.n > n AND status != 'running' THEN 'pending'"
-        "  WHEN received >= excluded.n AND status IN ('pending', 'partial', 'failed', 'cancelled') THEN 'succeeded'"
-        "  ELSE status END",
-        (
+    """Insert what is new, where it does not count yet; note what is said anew of requests that are known."""
+    for position, request in enumerate(requests, first):
+        own = (
+            request.id,
+            json.dumps(request.variables, ensure_ascii=False),
+            json.dumps([asdict(one) for one in request.inputs], ensure_ascii=False),
+            request.n,
+        )
+        params = json.dumps(request.params, ensure_ascii=False)
+        is_new = connection.execute(
+            "INSERT INTO request (job, key, stated, position, operation, served_by, prompt, params, endpoint,"
+            " created_at, id, variables, inputs, n) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (job, key) DO NOTHING",
             (
-                job,
-                request.key,
-                revision,
-                position,
-                request.id,
-                request.operation,
-                request.prompt,
-                json.dumps(request.params, ensure_ascii=False),
-                json.dumps(request.variables, ensure_ascii=False),
-                json.dumps([asdict(one) for one in request.inputs], ensure_ascii=False),
-                request.n,
-                plan.provider.base_url,
-                now,
-            )
-            for position, request in enumerate(requests, first)
+                *(job, request.key, revision, position),
+                *(request.operation, request.served_by, request.prompt, params),
+                *(plan.provider.base_url, now, *own),
+            ),
+        ).rowcount
+        if not is_new:
+            connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?)", (request.key, position, *own))
+
+
+def _make_count(connection: sqlite3.Connection, plan: Plan, job: int, revision: int, now: float) -> None:
+    """Let the new statement count: in one moment what it adds, what it changes and what it leaves out."""
+    connection.execute(
+        "UPDATE request SET stated = ?1, position = known.position, id = known.id, variables = known.variables,"
+        " inputs = known.inputs, n = known.n, status = CASE"
+        "  WHEN received + moderated < known.n AND known.n > request.n AND status != 'running' THEN 'pending'"
+        "  WHEN received >= known.n AND status IN ('pending', 'partial', 'failed', 'cancelled') THEN 'succeeded'"
+        "  ELSE status END,"
+        " finished_at = CASE WHEN status = 'running' THEN NULL"
+        "  WHEN received >= known.n THEN coalesce(finished_at, ?2)"
+        "  WHEN received + moderated < known.n AND known.n > request.n THEN NULL ELSE finished_at END"
+        " FROM temp.known WHERE request.job = ?3 AND request.key = known.key",
+        (revision, now, job),
+    )
+    connection.execute(
+        "UPDATE job SET file = ?, provider = ?, rehearsal = ?, budget_usd = ?, revision = ?, submitted_at = ?"
+        " WHERE pk = ?",
+        (
+            plan.file and str(plan.file),
+            plan.provider.name,
+            plan.provider.sandbox is not None,
+            *(plan.budget_usd, revision, now, job),
         ),
     )
 
@@ -115,7 +137,7 @@ def put_back(connection: sqlite3.Connection, names: Iterable[str] | None) -> int
         return connection.execute(
             "UPDATE request SET status = 'pending', moderated = 0, finished_at = NULL"
             " WHERE status IN ('failed', 'partial', 'cancelled') AND pk IN (SELECT r.pk FROM request r"
-            " JOIN job j ON j.pk = r.job WHERE r.since <= j.revision AND j.revision <= r.stated"
+            " JOIN job j ON j.pk = r.job WHERE r.stated = j.revision"
             " AND (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1))))",
             (None if names is None else json.dumps(list(names)),),
         ).rowcount
@@ -126,7 +148,7 @@ def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) 
     with transaction(connection):
         return connection.execute(
             "UPDATE request SET status = 'cancelled', finished_at = ? WHERE status = 'pending'"
-            " AND job = (SELECT pk FROM job WHERE name = ?)",
+            " AND (job, stated) = (SELECT pk, revision FROM job WHERE name = ?)",
             (time.time() if now is None else now, name),
         ).rowcount
 

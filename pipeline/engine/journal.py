@@ -6,10 +6,11 @@ Every function states one fact, whole or not at all, and is for `Writer.do`: it 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.engine.work import PaidUrl
+from pipeline.engine.work import PaidUrl, claim, lacking
+from pipeline.errors import Moderated
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from pipeline.engine.work import Work
     from pipeline.errors import Outcome, RequestError
 
-Ending = Literal["succeeded", "partial", "failed"]
+Ending = Literal["succeeded", "partial", "failed", "pending"]
+"""How a worker leaves a request; pending where the job asks for more than when the worker began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Reply:
     sent_at: float
     ended_at: float
     moderated: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +56,29 @@ def begin(
     n: int,
     estimate_usd: float | None,
     now: float,
-) -> int | None:
-    """Write a call down before it is sent; give the attempt, or None where the request has been cancelled meanwhile."""
-    begun = connection.execute(
-        "UPDATE request SET status = 'running', attempts = attempts + 1, endpoint = ?, finished_at = NULL"
-        " WHERE pk = ? AND status IN ('pending', 'running')",
-        (endpoint, request),
-    ).rowcount
-    if not begun:
+) -> tuple[int, str] | None:
+    """Write a call down before it is sent; give the attempt, and how the request's files are named.
+
+    None where the job does not ask for this call any more: `pipeline cancel` and `submit` work beside us.
+    """
+    stem = claim(connection, request) if lacking(connection, request) >= n else None
+    if stem is None:
         return None
-    return connection.execute(
-        "INSERT INTO attempt (request, provider, n, estimate_usd, sent_at) VALUES (?, ?, ?, ?, ?)",
+    connection.execute(
+        "UPDATE request SET attempts = attempts + 1, endpoint = ?, finished_at = NULL WHERE pk = ?", (endpoint, request)
+    )
+    row = connection.execute(
+        "INSERT INTO attempt (request, provider, n, estimate_usd, sent_at) VALUES (?, ?, ?, ?, ?) RETURNING pk",
         (request, provider, n, estimate_usd, now),
-    ).lastrowid
+    ).fetchone()
+    return int(row[0]), stem
 
 
-def resume_downloads(connection: sqlite3.Connection, request: int) -> bool:
-    """Mark a request as running whose pictures are paid and only need their downloads; False where it was cancelled."""
-    return bool(
-        connection.execute(
-            "UPDATE request SET status = 'running' WHERE pk = ? AND status IN ('pending', 'running')", (request,)
-        ).rowcount
+def unsent(connection: sqlite3.Connection, attempt: int, now: float) -> None:
+    """Write down that a call was called off before it was sent: it is none."""
+    connection.execute("UPDATE attempt SET outcome = 'not_sent', ended_at = ? WHERE pk = ?", (now, attempt))
+    connection.execute(
+        "UPDATE request SET attempts = attempts - 1 WHERE pk = (SELECT request FROM attempt WHERE pk = ?)", (attempt,)
     )
 
 
@@ -113,8 +118,11 @@ def answered(
     usage = None if reply.usage is None else json.dumps(reply.usage)
     connection.execute(
         "UPDATE attempt SET outcome = 'answered', http_status = ?, request_id = ?, usage = ?, cost_usd = ?,"
-        " sent_at = ?, ended_at = ? WHERE pk = ?",
-        (reply.http_status, reply.request_id, usage, reply.cost_usd, reply.sent_at, reply.ended_at, attempt),
+        " sent_at = ?, ended_at = ?, settings = ? WHERE pk = ?",
+        (
+            *(reply.http_status, reply.request_id, usage, reply.cost_usd, reply.sent_at, reply.ended_at),
+            *(json.dumps(dict(reply.settings)) if reply.settings else None, attempt),
+        ),
     )
     if reply.cost_usd is not None or reply.moderated:
         connection.execute(
@@ -183,12 +191,24 @@ def lost(connection: sqlite3.Connection, image: int) -> None:
     connection.execute("UPDATE image SET state = 'lost', url = NULL WHERE pk = ?", (image,))
 
 
-def end(connection: sqlite3.Connection, request: int, status: Ending, error: RequestError | None, now: float) -> None:
-    """Write down how a request ended, with the error that ended it."""
+def end(
+    connection: sqlite3.Connection, request: int, error: RequestError | None, now: float
+) -> tuple[Ending, RequestError | None]:
+    """Write down how a request ended, with the error that ended it; what counts is what the job asks for now."""
+    row = connection.execute("SELECT n, received, moderated FROM request WHERE pk = ?", (request,)).fetchone()
+    ending: Ending = "partial" if row["received"] else "failed"
+    if row["received"] >= row["n"]:
+        ending, error = "succeeded", None
+    elif error is None and (lacking(connection, request) > 0 or not row["moderated"]):
+        ending = "pending"
+    elif error is None:
+        what = f"the service withheld {row['moderated']} of {row['n']} pictures as moderated"
+        error = Moderated(what, http_status=200, code="moderation_blocked")
     connection.execute(
         "UPDATE request SET status = ?, error = ?, finished_at = ? WHERE pk = ? AND status IN ('pending', 'running')",
-        (status, error_json(error) if error else None, now, request),
+        (ending, error_json(error) if error else None, None if ending == "pending" else now, request),
     )
+    return ending, error
 
 
 def put_back(connection: sqlite3.Connection, request: int) -> None:
@@ -196,12 +216,12 @@ def put_back(connection: sqlite3.Connection, request: int) -> None:
     connection.execute("UPDATE request SET status = 'pending' WHERE pk = ? AND status = 'running'", (request,))
 
 
-def sent_since(connection: sqlite3.Connection, provider: str, start: float, most: int) -> list[tuple[float, int]]:
-    """Give (moment, images) of the provider's last calls since `start`, oldest first, of the newest `most` calls."""
+def sent_since(connection: sqlite3.Connection, provider: str, start: float) -> list[tuple[float, int]]:
+    """Give (moment, images) of the provider's calls since `start`, oldest first."""
     rows = connection.execute(
-        "SELECT sent_at, n FROM (SELECT * FROM attempt WHERE provider = ? AND outcome IS NOT 'not_sent'"
-        " ORDER BY pk DESC LIMIT ?) WHERE sent_at > ? ORDER BY sent_at",
-        (provider, most, start),
+        "SELECT sent_at, n FROM attempt WHERE provider = ? AND sent_at > ? AND outcome IS NOT 'not_sent'"
+        " ORDER BY sent_at",
+        (provider, start),
     )
     return [(row[0], row[1]) for row in rows]
 

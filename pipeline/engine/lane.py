@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
 from pipeline.engine import journal
-from pipeline.engine.ledger import release
 from pipeline.engine.work import pending
 from pipeline.engine.worker import Worker
 from pipeline.errors import Stop
@@ -32,7 +30,7 @@ POLL_SECONDS = 1.0  # how often the ledger is asked for what another process has
 class Lane:
     """One provider at work. `stopped` is told of every stop that a worker meets, and of the request that met it."""
 
-    def __init__(self, desk: Desk, scope: Scope, barred: Barred, stopped: Callable[[Stop, Work], None]) -> None:
+    def __init__(self, desk: Desk, scope: Scope, barred: Barred, stopped: Callable[[Stop, Work | None], None]) -> None:
         self._desk = desk
         self._scope = scope
         self._barred = barred
@@ -46,7 +44,6 @@ class Lane:
 
     async def work(self) -> None:
         """Take requests while there are any and none after a halt; return when the last one taken has ended."""
-        await self._remember()
         async with asyncio.TaskGroup() as workers:
             while not self._gate.halted:
                 self._gate.moved.clear()
@@ -60,29 +57,24 @@ class Lane:
                     break
                 else:
                     await self._until_moved()
-        await self._desk.writer.do(release, self._desk.provider.name)
-
-    async def _remember(self) -> None:
-        """Take over what an earlier run sent within the window, and the pause that it was told."""
-        now, name, limit = time.time(), self._desk.provider.name, self._desk.provider.rate_limit
-        if limit is not None:
-            sent = await self._desk.writer.do(journal.sent_since, name, now - limit.window, limit.images)
-            self._gate.throttle.remember((now - moment, images) for moment, images in sent)
-        self._gate.throttle.pause(await self._desk.writer.do(journal.paused_until, name) - now)
 
     async def _take(self) -> list[Work]:
         """Take as many requests as there is room for in flight and at the gate."""
         room = min(self._desk.provider.concurrency - len(self._carrying), LOOKAHEAD - self._gate.waiting)
         if room <= 0:
             return []
-        found = await self._desk.writer.do(
-            pending,
-            self._desk.provider.name,
-            self._scope,
-            frozenset(self._carrying),
-            room,
-            frozenset(self._barred),
-        )
+        try:
+            found = await self._desk.writer.do(
+                pending,
+                self._desk.provider.name,
+                self._scope,
+                frozenset(self._carrying),
+                room,
+                frozenset(self._barred),
+            )
+        except Stop as error:  # no room even to read: calls in flight are to be answered all the same
+            self._stopped(error, None)
+            return []
         return [] if self._gate.halted else found
 
     async def _until_moved(self) -> None:

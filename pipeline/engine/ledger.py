@@ -41,8 +41,9 @@ def open_ledger(folder: Path) -> sqlite3.Connection:
                 f"{folder} cannot be made: {reason.strerror or reason}; choose another `output`"
             ) from None
         connection = _connect(str(path))
-        connection.execute("PRAGMA journal_mode = WAL")
-        _migrate(connection, path)
+        with _closed_on_error(connection):
+            connection.execute("PRAGMA journal_mode = WAL")
+            _migrate(connection, path)
         return connection
 
 
@@ -53,22 +54,33 @@ def open_for_reading(folder: Path) -> sqlite3.Connection | None:
         return None
     with named_errors(path):
         connection = _connect(str(path))
-        version = _version(connection)
-        if version == 0:
-            connection.close()
-            return None
-        if version != len(MIGRATIONS):
-            _migrate(connection, path)
-        connection.execute("PRAGMA query_only = ON")
+        with _closed_on_error(connection):
+            version = _version(connection)
+            if version == 0:
+                connection.close()
+                return None
+            if version != len(MIGRATIONS):
+                _migrate(connection, path)
+            connection.execute("PRAGMA query_only = ON")
         return connection
 
 
 def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    with _closed_on_error(connection):
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -78,7 +90,6 @@ def _version(connection: sqlite3.Connection) -> int:
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version = _version(connection)
     if version > len(MIGRATIONS):
-        connection.close()
         what = f"{path} was written by a newer version of this program (ledger {version}, known here {len(MIGRATIONS)})"
         raise LedgerError(f"{what}: update image-batch-pipeline, or choose another `output`")
     while version < len(MIGRATIONS):
@@ -95,11 +106,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        connection.execute("COMMIT")  # a full disk may show here, and leaves the transaction open
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 @contextlib.contextmanager
@@ -111,8 +122,13 @@ def named_errors(path: Path | str) -> Iterator[None]:
         raise translate(reason, path) from None
 
 
-def translate(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> PipelineError:
-    """Give our error for one of SQLite's: no room, no right to write, held by another, or damaged."""
+def translate(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> PipelineError | sqlite3.Error:
+    """Give our error for one of SQLite's: no room, no right to write, held by another, or damaged.
+
+    A statement that the ledger's own rules refuse is a bug of ours, and stays what it is.
+    """
+    if isinstance(reason, sqlite3.IntegrityError | sqlite3.InterfaceError | sqlite3.ProgrammingError):
+        return reason
     code = getattr(reason, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
         return DiskFull(f"the ledger {path} cannot be written: {reason}; make room, then `pipeline run` goes on")
@@ -131,27 +147,22 @@ def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
     Only for the process that holds the output folder. A call without an outcome may have been sent up to `_SENT_LATE`
     seconds after it was written down, and may have been billed.
     """
-    now = time.time() if now is None else now
     with transaction(connection):
-        connection.execute(
-            "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"
-            " WHERE attempt.request = request.pk AND attempt.outcome IS NULL)"
-            " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL)"
-        )
-        lost = connection.execute(
-            "UPDATE attempt SET outcome = 'unknown', ended_at = ?1, sent_at = max(sent_at, min(?1, sent_at + ?2)),"
-            """ error = '{"http_status": null, "type": "interrupted", "code": null, "message": "the run died during"""
-            """ this call"}' WHERE outcome IS NULL""",
-            (now, _SENT_LATE),
-        ).rowcount
-        release(connection)
-    return lost
+        return mend(connection, time.time() if now is None else now)
 
 
-def release(connection: sqlite3.Connection, provider: str | None = None) -> None:
-    """Put what is marked running back into the queue, of one provider or of all."""
+def mend(connection: sqlite3.Connection, now: float) -> int:
+    """Do what `recover` does, within a transaction."""
     connection.execute(
-        "UPDATE request SET status = 'pending' WHERE status = 'running'"
-        " AND (?1 IS NULL OR job IN (SELECT pk FROM job WHERE provider = ?1))",
-        (provider,),
+        "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"
+        " WHERE attempt.request = request.pk AND attempt.outcome IS NULL)"
+        " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL)"
     )
+    lost = connection.execute(
+        "UPDATE attempt SET outcome = 'unknown', ended_at = ?1, sent_at = max(sent_at, min(?1, sent_at + ?2)),"
+        """ error = '{"http_status": null, "type": "interrupted", "code": null, "message": "the run died during"""
+        """ this call"}' WHERE outcome IS NULL""",
+        (now, _SENT_LATE),
+    ).rowcount
+    connection.execute("UPDATE request SET status = 'pending' WHERE status = 'running'")
+    return lost

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.engine import budget
+from pipeline.engine import budget, journal
 from pipeline.engine.api import Api
 from pipeline.engine.download import Downloader
 from pipeline.engine.events import Stopped
 from pipeline.engine.gate import Gate
 from pipeline.engine.lane import POLL_SECONDS, Lane
-from pipeline.engine.ledger import recover
+from pipeline.engine.ledger import mend
 from pipeline.engine.work import waiting_providers
 from pipeline.engine.worker import Desk
 from pipeline.engine.writer import Writer
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pipeline.config import Config, Provider
     from pipeline.engine.events import Listener
     from pipeline.engine.work import Scope, Work
-    from pipeline.errors import Stop
     from pipeline.spec.models import Models
 
 _ENVELOPE_BYTES = 2**20  # what an answer may hold beside its pictures
@@ -54,6 +54,7 @@ class Runner:
     _barred: set[tuple[int, str | None]] = field(default_factory=set)  # (job, model) held up by a stop; None: any model
     _closed: set[str] = field(default_factory=set)  # providers that have stopped
     _lanes: dict[str, Lane] = field(default_factory=dict)
+    _gates: dict[str, Gate] = field(default_factory=dict)
     _halted: bool = False
 
     async def run(self) -> None:
@@ -71,7 +72,7 @@ class Runner:
                         break
                     await asyncio.wait(working.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             with contextlib.suppress(PipelineError):  # a full disk: the next start does the same
-                await writer.do(recover)
+                await writer.do(mend, time.time())
 
     def halt(self) -> None:
         """Make no further call; what is in flight is finished."""
@@ -83,19 +84,35 @@ class Runner:
         """Name the providers that have work and may be called."""
         if self._halted:
             return []
-        names = await writer.do(waiting_providers, self.scope, frozenset(self._barred))
-        return [name for name in names if name in self.config.providers and name not in self._closed]
+        try:
+            names = await writer.do(waiting_providers, self.scope, frozenset(self._barred))
+        except Stop as error:  # no room even to read: calls in flight are to be answered all the same
+            self._stop(error, None)
+            return []
+        for name in names:
+            if name not in self.config.providers:  # submitted beside this run, with another config
+                self._close(name, WrongAddress(f"the config has no provider `{name}`; jobs that name it stay queued"))
+        return [name for name in names if name not in self._closed]
 
     async def _work(self, name: str, writer: Writer, money: budget.Budget) -> None:
         """Open a provider's doors and work until its requests have ended."""
         provider = self.config.providers[name]
-        base_url = await self.address(provider)
+        try:
+            key, headers = provider.key(self.environment), provider.header_values(self.environment)
+        except ConfigError as reason:  # submitted beside this run, which was not asked for this key when it began
+            self._close(name, KeyRefused(str(reason)))
+            return
+        try:
+            base_url = await self.address(provider)
+        except ConfigError as reason:
+            self._close(name, WrongAddress(str(reason)))
+            return
         rules = self.config.download
         async with AsyncExitStack() as stack:
             api = Api(
                 base_url,
-                provider.key(self.environment),
-                provider.header_values(self.environment),
+                key,
+                headers,
                 timeout=provider.timeout_seconds,
                 connections=provider.concurrency,
                 most_bytes=_ENVELOPE_BYTES + rules.max_bytes * 4 // 3 * provider.images_per_call,
@@ -113,12 +130,7 @@ class Runner:
                 folder=self.folder,
                 api=await stack.enter_async_context(api),
                 downloader=await stack.enter_async_context(downloader),
-                gate=Gate(
-                    provider.rate_limit,
-                    base_url,
-                    self.config.retry.outage_hours * 3600,
-                    self.config.retry.max_wait_seconds,
-                ),
+                gate=await self._gate(provider, base_url, writer),
                 writer=writer,
                 money=money,
                 emit=self.emit,
@@ -132,22 +144,40 @@ class Runner:
             finally:
                 del self._lanes[name]
 
-    def _stop(self, error: Stop, work: Work) -> None:
+    async def _gate(self, provider: Provider, base_url: str, writer: Writer) -> Gate:
+        """Give a provider's gate, one for the whole run; it knows what an earlier run sent, and was told."""
+        if provider.name not in self._gates:
+            retry, limit, now = self.config.retry, provider.rate_limit, time.time()
+            gate = Gate(limit, base_url, retry.outage_hours * 3600, retry.max_wait_seconds)
+            if limit is not None:
+                sent = await writer.do(journal.sent_since, provider.name, now - limit.window)
+                gate.throttle.remember((now - moment, images) for moment, images in sent)
+            gate.throttle.pause(await writer.do(journal.paused_until, provider.name) - now)
+            self._gates[provider.name] = gate
+        return self._gates[provider.name]
+
+    def _stop(self, error: Stop, work: Work | None) -> None:
         """Carry a stop as far as its cause reaches, and say so once."""
-        self.stops.append(error)
-        provider = work.provider
-        match error.reach:
-            case "everything":
-                news, what = not self._halted, "everything"
-                self.halt()
-            case "provider":
-                news, what = provider not in self._closed, f"provider `{provider}`"
-                self._closed.add(provider)
-                self._lanes[provider].halt()
-            case reach:
-                model = work.model if reach == "model" else None
-                news = (work.job, model) not in self._barred
+        if work is None or error.reach == "everything":
+            self.stops.append(error)
+            if not self._halted:
+                self.emit(Stopped("everything", error))
+            self.halt()
+        elif error.reach == "provider":
+            self._close(work.provider, error)
+        else:
+            self.stops.append(error)
+            model = work.model if error.reach == "model" else None
+            if (work.job, model) not in self._barred:
                 what = f"job `{work.job_name}`" + (f" and its model `{model}`" if model else "")
-                self._barred.add((work.job, model))
-        if news:
-            self.emit(Stopped(what, error))
+                self.emit(Stopped(what, error))
+            self._barred.add((work.job, model))
+
+    def _close(self, provider: str, error: Stop) -> None:
+        """Call this provider no more."""
+        self.stops.append(error)
+        if provider not in self._closed:
+            self.emit(Stopped(f"provider `{provider}`", error))
+        self._closed.add(provider)
+        if provider in self._lanes:
+            self._lanes[provider].halt()

@@ -11,17 +11,18 @@ CREATE TABLE job (
     submitted_at REAL NOT NULL
 ) STRICT;
 
--- A request counts while it is stated by the job's revision: since <= revision <= stated. With stated < revision it
--- is superseded; with since > revision its submit is still under way, or died.
+-- A request counts while stated = the job's revision. With stated < revision it is superseded; with stated > revision
+-- its submit is still under way, or died.
 CREATE TABLE request (
     pk          INTEGER PRIMARY KEY,
     job         INTEGER NOT NULL REFERENCES job (pk),
     key         TEXT NOT NULL CHECK (length(key) = 64),
-    since       INTEGER NOT NULL,
-    stated      INTEGER NOT NULL CHECK (stated >= since),
+    stated      INTEGER NOT NULL CHECK (stated >= 1),       -- the newest statement of the job file that has it
     position    INTEGER NOT NULL,
     id          TEXT NOT NULL CHECK (id != ''),
+    stem        TEXT,                                       -- how its files are named by whoever carries it
     operation   TEXT NOT NULL CHECK (operation IN ('generation', 'edit', 'variation')),
+    served_by   TEXT NOT NULL CHECK (served_by IN ('generation', 'edit', 'variation')),  -- whose endpoint is called
     prompt      TEXT,
     params      TEXT NOT NULL CHECK (json_valid(params)),
     variables   TEXT NOT NULL CHECK (json_valid(variables)),
@@ -41,9 +42,8 @@ CREATE TABLE request (
     UNIQUE (job, key)
 ) STRICT;
 
-CREATE INDEX request_pending ON request (job, position) WHERE status = 'pending';
-CREATE INDEX request_running ON request (job) WHERE status = 'running';
-CREATE INDEX request_position ON request (job, position);
+CREATE INDEX request_pending ON request (job, stated, position) WHERE status = 'pending';
+CREATE INDEX request_running ON request (job, stem COLLATE NOCASE) WHERE status = 'running';
 
 -- One HTTP try. It is written before it is sent; without an outcome it is in flight, or its process died.
 CREATE TABLE attempt (
@@ -59,12 +59,14 @@ CREATE TABLE attempt (
     error        TEXT CHECK (error IS NULL OR json_valid(error)),
     request_id   TEXT,
     usage        TEXT CHECK (usage IS NULL OR json_valid(usage)),
+    settings     TEXT CHECK (settings IS NULL OR json_valid(settings)), -- that the server says it used
     cost_usd     REAL,
     CHECK ((outcome IS NULL) = (ended_at IS NULL))
 ) STRICT;
 
 CREATE INDEX attempt_request ON attempt (request);
 CREATE INDEX attempt_open ON attempt (pk) WHERE outcome IS NULL;
+CREATE INDEX attempt_sent ON attempt (provider, sent_at);
 
 -- One picture that an answer brought: paid (its URL is known), stored (its file is whole on disk), or lost (its URL died).
 CREATE TABLE image (

@@ -38,6 +38,7 @@ class Work:
     id: str
     key: str
     operation: str
+    served_by: str
     prompt: str | None
     params: Mapping[str, Any]
     inputs: Sequence[Mapping[str, Any]]
@@ -46,7 +47,6 @@ class Work:
     moderated: int
     numbers: frozenset[int]
     urls: tuple[PaidUrl, ...]
-    stem: str
 
     @property
     def missing(self) -> int:
@@ -68,7 +68,6 @@ class Scope:
     since: float
 
 
-_STATED = "r.since <= j.revision AND j.revision <= r.stated"
 _IN_SCOPE = "(?2 IS NULL OR j.submitted_at > ?3 OR j.name IN (SELECT value FROM json_each(?2)))"
 
 
@@ -90,23 +89,23 @@ def pending(
     names, since = _scope(scope)
     free = _not_barred(barred)
     dying = connection.execute(
-        "SELECT DISTINCT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
-        f" WHERE i.state = 'paid' AND r.status = 'pending' AND j.provider = ?1 AND {_IN_SCOPE} AND {_STATED}{free}"
-        " ORDER BY i.expires_at LIMIT ?4",
+        "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
+        " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.provider = ?1"
+        f" AND {_IN_SCOPE}{free} GROUP BY r.pk ORDER BY min(i.expires_at) LIMIT ?4",
         (provider, names, since, most + len(taken)),
     )
     found = {row[0]: None for row in dying if row[0] not in taken}
     jobs = connection.execute(
-        f"SELECT j.pk FROM job j WHERE j.provider = ?1 AND {_IN_SCOPE} ORDER BY j.submitted_at, j.pk",
+        f"SELECT j.pk, j.revision FROM job j WHERE j.provider = ?1 AND {_IN_SCOPE} ORDER BY j.submitted_at, j.pk",
         (provider, names, since),
     ).fetchall()
-    for (job,) in jobs:
+    for job, revision in jobs:
         if len(found) >= most:
             break
         rows = connection.execute(
-            "SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE r.job = ?1 AND r.status = 'pending'"
-            f" AND {_STATED}{free} ORDER BY r.position LIMIT ?2",
-            (job, most + len(taken)),
+            "SELECT r.pk FROM request r WHERE r.job = ?1 AND r.stated = ?2 AND r.status = 'pending'"
+            f"{free} ORDER BY r.position LIMIT ?3",
+            (job, revision, most + len(taken)),
         )
         found.update((row[0], None) for row in rows if row[0] not in taken)
     return [_work(connection, request) for request in list(found)[:most]]
@@ -141,6 +140,7 @@ def _work(connection: sqlite3.Connection, request: int) -> Work:
         id=row["id"],
         key=row["key"],
         operation=row["operation"],
+        served_by=row["served_by"],
         prompt=row["prompt"],
         params=json.loads(row["params"]),
         inputs=json.loads(row["inputs"]),
@@ -153,22 +153,45 @@ def _work(connection: sqlite3.Connection, request: int) -> Work:
             for image in images
             if image["state"] == "paid"
         ),
-        stem=_stem(connection, row),
     )
 
 
+def lacking(connection: sqlite3.Connection, request: int) -> int:
+    """Count the images of a request that are neither here, nor paid, nor refused for good."""
+    row = connection.execute(
+        "SELECT n - received - moderated - (SELECT count(*) FROM image WHERE request = ?1 AND state = 'paid')"
+        " FROM request WHERE pk = ?1",
+        (request,),
+    ).fetchone()
+    return int(row[0])
+
+
+def claim(connection: sqlite3.Connection, request: int) -> str | None:
+    """Mark a request as running, and give how its files are named: its id, and its key beside it where another owns
+    that name or is about to. None where it is not to be worked: ended, cancelled or superseded meanwhile.
+    """
+    row = connection.execute(
+        "SELECT r.pk, r.job, r.id, r.key FROM request r JOIN job j ON j.pk = r.job"
+        " WHERE r.pk = ? AND r.status IN ('pending', 'running') AND r.stated = j.revision",
+        (request,),
+    ).fetchone()
+    if row is None:
+        return None
+    stem = _stem(connection, row)
+    connection.execute("UPDATE request SET status = 'running', stem = ? WHERE pk = ?", (stem, request))
+    return stem
+
+
 def _stem(connection: sqlite3.Connection, row: sqlite3.Row) -> str:
-    """Name the request's files: its id, and its key beside it where another request owns that name, or may soon."""
     name, key = row["id"], row["key"]
-    if name.endswith((f"-{key[:8]}", f"-{key[:16]}")):
-        return str(name)
     others = connection.execute(
-        "SELECT file FROM image WHERE job = ?1 AND file COLLATE NOCASE BETWEEN ?2 AND ?3 AND request != ?4",
+        "SELECT file FROM image WHERE job = ?1 AND file IS NOT NULL AND file COLLATE NOCASE BETWEEN ?2 AND ?3"
+        " AND request != ?4",
         (row["job"], f"images/{name}-", f"images/{name}-:", row["pk"]),  # ':' follows '9'
     )
     owned = any(other[0].lower().rpartition("-")[0] == f"images/{name}".lower() for other in others)
     running = connection.execute(
-        "SELECT 1 FROM request WHERE job = ? AND status = 'running' AND id = ? COLLATE NOCASE AND pk != ?",
+        "SELECT 1 FROM request WHERE job = ? AND status = 'running' AND stem = ? COLLATE NOCASE AND pk != ?",
         (row["job"], name, row["pk"]),
     ).fetchone()
     return f"{name}-{key[:8]}" if owned or running else str(name)
@@ -179,7 +202,7 @@ def waiting_providers(connection: sqlite3.Connection, scope: Scope, barred: Barr
     names, since = _scope(scope)
     rows = connection.execute(
         f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
-        f" AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND {_STATED}"
+        " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
         f"{_not_barred(barred)})",
         (None, names, since),
     )

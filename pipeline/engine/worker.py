@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.engine import budget, journal
 from pipeline.engine.answer import Inline, Link
@@ -29,11 +29,11 @@ from pipeline.engine.events import (
 from pipeline.engine.fetch import fetch
 from pipeline.engine.retry import retrying
 from pipeline.engine.store import store
+from pipeline.engine.work import claim
 from pipeline.errors import (
     BrokenPicture,
     DiskFull,
     DownloadRefused,
-    Moderated,
     RateLimited,
     RequestError,
     Stop,
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from pipeline.engine.work import PaidUrl, Work
     from pipeline.engine.writer import Writer
     from pipeline.spec.models import Models
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,9 @@ class Worker:
         self._urls = list(work.urls)  # paid, not yet here
         self._missing = work.missing  # still to be asked for
         self._numbers = set(work.numbers)
-        self._received = work.received
-        self._moderated = work.moderated
         self._succeeded = False
         self._is_probe = False
+        self._stem = ""  # how its files are named; known as soon as it is marked as running
         self._folder = desk.folder / work.job_name
 
     async def carry(self) -> None:
@@ -141,10 +143,17 @@ class Worker:
                 answer, files = await self._call(call)
             finally:
                 turn.unsent()
+                self._desk.gate.left(self._work.request)
             await self._answered(call, answer, files)
         else:
-            await self._desk.writer.do(journal.resume_downloads, self._work.request)
+            self._stem = self._claimed(await self._desk.writer.do(claim, self._work.request))
         await self._fetch()
+
+    def _claimed(self, claimed: T | None) -> T:
+        """Go on with what the ledger gave, or leave the request to itself: it was cancelled or changed meanwhile."""
+        if claimed is None:
+            raise asyncio.CancelledError
+        return claimed
 
     async def _leave(self) -> tuple[Turn, int]:
         """Wait for leave to call; give the turn, and the images to ask for."""
@@ -153,23 +162,25 @@ class Worker:
             most.append(self._desk.gate.throttle.most)
         images = min(most)
         turn, self._is_probe = await self._desk.gate.leave(self._work.request, images)
-        if self._desk.is_barred(self._work):
-            turn.unsent()
-            raise asyncio.CancelledError
         return turn, images
 
     async def _begin(self, turn: Turn, images: int) -> _Call:
         """Set the money aside and write the call down, before it is sent."""
         desk, work = self._desk, self._work
         estimate = self._estimate(images)
-        if desk.money.limit(work) is not None and not desk.money.knows(work):
+        if not work.rehearsal and not desk.money.knows(work):
             desk.money.learn(work, await desk.writer.do(budget.committed, work.job))
+        if desk.is_barred(work):
+            raise asyncio.CancelledError
         desk.money.reserve(work, estimate)
-        attempt = await desk.writer.do(
+        begun = await desk.writer.do(
             journal.begin, work.request, desk.provider.name, desk.api.base_url, images, estimate, time.time()
         )
-        if attempt is None:  # `pipeline cancel` took the request out of the queue meanwhile
+        if begun is None or desk.gate.halted:
             desk.money.settle(work, estimate, 0.0)
+        attempt, self._stem = self._claimed(begun)
+        if desk.gate.halted:  # the stop came while this was written down
+            await desk.writer.do(journal.unsent, attempt, time.time())
             raise asyncio.CancelledError
         desk.emit(CallSent(work.job_name, work.id, desk.provider.name, images))
         return _Call(attempt, images, estimate, time.monotonic(), turn)
@@ -182,7 +193,7 @@ class Worker:
             del params["prompt"]
         uploads = [Upload(one["role"], self._folder / one["file"], one["content_type"]) for one in work.inputs]
         try:
-            answer = await self._desk.api.call(Call(work.operation, params, uploads), call.sent)
+            answer = await self._desk.api.call(Call(work.served_by, params, uploads), call.sent)
             return answer, await self._keep_inline(answer)
         except RequestError as error:
             await self._failed(call, error)
@@ -211,17 +222,15 @@ class Worker:
         """Check and file one picture, in a thread."""
         work = self._work
         return await asyncio.to_thread(
-            _check_and_store, content, work.params, self._folder, work.stem, number, revised_prompt
+            _check_and_store, content, work.params, self._folder, self._stem, number, revised_prompt
         )
 
     async def _answered(self, call: _Call, answer: Answer, files: list[StoredImage]) -> None:
         """Record an answer: what it cost, the files that are here, the URLs that are to be fetched."""
         desk, work, now = self._desk, self._work, time.time()
-        away = desk.gate.answered()
-        if away is not None:
-            desk.emit(ProviderBack(desk.provider.name, away))
+        self._say_back(desk.gate.answered())
         model = desk.models.find(work.model)
-        cost = model.cost(work.operation, work.params, len(answer.pictures), answer.usage) if model else None
+        cost = model.cost(work.served_by, work.params, len(answer.pictures), answer.usage) if model else None
         links = [picture for picture in answer.pictures if isinstance(picture, Link)]
         urls = [
             journal.NewUrl(
@@ -233,18 +242,25 @@ class Worker:
             for link, number in zip(links, self._next_numbers(len(links)), strict=True)
         ]
         sent_at = now if call.sent_at is None else call.sent_at
-        reply = journal.Reply(answer.http_status, answer.request_id, answer.usage, cost, sent_at, now, answer.moderated)
+        reply = journal.Reply(
+            http_status=answer.http_status,
+            request_id=answer.request_id,
+            usage=answer.usage,
+            cost_usd=cost,
+            sent_at=sent_at,
+            ended_at=now,
+            moderated=answer.moderated,
+            settings=answer.settings,
+        )
         self._urls, self._succeeded = await desk.writer.do(journal.answered, work, call.attempt, reply, urls, files)
         desk.money.settle(work, call.estimate_usd, cost)
         self._missing -= len(files) + len(links) + answer.moderated
-        self._received += len(files)
-        self._moderated += answer.moderated
         desk.emit(CallEnded(work.job_name, work.id, desk.provider.name, call.seconds, cost, None))
         for file in files:
             desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
 
     async def _failed(self, call: _Call, error: RequestError) -> None:
-        """Record a call that brought nothing, and what follows for everyone. Raises a Stop that follows from it."""
+        """Record a call that brought nothing, and what follows for everyone. Raises the Stop that may follow."""
         desk, work = self._desk, self._work
         if isinstance(error, DiskFull):
             return  # the picture was paid and could not be kept: left open in the ledger, the call counts as unknown
@@ -252,17 +268,22 @@ class Worker:
         await desk.writer.do(journal.failed, call.attempt, error, error.outcome, call.sent_at, now)
         desk.money.settle(work, call.estimate_usd, None if error.outcome == "unknown" else 0.0)
         desk.emit(CallEnded(work.job_name, work.id, desk.provider.name, call.seconds, None, error))
-        if isinstance(error, Stop):
-            return
         if isinstance(error, RateLimited):
             seconds = desk.gate.pause(error)
             desk.writer.post(journal.pause, desk.provider.name, now + seconds)
             desk.emit(Paused(desk.provider.name, seconds, error.message))
-        away, given_up = desk.gate.failed(work.request, error)
-        if away:
+        away = desk.gate.away
+        given_up = desk.gate.failed(work.request, error)
+        if desk.gate.away is None:
+            self._say_back(away)
+        elif away is None:
             desk.emit(ProviderAway(desk.provider.name, error.message))
         if given_up is not None:
             raise given_up
+
+    def _say_back(self, away: float | None) -> None:
+        if away is not None:
+            self._desk.emit(ProviderBack(self._desk.provider.name, away))
 
     async def _fetch(self) -> None:
         """Bring all paid pictures home at once. Raises UrlLost where not one came, and DownloadRefused."""
@@ -289,7 +310,6 @@ class Worker:
             self._missing += 1
             raise
         self._succeeded = await desk.writer.do(journal.stored, work.request, url.image, file, time.time())
-        self._received += 1
         desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
 
     async def _end(self, error: RequestError | None) -> None:
@@ -298,15 +318,9 @@ class Worker:
         if self._succeeded:
             desk.emit(RequestEnded(work.job_name, work.id, "succeeded", None))
             return
-        if error is None and self._moderated:
-            what = f"the service withheld {self._moderated} of {work.n} pictures as moderated"
-            error = Moderated(what, http_status=200, code="moderation_blocked")
-        if error is None:  # the job asks for more than when this worker began
-            await desk.writer.do(journal.put_back, work.request)
-            return
-        status: journal.Ending = "partial" if self._received else "failed"
-        await desk.writer.do(journal.end, work.request, status, error, time.time())
-        desk.emit(RequestEnded(work.job_name, work.id, status, error))
+        ending, error = await desk.writer.do(journal.end, work.request, error, time.time())
+        if ending != "pending":
+            desk.emit(RequestEnded(work.job_name, work.id, ending, error))
 
     def _estimate(self, images: int) -> float | None:
         """Give what a call for so many images costs at most; None without a price."""
@@ -315,7 +329,7 @@ class Worker:
         if model is None:
             return None
         sizes = [(one["width"], one["height"]) for one in work.inputs if one["role"] == "image"]
-        return model.most(work.operation, work.prompt, work.params, images, sizes)
+        return model.most(work.served_by, work.prompt, work.params, images, sizes)
 
     def _next_numbers(self, count: int) -> list[int]:
         """Take the lowest free numbers for pictures of this request."""

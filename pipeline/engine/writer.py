@@ -7,6 +7,7 @@ number of fsyncs follows the disk and not the number of workers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -27,6 +28,9 @@ _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 MOST_IN_ONE = 500
 """Writes in one transaction, at most, so that none waits long."""
 
+PATIENCE = 10
+"""So many times the connection's own patience (a minute) another process may hold the ledger before we give up."""
+
 
 class Writer:
     """An async context manager around the ledger's connection, which belongs to the thread while it is open."""
@@ -46,7 +50,10 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        try:
+            await asyncio.to_thread(self._thread.join)
+        finally:
+            self._thread.join()  # cancelled even here: what was handed in comes to disk before the loop ends
 
     def do(
         self, statement: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -70,10 +77,10 @@ class Writer:
         while batch := self._gather():
             try:
                 results = self._commit(batch)
-            except sqlite3.Error as reason:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                results = [(future, None, translate(reason)) for future, _ in batch]
+            except Exception as reason:  # noqa: BLE001 - each waiter hears of it, and the thread goes on for the others
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")  # SQLite may have done so itself
+                results = [(future, None, _said(reason)) for future, _ in batch]
             self._loop.call_soon_threadsafe(_deliver, results)
 
     def _gather(self) -> list[_Write]:
@@ -92,7 +99,7 @@ class Writer:
     def _commit(self, batch: list[_Write]) -> list[_Result]:
         execute = self._connection.execute
         results: list[_Result] = []
-        execute("BEGIN IMMEDIATE")
+        self._begin()
         for future, statement in batch:
             execute("SAVEPOINT one")
             try:
@@ -101,11 +108,27 @@ class Writer:
                 if not self._connection.in_transaction:  # SQLite undid everything: a full disk does that
                     raise
                 execute("ROLLBACK TO one")
-                results.append((future, None, translate(reason) if isinstance(reason, sqlite3.Error) else reason))
+                results.append((future, None, _said(reason)))
             execute("RELEASE one")
         execute("COMMIT")
         self.transactions += 1
         return results
+
+    def _begin(self) -> None:
+        """Begin, however long another process writes: what waits here may be the record of what was paid."""
+        for _ in range(PATIENCE):
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as reason:
+                if reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            else:
+                return
+        self._connection.execute("BEGIN IMMEDIATE")
+
+
+def _said(reason: Exception) -> Exception:
+    return translate(reason) if isinstance(reason, sqlite3.Error) else reason
 
 
 def _deliver(results: list[_Result]) -> None:

@@ -5,6 +5,7 @@ It is written whole or not at all, and never read back.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from pipeline.files import make_folder, whole_file
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 FILE_NAME = "manifest.jsonl"
@@ -25,21 +26,21 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> P
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        with whole_file(path) as file:
-            for entry in entries(connection, name):
+        with whole_file(path) as file, contextlib.closing(entries(connection, name)) as found:
+            for entry in found:
                 file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return path
 
 
-def entries(connection: sqlite3.Connection, name: str) -> Iterator[dict[str, Any]]:
+def entries(connection: sqlite3.Connection, name: str) -> Generator[dict[str, Any]]:
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     connection.execute("BEGIN")  # one moment of the ledger, even beside a working run
     try:
         rows = connection.execute(
             "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, r.stated < j.revision AS superseded"
-            " FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ? AND r.since <= j.revision"
+            " FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ? AND r.stated <= j.revision"
             " ORDER BY superseded, CASE WHEN r.stated < j.revision THEN r.pk ELSE r.position END",
             (name,),
         )
@@ -51,7 +52,7 @@ def entries(connection: sqlite3.Connection, name: str) -> Iterator[dict[str, Any
 
 def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
     last = connection.execute(
-        "SELECT request_id, usage FROM attempt WHERE request = ? AND outcome = 'answered' ORDER BY pk DESC",
+        "SELECT request_id, usage, settings FROM attempt WHERE request = ? AND outcome != 'not_sent' ORDER BY pk DESC",
         (row["pk"],),
     ).fetchall()
     return {
@@ -61,6 +62,7 @@ def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
         "operation": row["operation"],
         "provider": row["provider"],
         "endpoint": row["endpoint"],
+        "served_by": f"images/{row['served_by']}s",
         "prompt": row["prompt"],
         "params": _params(row),
         "variables": json.loads(row["variables"]),
@@ -74,8 +76,9 @@ def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
         "images": _images(connection, row["pk"]),
         "usage": _sum([json.loads(attempt["usage"]) for attempt in last if attempt["usage"] is not None]),
         "cost_usd": None if row["cost_usd"] is None else round(row["cost_usd"], 6),
+        "settings": next((json.loads(attempt["settings"]) for attempt in last if attempt["settings"]), {}),
         "rehearsal": bool(row["rehearsal"]),
-        "request_id": last[0]["request_id"] if last else None,
+        "request_id": next((attempt["request_id"] for attempt in last if attempt["request_id"] is not None), None),
         "created_at": _time(row["created_at"]),
         "finished_at": _time(row["finished_at"]),
     }

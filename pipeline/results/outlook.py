@@ -55,7 +55,7 @@ def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[
             total = None
             continue
         sizes = [(one.width, one.height) for one in request.inputs if one.role == "image"]
-        estimate = model.estimate(request.operation, request.prompt, request.params, count, sizes)
+        estimate = model.estimate(request.served_by, request.prompt, request.params, count, sizes)
         total = None if total is None or estimate.usd is None else total + estimate.usd
         assumed.update(dict.fromkeys(estimate.assumed))
     return total, list(assumed)

@@ -84,7 +84,11 @@ def repair(connection: sqlite3.Connection, folder: Path, damages: list[Damage]) 
             sync_folder(source.parent)
     with transaction(connection):
         for damage in damages:
-            connection.execute("UPDATE image SET state = 'lost', file = NULL WHERE pk = ?", (damage.image,))
+            is_new = connection.execute(
+                "UPDATE image SET state = 'lost', file = NULL WHERE pk = ? AND state = 'stored'", (damage.image,)
+            ).rowcount
+            if not is_new:  # somebody else has repaired it meanwhile
+                continue
             connection.execute(
                 "UPDATE request SET received = received - 1, finished_at = NULL, status = CASE"
                 " WHEN received - 1 < n AND status != 'running' THEN 'pending' ELSE status END"

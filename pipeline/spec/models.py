@@ -81,6 +81,14 @@ class Model:
                 complaints += [Complaint(name, what) for what in self._check_parameter(operation, name, value, params)]
         return complaints
 
+    def served_by(self, operation: str) -> str:
+        """Give the operation whose endpoint serves this one: a variation becomes an edit where there is no endpoint.
+
+        That is what OpenAI advises since it has retired the endpoint (its SDK's `create_variation`).
+        """
+        is_edit = operation == "variation" and operation not in self.operations and "edit" in self.operations
+        return "edit" if is_edit else operation
+
     def demands(self, operation: str) -> Demands | None:
         """Say what the operation's input pictures must be; None where it has none or there are no rules."""
         return next((demands for name, demands in self.pictures.items() if name == operation), None)

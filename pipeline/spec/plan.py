@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pipeline.spec.models import Complaint, Models
 
 MOST_REQUESTS = 1_000_000
+
+VARIATION_PROMPT = "A variation of this picture: the same subject, style and colours in a new composition."
+"""What an edit is told that stands for a variation, where the request gives no prompt of its own."""
+
 _UNKNOWN_MODEL_N = 10  # images of one call where the model's own limit is not known
 
 
@@ -35,6 +39,7 @@ class ImageRequest:
     key: str
     id: str
     operation: str
+    served_by: str  # the operation whose endpoint is called
     prompt: str | None
     params: Mapping[str, Any]
     n: int
@@ -154,7 +159,8 @@ class _Planner:
         before = len(self.findings.problems)
         fields = draft.fields
         operation = fields.get("operation", "generation")
-        prompt: str | None = fields.get("prompt")
+        served_by = draft.model.served_by(operation) if draft.model else operation
+        prompt: str | None = fields.get("prompt", VARIATION_PROMPT if served_by != operation else None)
         n = fields.get("n", 1)
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             self.findings.wrong_field(draft, "n", f"must be a whole number of at least 1, not {n!r:.60}")
@@ -163,13 +169,13 @@ class _Planner:
         unread = len(self.findings.problems)
         recipe, images = self.pictures.read(draft)
         readable = len(self.findings.problems) == unread
-        self._judge(draft, operation, prompt, params, len(images), masked=recipe is not None and recipe.masks)
+        self._judge(draft, served_by, prompt, params, len(images), masked=recipe is not None and recipe.masks)
         if not readable or operation not in OPERATIONS:
             return
-        prepared, sources = self.pictures.prepare(draft, recipe, images, operation)
+        prepared, sources = self.pictures.prepare(draft, recipe, images, served_by)
         extra = fields.get("extra")
         sent = self._shared({**params.values, **extra}).values if extra else params.values
-        most = draft.model.max_n(operation, sent) if draft.model else _UNKNOWN_MODEL_N
+        most = draft.model.max_n(served_by, sent) if draft.model else _UNKNOWN_MODEL_N
         if self.most is not None and n > self.most * most:
             what = f"makes more than {self.most:,} requests; if that is meant, add --allow-large"
             self.findings.wrong_field(draft, "n", what)
@@ -180,7 +186,17 @@ class _Planner:
         for part, start in enumerate(range(0, n, most), 1):
             key = identity.key_of(content, part, self._occurrences[same])
             name = self._name(draft, key, part, prompt, prepared)
-            yield ImageRequest(key, name, operation, prompt, sent, min(most, n - start), draft.variables, prepared)
+            yield ImageRequest(
+                key=key,
+                id=name,
+                operation=operation,
+                served_by=served_by,
+                prompt=prompt,
+                params=sent,
+                n=min(most, n - start),
+                variables=draft.variables,
+                inputs=prepared,
+            )
 
     def _name(self, draft: Draft, key: str, part: int, prompt: str | None, prepared: tuple[InputFile, ...]) -> str:
         given = draft.fields.get("id")

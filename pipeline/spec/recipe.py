@@ -45,6 +45,8 @@ class Source:
 
         A stream is read from where it stands, a Pillow image is encoded as PNG, else TIFF. Raises PictureError.
         """
+        if isinstance(value, Source):
+            return value
         if isinstance(value, str | os.PathLike):
             path = Path(value)
             return cls(name or os.fspath(value), path=(folder or Path()) / path)
