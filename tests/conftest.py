@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stage import Stage, staged
+from tests.workbench import Bench, benched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,4 +18,11 @@ if TYPE_CHECKING:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """A folder, servers and the command."""
     with staged(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """An output folder with a ledger, and runs over it in this process."""
+    with benched(tmp_path) as made:
         yield made

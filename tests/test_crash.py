@@ -178,8 +178,8 @@ def test_a_sandbox_dies_with_a_run_that_is_killed_and_its_urls_survive(stage: St
     }
     stage.write_config()
     process = stage.start("run", stage.prompts("many", 5))
-    for paid in _until(stage, process, "SELECT count(*) FROM image WHERE state = 'paid'"):
-        if paid:
+    for answered in _until(stage, process, "SELECT count(*) FROM attempt WHERE outcome = 'answered'"):
+        if answered == 5:
             break
     process.kill()
     finish(process)

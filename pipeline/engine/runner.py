@@ -90,7 +90,7 @@ class Runner:
             self._stop(error, None)
             return []
         for name in names:
-            if name not in self.config.providers:  # submitted beside this run, with another config
+            if name not in self.config.providers and name not in self._closed:  # submitted with another config
                 self._close(name, WrongAddress(f"the config has no provider `{name}`; jobs that name it stay queued"))
         return [name for name in names if name not in self._closed]
 

@@ -208,14 +208,14 @@ class Worker:
             return_exceptions=True,
         )
         broken = [result for result in results if isinstance(result, BrokenPicture)]
+        self._numbers -= {
+            number for number, one in zip(numbers, results, strict=True) if isinstance(one, BrokenPicture)
+        }
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, BrokenPicture):
                 raise result
         if broken and len(broken) == len(answer.pictures):
             raise Unusable(f"the picture that came {broken[0]}", http_status=200, request_id=answer.request_id)
-        self._numbers -= {
-            number for number, one in zip(numbers, results, strict=True) if isinstance(one, BrokenPicture)
-        }
         return [result for result in results if not isinstance(result, BaseException)]
 
     async def _keep(self, content: bytes | str, number: int, revised_prompt: str | None = None) -> StoredImage:
