@@ -6,6 +6,7 @@ runner     a run: the lanes of all providers that requests wait for
 lane       one provider at work: requests are taken as there is room, and each gets a worker
 work       the queue → work: which requests come next, and what a worker needs of each
 worker     one request from the queue to the record: the way that reads in one function
+desk       what all workers of one provider share
 retry      tenacity: which errors are tried again, how long after, and how often
 gate       leave to call: outage, pause and limit are waited out, and a stop cuts every wait short
 outage     a provider that has gone away: everyone waits, one call at a time probes
@@ -18,6 +19,7 @@ hints      headers and messages → seconds to wait
 address    a URL's host → on the open net or not, and through which proxy
 fetch      a paid URL → its picture on disk, tried until it dies
 download   URL → bytes, within size and life
+filing     a request's pictures → numbered files, each checked and written in a thread
 check      bytes → `CheckedImage`: decoded whole, or refused
 store      `CheckedImage` → file, whole or not at all
 journal    what a worker writes down on a request's way

@@ -18,8 +18,8 @@ from pipeline.errors import Stop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipeline.engine.desk import Desk
     from pipeline.engine.work import Barred, Scope, Work
-    from pipeline.engine.worker import Desk
 
 LOOKAHEAD = 32
 """Requests of one provider that wait at its gate at once; more would only wait in memory and not in the ledger."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine import budget, journal
 from pipeline.engine.api import Api
+from pipeline.engine.desk import Desk
 from pipeline.engine.download import Downloader
 from pipeline.engine.events import Stopped
 from pipeline.engine.gate import Gate
 from pipeline.engine.lane import POLL_SECONDS, Lane
 from pipeline.engine.ledger import mend
 from pipeline.engine.work import waiting_providers
-from pipeline.engine.worker import Desk
 from pipeline.engine.writer import Writer
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 

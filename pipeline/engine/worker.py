@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.engine import budget, journal
 from pipeline.engine.answer import Inline, Link
 from pipeline.engine.api import Call, Upload
-from pipeline.engine.check import check, decode
+from pipeline.engine.desk import WrittenCall
 from pipeline.engine.download import expiry
 from pipeline.engine.events import (
     CallEnded,
@@ -27,11 +26,10 @@ from pipeline.engine.events import (
     Retrying,
 )
 from pipeline.engine.fetch import fetch
+from pipeline.engine.filing import Filing
 from pipeline.engine.retry import retrying
-from pipeline.engine.store import store
 from pipeline.engine.work import claim
 from pipeline.errors import (
-    BrokenPicture,
     DiskFull,
     DownloadRefused,
     RateLimited,
@@ -42,64 +40,16 @@ from pipeline.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     from tenacity import RetryCallState
 
-    from pipeline.config import Config, Provider
     from pipeline.engine.answer import Answer
-    from pipeline.engine.api import Api
-    from pipeline.engine.download import Downloader
-    from pipeline.engine.events import Listener
-    from pipeline.engine.gate import Gate
+    from pipeline.engine.desk import Desk
     from pipeline.engine.store import StoredImage
     from pipeline.engine.throttle import Turn
     from pipeline.engine.work import PaidUrl, Work
-    from pipeline.engine.writer import Writer
-    from pipeline.spec.models import Models
 
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What all workers of one provider share."""
-
-    provider: Provider
-    config: Config
-    models: Models
-    folder: Path
-    api: Api
-    downloader: Downloader
-    gate: Gate
-    writer: Writer
-    money: budget.Budget
-    emit: Listener
-    is_barred: Callable[[Work], bool]
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call that is written down: when it began (monotonic) and when its first bytes left (seconds since 1970)."""
-
-    attempt: int
-    images: int
-    estimate_usd: float | None
-    began: float
-    turn: Turn
-    sent_at: float | None = None
-
-    def sent(self) -> None:
-        """The first bytes leave now."""
-        self.sent_at = time.time()
-        self.turn.sent()
-
-    @property
-    def seconds(self) -> float:
-        """How long it has taken so far."""
-        return time.monotonic() - self.began
 
 
 class Worker:
@@ -110,11 +60,10 @@ class Worker:
         self._work = work
         self._urls = list(work.urls)  # paid, not yet here
         self._missing = work.missing  # still to be asked for
-        self._numbers = set(work.numbers)
         self._succeeded = False
         self._is_probe = False
-        self._stem = ""  # how its files are named; known as soon as it is marked as running
         self._folder = desk.folder / work.job_name
+        self._filing = Filing(self._folder, work.params, work.numbers)
 
     async def carry(self) -> None:
         """Fetch what is paid and ask for what is missing until nothing is, then record how it ended. Raises Stop."""
@@ -146,7 +95,7 @@ class Worker:
                 self._desk.gate.left(self._work.request)
             await self._answered(call, answer, files)
         else:
-            self._stem = self._claimed(await self._desk.writer.do(claim, self._work.request))
+            self._filing.stem = self._claimed(await self._desk.writer.do(claim, self._work.request))
         await self._fetch()
 
     def _claimed(self, claimed: T | None) -> T:
@@ -164,7 +113,7 @@ class Worker:
         turn, self._is_probe = await self._desk.gate.leave(self._work.request, images)
         return turn, images
 
-    async def _begin(self, turn: Turn, images: int) -> _Call:
+    async def _begin(self, turn: Turn, images: int) -> WrittenCall:
         """Set the money aside and write the call down, before it is sent."""
         desk, work = self._desk, self._work
         estimate = self._estimate(images)
@@ -178,14 +127,14 @@ class Worker:
         )
         if begun is None or desk.gate.halted:
             desk.money.settle(work, estimate, 0.0)
-        attempt, self._stem = self._claimed(begun)
+        attempt, self._filing.stem = self._claimed(begun)
         if desk.gate.halted:  # the stop came while this was written down
             await desk.writer.do(journal.unsent, attempt, time.time())
             raise asyncio.CancelledError
         desk.emit(CallSent(work.job_name, work.id, desk.provider.name, images))
-        return _Call(attempt, images, estimate, time.monotonic(), turn)
+        return WrittenCall(attempt, images, estimate, time.monotonic(), turn)
 
-    async def _call(self, call: _Call) -> tuple[Answer, list[StoredImage]]:
+    async def _call(self, call: WrittenCall) -> tuple[Answer, list[StoredImage]]:
         """Make the call, and file the pictures that came along. A failure is recorded, and raised."""
         work = self._work
         params = {"prompt": work.prompt, **work.params, "n": call.images}
@@ -200,32 +149,14 @@ class Worker:
             raise
 
     async def _keep_inline(self, answer: Answer) -> list[StoredImage]:
-        """Check and file the pictures that came along, each in a thread. Raises Unusable where none is whole."""
+        """File the pictures that came along. Raises Unusable where the answer has no whole one."""
         inline = [picture for picture in answer.pictures if isinstance(picture, Inline)]
-        numbers = self._next_numbers(len(inline))
-        results = await asyncio.gather(
-            *(self._keep(one.base64, number, one.revised_prompt) for one, number in zip(inline, numbers, strict=True)),
-            return_exceptions=True,
-        )
-        broken = [result for result in results if isinstance(result, BrokenPicture)]
-        self._numbers -= {
-            number for number, one in zip(numbers, results, strict=True) if isinstance(one, BrokenPicture)
-        }
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, BrokenPicture):
-                raise result
+        files, broken = await self._filing.keep_all(inline)
         if broken and len(broken) == len(answer.pictures):
             raise Unusable(f"the picture that came {broken[0]}", http_status=200, request_id=answer.request_id)
-        return [result for result in results if not isinstance(result, BaseException)]
+        return files
 
-    async def _keep(self, content: bytes | str, number: int, revised_prompt: str | None = None) -> StoredImage:
-        """Check and file one picture, in a thread."""
-        work = self._work
-        return await asyncio.to_thread(
-            _check_and_store, content, work.params, self._folder, self._stem, number, revised_prompt
-        )
-
-    async def _answered(self, call: _Call, answer: Answer, files: list[StoredImage]) -> None:
+    async def _answered(self, call: WrittenCall, answer: Answer, files: list[StoredImage]) -> None:
         """Record an answer: what it cost, the files that are here, the URLs that are to be fetched."""
         desk, work, now = self._desk, self._work, time.time()
         self._say_back(desk.gate.answered())
@@ -239,7 +170,7 @@ class Worker:
                 expiry(link.url, desk.provider.url_ttl_seconds, skew=answer.skew, now=now),
                 link.revised_prompt,
             )
-            for link, number in zip(links, self._next_numbers(len(links)), strict=True)
+            for link, number in zip(links, self._filing.take(len(links)), strict=True)
         ]
         sent_at = now if call.sent_at is None else call.sent_at
         reply = journal.Reply(
@@ -259,7 +190,7 @@ class Worker:
         for file in files:
             desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
 
-    async def _failed(self, call: _Call, error: RequestError) -> None:
+    async def _failed(self, call: WrittenCall, error: RequestError) -> None:
         """Record a call that brought nothing, and what follows for everyone. Raises the Stop that may follow."""
         desk, work = self._desk, self._work
         if isinstance(error, DiskFull):
@@ -300,16 +231,16 @@ class Worker:
             file = await fetch(
                 url,
                 desk.downloader,
-                lambda content: self._keep(content, url.number),
+                lambda content: self._filing.keep(content, url.number),
                 desk.gate.sleep,
                 desk.config.download.attempts,
             )
         except UrlLost:
             await desk.writer.do(journal.lost, url.image)
-            self._numbers.discard(url.number)
+            self._filing.give_back(url.number)
             self._missing += 1
             raise
-        self._succeeded = await desk.writer.do(journal.stored, work.request, url.image, file, time.time())
+        self._succeeded |= await desk.writer.do(journal.stored, work.request, url.image, file, time.time())
         desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
 
     async def _end(self, error: RequestError | None) -> None:
@@ -331,22 +262,7 @@ class Worker:
         sizes = [(one["width"], one["height"]) for one in work.inputs if one["role"] == "image"]
         return model.most(work.served_by, work.prompt, work.params, images, sizes)
 
-    def _next_numbers(self, count: int) -> list[int]:
-        """Take the lowest free numbers for pictures of this request."""
-        highest = len(self._numbers) + count
-        free = [number for number in range(1, highest + 1) if number not in self._numbers][:count]
-        self._numbers.update(free)
-        return free
-
     def _say_retrying(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RequestError):
             self._desk.emit(Retrying(self._work.job_name, self._work.id, state.upcoming_sleep, error))
-
-
-def _check_and_store(
-    content: bytes | str, params: Mapping[str, Any], folder: Path, stem: str, number: int, revised_prompt: str | None
-) -> StoredImage:
-    """Bytes, or base64 of them, → a file. Plain values in and out, for any thread or process."""
-    image = check(decode(content) if isinstance(content, str) else content, params)
-    return store(image, folder, stem, number, revised_prompt)
