@@ -32,7 +32,7 @@ _MAPPING, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML file, read: its value, and the line (from 1) of every place in it.
+    """One YAML file, read: its value, and the line (from 1) of every place in it. What is no file has line 0.
 
     `problems` are mistakes beside which the rest could be read: who reads the value, names them with its own.
     """
@@ -48,7 +48,7 @@ class Document:
         known = place
         while known and known not in self.lines:
             known = known[:-1]
-        return _where(self.file, self.lines.get(known, 1) if self.lines else None, place)
+        return _where(self.file, self.lines.get(known, 1), place)
 
 
 def dotted(place: Place) -> str:
@@ -167,7 +167,7 @@ class _Reading:
             self.problems.append(Problem(_where(self.name, node.start_mark.line + 1, place), what))
 
 
-def _where(file: str, line: int | None, place: Place) -> str:
+def _where(file: str, line: int, place: Place) -> str:
     return ", ".join([file, *([f"line {line}"] if line else []), *([dotted(place)] if place else [])])
 
 

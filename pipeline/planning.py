@@ -52,7 +52,7 @@ def make_job(
     stated = {"defaults": defaults and _with_sources(defaults), "provider": provider, "budget_usd": budget_usd}
     value: dict[str, Any] = {"name": name, **{key: item for key, item in stated.items() if item is not None}}
     value["requests"] = [_with_sources(request) for request in requests]
-    return parse_job(Document(f"job `{name}`", value, {}), folder=folder)
+    return parse_job(Document(f"job `{name}`", value, {(): 0}), folder=folder)
 
 
 def _with_sources(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOp
     except BadInput as error:
         problems += error.problems
         provider = Provider("unknown", None, sandbox={})  # so that the job's other mistakes are named beside this one
-    if not NAME.fullmatch(name):
+    if NAME.fullmatch(job.name) and not NAME.fullmatch(name):
         problems.append(
             Problem(job.document.where("name"), f"`{name:.120}` is too long a name; 100 characters at most")
         )

@@ -15,7 +15,7 @@ from pipeline.config import Provider
 from pipeline.document import parse
 from pipeline.errors import BadInput, JobError
 from pipeline.spec.job import Job, parse_job, read_job
-from pipeline.spec.models import Models
+from pipeline.spec.models import Models, known_parameters
 from pipeline.spec.plan import make_plan
 from tests.test_document import NESTED
 
@@ -216,3 +216,9 @@ def test_any_values_as_a_job_are_planned_or_refused(tmp_path_factory: pytest.Tem
 @given(st.text(max_size=200))
 def test_any_text_as_a_job_is_planned_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     _planned_or_refused(tmp_path_factory.getbasetemp(), text)
+
+
+def test_no_parameter_of_a_known_model_is_taken_for_a_slip_of_the_pen() -> None:
+    fields = ", ".join(f"{name}: x" for name in sorted(known_parameters() - {"stream", "partial_images", "n"}))
+    job = parse_job(parse(f"name: a\nrequests: [{{prompt: x, {fields}}}]", "a.yaml", JobError))
+    assert job.problems == ()

@@ -15,6 +15,7 @@ from pipeline import document
 from pipeline.config import NAME
 from pipeline.document import MOST_PROBLEMS
 from pipeline.errors import JobError, Problem
+from pipeline.spec.models import known_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -211,7 +212,7 @@ def _strange(key: str, *, in_defaults: bool) -> str | None:
         return f"`{key}` belongs to the whole job, not here; a parameter of that name goes into `extra:`"
     if in_defaults and key in STRUCTURE:
         return f"`{key}` belongs to a single request, not to `defaults`"
-    if key not in RESERVED and (close := document.nearest(key, RESERVED)):
+    if key not in RESERVED | known_parameters() and (close := document.nearest(key, RESERVED)):
         return f"unknown key `{key}`; did you mean `{close}`? (if not, put it in `extra:`)"
     return None if key else "a key is empty"
 

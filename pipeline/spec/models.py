@@ -241,6 +241,11 @@ def convert(parameter: str, text: str) -> object:
     return rule.convert(text) if rule else text
 
 
+def known_parameters() -> frozenset[str]:
+    """Name the parameters that any model of the built-in table takes."""
+    return frozenset(_known_rules())
+
+
 @functools.cache
 def _known_rules() -> dict[str, Rule]:
     rules = {"n": Rule(takes="whole")}
