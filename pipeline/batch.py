@@ -158,13 +158,16 @@ class Batch:
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 return await self._work(connection, scope, options, emit)
 
-    def images_left(self) -> int:
-        """Count the images that pending and running requests are still to bring."""
+    def left(self) -> tuple[int, float | None]:
+        """Count the images that pending and running requests are still to bring, and their cost in US dollars."""
         connection = open_for_reading(self.folder)
         if connection is None:
-            return 0
+            return 0, 0.0
         with contextlib.closing(connection), named_errors(self.folder):
-            return sum(account.missing for account in read_accounts(connection))
+            accounts = read_accounts(connection)
+        costs = [account.expected_usd for account in accounts]
+        known = [cost for cost in costs if cost is not None]
+        return sum(account.missing for account in accounts), sum(known) if len(known) == len(costs) else None
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""

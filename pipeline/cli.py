@@ -271,7 +271,7 @@ def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tupl
         log = stack.enter_context(contextlib.closing(Log(batch.folder, verbose=options.verbose)))
         listeners: list[Any] = [log]
         if not options.quiet:
-            listeners.append(stack.enter_context(Progress(batch.images_left, verbose=options.verbose)))
+            listeners.append(stack.enter_context(Progress(batch.left, verbose=options.verbose)))
         if as_json:
             listeners.append(lambda event: click.echo(event_json(event)))
 

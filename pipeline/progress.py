@@ -78,12 +78,13 @@ class Tally:
 class Progress:
     """A live line on a terminal, plain lines with the same facts elsewhere; a context manager, and a listener."""
 
-    def __init__(self, left: Callable[[], int], *, verbose: bool) -> None:
-        self._left = left  # images to come
+    def __init__(self, left: Callable[[], tuple[int, float | None]], *, verbose: bool) -> None:
+        self._left = left  # images to come, and their cost in US dollars
         self._verbose = verbose
         self._tally = Tally()
         self._shown = time.monotonic()
         self._counted, self._count_at, self._images_then = 0, 0.0, 0
+        self._expected: float | None = None
         self._live = sys.stderr.isatty()
         self._status: Any = None
 
@@ -126,15 +127,16 @@ class Progress:
         ]
         if tally.failed:
             facts.append(f"{tally.failed} failed")
-        if tally.cost_usd:
-            facts.append(f"${tally.cost_usd:.2f}")
+        if tally.cost_usd or self._expected:
+            to_come = "" if self._expected is None else f" spent, about ${self._expected:.2f} to come"
+            facts.append(f"${tally.cost_usd:.2f}{to_come}")
         return " · ".join([*facts, tally.binds] if tally.binds else facts)
 
     def _to_come(self) -> int:
         """Count down from the ledger's number, which is asked for at a fiftieth of the time that its answer takes."""
         began = time.monotonic()
         if began >= self._count_at:
-            self._counted, self._images_then = self._left(), self._tally.images
+            (self._counted, self._expected), self._images_then = self._left(), self._tally.images
             ended = time.monotonic()
             self._count_at = ended + 50 * (ended - began)
         return max(0, self._counted - (self._tally.images - self._images_then))

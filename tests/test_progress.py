@@ -92,19 +92,20 @@ def test_elsewhere_than_on_a_terminal_plain_lines_come_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
-    with Progress(lambda: 7, verbose=False) as shown:
+    with Progress(lambda: (7, 0.5), verbose=False) as shown:
         shown(EVENTS[3])
         shown(EVENTS[7])
     said = capsys.readouterr()
     assert said.out == ""
     assert "1 images" in said.err
     assert "7 to come" in said.err
+    assert "about $0.50 to come" in said.err
     assert describe(EVENTS[7]) in said.err
 
 
 def test_quiet_events_are_said_only_to_those_who_want_all(capsys: pytest.CaptureFixture[str]) -> None:
     for verbose in (False, True):
-        with Progress(lambda: 0, verbose=verbose) as shown:
+        with Progress(lambda: (0, 0.0), verbose=verbose) as shown:
             shown(EVENTS[0])
         assert (describe(EVENTS[0]) in capsys.readouterr().err) == verbose
 
@@ -115,11 +116,11 @@ def test_a_ledger_that_is_slow_to_count_is_asked_seldom_and_the_number_goes_down
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     asked = 0
 
-    def left() -> int:
+    def left() -> tuple[int, float | None]:
         nonlocal asked
         asked += 1
         time.sleep(0.05)
-        return 1000
+        return 1000, None
 
     with Progress(left, verbose=False) as shown:
         for _ in range(10):

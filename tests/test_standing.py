@@ -28,6 +28,7 @@ def test_where_nothing_was_submitted_there_is_nothing_and_nothing_is_made(tmp_pa
 
 def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> None:
     bench.submit(request(1, n=2), request(2))
+    bench.set("UPDATE request SET estimate_usd = 0.02")
     bench.set("UPDATE request SET status = 'succeeded', received = 1, cost_usd = 0.12345678 WHERE prompt = 'prompt 2'")
     assert standing_json(read_standing(bench.folder, "JOB")) == {
         "jobs": [
@@ -41,6 +42,7 @@ def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> N
                 },
                 "images": 1,
                 "cost_usd": 0.123457,
+                "expected_usd": 0.02,
                 "maybe_paid": 0,
                 "rehearsal": False,
             }
@@ -57,16 +59,22 @@ def test_an_unknown_job_is_refused_with_the_known_ones(bench: Bench) -> None:
 def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
     provider = dataclasses.replace(LAB, rate_limit=RateLimit(50, 60))
     bench.submit(request(1, n=10), request(2, n=90), provider=provider)
+    bench.set("UPDATE request SET estimate_usd = 0.02 * n")
     bench.set("UPDATE request SET maybe_paid = 1, cost_usd = 0.5 WHERE prompt = 'prompt 1'")
     lines = list(standing_lines(read_standing(bench.folder, None), {"lab": provider}))
     assert lines == [
         "job (lab)",
         "  2 pending",
-        "  0 images · $0.5000 · 1 calls may have been paid besides · 100 to come, 2.0 minutes at the limit",
+        (
+            "  0 images · $0.5000 spent · $2.0000 expected · 1 calls may have been paid besides"
+            " · 100 to come, 2.0 minutes at the limit"
+        ),
     ]
 
 
 def test_a_provider_that_has_left_the_config_and_a_rehearsal_are_shown_too(bench: Bench) -> None:
     bench.submit(request(1), provider=dataclasses.replace(LAB, sandbox={}))
     bench.set("UPDATE request SET cost_usd = 0.25")
-    assert list(standing_lines(read_standing(bench.folder, None), {}))[-1] == "  0 images · $0.2500 in rehearsal"
+    assert list(standing_lines(read_standing(bench.folder, None), {}))[-1] == (
+        "  0 images · $0.2500 spent in rehearsal · cost to come unknown"
+    )

@@ -23,6 +23,7 @@ class Account:
     images: int
     missing: int
     cost_usd: float | None
+    expected_usd: float | None  # of the images to come
     maybe_paid: int
 
     @property
@@ -46,21 +47,35 @@ def _account(connection: sqlite3.Connection, job: sqlite3.Row) -> Account:
     counts = dict.fromkeys(STATUSES, 0)
     images = missing = maybe_paid = 0
     cost: float | None = None
+    expected: float | None = 0.0
     rows = connection.execute(
         "SELECT CASE WHEN stated < ?1 THEN 'superseded' ELSE status END AS standing, count(*) AS requests,"
         " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid,"
-        " sum(cost_usd) AS cost"
+        " sum(cost_usd) AS cost, total(estimate_usd * max(0, n - received) / n) AS expected,"
+        " count(*) - count(estimate_usd) AS unpriced"
         " FROM request WHERE job = ?2 AND stated <= ?1 GROUP BY standing",
         (job["revision"], job["pk"]),
     )
     for row in rows:
         counts[row["standing"]] = row["requests"]
         images += row["images"]
-        missing += row["missing"] if row["standing"] in {"pending", "running"} else 0
+        if row["standing"] in {"pending", "running"}:
+            missing += row["missing"]
+            expected = None if row["unpriced"] or expected is None else expected + row["expected"]
         maybe_paid += row["maybe_paid"]
         if row["cost"] is not None:
             cost = (cost or 0.0) + row["cost"]
-    return Account(job["name"], job["provider"], bool(job["rehearsal"]), counts, images, missing, cost, maybe_paid)
+    return Account(
+        name=job["name"],
+        provider=job["provider"],
+        rehearsal=bool(job["rehearsal"]),
+        counts=counts,
+        images=images,
+        missing=missing,
+        cost_usd=cost,
+        expected_usd=expected,
+        maybe_paid=maybe_paid,
+    )
 
 
 def received(connection: sqlite3.Connection, name: str) -> dict[str, int]:

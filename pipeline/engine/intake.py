@@ -59,7 +59,7 @@ def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None)
 def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tuple[int, int]:
     """Find or make the job; give it and the number of the statement to come. Nothing that counts is changed yet."""
     connection.execute(
-        "CREATE TEMP TABLE known (key TEXT PRIMARY KEY, position, id, variables, inputs, n) WITHOUT ROWID"
+        "CREATE TEMP TABLE known (key TEXT PRIMARY KEY, position, id, variables, inputs, n, estimate_usd) WITHOUT ROWID"
     )
     connection.execute(
         "INSERT INTO job (name, provider, rehearsal, submitted_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
@@ -86,11 +86,13 @@ def _state(
             json.dumps(request.variables, ensure_ascii=False),
             json.dumps([asdict(one) for one in request.inputs], ensure_ascii=False),
             request.n,
+            request.estimate_usd,
         )
         params = json.dumps(request.params, ensure_ascii=False)
         is_new = connection.execute(
             "INSERT INTO request (job, key, stated, position, operation, served_by, prompt, params, endpoint,"
-            " created_at, id, variables, inputs, n) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " created_at, id, variables, inputs, n, estimate_usd)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (job, key) DO NOTHING",
             (
                 *(job, request.key, revision, position),
@@ -99,14 +101,14 @@ def _state(
             ),
         ).rowcount
         if not is_new:
-            connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?)", (request.key, position, *own))
+            connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?, ?)", (request.key, position, *own))
 
 
 def _make_count(connection: sqlite3.Connection, plan: Plan, job: int, revision: int, now: float) -> None:
     """Let the new statement count: in one moment what it adds, what it changes and what it leaves out."""
     connection.execute(
         "UPDATE request SET stated = ?1, position = known.position, id = known.id, variables = known.variables,"
-        " inputs = known.inputs, n = known.n, status = CASE"
+        " inputs = known.inputs, n = known.n, estimate_usd = known.estimate_usd, status = CASE"
         "  WHEN received + moderated < known.n AND known.n > request.n AND status != 'running' THEN 'pending'"
         "  WHEN received >= known.n AND status IN ('pending', 'partial', 'failed', 'cancelled') THEN 'succeeded'"
         "  ELSE status END,"

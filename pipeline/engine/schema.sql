@@ -35,6 +35,7 @@ CREATE TABLE request (
     attempts    INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     maybe_paid  INTEGER NOT NULL DEFAULT 0 CHECK (maybe_paid >= 0), -- attempts whose outcome is unknown
     cost_usd    REAL,
+    estimate_usd REAL,                                      -- of all n images, as the plan had it
     error       TEXT CHECK (error IS NULL OR json_valid(error)),
     endpoint    TEXT,
     created_at  REAL NOT NULL,

@@ -38,6 +38,7 @@ def standing_json(accounts: Sequence[Account]) -> dict[str, Any]:
                 "counts": dict(account.counts),
                 "images": account.images,
                 "cost_usd": None if account.cost_usd is None else round(account.cost_usd, 6),
+                "expected_usd": None if account.expected_usd is None else round(account.expected_usd, 6),
                 "maybe_paid": account.maybe_paid,
                 "rehearsal": account.rehearsal,
             }
@@ -59,7 +60,11 @@ def standing_lines(accounts: Sequence[Account], providers: Mapping[str, Provider
 
 def _cost(account: Account) -> str:
     rehearsal = " in rehearsal" if account.rehearsal else ""
-    cost = "" if account.cost_usd is None else f" · ${account.cost_usd:.4f}{rehearsal}"
+    cost = "" if account.cost_usd is None else f" · ${account.cost_usd:.4f} spent{rehearsal}"
+    if account.missing:
+        cost += (
+            " · cost to come unknown" if account.expected_usd is None else f" · ${account.expected_usd:.4f} expected"
+        )
     return cost + (f" · {account.maybe_paid} calls may have been paid besides" if account.maybe_paid else "")
 
 

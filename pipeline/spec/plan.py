@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.config import Provider
     from pipeline.spec.expansion import Draft
     from pipeline.spec.job import Job
-    from pipeline.spec.models import Complaint, Models
+    from pipeline.spec.models import Complaint, Model, Models
 
 MOST_REQUESTS = 1_000_000
 
@@ -45,6 +45,7 @@ class ImageRequest:
     n: int
     variables: Mapping[str, Any]
     inputs: tuple[InputFile, ...]
+    estimate_usd: float | None = None  # of all n images; None without a price
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,22 @@ class _Planner:
                 n=min(most, n - start),
                 variables=draft.variables,
                 inputs=prepared,
+                estimate_usd=self._estimate(draft.model, served_by, prompt, sent, min(most, n - start), prepared),
             )
+
+    def _estimate(
+        self,
+        model: Model | None,
+        operation: str,
+        prompt: str | None,
+        params: Mapping[str, Any],
+        n: int,
+        inputs: tuple[InputFile, ...],
+    ) -> float | None:
+        if model is None:
+            return None
+        sizes = [(one.width, one.height) for one in inputs if one.role == "image"]
+        return model.estimate(operation, prompt, params, n, sizes).usd
 
     def _name(self, draft: Draft, key: str, part: int, prompt: str | None, prepared: tuple[InputFile, ...]) -> str:
         given = draft.fields.get("id")
