@@ -3,8 +3,10 @@
 In the order of the data:
 
 cli         the commands: prints and sets exit codes, nothing else
+options     what stands before or after a command
 planning    job files, jobs made in Python, and the config → plans: all of them, or none
 batch       one output folder at work: lock, submit, sandbox, run, manifest
+holding     one output folder: its ledger opened, and the folder held by one run at a time
 rehearsal   a provider that is a sandbox → a process of its own and its address
 config      config.yaml and the environment → a frozen `Config`
 provider    one entry of `providers:` → a `Provider`: where a server is, and how hard it may be asked

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import time
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from pipeline.config import load
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
-from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading, open_ledger, recover, transaction
-from pipeline.engine.store import FOLDER, disk_error
+from pipeline.engine.ledger import named_errors, open_for_reading, recover
+from pipeline.engine.store import disk_error
 from pipeline.engine.work import Scope
-from pipeline.errors import BadInput, ConfigError, FolderBusy, PipelineError, Stop
-from pipeline.files import PART, make_folder, write_whole
+from pipeline.errors import PipelineError, Stop
+from pipeline.files import make_folder, write_whole
+from pipeline.holding import held, opened
 from pipeline.planning import JobOptions, load_models, make_plans, spooling
 from pipeline.rehearsal import Sandboxes
 from pipeline.results.manifest import write_manifest
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from pipeline.spec.job import Job
     from pipeline.spec.plan import Plan
 
-LOCK_FILE = "run.lock"
 SUBMIT_LOCK_FILE = "submit.lock"
 
 
@@ -101,7 +100,7 @@ class Batch:
         """Check, expand and queue jobs; calls nobody. Raises BadInput, having changed nothing."""
         with spooling() as spool:
             plans = make_plans(self.config, jobs, options, spool)
-            with self._ledger() as connection:
+            with opened(self.folder) as connection:
                 self._queue(connection, plans, spool)
         return plans
 
@@ -131,7 +130,10 @@ class Batch:
             plans = make_plans(self.config, jobs, options, spool)
             for plan in plans:
                 self._check_keys(plan.provider)
-            with self._ledger() as connection, self._held(connection, lambda: self._queue(connection, plans, spool)):
+            with (
+                opened(self.folder) as connection,
+                held(self.folder, connection, lambda: self._queue(connection, plans, spool)),
+            ):
                 recover(connection)
                 since = time.time()
                 names = self._queue(connection, plans, spool)
@@ -147,9 +149,9 @@ class Batch:
         emit: Listener = lambda _event: None,
     ) -> Result:
         """Put failed, partial and cancelled requests of these jobs, or of all, back into the queue, then work them."""
-        with self._ledger(names) as connection:
+        with opened(self.folder, names) as connection:
             names = intake.known_names(connection, names)
-            with self._held(connection, lambda: intake.put_back(connection, names or None)):
+            with held(self.folder, connection, lambda: intake.put_back(connection, names or None)):
                 recover(connection)
                 for account in read_accounts(connection, names or None):
                     if account.unfinished or account.unsuccessful or account.counts["cancelled"]:
@@ -171,13 +173,13 @@ class Batch:
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
-        with self._ledger([name]) as connection:
+        with opened(self.folder, [name]) as connection:
             (name,) = intake.known_names(connection, [name])
             return intake.cancel(connection, name)
 
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; its path. Raises BadInput."""
-        with self._ledger([name]) as connection:
+        with opened(self.folder, [name]) as connection:
             (name,) = intake.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
 
@@ -188,45 +190,13 @@ class Batch:
         """
         from pipeline.results import verification
 
-        with self._ledger([] if name is None else [name]) as connection:
+        with opened(self.folder, [] if name is None else [name]) as connection:
             if name is not None:
                 (name,) = intake.known_names(connection, [name])
             damages = list(verification.find_damage(connection, self.folder, name))
             if repair and damages:
                 verification.repair(connection, self.folder, damages)
             return verification.count_images(connection, name) + (len(damages) if repair else 0), damages
-
-    @contextlib.contextmanager
-    def _ledger(self, names: Sequence[str] = ()) -> Iterator[sqlite3.Connection]:
-        """Open the ledger. Where jobs are named that cannot be in it, since there is none, none is made."""
-        if names and not (self.folder / FILE_NAME).exists():
-            raise BadInput(f"there is no job `{names[0]}`; nothing has been submitted to {self.folder} yet")
-        with contextlib.closing(open_ledger(self.folder)) as connection, named_errors(self.folder / FILE_NAME):
-            yield connection
-
-    @contextlib.contextmanager
-    def _held(self, connection: sqlite3.Connection, otherwise: Callable[[], object]) -> Iterator[None]:
-        """Hold the folder for a working run. Where another does, do `otherwise` and raise FolderBusy that names it."""
-        lock = FileLock(self.folder / LOCK_FILE)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(lock.acquire(blocking=False))
-            except Timeout:
-                otherwise()
-                row = connection.execute("SELECT * FROM holder").fetchone()
-                who = f"process {row['pid']} on {row['host']}" if row else "another process"
-                what = f"{who} is working on {self.folder}: it takes up what is queued, or wait until it ends"
-                raise FolderBusy(what) from None
-            except OSError as reason:
-                raise ConfigError(f"{self.folder} cannot be locked: {reason.strerror or reason}") from None
-            with transaction(connection):
-                connection.execute(
-                    "INSERT OR REPLACE INTO holder VALUES (1, ?, ?, ?)",
-                    (os.getpid(), socket.gethostname(), time.time()),
-                )
-            for part in self.folder.glob(f"*/{FOLDER}/.*{PART}"):  # half a picture, of a run that was killed
-                part.unlink(missing_ok=True)
-            yield
 
     def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], spool: Path) -> list[str]:
         """Put plans and their input pictures where a run finds them; all are checked before the first is queued.
@@ -265,7 +235,7 @@ class Batch:
         for account in before:
             if account.unfinished:
                 self._check_keys(self.config.find_provider(account.provider))
-        shutdown = Shutdown()
+        shutdown, tell = Shutdown(), _unharmed(emit)
         async with AsyncExitStack() as stack:
             sandboxes = Sandboxes(self.folder, stack)
             runner = Runner(
@@ -276,13 +246,13 @@ class Batch:
                 scope,
                 self.environment,
                 sandboxes.address,
-                _unharmed(emit),
+                tell,
                 options.budget_usd,
             )
             try:
 
                 def stop(number: signal.Signals) -> None:
-                    emit(Stopping(number.name))
+                    tell(Stopping(number.name))
                     runner.halt()
 
                 with shutdown.listening(stop):

@@ -16,10 +16,11 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from pipeline.batch import LOCK_FILE, SUBMIT_LOCK_FILE, Batch
+from pipeline.batch import SUBMIT_LOCK_FILE, Batch
 from pipeline.config import Config, Provider
 from pipeline.engine.ledger import FILE_NAME
 from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, JobError, LedgerError
+from pipeline.holding import LOCK_FILE
 from pipeline.planning import JobOptions
 from tests.test_lane import Door
 from tests.workbench import MODEL, lab, sandbox, until, vendor

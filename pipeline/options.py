@@ -1,0 +1,73 @@
+"""What stands before or after a command: the options of all, and those of commands that read job files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.batch import Batch
+    from pipeline.config import Config
+
+PATH = click.Path(path_type=Path)
+
+
+@dataclass(slots=True)
+class Options:
+    """What stands before or after any command."""
+
+    config: Path | None = None
+    output: Path | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    def load(self) -> Config:
+        """Read the config that these options name."""
+        from pipeline.config import load
+
+        return load(self.config, output=self.output)
+
+    def batch(self) -> Batch:
+        """Open the output folder that these options name."""
+        from pipeline.batch import Batch
+
+        return Batch(self.load())
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    options = context.ensure_object(Options)
+    if value and parameter.name:
+        setattr(options, parameter.name, value)
+
+
+def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that may stand before or after the command."""
+    for option in (
+        click.option("--verbose", is_flag=True, expose_value=False, callback=_remember, help="Say more on stderr."),
+        click.option(
+            "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Say nothing on stderr but errors."
+        ),
+        click.option("--output", type=PATH, expose_value=False, callback=_remember, help="Where everything goes."),
+        click.option("--config", type=PATH, expose_value=False, callback=_remember, help="The config file to read."),
+    ):
+        command = option(command)
+    return command
+
+
+def for_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that read job files."""
+    for option in (
+        click.option("--allow-unpriced", is_flag=True, help="Take models without a price although there is a budget."),
+        click.option("--allow-large", is_flag=True, help="Take a job of more than 1,000,000 requests."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),
+        click.option(
+            "--provider", metavar="NAME", help="Serve the jobs by another provider; each is then `<name>.NAME`."
+        ),
+    ):
+        command = option(command)
+    return command
