@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-HOME = Path(__file__).parents[1]
-PACKAGE = HOME / "pipeline"
+from tests.readme import HOME, PACKAGE, README, listed, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 ROOMS = [PACKAGE, *(path for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").exists())]
-
-
-def _listed(text: str) -> dict[str, str]:
-    """Read `name   what it does` lines."""
-    return dict(re.findall(r"^(\w+) {2,}(\S.*)$", text, re.MULTILINE))
 
 
 def _modules(room: Path) -> set[str]:
@@ -25,17 +23,13 @@ def _modules(room: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_a_rooms_docstring_lists_its_modules(room: Path) -> None:
-    docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
-    assert docstring is not None
-    assert set(_listed(docstring)) == _modules(room)
+    _, modules = listed(room)
+    assert set(modules) == _modules(room)
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
-def test_the_readme_shows_the_same_list(room: Path) -> None:
-    docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
-    readme = (HOME / "README.md").read_text()
-    missing = [f"{name}: {what}" for name, what in _listed(docstring).items() if what not in readme]
-    assert not missing
+def test_what_the_code_tells_in_the_readme_is_what_the_code_says_now() -> None:
+    text = README.read_text()
+    assert text == written(text), "run `python -m tests.readme`"
 
 
 def test_every_module_says_in_its_first_line_what_it_does() -> None:
@@ -46,6 +40,6 @@ def test_every_module_says_in_its_first_line_what_it_does() -> None:
 
 
 def test_ci_and_the_readme_use_one_test_command() -> None:
-    command = re.search(r"```sh tests\n(.+)\n```", (HOME / "README.md").read_text())
+    command = re.search(r"```sh tests\n(.+)\n```", README.read_text())
     assert command is not None
     assert command[1] in (HOME / ".ci" / "run").read_text()
