@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
-    from pipeline.config import Config, Provider
+    from pipeline.config import Config, Provider, RateLimit
     from pipeline.engine.events import Event, Listener
     from pipeline.results.outcome import Outcome
     from pipeline.results.verification import Damage
@@ -44,13 +44,16 @@ SUBMIT_LOCK_FILE = "submit.lock"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. `accounts` are those of the jobs it was asked for."""
+    """How a run ended. `accounts` are those of the jobs it was asked for; `lowered` are the limits that
+    providers stated, by provider, and that held instead of the configured ones.
+    """
 
     folder: Path
     accounts: Sequence[Account]
     stops: Sequence[Stop]
     signal: signal.Signals | None
     manifests: Sequence[Path]
+    lowered: Mapping[str, RateLimit]
 
     @property
     def requests(self) -> list[Outcome]:
@@ -263,7 +266,7 @@ class Batch:
                 worked = _worked(connection, scope)
                 manifests = [write_manifest(connection, name, self.folder) for name in worked]
         accounts = read_accounts(connection, names)
-        return Result(self.folder, accounts, tuple(runner.stops), shutdown.signal, tuple(manifests))
+        return Result(self.folder, accounts, tuple(runner.stops), shutdown.signal, tuple(manifests), runner.lowered)
 
 
 def _unharmed(emit: Listener) -> Listener:

@@ -240,6 +240,8 @@ def _end(options: Options, result: Result, *, as_json: bool) -> int:
     for stop in {stop.message: stop for stop in result.stops}.values():
         click.echo(f"stopped: {stop.message}", err=True)
     if not options.quiet:
+        for name, limit in result.lowered.items():
+            click.echo(f"{name} allowed {limit.images} images per {limit.per_seconds:g} s only", err=True)
         for account in result.accounts:
             click.echo(_summary(account), err=True)
         if result.signal is not None or any(account.unfinished for account in result.accounts):
@@ -265,6 +267,9 @@ def _summary_json(result: Result) -> dict[str, Any]:
         "event": "summary",
         "exit": result.exit_code,
         "stops": [stop.message for stop in result.stops],
+        "limits": {
+            name: {"images": limit.images, "per_seconds": limit.per_seconds} for name, limit in result.lowered.items()
+        },
         "manifests": [str(path) for path in result.manifests],
         **standing_json(result.accounts),
     }

@@ -147,9 +147,13 @@ class NotSent(TryAgain):
 
 
 class RateLimited(TryAgain):
-    """A 429 of pace: free, and everyone who calls this provider pauses."""
+    """A 429 of pace: free, and everyone who calls this provider pauses.
+
+    `limit` is what the server says it allows: images, and in how many seconds where it says that too.
+    """
 
     counted = False
+    limit: tuple[int, float | None] | None = None
 
 
 class ServerFault(TryAgain):

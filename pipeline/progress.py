@@ -16,6 +16,7 @@ from pipeline.engine.events import (
     CallEnded,
     CallSent,
     ImageStored,
+    LimitLowered,
     Paused,
     ProviderAway,
     ProviderBack,
@@ -107,7 +108,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Show an event, or what it adds up to."""
         self._tally.count(event)
-        if isinstance(event, Paused | ProviderAway | ProviderBack | Stopped | Stopping) or self._verbose:
+        if isinstance(event, Paused | LimitLowered | ProviderAway | ProviderBack | Stopped | Stopping) or self._verbose:
             self._write(describe(event))
         now = time.monotonic()
         if now - self._shown >= (LIVE_SECONDS if self._live else PLAIN_SECONDS):
@@ -193,6 +194,8 @@ def describe(event: Event) -> str:
             )
         case Paused(provider, seconds, reason):
             return f"‖ {provider} asks everyone to wait {seconds:.1f} s: {_one_line(reason)}"
+        case LimitLowered(provider, images, per_seconds, reason):
+            return f"▼ {provider} allows {images} images per {per_seconds:g} s, no more: {_one_line(reason)}"
         case ProviderAway(provider, reason):
             return f"‖ {provider} is away; waiting and probing: {_one_line(reason)}"
         case ProviderBack(provider, seconds):

@@ -137,7 +137,7 @@ def test_a_429_of_a_limit_of_nothing_or_of_quota_stops(message: str) -> None:
 )
 def test_a_429_of_pace_does_not_stop(message: str) -> None:
     assert type(refused(429, envelope(message, "requests"))) is RateLimited
-    assert not zero_limit(message)
+    assert not zero_limit({}, message)
 
 
 @pytest.mark.parametrize(

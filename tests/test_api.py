@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.engine.answer import Inline
-from pipeline.engine.api import Api, Call, Upload
+from pipeline.engine.answer import Answer, Inline
+from pipeline.engine.api import Api, Call, Upload, body_of
 from pipeline.errors import (
     Invalid,
     KeyRefused,
@@ -26,7 +26,7 @@ from pipeline.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 KEY = "sk-test-0123456789"
@@ -99,11 +99,15 @@ def door(base_url: str, **more: Any) -> Api:
     return Api(base_url, settings.pop("key", KEY), settings.pop("headers", {}), **settings)
 
 
+async def make(api: Api, call: Call, sent: Callable[[], None]) -> Answer:
+    return await api.call(call.operation, await body_of(call), sent)
+
+
 async def refused(api: Api, call: Call = CALL) -> tuple[RequestError, int]:
     """Make a call that fails; give the error, and how often `sent` was told."""
     told: list[None] = []
     with pytest.raises(RequestError) as caught:
-        await api.call(call, lambda: told.append(None))
+        await make(api, call, lambda: told.append(None))
     assert KEY not in repr(caught.value.__dict__) + str(caught.value)
     return caught.value, len(told)
 
@@ -111,7 +115,7 @@ async def refused(api: Api, call: Call = CALL) -> tuple[RequestError, int]:
 async def test_a_call_carries_the_key_in_one_header_and_tells_once_that_it_left() -> None:
     told: list[None] = []
     async with serving(reply(200, PICTURE), hold=True) as server, door(server.url, headers={"X-Thing": "t"}) as api:
-        call = asyncio.create_task(api.call(CALL, lambda: told.append(None)))
+        call = asyncio.create_task(make(api, CALL, lambda: told.append(None)))
         await server.called.wait()
         assert len(told) == 1
         server.hold.set()
@@ -130,7 +134,7 @@ async def test_a_call_carries_the_key_in_one_header_and_tells_once_that_it_left(
 async def test_a_configured_authorization_header_takes_the_key_s_place() -> None:
     headers = {"authorization": "Basic abc"}
     async with serving(reply(200, PICTURE)) as server, door(server.url, headers=headers) as api:
-        await api.call(CALL, lambda: None)
+        await make(api, CALL, lambda: None)
     assert re.findall(rb"(?i)authorization: (.*)\r", server.calls[0]) == [b"Basic abc"]
 
 
@@ -142,9 +146,9 @@ async def test_a_form_carries_files_with_their_kinds(tmp_path: Path) -> None:
     params = {"prompt": "caf\u00e9 \u201cx\u201d", "n": 1, "svg": {"model": "v", "r": {"e": True}}, "tags": ["p", 2]}
     told: list[None] = []
     async with serving(reply(200, PICTURE)) as server, door(server.url) as api:
-        await api.call(Call("edit", params, [image, mask]), lambda: told.append(None))
-        await api.call(Call("edit", {}, [image, second]), lambda: told.append(None))
-        await api.call(Call("variation", {}, [image]), lambda: told.append(None))
+        await make(api, Call("edit", params, [image, mask]), lambda: told.append(None))
+        await make(api, Call("edit", {}, [image, second]), lambda: told.append(None))
+        await make(api, Call("variation", {}, [image]), lambda: told.append(None))
     one, two, three = server.calls
     assert re.findall(rb'name="([^"]+)"; filename="([^"]+)"', one) == [(b"image", b"a.png"), (b"mask", b"m.png")]
     assert re.findall(rb'name="([^"]+)"; filename="([^"]+)"', two) == [(b"image[]", b"a.png"), (b"image[]", b"b.jpg")]
@@ -223,7 +227,7 @@ async def test_a_call_that_gets_no_answer_in_time_is_of_unknown_outcome() -> Non
 async def test_a_reused_connection_that_the_server_has_closed_never_sends_a_call_twice() -> None:
     """aiohttp repeats no POST by itself; measured here with 3.14."""
     async with serving(reply(200, PICTURE), stay=True) as server, door(server.url) as api:
-        await api.call(CALL, lambda: None)
+        await make(api, CALL, lambda: None)
         server.stay, server.answer = False, b""  # reads the next call, and hangs up
         error, told = await refused(api)
     assert server.connections == 1, "the connection was not reused, and this test shows nothing"
@@ -252,7 +256,7 @@ async def test_an_answer_that_is_too_large_is_unusable() -> None:
 async def test_a_large_answer_is_read() -> None:
     body = b'{"data": [{"b64_json": "' + b"A" * 400_000 + b'"}]}'
     async with serving(reply(200, body)) as server, door(server.url) as api:
-        answer = await api.call(CALL, lambda: None)
+        answer = await make(api, CALL, lambda: None)
     assert answer.pictures == (Inline("A" * 400_000, None),)
 
 
@@ -279,8 +283,8 @@ async def test_a_netrc_entry_neither_stops_a_call_nor_changes_its_key(
     (tmp_path / "netrc").write_text("default login me password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     async with serving(reply(200, PICTURE)) as server, door(server.url) as api, door(server.url, key=None) as keyless:
-        await api.call(CALL, lambda: None)
-        await keyless.call(CALL, lambda: None)
+        await make(api, CALL, lambda: None)
+        await make(keyless, CALL, lambda: None)
     assert f"Authorization: Bearer {KEY}".encode() in server.calls[0]
     assert b"uthorization" not in server.calls[1]
 
@@ -290,9 +294,9 @@ async def test_the_proxy_of_the_environment_is_used_but_for_loopback(monkeypatch
         monkeypatch.setenv("http_proxy", f"http://me:word@127.0.0.1:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         async with door("http://api.invalid/v1") as api:
-            await api.call(CALL, lambda: None)
+            await make(api, CALL, lambda: None)
         async with door(server.url) as api:
-            await api.call(CALL, lambda: None)
+            await make(api, CALL, lambda: None)
     assert proxy.calls[0].startswith(b"POST http://api.invalid/v1/images/generations ")
     assert len(proxy.calls) == len(server.calls) == 1
 

@@ -107,7 +107,7 @@ async def test_a_provider_s_gate_and_what_it_knows_last_for_the_whole_run(bench:
         bench.submit_beside(request(3), name="later")
         await until(lambda: len(door.prompts) == 3)
         assert runner._gates["lab"] is gate
-        assert gate.throttle._images == 4
+        assert gate.throttle.used == 4
         slow.open.set()
         await run
 
@@ -120,7 +120,7 @@ async def test_a_run_remembers_what_an_earlier_one_sent_and_was_told(bench: Benc
     runner = bench.runner(lab("http://127.0.0.1:9/v1", rate_limit=RateLimit(3, 60)))
     run = asyncio.create_task(runner.run())
     await until(lambda: "lab" in runner._gates and runner._gates["lab"].waiting == 1)
-    assert runner._gates["lab"].throttle._images == 2
+    assert runner._gates["lab"].throttle.used == 2
     assert runner._gates["lab"].throttle.paused_for > 590
     runner.halt()
     await run

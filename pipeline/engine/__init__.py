@@ -11,11 +11,12 @@ retry      tenacity: which errors are tried again, how long after, and how often
 gate       leave to call: outage, pause and limit are waited out, and a stop cuts every wait short
 outage     a provider that has gone away: everyone waits, one call at a time probes
 throttle   the images-per-minute limit: pace, window and pause
+schedule   who may call next: the line, the window's log, and the head's reservation
 budget     the wall that `budget_usd` is
 api        one call over the wire, and what came of it
 answer     an HTTP answer → the pictures in it, or the error whose class is its fate
 envelope   an error body of any kind → message, type, code and param
-hints      headers and messages → seconds to wait
+hints      headers and messages → seconds to wait, and the limit that holds
 address    a URL's host → on the open net or not, and through which proxy
 fetch      a paid URL → its picture on disk, tried until it dies
 download   URL → bytes, within size and life

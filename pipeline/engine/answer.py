@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from pipeline.engine.envelope import Envelope, encodable, envelope_of, plain, read_envelope, word
-from pipeline.engine.hints import LONGEST_PAUSE, pause, skew, zero_limit
+from pipeline.engine.hints import LONGEST_PAUSE, image_limit, pause, skew, zero_limit
 from pipeline.errors import (
     Invalid,
     KeyRefused,
@@ -165,7 +165,7 @@ def _refusal(http: HttpAnswer, envelope: Envelope, now: float, status: int | Non
     """
     status = status or http.status
     wait = pause(status, http.headers, envelope.message, now)
-    kind = _fate_of_words(status, envelope, wait) or _fate_of_status(status)
+    kind = _fate_of_words(status, envelope, wait, http.headers) or _fate_of_status(status)
     if wait is not None and wait > LONGEST_PAUSE:
         if kind in {RateLimited, ServerFault}:
             kind = PausedTooLong
@@ -180,12 +180,14 @@ def _hidden_error(http: HttpAnswer, envelope: Envelope, now: float) -> RequestEr
         return _refusal(http, envelope, now, 429)
     if re.fullmatch(r"4\d\d", envelope.code or ""):  # gateways put the status into the body
         return _refusal(http, envelope, now, int(envelope.code or 0))
-    kind = _fate_of_words(http.status, envelope, None) or (Invalid if envelope.words & _FORM else Unusable)
+    kind = _fate_of_words(http.status, envelope, None, http.headers) or (
+        Invalid if envelope.words & _FORM else Unusable
+    )
     return _error(kind, http, envelope, None)
 
 
 def _error(kind: type[RequestError], http: HttpAnswer, envelope: Envelope, wait: float | None) -> RequestError:
-    return kind(
+    error = kind(
         _sentence(kind, http, envelope.message),
         http_status=http.status,
         type=envelope.type,
@@ -194,13 +196,20 @@ def _error(kind: type[RequestError], http: HttpAnswer, envelope: Envelope, wait:
         request_id=http.request_id,
         retry_after=wait,
     )
+    if isinstance(error, RateLimited) and envelope.type != "tokens":
+        error.limit = image_limit(http.headers, envelope.message)
+    return error
 
 
-def _fate_of_words(status: int, envelope: Envelope, wait: float | None) -> type[RequestError] | None:
+def _fate_of_words(
+    status: int, envelope: Envelope, wait: float | None, headers: Mapping[str, str]
+) -> type[RequestError] | None:
     words, message = envelope.words, envelope.message
     if words & _QUOTA or status == 402:
         return QuotaSpent
-    if status == 429 and (zero_limit(message) or (wait is None and not words & _PACE and _SAYS_QUOTA.search(message))):
+    if status == 429 and zero_limit(headers, message):
+        return QuotaSpent
+    if status == 429 and wait is None and not words & _PACE and _SAYS_QUOTA.search(message):
         return QuotaSpent
     if words & _MODERATION:
         return Moderated

@@ -53,6 +53,10 @@ class Call:
     uploads: Sequence[Upload] = ()
 
 
+Body = dict[str, Any]
+"""What is sent, as aiohttp takes it; good for one call, as a form is."""
+
+
 class Api:
     """One provider's door: an async context manager that makes calls with its key. The key goes nowhere else."""
 
@@ -93,16 +97,15 @@ class Api:
         if self._session is not None:
             await self._session.close()
 
-    async def call(self, call: Call, sent: Callable[[], None]) -> Answer:
-        """Make one call; `sent` is told at the moment its first bytes leave.
+    async def call(self, operation: str, body: Body, sent: Callable[[], None]) -> Answer:
+        """Make one call with the body that `body_of` gave; `sent` is told at the moment its first bytes leave.
 
         Raises NotSent where they never left, OutcomeUnknown where they did and no answer came, else the RequestError
         that the answer stands for.
         """
         mark = _Mark(sent)
-        body = await _body(call)
         try:
-            http = await self._exchange(call.operation, body, mark)
+            http = await self._exchange(operation, body, mark)
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
             raise self._broken(reason, mark) from None
         try:
@@ -112,7 +115,7 @@ class Api:
         except RequestError as error:
             raise self._scrubbed(error) from None
 
-    async def _exchange(self, operation: str, body: dict[str, Any], mark: _Mark) -> HttpAnswer:
+    async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpAnswer:
         assert self._session is not None, "use `async with`"
         url = URL(f"{self.base_url}/{PATHS[operation]}")
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": proxy_for(url)}
@@ -186,7 +189,7 @@ async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
-async def _body(call: Call) -> dict[str, Any]:
+async def body_of(call: Call) -> Body:
     """Write a call's body: JSON for a generation, else a form. Raises Invalid where an uploaded file is gone."""
     if call.operation == "generation":
         return {"json": call.params}

@@ -71,6 +71,16 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitLowered:
+    """A provider stated a lower limit than the configured one; it holds for the rest of the run."""
+
+    provider: str
+    images: int
+    per_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderAway:
     """A provider does not answer; the run waits for it and probes."""
 
@@ -109,6 +119,7 @@ Event = (
     | Retrying
     | RequestEnded
     | Paused
+    | LimitLowered
     | ProviderAway
     | ProviderBack
     | Stopped

@@ -24,6 +24,7 @@ class Gate:
     def __init__(self, limit: RateLimit | None, base_url: str, give_up_after: float, longest_backoff: float) -> None:
         self.throttle = Throttle(limit)
         self.halted = False
+        self.lowered: RateLimit | None = None  # the limit that the server told us
         self.moved = asyncio.Event()
         self._outage = Outage(base_url, give_up_after)
         self._longest_backoff = longest_backoff
@@ -99,6 +100,17 @@ class Gate:
         seconds = asked + random.uniform(0.0, 0.05 * asked + 0.01)  # what the server says is the least
         self.throttle.pause(seconds)
         return seconds
+
+    def lower(self, error: RateLimited) -> RateLimit | None:
+        """Adopt the limit that a 429 states where it is lower than ours, for the rest of the run; give it."""
+        if error.limit is None or not self.throttle.lower(*error.limit):
+            return None
+        self.lowered = self.throttle.limit
+        return self.lowered
+
+    def close(self) -> None:
+        """End what works for this gate in the background."""
+        self.throttle.close()
 
     @contextlib.contextmanager
     def _interruptible_wait(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Headers and messages → seconds to wait, and what the server's clock says."""
+"""Headers and messages → seconds to wait, the limit that holds, and what the server's clock says."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ _HINT = re.compile(
     r"(?:try again|retry)\s+(?:in|after)\s+((?:\d+(?:\.\d+)?\s*" + _UNIT.replace("(ms", "(?:ms") + r"[\s,]*)+)",
     re.IGNORECASE,
 )
+_DIGITS = 10
+_NUMBER = rf"(?P<images>\d[\d,]{{0,{_DIGITS}}})(?:\.0+)?(?!\.?\d)"
+_PERIOD = r"(?:(?P<count>\d+(?:\.\d+)?)\s*)?(?P<unit>s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?)(?![a-z])"
+_LIMIT_PER = re.compile(rf"\blimit\s*[:=]?\s*{_NUMBER}\s*(?:images?\s*)?(?:/|per\b)\s*{_PERIOD}", re.IGNORECASE)
+_IMAGES_PER = re.compile(rf"\bimages?\s*(?:/|per\b)\s*{_PERIOD}.{{0,80}}?\blimit\s*[:=]?\s*{_NUMBER}", re.IGNORECASE)
+_OTHER_METER = re.compile(r"\b(?:tokens?|requests?)\s*(?:/|per\b)|\b[TR]P[MD]\b", re.IGNORECASE)
+_IMAGES = "x-ratelimit-limit-images"
 _RESETS = ("x-ratelimit-reset-images", "x-ratelimit-reset-requests")
 
 
@@ -35,9 +42,28 @@ def pause(status: int, headers: Mapping[str, str], message: str, now: float) -> 
     return max((wait for wait in stated if wait), default=None)
 
 
-def zero_limit(message: str) -> bool:
-    """Say whether a message tells of a limit of nothing, as in "Limit: 0/1min" or "Limit 0, Used 0"."""
-    return bool(re.search(r"\blimit\s*[:=]?\s*0(?:\.0+)?(?!\.?\d)", message, re.IGNORECASE))
+def zero_limit(headers: Mapping[str, str], message: str) -> bool:
+    """Say whether a 429 tells of a limit of nothing, as in "Limit: 0/1min" or "Limit 0, Used 0"."""
+    stated = re.search(r"\blimit\s*[:=]?\s*0(?:\.0+)?(?![.,]?\d)", message, re.IGNORECASE)
+    return bool(stated) or headers.get(_IMAGES, "").strip() == "0"
+
+
+def image_limit(headers: Mapping[str, str], message: str) -> tuple[int, float | None] | None:
+    """Give the limit that a 429 states: images, and in how many seconds, None where only the number is said.
+
+    Limits on tokens or on requests are none of images; one per day is left to the pause that comes with it.
+    """
+    if not _OTHER_METER.search(message):
+        if found := _LIMIT_PER.search(message):
+            return _whole(found["images"]), duration(f"{found['count'] or 1}{found['unit']}")
+        if found := _IMAGES_PER.search(message):
+            return _whole(found["images"]), duration(f"{found['count'] or 1}{found['unit']}")
+    stated = headers.get(_IMAGES, "").strip()
+    return (int(stated), None) if stated.isdecimal() and len(stated) < _DIGITS else None
+
+
+def _whole(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 def duration(text: str) -> float | None:

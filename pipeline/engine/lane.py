@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from pipeline.engine.desk import Desk
     from pipeline.engine.work import Barred, Scope, Work
 
-LOOKAHEAD = 32
-"""Requests of one provider that wait at its gate at once; more would only wait in memory and not in the ledger."""
+LOOKAHEAD = 128
+"""Requests of one provider that wait at its gate at once: enough for the throttle to find a small call among large ones
+(of calls for 1 and 10 pictures by turns, 32 reach 92 % of the limit, 128 reach 99 %). More would only wait in memory
+and not in the ledger.
+"""
 
 POLL_SECONDS = 1.0  # how often the ledger is asked for what another process has submitted
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from pipeline.config import Config, Provider
+    from pipeline.config import Config, Provider, RateLimit
     from pipeline.engine.events import Listener
     from pipeline.engine.work import Scope, Work
     from pipeline.spec.models import Models
@@ -71,6 +71,8 @@ class Runner:
                     if not working:
                         break
                     await asyncio.wait(working.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for gate in self._gates.values():
+                gate.close()
             with contextlib.suppress(PipelineError):  # a full disk: the next start does the same
                 await writer.do(mend, time.time())
 
@@ -79,6 +81,11 @@ class Runner:
         self._halted = True
         for lane in self._lanes.values():
             lane.halt()
+
+    @property
+    def lowered(self) -> dict[str, RateLimit]:
+        """The limits that providers stated and that were adopted, by provider."""
+        return {name: gate.lowered for name, gate in self._gates.items() if gate.lowered}
 
     async def _waiting(self, writer: Writer) -> list[str]:
         """Name the providers that have work and may be called."""

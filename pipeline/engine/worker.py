@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.engine import budget, journal
 from pipeline.engine.answer import Inline, Link
-from pipeline.engine.api import Call, Upload
+from pipeline.engine.api import Call, Upload, body_of
 from pipeline.engine.desk import WrittenCall
 from pipeline.engine.download import expiry
 from pipeline.engine.events import (
     CallEnded,
     CallSent,
     ImageStored,
+    LimitLowered,
     Paused,
     ProviderAway,
     ProviderBack,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from pipeline.engine.answer import Answer
+    from pipeline.engine.api import Body
     from pipeline.engine.desk import Desk
     from pipeline.engine.store import StoredImage
     from pipeline.engine.throttle import Turn
@@ -86,10 +88,11 @@ class Worker:
     async def _make(self) -> None:
         """The way of a request: throttle, call, record, download, check, store, record."""
         if not self._urls:
-            turn, images = await self._leave()
+            turn = await self._leave()
             try:
-                call = await self._begin(turn, images)
-                answer, files = await self._call(call)
+                body = await self._body(turn.images)
+                call = await self._begin(turn)
+                answer, files = await self._call(call, body)
             finally:
                 turn.unsent()
                 self._desk.gate.left(self._work.request)
@@ -104,18 +107,24 @@ class Worker:
             raise asyncio.CancelledError
         return claimed
 
-    async def _leave(self) -> tuple[Turn, int]:
-        """Wait for leave to call; give the turn, and the images to ask for."""
-        most = [self._missing, self._desk.provider.images_per_call]
-        if self._desk.gate.throttle.most is not None:
-            most.append(self._desk.gate.throttle.most)
-        images = min(most)
+    async def _leave(self) -> Turn:
+        """Wait for leave to call: for what is missing, or as much of it as one call may ask."""
+        images = min(self._missing, self._desk.provider.images_per_call)
         turn, self._is_probe = await self._desk.gate.leave(self._work.request, images)
-        return turn, images
+        return turn
 
-    async def _begin(self, turn: Turn, images: int) -> WrittenCall:
+    async def _body(self, images: int) -> Body:
+        """Write the call's body. Raises Invalid where an upload is gone, before the call costs an attempt."""
+        work = self._work
+        params = {"prompt": work.prompt, **work.params, "n": images}
+        if work.prompt is None:
+            del params["prompt"]
+        uploads = [Upload(one["role"], self._folder / one["file"], one["content_type"]) for one in work.inputs]
+        return await body_of(Call(work.served_by, params, uploads))
+
+    async def _begin(self, turn: Turn) -> WrittenCall:
         """Set the money aside and write the call down, before it is sent."""
-        desk, work = self._desk, self._work
+        desk, work, images = self._desk, self._work, turn.images
         estimate = self._estimate(images)
         if not work.rehearsal and not desk.money.knows(work):
             desk.money.learn(work, await desk.writer.do(budget.committed, work.job))
@@ -134,15 +143,10 @@ class Worker:
         desk.emit(CallSent(work.job_name, work.id, desk.provider.name, images))
         return WrittenCall(attempt, images, estimate, time.monotonic(), turn)
 
-    async def _call(self, call: WrittenCall) -> tuple[Answer, list[StoredImage]]:
+    async def _call(self, call: WrittenCall, body: Body) -> tuple[Answer, list[StoredImage]]:
         """Make the call, and file the pictures that came along. A failure is recorded, and raised."""
-        work = self._work
-        params = {"prompt": work.prompt, **work.params, "n": call.images}
-        if work.prompt is None:
-            del params["prompt"]
-        uploads = [Upload(one["role"], self._folder / one["file"], one["content_type"]) for one in work.inputs]
         try:
-            answer = await self._desk.api.call(Call(work.served_by, params, uploads), call.sent)
+            answer = await self._desk.api.call(self._work.served_by, body, call.sent)
             return answer, await self._keep_inline(answer)
         except RequestError as error:
             await self._failed(call, error)
@@ -203,6 +207,8 @@ class Worker:
             seconds = desk.gate.pause(error)
             desk.writer.post(journal.pause, desk.provider.name, now + seconds)
             desk.emit(Paused(desk.provider.name, seconds, error.message))
+            if limit := desk.gate.lower(error):
+                desk.emit(LimitLowered(desk.provider.name, limit.images, limit.per_seconds, error.message))
         away = desk.gate.away
         given_up = desk.gate.failed(work.request, error)
         if desk.gate.away is None:

@@ -181,7 +181,8 @@ def insufficient_quota() -> ApiError:
 
 def rate_limited(limit: RateLimit, *, used: int, asked: int, wait: float, meter: Meter) -> ApiError:
     """429 of pace: the same call passes once `wait` seconds have gone by. Edits are metered by another sentence."""
-    period = "1min" if limit.per_seconds == 60 else f"{limit.per_seconds:g}s"
+    minute = limit.per_seconds == 60
+    period = "1min" if minute else f"{limit.per_seconds:g}s"
     if meter == "images":
         sentence = (
             f"Rate limit exceeded for images per minute in organization {ORGANIZATION}. "
@@ -189,7 +190,7 @@ def rate_limited(limit: RateLimit, *, used: int, asked: int, wait: float, meter:
         )
     else:
         sentence = (
-            f"Rate limit reached in organization {ORGANIZATION} on input-images per min: "
+            f"Rate limit reached in organization {ORGANIZATION} on input-images per {'min' if minute else period}: "
             f"Limit {limit.images}, Used {used}, Requested {asked}. "
         )
     sentence += f"Please try again in {duration(wait)}. Visit https://platform.openai.com/account/rate-limits for more."
