@@ -14,6 +14,7 @@ from pipeline.engine.events import (
     CallSent,
     Event,
     ImageStored,
+    LimitLowered,
     Paused,
     ProviderAway,
     ProviderBack,
@@ -40,6 +41,7 @@ EVENTS: list[Event] = [
     RequestEnded("lounge", "pool", "succeeded", None),
     RequestEnded("lounge", "pool", "failed", BUSY),
     Paused("lab", 3.0, "slow down"),
+    LimitLowered("lab", 5, 60.0, "Limit: 5/1min"),
     ProviderAway("lab", "no way"),
     ProviderBack("lab", 61.0),
     Stopping("SIGINT"),
@@ -59,6 +61,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "✓ lounge/pool: succeeded",
         "✗ lounge/pool: failed: 503 ServerFault: the server is busy",
         "‖ lab asks everyone to wait 3.0 s: slow down",
+        "▼ lab allows 5 images per 60 s, no more: Limit: 5/1min",
         "‖ lab is away; waiting and probing: no way",
         "▶ lab is back after 61 s",
         "■ SIGINT: no further calls; those in flight finish, a second signal ends at once",
@@ -80,7 +83,7 @@ def test_every_event_is_one_line_of_json() -> None:
 
 def test_the_tally_adds_up() -> None:
     tally = Tally()
-    for event in EVENTS[:9]:
+    for event in EVENTS[:10]:
         tally.count(event)
     assert (tally.images, tally.ended, tally.failed, tally.in_flight, tally.cost_usd) == (1, 2, 1, -1, 0.5)
     assert tally.binds == "waiting for `lab` to come back"
