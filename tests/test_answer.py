@@ -125,6 +125,56 @@ def test_a_429_of_a_limit_of_nothing_or_of_quota_stops(message: str) -> None:
     assert type(refused(429, envelope(message, "requests"))) is QuotaSpent
 
 
+def test_a_limit_of_nothing_in_the_headers_stops_too() -> None:
+    assert type(refused(429, envelope("slow", "requests"), x_ratelimit_limit_images="0")) is QuotaSpent
+    assert type(refused(500, envelope("slow", "requests"), x_ratelimit_limit_images="0")) is ServerFault
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("Rate limit exceeded for images per minute in organization o. Limit: 5/1min. Current: 6/1min.", (5, 60.0)),
+        ("Rate limit reached for dall-e-3. Limit: 15/1min. Current: 16/1min", (15, 60.0)),
+        ("Limit: 5/1min", (5, 60.0)),
+        ("limit 20 images per minute", (20, 60.0)),
+        ("Limit: 50/6s", (50, 6.0)),
+        ("Limit: 3 / min. Please try again in 20s.", (3, 60.0)),
+        ("Limit: 50 / 5 minutes", (50, 300.0)),
+        ("Limit: 1,500/1h", (1500, 3600.0)),
+        ("on input-images per min: Limit 4000, Used 4000, Requested 1. Please try again in 15ms", (4000, 60.0)),
+        ("for gpt-image-1 in organization o on input-images per min (IPM): Limit 5, Used 5, Requested 1.", (5, 60.0)),
+        ("on images per 10s: Limit 5.0, Used 5.0", (5, 10.0)),
+        ("on tokens per min (TPM): Limit 250000, Used 249000, Requested 2000.", None),
+        ("for gpt-image-1 on requests per min (RPM): Limit 5, Used 5, Requested 1.", None),
+        ("on requests per min. Limit: 3 / min.", None),
+        ("on tokens per min. Limit: 3/1min", None),
+        ("Limit: 200/1day", None),
+        ("on images per day: Limit 200, Used 200", None),
+        ("Limit 10, Used 0, Requested 20", None),
+        ("Limit: 2.5/1min", None),
+        ("Please try again in 12s.", None),
+        ("", None),
+    ],
+)
+def test_the_limit_of_images_that_a_429_states_is_read(message: str, limit: tuple[int, float] | None) -> None:
+    error = refused(429, envelope(message, "requests", "rate_limit_exceeded"))
+    assert isinstance(error, RateLimited)
+    assert error.limit == limit
+    by_tokens = refused(429, envelope(message, "tokens", "rate_limit_exceeded"))
+    assert isinstance(by_tokens, RateLimited)
+    assert by_tokens.limit is None
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [("5", (5, None)), (" 50 ", (50, None)), ("1e3", None), ("-1", None), ("", None), ("9" * 99, None)],
+)
+def test_the_limit_of_images_in_the_headers_is_read(said: str, limit: tuple[int, None] | None) -> None:
+    error = refused(429, envelope("on requests per min: Limit 3", "requests"), x_ratelimit_limit_images=said)
+    assert isinstance(error, RateLimited)
+    assert error.limit == limit
+
+
 @pytest.mark.parametrize(
     "message",
     [

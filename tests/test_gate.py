@@ -67,6 +67,18 @@ async def test_a_429_pauses_for_what_the_server_says_or_longer_each_time_up_to_o
     assert 2 <= gate.pause(RateLimited("slow")) < 2.2
 
 
+async def test_the_limit_that_a_429_states_is_adopted_where_it_is_lower() -> None:
+    gate = _gate(RateLimit(50, 60.0))
+    told = RateLimited("slow")
+    assert gate.lower(told) is None
+    told.limit = (60, 60.0)
+    assert gate.lower(told) is None
+    told.limit = (5, None)
+    assert gate.lower(told) == gate.throttle.limit == RateLimit(5, 60.0)
+    assert gate.lower(told) is None, "it is told once"
+    assert gate.lowered == RateLimit(5, 60.0)
+
+
 async def test_an_outage_lets_one_probe_through_and_its_answer_all_the_others() -> None:
     gate = _gate()
     assert gate.failed(1, NotSent("no way")) is None

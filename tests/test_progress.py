@@ -87,7 +87,7 @@ def test_the_tally_adds_up() -> None:
         tally.count(event)
     assert (tally.images, tally.ended, tally.failed, tally.in_flight, tally.cost_usd) == (1, 2, 1, -1, 0.5)
     assert tally.binds == "waiting for `lab` to come back"
-    tally.count(EVENTS[9])
+    tally.count(EVENTS[10])
     assert tally.binds == ""
 
 

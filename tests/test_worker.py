@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from pipeline.config import RetryRules
+from pipeline.config import RateLimit, RetryRules
 from pipeline.engine import intake, journal
-from pipeline.engine.events import CallEnded, CallSent, ProviderAway, ProviderBack, RequestEnded
+from pipeline.engine.events import CallEnded, CallSent, LimitLowered, ProviderAway, ProviderBack, RequestEnded
 from pipeline.errors import DiskFull
 from tests.workbench import PNG, PNG_BASE64, Body, answer_with, lab, request, vendor
 
@@ -287,6 +287,58 @@ async def test_calls_split_by_the_provider_s_most_and_the_params_go_along(bench:
         await bench.run(lab(base_url, images_per_call=2))
     assert served.asked == [2, 2, 1]
     assert served.bodies[0] == {"prompt": "prompt 1", "model": "dall-e-2", "size": "256x256", "user": "me", "n": 2}
+
+
+async def test_a_lower_limit_that_a_429_states_makes_more_calls_of_those_in_line_and_is_said_once(
+    bench: Bench,
+) -> None:
+    def refuse(body: Body) -> web.Response:
+        if body["n"] <= 4:
+            return _whole(body)
+        error = {"message": "Limit: 4/1s. Please try again in 10ms.", "type": "requests"}
+        return web.json_response({"error": error}, status=429)
+
+    served = Vendor(refuse)
+    async with vendor(served) as base_url:
+        bench.submit(*(request(number, n=5) for number in range(2)))
+        await bench.run(lab(base_url, rate_limit=RateLimit(6, 0.6)))
+    assert served.asked[0] == 5
+    assert sorted(served.asked[-4:]) == [1, 1, 4, 4]
+    lowered = [event for event in bench.events if isinstance(event, LimitLowered)]
+    assert [(event.provider, event.images, event.per_seconds) for event in lowered] == [("lab", 4, 1.0)]
+    assert {row[:3] for row in bench.ask("SELECT status, n, received FROM request")} == {("succeeded", 5, 5)}
+
+
+async def test_an_upload_that_is_gone_is_found_before_its_call_is_one(bench: Bench) -> None:
+    served = Vendor(_whole)
+    async with vendor(served) as base_url:
+        bench.submit(request(1), request(2))
+        gone = json.dumps([{"role": "image", "file": "inputs/gone.png", "content_type": "image/png"}])
+        bench.set("UPDATE request SET served_by = 'edit', inputs = ? WHERE prompt = 'prompt 1'", gone)
+        await bench.run(lab(base_url, rate_limit=RateLimit(1, 0.01)))
+    assert bench.ask(ROW) == [("failed", 0, 0, 0, 0), ("succeeded", 1, 0, 1, 0)]
+    assert "gone.png cannot be read" in bench.one("SELECT error FROM request")
+    assert bench.one("SELECT count(*) FROM attempt") == 1
+    assert [type(event).__name__ for event in bench.events].count("CallSent") == 1
+
+
+async def test_an_upload_that_is_gone_is_no_answer_of_a_provider_that_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.outage.FIRST_PROBE", 0.01)
+    monkeypatch.setattr("pipeline.engine.outage.LONGEST_PROBE", 0.01)
+    served = Vendor(lambda _: _busy() if len(served.bodies) < 12 else _whole({"n": 1}))
+    bench.retry = RetryRules(attempts=50, max_wait_seconds=0.01)
+    async with vendor(served) as base_url:
+        bench.submit(*(request(number) for number in range(8)))
+        gone = json.dumps([{"role": "image", "file": "inputs/gone.png", "content_type": "image/png"}])
+        bench.set("UPDATE request SET served_by = 'edit', inputs = ? WHERE prompt = 'prompt 7'", gone)
+        await bench.run(lab(base_url, concurrency=7))
+    assert [type(event) for event in bench.events if isinstance(event, ProviderAway | ProviderBack)] == [
+        ProviderAway,
+        ProviderBack,
+    ]
+    assert bench.one("SELECT attempts FROM request WHERE prompt = 'prompt 7'") == 0
 
 
 async def test_the_events_tell_the_way_of_a_request(bench: Bench) -> None:
