@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.engine.outage import FAILURES, Outage
 from pipeline.errors import (
@@ -145,6 +147,52 @@ def test_calls_in_flight_that_fail_during_an_outage_do_not_delay_the_probe() -> 
         assert now() - begin == pytest.approx(1, abs=0.01)
 
     run(main())
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(st.floats(5, 60), min_size=FAILURES + 1, max_size=20),
+    st.floats(1, 3 * HOUR),
+    st.sampled_from([NotSent("refused"), OutcomeUnknown("cut"), ServerFault("overloaded", http_status=503)]),
+)
+def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_by_itself(
+    latencies: list[float], seconds: float, error: RequestError
+) -> None:
+    calls: list[int] = []  # how many, by request, that were no probes
+    probes: list[float] = []
+
+    async def main() -> float:
+        outage, begin = Outage("http://x/v1", 12 * HOUR), now()
+        probing: set[int] = set()  # in the outage that lasts
+        outage.answered()
+
+        async def carry(request: int, latency: float) -> None:
+            calls.append(0)
+            while True:
+                probe = await outage.passage(request)
+                calls[request] += not probe
+                if probe:
+                    probes.append(now())
+                    probing.add(request)
+                assert len(probing) <= 1
+                is_down = now() < begin + seconds
+                await asyncio.sleep(latency)
+                probing.discard(request)
+                if not is_down:
+                    probing.clear()
+                    outage.answered()
+                    return
+                assert outage.failed(request, error) is None
+                outage.released(request)
+
+        await asyncio.gather(*(carry(*one) for one in enumerate(latencies)))
+        return now() - begin
+
+    took = run(main())
+    assert took <= seconds + 60 + 3 * max(latencies) + 1
+    tries = 2 + max(latencies) / min(latencies)  # a quick one fails so often until the fifth other has failed once
+    assert all(count <= tries for count in calls)
+    assert len(probes) <= 8 + seconds / 60
 
 
 def test_after_an_outage_the_intervals_begin_anew() -> None:

@@ -233,6 +233,38 @@ def test_a_lower_one_always_is_and_keeps_our_margin(images: int, per_seconds: fl
     run(main())
 
 
+@pytest.mark.parametrize("images", [1, 10])
+def test_calls_that_are_called_off_cost_no_time(images: int) -> None:
+    async def main() -> None:
+        throttle, begin = Throttle(LIMIT), now()
+        for _ in range(200):
+            turn = await throttle.turn(images)
+            await asyncio.sleep(0.001)
+            turn.unsent()
+        (await throttle.turn(images)).sent()
+        assert now() - begin < 1
+        await throttle.turn(1)
+        assert now() - begin >= images * LIMIT.window / LIMIT.images
+
+    run(main())
+
+
+def test_of_those_in_line_many_may_be_called_off_and_the_others_go_on() -> None:
+    async def main() -> None:
+        throttle, begin = Throttle(LIMIT), now()
+
+        async def ask(number: int) -> None:
+            turn = await throttle.turn(1)
+            await asyncio.sleep(0.01)
+            (turn.sent if number % 20 == 0 else turn.unsent)()
+
+        await asyncio.gather(*(ask(number) for number in range(200)))
+        assert 9 * LIMIT.window / LIMIT.images <= now() - begin < 14 * LIMIT.window / LIMIT.images
+        assert throttle.used == 10
+
+    run(main())
+
+
 def test_a_throttle_that_is_closed_leaves_nobody_waiting() -> None:
     async def main() -> None:
         throttle = Throttle(LIMIT)

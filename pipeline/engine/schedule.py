@@ -81,12 +81,17 @@ class Schedule:
             self._granted.remove(ticket)
             bisect.insort(self._log, (now, ticket.images))
 
-    def leave(self, ticket: Ticket) -> None:
-        """This call will not be sent: its place or its room is free. Without effect on a call that was sent."""
+    def leave(self, ticket: Ticket) -> bool:
+        """This call will not be sent: its place or its room is free; say whether it had been granted.
+
+        Without effect on a call that was sent.
+        """
         self._line.pop(ticket, None)
-        if ticket in self._granted:
-            self._granted.remove(ticket)
-            self.used -= ticket.images
+        if ticket not in self._granted:
+            return False
+        self._granted.remove(ticket)
+        self.used -= ticket.images
+        return True
 
     def lower(self, limit: RateLimit) -> None:
         """Hold to another limit from now on; who asks in line for more than it allows will ask for less."""

@@ -60,6 +60,7 @@ class Throttle:
         self._pace = _pace(limit) if limit else AsyncLimiter(1)
         self._unearned = math.inf  # seconds that the pace does not make up for
         self._in_hand = False  # a unit of the pace is taken, and its call has not gone
+        self._last: Ticket | None = None  # whose units are being taken
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._server: asyncio.Task[None] | None = None
         self._idle_since = 0.0
@@ -122,8 +123,7 @@ class Throttle:
         self._waiters[ticket] = asyncio.get_running_loop().create_future()
         self._changed.set()
         if self._server is None or self._server.done():
-            self._server = asyncio.create_task(self._serve(self._schedule), name="throttle")
-            self._server.add_done_callback(self._served)
+            self._begin(self._schedule)
         try:
             await self._waiters[ticket]
         except BaseException:
@@ -134,9 +134,15 @@ class Throttle:
         return Turn(self, ticket.images, ticket)
 
     def close(self) -> None:
-        """Let nobody through any more."""
+        """Let nobody through any more who waits now."""
         if self._server is not None:
             self._server.cancel()
+        for future in self._waiters.values():
+            future.cancel()
+
+    def _begin(self, schedule: Schedule) -> None:
+        self._server = asyncio.create_task(self._serve(schedule), name="throttle")
+        self._server.add_done_callback(self._served)
 
     async def _serve(self, schedule: Schedule) -> None:
         """Let those in line go, one after another, while there are any."""
@@ -154,7 +160,7 @@ class Throttle:
                 schedule.leave(ticket)
             else:
                 self._waiters[ticket].set_result(None)
-                self._in_hand, pace = False, self._pace
+                self._in_hand, self._last, pace = False, ticket, self._pace
                 for _ in range(ticket.images - 1):
                     await pace.acquire()
         self._idle_since = now()
@@ -169,11 +175,13 @@ class Throttle:
             self._in_hand = True
 
     def _served(self, server: asyncio.Task[None]) -> None:
-        """A server that fell, or was told to close, leaves nobody waiting without end."""
+        """Leave nobody waiting without end for a server that fell."""
         reason = None if server.cancelled() else server.exception()
+        if reason is None:
+            return
         for future in self._waiters.values():
-            if not future.done() and (reason or server.cancelled()):
-                future.set_exception(reason) if reason else future.cancel()
+            if not future.done():
+                future.set_exception(reason)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, or less where something has changed meanwhile."""
@@ -190,9 +198,15 @@ class Throttle:
             self._changed.set()
 
     def _leave(self, ticket: Ticket) -> None:
-        if self._schedule:
-            self._schedule.leave(ticket)
-            self._changed.set()
+        """Give back the room of a call, and the pace that it took where nobody has gone since: it was not sent."""
+        if self._schedule is None:
+            return
+        granted = self._schedule.leave(ticket)
+        self._changed.set()
+        if granted and ticket is self._last and not self._in_hand and self._server is not None:
+            self._in_hand, self._idle_since = True, asyncio.get_running_loop().time()
+            self._server.cancel()
+            self._begin(self._schedule)
 
 
 def _pace(limit: RateLimit) -> AsyncLimiter:
