@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import RateLimit
+from pipeline.engine.lane import LOOKAHEAD
 from pipeline.engine.schedule import Schedule, Ticket
 
 LIMIT = RateLimit(images=50, per_seconds=60.0)
@@ -51,7 +52,7 @@ class Day:
         return ticket
 
 
-def saturate(costs: list[int], limit: RateLimit = LIMIT, lookahead: int = 128, delay: float = 0.0) -> Day:
+def saturate(costs: list[int], limit: RateLimit = LIMIT, lookahead: int = LOOKAHEAD, delay: float = 0.0) -> Day:
     """Work off a long queue, of which so many stand in line at once."""
     day, left = Day(limit, delay), list(costs)
     while left or day.schedule.waiting:
