@@ -28,6 +28,7 @@ class Day:
 
     limit: RateLimit
     delay: float = 0.0
+    credit: float = 0.15  # of the window, that the pace makes up for
     now: float = 0.0
     sends: list[tuple[float, int]] = field(default_factory=list)
     order: list[Ticket] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Day:
         if ticket is None:
             self.now = max(self.now, min(self.schedule.look_again(), self.now + 3600))
             return None
-        self.pace = max(self.now - 0.15 * self.limit.window, self.pace) + ticket.images * self.schedule.spacing
+        self.pace = max(self.now - self.credit * self.limit.window, self.pace) + ticket.images * self.schedule.spacing
         self.order.append(ticket)
         self.at[ticket] = self.now
         self.schedule.sent(ticket, self.now + self.delay)
@@ -166,7 +167,7 @@ def test_a_call_that_goes_first_never_puts_the_head_off(
     images: int, arrivals: list[tuple[float, int]], delay: float
 ) -> None:
     """The head's place, worked out from the log alone when it became the head, holds whoever comes after it."""
-    day = Day(RateLimit(images, 10.0), delay)
+    day = Day(RateLimit(images, 10.0), delay, credit=0.0)
     window = day.limit.window
     left, arrived, head, promised = list(arrivals), 0.0, None, math.inf
     due: dict[Ticket, float] = {}

@@ -210,6 +210,21 @@ def test_a_lower_limit_holds_at_once_for_those_in_line_too() -> None:
     run(main())
 
 
+def test_a_lower_limit_has_its_own_pace() -> None:
+    async def main() -> None:
+        throttle, moments = Throttle(LIMIT), []
+        (await throttle.turn(1)).sent()
+        await asyncio.sleep(100)
+        assert throttle.lower(5, 60.0)
+        for _ in range(5):
+            (await throttle.turn(1)).sent()
+            moments.append(now())
+        gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+        assert min(gaps) == pytest.approx(60 * 1.005 / 5, abs=0.01)
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("images", "per_seconds"), [(50, None), (51, None), (50, 60.0), (5, 1.0), (100, 120.0), (0, None), (0, 60.0)]
 )

@@ -304,6 +304,7 @@ async def test_a_lower_limit_that_a_429_states_makes_more_calls_of_those_in_line
         await bench.run(lab(base_url, rate_limit=RateLimit(6, 0.6)))
     assert served.asked[0] == 5
     assert sorted(served.asked[-4:]) == [1, 1, 4, 4]
+    assert bench.ask("SELECT n FROM attempt WHERE outcome = 'answered' ORDER BY n") == [(1,), (1,), (4,), (4,)]
     lowered = [event for event in bench.events if isinstance(event, LimitLowered)]
     assert [(event.provider, event.images, event.per_seconds) for event in lowered] == [("lab", 4, 1.0)]
     assert {row[:3] for row in bench.ask("SELECT status, n, received FROM request")} == {("succeeded", 5, 5)}

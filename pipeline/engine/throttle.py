@@ -58,12 +58,12 @@ class Throttle:
     def __init__(self, limit: RateLimit | None) -> None:
         self._schedule = Schedule(limit) if limit else None
         self._pace = _pace(limit) if limit else AsyncLimiter(1)
-        self._unearned = math.inf  # seconds that the pace does not make up for
+        self._unearned = 0.0  # seconds that the pace does not make up for
         self._in_hand = False  # a unit of the pace is taken, and its call has not gone
         self._last: Ticket | None = None  # whose units are being taken
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._server: asyncio.Task[None] | None = None
-        self._idle_since = 0.0
+        self._idle_since = -math.inf
         self._changed = asyncio.Event()
         self._paused_until = 0.0
 
