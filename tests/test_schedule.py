@@ -38,12 +38,12 @@ class Day:
     def __post_init__(self) -> None:
         self.schedule = Schedule(self.limit)
 
-    def step(self) -> Ticket | None:
-        """Let one call go, or move the clock to when it is worth looking again."""
+    def step(self, until: float = math.inf) -> Ticket | None:
+        """Let one call go, or move the clock to when it is worth looking again, at most to `until`."""
         self.now = max(self.now, self.pace)
         ticket = self.schedule.next(self.now)
         if ticket is None:
-            self.now = max(self.now, min(self.schedule.look_again(), self.now + 3600))
+            self.now = max(self.now, min(self.schedule.look_again(), self.now + 3600, until))
             return None
         self.pace = max(self.now - self.credit * self.limit.window, self.pace) + ticket.images * self.schedule.spacing
         self.order.append(ticket)
@@ -190,7 +190,7 @@ def test_a_call_that_goes_first_never_puts_the_head_off(
                 and head.images + sum(n for moment, n in day.sends if moment + window > when) <= images
             )
             due[head] = promised
-        day.step()
+        day.step(arrived + left[0][0] if left else math.inf)
     assert all(day.at[ticket] <= when + 1e-6 for ticket, when in due.items())
     assert worst_window(day.sends, window) <= images
 
