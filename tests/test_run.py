@@ -213,7 +213,7 @@ def _used(server: Server, limit: int, seconds: float) -> float:
         pytest.param(3, 1.03, 60, [1], 0.94, id="n=1"),
         pytest.param(3, 1.03, 25, list(range(1, 11)), 0.87, id="mixed"),
         pytest.param(6, 1.005, 500, [1], 0.99, id="n=1 long", marks=pytest.mark.long),
-        pytest.param(6, 1.005, 300, list(range(1, 11)), 0.95, id="mixed long", marks=pytest.mark.long),
+        pytest.param(6, 1.005, 150, list(range(1, 11)), 0.95, id="mixed long", marks=pytest.mark.long),
     ],
 )
 @pytest.mark.timeout(600)
