@@ -163,3 +163,14 @@ async def test_a_bug_ends_the_run_with_its_own_error(bench: Bench, monkeypatch: 
 async def test_with_nothing_to_do_a_run_calls_nobody_and_ends(bench: Bench) -> None:
     runner = await bench.run(lab("http://127.0.0.1:9/v1"))
     assert (runner.stops, bench.events) == ([], [])
+
+
+async def test_a_run_leaves_nothing_behind_in_the_loop(bench: Bench) -> None:
+    door = Door()
+    door.open.set()
+    before = asyncio.all_tasks()
+    async with vendor(door) as base_url:
+        bench.submit(request(1, n=10))
+        await bench.run(lab(base_url, rate_limit=RateLimit(50, 60)))
+        await asyncio.sleep(0)
+        assert "throttle" not in {task.get_name() for task in asyncio.all_tasks() - before}

@@ -59,22 +59,27 @@ class Runner:
 
     async def run(self) -> None:
         """Work to the end. Raises what no request can be blamed for, in an ExceptionGroup."""
-        money = budget.Budget(self.budget_usd, self.config.budget_usd)
         async with Writer(self.connection) as writer:
-            async with asyncio.TaskGroup() as group:
-                working: dict[str, asyncio.Task[None]] = {}
-                while True:
-                    working = {name: task for name, task in working.items() if not task.done()}
-                    for name in await self._waiting(writer):
-                        if name not in working:
-                            working[name] = group.create_task(self._work(name, writer, money), name=f"lane {name}")
-                    if not working:
-                        break
-                    await asyncio.wait(working.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            for gate in self._gates.values():
-                gate.close()
+            try:
+                await self._work_all(writer, budget.Budget(self.budget_usd, self.config.budget_usd))
+            finally:
+                for gate in self._gates.values():
+                    gate.close()
             with contextlib.suppress(PipelineError):  # a full disk: the next start does the same
                 await writer.do(mend, time.time())
+
+    async def _work_all(self, writer: Writer, money: budget.Budget) -> None:
+        """Keep a lane at work for each provider that requests wait for, until there is none."""
+        async with asyncio.TaskGroup() as group:
+            working: dict[str, asyncio.Task[None]] = {}
+            while True:
+                working = {name: task for name, task in working.items() if not task.done()}
+                for name in await self._waiting(writer):
+                    if name not in working:
+                        working[name] = group.create_task(self._work(name, writer, money), name=f"lane {name}")
+                if not working:
+                    break
+                await asyncio.wait(working.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
 
     def halt(self) -> None:
         """Make no further call; what is in flight is finished."""
