@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.engine.answer import Answer, Inline
-from pipeline.engine.api import Api, Call, Upload, body_of
+from pipeline.engine.api import Api
+from pipeline.engine.body import Call, Upload, body_of
 from pipeline.errors import (
     Invalid,
     KeyRefused,

@@ -13,6 +13,7 @@ outage     a provider that has gone away: everyone waits, one call at a time pro
 throttle   the images-per-minute limit: pace, window and pause
 schedule   who may call next: the line, the window's log, and the head's reservation
 budget     the wall that `budget_usd` is
+body       a call → the body that is sent: JSON, or a form where pictures go along
 api        one call over the wire, and what came of it
 answer     an HTTP answer → the pictures in it, or the error whose class is its fate
 envelope   an error body of any kind → message, type, code and param

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.engine import budget, journal
 from pipeline.engine.answer import Inline, Link
-from pipeline.engine.api import Call, Upload, body_of
+from pipeline.engine.body import Call, Upload, body_of
 from pipeline.engine.desk import WrittenCall
 from pipeline.engine.download import expiry
 from pipeline.engine.events import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from pipeline.engine.answer import Answer
-    from pipeline.engine.api import Body
+    from pipeline.engine.body import Body
     from pipeline.engine.desk import Desk
     from pipeline.engine.store import StoredImage
     from pipeline.engine.throttle import Turn
