@@ -10,6 +10,7 @@ holding     one output folder: its ledger opened, and the folder held by one run
 rehearsal   a provider that is a sandbox → a process of its own and its address
 config      config.yaml and the environment → a frozen `Config`
 provider    one entry of `providers:` → a `Provider`: where a server is, and how hard it may be asked
+dialect     how a server's Images API deviates from OpenAI's: its header, query, fields, paths, pictures
 section     one mapping of a YAML document → checked values
 document    YAML text → plain values, each with the line it stands on
 nodes       YAML text → nodes, no larger and no deeper than the program can hold

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipeline.dialect import HEADER_NAME, KEYS, SECRET_NAME, Dialect, read_dialect
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,100}")
 """What a job, a provider or a request may be called; it becomes a folder's or a file's name."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # of the environment
-_SECRET = re.compile(r"authorization|api-?key|token|secret", re.IGNORECASE)  # headers that carry one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Provider:
     url_ttl_seconds: float = 3600.0
     headers: Mapping[str, str | EnvironmentName] = field(default_factory=dict)
     sandbox: Mapping[str, Any] | None = None
+    dialect: Dialect = field(default_factory=Dialect)
 
     def key(self, environment: Mapping[str, str]) -> str | None:
         """Read the provider's key; None where it takes none. Raises ConfigError where it is unset or empty."""
@@ -83,6 +84,7 @@ _KEYS = (
     "timeout_seconds",
     "url_ttl_seconds",
     "headers",
+    *KEYS,
 )
 
 
@@ -112,6 +114,7 @@ def read_provider(section: Section, name: str) -> Provider:
         url_ttl_seconds=section.number("url_ttl_seconds", 3600.0, least=0),
         headers=_read_headers(section.section("headers")),
         sandbox=(sandbox if isinstance(sandbox, dict) else {}) if rehearsal else None,
+        dialect=read_dialect(section),
     )
 
 
@@ -140,7 +143,9 @@ def _check_base_url(section: Section, base_url: str | None) -> None:
     elif "@" in url.netloc:
         section.wrong("base_url", "a key does not belong in an address; name its variable in `api_key_env`")
     elif url.query or url.fragment:
-        section.wrong("base_url", f"`{base_url}` must end with its path; a query does not belong here")
+        section.wrong(
+            "base_url", f"`{base_url}` must end with its path; a query does not belong here, but into `query:`"
+        )
 
 
 def _read_rate_limit(section: Section) -> RateLimit | None:
@@ -158,12 +163,12 @@ def _read_rate_limit(section: Section) -> RateLimit | None:
 def _read_headers(section: Section) -> dict[str, str | EnvironmentName]:
     headers: dict[str, str | EnvironmentName] = {}
     for name, value in section.value.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        if not HEADER_NAME.fullmatch(name):
             section.wrong(name, "is no name of an HTTP header")
         variable = value["env"] if isinstance(value, dict) and set(value) == {"env"} else None
         if isinstance(variable, str) and _VARIABLE.fullmatch(variable):
             headers[name] = EnvironmentName(variable)
-        elif _SECRET.search(name):
+        elif SECRET_NAME.search(name):
             section.wrong(name, "a key is never written in a file; write {env: NAME} for a value from the environment")
         elif isinstance(value, str) and value.isprintable() and value.isascii():
             headers[name] = value

@@ -9,6 +9,8 @@ from pipeline import document
 from pipeline.errors import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.document import Document, Place
 
 _MOST = 10**12  # of any number: seconds, bytes, pictures
@@ -90,3 +92,15 @@ class Section:
             self.wrong(key, f"must be a number of at least {least:g}, not {value!r:.60}")
             return default
         return float(value)
+
+    def choice(self, key: str, default: Any, known: Sequence[str]) -> Any:
+        """Give one of the known words."""
+        value = self.value.get(key)
+        if value is None:
+            return default
+        if value not in known:
+            close = document.nearest(value, known) if isinstance(value, str) else None
+            hint = f"did you mean `{close}`?" if close else f"write one of {', '.join(known)}"
+            self.wrong(key, f"`{value!s:.60}` is not known; {hint}")
+            return default
+        return value

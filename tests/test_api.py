@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.dialect import Dialect
 from pipeline.engine.answer import Answer, Inline
 from pipeline.engine.api import Api
 from pipeline.engine.body import Call, Upload, body_of
@@ -96,12 +97,18 @@ async def serving(answer: bytes, *, stay: bool = False, hold: bool = False) -> A
 
 
 def door(base_url: str, **more: Any) -> Api:
-    settings: dict[str, Any] = {"timeout": 20.0, "connections": 8, "most_bytes": 1_000_000, **more}
+    settings: dict[str, Any] = {
+        "dialect": Dialect(),
+        "timeout": 20.0,
+        "connections": 8,
+        "most_bytes": 1_000_000,
+        **more,
+    }
     return Api(base_url, settings.pop("key", KEY), settings.pop("headers", {}), **settings)
 
 
 async def make(api: Api, call: Call, sent: Callable[[], None]) -> Answer:
-    return await api.call(call.operation, await body_of(call), sent)
+    return await api.call(call.operation, await body_of(call, Dialect()), sent)
 
 
 async def refused(api: Api, call: Call = CALL) -> tuple[RequestError, int]:

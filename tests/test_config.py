@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config, EnvironmentName, Provider, RateLimit, load
+from pipeline.dialect import KEYS as DIALECT_KEYS
+from pipeline.dialect import Uploads
 from pipeline.document import parse
 from pipeline.errors import BadInput, ConfigError
 from pipeline.section import Section
@@ -151,6 +154,23 @@ def test_unknown_keys_are_named_with_line_and_nearest_spelling(tmp_path: Path) -
     ]
 
 
+def test_the_entries_that_wait_in_config_yaml_are_right_once_their_marks_are_taken_away(tmp_path: Path) -> None:
+    text = (ROOT / "config.yaml").read_text()
+    entries = re.findall(r"^  # ([\w-]+):", text, re.MULTILINE)
+    assert entries == ["azure", "xai", "together", "localai", "vllm-omni", "sglang", "litellm", "lab"]
+    config = read(tmp_path, re.sub(r"^  # (?=[\w-]+:|  )", "  ", text, flags=re.MULTILINE))
+    assert set(entries) < set(config.providers)
+    azure = config.find_provider("azure").dialect
+    assert (azure.auth_header, azure.auth_scheme, sorted(azure.leave_out)) == ("api-key", None, ["model"])
+    assert azure.query == {"api-version": "2025-04-01-preview"}
+    xai, together = config.find_provider("xai").dialect, config.find_provider("together").dialect
+    assert (xai.uploads, xai.size_as) == (Uploads("json", "image", "images", "mask", "url"), "aspect_ratio")
+    assert together.uploads == Uploads("json", "image_url", "reference_images", "mask", "data_url")
+    assert config.find_provider("vllm-omni").dialect.uploads == Uploads(mask="mask_image")
+    assert config.find_provider("localai").dialect.uploads.image is None
+    assert config.find_provider("litellm").dialect.uploads.images == "image"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -183,6 +203,28 @@ def test_unknown_keys_are_named_with_line_and_nearest_spelling(tmp_path: Path) -
         ("providers: {lab: {base_url: 'http://x', headers: {X: 1}}}", "headers.X: must be a line of text"),
         ("providers: {lab: {base_url: 'http://x', headers: {X: {env: a b}}}}", "headers.X: must be a line of text"),
         ('providers: {lab: {base_url: "http://x", headers: {X: "a\\nb"}}}', "headers.X: must be a line of text"),
+        *(
+            (f"providers: {{lab: {{base_url: 'http://x', {options}}}}}", words)
+            for options, words in [
+                ("auth: {headr: a}", "auth.headr: unknown key `headr`; did you mean `header`?"),
+                ("auth: {header: 'a b'}", "auth.header: `a b` is no name of an HTTP header"),
+                ("auth: {scheme: 'a b'}", "auth.scheme: must be a word like Bearer, or null"),
+                ("query: {api-key: sk-1}", "query.api-key: a key does not belong in an address"),
+                ("query: {v: [1]}", "query.v: must be text"),
+                ("body: {n: 2}", "body.n: is not for all calls alike"),
+                ("leave_out: model", "leave_out: must be a list of names"),
+                ("leave_out: [prompt]", "leave_out: without `prompt` there is nothing to make"),
+                ("leave_out: [model, model]", "leave_out: names `model` twice"),
+                ("leave_out: [n]", "leave_out: without `n` a call makes one picture: write `images_per_call: 1`"),
+                ("values: {response_format: 5}", "values.response_format: must be a mapping"),
+                ("size_as: w*h", "size_as: `w*h` is not known; did you mean `W*H`?"),
+                ("paths: {edits: a}", "paths.edits: unknown key `edits`; did you mean `edit`?"),
+                ("paths: {edit: '../a?b'}", "paths.edit: `../a?b` is no path below base_url"),
+                ("uploads: {encoding: xml}", "uploads.encoding: `xml` is not known; write one of multipart, json"),
+                ("uploads: {reference: url}", "uploads.reference: is for `encoding: json`"),
+                ("picture_hosts: a", "picture_hosts: must be a list of names"),
+            ]
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(tmp_path: Path, text: str, words: str) -> None:
@@ -244,7 +286,7 @@ def test_a_thousand_mistakes_are_not_all_told(tmp_path: Path) -> None:
 
 _TOP = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "lab")
 _BELOW = ("sandbox", "base_url", "headers", "rate_limit", "images", "attempts", "allow_hosts", "env", "api_key_env")
-KEYS = st.sampled_from([*_TOP, *_BELOW, "concurrency"])
+KEYS = st.sampled_from([*_TOP, *_BELOW, *DIALECT_KEYS, "concurrency", "encoding", "edit", "header"])
 CONFIG = st.recursive(
     NESTED, lambda inner: st.dictionaries(KEYS, inner, max_size=5) | st.lists(inner, max_size=3), max_leaves=15
 )

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace, TracebackType
 
+    from pipeline.dialect import Dialect
     from pipeline.engine.body import Body
-
-PATHS = {"generation": "images/generations", "edit": "images/edits", "variation": "images/variations"}
 
 _CONNECT_SECONDS = 30.0
 _IDLE_SECONDS = 1.0
@@ -43,13 +42,15 @@ class Api:
         key: str | None,
         headers: Mapping[str, str],
         *,
+        dialect: Dialect,
         timeout: float,
         connections: int,
         most_bytes: int,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
-        self._headers = CIMultiDict({} if key is None else {"Authorization": f"Bearer {key}"})
+        self._dialect = dialect
+        self._headers = CIMultiDict(dialect.credentials(key))
         self._headers.update(headers)
         self._timeout = timeout
         self._connections = connections
@@ -94,7 +95,7 @@ class Api:
 
     async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpAnswer:
         assert self._session is not None, "use `async with`"
-        url = URL(f"{self.base_url}/{PATHS[operation]}")
+        url = URL(f"{self.base_url}/{self._dialect.paths[operation]}") % self._dialect.query
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": proxy_for(url)}
         async with self._session.post(url, **body, **options) as response:
             content = await (

@@ -222,4 +222,4 @@ class _PublicResolver(AbstractResolver):
 
 
 def _private(host: str) -> str:
-    return f"the picture's URL leads to {host}, which is not on the open net; `download.allow_hosts` can allow it"
+    return f"the picture's URL leads to {host}, not on the open net; the provider's `picture_hosts` can allow it"

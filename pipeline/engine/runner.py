@@ -125,13 +125,14 @@ class Runner:
                 base_url,
                 key,
                 headers,
+                dialect=provider.dialect,
                 timeout=provider.timeout_seconds,
                 connections=provider.concurrency,
                 most_bytes=_ENVELOPE_BYTES + rules.max_bytes * 4 // 3 * provider.images_per_call,
             )
             downloader = Downloader(
                 base_url=base_url,
-                allow_hosts=rules.allow_hosts,
+                allow_hosts=rules.allow_hosts | provider.dialect.picture_hosts,
                 most_bytes=rules.max_bytes,
                 connections=max(64, provider.concurrency),
             )

@@ -120,7 +120,7 @@ class Worker:
         if work.prompt is None:
             del params["prompt"]
         uploads = [Upload(one["role"], self._folder / one["file"], one["content_type"]) for one in work.inputs]
-        return await body_of(Call(work.served_by, params, uploads))
+        return await body_of(Call(work.served_by, params, uploads), self._desk.provider.dialect)
 
     async def _begin(self, turn: Turn) -> WrittenCall:
         """Set the money aside and write the call down, before it is sent."""

@@ -2,12 +2,15 @@
 
 It imports nothing of the rest of the program. In the order of the data:
 
+checks       one value under `sandbox:` becomes a checked one, or a sentence that names its key
+dialect      a mapping under `sandbox.dialect:` becomes the ways in which this server deviates from OpenAI's
 settings     a mapping under `sandbox:` becomes checked settings
 refusals     what is wrong with a call becomes an error answer in the service's words
 form         the bytes of a request become fields and file parts
 parameters   one value of a field becomes a checked parameter
 families     what each model takes, as data
 rules        fields become an `ImageCall`, or the refusal that the service would give
+translation  a call in the server's own dialect becomes OpenAI's, and OpenAI's answer one in the dialect
 uploads      file parts become decoded, checked pictures
 window       an arrival becomes a place in the strict sliding window, or a wait
 faults       a call's number becomes the fault it suffers, the same in every run with the same seed

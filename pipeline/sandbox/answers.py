@@ -66,7 +66,7 @@ def sketches(call: ImageCall, uploads: Uploads | None) -> tuple[Sketch, ...]:
 
 def answer_with_urls(call: ImageCall, urls: Sequence[str], created: int) -> Answer:
     """Answer as the dall-e family does by default."""
-    return _json({"created": created, "data": [{"url": url, **_revised(call)} for url in urls]})
+    return answer_with({"created": created, "data": [{"url": url, **_revised(call)} for url in urls]})
 
 
 def answer_with_bytes(call: ImageCall, plan: Sequence[Sketch], uploads: Uploads | None, created: int) -> Answer:
@@ -77,12 +77,12 @@ def answer_with_bytes(call: ImageCall, plan: Sequence[Sketch], uploads: Uploads 
         return _stream(call, plan, pictures, uploads, created)
     data = [{"b64_json": _base64(picture), **_revised(call)} for picture in pictures]
     echo = {} if not call.family.is_gpt else {**_echo(call, plan[0]), "usage": _usage(call, plan, uploads)}
-    return _json({"created": created, "data": data, **echo})
+    return answer_with({"created": created, "data": data, **echo})
 
 
 def answer_with_nothing(created: int) -> Answer:
     """Answer 200 without a picture, as LiteLLM once did (BerriAI/litellm #10811)."""
-    return _json({"created": created, "data": []})
+    return answer_with({"created": created, "data": []})
 
 
 def _stream(
@@ -104,7 +104,8 @@ def _event(name: str, content: dict[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps({'type': name, **content})}\n\n".encode()
 
 
-def _json(content: dict[str, object]) -> Answer:
+def answer_with(content: dict[str, object]) -> Answer:
+    """Answer 200 with this document."""
     return Answer(200, JSON_TYPE, (json.dumps(content).encode(),))
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -20,6 +20,7 @@ from pipeline.sandbox.books import CallEntry
 from pipeline.sandbox.faults import BAD_GATEWAY, DRIP_SECONDS, DRIPS, Luck, draw_call
 from pipeline.sandbox.form import read_form
 from pipeline.sandbox.rules import ImageCall, images_asked, moderate, read_call
+from pipeline.sandbox.translation import accepted, check_query, restate, translate, withheld
 from pipeline.sandbox.uploads import read_uploads
 
 if TYPE_CHECKING:
@@ -38,12 +39,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-MULTIPART: Final = "multipart/form-data"
-ACCEPTED: Final[dict[Operation, tuple[str, ...]]] = {
-    "generation": (refusals.JSON_TYPE,),
-    "edit": (MULTIPART, refusals.JSON_TYPE),
-    "variation": (MULTIPART,),
-}
 
 
 @dataclass(slots=True)
@@ -98,6 +93,7 @@ async def serve_call(
             answer = answers.refused(refusal)
         if answer is None:
             return drop(request)
+        answer = restate(answer, service.settings.dialect)
         response = await send(request, answer, {**service_headers(request_id, started), **answer.headers})
         entry.status = answer.status
         return response
@@ -106,11 +102,21 @@ async def serve_call(
 
 
 async def _decide(service: Service, request: web.Request, operation: Operation, entry: CallEntry) -> Answer | None:
-    authenticate(request, require_key=service.settings.require_key)
+    settings = service.settings
+    authenticate(request, settings)
+    check_query(request, settings.dialect)
     form = await _receive(service, request, operation, entry)
+    operation, form = translate(operation, form, settings.dialect)
     call = read_call(operation, form)
+    if settings.dialect.most_images is not None:
+        call = replace(call, n=min(call.n, settings.dialect.most_images))
     uploads = None if operation == "generation" else await service.work(read_uploads, call, form)
-    moderate(call)
+    try:
+        moderate(call)
+    except refusals.ApiError:
+        if not settings.dialect.withholds:
+            raise
+        return answers.answer_with(withheld(call.n, int(service.clock())))
     luck = draw_call(service.settings, service.calls)
     service.calls += 1
     entry.fault = luck.fault
@@ -134,7 +140,7 @@ async def _decide(service: Service, request: web.Request, operation: Operation, 
 async def _receive(service: Service, request: web.Request, operation: Operation, entry: CallEntry) -> Form:
     """Read the body and count the arrival; one that cannot be read counts as one image."""
     try:
-        form = await read_form(request, ACCEPTED[operation])
+        form = await read_form(request, accepted(operation, service.settings.dialect))
     except refusals.ApiError:
         service.arrive(entry, 1)
         raise
@@ -151,13 +157,15 @@ async def _make(service: Service, request: web.Request, call: ImageCall, uploads
     for upload in (*uploads.images, uploads.mask) if uploads else ():
         if upload:
             await service.work(service.spool.keep, upload.sha256, upload.content)
-    origin = _origin(request)
+    origin = _origin(request, service.settings.dialect.picture_host)
     return answers.answer_with_urls(call, [service.links.sign(origin, sketch) for sketch in plan], created)
 
 
-def _origin(request: web.Request) -> str:
-    """Return the scheme, host and port that the client called, under whatever name it knows this machine."""
+def _origin(request: web.Request, host: str | None) -> str:
+    """Return the scheme, host and port that the client called, under whatever name it knows this machine, or `host`."""
     address, port = request.get_extra_info("sockname", ("127.0.0.1", 80))[:2]
+    if host is not None:
+        return f"http://{host}:{port}"
     return f"http://{request.headers.get('Host') or f'{address}:{port}'}"
 
 
@@ -178,13 +186,15 @@ def _spoil(answer: Answer, luck: Luck) -> Answer | None:
             return answer
 
 
-def authenticate(request: web.Request, *, require_key: bool) -> None:
+def authenticate(request: web.Request, settings: SandboxSettings) -> None:
     """Take any key but an empty one and one that begins with `bad-`. Raises ApiError."""
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    key = key.strip() if scheme.lower() == "bearer" else ""
+    key = request.headers.get(settings.dialect.auth_header, "").strip()
+    if expected := settings.dialect.auth_scheme:
+        scheme, _, key = key.partition(" ")
+        key = key.strip() if scheme.lower() == expected.lower() else ""
     if key.startswith("bad-"):
         raise refusals.incorrect_key(key)
-    if not key and require_key:
+    if not key and settings.require_key:
         raise refusals.missing_key()
 
 

@@ -23,10 +23,11 @@ from pipeline.sandbox.answers import Answer
 from pipeline.sandbox.books import Books
 from pipeline.sandbox.calls import Service, authenticate, drop, send, serve_call, service_headers
 from pipeline.sandbox.downloads import serve_download
-from pipeline.sandbox.families import MODELS, Operation
+from pipeline.sandbox.families import MODELS
 from pipeline.sandbox.form import MAX_FORM_BYTES
 from pipeline.sandbox.links import PREFIX, Links
 from pipeline.sandbox.spool import Spool, default_folder
+from pipeline.sandbox.translation import restate
 from pipeline.sandbox.window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
 
     from pipeline.sandbox.settings import SandboxSettings
 
-OPERATIONS: Final[dict[str, Operation]] = {
-    "/v1/images/generations": "generation",
-    "/v1/images/edits": "edit",
-    "/v1/images/variations": "variation",
-}
 MODELS_PATH: Final = "/v1/models"
 MODELS_CREATED: Final = 1_667_433_600  # the day on which the Images API opened; any date will do
 LAST_CALLS_SECONDS: Final = 0.1
@@ -115,14 +111,15 @@ def application(service: Service) -> web.Application:
 
 async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
     started, request_id = time.monotonic(), f"req_{uuid.uuid4().hex}"
+    operations = service.settings.dialect.operations
     try:
         if request.path.startswith(PREFIX):
             return await serve_download(service, request)
-        if request.path in OPERATIONS and request.method == "POST":
-            return await serve_call(service, request, OPERATIONS[request.path], request_id)
+        if request.path in operations and request.method == "POST":
+            return await serve_call(service, request, operations[request.path], request_id)
         answer = _read_only(service, request)
     except refusals.ApiError as refusal:
-        answer = answers.refused(refusal)
+        answer = restate(answers.refused(refusal), service.settings.dialect)
     except ConnectionError:
         raise
     except Exception:
@@ -136,8 +133,8 @@ def _read_only(service: Service, request: web.Request) -> Answer:
     path, method = request.path, request.method
     if path != "/v1" and not path.startswith("/v1/"):
         raise refusals.invalid_url(method, path)
-    authenticate(request, require_key=service.settings.require_key)
-    if path in OPERATIONS:
+    authenticate(request, service.settings)
+    if path in service.settings.dialect.operations:
         raise refusals.wrong_method(method, path, ("POST",))
     if path != MODELS_PATH and not path.startswith(f"{MODELS_PATH}/"):
         raise refusals.invalid_url(method, path)

@@ -5,11 +5,12 @@ Errors are `ValueError`s whose sentence names the key and, where a key is unknow
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Final, Literal, TypeAlias, get_args
+
+from pipeline.sandbox.checks import flag, mapping_of, number, refuse_unknown_keys, whole
+from pipeline.sandbox.dialect import Dialect, read_dialect
 
 CallFault: TypeAlias = Literal[
     "http_429",  # pace: refused with a wait of 50 to 300 ms
@@ -75,83 +76,49 @@ class SandboxSettings:
     require_key: bool = True
     faults: Faults = field(default_factory=Faults)
     quota_images: int | None = None
+    dialect: Dialect = field(default_factory=Dialect)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
         """Read settings as people write them. Raises ValueError with one sentence."""
-        _refuse_unknown_keys(mapping, [known.name for known in fields(cls)], "")
+        refuse_unknown_keys(mapping, [known.name for known in fields(cls)], "")
         return cls(
             rate_limit=_rate_limit(mapping["rate_limit"]) if "rate_limit" in mapping else cls().rate_limit,
             latency_seconds=_latency(mapping.get("latency_seconds", (0.0, 0.0))),
-            url_ttl_seconds=_number("url_ttl_seconds", mapping.get("url_ttl_seconds", 3600.0), low=0.001, high=1e9),
-            seed=_whole("seed", mapping.get("seed", 0), low=None),
-            require_key=_flag("require_key", mapping.get("require_key", True)),
+            url_ttl_seconds=number("url_ttl_seconds", mapping.get("url_ttl_seconds", 3600.0), low=0.001, high=1e9),
+            seed=whole("seed", mapping.get("seed", 0), low=None),
+            require_key=flag("require_key", mapping.get("require_key", True)),
             faults=_faults(mapping.get("faults", {})),
             quota_images=_quota(mapping.get("quota_images")),
+            dialect=read_dialect(mapping.get("dialect", {})),
         )
-
-
-def _refuse_unknown_keys(mapping: Mapping[str, object], known: Sequence[str], prefix: str) -> None:
-    for key in mapping:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
-            raise ValueError(f"{prefix}{key}: unknown key; {hint}")
-
-
-def _mapping(key: str, value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key}: expected a mapping, got {value!r}")  # noqa: TRY004 - one kind of error for people
-    return value
-
-
-def _number(key: str, value: object, *, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{key}: expected a number, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{key}: expected a number from {low:g} to {high:g}, got {value!r}")
-    return float(value)
-
-
-def _whole(key: str, value: object, *, low: int | None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key}: expected a whole number, got {value!r}")  # noqa: TRY004 - as above
-    if low is not None and value < low:
-        raise ValueError(f"{key}: expected a whole number of at least {low}, got {value!r}")
-    return value
-
-
-def _flag(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{key}: expected true or false, got {value!r}")  # noqa: TRY004 - as above
-    return value
 
 
 def _rate_limit(value: object) -> RateLimit | None:
     if value is None:
         return None
-    mapping = _mapping("rate_limit", value)
-    _refuse_unknown_keys(mapping, [known.name for known in fields(RateLimit)], "rate_limit.")
+    mapping = mapping_of("rate_limit", value)
+    refuse_unknown_keys(mapping, [known.name for known in fields(RateLimit)], "rate_limit.")
     return RateLimit(
-        images=_whole("rate_limit.images", mapping.get("images", 50), low=0),
-        per_seconds=_number("rate_limit.per_seconds", mapping.get("per_seconds", 60.0), low=0.001, high=1e6),
+        images=whole("rate_limit.images", mapping.get("images", 50), low=0),
+        per_seconds=number("rate_limit.per_seconds", mapping.get("per_seconds", 60.0), low=0.001, high=1e6),
     )
 
 
 def _latency(value: object) -> tuple[float, float]:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise ValueError(f"latency_seconds: expected two numbers, [low, high], got {value!r}")
-    low, high = (_number("latency_seconds", part, low=0, high=86400) for part in value)
+    low, high = (number("latency_seconds", part, low=0, high=86400) for part in value)
     if low > high:
         raise ValueError(f"latency_seconds: the low end {low:g} is above the high end {high:g}")
     return low, high
 
 
 def _faults(value: object) -> Faults:
-    mapping = _mapping("faults", value)
-    _refuse_unknown_keys(mapping, [known.name for known in fields(Faults)], "faults.")
-    return Faults(**{key: _number(f"faults.{key}", share, low=0, high=1) for key, share in mapping.items()})
+    mapping = mapping_of("faults", value)
+    refuse_unknown_keys(mapping, [known.name for known in fields(Faults)], "faults.")
+    return Faults(**{key: number(f"faults.{key}", share, low=0, high=1) for key, share in mapping.items()})
 
 
 def _quota(value: object) -> int | None:
-    return None if value is None else _whole("quota_images", value, low=0)
+    return None if value is None else whole("quota_images", value, low=0)

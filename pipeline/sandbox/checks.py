@@ -1,0 +1,66 @@
+"""One value under `sandbox:` becomes a checked one, or a ValueError whose sentence names its key."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def refuse_unknown_keys(mapping: Mapping[str, object], known: Sequence[str], prefix: str) -> None:
+    """Refuse a key that is none of the known ones, with the nearest right spelling."""
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+            raise ValueError(f"{prefix}{key}: unknown key; {hint}")
+
+
+def mapping_of(key: str, value: object) -> Mapping[str, object]:
+    """Take a mapping."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}: expected a mapping, got {value!r}")  # noqa: TRY004 - one kind of error for people
+    return value
+
+
+def number(key: str, value: object, *, low: float, high: float) -> float:
+    """Take a number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{key}: expected a number, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{key}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def whole(key: str, value: object, *, low: int | None) -> int:
+    """Take a whole number of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key}: expected a whole number, got {value!r}")  # noqa: TRY004 - as above
+    if low is not None and value < low:
+        raise ValueError(f"{key}: expected a whole number of at least {low}, got {value!r}")
+    return value
+
+
+def flag(key: str, value: object) -> bool:
+    """Take true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{key}: expected true or false, got {value!r}")  # noqa: TRY004 - as above
+    return value
+
+
+def text(key: str, value: object) -> str:
+    """Take text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key}: expected text, got {value!r}")
+    return value
+
+
+def word(key: str, value: object, known: Sequence[str]) -> str:
+    """Take one of a few words."""
+    if value not in known:
+        raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
+    return str(value)
