@@ -16,10 +16,11 @@ from filelock import FileLock
 from pipeline.config import load
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
-from pipeline.engine.ledger import named_errors, open_for_reading, recover
+from pipeline.engine.backup import back_up
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading, recover
 from pipeline.engine.store import disk_error
 from pipeline.engine.work import Scope
-from pipeline.errors import PipelineError, Stop
+from pipeline.errors import DiskFull, PipelineError, Stop
 from pipeline.files import make_folder, write_whole
 from pipeline.holding import held, opened
 from pipeline.planning import JobOptions, load_models, make_plans, spooling
@@ -137,6 +138,7 @@ class Batch:
                 opened(self.folder) as connection,
                 held(self.folder, connection, lambda: self._queue(connection, plans, spool)),
             ):
+                self._back_up(connection, emit)
                 recover(connection)
                 since = time.time()
                 names = self._queue(connection, plans, spool)
@@ -155,6 +157,7 @@ class Batch:
         with opened(self.folder, names) as connection:
             names = intake.known_names(connection, names)
             with held(self.folder, connection, lambda: intake.put_back(connection, names or None)):
+                self._back_up(connection, emit)
                 recover(connection)
                 for account in read_accounts(connection, names or None):
                     if account.unfinished or account.unsuccessful or account.counts["cancelled"]:
@@ -168,7 +171,7 @@ class Batch:
         connection = open_for_reading(self.folder)
         if connection is None:
             return 0, 0.0
-        with contextlib.closing(connection), named_errors(self.folder):
+        with contextlib.closing(connection), named_errors(self.folder / FILE_NAME):
             accounts = read_accounts(connection)
         costs = [account.expected_usd for account in accounts]
         known = [cost for cost in costs if cost is not None]
@@ -227,6 +230,15 @@ class Batch:
         provider.key(self.environment)
         provider.header_values(self.environment)
 
+    def _back_up(self, connection: sqlite3.Connection, emit: Listener) -> None:
+        """Copy the ledger, before a run and after it. Raises LedgerError where it is damaged."""
+        from pipeline.engine.events import NotBackedUp
+
+        try:
+            back_up(connection, self.folder)
+        except DiskFull as error:  # the copy takes as much room as the ledger, and pictures may still have theirs
+            emit(NotBackedUp(error))
+
     async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
         """Run what is pending in scope, then write the manifests, whatever the end."""
         from pipeline.engine.events import Stopping
@@ -265,6 +277,7 @@ class Batch:
             finally:
                 worked = _worked(connection, scope)
                 manifests = [write_manifest(connection, name, self.folder) for name in worked]
+                self._back_up(connection, tell)
         accounts = read_accounts(connection, names)
         return Result(self.folder, accounts, tuple(runner.stops), shutdown.signal, tuple(manifests), runner.lowered)
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from pipeline.engine.events import Event
 
+TOLD = (Paused, LimitLowered, ProviderAway, ProviderBack, Stopped, Stopping, events.NotBackedUp)
+"""Events that each get a line, whatever else is shown."""
+
 PLAIN_SECONDS = 5.0  # between two plain lines
 LIVE_SECONDS = 0.25  # between two pictures of the live line
 
@@ -108,7 +111,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Show an event, or what it adds up to."""
         self._tally.count(event)
-        if isinstance(event, Paused | LimitLowered | ProviderAway | ProviderBack | Stopped | Stopping) or self._verbose:
+        if isinstance(event, TOLD) or self._verbose:
             self._write(describe(event))
         now = time.monotonic()
         if now - self._shown >= (LIVE_SECONDS if self._live else PLAIN_SECONDS):
@@ -175,7 +178,7 @@ class Log:
             self._handler.close()
 
 
-def describe(event: Event) -> str:
+def describe(event: Event) -> str:  # noqa: PLR0912 - one line for each event
     """Say an event in one line: a glyph for what became of it, then who and what."""
     match event:
         case CallSent(job, id_, provider, images):
@@ -202,6 +205,8 @@ def describe(event: Event) -> str:
             return f"▶ {provider} is back after {seconds:.0f} s"
         case Stopping(signal):
             return f"■ {signal}: no further calls; those in flight finish, a second signal ends at once"
+        case events.NotBackedUp(error):
+            return f"! the ledger could not be copied: {_said(error)}"
         case Stopped(what, error):
             return f"■ no further calls for {what}: {_said(error)}"
     raise AssertionError(event)  # pragma: no cover - the match is complete

@@ -15,6 +15,7 @@ from pipeline.engine.events import (
     Event,
     ImageStored,
     LimitLowered,
+    NotBackedUp,
     Paused,
     ProviderAway,
     ProviderBack,
@@ -23,7 +24,7 @@ from pipeline.engine.events import (
     Stopped,
     Stopping,
 )
-from pipeline.errors import QuotaSpent, ServerFault
+from pipeline.errors import DiskFull, QuotaSpent, ServerFault
 from pipeline.progress import Log, Progress, Tally, describe, event_json
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ EVENTS: list[Event] = [
     ProviderAway("lab", "no way"),
     ProviderBack("lab", 61.0),
     Stopping("SIGINT"),
+    NotBackedUp(DiskFull("no room left")),
     Stopped("provider `lab`", QuotaSpent("no money", http_status=429, code="insufficient_quota")),
 ]
 
@@ -65,6 +67,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "‖ lab is away; waiting and probing: no way",
         "▶ lab is back after 61 s",
         "■ SIGINT: no further calls; those in flight finish, a second signal ends at once",
+        "! the ledger could not be copied: DiskFull: no room left",
         "■ no further calls for provider `lab`: 429 insufficient_quota: no money",
     ]
 

@@ -1,6 +1,7 @@
 """How it comes to exist: a request becomes files.
 
 ledger     the SQLite file that is queue, truth and receipt: opened, migrated, mended after a death
+backup     the ledger → a checked copy of it beside
 intake     plans → the ledger: queued, superseded, put back, cancelled
 runner     a run: the lanes of all providers that requests wait for
 lane       one provider at work: requests are taken as there is room, and each gets a worker

@@ -111,8 +111,16 @@ class Stopping:
     signal: str
 
 
+@dataclass(frozen=True, slots=True)
+class NotBackedUp:
+    """There was no room for a copy of the ledger; the last one stays, and the run goes on."""
+
+    error: RequestError
+
+
 Event = (
     Stopping
+    | NotBackedUp
     | CallSent
     | CallEnded
     | ImageStored

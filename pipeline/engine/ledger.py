@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sqlite3
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FILE_NAME = "ledger.sqlite3"
+BACKUP_NAME = "ledger.backup.sqlite3"
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 60.0  # a submit beside a run waits for the other's transaction; each is short
@@ -138,7 +140,19 @@ def translate(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> PipelineEr
         )
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return LedgerError(f"the ledger {path} is held by another program: {reason}")
-    return LedgerError(f"the ledger {path} is damaged: {reason}; move it away, or put a copy of it back")
+    return LedgerError(f"the ledger {path} is damaged: {reason}; {way_back(Path(path))}")
+
+
+def way_back(path: Path) -> str:
+    """Say how to go on with a damaged ledger: its copy, of when, and the command to take it."""
+    copy = path.with_name(BACKUP_NAME)
+    try:
+        taken = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.stat().st_mtime))
+    except OSError:
+        return "there is no copy of it: move it away and submit the jobs again, or put a copy of your own back"
+    names = [shlex.quote(str(path.with_name(f"{path.name}{end}"))) for end in ("", "-wal", "-shm")]
+    command = f"rm -f {' '.join(names[1:])} && cp {shlex.quote(str(copy))} {names[0]}"
+    return f"{copy} is a copy of {taken}, and what was made later is not in it; take it with: {command}"
 
 
 def recover(connection: sqlite3.Connection, now: float | None = None) -> int:

@@ -37,6 +37,7 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._path = str(connection.execute("PRAGMA database_list").fetchone()[2])
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop = asyncio.get_running_loop()
@@ -80,7 +81,7 @@ class Writer:
             except Exception as reason:  # noqa: BLE001 - each waiter hears of it, and the thread goes on for the others
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")  # SQLite may have done so itself
-                results = [(future, None, _said(reason)) for future, _ in batch]
+                results = [(future, None, self._said(reason)) for future, _ in batch]
             self._loop.call_soon_threadsafe(_deliver, results)
 
     def _gather(self) -> list[_Write]:
@@ -108,7 +109,7 @@ class Writer:
                 if not self._connection.in_transaction:  # SQLite undid everything: a full disk does that
                     raise
                 execute("ROLLBACK TO one")
-                results.append((future, None, _said(reason)))
+                results.append((future, None, self._said(reason)))
             execute("RELEASE one")
         execute("COMMIT")
         self.transactions += 1
@@ -126,9 +127,8 @@ class Writer:
                 return
         self._connection.execute("BEGIN IMMEDIATE")
 
-
-def _said(reason: Exception) -> Exception:
-    return translate(reason) if isinstance(reason, sqlite3.Error) else reason
+    def _said(self, reason: Exception) -> Exception:
+        return translate(reason, self._path) if isinstance(reason, sqlite3.Error) else reason
 
 
 def _deliver(results: list[_Result]) -> None:

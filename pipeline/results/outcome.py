@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.ledger import named_errors, open_for_reading
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading
 from pipeline.errors import RequestError
 from pipeline.results.manifest import entries
 
@@ -52,7 +52,7 @@ def read_outcomes(folder: Path, job: str) -> Iterator[Outcome]:
     connection = open_for_reading(folder)
     if connection is None:
         return
-    with contextlib.closing(connection), named_errors(folder):
+    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
         for entry in entries(connection, job):
             yield _outcome(folder / job, entry)
 

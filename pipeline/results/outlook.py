@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.accounts import received
-from pipeline.engine.ledger import named_errors, open_for_reading
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ def _received(folder: Path, name: str) -> Mapping[str, int]:
     connection = open_for_reading(folder)
     if connection is None:
         return {}
-    with contextlib.closing(connection), named_errors(folder):
+    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
         return received(connection, name)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.accounts import Account, read_accounts
 from pipeline.engine.intake import known_names
-from pipeline.engine.ledger import named_errors, open_for_reading
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading
 from pipeline.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def read_standing(folder: Path, job: str | None) -> list[Account]:
         if job is not None:
             raise BadInput(f"there is no job `{job}`; nothing has been submitted to {folder} yet")
         return []
-    with contextlib.closing(connection), named_errors(folder):
+    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
         return read_accounts(connection, None if job is None else known_names(connection, [job]))
 
 
