@@ -1,0 +1,214 @@
+"""The same work, done by us and by others: `python -m tests.bench.contenders NAME …` does it once and prints JSON.
+
+bare      an aiohttp loop that posts, downloads and writes files: no ledger, no check, no fsync
+careful   the bare loop, and what each picture is owed: full decode, SHA-256, fsync, rename, in threads
+sdk       the `openai` package in an asyncio loop, with downloads by httpx2, which it brings along: no check, no fsync
+ours      this program: expand, queue, call, check, store, record, manifest
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import os
+import resource
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+SIZE = "256x256"
+LAG_SECONDS = 0.005
+
+
+@dataclass
+class Work:
+    """What is to be done, and where the pictures go."""
+
+    base_url: str
+    inline: bool  # base64 in the answer, not a URL
+    requests: int
+    concurrency: int
+    folder: Path
+
+    def body(self, number: int) -> dict[str, object]:
+        """Write one call."""
+        return {
+            "prompt": f"picture number {number}",
+            "model": "dall-e-2",
+            "size": SIZE,
+            "response_format": "b64_json" if self.inline else "url",
+        }
+
+
+@dataclass
+class Lag:
+    """How late the event loop wakes who sleeps; seconds."""
+
+    seen: list[float] = field(default_factory=list)
+
+    async def watch(self) -> None:
+        """Sample until cancelled."""
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(LAG_SECONDS)
+            self.seen.append(time.perf_counter() - began - LAG_SECONDS)
+
+    @property
+    def p99(self) -> float:
+        """The lag that 99 of 100 samples stay under."""
+        return sorted(self.seen)[int(len(self.seen) * 0.99)] if self.seen else 0.0
+
+
+async def side_by_side(work: Work, make: Callable[[int], Awaitable[None]]) -> None:
+    """Make all pictures, so many at once."""
+    numbers = iter(range(work.requests))
+
+    async def worker() -> None:
+        for number in numbers:
+            await make(number)
+
+    await asyncio.gather(*(worker() for _ in range(work.concurrency)))
+
+
+async def loop(work: Work, keep: Callable[[bytes, Path], Awaitable[None]]) -> None:
+    """Post and download with aiohttp."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def make(number: int) -> None:
+            async with session.post(f"{work.base_url}/images/generations", json=work.body(number)) as response:
+                item = (await response.json())["data"][0]
+            if work.inline:
+                content = base64.b64decode(item["b64_json"])
+            else:
+                async with session.get(item["url"]) as response:
+                    content = await response.read()
+            await keep(content, work.folder / f"{number}.png")
+
+        await side_by_side(work, make)
+
+
+async def bare(work: Work) -> None:
+    """Write what comes."""
+
+    async def keep(content: bytes, path: Path) -> None:
+        path.write_bytes(content)  # noqa: ASYNC240 - this is the loop that does not care
+
+    await loop(work, keep)
+
+
+async def careful(work: Work) -> None:
+    """Give each picture what it is owed."""
+    from PIL import Image
+
+    def owed(content: bytes, path: Path) -> str:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        return hashlib.sha256(content).hexdigest()
+
+    async def keep(content: bytes, path: Path) -> None:
+        await asyncio.to_thread(owed, content, path)
+
+    await loop(work, keep)
+
+
+async def sdk(work: Work) -> None:
+    """Call through the vendor's SDK."""
+    import httpx2
+    import openai
+
+    limits = httpx2.Limits(max_connections=None)
+    async with (
+        openai.AsyncOpenAI(base_url=work.base_url, api_key="sk-bench", max_retries=0) as client,
+        httpx2.AsyncClient(limits=limits) as downloads,
+    ):
+
+        async def make(number: int) -> None:
+            body = work.body(number)
+            answer = await client.images.generate(**body)  # type: ignore[call-overload] # the body is the SDK's words
+            item = answer.data[0]
+            content = base64.b64decode(item.b64_json) if work.inline else (await downloads.get(item.url)).content
+            (work.folder / f"{number}.png").write_bytes(content)
+
+        await side_by_side(work, make)
+
+
+async def ours(work: Work) -> None:
+    """Run a job file."""
+    from pipeline import Batch
+
+    (work.folder / "config.yaml").write_text(
+        f"provider: lab\nproviders:\n  lab: {{base_url: '{work.base_url}', rate_limit: null,"
+        f" concurrency: {work.concurrency}}}\n"
+    )
+    (work.folder / "prompts.txt").write_text("".join(f"picture number {number}\n" for number in range(work.requests)))
+    job = work.folder / "bench.yaml"
+    job.write_text(
+        f"defaults: {{model: dall-e-2, size: {SIZE}, response_format: {'b64_json' if work.inline else 'url'}}}\n"
+        "requests:\n  - {prompt: '{{ prompt }}', rows: prompts.txt}\n"
+    )
+    result = await Batch.open(config=work.folder / "config.yaml").run([job])
+    assert result.exit_code == 0, result
+
+
+CONTENDERS: dict[str, Callable[[Work], Awaitable[None]]] = {"bare": bare, "careful": careful, "sdk": sdk, "ours": ours}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run took. Peaks are of the process, imports included; `rss` in bytes."""
+
+    contender: str
+    seconds: float
+    pictures: int
+    rss: int
+    lag_p99: float
+
+
+async def measure(name: str, work: Work) -> Measured:
+    """Do the work once, with the clock running."""
+    lag = Lag()
+    watching = asyncio.create_task(lag.watch())
+    began = time.perf_counter()
+    await CONTENDERS[name](work)
+    seconds = time.perf_counter() - began
+    watching.cancel()
+    pictures = sum(path.stat().st_size > 0 for path in work.folder.rglob("*.png") if path.parent.name != "thumbnails")
+    return Measured(name, seconds, pictures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, lag.p99)
+
+
+def main() -> None:
+    """Read the command line, do the work, print what it took."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("base_url")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--inline", action="store_true")
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--concurrency", type=int, default=32)
+    given = parser.parse_args()
+    work = Work(given.base_url, given.inline, given.requests, given.concurrency, given.folder)
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    if given.name == "ours":
+        from uvloop import new_event_loop as factory  # as the command does
+    with asyncio.Runner(loop_factory=factory) as runner:
+        print(json.dumps(asdict(runner.run(measure(given.name, work)))))
+
+
+if __name__ == "__main__":
+    main()
