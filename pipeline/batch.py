@@ -293,12 +293,18 @@ def _unharmed(emit: Listener) -> Listener:
 
 
 def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end in a loop of our own: uvloop's where the platform has it."""
+    """Run to the end in a loop of our own: uvloop's where the platform has it.
+
+    Raises KeyboardInterrupt where a second signal ended it at once.
+    """
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as factory
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(work)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(work)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def _worked(connection: sqlite3.Connection, scope: Scope) -> list[str]:

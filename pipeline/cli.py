@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
@@ -293,7 +292,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
         return error.exit_code
-    except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
+    except (KeyboardInterrupt, click.Abort):
         click.echo("stopped at once; `pipeline run` mends and goes on", err=True)
         return 130
     except BrokenPipeError:
