@@ -276,6 +276,12 @@ def test_a_gateway_that_asks_for_a_long_wait_still_leaves_the_outcome_unknown() 
     assert error.retry_after is None
 
 
+@settings(max_examples=6, deadline=1000, derandomize=True)
+@given(st.sampled_from(["1" * 8190, "1." * 4095, "1 " * 4095, "1.1" * 2730, "1s" * 4095, "1" * 8000 + "s"]))
+def test_a_header_of_eight_kilobytes_is_read_at_once(text: str) -> None:
+    pause(429, {"retry-after": text, "x-ratelimit-reset-images": text}, f"try again in {text}", NOW)
+
+
 def test_durations_are_read_as_the_headers_write_them() -> None:
     assert [duration(text) for text in ("1s", "6m0s", "120ms", "0s", "", "soon")] == [1.0, 360.0, 0.12, 0.0, None, None]
 

@@ -15,9 +15,12 @@ LONGEST_PAUSE = 3600.0
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?![a-z])"
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*" + _UNIT, re.IGNORECASE)
+_AMOUNT = r"\d{1,12}(?:\.\d{1,12})?"  # bounded, since 8 KB of digits in a header took seconds
+_DURATION = re.compile(rf"({_AMOUNT})\s*{_UNIT}", re.IGNORECASE)
 _HINT = re.compile(
-    r"(?:try again|retry)\s+(?:in|after)\s+((?:\d+(?:\.\d+)?\s*" + _UNIT.replace("(ms", "(?:ms") + r"[\s,]*)+)",
+    r"(?:try again|retry)\s+(?:in|after)\s+((?:\d{1,12}(?:\.\d{1,12})?\s*"
+    + _UNIT.replace("(ms", "(?:ms")
+    + r"[\s,]*)+)",
     re.IGNORECASE,
 )
 _DIGITS = 10
