@@ -23,7 +23,8 @@ PipelineError
 │   └── Stop                        exit 3: no call like this one succeeds until a person acts
 │       ├── KeyRefused              401, 403
 │       ├── QuotaSpent              quota or billing, whatever its status; a zero limit
-│       ├── WrongAddress            404 of the path, or a provider that never answered
+│       ├── WrongAddress            404 or 405 of the path, or a provider that never answered
+│       ├── Deferred                a task number or 202 in place of pictures: may be billed, and never come
 │       ├── ModelUnknown            404 or 400 model_not_found: stops the job's requests for that model
 │       ├── PausedTooLong           a Retry-After of more than an hour
 │       ├── OutageGivenUp           the provider stayed away for longer than `retry.outage_hours`
@@ -210,6 +211,12 @@ class QuotaSpent(Stop):
 
 class WrongAddress(Stop):
     """Nothing at this address speaks the Images API."""
+
+
+class Deferred(Stop):
+    """The server takes calls for later: the picture may be made and billed, and no answer brings it."""
+
+    outcome = "unknown"
 
 
 class ModelUnknown(Stop):

@@ -70,7 +70,7 @@ ROWS: list[tuple[int, str | None, str | None, type[RequestError]]] = [
     (404, "invalid_request_error", "model_not_found", ModelUnknown),
     (404, None, "DeploymentNotFound", ModelUnknown),
     (404, None, None, WrongAddress),
-    (405, None, None, Invalid),
+    (405, None, None, WrongAddress),
     (408, None, None, ServerFault),
     (409, None, None, ServerFault),
     (413, None, None, Invalid),
@@ -303,8 +303,9 @@ def test_durations_are_read_as_the_headers_write_them() -> None:
         (None, "no reason given"),
         (b"", "no reason given"),
         (b"<html><style>a {}</style><h1>413</h1> Too\nlarge</html>", "413 Too large"),
-        (b'{"error": {"message": "cut in the mid', '{"error": {"message": "cut in the mid'),
-        (b"\xff\xfe\x00", "��"),
+        (b'{"error": {"message": "cut in the mid', "cut in the mid"),
+        (b"\xff\xfe\x00", "�"),  # half a letter of UTF-16
+        (b"\xc3\x28\xa0", "�(�"),
         (b'{"error": {"message": "a\\ud800b\\u001b[31mc"}}', "a b [31mc"),
     ],
 )

@@ -17,7 +17,9 @@ budget     the wall that `budget_usd` is
 body       a call → the body that is sent: JSON, or a form where pictures go along
 api        one call over the wire, and what came of it
 answer     an HTTP answer → the pictures in it, or the error whose class is its fate
+fates      what an error says, and its status → the class that is its fate
 envelope   an error body of any kind → message, type, code and param
+stream     a stream of server-sent events → the one answer that it stands for
 hints      headers and messages → seconds to wait, and the limit that holds
 address    a URL's host → on the open net or not, and through which proxy
 fetch      a paid URL → its picture on disk, tried until it dies

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from pipeline.engine.envelope import Envelope, encodable, envelope_of, plain, read_envelope, word
-from pipeline.engine.hints import LONGEST_PAUSE, image_limit, pause, skew, zero_limit
+from pipeline.engine.envelope import Envelope, encodable, envelope_of, plain, read_envelope, text_of, word
+from pipeline.engine.fates import blames_the_call, fate, fate_of_words, stated_status
+from pipeline.engine.hints import LONGEST_PAUSE, image_limit, pause, skew
+from pipeline.engine.stream import answer_of
 from pipeline.errors import (
+    Deferred,
     Invalid,
     KeyRefused,
     ModelUnknown,
-    Moderated,
-    OutcomeUnknown,
     PausedTooLong,
     QuotaSpent,
     RateLimited,
@@ -32,31 +33,9 @@ from pipeline.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_QUOTA = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "quota_exceeded",
-    }
-)
-_MODERATION = frozenset({"content_policy_violation", "moderation_blocked", "content_filter", "contentfilter"})
-_MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_deprecated"})
 _SETTINGS = ("size", "quality", "background", "output_format")  # that GPT Image answers name
-_PACE = frozenset({"rate_limit_exceeded", "slow_down", "rate_limit_error"})
-_FORM = frozenset({"invalid_request_error", "invalid_value", "unknown_parameter", "invalid_image", "invalid_size"})
-
-# What servers say in words alone. A message of pace may name the billing page, so these are whole phrases.
-_SAYS_QUOTA = re.compile(
-    r"exceeded your current quota|billing hard limit|insufficient (?:quota|balance|credits?|funds)", re.IGNORECASE
-)
-_SAYS_KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)  # xAI and Google: 400
-_SAYS_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|not exist)\b", re.IGNORECASE)  # vLLM: 404
-_SAYS_PACE = re.compile(r"\brate limit\b", re.IGNORECASE)
+_LATER = frozenset({"queued", "pending", "submitted", "processing", "in_progress"})
+_DIGITS, _BEYOND = 30, 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +89,63 @@ def read_answer(http: HttpAnswer, now: float | None = None) -> Answer:
     now = time.time() if now is None else now
     if not 200 <= http.status < 300:
         raise _refusal(http, read_envelope(http.body), now)
-    try:
-        body = json.loads(http.body, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        raise _unusable(http, f"answered {http.status} with what is no JSON") from None
-    data = body.get("data") if isinstance(body, dict) else None
+    body = _success(http)
+    data = body.get("data")
     items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
     pictures = tuple(picture for item in items if (picture := _picture(item, http.url)))
     moderated = sum(_is_moderated(item) for item in items)
     if pictures or moderated:
         usage = body.get("usage")
-        usage = usage if isinstance(usage, dict) else None
-        settings = {name: body[name] for name in _SETTINGS if isinstance(body.get(name), str)}
+        usage = _kept(usage) if isinstance(usage, dict) else None
+        settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
         return Answer(http.status, http.request_id, pictures, moderated, usage, settings, skew(http.headers, now))
-    if isinstance(body, dict) and (body.get("error") or body.get("detail")):
+    says_error = any(body.get(name) for name in ("error", "detail"))
+    if not says_error and (http.status == 202 or any(_is_a_task(one) for one in (body, data, *items))):
+        raise _error(Deferred, http, Envelope("the server takes calls for later", None, None, None), None)
+    if says_error or body.get("message") or body.get("msg"):
         raise _hidden_error(http, envelope_of(body), now)
     raise _unusable(http, f"answered {http.status} without a picture")
+
+
+def _success(http: HttpAnswer) -> dict[str, Any]:
+    """Read a success answer's body. Raises Unusable where there is no JSON in it; a 202 may have none."""
+    text = text_of(http.body)
+    if http.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        return answer_of(text)
+    try:
+        body = json.loads(text, parse_constant=lambda _: None, parse_float=_number, parse_int=_number)
+    except (ValueError, RecursionError):
+        if http.status == 202:
+            return {}
+        raise _unusable(http, f"answered {http.status} with what is no JSON") from None
+    return body if isinstance(body, dict) else {}
+
+
+def _number(text: str) -> float | int | None:
+    """Read a number that can be reckoned with; None for one beyond all measure."""
+    if len(text) > _DIGITS:
+        return None
+    number = float(text) if set(text) & set(".eE") else int(text)
+    return number if abs(number) < _BEYOND else None
+
+
+def _kept(value: Any, depth: int = 4) -> Any:
+    """Keep what a server says beside its pictures so that any ledger and any manifest can hold it."""
+    if isinstance(value, str):
+        return encodable(value[:200])
+    if isinstance(value, dict):
+        return {encodable(name[:80]): _kept(inner, depth - 1) for name, inner in value.items()} if depth else None
+    if isinstance(value, list):
+        return [_kept(inner, depth - 1) for inner in value[:99]] if depth else None
+    return value
+
+
+def _is_a_task(said: Any) -> bool:
+    """Say whether this is the number of a picture that will be made later, as gateways give it out."""
+    if not isinstance(said, dict):
+        return False
+    status = said.get("status")
+    return bool(said.get("task_id")) or (isinstance(status, str) and status.lower() in _LATER)
 
 
 def _picture(item: Mapping[str, Any], base: str) -> Link | Inline | None:
@@ -159,13 +179,10 @@ def _is_moderated(item: Mapping[str, Any]) -> bool:
 
 
 def _refusal(http: HttpAnswer, envelope: Envelope, now: float, status: int | None = None) -> RequestError:
-    """Give the fate of an HTTP error: by its code first, since money and moderation come under many statuses.
-
-    `status` is what the body says that HTTP did not.
-    """
+    """Make the error of a refusal. `status` is what the body says that HTTP did not."""
     status = status or http.status
     wait = pause(status, http.headers, envelope.message, now)
-    kind = _fate_of_words(status, envelope, wait, http.headers) or _fate_of_status(status)
+    kind = fate(status, envelope, http.headers, wait)
     if wait is not None and wait > LONGEST_PAUSE:
         if kind in {RateLimited, ServerFault}:
             kind = PausedTooLong
@@ -175,20 +192,16 @@ def _refusal(http: HttpAnswer, envelope: Envelope, now: float, status: int | Non
 
 
 def _hidden_error(http: HttpAnswer, envelope: Envelope, now: float) -> RequestError:
-    """Give the fate of an error that came as a success: what its words leave open may have been billed."""
-    if envelope.words & _PACE or (not envelope.words and _SAYS_PACE.search(envelope.message)):
-        return _refusal(http, envelope, now, 429)
-    if re.fullmatch(r"4\d\d", envelope.code or ""):  # gateways put the status into the body
-        return _refusal(http, envelope, now, int(envelope.code or 0))
-    kind = _fate_of_words(http.status, envelope, None, http.headers) or (
-        Invalid if envelope.words & _FORM else Unusable
-    )
-    return _error(kind, http, envelope, None)
+    """Make the error that came as a success: what its words leave open may have been billed."""
+    if status := stated_status(envelope):
+        return _refusal(http, envelope, now, status)
+    kind = fate_of_words(http.status, envelope, http.headers)
+    return _error(kind or (Invalid if blames_the_call(envelope) else Unusable), http, envelope, None)
 
 
 def _error(kind: type[RequestError], http: HttpAnswer, envelope: Envelope, wait: float | None) -> RequestError:
     error = kind(
-        _sentence(kind, http, envelope.message),
+        _sentence(kind, http, envelope.message, wait),
         http_status=http.status,
         type=envelope.type,
         code=envelope.code,
@@ -201,61 +214,21 @@ def _error(kind: type[RequestError], http: HttpAnswer, envelope: Envelope, wait:
     return error
 
 
-def _fate_of_words(
-    status: int, envelope: Envelope, wait: float | None, headers: Mapping[str, str]
-) -> type[RequestError] | None:
-    words, message = envelope.words, envelope.message
-    if words & _QUOTA or status == 402:
-        return QuotaSpent
-    if status == 429 and zero_limit(headers, message):
-        return QuotaSpent
-    if status == 429 and wait is None and not words & _PACE and _SAYS_QUOTA.search(message):
-        return QuotaSpent
-    if words & _MODERATION:
-        return Moderated
-    if words & _MODEL and status in {200, 400, 403, 404, 410}:
-        return ModelUnknown
-    if status == 404 and (envelope.param == "model" or _SAYS_MODEL.search(message)):
-        return ModelUnknown
-    if "invalid_api_key" in words or (status == 400 and _SAYS_KEY.search(message)):
-        return KeyRefused
-    return None
-
-
-def _fate_of_status(status: int) -> type[RequestError]:
-    match status:
-        case 401 | 403:
-            return KeyRefused
-        case 404:
-            return WrongAddress
-        case 408 | 409 | 425:
-            return ServerFault
-        case 429:
-            return RateLimited
-        case 502 | 504:  # a gateway's: behind it the call may have gone on
-            return OutcomeUnknown
-        case _ if 520 <= status < 530:  # Cloudflare's: the same
-            return OutcomeUnknown
-        case _ if status >= 500:
-            return ServerFault
-        case _ if status < 400:
-            return WrongAddress
-    return Invalid
-
-
 _ADVICE: dict[type[RequestError], str] = {
     KeyRefused: "check the key and what its organization may use",
     QuotaSpent: "check the plan, the balance and the limits of the account",
     WrongAddress: "check `base_url`",
     ModelUnknown: "check `model`",
-    PausedTooLong: "run again then",
+    Deferred: "use an address whose answers bring the pictures themselves",
 }
 
 
-def _sentence(kind: type[RequestError], http: HttpAnswer, message: str) -> str:
+def _sentence(kind: type[RequestError], http: HttpAnswer, message: str, wait: float | None) -> str:
     target = http.headers.get("location") if 300 <= http.status < 400 else None
     said = f"redirects to {plain(target.partition('?')[0], 200)}" if target else message or "no reason given"
     advice = _ADVICE.get(kind)
+    if kind is PausedTooLong and wait is not None:
+        advice = f"run again in {min(wait, 1e9) / 3600:.1f} hours"
     return f"{said} ({advice})" if advice else said
 
 

@@ -10,35 +10,50 @@ from typing import Any
 LONGEST_MESSAGE = 1000
 """Characters of what a server says that are kept."""
 
+_BEGINNING = 4000  # characters of a body that is no JSON which are looked at
+_NAMED = re.compile(
+    r'"(?P<name>message|detail|error|msg|type|code|param)"\s*:\s*'
+    r'(?:"(?P<text>(?:[^"\\]|\\.)*)(?P<end>"?)|(?P<number>\d{1,9})(?=\s*[,}]))'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An error's own words, cleaned."""
+    """An error's own words, cleaned. `inner` is the code of the error within, as Azure sends it."""
 
     message: str
     type: str | None
     code: str | None
     param: str | None
+    inner: str | None = None
 
     @property
     def words(self) -> set[str]:
-        """Type and code, the stable discriminators, in small letters."""
-        return {name.lower() for name in (self.type, self.code) if name}
+        """Type and codes, the stable discriminators, in small letters."""
+        return {name.lower() for name in (self.type, self.code, self.inner) if name}
+
+
+def text_of(body: bytes) -> str:
+    """Decode a body by its byte order mark, or as JSON shows its encoding: UTF-8, 16 or 32. What is neither is
+    replaced, since a paid picture is not lost for one wrong letter beside it.
+    """
+    return body.decode(json.detect_encoding(body), "replace")
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """Read a body of any kind, HTML too."""
+    """Read a body of any kind: JSON, whole or cut off, and HTML too."""
+    text = text_of(body)
     try:
-        value = json.loads(body)
+        return envelope_of(json.loads(text))
     except (ValueError, RecursionError):
-        text = body[:4000].decode("utf-8", "replace")
-        text = re.sub(r"(?is)<(style|script)\b.*?(?:</\1>|$)|<[^>]*>", " ", text)
-        return Envelope(plain(text, 300), None, None, None)
-    return envelope_of(value)
+        text = text[:_BEGINNING]
+    return (text.lstrip().startswith(("{", "[")) and _rest_of(text)) or Envelope(_page(text), None, None, None)
 
 
 def envelope_of(value: Any) -> Envelope:
     """Find the error in the vendor's envelope, FastAPI's {"detail"}, or what stands in for them."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
+        value = value[0]  # Google's: [{"error": …}]
     outer = value if isinstance(value, dict) else {}
     error = outer.get("error") or outer.get("detail") or value
     if isinstance(error, dict) and isinstance(error.get("error"), dict):  # {"detail": {"error": …}}
@@ -46,7 +61,36 @@ def envelope_of(value: Any) -> Envelope:
     if not isinstance(error, dict):
         return Envelope(_message(error), word(outer.get("type")), word(outer.get("code")), None)
     said = error.get("message") or error.get("detail") or error.get("msg") or error
-    return Envelope(_message(said), word(error.get("type")), word(error.get("code")), word(error.get("param")))
+    kind = word(error.get("type")) or word(error.get("status"))  # Google's: RESOURCE_EXHAUSTED
+    inner = error.get("inner_error") or error.get("innererror")
+    inner_code = word(inner.get("code")) if isinstance(inner, dict) else None
+    return Envelope(_message(said), kind, word(error.get("code")), word(error.get("param")), inner_code)
+
+
+def _rest_of(text: str) -> Envelope | None:
+    """Read what came of an envelope that was cut off; None where nothing did. A name that is itself cut is none."""
+    said: dict[str, str] = {}
+    for found in _NAMED.finditer(text):
+        name, value = found["name"], found["number"] or found["text"]
+        if value and (found["number"] or found["end"] or name not in {"type", "code", "param"}):
+            said.setdefault(name, value if found["number"] else _unescaped(value))
+    message = next((said[name] for name in ("message", "detail", "msg", "error") if name in said), None)
+    if message is None and not said:
+        return None
+    named = (word(said.get(name)) for name in ("type", "code", "param"))
+    return Envelope(plain(message or text, LONGEST_MESSAGE), *named)
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return str(json.loads(f'"{text}"', strict=False))
+    except ValueError:  # cut in the middle of an escape
+        return text
+
+
+def _page(text: str) -> str:
+    """Read the words of an HTML page."""
+    return plain(re.sub(r"(?is)<(style|script)\b.*?(?:</\1>|$)|<[^>]*>", " ", text), 300)
 
 
 def _message(said: Any) -> str:
@@ -56,16 +100,24 @@ def _message(said: Any) -> str:
     if isinstance(said, str):
         return plain(said, LONGEST_MESSAGE)
     if isinstance(said, list) and said and all(isinstance(item, dict) and "msg" in item for item in said):
-        places = [item.get("loc") if isinstance(item.get("loc"), list) else [] for item in said]
-        said = [
-            f"{'.'.join(str(step)[:80] for step in place[:9] if isinstance(step, str | int))}: {_message(item['msg'])}"
-            for place, item in zip(places, said[:9], strict=False)
-        ]
-        return plain("; ".join(said), LONGEST_MESSAGE)
+        return plain(
+            "; ".join(f"{_place(item.get('loc'))}: {_line(item['msg'])}" for item in said[:9]), LONGEST_MESSAGE
+        )
+    return _line(said)
+
+
+def _line(said: Any) -> str:
+    if isinstance(said, str):
+        return plain(said, LONGEST_MESSAGE)
     try:
         return plain(json.dumps(said), LONGEST_MESSAGE)
     except RecursionError:
         return ""
+
+
+def _place(steps: Any) -> str:
+    steps = steps if isinstance(steps, list) else []
+    return ".".join(str(step)[:80] for step in steps[:9] if isinstance(step, str | int))
 
 
 def plain(text: str, most: int) -> str:
