@@ -271,7 +271,10 @@ def test_where_nothing_arrives_but_the_status_it_decides(status: int, body: byte
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.status} {row.code or row.type}")
 def test_wherever_a_body_is_cut_its_fate_is_one_of_the_three_and_never_worse_informed_than_before(row: Row) -> None:
     body = bytes_of({"error": inner(row)})
-    fates = [type(refused(row.status, body[:end])) for end in range(len(body) + 1)]
+    errors = [refused(row.status, body[:end]) for end in range(len(body) + 1)]
+    assert {error.code for error in errors} <= {None, row.code}, "half a name is none"
+    assert {error.type for error in errors} <= {None, row.type}
+    fates = [type(error) for error in errors]
     assert set(fates) <= {row.fate, row.said, row.bare}
     assert fates[0] is row.bare
     whole = fates.index(row.fate)
