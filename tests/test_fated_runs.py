@@ -280,6 +280,20 @@ async def test_an_unknown_model_stops_its_requests_and_no_others(bench: Bench, s
     assert list(bench.statuses().values()) == ["pending", "pending", "succeeded"]
 
 
+async def test_a_provider_that_says_nothing_but_429_is_given_up_like_one_that_is_away(bench: Bench) -> None:
+    async def serve(_: Body) -> web.StreamResponse:
+        error = {"message": "Please try again after 0.0 seconds.", "type": "requests", "code": "rate_limit_exceeded"}
+        return web.json_response({"error": error}, status=429)
+
+    bench.retry = RetryRules(attempts=3, max_wait_seconds=0.01, outage_hours=0.2 / 3600)
+    async with vendor(serve) as base_url:
+        bench.submit(request(1), request(2))
+        runner = await bench.run(lab(base_url, concurrency=2))
+    assert [type(stop) for stop in runner.stops] in ([errors.OutageGivenUp], [errors.OutageGivenUp] * 2)
+    assert bench.one("SELECT count(*) FROM attempt") >= 4
+    assert bench.ask("SELECT status, maybe_paid FROM request") == [("pending", 0)] * 2
+
+
 # The waits
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.config import RateLimit
 from pipeline.engine.gate import Gate
-from pipeline.errors import ModelUnknown, NotSent, RateLimited, WrongAddress
+from pipeline.errors import Invalid, ModelUnknown, NotSent, OutageGivenUp, RateLimited, Stop, WrongAddress
+from tests.virtual_time import run
 from tests.workbench import until
 
 
@@ -65,6 +66,30 @@ async def test_a_429_pauses_for_what_the_server_says_or_longer_each_time_up_to_o
     assert gate.throttle.paused_for > 7
     gate.answered()
     assert 2 <= gate.pause(RateLimited("slow")) < 2.2
+
+
+def test_nothing_but_429s_for_as_long_as_an_outage_may_last_is_one_and_any_other_answer_begins_anew() -> None:
+    async def refused_for(seconds: float, gate: Gate) -> Stop | None:
+        error = RateLimited("try again after 0.0 seconds", http_status=429)
+        end = asyncio.get_running_loop().time() + seconds
+        while True:
+            gate.pause(error)
+            if (stop := gate.failed(1, error)) or asyncio.get_running_loop().time() > end:
+                return stop
+            await gate.leave(1, 1)
+
+    async def main() -> None:
+        gate = _gate()
+        assert await refused_for(3000, gate) is None
+        gate.answered()
+        assert await refused_for(3000, gate) is None
+        assert gate.failed(2, Invalid("no", http_status=400)) is None
+        assert await refused_for(3500, gate) is None
+        stop = await refused_for(200, gate)
+        assert isinstance(stop, OutageGivenUp)
+        assert "nothing but 429s for 1.0 hours: try again after 0.0 seconds" in str(stop)
+
+    run(main())
 
 
 async def test_the_limit_that_a_429_states_is_adopted_where_it_is_lower() -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.outage import Outage
 from pipeline.engine.throttle import Throttle
+from pipeline.errors import OutageGivenUp, RateLimited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.config import RateLimit
     from pipeline.engine.throttle import Turn
-    from pipeline.errors import RateLimited, RequestError, Stop
+    from pipeline.errors import RequestError, Stop
 
 
 class Gate:
@@ -27,10 +28,12 @@ class Gate:
         self.lowered: RateLimit | None = None  # the limit that the server told us
         self.moved = asyncio.Event()
         self._outage = Outage(base_url, give_up_after)
+        self._give_up_after = give_up_after
         self._longest_backoff = longest_backoff
         self._waiting = 0
         self._interruptible: set[asyncio.Task[Any]] = set()
         self._refusals = 0  # 429s in a row
+        self._refused_since: float | None = None  # when the provider began to say nothing but 429, by the loop's clock
 
     @property
     def waiting(self) -> int:
@@ -76,7 +79,7 @@ class Gate:
 
     def answered(self) -> float | None:
         """Note an answer; give for how long the provider had been away, None where it was not."""
-        self._refusals = 0
+        self._refusals, self._refused_since = 0, None
         away = self.away
         self._outage.answered()
         return away
@@ -89,7 +92,20 @@ class Gate:
 
     def failed(self, request: int, error: RequestError) -> Stop | None:
         """Note a failed call; give the stop that follows."""
+        if isinstance(error, RateLimited):
+            return self._outage.failed(request, error) or self._refused_for_good(error)
+        self._refused_since = None
         return self._outage.failed(request, error)
+
+    def _refused_for_good(self, error: RateLimited) -> Stop | None:
+        """Give the stop where nothing but 429s came for too long: a limit of nothing that does not say so is one."""
+        now = asyncio.get_running_loop().time()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        seconds = now - self._refused_since
+        if seconds < self._give_up_after:
+            return None
+        what = f"nothing but 429s for {seconds / 3600:.1f} hours: {error.message}"
+        return OutageGivenUp(what, http_status=error.http_status, type=error.type, code=error.code)
 
     def pause(self, error: RateLimited) -> float:
         """Hold everyone for as long as a 429 says, else for longer each time; give the seconds."""
