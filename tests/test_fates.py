@@ -509,13 +509,15 @@ def test_a_paid_picture_is_read_however_its_letters_are_written(body: bytes) -> 
     assert read(200, body).pictures == (Inline("QUJD", None),)
 
 
-def test_what_stands_beside_a_picture_never_harms_the_ledger() -> None:
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+def test_what_stands_beside_a_picture_never_harms_the_ledger(content_type: str) -> None:
     nested: Any = 1
     for _ in range(50):
         nested = {"a": [nested]}
     usage = {"output_tokens": 5, "big": 10**40, "deep": nested, "text": "a\ud800", "list": [1] * 5000, "b\udfff": 2.5}
     body = json.dumps({"data": [{"b64_json": "QUJD"}], "usage": usage, "size": "\ud800"})
-    answer = read(200, body.replace("2.5", "1e999").replace('"output_tokens"', '"nan": NaN, "output_tokens"').encode())
+    body = body.replace("2.5", "1e999").replace('"output_tokens"', '"nan": NaN, "output_tokens"')
+    answer = read(200, ("data: " * content_type.startswith("text") + body).encode(), content_type=content_type)
     written = json.dumps([answer.usage, answer.settings], ensure_ascii=False, allow_nan=False)
     assert len(written.encode()) < 2000
     assert answer.usage is not None

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = ("size", "quality", "background", "output_format")  # that GPT Image answers name
 _LATER = frozenset({"queued", "pending", "submitted", "processing", "in_progress"})
-_DIGITS, _BEYOND = 30, 1e15
+_BEYOND = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +113,12 @@ def _success(http: HttpAnswer) -> dict[str, Any]:
     if http.headers.get("content-type", "").lower().startswith("text/event-stream"):
         return answer_of(text)
     try:
-        body = json.loads(text, parse_constant=lambda _: None, parse_float=_number, parse_int=_number)
+        body = json.loads(text)
     except (ValueError, RecursionError):
         if http.status == 202:
             return {}
         raise _unusable(http, f"answered {http.status} with what is no JSON") from None
     return body if isinstance(body, dict) else {}
-
-
-def _number(text: str) -> float | int | None:
-    """Read a number that can be reckoned with; None for one beyond all measure."""
-    if len(text) > _DIGITS:
-        return None
-    number = float(text) if set(text) & set(".eE") else int(text)
-    return number if abs(number) < _BEYOND else None
 
 
 def _kept(value: Any, depth: int = 4) -> Any:
@@ -137,7 +129,7 @@ def _kept(value: Any, depth: int = 4) -> Any:
         return {encodable(name[:80]): _kept(inner, depth - 1) for name, inner in value.items()} if depth else None
     if isinstance(value, list):
         return [_kept(inner, depth - 1) for inner in value[:99]] if depth else None
-    return value
+    return value if value is not None and abs(value) < _BEYOND else None  # neither NaN nor a number beyond reckoning
 
 
 def _is_a_task(said: Any) -> bool:

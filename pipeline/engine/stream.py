@@ -30,7 +30,7 @@ def _data(event: str) -> dict[str, Any]:
     """Read an event's data; nothing where it is no object, as [DONE] is none."""
     lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
     try:
-        said = json.loads("\n".join(lines), parse_constant=lambda _: None)
+        said = json.loads("\n".join(lines))
     except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
