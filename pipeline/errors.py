@@ -23,7 +23,8 @@ PipelineError
 │   └── Stop                        exit 3: no call like this one succeeds until a person acts
 │       ├── KeyRefused              401, 403
 │       ├── QuotaSpent              quota or billing, whatever its status; a zero limit
-│       ├── WrongAddress            404 or 405 of the path, or a provider that never answered
+│       ├── WrongAddress            a redirect, or a provider that never answered
+│       │   └── WrongPath               404: stops the provider's requests for that operation
 │       ├── Deferred                a task number or 202 in place of pictures: may be billed, and never come
 │       ├── ModelUnknown            404 or 400 model_not_found: stops the job's requests for that model
 │       ├── PausedTooLong           a Retry-After of more than an hour
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 Outcome = Literal["not_sent", "refused", "answered", "unknown"]
 """How an attempt ended, for the money: only `answered` was billed for sure, and only `unknown` may have been."""
 
-Reach = Literal["provider", "model", "job", "everything"]
+Reach = Literal["provider", "operation", "model", "job", "everything"]
 """What a stop holds up; all else that is queued goes on to its end."""
 
 
@@ -211,6 +212,12 @@ class QuotaSpent(Stop):
 
 class WrongAddress(Stop):
     """Nothing at this address speaks the Images API."""
+
+
+class WrongPath(WrongAddress):
+    """This address knows no such path: it may still serve other operations."""
+
+    reach = "operation"
 
 
 class Deferred(Stop):

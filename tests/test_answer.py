@@ -30,6 +30,7 @@ from pipeline.errors import (
     TryAgain,
     Unusable,
     WrongAddress,
+    WrongPath,
 )
 
 NOW = 1_800_000_000.0
@@ -69,8 +70,8 @@ ROWS: list[tuple[int, str | None, str | None, type[RequestError]]] = [
     (403, "invalid_request_error", "insufficient_quota", QuotaSpent),
     (404, "invalid_request_error", "model_not_found", ModelUnknown),
     (404, None, "DeploymentNotFound", ModelUnknown),
-    (404, None, None, WrongAddress),
-    (405, None, None, WrongAddress),
+    (404, None, None, WrongPath),
+    (405, None, None, Invalid),
     (408, None, None, ServerFault),
     (409, None, None, ServerFault),
     (413, None, None, Invalid),
@@ -194,7 +195,7 @@ def test_a_429_of_pace_does_not_stop(message: str) -> None:
     ("status", "body", "fate"),
     [
         (404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}, ModelUnknown),
-        (404, {"detail": "Not Found"}, WrongAddress),
+        (404, {"detail": "Not Found"}, WrongPath),
         (400, {"code": "Client error", "error": "Incorrect API key provided: xa***"}, KeyRefused),
     ],
 )

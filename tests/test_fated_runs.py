@@ -71,6 +71,7 @@ CUT = b'{"error": {"message": "as it is", "type": "server_er'
 BROKEN_GZIP = gzip.compress(b'{"error": {"message": "as it is"}}' * 50)[:-30]
 
 GIVEN_UP = [
+    raw("HTML", 405, HTML, errors.Invalid),
     says(400, REQUEST, "unknown_parameter", errors.Invalid),
     says(400, REQUEST, "content_policy_violation", errors.Moderated),
     says(400, "image_generation_user_error", "moderation_blocked", errors.Moderated),
@@ -96,6 +97,9 @@ PASSING = [
 UNKNOWN = [
     *(raw("HTML", status, HTML, errors.OutcomeUnknown) for status in (502, 504, 520, 521, 522, 523, 524)),
     raw("empty", 504, b"", errors.OutcomeUnknown),
+    raw("a gateway's", 408, b'{"error": {"message": "litellm.Timeout: APITimeoutError"}}', errors.OutcomeUnknown),
+    raw("a gateway's", 500, b'{"html-message": "Message: fetch failed"}', errors.OutcomeUnknown),
+    raw("a gateway's own", 500, b"", errors.OutcomeUnknown, x_portkey_gateway_exception="true"),
     raw("no data", 200, b'{"created": 1, "data": []}', errors.Unusable),
     raw("detail", 200, b'{"detail": "something went wrong"}', errors.Unusable),
     raw("HTML", 200, HTML, errors.Unusable),
@@ -122,8 +126,7 @@ STOPPING = [
     raw("empty", 402, b"", errors.QuotaSpent),
     says(403, REQUEST, None, errors.KeyRefused),
     raw("HTML", 403, HTML, errors.KeyRefused),
-    raw("HTML", 404, HTML, errors.WrongAddress),
-    raw("HTML", 405, HTML, errors.WrongAddress),
+    raw("HTML", 404, HTML, errors.WrongPath),
     raw("redirect", 307, b"", errors.WrongAddress, location="https://other.example/v1"),
     says(400, REQUEST, "billing_hard_limit_reached", errors.QuotaSpent),
     raw("said in words", 400, b'{"detail": "Billing hard limit has been reached"}', errors.QuotaSpent),
@@ -243,7 +246,9 @@ async def test_what_no_wait_can_cure_stops_its_provider_at_the_first_call(tmp_pa
     night = await _night(tmp_path, lambda _number, _body: line.answer())
     assert (night.result.exit_code, len(night.calls)) == (3, 1)
     assert [type(stop) for stop in night.result.stops] == [line.fate]
-    assert [event.what for event in night.events if isinstance(event, Stopped)] == ["provider `lab`"]
+    assert [event.what for event in night.events if isinstance(event, Stopped)] == [
+        "provider `lab` and its generations" if line.fate is errors.WrongPath else "provider `lab`"
+    ]
     assert night.column("status") == ["pending"] * 2
     assert night.column("attempts") == [1, 0]
     assert night.column("maybe_paid") == [int(line.fate is errors.Deferred), 0]

@@ -39,6 +39,7 @@ from pipeline.errors import (
     TryAgain,
     Unusable,
     WrongAddress,
+    WrongPath,
 )
 from tests.test_answer import NOW, URL, read, refused
 
@@ -88,7 +89,7 @@ TABLE = [
         "image_generation_user_error",
         "moderation_blocked",
         "Your request was rejected by the safety system. safety_violations=[sexual].",
-        *(Moderated, Invalid, Invalid),
+        *(Moderated, Moderated, Invalid),
     ),
     Row(400, None, "contentFilter", "Your task failed as a result of our safety system.", Moderated, Invalid, Invalid),
     Row(400, None, "content_filter", "The response was filtered.", Moderated, Invalid, Invalid),
@@ -99,6 +100,18 @@ TABLE = [
     ),
     # 400: a model that has been shut down, as forum texts expect it
     Row(400, REQUEST, "model_not_found", "Dead models do not draw.", ModelUnknown, Invalid, Invalid),
+    # 400: what gateways make of the above
+    Row(
+        *(400, None, "400"),
+        "litellm.BadRequestError: Your request was rejected as a result of our safety system. Your prompt may contain",
+        *(Moderated, Moderated, Invalid),
+    ),
+    Row(
+        *(400, None, "400"),
+        "400: {'error': '/image/generations: Invalid model name passed in model=no-such-model. Call `/v1/models`'}",
+        *(ModelUnknown, ModelUnknown, Invalid),
+    ),
+    Row(400, "no_db_connection", "400", "No connected db.", KeyRefused, KeyRefused, Invalid),
     # 401, 402, 403: a person must act
     always(401, REQUEST, "invalid_api_key", "Incorrect API key provided: sk-a***z.", KeyRefused),
     always(401, REQUEST, None, "You must be a member of an organization to use the API", KeyRefused),
@@ -111,15 +124,31 @@ TABLE = [
     always(403, REQUEST, None, "Your organization must be verified to use the model `gpt-image-2`.", KeyRefused),
     always(403, None, None, "Your resource has been temporarily blocked because we detected behavior", KeyRefused),
     Row(403, None, "insufficient_user_quota", "user quota is not enough", QuotaSpent, KeyRefused, KeyRefused),
-    # 404, 405: the model, or the address
-    Row(404, REQUEST, "model_not_found", "The model `x` does not exist.", ModelUnknown, ModelUnknown, WrongAddress),
-    Row(404, None, "DeploymentNotFound", "The API deployment is not here.", ModelUnknown, WrongAddress, WrongAddress),
-    always(404, REQUEST, None, "Invalid URL (POST /v1/v1/images/generations)", WrongAddress),
-    always(405, REQUEST, None, "Method Not Allowed", WrongAddress),
+    # 404: the model, or the path
+    Row(404, REQUEST, "model_not_found", "The model `x` does not exist.", ModelUnknown, ModelUnknown, WrongPath),
+    Row(404, None, "DeploymentNotFound", "The API deployment is not here.", ModelUnknown, WrongPath, WrongPath),
+    always(404, REQUEST, None, "Invalid URL (POST /v1/v1/images/generations)", WrongPath),
+    always(405, REQUEST, None, "Method Not Allowed", Invalid),
     # 408, 409, 425: the moment was wrong
     always(408, None, None, "Request timed out.", ServerFault),
     always(409, None, None, "Conflict: the request was cancelled.", ServerFault),
     always(425, None, None, "Too early", ServerFault),
+    # 408, 500: a gateway's, of a call that it had passed on, which may be paid
+    Row(
+        *(408, None, "408"),
+        "litellm.Timeout: APITimeoutError - Request timed out. Error_str: Request timed out.",
+        *(OutcomeUnknown, OutcomeUnknown, ServerFault),
+    ),
+    Row(
+        *(408, "timeout_error", None),
+        "Request exceeded the timeout sent in the request: 500ms",
+        *(OutcomeUnknown, OutcomeUnknown, ServerFault),
+    ),
+    Row(
+        *(500, None, "500"),
+        "litellm.APIConnectionError: APIConnectionError: OpenAIException - Connection error..",
+        *(OutcomeUnknown, OutcomeUnknown, ServerFault),
+    ),
     # 413, 422 and what else is 4xx
     always(413, None, None, "Request Entity Too Large", Invalid),
     always(422, None, None, "Field required: image", Invalid),
@@ -307,7 +336,7 @@ def test_azure_s_inner_code_tells_moderation_where_the_outer_one_does_not(name: 
         ),
         (429, [{"error": {"code": 429, "message": "Quota exceeded for metric: free_tier, limit: 0"}}], QuotaSpent),
         (404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}, ModelUnknown),
-        (404, {"detail": "Not Found"}, WrongAddress),
+        (404, {"detail": "Not Found"}, WrongPath),
     ],
 )
 def test_plain_shapes_of_other_vendors_have_their_fates(status: int, body: Any, fate: Fate) -> None:
@@ -414,7 +443,7 @@ def test_of_header_and_message_the_longer_wins(status: int, header: str, message
 
 def test_money_and_moderation_never_become_a_wait() -> None:
     for row in TABLE:
-        if row.fate in {QuotaSpent, Moderated, Invalid, KeyRefused, WrongAddress, ModelUnknown}:
+        if row.fate in {QuotaSpent, Moderated, Invalid, KeyRefused, WrongPath, ModelUnknown}:
             assert type(refused(row.status, {"error": inner(row)}, retry_after="86400")) is row.fate
 
 

@@ -59,12 +59,12 @@ async def test_a_halt_does_not_touch_whoever_is_through() -> None:
 async def test_a_429_pauses_for_what_the_server_says_or_longer_each_time_up_to_our_own_longest() -> None:
     gate = _gate()
     assert 5 <= gate.pause(RateLimited("slow", retry_after=5)) < 5.5
-    gate.answered()
+    gate.answered(1)
     pauses = [gate.pause(RateLimited("slow")) for _ in range(5)]
     for pause, least in zip(pauses, (2, 4, 8, 8, 8), strict=True):
         assert least <= pause <= 1.05 * least + 0.01
     assert gate.throttle.paused_for > 7
-    gate.answered()
+    gate.answered(1)
     assert 2 <= gate.pause(RateLimited("slow")) < 2.2
 
 
@@ -81,7 +81,7 @@ def test_nothing_but_429s_for_as_long_as_an_outage_may_last_is_one_and_any_other
     async def main() -> None:
         gate = _gate()
         assert await refused_for(3000, gate) is None
-        gate.answered()
+        gate.answered(1)
         assert await refused_for(3000, gate) is None
         assert gate.failed(2, Invalid("no", http_status=400)) is None
         assert await refused_for(3500, gate) is None
@@ -111,7 +111,7 @@ async def test_an_outage_lets_one_probe_through_and_its_answer_all_the_others() 
     waiting = [asyncio.create_task(gate.leave(number, 1)) for number in (1, 2, 3)]
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert [probe for _, probe in (task.result() for task in done)] == [True]
-    away = gate.answered()
+    away = gate.answered(1)
     assert away is not None
     assert away >= 1
     assert sorted(probe for _, probe in await asyncio.gather(*waiting)) == [False, False, True]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.outage import FAILURES, Outage
+from pipeline.engine.outage import FAILURES, LONGEST_PAID_PROBE, LONGEST_PROBE, Outage
 from pipeline.errors import (
     Invalid,
     NotSent,
@@ -189,10 +189,76 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
         return now() - begin
 
     took = run(main())
-    assert took <= seconds + 60 + 3 * max(latencies) + 1
+    longest = LONGEST_PAID_PROBE if error.outcome == "unknown" else LONGEST_PROBE
+    assert took <= seconds + longest + 3 * max(latencies) + 1
     tries = 2 + max(latencies) / min(latencies)  # a quick one fails so often until the fifth other has failed once
     assert all(count <= tries for count in calls)
     assert len(probes) <= 8 + seconds / 60
+
+
+def test_probes_that_may_be_billed_become_rarer_than_free_ones() -> None:
+    async def main(error: RequestError) -> int:
+        outage = Outage("http://x/v1", 12 * HOUR)
+        outage.answered()
+        for request in range(FAILURES):
+            outage.failed(request, error)
+        moments, _ = await probe_until_stopped(outage, error)
+        return len(moments)
+
+    free, paid = run(main(fault())), run(main(OutcomeUnknown("a gateway's", http_status=504)))
+    assert 720 < free < 730
+    assert 144 < paid < 155
+
+
+def test_who_has_not_failed_yet_probes_before_who_has() -> None:
+    async def main() -> None:
+        outage = Outage("http://x/v1", HOUR)
+        for request in range(FAILURES):
+            outage.failed(request, fault())
+        failed = [asyncio.create_task(outage.passage(request)) for request in range(FAILURES)]
+        await asyncio.sleep(0)
+        fresh = asyncio.create_task(outage.passage(77))
+        assert await fresh
+        assert not any(task.done() for task in failed)
+        outage.failed(77, fault())
+        outage.released(77)
+        await asyncio.sleep(50)
+        assert sum(task.done() for task in failed) == 1, "where all have failed, one of them probes"
+        for task in failed:
+            task.cancel()
+
+    run(main())
+
+
+def test_requests_that_fail_while_others_are_served_are_no_outage() -> None:
+    async def main() -> None:
+        outage = Outage("http://x/v1", HOUR)
+        for poisoned in range(FAILURES - 1):
+            outage.failed(poisoned, fault())
+        outage.answered(50)
+        for _ in range(3):
+            for poisoned in range(FAILURES - 1):
+                outage.failed(poisoned, fault())
+            outage.failed(FAILURES, fault())
+        assert outage.down_since is None
+        for other in range(60, 60 + FAILURES):
+            outage.failed(other, fault())
+        assert outage.down_since is not None, "others that fail too still are one"
+
+    run(main())
+
+
+def test_a_request_that_is_served_after_all_is_no_suspect_any_more() -> None:
+    async def main() -> None:
+        outage = Outage("http://x/v1", HOUR)
+        outage.failed(1, fault())
+        outage.answered(2)
+        outage.answered(1)
+        for request in range(1, FAILURES + 1):
+            outage.failed(request, fault())
+        assert outage.down_since is not None
+
+    run(main())
 
 
 def test_after_an_outage_the_intervals_begin_anew() -> None:

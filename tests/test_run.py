@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from tests.workbench import picture
+
 if TYPE_CHECKING:
     from tests.stage import Server, Stage
 
@@ -312,6 +314,17 @@ def test_an_unknown_model_stops_its_requests_and_no_others(stage: Stage) -> None
     ended = stage.run("run", job, exit_code=3)
     assert "no-such-model" in ended.stderr
     assert [entry["status"] for entry in stage.manifest("mixed")] == ["pending", "succeeded"]
+
+
+def test_a_path_that_is_not_there_stops_its_operation_and_no_other(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, dialect={"paths": {"variation": "images/elsewhere"}})
+    stage.provider("lab", server, concurrency=1)
+    (stage.folder / "a.png").write_bytes(picture(256))
+    variations: list[dict[str, object]] = [{"operation": "variation", "image": "a.png", "n": n} for n in (1, 2)]
+    ended = stage.run("run", stage.job("mixed", [*variations, {"prompt": "a cat"}, {"prompt": "a dog"}]), exit_code=3)
+    assert "no further calls for provider `lab` and its variations" in ended.stderr
+    assert [entry["status"] for entry in stage.manifest("mixed")] == ["pending", "pending", "succeeded", "succeeded"]
+    assert server.charged() == 2
 
 
 def test_a_url_that_dies_before_its_download_is_generated_again_and_counted(stage: Stage) -> None:

@@ -440,3 +440,25 @@ async def test_a_budget_that_is_stated_while_the_run_works_counts_what_was_spent
         runner = await bench.run(lab(base_url))
     assert [type(stop).__name__ for stop in runner.stops] == ["BudgetSpent"]
     assert len(served.bodies) == 2
+
+
+@pytest.mark.parametrize("numbers", [range(0, 32, 4), range(8)], ids=["here and there", "at the beginning"])
+async def test_requests_that_always_fail_end_after_their_attempts_and_hold_up_nobody(
+    bench: Bench, numbers: range
+) -> None:
+    poisoned = {f"prompt {number}" for number in numbers}
+
+    async def answer(body: Body) -> web.StreamResponse:
+        return web.Response(status=500) if body["prompt"] in poisoned else answer_with(HERE)
+
+    bench.submit(*(request(number) for number in range(32)))
+    async with vendor(answer) as base_url:
+        await bench.run(lab(base_url, concurrency=4))
+    rows = bench.ask(
+        "SELECT status, attempts FROM request WHERE prompt IN (SELECT value FROM json_each(?))",
+        json.dumps(sorted(poisoned)),
+    )
+    assert [status for status, _ in rows] == ["failed"] * 8
+    assert all(attempts <= 5 for _, attempts in rows), "three, and the probes of an outage that was none"
+    assert bench.one("SELECT count(*) FROM request WHERE status = 'succeeded'") == 24
+    assert len([event for event in bench.events if isinstance(event, ProviderAway)]) <= 1

@@ -28,6 +28,7 @@ from pipeline.errors import (
     ServerFault,
     Unusable,
     WrongAddress,
+    WrongPath,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class HttpAnswer:
     @property
     def request_id(self) -> str | None:
         """The service's name for this call."""
-        return word(self.headers.get("x-request-id") or self.headers.get("apim-request-id"))
+        names = ("x-request-id", "apim-request-id", "x-litellm-call-id")
+        return word(next(filter(None, map(self.headers.get, names)), None))
 
 
 def read_answer(http: HttpAnswer, now: float | None = None) -> Answer:
@@ -210,6 +212,7 @@ _ADVICE: dict[type[RequestError], str] = {
     KeyRefused: "check the key and what its organization may use",
     QuotaSpent: "check the plan, the balance and the limits of the account",
     WrongAddress: "check `base_url`",
+    WrongPath: "check `base_url`, and whether the server has this operation",
     ModelUnknown: "check `model`",
     Deferred: "use an address whose answers bring the pictures themselves",
 }

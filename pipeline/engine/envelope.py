@@ -127,8 +127,10 @@ def plain(text: str, most: int) -> str:
 
 
 def word(value: Any) -> str | None:
-    """Read a short name or number; None where it is neither."""
-    return plain(str(value), 200) or None if isinstance(value, str | int) and not isinstance(value, bool) else None
+    """Read a short name or number; None where it is neither, or Python's own word for nothing (LiteLLM's)."""
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "None":
+        return None
+    return plain(str(value), 200) or None
 
 
 def encodable(text: str) -> str:

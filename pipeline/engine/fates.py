@@ -22,6 +22,7 @@ from pipeline.errors import (
     RateLimited,
     ServerFault,
     WrongAddress,
+    WrongPath,
 )
 
 if TYPE_CHECKING:
@@ -63,8 +64,17 @@ _SAYS_QUOTA = re.compile(
     re.IGNORECASE,
 )
 _SAYS_HARD_LIMIT = re.compile(r"billing hard limit has been reached", re.IGNORECASE)  # 400; a prompt never says this
-_SAYS_KEY = re.compile(r"(?:incorrect|invalid) api key|api key not valid", re.IGNORECASE)  # xAI and Google: 400
+_SAYS_KEY = re.compile(  # with 400: xAI, Google, and a LiteLLM proxy that knows one key alone
+    r"(?:incorrect|invalid) api key|api key not valid|no connected db\b", re.IGNORECASE
+)
 _SAYS_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|not exist)\b", re.IGNORECASE)  # vLLM: 404
+_SAYS_NO_MODEL = re.compile(r"invalid model name passed in|could not resolve provider for model", re.IGNORECASE)  # 400
+_SAYS_MODERATED = re.compile(r"rejected (?:as a result of our|by the) safety system", re.IGNORECASE)  # through gateways
+_SAYS_LOST = re.compile(  # gateways, of a call that they had passed on: it may be billed behind them
+    r"\bapitimeouterror\b|\bapiconnectionerror\b|\bfetch failed\b|\bsocket hang up\b|other side closed"
+    r"|exceeded the timeout sent in the request|upstream (?:connect|request|server).{0,40}(?:time.?out|reset)",
+    re.IGNORECASE,
+)
 _SAYS_PACE = re.compile(r"\brate limit\b|\btoo many requests\b", re.IGNORECASE)
 
 
@@ -95,9 +105,20 @@ def fate_of_words(
         return ModelUnknown
     if status == 404 and (envelope.param == "model" or _SAYS_MODEL.search(message)):
         return ModelUnknown
+    if status == 400 and _SAYS_NO_MODEL.search(message):
+        return ModelUnknown
+    if status == 400 and _SAYS_MODERATED.search(message):
+        return Moderated
+    if (status == 408 or status >= 500) and _was_passed_on(message, headers):
+        return OutcomeUnknown
     if "invalid_api_key" in words or (status == 400 and _SAYS_KEY.search(message)):
         return KeyRefused
     return None
+
+
+def _was_passed_on(message: str, headers: Mapping[str, str]) -> bool:
+    """Say whether a gateway lost a call that it had passed on."""
+    return bool(_SAYS_LOST.search(message)) or headers.get("x-portkey-gateway-exception") == "true"
 
 
 def stated_status(envelope: Envelope) -> int | None:
@@ -117,8 +138,8 @@ def _fate_of_status(status: int) -> type[RequestError]:
     match status:
         case 401 | 403:
             return KeyRefused
-        case 404 | 405:  # 405: there is a page here, and it takes no calls
-            return WrongAddress
+        case 404:
+            return WrongPath
         case 408 | 409 | 425:
             return ServerFault
         case 429:

@@ -77,11 +77,11 @@ class Gate:
         with self._interruptible_wait():
             await asyncio.sleep(seconds)
 
-    def answered(self) -> float | None:
-        """Note an answer; give for how long the provider had been away, None where it was not."""
+    def answered(self, request: int) -> float | None:
+        """Note a request's answer; give for how long the provider had been away, None where it was not."""
         self._refusals, self._refused_since = 0, None
         away = self.away
-        self._outage.answered()
+        self._outage.answered(request)
         return away
 
     @property

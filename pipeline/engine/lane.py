@@ -16,10 +16,10 @@ from pipeline.engine.worker import Worker
 from pipeline.errors import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pipeline.engine.desk import Desk
-    from pipeline.engine.work import Barred, Scope, Work
+    from pipeline.engine.work import Bar, Scope, Work
 
 LOOKAHEAD = 128
 """Requests of one provider that wait at its gate at once: enough for the throttle to find a small call among large ones
@@ -33,7 +33,9 @@ POLL_SECONDS = 1.0  # how often the ledger is asked for what another process has
 class Lane:
     """One provider at work. `stopped` is told of every stop that a worker meets, and of the request that met it."""
 
-    def __init__(self, desk: Desk, scope: Scope, barred: Barred, stopped: Callable[[Stop, Work | None], None]) -> None:
+    def __init__(
+        self, desk: Desk, scope: Scope, barred: Collection[Bar], stopped: Callable[[Stop, Work | None], None]
+    ) -> None:
         self._desk = desk
         self._scope = scope
         self._barred = barred

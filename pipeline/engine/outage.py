@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NotSent, OutageGivenUp, OutcomeUnknown, ServerFault, Unusable, WrongAddress
@@ -17,6 +18,7 @@ NEVER_ANSWERED_SECONDS = 60.0
 """A provider that never answered within this is a wrong address."""
 
 FIRST_PROBE, LONGEST_PROBE = 1.0, 60.0  # seconds between probes; each interval is twice the last
+LONGEST_PAID_PROBE = 300.0  # where a probe may have been billed: a night of them must not cost a night's pictures
 
 
 class Outage:
@@ -27,6 +29,8 @@ class Outage:
         self._give_up_after = give_up_after
         self._ever_answered = False  # with whatever status
         self._failing: set[int] = set()
+        self._suspects: set[int] = set()  # failed while others were served: they alone are no sign of an outage
+        self._fresh = 0  # requests that wait for the end of an outage, and have not failed themselves
         self._down_since: float | None = None
         self._probe_at = 0.0
         self._interval = FIRST_PROBE
@@ -39,23 +43,39 @@ class Outage:
         return self._down_since
 
     async def passage(self, request: int) -> bool:
-        """Wait until this request may call; True where its call is the probe of an outage."""
-        while self._down_since is not None:
-            now = asyncio.get_running_loop().time()
-            if self._probing is None and now >= self._probe_at:
-                self._probing = request
-                return True
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(None if self._probing is not None else self._probe_at - now):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+        """Wait until this request may call; True where its call is the probe of an outage.
+
+        Who has not failed yet probes before who has: a request that always fails would never find the provider well.
+        """
+        fresh = request not in self._failing
+        self._fresh += fresh
+        try:
+            while self._down_since is not None:
+                now = asyncio.get_running_loop().time()
+                is_due = self._probing is None and now >= self._probe_at
+                if is_due and (fresh or not self._fresh):
+                    self._probing = request
+                    return True
+                await self._until_changed(None if self._probing is not None or is_due else self._probe_at - now)
+        finally:
+            self._fresh -= fresh
+            self._changed.set()
         return False
 
-    def answered(self) -> None:
-        """The provider gave an answer that is not a fault of its own."""
+    async def _until_changed(self, seconds: float | None) -> None:
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+    def answered(self, request: int | None = None) -> None:
+        """The provider gave an answer that is not a fault of its own. `request` is who it served: those that failed
+        meanwhile may themselves be at fault.
+        """
         self._ever_answered = True
+        if request is not None:
+            self._suspects |= self._failing
+            self._suspects.discard(request)
         self._failing.clear()
         self._down_since, self._probing, self._interval = None, None, FIRST_PROBE
         self._changed.set()
@@ -68,12 +88,14 @@ class Outage:
         if error.http_status is not None:
             self._ever_answered = True
         now = asyncio.get_running_loop().time()
-        self._failing.add(request)
+        if request not in self._suspects or isinstance(error, NotSent):
+            self._failing.add(request)
         if self._down_since is None and (isinstance(error, NotSent) or len(self._failing) >= FAILURES):
             self._down_since = now
             self._next_probe(now)
         elif self._probing == request:
-            self._interval = min(2 * self._interval, LONGEST_PROBE)
+            longest = LONGEST_PAID_PROBE if error.outcome == "unknown" else LONGEST_PROBE
+            self._interval = min(2 * self._interval, longest)
             self._probing = None
             self._next_probe(now)
         self._changed.set()

@@ -17,7 +17,7 @@ from pipeline.engine.events import Stopped
 from pipeline.engine.gate import Gate
 from pipeline.engine.lane import POLL_SECONDS, Lane
 from pipeline.engine.ledger import mend
-from pipeline.engine.work import waiting_providers
+from pipeline.engine.work import Bar, waiting_providers
 from pipeline.engine.writer import Writer
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 
@@ -51,7 +51,7 @@ class Runner:
     emit: Listener
     budget_usd: float | None = None
     stops: list[Stop] = field(default_factory=list)
-    _barred: set[tuple[int, str | None]] = field(default_factory=set)  # (job, model) held up by a stop; None: any model
+    _barred: set[Bar] = field(default_factory=set)
     _closed: set[str] = field(default_factory=set)  # providers that have stopped
     _lanes: dict[str, Lane] = field(default_factory=dict)
     _gates: dict[str, Gate] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Runner:
                 writer=writer,
                 money=money,
                 emit=self.emit,
-                is_barred=lambda work: not self._barred.isdisjoint({(work.job, work.model), (work.job, None)}),
+                is_barred=lambda work: any(bar.holds(work) for bar in self._barred),
             )
             lane = self._lanes[name] = Lane(desk, self.scope, self._barred, self._stop)
             if self._halted:
@@ -179,12 +179,24 @@ class Runner:
         elif error.reach == "provider":
             self._close(work.provider, error)
         else:
-            self.stops.append(error)
-            model = work.model if error.reach == "model" else None
-            if (work.job, model) not in self._barred:
-                what = f"job `{work.job_name}`" + (f" and its model `{model}`" if model else "")
-                self.emit(Stopped(what, error))
-            self._barred.add((work.job, model))
+            self._bar(error, work)
+
+    def _bar(self, error: Stop, work: Work) -> None:
+        """Hold up the requests that the cause of a stop reaches."""
+        self.stops.append(error)
+        match error.reach:
+            case "operation":
+                bar = Bar(provider=work.provider, served_by=work.served_by)
+                what = f"provider `{work.provider}` and its {work.served_by}s"
+            case "model":
+                bar = Bar(job=work.job, model=work.model)
+                what = f"job `{work.job_name}` and its model `{work.model}`"
+            case _:
+                bar = Bar(job=work.job)
+                what = f"job `{work.job_name}`"
+        if bar not in self._barred:
+            self.emit(Stopped(what, error))
+        self._barred.add(bar)
 
     def _close(self, provider: str, error: Stop) -> None:
         """Call this provider no more."""

@@ -6,13 +6,12 @@ Functions are for `Writer.do`: they take the ledger's connection first.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,28 @@ def _scope(scope: Scope) -> tuple[str | None, float]:
     return None if scope.names is None else json.dumps(sorted(scope.names)), scope.since
 
 
-Barred = Collection[tuple[int, str | None]]
-"""(job, model) whose requests are held up by a stop; None for every model of the job."""
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The requests that a stop holds up: all to which everything that is named here applies."""
+
+    provider: str | None = None
+    job: int | None = None
+    model: str | None = None
+    served_by: str | None = None
+
+    def holds(self, work: Work) -> bool:
+        """Say whether a request is held up."""
+        named = ((self.provider, work.provider), (self.job, work.job), (self.model, work.model))
+        return all(mine in {None, its} for mine, its in (*named, (self.served_by, work.served_by)))
 
 
 def pending(
-    connection: sqlite3.Connection, provider: str, scope: Scope, taken: Collection[int], most: int, barred: Barred = ()
+    connection: sqlite3.Connection,
+    provider: str,
+    scope: Scope,
+    taken: Collection[int],
+    most: int,
+    barred: Collection[Bar] = (),
 ) -> list[Work]:
     """Take up to `most` pending requests that are neither `taken` nor barred.
 
@@ -111,16 +126,17 @@ def pending(
     return [_work(connection, request) for request in list(found)[:most]]
 
 
-def _not_barred(barred: Barred) -> str:
+def _not_barred(barred: Collection[Bar]) -> str:
     """Write the condition that leaves barred requests out. People make up models' names, so they go in as JSON."""
     if not barred:
         return ""
-    pairs = json.dumps([[job, model] for job, model in barred]).replace("'", "''")
-    return (
-        f" AND NOT EXISTS (SELECT 1 FROM json_each('{pairs}') b WHERE json_extract(b.value, '$[0]') = r.job AND"
-        " coalesce(json_extract(b.value, '$[1]') = json_extract(r.params, '$.model'),"
-        " json_extract(b.value, '$[1]') IS NULL))"
+    bars = json.dumps([[bar.provider, bar.job, bar.model, bar.served_by] for bar in barred]).replace("'", "''")
+    provider, model = "(SELECT provider FROM job WHERE pk = r.job)", "json_extract(r.params, '$.model')"
+    applies = " AND ".join(
+        f"(json_extract(b.value, '$[{place}]') IS NULL OR json_extract(b.value, '$[{place}]') IS {column})"
+        for place, column in enumerate((provider, "r.job", model, "r.served_by"))
     )
+    return f" AND NOT EXISTS (SELECT 1 FROM json_each('{bars}') b WHERE {applies})"
 
 
 def _work(connection: sqlite3.Connection, request: int) -> Work:
@@ -197,7 +213,7 @@ def _stem(connection: sqlite3.Connection, row: sqlite3.Row) -> str:
     return f"{name}-{key[:8]}" if owned or running else str(name)
 
 
-def waiting_providers(connection: sqlite3.Connection, scope: Scope, barred: Barred = ()) -> list[str]:
+def waiting_providers(connection: sqlite3.Connection, scope: Scope, barred: Collection[Bar] = ()) -> list[str]:
     """Name the providers that pending requests wait for."""
     names, since = _scope(scope)
     rows = connection.execute(

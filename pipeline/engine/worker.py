@@ -163,7 +163,7 @@ class Worker:
     async def _answered(self, call: WrittenCall, answer: Answer, files: list[StoredImage]) -> None:
         """Record an answer: what it cost, the files that are here, the URLs that are to be fetched."""
         desk, work, now = self._desk, self._work, time.time()
-        self._say_back(desk.gate.answered())
+        self._say_back(desk.gate.answered(work.request))
         model = desk.models.find(work.model)
         cost = model.cost(work.served_by, work.params, len(answer.pictures), answer.usage) if model else None
         links = [picture for picture in answer.pictures if isinstance(picture, Link)]
