@@ -453,7 +453,7 @@ async def test_requests_that_always_fail_end_after_their_attempts_and_hold_up_no
 
     bench.submit(*(request(number) for number in range(32)))
     async with vendor(answer) as base_url:
-        await bench.run(lab(base_url, concurrency=4))
+        await bench.run(lab(base_url, concurrency=16))
     rows = bench.ask(
         "SELECT status, attempts FROM request WHERE prompt IN (SELECT value FROM json_each(?))",
         json.dumps(sorted(poisoned)),
