@@ -266,6 +266,29 @@ async def test_models_are_listed_and_shown_and_an_unknown_one_is_404(tmp_path: P
         assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
 
 
+async def test_a_model_tells_its_shutdown_date_and_is_gone_from_that_day_on(tmp_path: Path) -> None:
+    async with calling(tmp_path) as caller:
+        dates = {model["id"]: model["shutdown_date"] for model in (await caller.call("GET", "/models")).json["data"]}
+        assert (dates["dall-e-2"], dates["gpt-image-1"], dates["chatgpt-image-latest"], dates["gpt-image-2"]) == (
+            "2026-05-12",
+            "2026-10-23",
+            "2026-12-01",
+            None,
+        )
+    async with calling(tmp_path, today="2026-12-01") as caller:
+        alive = {model["id"] for model in (await caller.call("GET", "/models")).json["data"]}
+        assert alive == {name for name, day in dates.items() if day is None}
+        for gone in (await caller.call("GET", "/models/gpt-image-1.5"), await caller.generate(model="gpt-image-1.5")):
+            assert (gone.status, gone.error["code"]) == (404, "model_not_found")
+
+
+async def test_an_organization_that_is_not_verified_is_403(tmp_path: Path) -> None:
+    async with calling(tmp_path, verified=False) as caller:
+        refused = await caller.generate(model="gpt-image-2", size="1024x1024")
+        assert (refused.status, refused.error["code"]) == (403, None)
+        assert (await caller.generate()).status == 200
+
+
 # Refusals that need a server
 
 

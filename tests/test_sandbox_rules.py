@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -93,6 +94,31 @@ def test_a_wrong_value_is_answered_with_the_supported_ones() -> None:
 def test_an_unknown_model_is_404() -> None:
     refused = refusal("generation", "json", prompt="x", model="dall-e-9")
     assert (refused["status"], refused["code"]) == (404, "model_not_found")
+
+
+def test_a_model_that_is_shut_down_by_the_day_is_404_and_one_that_is_not_answers() -> None:
+    form = Form("json", {"prompt": "x", "model": "gpt-image-1"})
+    assert read_call("generation", form, today=date(2026, 10, 22)).model == "gpt-image-1"
+    with pytest.raises(ApiError) as caught:
+        read_call("generation", form, today=date(2026, 10, 23))
+    assert (caught.value.status, caught.value.error["code"]) == (404, "model_not_found")
+    assert "`gpt-image-1` has been deprecated" in str(caught.value)
+
+
+def test_once_dall_e_2_is_gone_an_edit_without_a_model_is_for_a_gpt_model() -> None:
+    assert read_call("edit", Form("multipart", {"prompt": "x"}), today=date(2026, 6, 1)).model == "gpt-image-1.5"
+    with pytest.raises(ApiError) as caught:
+        read_call("generation", Form("json", {"prompt": "x"}), today=date(2026, 6, 1))
+    assert caught.value.error["code"] == "model_not_found"
+
+
+def test_an_organization_that_is_not_verified_may_use_the_older_models_only() -> None:
+    assert read_call("generation", Form("json", {"prompt": "x"}), verified=False).model == "dall-e-2"
+    with pytest.raises(ApiError) as caught:
+        read_call("generation", Form("json", {"prompt": "x", "model": "gpt-image-2"}), verified=False)
+    assert (caught.value.status, caught.value.error["type"]) == (403, "invalid_request_error")
+    assert (caught.value.error["code"], caught.value.error["param"]) == (None, None)
+    assert "organization must be verified to use the model `gpt-image-2`" in str(caught.value)
 
 
 @pytest.mark.parametrize("size", ["1536x864", "2048x2048", "3840x2160", "1024x640", "2048x688", "auto"])

@@ -108,7 +108,7 @@ async def serve_call(
 async def _decide(service: Service, request: web.Request, operation: Operation, entry: CallEntry) -> Answer | None:
     authenticate(request, require_key=service.settings.require_key)
     form = await _receive(service, request, operation, entry)
-    call = read_call(operation, form)
+    call = read_call(operation, form, today=service.settings.today, verified=service.settings.verified)
     uploads = None if operation == "generation" else await service.work(read_uploads, call, form)
     moderate(call)
     luck = draw_call(service.settings, service.calls)

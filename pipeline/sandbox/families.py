@@ -1,12 +1,14 @@
 """What each model takes, as data.
 
 Read from OpenAI's OpenAPI description of 2026-08 (the last that documents dall-e), the SDK's type hints of 2026-11 for
-what came later, and the 2023 beta guide for dall-e-2. A parameter that is not in a table is unknown there.
+what came later, its deprecations page of 2026-11 for the dates, and the 2023 beta guide for dall-e-2. A parameter that
+is not in a table is unknown there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pipeline.sandbox.parameters import Check, Flag, OneOf, Size, Text, Whole
@@ -104,7 +106,24 @@ MODELS: Final[dict[str, Family]] = {
     "gpt-image-2.6-flare": GPT_IMAGE_2_6,
 }
 
+SHUTDOWN_DATES: Final[dict[str, date]] = {
+    "dall-e-2": date(2026, 5, 12),
+    "dall-e-3": date(2026, 5, 12),
+    "gpt-image-1": date(2026, 10, 23),
+    "gpt-image-1-mini": date(2026, 12, 1),
+    "gpt-image-1.5": date(2026, 12, 1),
+    "gpt-image-1.5-2025-12-16": date(2026, 12, 1),
+    "chatgpt-image-latest": date(2026, 12, 1),
+}
+"""The first day on which a model no longer answers; one that is not here has no announced end."""
+
 DEFAULT_MODEL: Final = "dall-e-2"
 DEFAULT_GPT_MODEL: Final = "gpt-image-1.5"
 GPT_ONLY: Final = (_GPT.keys() | {"input_fidelity", "complexity"}) - _DALL_E_3.keys()
 """Parameters that, without `model`, make the call one for a GPT Image model (CreateImageRequest.model)."""
+
+
+def is_alive(model: str, today: date | None) -> bool:
+    """Whether a model still answers on that day; without a day the sandbox serves every era at once."""
+    shutdown = SHUTDOWN_DATES.get(model)
+    return today is None or shutdown is None or today < shutdown

@@ -139,12 +139,28 @@ def unsupported(message: str, param: str, code: str = "invalid_value") -> ApiErr
 
 
 def model_not_found(model: str) -> ApiError:
-    """404: no such model, or one that was shut down."""
+    """404: no such model."""
     return ApiError(
-        f"The model '{model}' does not exist or you do not have access to it.",
+        f"The model `{model}` does not exist or you do not have access to it.", status=404, code="model_not_found"
+    )
+
+
+def model_shut_down(model: str) -> ApiError:
+    """404: a model whose shutdown date has come."""
+    return ApiError(
+        f"The model `{model}` has been deprecated, learn more here: https://platform.openai.com/docs/deprecations",
         status=404,
         code="model_not_found",
-        param="model",
+    )
+
+
+def not_verified(model: str) -> ApiError:
+    """403: GPT Image models are for verified organizations only; no wait cures it."""
+    return ApiError(
+        f"Your organization must be verified to use the model `{model}`. Please go to: "
+        "https://platform.openai.com/settings/organization/general and click on Verify Organization. If you just "
+        "verified, it can take up to 15 minutes for access to propagate.",
+        status=403,
     )
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.sandbox import refusals
-from pipeline.sandbox.families import DEFAULT_GPT_MODEL, DEFAULT_MODEL, GPT_ONLY, MODELS, Family, Operation
+from pipeline.sandbox.families import DEFAULT_GPT_MODEL, DEFAULT_MODEL, GPT_ONLY, MODELS, Family, Operation, is_alive
 from pipeline.sandbox.parameters import json_type
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import date
 
     from pipeline.sandbox.form import Form
 
@@ -21,7 +22,7 @@ FILE_FIELDS: Final[dict[Operation, frozenset[str]]] = {
 }
 REFERENCE_FIELDS: Final = frozenset({"images", "mask"})
 """What carries the pictures of a JSON edit (EditImageBodyJsonParam)."""
-NEVER_NULL: Final = frozenset({"prompt", "user", "safety_identifier"})
+NEVER_NULL: Final = frozenset({"prompt", "user"})
 """Every other parameter is nullable in the description, and null there means: the default."""
 FORBIDDEN_WORD: Final = "forbidden"
 
@@ -53,10 +54,12 @@ def images_asked(form: Form) -> int:
     return n if type(n) is int and 1 <= n <= 10 else 1
 
 
-def read_call(operation: Operation, form: Form) -> ImageCall:
+def read_call(operation: Operation, form: Form, *, today: date | None = None, verified: bool = True) -> ImageCall:
     """Check every field against the model's table. Raises ApiError with the first thing that is wrong."""
-    model = _model(operation, form)
+    model = _model(operation, form, today)
     family = MODELS[model]
+    if family.is_gpt and not verified:
+        raise refusals.not_verified(model)
     values = _parameters(operation, model, form)
     if "prompt" not in values and operation != "variation":
         raise refusals.missing_parameter("prompt")
@@ -85,16 +88,20 @@ def moderate(call: ImageCall) -> None:
         raise refusals.moderation_blocked() if call.family.is_gpt else refusals.content_policy_violation()
 
 
-def _model(operation: Operation, form: Form) -> str:
+def _model(operation: Operation, form: Form, today: date | None) -> str:
     model = form.fields.get("model")
     if model is None:
-        gpt = form.fields.keys() & GPT_ONLY or (operation == "edit" and form.encoding == "json")
+        # The description makes gpt-image-1.5 the default of every edit; the guide's calls without a model come first.
+        edit = operation == "edit" and (form.encoding == "json" or not is_alive(DEFAULT_MODEL, today))
+        gpt = edit or form.fields.keys() & GPT_ONLY
         model = DEFAULT_GPT_MODEL if gpt and operation != "variation" else DEFAULT_MODEL
     if not isinstance(model, str):
         raise refusals.invalid_type("model", "a string", json_type(model))
     if model not in MODELS:
         raise refusals.model_not_found(model[:200])
-    serving = [name for name, family in MODELS.items() if _serves(family, operation, form)]
+    if not is_alive(model, today):
+        raise refusals.model_shut_down(model)
+    serving = [name for name, family in MODELS.items() if _serves(family, operation, form) and is_alive(name, today)]
     if model not in serving:
         raise refusals.invalid_value("model", model, serving)
     return model

@@ -23,7 +23,7 @@ from pipeline.sandbox.answers import Answer
 from pipeline.sandbox.books import Books
 from pipeline.sandbox.calls import Service, authenticate, drop, send, serve_call, service_headers
 from pipeline.sandbox.downloads import serve_download
-from pipeline.sandbox.families import MODELS, Operation
+from pipeline.sandbox.families import MODELS, SHUTDOWN_DATES, Operation, is_alive
 from pipeline.sandbox.form import MAX_FORM_BYTES
 from pipeline.sandbox.links import PREFIX, Links
 from pipeline.sandbox.spool import Spool, default_folder
@@ -144,15 +144,25 @@ def _read_only(service: Service, request: web.Request) -> Answer:
     if method not in {"GET", "HEAD"}:
         raise refusals.wrong_method(method, path, ("GET", "HEAD"))
     if path == MODELS_PATH:
-        return _document({"object": "list", "data": [_model(name) for name in MODELS]})
+        alive = [_model(name) for name in MODELS if is_alive(name, service.settings.today)]
+        return _document({"object": "list", "data": alive})
     name = unquote(path.removeprefix(f"{MODELS_PATH}/"))
     if name not in MODELS:
         raise refusals.model_not_found(name[:200])
+    if not is_alive(name, service.settings.today):
+        raise refusals.model_shut_down(name)
     return _document(_model(name))
 
 
 def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": MODELS_CREATED, "owned_by": "sandbox", "shutdown_date": None}
+    shutdown = SHUTDOWN_DATES.get(name)
+    return {
+        "id": name,
+        "object": "model",
+        "created": MODELS_CREATED,
+        "owned_by": "sandbox",
+        "shutdown_date": shutdown.isoformat() if shutdown else None,
+    }
 
 
 def _document(content: dict[str, object]) -> Answer:

@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import date
 from typing import Final, Literal, TypeAlias, get_args
 
 CallFault: TypeAlias = Literal[
@@ -75,6 +76,8 @@ class SandboxSettings:
     require_key: bool = True
     faults: Faults = field(default_factory=Faults)
     quota_images: int | None = None
+    today: date | None = None  # models whose shutdown date has come are gone; null: both eras are alive
+    verified: bool = True  # false: the organization may not use GPT Image models
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
@@ -88,6 +91,8 @@ class SandboxSettings:
             require_key=_flag("require_key", mapping.get("require_key", True)),
             faults=_faults(mapping.get("faults", {})),
             quota_images=_quota(mapping.get("quota_images")),
+            today=_day("today", mapping.get("today")),
+            verified=_flag("verified", mapping.get("verified", True)),
         )
 
 
@@ -155,3 +160,12 @@ def _faults(value: object) -> Faults:
 
 def _quota(value: object) -> int | None:
     return None if value is None else _whole("quota_images", value, low=0)
+
+
+def _day(key: str, value: object) -> date | None:
+    if value is None or type(value) is date:
+        return value
+    try:
+        return date.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError(f"{key}: expected a day as YYYY-MM-DD, got {value!r}") from None
