@@ -12,6 +12,7 @@ uploads      file parts become decoded, checked pictures
 window       an arrival becomes a place in the strict sliding window, or a wait
 faults       a call's number becomes the fault it suffers, the same in every run with the same seed
 motifs       random numbers become a composition in shades of grey
+renderings   a drawing becomes the bytes of a file: PNG, JPEG, WebP, GIF; a palette becomes an SVG
 artist       a sketch becomes the bytes of a picture
 spool        uploaded pictures become files, so that a URL can be drawn again after a restart
 links        a sketch becomes a signed URL that dies, and a URL becomes its sketch again

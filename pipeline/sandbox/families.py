@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from pipeline.sandbox.parameters import Check, Flag, OneOf, Size, Text, Whole
+from pipeline.sandbox.parameters import Check, Fields, Flag, OneOf, Size, Text, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,11 +32,17 @@ class Family:
         """Whether these are GPT Image models: base64 only, billed by tokens, another refusal."""
         return self.generation != "dall-e"
 
+    @property
+    def takes_markup(self) -> bool:
+        """Whether an edit may be guided by a transparent overlay: from GPT Image 2.5 on."""
+        return self.generation == "gpt-image-2.5"
+
 
 COUNT: Final = Whole(1, 10)
 IDENTIFIER: Final = Text(longest=512)
 RESPONSE_FORMAT: Final = OneOf(("url", "b64_json"))
 SQUARES: Final = Size(("256x256", "512x512", "1024x1024"))
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 GPT_SIZES: Final = ("1024x1024", "1536x1024", "1024x1536", "auto")
 
 _DALL_E: Final[dict[str, Check]] = {"n": COUNT, "response_format": RESPONSE_FORMAT, "user": IDENTIFIER}
@@ -70,7 +76,14 @@ _GPT: Final[dict[str, Check]] = {
 }
 _GPT_1: Final[dict[str, Check]] = {**_GPT, "size": Size(GPT_SIZES)}
 _GPT_2_5: Final[dict[str, Check]] = {**_GPT, "quality": OneOf(("low", "medium", "high", "xhigh", "max", "auto"))}
-_GPT_2_6: Final[dict[str, Check]] = {**_GPT_2_5, "complexity": OneOf(("low", "medium", "high"))}
+_GPT_2_6: Final[dict[str, Check]] = {
+    **_GPT_2_5,
+    "complexity": OneOf(("low", "medium", "high")),
+    "output_format": OneOf(("png", "jpeg", "webp", "gif", "svg")),
+    "frame_count": Whole(2, 16),
+    "frame_duration_ms": Whole(1, 2**31 - 1),  # longer than a GIF can hold is capped, not refused
+    "svg": Fields({"model": IDENTIFIER, "reasoning": Fields({"effort": OneOf(EFFORTS)})}, required=("model",)),
+}
 
 
 def _gpt(generation: Generation, parameters: dict[str, Check], fidelity: tuple[str, ...] = ()) -> Family:
@@ -119,7 +132,7 @@ SHUTDOWN_DATES: Final[dict[str, date]] = {
 
 DEFAULT_MODEL: Final = "dall-e-2"
 DEFAULT_GPT_MODEL: Final = "gpt-image-1.5"
-GPT_ONLY: Final = (_GPT.keys() | {"input_fidelity", "complexity"}) - _DALL_E_3.keys()
+GPT_ONLY: Final = (_GPT_2_6.keys() | {"input_fidelity"}) - _DALL_E_3.keys()
 """Parameters that, without `model`, make the call one for a GPT Image model (CreateImageRequest.model)."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -27,6 +28,7 @@ MAX_JSON_BYTES: Final = 4 * MIB
 MAX_JSON_EDIT_BYTES: Final = (MAX_IMAGES + 1) * MAX_DATA_URL + MAX_JSON_BYTES
 MAX_FORM_BYTES: Final = (MAX_IMAGES + 1) * MAX_FILE_BYTES + MIB
 MAX_PARTS: Final = 100
+NESTED: Final = re.compile(r"([a-z_]+)((?:\[[a-z_]+\]){1,2})")
 BROKEN_BODY: Final = (
     web.RequestPayloadError,  # the client went away, or a broken Content-Encoding or chunk
     HttpProcessingError,
@@ -90,8 +92,9 @@ def parse_json(body: bytes) -> dict[str, object]:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise refusals.duplicate_parameter(next(name for name in names if names.count(name) > 1))
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise refusals.duplicate_parameter(twice[:200])
     return value
 
 
@@ -127,11 +130,23 @@ async def _read_multipart(reader: MultipartReader) -> Form:
             raise refusals.too_large("the form", MAX_FORM_BYTES)
         if part.filename is not None:
             files.append(FilePart(part.name, content, part.headers.get("Content-Type")))
-        elif part.name in fields:
-            raise refusals.duplicate_parameter(part.name)
         else:
-            fields[part.name] = content.decode()  # UnicodeDecodeError is a ValueError: an unreadable form
+            _put(fields, part.name, content.decode())  # UnicodeDecodeError is a ValueError: an unreadable form
     raise refusals.too_large("the number of parts", MAX_PARTS)
+
+
+def _put(fields: dict[str, object], name: str, text: str) -> None:
+    """Place a text: `svg[reasoning][effort]` is how the vendor's SDK writes an object into a form."""
+    nested = NESTED.fullmatch(name)
+    *outer, last = [nested[1], *nested[2][1:-1].split("][")] if nested else [name]
+    for key in outer:
+        inner = fields.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise refusals.duplicate_parameter(key)
+        fields = inner
+    if last in fields:
+        raise refusals.duplicate_parameter(name)
+    fields[last] = text
 
 
 async def _read_part(part: BodyPartReader) -> bytes:
