@@ -21,5 +21,6 @@ answers      sketches become the JSON or the event stream of a success
 books        what was charged becomes lines of a file
 calls        a request to make pictures becomes an answer
 downloads    a request for a picture's URL becomes its bytes
-server       sockets become requests
+door         bytes on a socket become requests, and bytes that are no HTTP the same envelope as every refusal
+server       requests become answers
 """

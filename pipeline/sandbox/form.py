@@ -28,6 +28,8 @@ MAX_JSON_BYTES: Final = 4 * MIB
 MAX_JSON_EDIT_BYTES: Final = (MAX_IMAGES + 1) * MAX_DATA_URL + MAX_JSON_BYTES
 MAX_FORM_BYTES: Final = (MAX_IMAGES + 1) * MAX_FILE_BYTES + MIB
 MAX_PARTS: Final = 100
+IDLE_SECONDS: Final = 60.0
+"""A body that stops coming for so long is given up, so that no call hangs on a client that is no more."""
 NESTED: Final = re.compile(r"([a-z_]+)((?:\[[a-z_]+\]){1,2})")
 BROKEN_BODY: Final = (
     web.RequestPayloadError,  # the client went away, or a broken Content-Encoding or chunk
@@ -66,14 +68,18 @@ async def read_form(request: web.Request, accepted: tuple[str, ...]) -> Form:
     if request.content_type not in accepted:
         got = request.headers.get("Content-Type", "")
         raise refusals.wrong_content_type(got[:200], accepted[0])
-    if request.content_type == "application/json":
-        limit = MAX_JSON_BYTES if len(accepted) == 1 else MAX_JSON_EDIT_BYTES
-        body = await _read_body(request, limit)
-        return Form("json", await asyncio.to_thread(parse_json, body) if len(body) > MIB else parse_json(body))
     try:
-        return await _read_multipart(await request.multipart())
+        async with asyncio.timeout(IDLE_SECONDS) as patience:
+            if request.content_type == "application/json":
+                limit = MAX_JSON_BYTES if len(accepted) == 1 else MAX_JSON_EDIT_BYTES
+                body = await _read_body(request, limit, patience)
+            else:
+                return await _read_multipart(await request.multipart(), patience)
+    except TimeoutError as error:
+        raise refusals.too_slow(IDLE_SECONDS) from error
     except BROKEN_BODY as error:
         raise refusals.unreadable_form(type(error).__name__) from error
+    return Form("json", await asyncio.to_thread(parse_json, body) if len(body) > MIB else parse_json(body))
 
 
 def parse_json(body: bytes) -> dict[str, object]:
@@ -102,11 +108,17 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-async def _read_body(request: web.Request, limit: int) -> bytes:
+def _wait_on(patience: asyncio.Timeout) -> None:
+    """A byte came: give the next one its whole time again."""
+    patience.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
+
+
+async def _read_body(request: web.Request, limit: int, patience: asyncio.Timeout) -> bytes:
     body = bytearray()
     try:
         async for chunk in request.content.iter_any():
             body += chunk
+            _wait_on(patience)
             if len(body) > limit:
                 raise refusals.too_large("the body", limit)
     except BROKEN_BODY as error:
@@ -114,7 +126,7 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _read_multipart(reader: MultipartReader) -> Form:
+async def _read_multipart(reader: MultipartReader, patience: asyncio.Timeout) -> Form:
     fields: dict[str, object] = {}
     files: list[FilePart] = []
     total = 0
@@ -124,7 +136,7 @@ async def _read_multipart(reader: MultipartReader) -> Form:
             return Form("multipart", fields, tuple(files))
         if not isinstance(part, BodyPartReader) or part.name is None:
             raise refusals.unreadable_form("a part without a name, or with parts of its own")
-        content = await _read_part(part)
+        content = await _read_part(part, patience)
         total += len(content)
         if total > MAX_FORM_BYTES:
             raise refusals.too_large("the form", MAX_FORM_BYTES)
@@ -149,11 +161,12 @@ def _put(fields: dict[str, object], name: str, text: str) -> None:
     fields[last] = text
 
 
-async def _read_part(part: BodyPartReader) -> bytes:
+async def _read_part(part: BodyPartReader, patience: asyncio.Timeout) -> bytes:
     limit = MAX_FIELD_BYTES if part.filename is None else MAX_FILE_BYTES
     content = bytearray()
     while chunk := await part.read_chunk(65536):
         content += chunk
+        _wait_on(patience)
         if len(content) > limit:
             raise refusals.too_large(f"'{part.name}'", limit)
     return bytes(content)
