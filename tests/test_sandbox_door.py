@@ -141,7 +141,7 @@ BROKEN = [
 @pytest.mark.parametrize(("sent", "status"), BROKEN, ids=range(len(BROKEN)))
 @pytest.mark.filterwarnings("ignore")  # aiohttp warns of a broken Content-Disposition, as it may
 async def test_broken_input_gets_an_answer_of_the_services_form(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes, status: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sent: bytes, status: int
 ) -> None:
     monkeypatch.setattr(form, "IDLE_SECONDS", 0.2)
     async with calling(tmp_path) as caller:
@@ -149,6 +149,7 @@ async def test_broken_input_gets_an_answer_of_the_services_form(
         assert answer
         assert answer[0] == status, answer
         assert has_the_form(*answer)
+    assert caplog.text == "", "what fails after the answer is only logged"
 
 
 async def test_a_head_request_has_the_headers_alone(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ MUTATIONS = 400
 
 @pytest.mark.filterwarnings("ignore")  # as above
 async def test_requests_with_some_bytes_changed_get_an_answer_of_the_services_form(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(form, "IDLE_SECONDS", 0.2)
     chance = random.Random(4)
@@ -197,6 +198,7 @@ async def test_requests_with_some_bytes_changed_get_an_answer_of_the_services_fo
                 answer = await answer_to(caller.sandbox.port, sent)
             assert answer, (number, sent)
             assert has_the_form(*answer), (number, sent, answer)
+            assert caplog.text == "", (number, sent)
 
 
 def mutated(sent: bytes, chance: random.Random) -> bytes:
