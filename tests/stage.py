@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.picture import inspect
+from pipeline.picture import inspect, inspect_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +140,7 @@ class Stage:
         recorded = {image["file"]: image for entry in self.manifest(job) for image in entry["images"]}
         for file, image in recorded.items():
             content = (self.output / job / file).read_bytes()
-            picture = inspect(content)
+            picture = inspect_svg(content) if file.endswith(".svg") else inspect(content)
             assert hashlib.sha256(content).hexdigest() == image["sha256"]
             assert (len(content), picture.width, picture.height) == (image["bytes"], image["width"], image["height"])
         on_disk = {f"images/{path.name}" for path in (self.output / job / "images").glob("*") if path.suffix != ".part"}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from pipeline.picture import inspect
+
 if TYPE_CHECKING:
     from tests.stage import Stage
 
@@ -89,3 +91,26 @@ def test_the_estimate_of_plan_and_the_bill_by_usage_agree_within_5_percent(
     (entry,) = stage.manifest("one")
     assert entry["usage"]["output_tokens"] > 0
     assert estimate == pytest.approx(entry["cost_usd"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("extra", "frames"),
+    [
+        ({"output_format": "gif", "frame_count": 3, "frame_duration_ms": 120, "complexity": "low"}, 3),
+        ({"output_format": "svg", "svg": {"model": "some-author", "reasoning": {"effort": "low"}}}, 1),
+    ],
+    ids=["gif", "svg"],
+)
+def test_animations_and_svg_of_the_newest_models_become_files(stage: Stage, extra: dict[str, Any], frames: int) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    Image.new("RGBA", (256, 256), "#3a7ca5").save(stage.folder / "a.png")
+    wanted = {"prompt": "a lighthouse", "n": 2, "model": "gpt-image-2.6-flare", "size": "1600x1008", **extra}
+    edit = {**wanted, "operation": "edit", "image": "a.png", "n": 1}
+    stage.run("run", stage.job("one", [wanted, edit], defaults={}))
+    assert stage.check_files("one") == 3
+    for entry in stage.manifest("one"):
+        for image in entry["images"]:
+            assert (image["format"], image["width"], image["height"]) == (extra["output_format"], 1600, 1008)
+            file = stage.output / "one" / image["file"]
+            assert file.suffix == ".svg" or inspect(file.read_bytes()).frames == frames

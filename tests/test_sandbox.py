@@ -1,4 +1,4 @@
-"""The sandbox over real sockets: endpoints, limit, URLs, faults, process, and the vendor's own SDK."""
+"""The sandbox over real sockets: endpoints, limit, URLs, faults, and the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import openai
 import pytest
 from PIL import Image
 from yarl import URL
@@ -264,6 +263,29 @@ async def test_models_are_listed_and_shown_and_an_unknown_one_is_404(tmp_path: P
         assert (await caller.call("GET", "/models/gpt-image-2")).json["object"] == "model"
         unknown = await caller.call("GET", "/models/dall-e-9")
         assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
+
+
+async def test_a_model_tells_its_shutdown_date_and_is_gone_from_that_day_on(tmp_path: Path) -> None:
+    async with calling(tmp_path) as caller:
+        dates = {model["id"]: model["shutdown_date"] for model in (await caller.call("GET", "/models")).json["data"]}
+        assert (dates["dall-e-2"], dates["gpt-image-1"], dates["chatgpt-image-latest"], dates["gpt-image-2"]) == (
+            "2026-05-12",
+            "2026-10-23",
+            "2026-12-01",
+            None,
+        )
+    async with calling(tmp_path, today="2026-12-01") as caller:
+        alive = {model["id"] for model in (await caller.call("GET", "/models")).json["data"]}
+        assert alive == {name for name, day in dates.items() if day is None}
+        for gone in (await caller.call("GET", "/models/gpt-image-1.5"), await caller.generate(model="gpt-image-1.5")):
+            assert (gone.status, gone.error["code"]) == (404, "model_not_found")
+
+
+async def test_an_organization_that_is_not_verified_is_403(tmp_path: Path) -> None:
+    async with calling(tmp_path, verified=False) as caller:
+        refused = await caller.generate(model="gpt-image-2", size="1024x1024")
+        assert (refused.status, refused.error["code"]) == (403, None)
+        assert (await caller.generate()).status == 200
 
 
 # Refusals that need a server
@@ -602,47 +624,7 @@ async def test_bytes_that_are_not_http_disturb_nobody(tmp_path: Path) -> None:
         assert (await caller.generate()).status == 200
 
 
-# The vendor's own SDK
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_the_openai_sdk_works_against_the_sandbox(tmp_path: Path) -> None:
-    async with (
-        calling(tmp_path, rate_limit={"images": 6, "per_seconds": 60}) as caller,
-        openai.AsyncOpenAI(base_url=caller.sandbox.base_url, api_key="sk-test", max_retries=0) as client,
-    ):
-        linked = await client.images.generate(prompt="a cat", model="dall-e-2", size="256x256")
-        assert linked.data
-        assert linked.data[0].url
-        assert (await caller.download(linked.data[0].url)).status == 200
-        drawn = await client.images.generate(prompt="a cat", model="gpt-image-2", size="1024x1024", quality="high")
-        assert drawn.usage
-        assert drawn.usage.output_tokens == 7024
-        edited = await client.images.edit(
-            image=("image.png", png(), "image/png"), mask=("mask.png", hole(), "image/png"), prompt="a pool"
-        )
-        assert edited.data
-        varied = await client.images.create_variation(image=png(), size="256x256")
-        assert varied.data
-        with pytest.raises(openai.BadRequestError) as wrong:
-            await client.images.generate(prompt="a cat", model="gpt-image-2", response_format="url")
-        assert wrong.value.code == "unknown_parameter"
-        with pytest.raises(openai.RateLimitError) as limited:
-            await client.images.generate(prompt="a cat", model="dall-e-2", n=2)
-        assert limited.value.code == "rate_limit_exceeded"
-        with pytest.raises(openai.AuthenticationError) as refused:
-            await client.with_options(api_key="bad-key").images.generate(prompt="a cat")
-        assert refused.value.code == "invalid_api_key"
-
-
-async def test_the_openai_sdk_reads_the_stream(tmp_path: Path) -> None:
-    async with (
-        calling(tmp_path) as caller,
-        openai.AsyncOpenAI(base_url=caller.sandbox.base_url, api_key="sk-test", max_retries=0) as client,
-    ):
-        stream = await client.images.generate(prompt="a cat", model="gpt-image-2", stream=True, partial_images=1)
-        kinds = [event.type async for event in stream]
-        assert kinds == ["image_generation.partial_image", "image_generation.completed"]
+# The books
 
 
 async def test_the_books_hold_every_call_in_the_order_of_the_pace(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +104,15 @@ def test_a_key_given_twice_is_refused() -> None:
     assert caught.value.error["code"] == "duplicate_parameter"
 
 
+def test_a_duplicate_among_very_many_keys_is_found_at_once() -> None:
+    keys = ",".join(f'"k{number}":1' for number in range(300_000))
+    start = time.monotonic()
+    with pytest.raises(ApiError) as caught:
+        parse_json(f'{{{keys},"twice":1,"twice":1}}'.encode())
+    assert caught.value.error["param"] == "twice"
+    assert time.monotonic() - start < 20, "no comparison of each with each"
+
+
 @pytest.mark.parametrize(
     ("content_type", "body", "status"),
     [
@@ -127,6 +137,10 @@ async def test_a_generation_takes_json_of_a_reasonable_size_only(
         ([("prompt", False, b"x", False)] * 2, 400),
         ([("image", True, b"", False)] * 101, 413),
         ([("prompt", False, b"\xff", False)], 400),
+        ([("svg[model]", False, b"x", False)] * 2, 400),
+        ([("svg", False, b"x", False), ("svg[model]", False, b"x", False)], 400),
+        ([("svg[model]", False, b"x", False), ("svg[model][x]", False, b"x", False)], 400),
+        ([("a" + "[b]" * 1000, False, b"x", False)], 400),
     ],
 )
 async def test_a_form_beyond_its_bounds_is_refused(

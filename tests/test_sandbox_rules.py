@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from pipeline.sandbox.form import FilePart, Form
 from pipeline.sandbox.refusals import ApiError
 from pipeline.sandbox.rules import ImageCall, images_asked, moderate, read_call
+
+NEWEST = {"prompt": "x", "model": "gpt-image-2.6-flare"}
 
 
 def generation(**fields: object) -> ImageCall:
@@ -71,6 +74,30 @@ def test_null_means_the_default_but_never_for_the_prompt() -> None:
         ({"prompt": "x", "model": "gpt-image-2", "output_format": "gif"}, "invalid_value", "output_format"),
         ({"prompt": "x", "model": "gpt-image-2", "input_fidelity": "low"}, "unknown_parameter", "input_fidelity"),
         ({"prompt": "x", "model": "gpt-image-2", "complexity": "low"}, "unknown_parameter", "complexity"),
+        ({"prompt": "x", "model": "gpt-image-2.5-flare", "output_format": "svg"}, "invalid_value", "output_format"),
+        ({"prompt": "x", "model": "gpt-image-2.5-flare", "frame_count": 4}, "unknown_parameter", "frame_count"),
+        ({**NEWEST, "frame_count": 4}, "invalid_value", "frame_count"),
+        ({**NEWEST, "frame_duration_ms": 100}, "invalid_value", "frame_duration_ms"),
+        ({**NEWEST, "svg": {"model": "x"}}, "invalid_value", "svg"),
+        ({**NEWEST, "output_format": "gif", "frame_count": 1}, "integer_below_min_value", "frame_count"),
+        ({**NEWEST, "output_format": "gif", "frame_count": 17}, "integer_above_max_value", "frame_count"),
+        ({**NEWEST, "output_format": "gif", "stream": True}, "invalid_value", "stream"),
+        ({**NEWEST, "output_format": "gif", "partial_images": 1}, "invalid_value", "partial_images"),
+        ({**NEWEST, "output_format": "gif", "output_compression": 50}, "invalid_value", "output_compression"),
+        ({**NEWEST, "output_format": "gif", "background": "transparent"}, "invalid_value", "background"),
+        ({**NEWEST, "output_format": "svg", "n": 2}, "invalid_value", "n"),
+        ({**NEWEST, "output_format": "svg", "stream": True}, "invalid_value", "stream"),
+        ({**NEWEST, "output_format": "svg", "output_compression": 100}, "invalid_value", "output_compression"),
+        ({**NEWEST, "output_format": "svg", "svg": "x"}, "invalid_type", "svg"),
+        ({**NEWEST, "output_format": "svg", "svg": {}}, "missing_required_parameter", "svg.model"),
+        ({**NEWEST, "output_format": "svg", "svg": {"model": 1}}, "invalid_type", "svg.model"),
+        ({**NEWEST, "output_format": "svg", "svg": {"model": "x", "foo": 1}}, "unknown_parameter", "svg.foo"),
+        (
+            {**NEWEST, "output_format": "svg", "svg": {"model": "x", "reasoning": {"effort": "huge"}}},
+            "invalid_value",
+            "svg.reasoning.effort",
+        ),
+        ({**NEWEST, "markup": "x"}, "unknown_parameter", "markup"),
         (
             {"prompt": "x", "model": "gpt-image-1", "background": "transparent", "output_format": "jpeg"},
             "invalid_value",
@@ -93,6 +120,31 @@ def test_a_wrong_value_is_answered_with_the_supported_ones() -> None:
 def test_an_unknown_model_is_404() -> None:
     refused = refusal("generation", "json", prompt="x", model="dall-e-9")
     assert (refused["status"], refused["code"]) == (404, "model_not_found")
+
+
+def test_a_model_that_is_shut_down_by_the_day_is_404_and_one_that_is_not_answers() -> None:
+    form = Form("json", {"prompt": "x", "model": "gpt-image-1"})
+    assert read_call("generation", form, today=date(2026, 10, 22)).model == "gpt-image-1"
+    with pytest.raises(ApiError) as caught:
+        read_call("generation", form, today=date(2026, 10, 23))
+    assert (caught.value.status, caught.value.error["code"]) == (404, "model_not_found")
+    assert "`gpt-image-1` has been deprecated" in str(caught.value)
+
+
+def test_once_dall_e_2_is_gone_an_edit_without_a_model_is_for_a_gpt_model() -> None:
+    assert read_call("edit", Form("multipart", {"prompt": "x"}), today=date(2026, 6, 1)).model == "gpt-image-1.5"
+    with pytest.raises(ApiError) as caught:
+        read_call("generation", Form("json", {"prompt": "x"}), today=date(2026, 6, 1))
+    assert caught.value.error["code"] == "model_not_found"
+
+
+def test_an_organization_that_is_not_verified_may_use_the_older_models_only() -> None:
+    assert read_call("generation", Form("json", {"prompt": "x"}), verified=False).model == "dall-e-2"
+    with pytest.raises(ApiError) as caught:
+        read_call("generation", Form("json", {"prompt": "x", "model": "gpt-image-2"}), verified=False)
+    assert (caught.value.status, caught.value.error["type"]) == (403, "invalid_request_error")
+    assert (caught.value.error["code"], caught.value.error["param"]) == (None, None)
+    assert "organization must be verified to use the model `gpt-image-2`" in str(caught.value)
 
 
 @pytest.mark.parametrize("size", ["1536x864", "2048x2048", "3840x2160", "1024x640", "2048x688", "auto"])
@@ -150,6 +202,22 @@ def test_input_fidelity_is_for_edits_of_the_first_generation() -> None:
     assert mini["code"] == "invalid_value"
     second = refusal("edit", "multipart", prompt="x", model="gpt-image-2", input_fidelity="high")
     assert second["code"] == "invalid_input_fidelity_model"
+
+
+def test_the_parts_of_an_svg_may_be_null_and_the_defaults_are_told() -> None:
+    call = generation(model="gpt-image-2.6-flare", output_format="svg", svg={"model": "x", "reasoning": None})
+    assert (call.svg_model, call.svg_effort) == ("x", "medium")
+    assert generation(model="gpt-image-2.6-flare", output_format="svg", svg=None).svg_model
+
+
+def test_a_safety_identifier_that_is_not_empty_wins_over_the_user() -> None:
+    for given, effective in (("one", "one"), ("", "two"), (None, "two")):
+        assert generation(model="gpt-image-2", safety_identifier=given, user="two").safety_identifier == effective
+    assert refusal("generation", "json", prompt="x", model="gpt-image-2", user=None)["code"] == "invalid_type"
+
+
+def test_a_whole_number_beyond_all_bounds_is_too_large_in_a_form_too() -> None:
+    assert refusal("edit", "multipart", prompt="x", n="9" * 200)["code"] == "integer_above_max_value"
 
 
 def test_a_file_where_a_text_belongs_and_a_text_where_a_file_belongs_are_refused() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.sandbox.form import MIB, FilePart, Form
 from pipeline.sandbox.refusals import ApiError
@@ -102,6 +104,55 @@ def test_gpt_image_models_take_sixteen_pictures_of_any_shape_and_no_more() -> No
     assert refusal("edit", "gpt-image-2", *images, images[0])["code"] == "array_above_max_length"
 
 
+def turned(kind: str = "JPEG") -> bytes:
+    """A picture of 64 x 32 pixels that is looked at as 32 x 64."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 32)).save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+def test_markup_is_a_transparent_png_of_the_first_pictures_size_as_it_is_looked_at() -> None:
+    for model in ("gpt-image-2.5-sunburst", "gpt-image-2.6-flare"):
+        assert read("edit", model, part("image", png()), part("markup", hole())).markup
+    sideways = part("image", turned(), "image/jpeg")
+    uploads = read("edit", "gpt-image-2.6-flare", sideways, part("markup", hole((32, 64))))
+    assert len(uploads.all) == 2
+    assert (
+        "must match the image size"
+        in refusal("edit", "gpt-image-2.6-flare", sideways, part("markup", hole((64, 32))))["message"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        ([part("markup", png())], "invalid_image"),
+        ([part("markup", png(kind="WEBP", colour="#ffffff00"))], "invalid_image"),
+        ([part("markup", hole((32, 32)))], "invalid_image"),
+        ([part("markup", hole(), None)], "missing_file_mimetype"),
+        ([part("markup", hole()), part("mask", hole())], "invalid_value"),
+        ([part("markup", hole()), part("markup", hole())], "duplicate_parameter"),
+    ],
+)
+def test_markup_is_refused_when_it_is(files: list[FilePart], code: str) -> None:
+    assert refusal("edit", "gpt-image-2.6-flare", part("image", png()), *files)["code"] == code
+
+
+def test_older_models_know_no_markup() -> None:
+    for model in ("gpt-image-2", "dall-e-2"):
+        error = refusal("edit", model, part("image", png()), part("markup", hole()))
+        assert (error["code"], error["param"]) == ("unknown_parameter", "markup")
+
+
+def test_an_animation_takes_no_mask() -> None:
+    files = (part("image", png()), part("mask", hole()))
+    form = Form("multipart", {"prompt": "x", "model": "gpt-image-2.6-flare", "output_format": "gif"}, files)
+    with pytest.raises(ApiError) as caught:
+        read_uploads(read_call("edit", form), form)
+    assert caught.value.error["param"] == "mask"
+
+
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = bytearray(png())
     bomb[16:24] = (20000).to_bytes(4) + (20000).to_bytes(4)
@@ -112,7 +163,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     ("images", "code"),
     [
         (None, "missing_required_parameter"),
-        ([], "missing_required_parameter"),
+        ([], "empty_array"),
         ("x", "invalid_type"),
         (["x"], "invalid_type"),
         ([{}], "invalid_value"),

@@ -15,6 +15,7 @@ uploads      file parts become decoded, checked pictures
 window       an arrival becomes a place in the strict sliding window, or a wait
 faults       a call's number becomes the fault it suffers, the same in every run with the same seed
 motifs       random numbers become a composition in shades of grey
+renderings   a drawing becomes the bytes of a file: PNG, JPEG, WebP, GIF; a palette becomes an SVG
 artist       a sketch becomes the bytes of a picture
 spool        uploaded pictures become files, so that a URL can be drawn again after a restart
 links        a sketch becomes a signed URL that dies, and a URL becomes its sketch again
@@ -23,5 +24,6 @@ answers      sketches become the JSON or the event stream of a success
 books        what was charged becomes lines of a file
 calls        a request to make pictures becomes an answer
 downloads    a request for a picture's URL becomes its bytes
-server       sockets become requests
+door         bytes on a socket become requests, and bytes that are no HTTP the same envelope as every refusal
+server       requests become answers
 """

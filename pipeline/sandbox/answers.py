@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.sandbox.artist import Sketch, caption_of, draw, seed_of, unfinished
 from pipeline.sandbox.refusals import JSON_TYPE, ApiError
-from pipeline.sandbox.usage import TOKENS_PER_PARTIAL, output_tokens, usage
+from pipeline.sandbox.usage import TOKENS_PER_PARTIAL, output_tokens, svg_usage, usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,8 @@ def sketches(call: ImageCall, uploads: Uploads | None) -> tuple[Sketch, ...]:
             source=sources[0] if sources else None,
             mask=mask.sha256 if mask else None,
             keeps_source=call.operation == "edit",
+            frames=call.frame_count if call.output_format == "gif" else 1,
+            frame_ms=call.frame_duration_ms if call.output_format == "gif" else 0,
         )
         for number in range(call.n)
     )
@@ -71,13 +73,17 @@ def answer_with_urls(call: ImageCall, urls: Sequence[str], created: int) -> Answ
 
 def answer_with_bytes(call: ImageCall, plan: Sequence[Sketch], uploads: Uploads | None, created: int) -> Answer:
     """Draw the pictures and answer with their base64, as one JSON document or as a stream of events."""
-    files = {upload.sha256: upload.content for upload in _all(uploads)}
+    files = {upload.sha256: upload.content for upload in uploads.all} if uploads else {}
     pictures = [draw(sketch, files.__getitem__) for sketch in plan]
     if call.stream:
         return _stream(call, plan, pictures, uploads, created)
     data = [{"b64_json": _base64(picture), **_revised(call)} for picture in pictures]
-    echo = {} if not call.family.is_gpt else {**_echo(call, plan[0]), "usage": _usage(call, plan, uploads)}
-    return answer_with({"created": created, "data": data, **echo})
+    answer: dict[str, object] = {"created": created, "data": data}
+    if call.family.is_gpt:
+        answer |= {**_echo(call, plan[0]), "usage": _usage(call, plan, uploads)}
+    if call.output_format == "svg":
+        answer["svg_usage"] = svg_usage(call.svg_model, call.svg_effort, call.prompt, len(pictures[0]))
+    return answer_with(answer)
 
 
 def answer_with_nothing(created: int) -> Answer:
@@ -113,12 +119,6 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _all(uploads: Uploads | None) -> list[Upload]:
-    if uploads is None:
-        return []
-    return [*uploads.images, *([uploads.mask] if uploads.mask else [])]
-
-
 def _revised(call: ImageCall) -> dict[str, str]:
     """dall-e-3 rewrites the prompt and says so; nobody else does."""
     if call.model != "dall-e-3":
@@ -132,6 +132,7 @@ def _echo(call: ImageCall, sketch: Sketch) -> dict[str, object]:
         "output_format": call.output_format,
         "quality": _quality(call),
         "size": f"{sketch.width}x{sketch.height}",
+        **({"safety_identifier": call.safety_identifier} if call.safety_identifier else {}),
     }
 
 
@@ -141,7 +142,8 @@ def _usage(call: ImageCall, plan: Sequence[Sketch], uploads: Uploads | None) -> 
         + TOKENS_PER_PARTIAL * call.partial_images * call.stream
         for sketch in plan
     )
-    return usage(call.prompt, [(upload.width, upload.height) for upload in _all(uploads)], tokens)
+    sizes = [(upload.width, upload.height) for upload in uploads.all] if uploads else []
+    return usage(call.prompt, sizes, tokens)
 
 
 def _quality(call: ImageCall) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from pipeline.sandbox.motifs import MOTIFS
+from pipeline.sandbox.renderings import encoded, svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,9 @@ class Sketch:
     mask: str | None = None
     keeps_source: bool = False
     """True for an edit, which shows its source; a variation takes only the source's colours."""
+    frames: int = 1
+    frame_ms: int = 0
+    """Of a GIF alone: its pictures, and how long each is shown."""
 
 
 def caption_of(prompt: str) -> str:
@@ -77,6 +81,8 @@ def draw(sketch: Sketch, read: Callable[[str], bytes]) -> bytes:
     chance = random.Random(sketch.seed)
     source = _opened(read(sketch.source)) if sketch.source else None
     palette = chance.choice(PALETTES) if source is None or sketch.keeps_source else _palette_of(source)
+    if sketch.format == "svg":
+        return svg(sketch, palette if source is None else _palette_of(source), chance)
     picture = _composition(sketch, palette, chance)
     if source is not None and sketch.keeps_source:
         mask = _opened(read(sketch.mask)) if sketch.mask else None
@@ -84,7 +90,7 @@ def draw(sketch: Sketch, read: Callable[[str], bytes]) -> bytes:
         _write_caption(picture, sketch.caption, palette[0], palette[-1])
     elif sketch.transparent:
         picture = _cut_out(picture)
-    return _encoded(picture, sketch)
+    return encoded(picture, sketch)
 
 
 def unfinished(content: bytes, sketch: Sketch, step: int) -> bytes:
@@ -92,7 +98,7 @@ def unfinished(content: bytes, sketch: Sketch, step: int) -> bytes:
     with Image.open(io.BytesIO(content)) as picture:
         whole = picture.convert("RGBA" if sketch.transparent else "RGB")
     coarse = whole.resize((16 << step, 16 << step), Image.Resampling.BOX)
-    return _encoded(coarse.resize(whole.size, Image.Resampling.NEAREST), sketch)
+    return encoded(coarse.resize(whole.size, Image.Resampling.NEAREST), sketch)
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -169,16 +175,3 @@ def _write_caption(picture: Image.Image, caption: str, ground: Colour | int, ink
     pen.rectangle((0, top, picture.width, picture.height), fill=ground)
     for number, line in enumerate(lines):
         pen.text((picture.width * 0.03, top + size * 0.45 + step * number), line, font=font, fill=ink)
-
-
-def _encoded(picture: Image.Image, sketch: Sketch) -> bytes:
-    file = io.BytesIO()
-    match sketch.format:
-        case "jpeg":
-            picture.convert("RGB").save(file, "JPEG", quality=max(1, min(95, sketch.compression)))
-        case "webp":
-            quality = sketch.compression
-            picture.convert("RGBA" if sketch.transparent else "RGB").save(file, "WEBP", quality=quality, method=0)
-        case _:
-            picture.save(file, "PNG", compress_level=1)
-    return file.getvalue()

@@ -23,8 +23,8 @@ class CallEntry:
     path: str
     operation: str | None
     request_id: str
-    model: object = None
-    prompt: object = None
+    model: str | None = None
+    prompt: str | None = None
     n: int = 1
     status: int | None = None
     charged: int = 0

@@ -7,10 +7,11 @@ policy; then chance, time, and the pictures.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 @dataclass(slots=True)
@@ -107,7 +109,7 @@ async def _decide(service: Service, request: web.Request, operation: Operation, 
     check_query(request, settings.dialect)
     form = await _receive(service, request, operation, entry)
     operation, form = translate(operation, form, settings.dialect)
-    call = read_call(operation, form)
+    call = read_call(operation, form, today=settings.today, verified=settings.verified)
     if settings.dialect.most_images is not None:
         call = replace(call, n=min(call.n, settings.dialect.most_images))
     uploads = None if operation == "generation" else await service.work(read_uploads, call, form)
@@ -144,9 +146,13 @@ async def _receive(service: Service, request: web.Request, operation: Operation,
     except refusals.ApiError:
         service.arrive(entry, 1)
         raise
-    entry.model, entry.prompt = form.fields.get("model"), form.fields.get("prompt")
+    entry.model, entry.prompt = (_noted(form.fields.get(name)) for name in ("model", "prompt"))
     service.arrive(entry, images_asked(form))
     return form
+
+
+def _noted(value: object) -> str | None:
+    return value if isinstance(value, str) else None  # a deep list is more than a line of the books could hold
 
 
 async def _make(service: Service, request: web.Request, call: ImageCall, uploads: Uploads | None) -> Answer:
@@ -164,9 +170,10 @@ async def _make(service: Service, request: web.Request, call: ImageCall, uploads
 def _origin(request: web.Request, host: str | None) -> str:
     """Return the scheme, host and port that the client called, under whatever name it knows this machine, or `host`."""
     address, port = request.get_extra_info("sockname", ("127.0.0.1", 80))[:2]
-    if host is not None:
-        return f"http://{host}:{port}"
-    return f"http://{request.headers.get('Host') or f'{address}:{port}'}"
+    called = request.headers.get("Host", "")
+    if host is not None or not HOST.fullmatch(called):
+        called = f"{host or address}:{port}"
+    return f"http://{called}"
 
 
 def _spoil(answer: Answer, luck: Luck) -> Answer | None:
@@ -213,7 +220,7 @@ async def send(request: web.Request, answer: Answer, headers: dict[str, str]) ->
     response = web.StreamResponse(status=answer.status, headers={**headers, "Content-Type": answer.content_type})
     if len(answer.chunks) == 1 or answer.pause:
         response.content_length = sum(map(len, answer.chunks))
-    if request.content.exception():
+    if request.content.exception() or answer.status == 408:
         response.force_close()  # a body that broke off leaves nothing to read the next request from
     await response.prepare(request)
     for number, chunk in enumerate(answer.chunks if request.method != "HEAD" else ()):

@@ -1,15 +1,17 @@
 """What each model takes, as data.
 
 Read from OpenAI's OpenAPI description of 2026-08 (the last that documents dall-e), the SDK's type hints of 2026-11 for
-what came later, and the 2023 beta guide for dall-e-2. A parameter that is not in a table is unknown there.
+what came later, its deprecations page of 2026-11 for the dates, and the 2023 beta guide for dall-e-2. A parameter that
+is not in a table is unknown there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from pipeline.sandbox.parameters import Check, Flag, OneOf, Size, Text, Whole
+from pipeline.sandbox.parameters import Check, Fields, Flag, OneOf, Size, Text, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +32,17 @@ class Family:
         """Whether these are GPT Image models: base64 only, billed by tokens, another refusal."""
         return self.generation != "dall-e"
 
+    @property
+    def takes_markup(self) -> bool:
+        """Whether an edit may be guided by a transparent overlay: from GPT Image 2.5 on."""
+        return self.generation == "gpt-image-2.5"
+
 
 COUNT: Final = Whole(1, 10)
 IDENTIFIER: Final = Text(longest=512)
 RESPONSE_FORMAT: Final = OneOf(("url", "b64_json"))
 SQUARES: Final = Size(("256x256", "512x512", "1024x1024"))
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 GPT_SIZES: Final = ("1024x1024", "1536x1024", "1024x1536", "auto")
 
 _DALL_E: Final[dict[str, Check]] = {"n": COUNT, "response_format": RESPONSE_FORMAT, "user": IDENTIFIER}
@@ -68,7 +76,14 @@ _GPT: Final[dict[str, Check]] = {
 }
 _GPT_1: Final[dict[str, Check]] = {**_GPT, "size": Size(GPT_SIZES)}
 _GPT_2_5: Final[dict[str, Check]] = {**_GPT, "quality": OneOf(("low", "medium", "high", "xhigh", "max", "auto"))}
-_GPT_2_6: Final[dict[str, Check]] = {**_GPT_2_5, "complexity": OneOf(("low", "medium", "high"))}
+_GPT_2_6: Final[dict[str, Check]] = {
+    **_GPT_2_5,
+    "complexity": OneOf(("low", "medium", "high")),
+    "output_format": OneOf(("png", "jpeg", "webp", "gif", "svg")),
+    "frame_count": Whole(2, 16),
+    "frame_duration_ms": Whole(1, 2**31 - 1),  # longer than a GIF can hold is capped, not refused
+    "svg": Fields({"model": IDENTIFIER, "reasoning": Fields({"effort": OneOf(EFFORTS)})}, required=("model",)),
+}
 
 
 def _gpt(generation: Generation, parameters: dict[str, Check], fidelity: tuple[str, ...] = ()) -> Family:
@@ -104,7 +119,24 @@ MODELS: Final[dict[str, Family]] = {
     "gpt-image-2.6-flare": GPT_IMAGE_2_6,
 }
 
+SHUTDOWN_DATES: Final[dict[str, date]] = {
+    "dall-e-2": date(2026, 5, 12),
+    "dall-e-3": date(2026, 5, 12),
+    "gpt-image-1": date(2026, 10, 23),
+    "gpt-image-1-mini": date(2026, 12, 1),
+    "gpt-image-1.5": date(2026, 12, 1),
+    "gpt-image-1.5-2025-12-16": date(2026, 12, 1),
+    "chatgpt-image-latest": date(2026, 12, 1),
+}
+"""The first day on which a model no longer answers; one that is not here has no announced end."""
+
 DEFAULT_MODEL: Final = "dall-e-2"
 DEFAULT_GPT_MODEL: Final = "gpt-image-1.5"
-GPT_ONLY: Final = (_GPT.keys() | {"input_fidelity", "complexity"}) - _DALL_E_3.keys()
+GPT_ONLY: Final = (_GPT_2_6.keys() | {"input_fidelity"}) - _DALL_E_3.keys()
 """Parameters that, without `model`, make the call one for a GPT Image model (CreateImageRequest.model)."""
+
+
+def is_alive(model: str, today: date | None) -> bool:
+    """Whether a model still answers on that day; without a day the sandbox serves every era at once."""
+    shutdown = SHUTDOWN_DATES.get(model)
+    return today is None or shutdown is None or today < shutdown

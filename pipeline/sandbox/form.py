@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -27,6 +28,9 @@ MAX_JSON_BYTES: Final = 4 * MIB
 MAX_JSON_EDIT_BYTES: Final = (MAX_IMAGES + 1) * MAX_DATA_URL + MAX_JSON_BYTES
 MAX_FORM_BYTES: Final = (MAX_IMAGES + 1) * MAX_FILE_BYTES + MIB
 MAX_PARTS: Final = 100
+IDLE_SECONDS: Final = 60.0
+"""A body that stops coming for so long is given up, so that no call hangs on a client that is no more."""
+NESTED: Final = re.compile(r"([a-z_]+)((?:\[[a-z_]+\]){1,2})")
 BROKEN_BODY: Final = (
     web.RequestPayloadError,  # the client went away, or a broken Content-Encoding or chunk
     HttpProcessingError,
@@ -64,14 +68,18 @@ async def read_form(request: web.Request, accepted: tuple[str, ...]) -> Form:
     if request.content_type not in accepted:
         got = request.headers.get("Content-Type", "")
         raise refusals.wrong_content_type(got[:200], accepted[0])
-    if request.content_type == "application/json":
-        limit = MAX_JSON_BYTES if len(accepted) == 1 else MAX_JSON_EDIT_BYTES
-        body = await _read_body(request, limit)
-        return Form("json", await asyncio.to_thread(parse_json, body) if len(body) > MIB else parse_json(body))
     try:
-        return await _read_multipart(await request.multipart())
+        async with asyncio.timeout(IDLE_SECONDS) as patience:
+            if request.content_type == "application/json":
+                limit = MAX_JSON_BYTES if len(accepted) == 1 else MAX_JSON_EDIT_BYTES
+                body = await _read_body(request, limit, patience)
+            else:
+                return await _read_multipart(await request.multipart(), patience)
+    except TimeoutError as error:
+        raise refusals.too_slow(IDLE_SECONDS) from error
     except BROKEN_BODY as error:
         raise refusals.unreadable_form(type(error).__name__) from error
+    return Form("json", await asyncio.to_thread(parse_json, body) if len(body) > MIB else parse_json(body))
 
 
 def parse_json(body: bytes) -> dict[str, object]:
@@ -90,8 +98,9 @@ def parse_json(body: bytes) -> dict[str, object]:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise refusals.duplicate_parameter(next(name for name in names if names.count(name) > 1))
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise refusals.duplicate_parameter(twice[:200])
     return value
 
 
@@ -99,11 +108,17 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-async def _read_body(request: web.Request, limit: int) -> bytes:
+def _wait_on(patience: asyncio.Timeout) -> None:
+    """A byte came: give the next one its whole time again."""
+    patience.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
+
+
+async def _read_body(request: web.Request, limit: int, patience: asyncio.Timeout) -> bytes:
     body = bytearray()
     try:
         async for chunk in request.content.iter_any():
             body += chunk
+            _wait_on(patience)
             if len(body) > limit:
                 raise refusals.too_large("the body", limit)
     except BROKEN_BODY as error:
@@ -111,7 +126,7 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _read_multipart(reader: MultipartReader) -> Form:
+async def _read_multipart(reader: MultipartReader, patience: asyncio.Timeout) -> Form:
     fields: dict[str, object] = {}
     files: list[FilePart] = []
     total = 0
@@ -121,24 +136,37 @@ async def _read_multipart(reader: MultipartReader) -> Form:
             return Form("multipart", fields, tuple(files))
         if not isinstance(part, BodyPartReader) or part.name is None:
             raise refusals.unreadable_form("a part without a name, or with parts of its own")
-        content = await _read_part(part)
+        content = await _read_part(part, patience)
         total += len(content)
         if total > MAX_FORM_BYTES:
             raise refusals.too_large("the form", MAX_FORM_BYTES)
         if part.filename is not None:
             files.append(FilePart(part.name, content, part.headers.get("Content-Type")))
-        elif part.name in fields:
-            raise refusals.duplicate_parameter(part.name)
         else:
-            fields[part.name] = content.decode()  # UnicodeDecodeError is a ValueError: an unreadable form
+            _put(fields, part.name, content.decode())  # UnicodeDecodeError is a ValueError: an unreadable form
     raise refusals.too_large("the number of parts", MAX_PARTS)
 
 
-async def _read_part(part: BodyPartReader) -> bytes:
+def _put(fields: dict[str, object], name: str, text: str) -> None:
+    """Place a text: `svg[reasoning][effort]` is how the vendor's SDK writes an object into a form."""
+    nested = NESTED.fullmatch(name)
+    *outer, last = [nested[1], *nested[2][1:-1].split("][")] if nested else [name]
+    for key in outer:
+        inner = fields.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise refusals.duplicate_parameter(key)
+        fields = inner
+    if last in fields:
+        raise refusals.duplicate_parameter(name)
+    fields[last] = text
+
+
+async def _read_part(part: BodyPartReader, patience: asyncio.Timeout) -> bytes:
     limit = MAX_FIELD_BYTES if part.filename is None else MAX_FILE_BYTES
     content = bytearray()
     while chunk := await part.read_chunk(65536):
         content += chunk
+        _wait_on(patience)
         if len(content) > limit:
             raise refusals.too_large(f"'{part.name}'", limit)
     return bytes(content)

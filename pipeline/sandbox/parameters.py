@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pipeline.sandbox import refusals
 
-WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,9}")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,300}")
 FREE_SIZE: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 EDGE_STEP: Final = 16
 LONGEST_EDGE: Final = 3840
@@ -154,4 +157,28 @@ def _broken_size_rule(width: int, height: int) -> str | None:
     return None
 
 
-Check = Text | OneOf | Whole | Flag | Size
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """An object of checked fields; in a form it was `name[key]` and `name[key][key]`."""
+
+    fields: Mapping[str, Check]
+    required: tuple[str, ...] = ()
+
+    def read(self, name: str, value: object, *, from_text: bool) -> dict[str, Value]:
+        """Check an object. Raises ApiError."""
+        if not isinstance(value, dict):
+            raise refusals.invalid_type(name, "an object", json_type(value))
+        values: dict[str, Value] = {}
+        for key, inner in value.items():
+            if key not in self.fields:
+                raise refusals.unknown_parameter(f"{name}.{key[:100]}")
+            if inner is not None:
+                values[key] = self.fields[key].read(f"{name}.{key}", inner, from_text=from_text)
+        for key in self.required:
+            if key not in values:
+                raise refusals.missing_parameter(f"{name}.{key}")
+        return values
+
+
+Check: TypeAlias = Text | OneOf | Whole | Flag | Size | Fields
+Value: TypeAlias = "str | int | bool | dict[str, Value]"

@@ -40,8 +40,8 @@ class ApiError(Exception):
         self.error = {"message": message, "type": kind, "param": param, "code": code, **(details or {})}
 
     def body(self) -> bytes:
-        """Return the envelope as bytes of JSON."""
-        return json.dumps({"error": self.error}).encode()
+        """Return the envelope as bytes of JSON, also where it quotes bytes that are no UTF-8."""
+        return json.dumps({"error": self.error}, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def missing_key() -> ApiError:
@@ -65,7 +65,17 @@ def incorrect_key(key: str) -> ApiError:
 
 def invalid_url(method: str, path: str) -> ApiError:
     """404: no such path."""
-    return ApiError(f"Invalid URL ({method} {path})", status=404, code="unknown_url")
+    return ApiError(f"Invalid URL ({method} {path[:200]})", status=404, code="unknown_url")
+
+
+def not_http(why: str) -> ApiError:
+    """400: what came is no HTTP request; nobody knows what it asks for."""
+    return ApiError(f"Could not parse the HTTP request: {why[:200]}.")
+
+
+def too_slow(seconds: float) -> ApiError:
+    """408: the body stopped coming."""
+    return ApiError(f"Timed out: no byte of the body came for {seconds:g} seconds.", status=408, code="request_timeout")
 
 
 def wrong_method(method: str, path: str, allowed: Iterable[str]) -> ApiError:
@@ -139,12 +149,28 @@ def unsupported(message: str, param: str, code: str = "invalid_value") -> ApiErr
 
 
 def model_not_found(model: str) -> ApiError:
-    """404: no such model, or one that was shut down."""
+    """404: no such model."""
     return ApiError(
-        f"The model '{model}' does not exist or you do not have access to it.",
+        f"The model `{model}` does not exist or you do not have access to it.", status=404, code="model_not_found"
+    )
+
+
+def model_shut_down(model: str) -> ApiError:
+    """404: a model whose shutdown date has come."""
+    return ApiError(
+        f"The model `{model}` has been deprecated, learn more here: https://platform.openai.com/docs/deprecations",
         status=404,
         code="model_not_found",
-        param="model",
+    )
+
+
+def not_verified(model: str) -> ApiError:
+    """403: GPT Image models are for verified organizations only; no wait cures it."""
+    return ApiError(
+        f"Your organization must be verified to use the model `{model}`. Please go to: "
+        "https://platform.openai.com/settings/organization/general and click on Verify Organization. If you just "
+        "verified, it can take up to 15 minutes for access to propagate.",
+        status=403,
     )
 
 
@@ -231,9 +257,11 @@ def overloaded(retry_after: int | None) -> ApiError:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as the service does, never shorter than they are: `120ms`, `1.2s`, `6m0s`."""
+    """Write seconds as the service does, never shorter than they are: `120ms`, `1.2s`, `6m0s`, `1h0m0s`."""
     milliseconds = math.ceil(seconds * 1000)
-    if milliseconds < 1000:
+    if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
     minutes, rest = divmod(milliseconds, 60_000)
-    return (f"{minutes}m" if minutes else "") + f"{rest / 1000:g}s"
+    hours, minutes = divmod(minutes, 60)
+    longer = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{longer}{rest / 1000:g}s"

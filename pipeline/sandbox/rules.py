@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.sandbox import refusals
-from pipeline.sandbox.families import DEFAULT_GPT_MODEL, DEFAULT_MODEL, GPT_ONLY, MODELS, Family, Operation
+from pipeline.sandbox.families import DEFAULT_GPT_MODEL, DEFAULT_MODEL, GPT_ONLY, MODELS, Family, Operation, is_alive
 from pipeline.sandbox.parameters import json_type
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import date
 
     from pipeline.sandbox.form import Form
 
 FILE_FIELDS: Final[dict[Operation, frozenset[str]]] = {
     "generation": frozenset(),
-    "edit": frozenset({"image", "image[]", "mask"}),
+    "edit": frozenset({"image", "image[]", "mask", "markup"}),
     "variation": frozenset({"image"}),
 }
 REFERENCE_FIELDS: Final = frozenset({"images", "mask"})
 """What carries the pictures of a JSON edit (EditImageBodyJsonParam)."""
-NEVER_NULL: Final = frozenset({"prompt", "user", "safety_identifier"})
+NEVER_NULL: Final = frozenset({"prompt", "user"})
 """Every other parameter is nullable in the description, and null there means: the default."""
 FORBIDDEN_WORD: Final = "forbidden"
+COMPRESSION: Final = "output_compression"
+DEFAULT_FRAMES: Final = 9
+DEFAULT_FRAME_MS: Final = 200
+DEFAULT_SVG_MODEL: Final = "svg-author"  # which model writes it where nobody says so is not published
+DEFAULT_SVG_EFFORT: Final = "medium"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,11 @@ class ImageCall:
     transparent: bool
     stream: bool
     partial_images: int
+    frame_count: int
+    frame_duration_ms: int
+    svg_model: str
+    svg_effort: str
+    safety_identifier: str
 
 
 def images_asked(form: Form) -> int:
@@ -53,10 +64,12 @@ def images_asked(form: Form) -> int:
     return n if type(n) is int and 1 <= n <= 10 else 1
 
 
-def read_call(operation: Operation, form: Form) -> ImageCall:
+def read_call(operation: Operation, form: Form, *, today: date | None = None, verified: bool = True) -> ImageCall:
     """Check every field against the model's table. Raises ApiError with the first thing that is wrong."""
-    model = _model(operation, form)
+    model = _model(operation, form, today)
     family = MODELS[model]
+    if family.is_gpt and not verified:
+        raise refusals.not_verified(model)
     values = _parameters(operation, model, form)
     if "prompt" not in values and operation != "variation":
         raise refusals.missing_parameter("prompt")
@@ -74,8 +87,13 @@ def read_call(operation: Operation, form: Form) -> ImageCall:
         transparent=values.get("background") == "transparent",
         stream=bool(values.get("stream", False)),
         partial_images=int(values.get("partial_images", 0)),
+        frame_count=int(values.get("frame_count", DEFAULT_FRAMES)),
+        frame_duration_ms=int(values.get("frame_duration_ms", DEFAULT_FRAME_MS)),
+        svg_model=str(values.get("svg", {}).get("model", DEFAULT_SVG_MODEL)),
+        svg_effort=str(values.get("svg", {}).get("reasoning", {}).get("effort", DEFAULT_SVG_EFFORT)),
+        safety_identifier=str(values.get("safety_identifier") or values.get("user", "")),
     )
-    _refuse_contradictions(call)
+    _refuse_contradictions(call, values)
     return call
 
 
@@ -85,16 +103,20 @@ def moderate(call: ImageCall) -> None:
         raise refusals.moderation_blocked() if call.family.is_gpt else refusals.content_policy_violation()
 
 
-def _model(operation: Operation, form: Form) -> str:
+def _model(operation: Operation, form: Form, today: date | None) -> str:
     model = form.fields.get("model")
     if model is None:
-        gpt = form.fields.keys() & GPT_ONLY or (operation == "edit" and form.encoding == "json")
+        # The description makes gpt-image-1.5 the default of every edit; the guide's calls without a model come first.
+        edit = operation == "edit" and (form.encoding == "json" or not is_alive(DEFAULT_MODEL, today))
+        gpt = edit or form.fields.keys() & GPT_ONLY
         model = DEFAULT_GPT_MODEL if gpt and operation != "variation" else DEFAULT_MODEL
     if not isinstance(model, str):
         raise refusals.invalid_type("model", "a string", json_type(model))
     if model not in MODELS:
         raise refusals.model_not_found(model[:200])
-    serving = [name for name, family in MODELS.items() if _serves(family, operation, form)]
+    if not is_alive(model, today):
+        raise refusals.model_shut_down(model)
+    serving = [name for name, family in MODELS.items() if _serves(family, operation, form) and is_alive(name, today)]
     if model not in serving:
         raise refusals.invalid_value("model", model, serving)
     return model
@@ -106,10 +128,10 @@ def _serves(family: Family, operation: Operation, form: Form) -> bool:
     return operation in family.parameters and (family.is_gpt or not json_edit)
 
 
-def _parameters(operation: Operation, model: str, form: Form) -> dict[str, str | int | bool]:
+def _parameters(operation: Operation, model: str, form: Form) -> dict[str, Any]:
     from_text = form.encoding == "multipart"
     table = MODELS[model].parameters[operation]
-    values: dict[str, str | int | bool] = {}
+    values: dict[str, Any] = {}
     for name, value in form.fields.items():
         if name == "model" or _is_picture(operation, name, form):
             continue
@@ -121,7 +143,7 @@ def _parameters(operation: Operation, model: str, form: Form) -> dict[str, str |
             raise refusals.unknown_parameter(name[:200])
         if value is not None or name in NEVER_NULL:
             values[name] = table[name].read(name, value, from_text=from_text)
-    _refuse_stray_files(operation, table, form)
+    _refuse_stray_files(operation, MODELS[model], form)
     return values
 
 
@@ -133,19 +155,35 @@ def _is_picture(operation: Operation, name: str, form: Form) -> bool:
     return False
 
 
-def _refuse_stray_files(operation: Operation, parameters: Collection[str], form: Form) -> None:
+def _refuse_stray_files(operation: Operation, family: Family, form: Form) -> None:
     for part in form.files:
-        if part.field in FILE_FIELDS[operation]:
+        if part.field in FILE_FIELDS[operation] and (part.field != "markup" or family.takes_markup):
             continue
-        if part.field == "model" or part.field in parameters:
+        if part.field == "model" or part.field in family.parameters[operation]:
             raise refusals.invalid_type(part.field, "a string", "a file")
         raise refusals.unknown_parameter(part.field[:200])
 
 
-def _refuse_contradictions(call: ImageCall) -> None:
-    if call.transparent and call.output_format == "jpeg":
-        message = "Transparent background is not supported for JPEG output format."
+def _refuse_contradictions(call: ImageCall, given: Collection[str]) -> None:
+    """Refuse values that are right alone and wrong together."""
+    kind = call.output_format
+    if call.transparent and kind not in {"png", "webp"}:
+        message = f"Transparent background is not supported for {kind.upper()} output format."
         raise refusals.unsupported(message, "background")
-    if call.output_format == "png" and call.output_compression != 100:
-        message = "Compression less than 100 is not supported for PNG output format."
-        raise refusals.unsupported(message, "output_compression")
+    if kind not in {"jpeg", "webp"} and (call.output_compression != 100 or (kind == "svg" and COMPRESSION in given)):
+        message = f"Compression less than 100 is not supported for {kind.upper()} output format."
+        raise refusals.unsupported(message, COMPRESSION)
+    for name, only in (("frame_count", "gif"), ("frame_duration_ms", "gif"), ("svg", "svg")):
+        if name in given and kind != only:
+            raise refusals.unsupported(f"'{name}' is only supported for {only.upper()} output format.", name)
+    if kind in {"gif", "svg"}:
+        _refuse_streams(call)
+    if kind == "svg" and call.n != 1:
+        raise refusals.unsupported("SVG output format requires 'n' to be 1.", "n")
+
+
+def _refuse_streams(call: ImageCall) -> None:
+    for name, value in (("stream", call.stream), ("partial_images", call.partial_images)):
+        if value:
+            message = f"'{name}' is not supported for {call.output_format.upper()} output format."
+            raise refusals.unsupported(message, name)

@@ -1,4 +1,4 @@
-"""Sockets become requests.
+"""Requests become answers.
 
 Every path below `/v1` is answered here, and whatever else is asked gets the service's refusal in JSON.
 """
@@ -22,9 +22,9 @@ from pipeline.sandbox import answers, refusals
 from pipeline.sandbox.answers import Answer
 from pipeline.sandbox.books import Books
 from pipeline.sandbox.calls import Service, authenticate, drop, send, serve_call, service_headers
+from pipeline.sandbox.door import Door
 from pipeline.sandbox.downloads import serve_download
-from pipeline.sandbox.families import MODELS
-from pipeline.sandbox.form import MAX_FORM_BYTES
+from pipeline.sandbox.families import MODELS, SHUTDOWN_DATES, is_alive
 from pipeline.sandbox.links import PREFIX, Links
 from pipeline.sandbox.spool import Spool, default_folder
 from pipeline.sandbox.translation import restate
@@ -42,8 +42,6 @@ LAST_CALLS_SECONDS: Final = 0.1
 """How long open calls may go on when the sandbox stops."""
 BACKLOG: Final = 1024
 log = logging.getLogger(__name__)
-http_log = logging.getLogger(f"{__name__}.http")
-http_log.setLevel(logging.CRITICAL)  # aiohttp logs a traceback for a client's garbage; our own failures go to `log`
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +76,7 @@ async def serve(
             clock=clock,
             monotonic=monotonic,
         )
-        runner = web.AppRunner(
-            application(service), access_log=None, logger=http_log, shutdown_timeout=LAST_CALLS_SECONDS
-        )
+        runner = web.ServerRunner(door(service), shutdown_timeout=LAST_CALLS_SECONDS)
         try:
             await runner.setup()
             await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
@@ -91,22 +87,16 @@ async def serve(
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def application(service: Service) -> web.Application:
-    """Build the aiohttp application: one door for every method and path, so that no answer is aiohttp's own."""
+def door(service: Service) -> Door:
+    """Open one door for every method and path, so that no answer is aiohttp's own."""
 
-    async def door(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await _answer(service, request)
         except ConnectionError:  # the client has gone away
             return drop(request)
 
-    async def expect(request: web.Request) -> None:
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    app = web.Application(client_max_size=MAX_FORM_BYTES)
-    app.router.add_route("*", "/{path:.*}", door, expect_handler=expect)
-    return app
+    return Door(answer)
 
 
 async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
@@ -141,15 +131,25 @@ def _read_only(service: Service, request: web.Request) -> Answer:
     if method not in {"GET", "HEAD"}:
         raise refusals.wrong_method(method, path, ("GET", "HEAD"))
     if path == MODELS_PATH:
-        return _document({"object": "list", "data": [_model(name) for name in MODELS]})
+        alive = [_model(name) for name in MODELS if is_alive(name, service.settings.today)]
+        return _document({"object": "list", "data": alive})
     name = unquote(path.removeprefix(f"{MODELS_PATH}/"))
     if name not in MODELS:
         raise refusals.model_not_found(name[:200])
+    if not is_alive(name, service.settings.today):
+        raise refusals.model_shut_down(name)
     return _document(_model(name))
 
 
 def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": MODELS_CREATED, "owned_by": "sandbox", "shutdown_date": None}
+    shutdown = SHUTDOWN_DATES.get(name)
+    return {
+        "id": name,
+        "object": "model",
+        "created": MODELS_CREATED,
+        "owned_by": "sandbox",
+        "shutdown_date": shutdown.isoformat() if shutdown else None,
+    }
 
 
 def _document(content: dict[str, object]) -> Answer:

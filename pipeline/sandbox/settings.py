@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import date
 from typing import Final, Literal, TypeAlias, get_args
 
 from pipeline.sandbox.checks import flag, mapping_of, number, refuse_unknown_keys, whole
@@ -77,6 +78,8 @@ class SandboxSettings:
     faults: Faults = field(default_factory=Faults)
     quota_images: int | None = None
     dialect: Dialect = field(default_factory=Dialect)
+    today: date | None = None  # models whose shutdown date has come are gone; null: both eras are alive
+    verified: bool = True  # false: the organization may not use GPT Image models
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
@@ -91,6 +94,8 @@ class SandboxSettings:
             faults=_faults(mapping.get("faults", {})),
             quota_images=_quota(mapping.get("quota_images")),
             dialect=read_dialect(mapping.get("dialect", {})),
+            today=_day("today", mapping.get("today")),
+            verified=flag("verified", mapping.get("verified", True)),
         )
 
 
@@ -122,3 +127,12 @@ def _faults(value: object) -> Faults:
 
 def _quota(value: object) -> int | None:
     return None if value is None else whole("quota_images", value, low=0)
+
+
+def _day(key: str, value: object) -> date | None:
+    if value is None or type(value) is date:
+        return value
+    try:
+        return date.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError(f"{key}: expected a day as YYYY-MM-DD, got {value!r}") from None

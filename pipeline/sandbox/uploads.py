@@ -29,6 +29,8 @@ MOST_PIXELS: Final = 50_000_000
 KINDS: Final = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
 MIME_TYPES: Final = ("image/jpeg", "image/png", "image/webp")
 DALL_E_MODES: Final = ("RGBA", "LA", "L")
+ORIENTATION: Final = 0x0112  # EXIF tag
+TRANSPOSED: Final = (5, 6, 7, 8)
 NOT_A_PICTURE: Final = (
     OSError,
     SyntaxError,
@@ -65,6 +67,12 @@ class Uploads:
 
     images: tuple[Upload, ...]
     mask: Upload | None
+    markup: Upload | None = None
+
+    @property
+    def all(self) -> tuple[Upload, ...]:
+        """Every picture that came."""
+        return (*self.images, *(extra for extra in (self.mask, self.markup) if extra))
 
 
 def read_uploads(call: ImageCall, form: Form) -> Uploads:
@@ -80,10 +88,24 @@ def read_uploads(call: ImageCall, form: Form) -> Uploads:
             f"Invalid 'image': array too long. Expected an array with maximum length {most}, but got {len(images)}."
         )
         raise refusals.unsupported(sentence, "image", "array_above_max_length")
-    if len(masks) > 1:
-        raise refusals.duplicate_parameter("mask")
+    markups = [part for part in files if part.field == "markup"]
+    for parts in (masks, markups):
+        if len(parts) > 1:
+            raise refusals.duplicate_parameter(parts[0].field)
+    _refuse_overlays(call, masked=bool(masks), marked=bool(markups))
     uploads = tuple(_checked_image(call, part) for part in images)
-    return Uploads(uploads, _checked_mask(call, masks[0], uploads[0]) if masks else None)
+    return Uploads(
+        uploads,
+        _checked_mask(call, masks[0], uploads[0]) if masks else None,
+        _checked_markup(markups[0], uploads[0]) if markups else None,
+    )
+
+
+def _refuse_overlays(call: ImageCall, *, masked: bool, marked: bool) -> None:
+    if masked and marked:
+        raise refusals.unsupported("'markup' cannot be combined with 'mask'.", "markup")
+    if masked and call.output_format == "gif":
+        raise refusals.unsupported("'mask' is not supported for GIF output format.", "mask")
 
 
 def _checked_image(call: ImageCall, part: FilePart) -> Upload:
@@ -118,6 +140,29 @@ def _checked_mask(call: ImageCall, part: FilePart, image: Upload) -> Upload:
         sizes = f"got mask {mask.width}x{mask.height}, image {image.width}x{image.height}."
         raise _invalid(f"Invalid mask image - mask size must match the image size, {sizes}", "mask")
     return mask
+
+
+def _checked_markup(part: FilePart, image: Upload) -> Upload:
+    """Check the overlay of an edit: a PNG with transparent pixels, of the first picture's size as it is looked at."""
+    _refuse_mime_type(part)
+    markup = _decode(part, MAX_FILE_BYTES)
+    with Image.open(io.BytesIO(markup.content)) as picture:
+        if markup.kind != "png" or picture.convert("RGBA").getchannel("A").getextrema()[0] == 255:
+            raise _invalid("Uploaded markup must be a PNG with transparent pixels.", "markup")
+    width, height = _upright_size(image)
+    if (markup.width, markup.height) != (width, height):
+        sizes = f"got markup {markup.width}x{markup.height}, image {width}x{height}."
+        raise _invalid(f"Invalid markup image - markup size must match the image size, {sizes}", "markup")
+    return markup
+
+
+def _upright_size(upload: Upload) -> tuple[int, int]:
+    with Image.open(io.BytesIO(upload.content)) as picture:
+        try:
+            turned = picture.getexif().get(ORIENTATION) in TRANSPOSED
+        except NOT_A_PICTURE:  # broken metadata of a picture that is whole
+            turned = False
+    return (upload.height, upload.width) if turned else (upload.width, upload.height)
 
 
 def _refuse_mime_type(part: FilePart) -> None:
@@ -159,6 +204,11 @@ def _references(form: Form) -> tuple[FilePart, ...]:
         return ()
     if not isinstance(images, list):
         raise refusals.invalid_type("images", "an array of objects", json_type(images))
+    if not images:
+        message = (
+            "Invalid 'images': empty array. Expected an array with minimum length 1, but got an empty array instead."
+        )
+        raise refusals.unsupported(message, "images", "empty_array")
     if len(images) > MAX_IMAGES:
         return tuple(FilePart("image", b"", None) for _ in images)  # counted and refused by the caller
     parts = [_reference(f"images[{number}]", "image", reference) for number, reference in enumerate(images)]
