@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,12 +43,16 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         file.write(content)
 
 
+_MAKING = threading.RLock()  # a folder that is there for one thread is on disk for all
+
+
 def make_folder(path: Path) -> None:
     """Make the folder and its parents, each on disk before the next. Raises OSError."""
-    if not path.is_dir() and path.parent != path:
-        make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
+    with _MAKING:
+        if not path.is_dir() and path.parent != path:
+            make_folder(path.parent)
+            path.mkdir(exist_ok=True)
+            sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -166,16 +167,24 @@ class Log:
         if level < self._level:
             return
         if self._handler is None:
-            self._handler = RotatingFileHandler(
+            self._handler = _RotatingFile(
                 self._folder / "run.log", maxBytes=10 * 2**20, backupCount=3, encoding="utf-8", delay=True
             )
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._handler.emit(logging.LogRecord("pipeline", level, "", 0, describe(event), None, None))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what a full disk did not take is lost, and no reason to end a run with an error."""
         if self._handler is not None:
-            self._handler.close()
+            with contextlib.suppress(OSError):
+                self._handler.close()
+
+
+class _RotatingFile(RotatingFileHandler):
+    """Leaves out the lines for which there is no room, where logging would write a traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Go on without this line."""
 
 
 def describe(event: Event) -> str:  # noqa: PLR0912 - one line for each event

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,10 +18,11 @@ import yaml
 from pipeline.picture import inspect, inspect_svg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 GENERATION = {"model": "dall-e-2", "size": "256x256"}
+KEY = "sk-stage-0123456789"
+HOME = Path(__file__).parents[1]
 
 
 @dataclass
@@ -31,13 +33,14 @@ class Server:
     base_url: str
     port: int
     books_file: Path
+    life: float  # seconds that its URLs live
 
     def books(self, kind: str = "call") -> list[dict[str, Any]]:
-        """What the server says that it was asked, and what it charged."""
+        """What the server says that it was asked, and what it charged; with how long its URLs live."""
         if not self.books_file.exists():
             return []
         entries = [json.loads(line) for line in self.books_file.read_text().splitlines()]
-        return [entry for entry in entries if entry["type"] == kind]
+        return [{**entry, "life": self.life} for entry in entries if entry["type"] == kind]
 
     def charged(self) -> int:
         """Pictures that the server charged."""
@@ -79,7 +82,7 @@ class Stage:
         )
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        server = Server(process, said["base_url"], said["port"], books)
+        server = Server(process, said["base_url"], said["port"], books, settings.get("url_ttl_seconds", 3600.0))
         self.stack.callback(server.stop)
         return server
 
@@ -106,12 +109,15 @@ class Stage:
         (self.folder / f"{name}.txt").write_text("".join(f"prompt number {number}\n" for number in range(count)))
         return self.job(name, [{"prompt": "{{ prompt }}", "rows": f"{name}.txt", **more}])
 
-    def start(self, *arguments: object, key: str = "sk-stage-0123456789") -> subprocess.Popen[str]:
-        """Start the command in the folder."""
+    def start(
+        self, *arguments: object, key: str = KEY, sabotage: str | None = None, under: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start the command in the folder: with this sabotage around it (see `sabotage.py`), or under another one."""
+        module = ["pipeline"] if sabotage is None else ["tests.sabotage", sabotage]
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, arguments)],
+            [*under, sys.executable, "-m", *module, *map(str, arguments)],
             cwd=self.folder,
-            env={**os.environ, "STAGE_KEY": key},
+            env={**os.environ, "STAGE_KEY": key, "PYTHONPATH": str(HOME)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -119,9 +125,9 @@ class Stage:
         self.stack.callback(_end, process)
         return process
 
-    def run(self, *arguments: object, exit_code: int = 0, key: str = "sk-stage-0123456789") -> Ended:
+    def run(self, *arguments: object, exit_code: int = 0, **how: Any) -> Ended:
         """Run the command to its end, and insist on its exit code."""
-        ended = finish(self.start(*arguments, key=key))
+        ended = finish(self.start(*arguments, **how))
         assert ended.exit_code == exit_code, f"{arguments}: exit {ended.exit_code}\n{ended.stdout}\n{ended.stderr}"
         return ended
 

@@ -55,7 +55,7 @@ class Host:
             base = str(server.make_url("/"))
             async with Downloader(base_url=base, allow_hosts=(), most_bytes=10**6, connections=4) as downloader:
                 url = PaidUrl(1, 1, path if "://" in path else base.rstrip("/") + path, time.time() + lives)
-                return await fetch(url, downloader, self._keep, self._sleep, attempts)
+                return await fetch(url, time.monotonic() + lives, downloader, self._keep, self._sleep, attempts)
 
 
 async def test_a_picture_comes_home(tmp_path: Path) -> None:
@@ -93,6 +93,18 @@ async def test_a_dead_url_that_brings_nothing_is_lost(tmp_path: Path, status: in
     with pytest.raises(UrlLost):
         await host.fetch(lives=-1)
     assert host.asked == 1, "it is asked once, since our clock may be wrong"
+
+
+@pytest.mark.parametrize("jump", [7200.0, -7200.0])
+async def test_a_clock_that_jumps_meanwhile_neither_kills_a_url_nor_keeps_one_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    real, host = time.time, Host(tmp_path, *[503] * 5, 200)
+    monkeypatch.setattr(time, "time", lambda: real() + (jump if host.asked else 0.0))
+    await host.fetch()
+    host = Host(tmp_path, 503)
+    with pytest.raises(UrlLost):
+        await host.fetch(lives=0.1)
 
 
 async def test_a_wait_does_not_outlast_the_url(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,27 @@ def test_a_folder_is_made_with_its_parents_and_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="exists"):
         make_folder(tmp_path / "file")
+
+
+def test_who_finds_a_folder_that_another_thread_has_just_made_goes_on_only_when_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, reached, go_on = os.fsync, threading.Event(), threading.Event()
+
+    def slow_fsync(number: int) -> None:
+        reached.set()
+        assert go_on.wait(30)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    first = threading.Thread(target=make_folder, args=[tmp_path / "images"])
+    first.start()
+    assert reached.wait(30)
+    assert (tmp_path / "images").is_dir()
+    second = threading.Thread(target=make_folder, args=[tmp_path / "images"])
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()
+    go_on.set()
+    first.join()
+    second.join()

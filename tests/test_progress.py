@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from contextlib import closing
-from logging.handlers import RotatingFileHandler
-from typing import TYPE_CHECKING, get_args
+from pathlib import Path
+from typing import get_args
+
+import pytest
 
 from pipeline import progress
 from pipeline.engine.events import (
@@ -26,11 +29,6 @@ from pipeline.engine.events import (
 )
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault
 from pipeline.progress import Log, Progress, Tally, describe, event_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
 
 BUSY = ServerFault("the server\n is busy", http_status=503)
 EVENTS: list[Event] = [
@@ -146,12 +144,22 @@ def test_the_log_is_made_at_the_first_event_and_takes_what_matters(tmp_path: Pat
 
 
 def test_a_verbose_log_takes_all_and_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = RotatingFileHandler
-    monkeypatch.setattr(
-        progress, "RotatingFileHandler", lambda path, **more: handler(path, **{**more, "maxBytes": 2000})
-    )
+    handler = progress._RotatingFile
+    monkeypatch.setattr(progress, "_RotatingFile", lambda path, **more: handler(path, **{**more, "maxBytes": 2000}))
     with closing(Log(tmp_path, verbose=True)) as log:
         for _ in range(10):
             for event in EVENTS:
                 log(event)
     assert {path.name for path in tmp_path.iterdir()} == {"run.log", "run.log.1", "run.log.2", "run.log.3"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device here")
+def test_a_log_for_which_there_is_no_room_costs_no_word_and_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    with closing(Log(tmp_path, verbose=False)) as log:
+        for event in EVENTS:
+            with contextlib.suppress(OSError):
+                log(event)
+    assert capsys.readouterr().err == ""

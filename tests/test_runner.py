@@ -126,6 +126,17 @@ async def test_a_run_remembers_what_an_earlier_one_sent_and_was_told(bench: Benc
     await run
 
 
+async def test_a_pause_that_a_clock_set_back_made_longer_is_an_hour_at_most(bench: Bench) -> None:
+    bench.submit(request(1))
+    journal.pause(bench.connection, "lab", time.time() + 30 * 86400)
+    runner = bench.runner(lab("http://127.0.0.1:9/v1"))
+    run = asyncio.create_task(runner.run())
+    await until(lambda: "lab" in runner._gates and runner._gates["lab"].waiting == 1)
+    assert 3590 < runner._gates["lab"].throttle.paused_for <= 3600
+    runner.halt()
+    await run
+
+
 async def test_a_disk_that_is_full_stops_everything_and_the_next_run_mends_it(bench: Bench) -> None:
     """The ledger's file may not grow while five calls are in flight: what was paid then is paid again, and no more."""
     door = Door()

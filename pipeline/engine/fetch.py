@@ -21,12 +21,14 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds; each wait is twice the last, l
 
 async def fetch(
     url: PaidUrl,
+    death: float,
     downloader: Downloader,
     keep: Callable[[bytes], Awaitable[StoredImage]],
     sleep: Callable[[float], Awaitable[None]],
     attempts: int,
 ) -> StoredImage:
-    """Download a paid picture and `keep` it.
+    """Download a paid picture and `keep` it. `death` is the moment `url.expires_at` on the monotonic clock: a wall
+    clock that jumps meanwhile kills no URL.
 
     Raises UrlLost when the URL has died, and DownloadRefused after `attempts` definite refusals of a live one: it
     is still paid, and stays in the ledger.
@@ -41,13 +43,12 @@ async def fetch(
             raise DownloadRefused(str(reason)) from None
         except (DownloadFailed, BrokenPicture) as reason:
             refusals += isinstance(reason, BrokenPicture) or reason.definite
-            if time.time() >= url.expires_at:
+            if time.monotonic() >= death:
                 raise _lost(reason) from None
             if refusals >= attempts:
                 what = f"{_said(reason)} ({refusals} times); it is paid, `pipeline resume` tries again for nothing"
                 raise DownloadRefused(what) from None
-        left = url.expires_at - time.time()
-        await sleep(max(0.0, min(wait * random.uniform(0.5, 1.0), left)))
+        await sleep(max(0.0, min(wait * random.uniform(0.5, 1.0), death - time.monotonic())))
         wait = min(2 * wait, LONGEST_WAIT)
 
 

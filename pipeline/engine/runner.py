@@ -15,6 +15,7 @@ from pipeline.engine.desk import Desk
 from pipeline.engine.download import Downloader
 from pipeline.engine.events import Stopped
 from pipeline.engine.gate import Gate
+from pipeline.engine.hints import LONGEST_PAUSE
 from pipeline.engine.lane import POLL_SECONDS, Lane
 from pipeline.engine.ledger import mend
 from pipeline.engine.work import Bar, waiting_providers
@@ -165,7 +166,8 @@ class Runner:
             if limit is not None:
                 sent = await writer.do(journal.sent_since, provider.name, now - limit.window)
                 gate.throttle.remember((now - moment, images) for moment, images in sent)
-            gate.throttle.pause(await writer.do(journal.paused_until, provider.name) - now)
+            paused = await writer.do(journal.paused_until, provider.name) - now
+            gate.throttle.pause(min(paused, LONGEST_PAUSE))  # more than was ever asked: the clock was set back
             self._gates[provider.name] = gate
         return self._gates[provider.name]
 

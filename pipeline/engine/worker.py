@@ -61,6 +61,7 @@ class Worker:
         self._desk = desk
         self._work = work
         self._urls = list(work.urls)  # paid, not yet here
+        self._clock = time.monotonic() - time.time()  # when their moments of death were taken over
         self._missing = work.missing  # still to be asked for
         self._succeeded = False
         self._is_probe = False
@@ -163,6 +164,7 @@ class Worker:
     async def _answered(self, call: WrittenCall, answer: Answer, files: list[StoredImage]) -> None:
         """Record an answer: what it cost, the files that are here, the URLs that are to be fetched."""
         desk, work, now = self._desk, self._work, time.time()
+        self._clock = time.monotonic() - now
         self._say_back(desk.gate.answered(work.request))
         model = desk.models.find(work.model)
         cost = model.cost(work.served_by, work.params, len(answer.pictures), answer.usage) if model else None
@@ -236,6 +238,7 @@ class Worker:
         try:
             file = await fetch(
                 url,
+                url.expires_at + self._clock,
                 desk.downloader,
                 lambda content: self._filing.keep(content, url.number),
                 desk.gate.sleep,
