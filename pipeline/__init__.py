@@ -4,6 +4,7 @@ In the order of the data:
 
 cli         the commands: prints and sets exit codes, nothing else
 options     what stands before or after a command
+closing     how a run ended → what people read last: what failed and why, what is left, what to type
 planning    job files, jobs made in Python, and the config → plans: all of them, or none
 batch       one output folder at work: lock, submit, sandbox, run, manifest
 holding     one output folder: its ledger opened, and the folder held by one run at a time
@@ -17,7 +18,7 @@ nodes       YAML text → nodes, no larger and no deeper than the program can ho
 spec        what should exist: a job file becomes requests
 engine      how it comes to exist: a request becomes files
 results     what people take away: the ledger becomes a manifest
-progress    the runner's events → the terminal, the log, and lines of JSON
+progress    how a run is watched: on a terminal, in plain lines, in JSON, in a log
 sandbox     an Images API on loopback, to rehearse on; it imports nothing of the rest
 picture     bytes → a whole picture with its kind and size, or refused
 framing     bytes → their kind, and whether their frame is closed

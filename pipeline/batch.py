@@ -163,16 +163,13 @@ class Batch:
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 return await self._work(connection, scope, options, emit)
 
-    def left(self) -> tuple[int, float | None]:
-        """Count the images that pending and running requests are still to bring, and their cost in US dollars."""
+    def accounts(self) -> list[Account]:
+        """Read how far each job is, the oldest first; also beside a run that is at work."""
         connection = open_for_reading(self.folder)
         if connection is None:
-            return 0, 0.0
+            return []
         with contextlib.closing(connection), named_errors(self.folder):
-            accounts = read_accounts(connection)
-        costs = [account.expected_usd for account in accounts]
-        known = [cost for cost in costs if cost is not None]
-        return sum(account.missing for account in accounts), sum(known) if len(known) == len(costs) else None
+            return read_accounts(connection)
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
@@ -229,7 +226,7 @@ class Batch:
 
     async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
         """Run what is pending in scope, then write the manifests, whatever the end."""
-        from pipeline.engine.events import Stopping
+        from pipeline.engine.events import Began, Stopping
         from pipeline.engine.runner import Runner
         from pipeline.engine.shutdown import Shutdown
 
@@ -259,6 +256,7 @@ class Batch:
                     runner.halt()
 
                 with shutdown.listening(stop):
+                    tell(Began(tuple(one.name for one in before if names is not None or one.unfinished)))
                     await runner.run()
             except BaseExceptionGroup as group:
                 raise _first(group) from None

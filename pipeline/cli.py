@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shlex
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import BadInput, PipelineError
-from pipeline.options import PATH, Options, everywhere, for_jobs
+from pipeline.options import PATH, Options, as_typed, everywhere, for_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pipeline.batch import Batch, Result
-    from pipeline.engine.accounts import Account
     from pipeline.planning import JobOptions
     from pipeline.spec.plan import Plan
 
@@ -56,7 +56,7 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
     batch = options.batch()
     with _watching(options, batch, as_json=as_json) as (emit, started):
         result = wait_for(batch.run(jobs, job_options, emit=emit, started=started))
-    return _end(options, result, as_json=as_json)
+    return _end(options, result, as_typed(), as_json=as_json)
 
 
 @cli.command()
@@ -89,7 +89,7 @@ def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as
     batch = options.batch()
     with _watching(options, batch, as_json=as_json) as (emit, _):
         result = wait_for(batch.resume(jobs, _job_options(budget_usd=budget_usd), emit=emit))
-    return _end(options, result, as_json=as_json)
+    return _end(options, result, ["run"], as_json=as_json)
 
 
 @cli.command()
@@ -206,13 +206,17 @@ def _job_options(**given: Any) -> JobOptions:
 @contextlib.contextmanager
 def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tuple[Any, Any]]:
     """Show the run on the terminal, write its log, and with --json its events on stdout."""
-    from pipeline.progress import Log, Progress, event_json
+    from pipeline.progress.display import Progress
+    from pipeline.progress.log import Log
+    from pipeline.progress.wording import event_json
 
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(contextlib.closing(Log(batch.folder, verbose=options.verbose)))
         listeners: list[Any] = [log]
         if not options.quiet:
-            listeners.append(stack.enter_context(Progress(batch.left, verbose=options.verbose)))
+            crowded = as_json and sys.stdout.isatty()  # a screen among lines of JSON would be neither
+            progress = stack.enter_context(Progress(batch.accounts, verbose=options.verbose, live=not crowded))
+            listeners.append(progress)
         if as_json:
             listeners.append(lambda event: click.echo(event_json(event)))
 
@@ -233,36 +237,34 @@ def _say_warnings(options: Options, plan: Plan) -> None:
             click.echo(f"warning: {plan.name}: {warning}", err=True)
 
 
-def _end(options: Options, result: Result, *, as_json: bool) -> int:
-    """Say how a run ended and how to go on."""
+def _end(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:
+    """Say how a run ended and how to go on: by the command `again`."""
+    from pipeline.closing import closing_lines
+
     if as_json:
         click.echo(json.dumps(_summary_json(result), ensure_ascii=False))
     for stop in {stop.message: stop for stop in result.stops}.values():
-        click.echo(f"stopped: {stop.message}", err=True)
+        _say(f"stopped: {stop.message}")
     if not options.quiet:
-        for name, limit in result.lowered.items():
-            click.echo(f"{name} allowed {limit.images} images per {limit.per_seconds:g} s only", err=True)
-        for account in result.accounts:
-            click.echo(_summary(account), err=True)
-        if result.signal is not None or any(account.unfinished for account in result.accounts):
-            click.echo("the rest is still queued; `pipeline run` goes on", err=True)
-        for account in result.accounts:
-            if account.counts["failed"] or account.counts["partial"]:
-                click.echo(f"`pipeline resume {account.name}` tries again what failed", err=True)
+        for line in closing_lines(result, options.program, again):
+            _say(line)
     if not as_json:
         for path in result.manifests:
             click.echo(path)
     return result.exit_code
 
 
-def _summary(account: Account) -> str:
-    counts = ", ".join(f"{number} {status}" for status, number in account.counts.items() if number)
-    return f"{account.name}: {account.images} images; {counts or 'nothing to do'}"
+def _say(line: str) -> None:
+    """Say something on stderr; where its terminal is gone, that is no reason to end otherwise."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _summary_json(result: Result) -> dict[str, Any]:
+    from pipeline.results.failures import causes_json, read_causes
     from pipeline.results.standing import standing_json
 
+    causes = read_causes(result.folder, [account.name for account in result.accounts])
     return {
         "event": "summary",
         "exit": result.exit_code,
@@ -271,6 +273,7 @@ def _summary_json(result: Result) -> dict[str, Any]:
             name: {"images": limit.images, "per_seconds": limit.per_seconds} for name, limit in result.lowered.items()
         },
         "manifests": [str(path) for path in result.manifests],
+        "failures": causes_json(causes),
         **standing_json(result.accounts),
     }
 
@@ -281,8 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
+    options = Options()
     try:
-        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=Options())
+        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=options)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -294,7 +298,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             click.echo(f"error: {line}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
-        click.echo("stopped at once; `pipeline run` mends and goes on", err=True)
+        _say(f"stopped at once; `{shlex.join([*options.program, 'run'])}` mends and goes on")
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -26,6 +26,12 @@ class Options:
     quiet: bool = False
     verbose: bool = False
 
+    @property
+    def program(self) -> list[str]:
+        """The words that begin every command about the same config and the same output folder."""
+        stated = (("--config", self.config), ("--output", self.output))
+        return ["pipeline", *(str(word) for name, path in stated if path is not None for word in (name, path))]
+
     def load(self) -> Config:
         """Read the config that these options name."""
         from pipeline.config import load
@@ -37,6 +43,22 @@ class Options:
         from pipeline.batch import Batch
 
         return Batch(self.load())
+
+
+def as_typed() -> list[str]:
+    """Give the words of the command at work, with its own options, so that it can be typed again."""
+    context = click.get_current_context()
+    words, options = [context.info_name or ""], []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value in (None, False, ()):
+            continue
+        values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+        if isinstance(parameter, click.Argument):
+            words += values
+        else:
+            options += [parameter.opts[0], *(values if value is not True else [])]
+    return words + options
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
