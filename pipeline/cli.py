@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import BadInput, PipelineError
-from pipeline.options import PATH, Options, as_typed, everywhere, for_jobs
+from pipeline.options import PATH, Options, as_typed, everywhere, for_jobs, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,14 +94,26 @@ def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as
 
 @cli.command()
 @click.argument("job", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --watch one a line.")
+@click.option(
+    "--watch",
+    callback=seconds,
+    is_flag=False,
+    flag_value="2",
+    metavar="[SECONDS]",
+    help="Show it again every 2 seconds, or as many as are given, until Ctrl-C.",
+)
 @everywhere
 @click.pass_obj
-def status(options: Options, job: str | None, as_json: bool) -> int:
+def status(options: Options, job: str | None, as_json: bool, watch: float | None) -> int:
     """Show what is pending, running, succeeded, partial, failed; images; cost; time left."""
     from pipeline.results.standing import read_standing, standing_json, standing_lines
 
     config = options.load()
+    if watch is not None:
+        from pipeline.progress.watch import watch as keep_watching
+
+        return keep_watching(config, job, watch, as_json=as_json)
     accounts = read_standing(config.output, job)
     if as_json:
         click.echo(json.dumps(standing_json(accounts), ensure_ascii=False))

@@ -61,6 +61,19 @@ def as_typed() -> list[str]:
     return words + options
 
 
+def seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """Read a number of seconds; a word in its place was meant as something else. Raises click's BadParameter."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"`{value}` is no number of seconds; a job's name stands before it") from None
+    if not 0.1 <= number <= 86400:
+        raise click.BadParameter("must be from 0.1 to 86400 seconds")
+    return number
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     options = context.ensure_object(Options)
     if value and parameter.name:

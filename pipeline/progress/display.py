@@ -109,7 +109,7 @@ class Progress:
         if self._screen is None:
             from pipeline.progress.screen import Screen
 
-            self._screen = Screen()
+            self._screen = Screen(sys.stderr)
         self._screen.show(view)
 
     def _keep_ticking(self) -> None:

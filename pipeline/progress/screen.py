@@ -12,6 +12,7 @@ from pipeline.progress.view import SEPARATOR, binding, end_facts, job_facts, pro
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TextIO
 
     from pipeline.progress.view import JobView, ProviderView, View
 
@@ -25,8 +26,8 @@ _WIDE = 100  # columns, from which on every job says its cost and its end
 class Screen:
     """The last lines of a terminal, redrawn in place; they leave nothing behind when it is closed."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream)
         self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
     def show(self, view: View) -> None:
