@@ -9,7 +9,11 @@ planning    job files, jobs made in Python, and the config → plans: all of the
 batch       one output folder at work: lock, submit, sandbox, run, manifest
 holding     one output folder: its ledger opened, and the folder held by one run at a time
 rehearsal   a provider that is a sandbox → a process of its own and its address
+bell        a run's events and its end → notices, for those whom `notify:` names
+courier     a notice → a webhook's POST, or a command's stdin
+notice      a run's end, stop or long pause → words for people, facts for scripts
 config      config.yaml and the environment → a frozen `Config`
+notify      `notify:` of config.yaml → who is told when a run ends, stops, or pauses for long
 provider    one entry of `providers:` → a `Provider`: where a server is, and how hard it may be asked
 dialect     how a server's Images API deviates from OpenAI's: its header, query, fields, paths, pictures
 section     one mapping of a YAML document → checked values

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from pipeline.bell import Bell
 from pipeline.config import load
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
@@ -133,6 +134,7 @@ class Batch:
             plans = make_plans(self.config, jobs, options, spool)
             for plan in plans:
                 self._check_keys(plan.provider)
+            self._check_notify()
             with (
                 opened(self.folder) as connection,
                 held(self.folder, connection, lambda: self._queue(connection, plans, spool)),
@@ -152,6 +154,7 @@ class Batch:
         emit: Listener = lambda _event: None,
     ) -> Result:
         """Put failed, partial and cancelled requests of these jobs, or of all, back into the queue, then work them."""
+        self._check_notify()
         with opened(self.folder, names) as connection:
             names = intake.known_names(connection, names)
             with held(self.folder, connection, lambda: intake.put_back(connection, names or None)):
@@ -224,7 +227,26 @@ class Batch:
         provider.key(self.environment)
         provider.header_values(self.environment)
 
+    def _check_notify(self) -> None:
+        if self.config.notify is not None:
+            self.config.notify.address(self.environment)
+            self.config.notify.header_values(self.environment)
+
     async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
+        """Work to the end, and tell those who are to be told of it."""
+        async with Bell(self.config, self.environment, _unharmed(emit)) as bell:
+            result = await self._work_off(connection, scope, options, bell.hear)
+            bell.ended(
+                result.exit_code,
+                result.accounts,
+                [stop.message for stop in result.stops],
+                None if result.signal is None else result.signal.name,
+            )
+        return result
+
+    async def _work_off(
+        self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, tell: Listener
+    ) -> Result:
         """Run what is pending in scope, then write the manifests, whatever the end."""
         from pipeline.engine.events import Began, Stopping
         from pipeline.engine.runner import Runner
@@ -235,7 +257,7 @@ class Batch:
         for account in before:
             if account.unfinished:
                 self._check_keys(self.config.find_provider(account.provider))
-        shutdown, tell = Shutdown(), _unharmed(emit)
+        shutdown = Shutdown()
         async with AsyncExitStack() as stack:
             sandboxes = Sandboxes(self.folder, stack)
             runner = Runner(

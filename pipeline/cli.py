@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.batch import Batch, Result
+    from pipeline.engine.events import Event
     from pipeline.planning import JobOptions
     from pipeline.spec.plan import Plan
 
@@ -195,7 +196,9 @@ def cancel(options: Options, job: str) -> int:
 
 
 @cli.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="The port to listen on; 0 takes a free one."
+)
 @everywhere
 @click.pass_obj
 def sandbox(options: Options, port: int) -> int:
@@ -229,6 +232,8 @@ def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tupl
             crowded = as_json and sys.stdout.isatty()  # a screen among lines of JSON would be neither
             progress = stack.enter_context(Progress(batch.accounts, verbose=options.verbose, live=not crowded))
             listeners.append(progress)
+        else:
+            listeners.append(_say_failed_notice)
         if as_json:
             listeners.append(lambda event: click.echo(event_json(event)))
 
@@ -241,6 +246,14 @@ def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tupl
                 _say_warnings(options, made)
 
         yield emit, started
+
+
+def _say_failed_notice(event: Event) -> None:
+    from pipeline.engine.events import NoticeFailed
+    from pipeline.progress.wording import describe
+
+    if isinstance(event, NoticeFailed):
+        _say(describe(event))
 
 
 def _say_warnings(options: Options, plan: Plan) -> None:

@@ -87,8 +87,20 @@ def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Say nothing on stderr but errors."
         ),
-        click.option("--output", type=PATH, expose_value=False, callback=_remember, help="Where everything goes."),
-        click.option("--config", type=PATH, expose_value=False, callback=_remember, help="The config file to read."),
+        click.option(
+            "--output",
+            type=PATH,
+            expose_value=False,
+            callback=_remember,
+            help="The folder of the ledger and all pictures.",
+        ),
+        click.option(
+            "--config",
+            type=PATH,
+            expose_value=False,
+            callback=_remember,
+            help="The config; else $PIPELINE_CONFIG, else ./config.yaml.",
+        ),
     ):
         command = option(command)
     return command
@@ -101,7 +113,9 @@ def for_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--allow-large", is_flag=True, help="Take a job of more than 1,000,000 requests."),
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),
         click.option(
-            "--provider", metavar="NAME", help="Serve the jobs by another provider; each is then `<name>.NAME`."
+            "--provider",
+            metavar="NAME",
+            help="Serve the jobs by another provider, to rehearse them, say; each is then `<name>.NAME`.",
         ),
     ):
         command = option(command)

@@ -13,6 +13,7 @@ from pipeline.engine.events import (
     Event,
     ImageStored,
     LimitLowered,
+    NoticeFailed,
     Pace,
     Paused,
     ProviderAway,
@@ -44,6 +45,7 @@ EVENTS: list[Event] = [
     Began(("lounge", "birds")),
     Pace("lab", "paused", UNTIL, 50, 60.0, 2, UNTIL),
     Pace("lab", "", None, None, None, 0, None),
+    NoticeFailed("webhook", "timed\nout"),
 ]
 
 
@@ -67,6 +69,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "▶ works on lounge, birds",
         "~ lab: paused until 06:05:04, 50 images per 60 s, 2 downloads",
         "~ lab: idle, no limit, 0 downloads",
+        "! nobody was told by webhook: timed out",
     ]
 
 

@@ -139,6 +139,14 @@ class Stopping:
     signal: str
 
 
+@dataclass(frozen=True, slots=True)
+class NoticeFailed:
+    """Somebody who wanted to be told of the run's end, stop or pause could not be; the run goes on all the same."""
+
+    how: str
+    reason: str
+
+
 Event = (
     Began
     | Pace
@@ -153,5 +161,6 @@ Event = (
     | ProviderAway
     | ProviderBack
     | Stopped
+    | NoticeFailed
 )
 Listener = Callable[[Event], None]

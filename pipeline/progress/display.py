@@ -30,7 +30,8 @@ LIVE_SECONDS = 0.5  # between two drawings
 _READING_SHARE = 50  # the ledger is read again after so many times as long as reading it took
 
 _TOLD = (
-    events.Paused | events.LimitLowered | events.ProviderAway | events.ProviderBack | events.Stopped | events.Stopping
+    *(events.Paused, events.LimitLowered, events.ProviderAway, events.ProviderBack),
+    *(events.Stopped, events.Stopping, events.NoticeFailed),
 )
 
 

@@ -43,6 +43,8 @@ def _describe_run(event: Event) -> str:
             return f"▶ works on {', '.join(jobs[:10])}" + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
         case events.Pace():
             return _describe_pace(event)
+        case events.NoticeFailed(how, reason):
+            return f"! nobody was told by {how}: {one_line(reason)}"
         case events.Paused(provider, seconds, reason):
             return f"‖ {provider} asks everyone to wait {seconds:.1f} s: {one_line(reason)}"
         case events.LimitLowered(provider, images, per_seconds, reason):
