@@ -4,11 +4,16 @@ In the order of the data:
 
 cli         the commands: prints and sets exit codes, nothing else
 options     what stands before or after a command
+closing     how a run ended → what people read last: what failed and why, what is left, what to type
 planning    job files, jobs made in Python, and the config → plans: all of them, or none
 batch       one output folder at work: lock, submit, sandbox, run, manifest
 holding     one output folder: its ledger opened, and the folder held by one run at a time
 rehearsal   a provider that is a sandbox → a process of its own and its address
+bell        a run's events and its end → notices, for those whom `notify:` names
+courier     a notice → a webhook's POST, or a command's stdin
+notice      a run's end, stop or long pause → words for people, facts for scripts
 config      config.yaml and the environment → a frozen `Config`
+notify      `notify:` of config.yaml → who is told when a run ends, stops, or pauses for long
 provider    one entry of `providers:` → a `Provider`: where a server is, and how hard it may be asked
 dialect     how a server's Images API deviates from OpenAI's: its header, query, fields, paths, pictures
 section     one mapping of a YAML document → checked values
@@ -17,7 +22,7 @@ nodes       YAML text → nodes, no larger and no deeper than the program can ho
 spec        what should exist: a job file becomes requests
 engine      how it comes to exist: a request becomes files
 results     what people take away: the ledger becomes a manifest
-progress    the runner's events → the terminal, the log, and lines of JSON
+progress    how a run is watched: on a terminal, in plain lines, in JSON, in a log
 sandbox     an Images API on loopback, to rehearse on; it imports nothing of the rest
 picture     bytes → a whole picture with its kind and size, or refused
 framing     bytes → their kind, and whether their frame is closed

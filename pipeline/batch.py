@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from pipeline.bell import Bell
 from pipeline.config import load
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
@@ -134,6 +135,7 @@ class Batch:
             plans = make_plans(self.config, jobs, options, spool)
             for plan in plans:
                 self._check_keys(plan.provider)
+            self._check_notify()
             with (
                 opened(self.folder) as connection,
                 held(self.folder, connection, lambda: self._queue(connection, plans, spool)),
@@ -154,6 +156,7 @@ class Batch:
         emit: Listener = lambda _event: None,
     ) -> Result:
         """Put failed, partial and cancelled requests of these jobs, or of all, back into the queue, then work them."""
+        self._check_notify()
         with opened(self.folder, names) as connection:
             names = intake.known_names(connection, names)
             with held(self.folder, connection, lambda: intake.put_back(connection, names or None)):
@@ -166,16 +169,13 @@ class Batch:
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 return await self._work(connection, scope, options, emit)
 
-    def left(self) -> tuple[int, float | None]:
-        """Count the images that pending and running requests are still to bring, and their cost in US dollars."""
+    def accounts(self) -> list[Account]:
+        """Read how far each job is, the oldest first; also beside a run that is at work."""
         connection = open_for_reading(self.folder)
         if connection is None:
-            return 0, 0.0
+            return []
         with contextlib.closing(connection), named_errors(self.folder / FILE_NAME):
-            accounts = read_accounts(connection)
-        costs = [account.expected_usd for account in accounts]
-        known = [cost for cost in costs if cost is not None]
-        return sum(account.missing for account in accounts), sum(known) if len(known) == len(costs) else None
+            return read_accounts(connection)
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
@@ -239,9 +239,28 @@ class Batch:
         except DiskFull as error:  # the copy takes as much room as the ledger, and pictures may still have theirs
             emit(NotBackedUp(error))
 
+    def _check_notify(self) -> None:
+        if self.config.notify is not None:
+            self.config.notify.address(self.environment)
+            self.config.notify.header_values(self.environment)
+
     async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
+        """Work to the end, and tell those who are to be told of it."""
+        async with Bell(self.config, self.environment, _unharmed(emit)) as bell:
+            result = await self._work_off(connection, scope, options, bell.hear)
+            bell.ended(
+                result.exit_code,
+                result.accounts,
+                [stop.message for stop in result.stops],
+                None if result.signal is None else result.signal.name,
+            )
+        return result
+
+    async def _work_off(
+        self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, tell: Listener
+    ) -> Result:
         """Run what is pending in scope, then write the manifests, whatever the end."""
-        from pipeline.engine.events import Stopping
+        from pipeline.engine.events import Began, Stopping
         from pipeline.engine.runner import Runner
         from pipeline.engine.shutdown import Shutdown
 
@@ -250,7 +269,7 @@ class Batch:
         for account in before:
             if account.unfinished:
                 self._check_keys(self.config.find_provider(account.provider))
-        shutdown, tell = Shutdown(), _unharmed(emit)
+        shutdown = Shutdown()
         async with AsyncExitStack() as stack:
             sandboxes = Sandboxes(self.folder, stack)
             runner = Runner(
@@ -271,6 +290,7 @@ class Batch:
                     runner.halt()
 
                 with shutdown.listening(stop):
+                    tell(Began(tuple(one.name for one in before if names is not None or one.unfinished)))
                     await runner.run()
             except BaseExceptionGroup as group:
                 raise _first(group) from None

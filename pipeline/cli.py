@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import BadInput, PipelineError
-from pipeline.options import PATH, Options, everywhere, for_jobs
+from pipeline.options import PATH, Options, as_typed, everywhere, for_jobs, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pipeline.batch import Batch, Result
-    from pipeline.engine.accounts import Account
+    from pipeline.engine.events import Event
     from pipeline.planning import JobOptions
     from pipeline.spec.plan import Plan
 
@@ -55,7 +56,7 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
     batch = options.batch()
     with _watching(options, batch, as_json=as_json) as (emit, started):
         result = wait_for(batch.run(jobs, job_options, emit=emit, started=started))
-    return _end(options, result, as_json=as_json)
+    return _end(options, result, as_typed(), as_json=as_json)
 
 
 @cli.command()
@@ -88,19 +89,31 @@ def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as
     batch = options.batch()
     with _watching(options, batch, as_json=as_json) as (emit, _):
         result = wait_for(batch.resume(jobs, _job_options(budget_usd=budget_usd), emit=emit))
-    return _end(options, result, as_json=as_json)
+    return _end(options, result, ["run"], as_json=as_json)
 
 
 @cli.command()
 @click.argument("job", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --watch one a line.")
+@click.option(
+    "--watch",
+    callback=seconds,
+    is_flag=False,
+    flag_value="2",
+    metavar="[SECONDS]",
+    help="Show it again every 2 seconds, or as many as are given, until Ctrl-C.",
+)
 @everywhere
 @click.pass_obj
-def status(options: Options, job: str | None, as_json: bool) -> int:
+def status(options: Options, job: str | None, as_json: bool, watch: float | None) -> int:
     """Show what is pending, running, succeeded, partial, failed; images; cost; time left."""
     from pipeline.results.standing import read_standing, standing_json, standing_lines
 
     config = options.load()
+    if watch is not None:
+        from pipeline.progress.watch import watch as keep_watching
+
+        return keep_watching(config, job, watch, as_json=as_json)
     accounts = read_standing(config.output, job)
     if as_json:
         click.echo(json.dumps(standing_json(accounts), ensure_ascii=False))
@@ -182,7 +195,9 @@ def cancel(options: Options, job: str) -> int:
 
 
 @cli.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="The port to listen on; 0 takes a free one."
+)
 @everywhere
 @click.pass_obj
 def sandbox(options: Options, port: int) -> int:
@@ -205,13 +220,19 @@ def _job_options(**given: Any) -> JobOptions:
 @contextlib.contextmanager
 def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tuple[Any, Any]]:
     """Show the run on the terminal, write its log, and with --json its events on stdout."""
-    from pipeline.progress import Log, Progress, event_json
+    from pipeline.progress.display import Progress
+    from pipeline.progress.log import Log
+    from pipeline.progress.wording import event_json
 
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(contextlib.closing(Log(batch.folder, verbose=options.verbose)))
         listeners: list[Any] = [log]
         if not options.quiet:
-            listeners.append(stack.enter_context(Progress(batch.left, verbose=options.verbose)))
+            crowded = as_json and sys.stdout.isatty()  # a screen among lines of JSON would be neither
+            progress = stack.enter_context(Progress(batch.accounts, verbose=options.verbose, live=not crowded))
+            listeners.append(progress)
+        else:
+            listeners.append(_say_failed_notice)
         if as_json:
             listeners.append(lambda event: click.echo(event_json(event)))
 
@@ -226,42 +247,48 @@ def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tupl
         yield emit, started
 
 
+def _say_failed_notice(event: Event) -> None:
+    from pipeline.engine.events import NoticeFailed
+    from pipeline.progress.wording import describe
+
+    if isinstance(event, NoticeFailed):
+        _say(describe(event))
+
+
 def _say_warnings(options: Options, plan: Plan) -> None:
     if not options.quiet:
         for warning in plan.warnings:
             click.echo(f"warning: {plan.name}: {warning}", err=True)
 
 
-def _end(options: Options, result: Result, *, as_json: bool) -> int:
-    """Say how a run ended and how to go on."""
+def _end(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:
+    """Say how a run ended and how to go on: by the command `again`."""
+    from pipeline.closing import closing_lines
+
     if as_json:
         click.echo(json.dumps(_summary_json(result), ensure_ascii=False))
     for stop in {stop.message: stop for stop in result.stops}.values():
-        click.echo(f"stopped: {stop.message}", err=True)
+        _say(f"stopped: {stop.message}")
     if not options.quiet:
-        for name, limit in result.lowered.items():
-            click.echo(f"{name} allowed {limit.images} images per {limit.per_seconds:g} s only", err=True)
-        for account in result.accounts:
-            click.echo(_summary(account), err=True)
-        if result.signal is not None or any(account.unfinished for account in result.accounts):
-            click.echo("the rest is still queued; `pipeline run` goes on", err=True)
-        for account in result.accounts:
-            if account.counts["failed"] or account.counts["partial"]:
-                click.echo(f"`pipeline resume {account.name}` tries again what failed", err=True)
+        for line in closing_lines(result, options.program, again):
+            _say(line)
     if not as_json:
         for path in result.manifests:
             click.echo(path)
     return result.exit_code
 
 
-def _summary(account: Account) -> str:
-    counts = ", ".join(f"{number} {status}" for status, number in account.counts.items() if number)
-    return f"{account.name}: {account.images} images; {counts or 'nothing to do'}"
+def _say(line: str) -> None:
+    """Say something on stderr; where its terminal is gone, that is no reason to end otherwise."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _summary_json(result: Result) -> dict[str, Any]:
+    from pipeline.results.failures import causes_json, read_causes
     from pipeline.results.standing import standing_json
 
+    causes = read_causes(result.folder, [account.name for account in result.accounts])
     return {
         "event": "summary",
         "exit": result.exit_code,
@@ -270,6 +297,7 @@ def _summary_json(result: Result) -> dict[str, Any]:
             name: {"images": limit.images, "per_seconds": limit.per_seconds} for name, limit in result.lowered.items()
         },
         "manifests": [str(path) for path in result.manifests],
+        "failures": causes_json(causes),
         **standing_json(result.accounts),
     }
 
@@ -280,8 +308,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
+    options = Options()
     try:
-        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=Options())
+        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=options)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -293,7 +322,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             click.echo(f"error: {line}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped at once; `pipeline run` mends and goes on", err=True)
+        _say(f"stopped at once; `{shlex.join([*options.program, 'run'])}` mends and goes on")
         return 130
     except BrokenPipeError:
         sys.stderr.close()

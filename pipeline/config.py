@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import document
 from pipeline.errors import ConfigError, Problem
+from pipeline.notify import Notify, read_notify
 from pipeline.provider import NAME, EnvironmentName, Provider, RateLimit, read_provider
 from pipeline.section import Section
 
@@ -53,6 +54,7 @@ class Config:
     retry: RetryRules = field(default_factory=RetryRules)
     download: DownloadRules = field(default_factory=DownloadRules)
     models: Mapping[str, Any] = field(default_factory=dict)
+    notify: Notify | None = None
 
     def find_provider(self, name: str) -> Provider:
         """Give the provider called `name`. Raises ConfigError that names the nearest one."""
@@ -87,7 +89,7 @@ _OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_AP
 
 def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
     top = Section(doc, (), list(doc.problems))
-    top.only("output", "provider", "providers", "budget_usd", "retry", "download", "models")
+    top.only("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify")
     folder = output or path.parent / top.text("output", "outputs")
     named = top.section("providers")
     providers = {name: read_provider(named.section(name), name) for name in named.value}
@@ -111,6 +113,7 @@ def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
             allow_hosts=frozenset(host.lower() for host in download.texts("allow_hosts")),
         ),
         models=top.mapping("models"),
+        notify=read_notify(top.section("notify")),
     )
     if config.provider is not None and config.provider not in config.providers:
         top.wrong("provider", f"there is no provider `{config.provider}`; {_hint(config.provider, config.providers)}")

@@ -55,12 +55,12 @@ class Provider:
         """Read the provider's key; None where it takes none. Raises ConfigError where it is unset or empty."""
         if self.api_key_env is None:
             return None if self.sandbox is None else "sandbox"
-        return _variable(environment, self.api_key_env, f"provider `{self.name}` takes its key from")
+        return variable_of(environment, self.api_key_env, f"provider `{self.name}` takes its key from")
 
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Read the values of the extra headers. Raises ConfigError where a named variable is unset or empty."""
         return {
-            name: _variable(environment, value.variable, f"provider `{self.name}` takes its header {name} from")
+            name: variable_of(environment, value.variable, f"provider `{self.name}` takes its header {name} from")
             if isinstance(value, EnvironmentName)
             else value
             for name, value in self.headers.items()
@@ -112,7 +112,7 @@ def read_provider(section: Section, name: str) -> Provider:
         images_per_call=section.integer("images_per_call", 10, least=1),
         timeout_seconds=section.number("timeout_seconds", 600.0, least=0.001),
         url_ttl_seconds=section.number("url_ttl_seconds", 3600.0, least=0),
-        headers=_read_headers(section.section("headers")),
+        headers=read_headers(section.section("headers")),
         sandbox=(sandbox if isinstance(sandbox, dict) else {}) if rehearsal else None,
         dialect=read_dialect(section),
     )
@@ -160,14 +160,15 @@ def _read_rate_limit(section: Section) -> RateLimit | None:
     )
 
 
-def _read_headers(section: Section) -> dict[str, str | EnvironmentName]:
+def read_headers(section: Section) -> dict[str, str | EnvironmentName]:
+    """Read extra headers of HTTP; their mistakes are noted in the section."""
     headers: dict[str, str | EnvironmentName] = {}
     for name, value in section.value.items():
         if not HEADER_NAME.fullmatch(name):
             section.wrong(name, "is no name of an HTTP header")
-        variable = value["env"] if isinstance(value, dict) and set(value) == {"env"} else None
-        if isinstance(variable, str) and _VARIABLE.fullmatch(variable):
-            headers[name] = EnvironmentName(variable)
+        named = environment_name(value)
+        if named is not None:
+            headers[name] = named
         elif SECRET_NAME.search(name):
             section.wrong(name, "a key is never written in a file; write {env: NAME} for a value from the environment")
         elif isinstance(value, str) and value.isprintable() and value.isascii():
@@ -177,7 +178,14 @@ def _read_headers(section: Section) -> dict[str, str | EnvironmentName]:
     return headers
 
 
-def _variable(environment: Mapping[str, str], name: str, purpose: str) -> str:
+def environment_name(value: object) -> EnvironmentName | None:
+    """Read {env: NAME}; None where it is something else."""
+    variable = value["env"] if isinstance(value, dict) and set(value) == {"env"} else None
+    return EnvironmentName(variable) if isinstance(variable, str) and _VARIABLE.fullmatch(variable) else None
+
+
+def variable_of(environment: Mapping[str, str], name: str, purpose: str) -> str:
+    """Read a variable of the environment. Raises ConfigError, which says what it is for, where it is unset or empty."""
     value = environment.get(name, "").strip()
     if not value:
         raise ConfigError(f"{purpose} ${name}, which is unset or empty: export {name}=…")

@@ -98,9 +98,13 @@ class Section:
         value = self.value.get(key)
         if value is None:
             return default
-        if value not in known:
-            close = document.nearest(value, known) if isinstance(value, str) else None
-            hint = f"did you mean `{close}`?" if close else f"write one of {', '.join(known)}"
-            self.wrong(key, f"`{value!s:.60}` is not known; {hint}")
-            return default
-        return value
+        return value if self.known(key, value, known) else default
+
+    def known(self, key: str, value: Any, words: Sequence[str]) -> bool:
+        """Say whether a value is one of the known words; note it at the key where it is not."""
+        if value in words:
+            return True
+        close = document.nearest(value, words) if isinstance(value, str) else None
+        hint = f"did you mean `{close}`?" if close else f"write one of {', '.join(words)}"
+        self.wrong(key, f"`{value!s:.60}` is not known; {hint}")
+        return False

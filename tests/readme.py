@@ -9,10 +9,14 @@ import ast
 import re
 from pathlib import Path
 
+import click
+
+from pipeline.cli import cli
+
 HOME = Path(__file__).parents[1]
 README = HOME / "README.md"
 PACKAGE = HOME / "pipeline"
-ROOMS = ["", "spec", "engine", "results", "sandbox"]  # in the order of the data
+ROOMS = ["", "spec", "engine", "results", "progress", "sandbox"]  # in the order of the data
 
 
 def listed(room: Path) -> tuple[str, dict[str, str]]:
@@ -32,7 +36,45 @@ def modules() -> str:
     return "\n".join(tables)
 
 
-PARTS = {"modules": modules}
+def commands() -> str:
+    """Write a table of the commands, and one of their options, from what click knows."""
+    rows = [
+        f"| `pipeline {_usage(name, command)}` | {_help(command.help)} |\n" for name, command in cli.commands.items()
+    ]
+    options: dict[tuple[str, str], list[str]] = {}
+    for name, command in cli.commands.items():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                options.setdefault((_spelled(option), _help(option.help)), []).append(name)
+    table = "".join(
+        f"| `{spelled}` | {'all' if len(names) == len(cli.commands) else ', '.join(names)} | {what} |\n"
+        for (spelled, what), names in sorted(options.items(), key=lambda one: len(one[1]) == len(cli.commands))
+    )
+    head = "| command | what it does |\n|---|---|\n"
+    return f"{head}{''.join(rows)}\n| option | of | what it does |\n|---|---|---|\n{table}"
+
+
+def _usage(name: str, command: click.Command) -> str:
+    arguments = [_word(one) for one in command.params if isinstance(one, click.Argument)]
+    return " ".join([name, *arguments])
+
+
+def _word(argument: click.Argument) -> str:
+    word = argument.metavar or (argument.name or "").upper()
+    return word if argument.required or word.startswith("[") else f"[{word}]"
+
+
+def _spelled(option: click.Option) -> str:
+    if option.is_flag:
+        return option.opts[0]
+    return f"{option.opts[0]} {option.metavar or option.type.name.upper()}"
+
+
+def _help(text: str | None) -> str:
+    return " ".join((text or "").split()).removesuffix(".").replace("|", "\\|")
+
+
+PARTS = {"commands": commands, "modules": modules}
 
 
 def written(text: str) -> str:

@@ -145,7 +145,7 @@ def test_unknown_keys_are_named_with_line_and_nearest_spelling(tmp_path: Path) -
     text = (
         "provder: x\nproviders:\n  lab:\n    base_url: http://x/v1\n    rate_limits: 3\nretry: {atempts: 1}\nzebra: 1\n"
     )
-    known = "budget_usd, download, models, output, provider, providers, retry"
+    known = "budget_usd, download, models, notify, output, provider, providers, retry"
     assert refusal(tmp_path, text).splitlines() == [
         "config.yaml, line 1, provder: unknown key `provder`; did you mean `provider`?",
         f"config.yaml, line 7, zebra: unknown key `zebra`; known are {known}",
@@ -284,8 +284,21 @@ def test_a_thousand_mistakes_are_not_all_told(tmp_path: Path) -> None:
     assert len(refusal(tmp_path, "".join(f"zebra{i}: 1\n" for i in range(50_000))).splitlines()) == 100
 
 
-_TOP = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "lab")
-_BELOW = ("sandbox", "base_url", "headers", "rate_limit", "images", "attempts", "allow_hosts", "env", "api_key_env")
+_TOP = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "lab", "notify")
+_BELOW = (
+    "sandbox",
+    "base_url",
+    "headers",
+    "rate_limit",
+    "images",
+    "attempts",
+    "allow_hosts",
+    "env",
+    "api_key_env",
+    "webhook",
+    "command",
+    "on",
+)
 KEYS = st.sampled_from([*_TOP, *_BELOW, *DIALECT_KEYS, "concurrency", "encoding", "edit", "header"])
 CONFIG = st.recursive(
     NESTED, lambda inner: st.dictionaries(KEYS, inner, max_size=5) | st.lists(inner, max_size=3), max_leaves=15

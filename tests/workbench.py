@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.config import Config, Provider, RetryRules
 from pipeline.engine import intake
+from pipeline.engine.events import Pace
 from pipeline.engine.ledger import open_ledger, recover, transaction
 from pipeline.engine.runner import Runner
 from pipeline.engine.work import Scope, Work, pending
@@ -76,11 +77,12 @@ def models() -> Models:
 
 @dataclass
 class Bench:
-    """A ledger at work. `ask` and `one` question it in SQL."""
+    """A ledger at work. `ask` and `one` question it in SQL. What binds is kept apart from what happened."""
 
     folder: Path
     connection: sqlite3.Connection
     events: list[Event] = field(default_factory=list)
+    paces: list[Pace] = field(default_factory=list)
     retry: RetryRules = field(default_factory=lambda: RetryRules(attempts=3, max_wait_seconds=0.01))
 
     def submit(self, *requests: ImageRequest, now: float | None = None, **more: Any) -> None:
@@ -122,7 +124,13 @@ class Bench:
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
         """Make a run over what is pending at these providers."""
         config = Config(None, self.folder, None, {one.name: one for one in providers}, retry=self.retry)
-        return Runner(self.connection, self.folder, config, models(), scope, {}, _address, self.events.append, **more)
+        return Runner(self.connection, self.folder, config, models(), scope, {}, _address, self._hear, **more)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Pace):
+            self.paces.append(event)
+        else:
+            self.events.append(event)
 
     async def run(self, *providers: Provider, **more: Any) -> Runner:
         """Run to the end."""

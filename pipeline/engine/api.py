@@ -48,6 +48,7 @@ class Api:
         most_bytes: int,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.in_flight = 0  # calls that wait for their answer
         self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
         self._dialect = dialect
         self._headers = CIMultiDict(dialect.credentials(key))
@@ -82,10 +83,13 @@ class Api:
         that the answer stands for.
         """
         mark = _Mark(sent)
+        self.in_flight += 1
         try:
             http = await self._exchange(operation, body, mark)
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
             raise self._broken(reason, mark) from None
+        finally:
+            self.in_flight -= 1
         try:
             if len(http.body) > _LARGE:
                 return await asyncio.to_thread(read_answer, http)

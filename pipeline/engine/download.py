@@ -18,7 +18,7 @@ from pipeline.engine.address import is_public, proxy_for
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from types import TracebackType
 
 _CONNECT_SECONDS = 30.0
@@ -55,6 +55,27 @@ class Downloader:
         self._most_bytes = most_bytes
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._deaths: dict[object, float] = {}
+
+    @property
+    def under_way(self) -> int:
+        """Pictures that are being brought, waits between two tries included."""
+        return len(self._deaths)
+
+    @property
+    def dies_at(self) -> float | None:
+        """When the first of their URLs dies, in seconds since 1970."""
+        return min(self._deaths.values(), default=None)
+
+    @contextlib.contextmanager
+    def bringing(self, expires_at: float) -> Iterator[None]:
+        """Count a picture as under way until the block ends."""
+        one = object()
+        self._deaths[one] = expires_at
+        try:
+            yield
+        finally:
+            del self._deaths[one]
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(

@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pipeline.errors import RequestError
+
+
+Binds = Literal["", "limit", "provider", "downloads", "disk", "paused"]
+"""What decides the speed of a provider's requests now; empty where nothing is at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A run begins to work on these jobs; what is submitted meanwhile joins them."""
+
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a provider's requests wait for, looked at once a second and told where it has changed.
+
+    The limit in force is `images` in `per_seconds`, None without one. `until` is the end of a pause and `dies_at` the
+    nearest death of a URL whose picture is on its way, both in seconds since 1970.
+    """
+
+    provider: str
+    binds: Binds
+    until: float | None
+    images: int | None
+    per_seconds: float | None
+    downloads: int
+    dies_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +146,18 @@ class NotBackedUp:
     error: RequestError
 
 
+@dataclass(frozen=True, slots=True)
+class NoticeFailed:
+    """Somebody who wanted to be told of the run's end, stop or pause could not be; the run goes on all the same."""
+
+    how: str
+    reason: str
+
+
 Event = (
-    Stopping
+    Began
+    | Pace
+    | Stopping
     | NotBackedUp
     | CallSent
     | CallEnded
@@ -131,5 +169,6 @@ Event = (
     | ProviderAway
     | ProviderBack
     | Stopped
+    | NoticeFailed
 )
 Listener = Callable[[Event], None]

@@ -33,6 +33,18 @@ async def fetch(
     Raises UrlLost when the URL has died, and DownloadRefused after `attempts` definite refusals of a live one: it
     is still paid, and stays in the ledger.
     """
+    with downloader.bringing(url.expires_at):
+        return await _bring(url, death, downloader, keep, sleep, attempts)
+
+
+async def _bring(
+    url: PaidUrl,
+    death: float,
+    downloader: Downloader,
+    keep: Callable[[bytes], Awaitable[StoredImage]],
+    sleep: Callable[[float], Awaitable[None]],
+    attempts: int,
+) -> StoredImage:
     wait, refusals = FIRST_WAIT, 0
     while True:
         try:

@@ -40,6 +40,11 @@ class Gate:
         """Calls that wait for leave."""
         return self._waiting
 
+    @property
+    def resting(self) -> int:
+        """Requests that wait for leave, or between two tries."""
+        return len(self._interruptible)
+
     def halt(self) -> None:
         """Let nobody through any more: whoever waits, here or in `sleep`, is cancelled at once."""
         self.halted = True

@@ -242,8 +242,6 @@ def paused_until(connection: sqlite3.Connection, provider: str) -> float:
 
 
 def error_json(error: RequestError) -> str:
-    """Write an error as the manifest shows it."""
-    return json.dumps(
-        {"http_status": error.http_status, "type": error.type, "code": error.code, "message": error.message},
-        ensure_ascii=False,
-    )
+    """Write an error as the manifest shows it. `kind` is its class, which is its fate."""
+    said = {"http_status": error.http_status, "type": error.type, "code": error.code, "message": error.message}
+    return json.dumps({**said, "kind": type(error).__name__}, ensure_ascii=False)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from pipeline.engine import journal
+from pipeline.engine.events import Pace
 from pipeline.engine.work import pending
 from pipeline.engine.worker import Worker
 from pipeline.errors import Stop
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pipeline.engine.desk import Desk
+    from pipeline.engine.events import Binds
     from pipeline.engine.work import Bar, Scope, Work
 
 LOOKAHEAD = 128
@@ -46,6 +49,35 @@ class Lane:
     def halt(self) -> None:
         """Make no further call: whoever only waits goes back into the queue at once."""
         self._gate.halt()
+
+    def pace(self) -> Pace:
+        """Say what the requests at work wait for now. Cheap: a few numbers that are counted anyway."""
+        throttle, downloader = self._gate.throttle, self._desk.downloader
+        limit, paused = throttle.limit, throttle.paused_for
+        return Pace(
+            provider=self._desk.provider.name,
+            binds=self._binds(),
+            until=round(time.time() + paused, 1) if paused else None,
+            images=limit.images if limit else None,
+            per_seconds=limit.per_seconds if limit else None,
+            downloads=downloader.under_way,
+            dies_at=downloader.dies_at,
+        )
+
+    def _binds(self) -> Binds:
+        """Give what most requests wait for. A place at the gate is free, so who stands there waits for the limit."""
+        gate, calls, downloads = self._gate, self._desk.api.in_flight, self._desk.downloader.under_way
+        if gate.throttle.paused_for:
+            return "paused"
+        if gate.away is not None:
+            return "provider"
+        if gate.waiting and gate.throttle.limit:
+            return "limit"
+        between_calls = max(0, gate.resting - gate.waiting - downloads)
+        filing = max(0, len(self._carrying) - gate.waiting - calls - downloads - between_calls)
+        waits: dict[Binds, int] = {"provider": calls + between_calls, "downloads": downloads, "disk": filing}
+        most = max(waits, key=lambda name: waits[name])
+        return most if waits[most] else ""
 
     async def work(self) -> None:
         """Take requests while there are any and none after a halt; return when the last one taken has ended."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config import Config, Provider, RateLimit
-    from pipeline.engine.events import Listener
+    from pipeline.engine.events import Listener, Pace
     from pipeline.engine.work import Scope, Work
     from pipeline.spec.models import Models
 
@@ -56,6 +56,7 @@ class Runner:
     _closed: set[str] = field(default_factory=set)  # providers that have stopped
     _lanes: dict[str, Lane] = field(default_factory=dict)
     _gates: dict[str, Gate] = field(default_factory=dict)
+    _paces: dict[str, Pace] = field(default_factory=dict)  # what was last said of each provider
     _halted: bool = False
 
     async def run(self) -> None:
@@ -81,6 +82,14 @@ class Runner:
                 if not working:
                     break
                 await asyncio.wait(working.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                self._say_paces()
+
+    def _say_paces(self) -> None:
+        for name, lane in self._lanes.items():
+            pace = lane.pace()
+            if pace != self._paces.get(name):
+                self._paces[name] = pace
+                self.emit(pace)
 
     def halt(self) -> None:
         """Make no further call; what is in flight is finished."""
@@ -151,11 +160,13 @@ class Runner:
                 is_barred=lambda work: any(bar.holds(work) for bar in self._barred),
             )
             lane = self._lanes[name] = Lane(desk, self.scope, self._barred, self._stop)
+            self._say_paces()
             if self._halted:
                 lane.halt()
             try:
                 await lane.work()
             finally:
+                self._say_paces()  # at work no more
                 del self._lanes[name]
 
     async def _gate(self, provider: Provider, base_url: str, writer: Writer) -> Gate:

@@ -1,0 +1,157 @@
+"""How far every job and every provider is, when it ends, and what that is in words. Moments are seconds since 1970."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SEPARATOR = " · "
+_BINDS = {
+    "limit": "bound by the limit",
+    "provider": "bound by the provider",
+    "downloads": "bound by downloads",
+    "disk": "bound by the disk",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job: requests done, failed (partial ones too) and left, images here and to come, US dollars."""
+
+    name: str
+    provider: str
+    done: int
+    failed: int
+    left: int
+    missing: int
+    cost_usd: float | None
+    expected_usd: float | None  # of the images to come
+    rehearsal: bool
+    ends_at: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Requests that are done or still to be."""
+        return self.done + self.failed + self.left
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderView:
+    """One provider: images a minute, the limit in the same measure, calls in flight, and what binds."""
+
+    name: str
+    per_minute: float | None
+    limit: float | None
+    in_flight: int
+    binds: str = ""
+    until: float | None = None  # of a pause
+    away_since: float | None = None
+    dies_at: float | None = None  # the nearest death of a URL whose picture is not here yet
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that is shown, at the moment `now`."""
+
+    now: float
+    jobs: Sequence[JobView]
+    providers: Sequence[ProviderView]
+    stopping: bool = False
+
+    @property
+    def total(self) -> JobView:
+        """All jobs added up."""
+        jobs = self.jobs
+        costs = [job.cost_usd for job in jobs if job.cost_usd is not None]
+        expected = [job.expected_usd for job in jobs]
+        known = [cost for cost in expected if cost is not None]
+        ends = [job.ends_at for job in jobs if job.left]
+        known_ends = [end for end in ends if end is not None]
+        return JobView(
+            name=f"{len(jobs)} jobs",
+            provider="",
+            done=sum(job.done for job in jobs),
+            failed=sum(job.failed for job in jobs),
+            left=sum(job.left for job in jobs),
+            missing=sum(job.missing for job in jobs),
+            cost_usd=sum(costs) if costs else None,
+            expected_usd=sum(known) if len(known) == len(jobs) else None,
+            rehearsal=bool(jobs) and all(job.rehearsal for job in jobs),
+            ends_at=max(known_ends) if ends and len(ends) == len(known_ends) else None,
+        )
+
+
+def speed_of(limit: float | None, measured: float | None, binds: str) -> float | None:
+    """Give the images a minute to reckon with: the limit where it binds or a pause does, else what was measured."""
+    if limit is not None and (binds in {"limit", "paused"} or measured is None):
+        return limit
+    return measured if limit is None or measured is None else min(limit, measured)
+
+
+def job_facts(job: JobView) -> list[str]:
+    """Say how far a job is."""
+    failed = [f"{job.failed:,} failed"] if job.failed else []
+    return [f"{job.done:,} done", *failed, *([f"{job.left:,} left"] if job.left else [])]
+
+
+def end_facts(job: JobView, now: float) -> list[str]:
+    """Say what a job costs, and when it ends."""
+    return [
+        fact for fact in (_money(job), job.left and job.ends_at and f"done about {clock(job.ends_at, now)}") if fact
+    ]
+
+
+def _money(job: JobView) -> str:
+    if job.cost_usd is None and not job.expected_usd:
+        return ""
+    spent = job.cost_usd or 0.0
+    rehearsal = " in rehearsal" if job.rehearsal else ""
+    if not job.left:
+        return f"${spent:.2f}{rehearsal}"
+    if job.expected_usd is None:
+        return f"${spent:.2f}{rehearsal}, to come unknown"
+    return f"${spent:.2f} of about ${spent + job.expected_usd:.2f}{rehearsal}"
+
+
+def provider_facts(provider: ProviderView, now: float) -> list[str]:
+    """Say how fast a provider is, against its limit, and what binds."""
+    speed = "–" if provider.per_minute is None else f"{provider.per_minute:.1f}"  # noqa: RUF001 - stands for a number
+    of = "" if provider.limit is None else f" of {provider.limit:g}"
+    facts = [f"{speed}{of} images a minute", f"{provider.in_flight:,} calls in flight"]
+    binds = binding(provider, now)
+    death = [] if provider.dies_at is None else [f"next URL dies {clock(provider.dies_at, now)}"]
+    return [*facts, *([binds] if binds else []), *death]
+
+
+def binding(provider: ProviderView, now: float) -> str:
+    """Say what binds a provider's speed."""
+    if provider.away_since is not None:
+        return f"provider away since {clock(provider.away_since, now)}"
+    if provider.binds == "paused":
+        return "paused" if provider.until is None else f"paused until {clock(provider.until, now, seconds=True)}"
+    return _BINDS.get(provider.binds, "")
+
+
+def clock(moment: float, now: float, *, seconds: bool = False) -> str:
+    """Say a moment in local time; with its day where that is another than today."""
+    then, today = time.localtime(moment), time.localtime(now)
+    said = time.strftime("%H:%M:%S" if seconds else "%H:%M", then)
+    if then[:3] == today[:3]:
+        return said
+    return time.strftime("%a ", then) + said if abs(moment - now) < 6 * 86400 else time.strftime("%d %b ", then) + said
+
+
+def with_ends(jobs: Sequence[JobView], starts: Mapping[str, float], speeds: Mapping[str, float]) -> list[JobView]:
+    """Add to each job when it ends: a provider's jobs are worked in their order, from `starts`, at images a minute."""
+    ahead: dict[str, int] = {}
+    ended = []
+    for job in jobs:
+        ahead[job.provider] = ahead.get(job.provider, 0) + job.missing
+        speed = speeds.get(job.provider)
+        end = starts[job.provider] + ahead[job.provider] / speed * 60 if speed and job.provider in starts else None
+        ended.append(replace(job, ends_at=end))
+    return ended

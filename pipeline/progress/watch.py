@@ -1,0 +1,86 @@
+"""`status --watch`: a look at the ledger every few seconds, on a terminal, in plain blocks, or as lines of JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.progress.display import can_draw
+from pipeline.progress.plain import view_lines
+from pipeline.progress.pulse import take_pulse
+from pipeline.progress.view import clock
+from pipeline.results.standing import standing_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipeline.config import Config
+    from pipeline.progress.pulse import Pulse
+
+
+def watch(config: Config, job: str | None, seconds: float, *, as_json: bool) -> int:
+    """Show how far everything is every so many seconds, until a signal ends it; give the exit code.
+
+    Raises BadInput for an unknown job, and LedgerError.
+    """
+    with contextlib.ExitStack() as stack:
+        show = _json if as_json else stack.enter_context(_screen()) if can_draw(sys.stdout) else _block
+        try:
+            with _terminated():
+                while True:
+                    show(take_pulse(config.output, job, config.providers, time.time()))
+                    time.sleep(seconds)
+        except KeyboardInterrupt:
+            return 130
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM leave a clean terminal too."""
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[Callable[[Pulse], None]]:
+    from pipeline.progress.screen import Screen
+
+    screen = Screen(sys.stdout)
+    try:
+        yield lambda pulse: screen.show(pulse.view)
+    finally:
+        screen.close()
+
+
+def _block(pulse: Pulse) -> None:
+    lines = list(view_lines(pulse.view)) or ["nothing has been submitted yet; `pipeline run JOB.yaml` begins"]
+    _print("\n".join([clock(pulse.view.now, pulse.view.now, seconds=True), *lines, ""]))
+
+
+def _json(pulse: Pulse) -> None:
+    view = pulse.view
+    providers = [
+        {
+            "name": one.name,
+            "images_per_minute": one.per_minute and round(one.per_minute, 2),
+            "limit_per_minute": one.limit,
+            "in_flight": one.in_flight,
+            "binds": one.binds,
+            "until": one.until,
+            "dies_at": one.dies_at,
+        }
+        for one in view.providers
+    ]
+    shown = {"at": round(view.now, 3), **standing_json(pulse.accounts), "providers": providers}
+    _print(json.dumps({**shown, "ends_at": view.total.ends_at}, ensure_ascii=False))
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - results go to stdout

@@ -1,0 +1,95 @@
+"""An event → a line for people, or a line of JSON for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engine import events
+from pipeline.engine.events import CallEnded, CallSent, RequestEnded
+from pipeline.errors import RequestError
+
+if TYPE_CHECKING:
+    from pipeline.engine.events import Event
+
+
+def describe(event: Event) -> str:
+    """Say an event in one line: a glyph for what became of it, then who and what."""
+    match event:
+        case CallSent(job, id_, provider, images):
+            return f"→ {job}/{id_}: {images} asked of {provider}"
+        case CallEnded(job, id_, _, seconds, _, None):
+            return f"← {job}/{id_}: answered in {seconds:.1f} s"
+        case CallEnded(job, id_, _, seconds, _, error):
+            return f"! {job}/{id_}: {_said(error)} after {seconds:.1f} s"
+        case events.ImageStored(_, _, file):
+            return f"• {file}"
+        case events.Retrying(job, id_, seconds, error):
+            return f"↻ {job}/{id_}: again in {seconds:.1f} s: {_said(error)}"
+        case RequestEnded(job, id_, status, error):
+            return f"{'✓' if status == 'succeeded' else '✗'} {job}/{id_}: {status}" + (
+                f": {_said(error)}" if error else ""
+            )
+    return _describe_run(event)
+
+
+def _describe_run(event: Event) -> str:
+    """Say what is about the run or a provider, and about no request."""
+    match event:
+        case events.Began(jobs):
+            return f"▶ works on {', '.join(jobs[:10])}" + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
+        case events.Pace():
+            return _describe_pace(event)
+        case events.NoticeFailed(how, reason):
+            return f"! nobody was told by {how}: {one_line(reason)}"
+        case events.Paused(provider, seconds, reason):
+            return f"‖ {provider} asks everyone to wait {seconds:.1f} s: {one_line(reason)}"
+        case events.LimitLowered(provider, images, per_seconds, reason):
+            return f"▼ {provider} allows {images} images per {per_seconds:g} s, no more: {one_line(reason)}"
+        case events.ProviderAway(provider, reason):
+            return f"‖ {provider} is away; waiting and probing: {one_line(reason)}"
+        case events.ProviderBack(provider, seconds):
+            return f"▶ {provider} is back after {seconds:.0f} s"
+        case events.Stopping(signal):
+            return f"■ {signal}: no further calls; those in flight finish, a second signal ends at once"
+        case events.NotBackedUp(error):
+            return f"! the ledger could not be copied: {_said(error)}"
+        case events.Stopped(what, error):
+            return f"■ no further calls for {what}: {_said(error)}"
+    raise AssertionError(event)  # pragma: no cover - the match is complete
+
+
+def _describe_pace(pace: events.Pace) -> str:
+    limit = "no limit" if pace.images is None else f"{pace.images} images per {pace.per_seconds:g} s"
+    until = "" if pace.until is None else f" until {time.strftime('%H:%M:%S', time.localtime(pace.until))}"
+    return f"~ {pace.provider}: {pace.binds or 'idle'}{until}, {limit}, {pace.downloads} downloads"
+
+
+def event_json(event: Event) -> str:
+    """Write an event as one line of JSON."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    return json.dumps({"event": name, **fields}, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, RequestError):
+        said = {"http_status": value.http_status, "type": value.type, "code": value.code, "message": value.message}
+        return {**said, "kind": type(value).__name__}
+    return value
+
+
+def _said(error: RequestError | None) -> str:
+    if error is None:
+        return ""
+    status = f"{error.http_status} " if error.http_status else ""
+    code = error.code if error.code != str(error.http_status) else None  # gateways say the status twice
+    return f"{status}{code or type(error).__name__}: {one_line(error.message)}"
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """Bring a text, such as a server's words, onto one line of at most so many characters."""
+    return re.sub(r"\s+", " ", text)[:most]

@@ -1,0 +1,70 @@
+"""A view becomes lines, said where something has changed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from pipeline.progress.plain import MOST_JOBS, News, view_lines
+from pipeline.progress.view import JobView, ProviderView, View, clock
+
+NOW = time.mktime((2026, 11, 22, 23, 5, 0, 0, 0, -1))  # a Sunday evening
+LOUNGE = JobView("lounge", "lab", 612, 3, 1017, 1017, 9.79, 16.27, rehearsal=False, ends_at=NOW + 7 * 3600)
+LAB = ProviderView("lab", 48.31, 50.0, 67, "limit")
+
+
+def view(*jobs: JobView, lab: ProviderView = LAB, later: float = 0.0, stopping: bool = False) -> View:
+    """Make a view of these jobs."""
+    return View(NOW + later, jobs or (LOUNGE,), (lab,), stopping)
+
+
+def test_a_view_in_words() -> None:
+    assert list(view_lines(view())) == [
+        "lounge: 612 done · 3 failed · 1,017 left · $9.79 of about $26.06 · done about Mon 06:05",
+        "lab: 48.3 of 50 images a minute · 67 calls in flight · bound by the limit",
+    ]
+
+
+def test_what_holds_a_provider_is_said_with_its_moment() -> None:
+    def said(**more: object) -> str:
+        return list(view_lines(view(lab=replace(LAB, **more))))[1].split(" · ", 2)[2]  # type: ignore[arg-type]
+
+    assert said(binds="paused", until=NOW + 61) == "paused until 23:06:01"
+    assert said(binds="provider") == "bound by the provider"
+    assert said(binds="provider", away_since=NOW - 600) == "provider away since 22:55"
+    assert said(binds="downloads", dies_at=NOW + 600) == "bound by downloads · next URL dies 23:15"
+    assert said(binds="disk") == "bound by the disk"
+
+
+def test_an_unknown_price_a_rehearsal_and_an_end_are_said() -> None:
+    def said(**more: object) -> str:
+        return next(view_lines(view(replace(LOUNGE, **more))))  # type: ignore[arg-type]
+
+    assert "$9.79, to come unknown" in said(expected_usd=None)
+    assert "$9.79 of about $26.06 in rehearsal" in said(rehearsal=True)
+    assert said(left=0, failed=0, ends_at=None) == "lounge: 612 done · $9.79"
+
+
+def test_only_what_has_changed_is_said_again() -> None:
+    news = News()
+    assert len(list(news.of(view()))) == 2
+    assert list(news.of(view(later=5, lab=replace(LAB, per_minute=47.0)))) == []
+    (line,) = news.of(view(replace(LOUNGE, done=613, left=1016), later=10))
+    assert line.startswith("23:05:10 lounge: 613 done")
+    (line,) = news.of(view(replace(LOUNGE, done=613, left=1016), later=15, lab=replace(LAB, binds="provider")))
+    assert line.startswith("23:05:15 lab: ")
+
+
+def test_of_many_jobs_those_at_work_are_named_and_all_are_summed() -> None:
+    ended = [replace(LOUNGE, name=f"old-{k}", left=0, missing=0, ends_at=None) for k in range(100)]
+    working = [replace(LOUNGE, name=f"new-{k}") for k in range(100)]
+    lines = list(view_lines(view(*ended, *working)))
+    assert len(lines) == MOST_JOBS + 2
+    assert lines[0].startswith("200 jobs: 122,400 done · 600 failed · 101,700 left")
+    assert lines[1].startswith("new-0: ")
+
+
+def test_a_moment_of_another_day_says_its_day() -> None:
+    assert clock(NOW + 60, NOW) == "23:06"
+    assert clock(NOW + 7 * 3600, NOW) == "Mon 06:05"
+    assert clock(NOW + 20 * 86400, NOW) == "12 Dec 23:05"
