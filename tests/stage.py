@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -130,6 +131,16 @@ class Stage:
         ended = finish(self.start(*arguments, **how))
         assert ended.exit_code == exit_code, f"{arguments}: exit {ended.exit_code}\n{ended.stdout}\n{ended.stderr}"
         return ended
+
+    def ask(self, question: str) -> list[Any]:
+        """Give the rows with which the ledger answers, also beside a run; none where it is not yet made."""
+        if not (self.output / "ledger.sqlite3").exists():
+            return []
+        with contextlib.closing(sqlite3.connect(self.output / "ledger.sqlite3", timeout=30)) as connection:
+            try:
+                return connection.execute(question).fetchall()
+            except sqlite3.OperationalError:
+                return []
 
     def manifest(self, job: str) -> list[dict[str, Any]]:
         """Read a job's manifest."""
