@@ -146,11 +146,13 @@ class Stage:
         """Read a job's manifest."""
         return [json.loads(line) for line in (self.output / job / "manifest.jsonl").read_text().splitlines()]
 
+    def standings(self) -> dict[str, dict[str, Any]]:
+        """Give what `status --json` says of each job."""
+        return {one["name"]: one for one in json.loads(self.run("status", "--json").stdout)["jobs"]}
+
     def standing(self, job: str) -> dict[str, Any]:
         """Give what `status --json` says of a job."""
-        jobs = json.loads(self.run("status", "--json").stdout)["jobs"]
-        standing: dict[str, Any] = next(one for one in jobs if one["name"] == job)
-        return standing
+        return self.standings()[job]
 
     def check_files(self, job: str) -> int:
         """Check that every image in the manifest is whole on disk as recorded; give their number."""

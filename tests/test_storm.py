@@ -35,7 +35,7 @@ def _patient(stage: Stage, **rules: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "requests", [pytest.param(60, id="short"), pytest.param(1600, id="long", marks=pytest.mark.long)]
+    "requests", [pytest.param(50, id="short"), pytest.param(1600, id="long", marks=pytest.mark.long)]
 )
 @pytest.mark.timeout(1800)
 def test_in_a_storm_of_every_fault_each_picture_comes_and_what_was_paid_again_is_named(
@@ -65,7 +65,7 @@ def test_in_a_storm_of_every_fault_each_picture_comes_and_what_was_paid_again_is
 
 @pytest.mark.parametrize(
     ("away", "outages"),
-    [pytest.param(3.0, 1, id="short"), pytest.param(100.0, 3, id="long", marks=pytest.mark.long)],
+    [pytest.param(2.0, 1, id="short"), pytest.param(100.0, 3, id="long", marks=pytest.mark.long)],
 )
 @pytest.mark.timeout(900)
 def test_an_outage_longer_than_any_wait_is_sat_out_and_costs_the_calls_in_flight_alone(
