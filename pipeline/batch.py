@@ -192,7 +192,7 @@ class Batch:
     def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
         """Read every image of a job, or of all, again: how many there are, and which are not as the ledger says.
 
-        With `repair` those are moved to quarantine/ and what is missing is queued. Raises BadInput.
+        With `repair` those are moved to quarantine/ and what is missing is queued. Raises BadInput and DiskFull.
         """
         from pipeline.results import verification
 

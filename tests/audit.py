@@ -50,9 +50,10 @@ def audit(stage: Stage, books: Sequence[Entry], *, limit: tuple[int, float] | No
         rows = _Ledger(stage)
     calls = [entry for entry in books if entry["type"] == "call"]
     rows.check_itself()
+    standings = stage.standings()
     for job in rows.jobs:
         _check_manifest(stage, rows, job)
-        _check_standing(stage, rows, job)
+        _check_standing(stage, rows, job, standings[job["name"]])
     unowned = _check_files(stage, rows)
     _check_secrets(stage)
     paid_again = _check_money(rows, calls)
@@ -121,9 +122,8 @@ def _check_manifest(stage: Stage, rows: _Ledger, job: Row) -> None:
     assert stage.check_files(job["name"]) == sum(request["stored"] for request in requests)
 
 
-def _check_standing(stage: Stage, rows: _Ledger, job: Row) -> None:
+def _check_standing(stage: Stage, rows: _Ledger, job: Row, standing: Row) -> None:
     """`status` counts what the ledger has, and names the calls that may have been paid."""
-    standing = stage.standing(job["name"])
     requests = [request for request in rows.requests if request["job"] == job["pk"]]
     counts = Counter("superseded" if one["stated"] < one["revision"] else one["status"] for one in requests)
     assert {status: number for status, number in standing["counts"].items() if number} == counts

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -131,15 +132,27 @@ class Stage:
         assert ended.exit_code == exit_code, f"{arguments}: exit {ended.exit_code}\n{ended.stdout}\n{ended.stderr}"
         return ended
 
+    def ask(self, question: str) -> list[Any]:
+        """Give the rows with which the ledger answers, also beside a run; none where it is not yet made."""
+        if not (self.output / "ledger.sqlite3").exists():
+            return []
+        with contextlib.closing(sqlite3.connect(self.output / "ledger.sqlite3", timeout=30)) as connection:
+            try:
+                return connection.execute(question).fetchall()
+            except sqlite3.OperationalError:
+                return []
+
     def manifest(self, job: str) -> list[dict[str, Any]]:
         """Read a job's manifest."""
         return [json.loads(line) for line in (self.output / job / "manifest.jsonl").read_text().splitlines()]
 
+    def standings(self) -> dict[str, dict[str, Any]]:
+        """Give what `status --json` says of each job."""
+        return {one["name"]: one for one in json.loads(self.run("status", "--json").stdout)["jobs"]}
+
     def standing(self, job: str) -> dict[str, Any]:
         """Give what `status --json` says of a job."""
-        jobs = json.loads(self.run("status", "--json").stdout)["jobs"]
-        standing: dict[str, Any] = next(one for one in jobs if one["name"] == job)
-        return standing
+        return self.standings()[job]
 
     def check_files(self, job: str) -> int:
         """Check that every image in the manifest is whole on disk as recorded; give their number."""

@@ -57,7 +57,7 @@ def test_a_job_that_is_submitted_while_another_runs_is_taken_up_and_both_are_who
 def test_beside_a_run_the_other_commands_work_and_disturb_nothing(stage: Stage) -> None:
     server = stage.serve(rate_limit=None, latency_seconds=[0.1, 0.2])
     stage.provider("lab", server, concurrency=2)
-    first, second = stage.prompts("first", 60), stage.prompts("second", 20)
+    first, second = stage.prompts("first", 50), stage.prompts("second", 20)
     stage.run("submit", second)
     process = stage.start("run", first)
     while len(server.books()) < 5:
@@ -70,5 +70,5 @@ def test_beside_a_run_the_other_commands_work_and_disturb_nothing(stage: Stage) 
     assert process.poll() is None
     assert finish(process).exit_code == 0
     stage.run("run")  # which writes the manifest of the second, too
-    assert audit(stage, server.books()).charged == 60
+    assert audit(stage, server.books()).charged == 50
     assert stage.standing("second")["counts"]["cancelled"] == 20

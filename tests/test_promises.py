@@ -24,38 +24,37 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 def test_the_limit_holds_over_jobs_processes_retries_and_restarts(stage: Stage) -> None:
-    """Killed in the middle of each window and started at once, with a server that fails a third of the calls."""
-    limit = {"images": 10, "per_seconds": 2}
-    server = stage.serve(rate_limit=None, faults={"http_500": 0.2, "drop_after": 0.1}, seed=1)
+    """Killed as soon as one call has filled the window, and started at once, with a server that fails now and then."""
+    limit = {"images": 10, "per_seconds": 3}
+    server = stage.serve(rate_limit=None, faults={"http_500": 0.2, "drop_after": 0.1}, seed=6)
     stage.settings["retry"] = {"attempts": 30, "max_wait_seconds": 0.1}
     stage.provider("lab", server, rate_limit={**limit, "margin": 1.05})
-    stage.run("submit", stage.prompts("one", 14), stage.prompts("two", 4, n=3))
-    for goal in (8, 16, 24):
-        process = stage.start("run")
-        _until(lambda goal=goal: sum(call["n"] for call in server.books()) >= goal)  # type: ignore[misc]
-        process.kill()
-        finish(process)
+    process = stage.start("run", stage.prompts("large", 2, n=10), stage.prompts("small", 6))
+    _until(lambda: len(server.books()) > 0)
+    process.kill()
+    finish(process)
     stage.run("run")
-    found = audit(stage, server.books(), limit=(10, 2.0))
+    found = audit(stage, server.books(), limit=(10, 3.0))
     assert found.pictures == 26
-    assert found.charged > 26, "retries are under the limit too"
+    assert len(server.books()) > 8, "retries are under the limit, too"
 
 
 def test_the_money_a_call_is_written_down_before_it_is_sent_and_a_url_before_its_download(stage: Stage) -> None:
     """The process dies with calls in flight, and again with URLs that it has and pictures that it has not."""
-    first = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.4], faults={"cut_download": 1.0})
-    stage.provider("lab", first, concurrency=4)
+    first = stage.serve(rate_limit=None, latency_seconds=[0.1, 4.0], faults={"cut_download": 1.0}, seed=1)
+    stage.provider("lab", first, concurrency=8)
     process = stage.start("run", stage.prompts("many", 12))
-    _until(lambda: len(first.books()) >= 4)
-    time.sleep(0.15)
+    _until(lambda: len(stage.ask("SELECT pk FROM image WHERE state = 'paid'")) >= 2)
     process.kill()
     finish(process)
+    time.sleep(4)  # what is in flight is charged all the same
     first.stop()
-    again = stage.serve(rate_limit=None, port=first.port)
+    again = stage.serve(rate_limit=None, port=first.port, seed=1)
     stage.run("run")
     found = audit(stage, first.books() + again.books())
     assert (found.pictures, found.lost) == (12, 0)
-    assert found.maybe_paid <= 4, "no more than were in flight"
+    assert 1 <= found.maybe_paid <= 6, "what was in flight, and no more"
+    assert found.paid_again == found.maybe_paid
     assert found.charged == 12 + found.paid_again
 
 

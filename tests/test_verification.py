@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.errors import DiskFull
 from pipeline.results.verification import count_images, find_damage, repair
 from tests.test_worker import HERE, Vendor
 from tests.workbench import PNG, answer_with, lab, picture, request, vendor
@@ -87,3 +88,13 @@ async def test_more_images_than_wanted_are_not_queued_again(bench: Bench) -> Non
     path.unlink()
     repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
     assert bench.ask("SELECT status, received FROM request") == [("succeeded", 1)]
+
+
+async def test_a_disk_that_takes_nothing_aside_is_said_and_nothing_is_queued(bench: Bench) -> None:
+    path = await _make(bench)
+    path.write_bytes(PNG[:-3])
+    (bench.folder / "job" / "quarantine").touch()
+    with pytest.raises(DiskFull, match="cannot be written"):
+        repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    assert bench.one("SELECT status FROM request") == "succeeded"
+    assert path.exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import picture
 from pipeline.engine.ledger import transaction
+from pipeline.engine.store import disk_error
 from pipeline.errors import BrokenPicture
 from pipeline.files import make_folder, sync_folder
 
@@ -71,17 +72,12 @@ def _fault(path: Path, sha256: str, size: int, kind: str) -> str | None:
 
 
 def repair(connection: sqlite3.Connection, folder: Path, damages: list[Damage]) -> None:
-    """Move what is damaged to quarantine/ and queue what is missing. Raises OSError."""
-    for damage in damages:
-        source = folder / damage.file
-        if source.exists():
-            target = folder / damage.job / QUARANTINE / source.name
-            make_folder(target.parent)
-            while target.exists():
-                target = target.with_name(f"{target.stem}+{target.suffix}")
-            source.replace(target)
-            sync_folder(target.parent)
-            sync_folder(source.parent)
+    """Move what is damaged to quarantine/ and queue what is missing. Raises DiskFull."""
+    try:
+        for damage in damages:
+            _put_aside(folder / damage.file, folder / damage.job / QUARANTINE)
+    except OSError as reason:
+        raise disk_error(reason, folder) from None
     with transaction(connection):
         for damage in damages:
             is_new = connection.execute(
@@ -95,3 +91,15 @@ def repair(connection: sqlite3.Connection, folder: Path, damages: list[Damage]) 
                 " WHERE pk = (SELECT request FROM image WHERE pk = ?)",
                 (damage.image,),
             )
+
+
+def _put_aside(source: Path, quarantine: Path) -> None:
+    if not source.exists():
+        return
+    make_folder(quarantine)
+    target = quarantine / source.name
+    while target.exists():
+        target = target.with_name(f"{target.stem}+{target.suffix}")
+    source.replace(target)
+    sync_folder(quarantine)
+    sync_folder(source.parent)
