@@ -26,6 +26,7 @@ from pipeline.planning import JobOptions, load_models, make_plans, spooling
 from pipeline.rehearsal import Sandboxes
 from pipeline.results.manifest import write_manifest
 from pipeline.results.outcome import read_outcomes
+from pipeline.showing import illustrate, show, write_pages
 
 if TYPE_CHECKING:
     import signal
@@ -45,7 +46,8 @@ SUBMIT_LOCK_FILE = "submit.lock"
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a run ended. `accounts` are those of the jobs it was asked for; `lowered` are the limits that
-    providers stated, by provider, and that held instead of the configured ones.
+    providers stated, by provider, and that held instead of the configured ones; `unwritten` says what of the reports
+    could not be written.
     """
 
     folder: Path
@@ -54,6 +56,8 @@ class Result:
     signal: signal.Signals | None
     manifests: Sequence[Path]
     lowered: Mapping[str, RateLimit]
+    reports: Sequence[Path] = ()
+    unwritten: Sequence[str] = ()
 
     @property
     def requests(self) -> list[Outcome]:
@@ -142,7 +146,8 @@ class Batch:
                 names = self._queue(connection, plans, spool)
                 started(plans)
                 scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
-                return await self._work(connection, scope, options, emit)
+                result = await self._work(connection, scope, options, emit)
+        return await self._illustrate(result)
 
     async def resume(
         self,
@@ -161,7 +166,8 @@ class Batch:
                         self._check_keys(self.config.find_provider(account.provider))
                 intake.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
-                return await self._work(connection, scope, options, emit)
+                result = await self._work(connection, scope, options, emit)
+        return await self._illustrate(result)
 
     def left(self) -> tuple[int, float | None]:
         """Count the images that pending and running requests are still to bring, and their cost in US dollars."""
@@ -185,6 +191,10 @@ class Batch:
         with opened(self.folder, [name]) as connection:
             (name,) = intake.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
+
+    def report(self, name: str, sheet: Path | None = None) -> list[Path]:
+        """Write a job's report, and its contact sheet where one is wanted; their paths. Raises BadInput."""
+        return show(self.config, name, sheet)
 
     def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
         """Read every image of a job, or of all, again: how many there are, and which are not as the ledger says.
@@ -228,7 +238,7 @@ class Batch:
         provider.header_values(self.environment)
 
     async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
-        """Run what is pending in scope, then write the manifests, whatever the end."""
+        """Run what is pending in scope, then write manifests and reports, whatever the end."""
         from pipeline.engine.events import Stopping
         from pipeline.engine.runner import Runner
         from pipeline.engine.shutdown import Shutdown
@@ -265,8 +275,22 @@ class Batch:
             finally:
                 worked = _worked(connection, scope)
                 manifests = [write_manifest(connection, name, self.folder) for name in worked]
-        accounts = read_accounts(connection, names)
-        return Result(self.folder, accounts, tuple(runner.stops), shutdown.signal, tuple(manifests), runner.lowered)
+                reports, unwritten = write_pages(connection, self.config, worked)
+        return Result(
+            self.folder,
+            read_accounts(connection, names),
+            tuple(runner.stops),
+            shutdown.signal,
+            tuple(manifests),
+            runner.lowered,
+            tuple(reports),
+            tuple(unwritten),
+        )
+
+    async def _illustrate(self, result: Result) -> Result:
+        """Make the reports' thumbnails, which may take minutes: others may work on the folder by now."""
+        unwritten = await illustrate(self.folder, result.reports)
+        return replace(result, unwritten=(*result.unwritten, *unwritten))
 
 
 def _unharmed(emit: Listener) -> Listener:

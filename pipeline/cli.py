@@ -153,6 +153,18 @@ def manifest(options: Options, job: str) -> int:
 
 
 @cli.command()
+@click.argument("job")
+@click.option("--sheet", type=PATH, metavar="FILE.png", help="Write a contact sheet with captions, too.")
+@everywhere
+@click.pass_obj
+def report(options: Options, job: str, sheet: Path | None) -> int:
+    """Write the job's report again from the ledger: a page of its pictures."""
+    for path in options.batch().report(job, sheet):
+        click.echo(path)
+    return 0
+
+
+@cli.command()
 @click.argument("job", required=False)
 @click.option("--repair", is_flag=True, help="Move damaged files to quarantine/ and queue what is missing.")
 @everywhere
@@ -237,6 +249,8 @@ def _end(options: Options, result: Result, *, as_json: bool) -> int:
     """Say how a run ended and how to go on."""
     if as_json:
         click.echo(json.dumps(_summary_json(result), ensure_ascii=False))
+    for sentence in result.unwritten:
+        click.echo(f"warning: {sentence}", err=True)
     for stop in {stop.message: stop for stop in result.stops}.values():
         click.echo(f"stopped: {stop.message}", err=True)
     if not options.quiet:
@@ -250,7 +264,7 @@ def _end(options: Options, result: Result, *, as_json: bool) -> int:
             if account.counts["failed"] or account.counts["partial"]:
                 click.echo(f"`pipeline resume {account.name}` tries again what failed", err=True)
     if not as_json:
-        for path in result.manifests:
+        for path in (*result.manifests, *(() if options.quiet else result.reports)):
             click.echo(path)
     return result.exit_code
 
@@ -271,6 +285,7 @@ def _summary_json(result: Result) -> dict[str, Any]:
             name: {"images": limit.images, "per_seconds": limit.per_seconds} for name, limit in result.lowered.items()
         },
         "manifests": [str(path) for path in result.manifests],
+        "reports": [str(path) for path in result.reports],
         **standing_json(result.accounts),
     }
 
