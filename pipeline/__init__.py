@@ -18,6 +18,7 @@ nodes       YAML text → nodes, no larger and no deeper than the program can ho
 spec        what should exist: a job file becomes requests
 engine      how it comes to exist: a request becomes files
 results     what people take away: the ledger becomes a manifest and a report
+live        what people see while it happens: the ledger becomes a page that changes by itself
 progress    the runner's events → the terminal, the log, and lines of JSON
 sandbox     an Images API on loopback, to rehearse on; it imports nothing of the rest
 picture     bytes → a whole picture with its kind and size, or refused

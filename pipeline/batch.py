@@ -186,6 +186,14 @@ class Batch:
             (name,) = intake.known_names(connection, [name])
             return intake.cancel(connection, name)
 
+    def put_back(self, name: str) -> int:
+        """Put what failed, came back partial or was cancelled of a job back into the queue, for a run to take up.
+
+        Gives how many requests. Raises BadInput.
+        """
+        with opened(self.folder, [name]) as connection:
+            return intake.put_back(connection, intake.known_names(connection, [name]))
+
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; its path. Raises BadInput."""
         with opened(self.folder, [name]) as connection:

@@ -195,18 +195,34 @@ def cancel(options: Options, job: str) -> int:
 
 
 @cli.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8787, metavar="N", help="8787 by default; 0 takes a free one."
+)
+@click.option(
+    "--host", default="127.0.0.1", metavar="H", help="Where to listen; any but loopback needs the token it prints."
+)
+@everywhere
+@click.pass_obj
+def serve(options: Options, port: int, host: str) -> int:
+    """Serve a live page of all jobs until stopped."""
+    from pipeline.live.server import serve as serve_page
+
+    return asyncio.run(serve_page(options.batch(), host, port, click.echo))
+
+
+@cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="0 takes a free one.")
 @everywhere
 @click.pass_obj
 def sandbox(options: Options, port: int) -> int:
     """Serve the sandbox until stopped."""
-    from pipeline.sandbox.__main__ import main as serve
+    from pipeline.sandbox.__main__ import main as serve_sandbox
 
     config = options.load()
     first = [config.providers[name] for name in (config.provider, "sandbox") if name and name in config.providers]
     chosen = (provider.sandbox for provider in (*first, *config.providers.values()))
     settings = next((dict(settings) for settings in chosen if settings is not None), {})
-    return serve(["--port", str(port), "--settings", json.dumps(settings)])
+    return serve_sandbox(["--port", str(port), "--settings", json.dumps(settings)])
 
 
 def _job_options(**given: Any) -> JobOptions:

@@ -84,7 +84,7 @@ def viewing(browser: Browser) -> Iterator[Viewer]:
     with contextlib.ExitStack() as stack:
         viewer = Viewer(browser, stack)
         yield viewer
-        assert viewer.trouble == []
+        assert not viewer.trouble, viewer.trouble
 
 
 def wait_until(page: Page, condition: str) -> None:

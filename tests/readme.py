@@ -12,7 +12,7 @@ from pathlib import Path
 HOME = Path(__file__).parents[1]
 README = HOME / "README.md"
 PACKAGE = HOME / "pipeline"
-ROOMS = ["", "spec", "engine", "results", "sandbox"]  # in the order of the data
+ROOMS = ["", "spec", "engine", "results", "live", "sandbox"]  # in the order of the data
 
 
 def listed(room: Path) -> tuple[str, dict[str, str]]:

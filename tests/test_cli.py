@@ -20,7 +20,7 @@ from tests.stage import finish
 if TYPE_CHECKING:
     from tests.stage import Stage
 
-COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "report", "verify", "cancel", "sandbox"]
+COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "report", "verify", "cancel", "serve", "sandbox"]
 
 
 def test_help_names_every_command_of_the_contract_in_order(stage: Stage) -> None:

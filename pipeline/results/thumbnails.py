@@ -82,6 +82,16 @@ def _present(folder: Path) -> set[str]:
     return names
 
 
+def make_thumbnail(folder: Path, source: Source) -> Path | None:
+    """Make the thumbnail of one picture, where it is missing; None where it has none. Raises OSError."""
+    path = folder / thumbnail_name(source.sha256)
+    if not path.exists():
+        make_folder(folder / FOLDER)
+        if not _make(folder, source, None):
+            return None
+    return path
+
+
 def _make(folder: Path, source: Source, stop: threading.Event | None) -> bool:
     if stop is not None and stop.is_set():
         return False
