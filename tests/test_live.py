@@ -136,7 +136,8 @@ async def test_a_ledger_that_comes_later_goes_or_breaks_is_told(bench: Bench, mo
     for path in bench.folder.glob("ledger*"):
         path.unlink()
     async with _open(bench) as (client, _), client.get("/events") as answer:
-        assert await _events(answer, 1) == [("state", {"jobs": [], "run": None, "providers": []})]
+        ((_, board),) = await _events(answer, 1)
+        assert board == {"jobs": [], "run": None, "providers": [], "command": f"pipeline run --output {bench.folder}"}
         bench.connection = open_ledger(bench.folder)
         bench.submit(asked(1))
         assert (await _board(answer, "jobs"))["jobs"][0]["name"] == "job"
@@ -226,7 +227,8 @@ async def test_cancel_and_resume_do_as_the_commands_and_say_what_to_type(bench: 
         assert "2 requests of job taken out of the queue" in json.loads(said)["said"]
         status, said = await _post(client, door, "resume")
         assert (status, set(bench.statuses().values())) == (200, {"pending"})
-        assert json.loads(said)["said"].endswith(f"To start, type: pipeline run --output {bench.folder}")
+        assert json.loads(said)["said"].endswith("To start, type")
+        assert json.loads(said)["command"] == f"pipeline run --output {bench.folder}"
         assert "nothing of job to put back" in (await _post(client, door, "resume"))[1]
         assert (await _post(client, door, "resume", "unknown"))[0] == 404
         assert (await _post(client, door, "delete"))[0] == 400
@@ -325,6 +327,17 @@ async def test_anywhere_but_on_loopback_a_token_is_asked_for_and_kept_in_a_cooki
         async with client.get("/", headers={"Host": "evil.example"}) as answer:
             assert answer.status == 403
         async with client.get("/", headers={"Host": "192.168.1.7:8787"}) as answer:
+            assert answer.status == 200
+
+
+async def test_where_no_thumbnail_can_be_written_the_page_is_told_so(bench: Bench) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    (bench.folder / "job" / "thumbnails").write_text("in the way")
+    async with _open(bench) as (client, _):
+        async with client.get("/thumbnails/1") as answer:
+            assert answer.status == 503
+        async with client.get("/pictures/1") as answer:
             assert answer.status == 200
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,11 +10,13 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline import showing
 from pipeline.config import Config, load
 from pipeline.engine.ledger import open_for_reading
 from pipeline.results.causes import find_causes
@@ -21,6 +24,7 @@ from pipeline.results.commands import Commands, commands
 from pipeline.results.gallery import read_gallery
 from pipeline.results.report import embed, write_report
 from tests.exhibits import REFUSED, asked, drawn, fail, hang
+from tests.stage import finish
 
 if TYPE_CHECKING:
     from tests.stage import Stage
@@ -173,6 +177,45 @@ def test_a_report_that_cannot_be_written_is_said_and_fails_no_run(stage: Stage) 
     ended = stage.run("run")
     assert "the thumbnails of `many` were not written" in ended.stderr
     assert ended.stdout.splitlines()[-1] == str(stage.output / "many" / "report.html")
+
+
+def test_a_run_that_is_stopped_leaves_its_report_too(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
+    stage.provider("lab", server, concurrency=1)
+    process = stage.start("run", stage.prompts("many", 9))
+    while not server.books():
+        assert process.poll() is None
+    process.terminate()
+    ended = finish(process)
+    assert ended.exit_code == 143
+    assert ended.stdout.splitlines()[-1] == str(stage.output / "many" / "report.html")
+    data = _data(stage.output / "many" / "report.html")
+    assert 0 < data["unfinished"] < 9
+    assert data["commands"]["run"] == "pipeline run"
+    assert len(list((stage.output / "many" / "thumbnails").iterdir())) == data["images"] > 0
+    stage.run("run", exit_code=3, key="bad-key")
+    again = _data(stage.output / "many" / "report.html")
+    assert again["written_at"] > data["written_at"], "and so does one whose key is refused"
+
+
+async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[threading.Event] = []
+    begun = threading.Event()
+
+    def make(_folder: Path, _name: str, stop: threading.Event) -> None:
+        told.append(stop)
+        begun.set()
+        assert stop.wait(20)
+
+    monkeypatch.setattr(showing, "_illustrate", make)
+    work = asyncio.create_task(showing.illustrate(tmp_path, [tmp_path / "job" / "report.html"]))
+    await asyncio.to_thread(begun.wait)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert told[0].is_set()
 
 
 def test_a_command_names_the_config_and_the_output_folder_only_where_it_has_to(

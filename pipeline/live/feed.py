@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading
 from pipeline.errors import PipelineError
 from pipeline.holding import find_holder
 from pipeline.live.board import NEWEST, landed, pictures, read_board
+from pipeline.results.commands import commands
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,27 +28,43 @@ _SHARE = 10  # a look at a large ledger takes no more than a tenth of the time
 _WAITING = 64  # events that one who looks may be behind
 
 
+_NOTHING: dict[str, Any] = {"jobs": [], "run": None, "providers": []}
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at the ledger found: all but the pictures, the newest of these, and which of them are new."""
+
+    board: dict[str, Any]
+    newest: list[dict[str, Any]]
+    new: list[dict[str, Any]]
+
+
 class Feed:
     """Reads the ledger beside a run, and tells what has changed. Only `follow` reads; the others listen."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._command = commands(config).line("run")
         self._ended = asyncio.Event()
         self._listeners: set[asyncio.Queue[bytes]] = set()
+        self._state: bytes | None = None
+        self._newest: list[dict[str, Any]] = []
+        # what follows is touched by the thread that looks alone
         self._connection: sqlite3.Connection | None = None
         self._file: object = None
         self._seen: tuple[Any, ...] = ()
-        self._told = 0.0
+        self._read_at = 0.0
         self._known: set[int] = set()
-        self._state: bytes | None = None
-        self._newest: list[dict[str, Any]] = []
+        self._landed: list[dict[str, Any]] = []
 
     async def follow(self) -> None:
         """Look at the ledger until `end`. Not to be cancelled: a thread may be reading from the connection."""
         while not self._ended.is_set():
             began = time.monotonic()
-            for event in await asyncio.to_thread(self._look):
-                self._tell(event)
+            look = await asyncio.to_thread(self._look)
+            if look is not None:
+                self._publish(look)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(POLL_SECONDS, _SHARE * (time.monotonic() - began))):
                     await self._ended.wait()
@@ -72,6 +90,15 @@ class Feed:
         finally:
             self._listeners.discard(queue)
 
+    def _publish(self, look: _Look) -> None:
+        """Keep what is known now for those who come, and tell the others what is new of it."""
+        state = _event("state", {**look.board, "command": self._command})
+        changed, self._state, self._newest = state != self._state, state, look.newest
+        if changed:
+            self._tell(state)
+        if look.new:
+            self._tell(_event("pictures", look.new))
+
     def _tell(self, event: bytes) -> None:
         for queue in list(self._listeners):
             queue.put_nowait(event)
@@ -79,26 +106,26 @@ class Feed:
                 self._listeners.discard(queue)
                 queue.put_nowait(b"")
 
-    def _look(self) -> list[bytes]:
-        """Read what has changed since the last look. A ledger that cannot be read is told, and tried again."""
+    def _look(self) -> _Look | None:
+        """Read what has changed since the last look, if anything. A ledger that cannot be read is told."""
         try:
             with named_errors(self._config.output / FILE_NAME):
                 return self._read()
         except PipelineError as error:
             self._close()
-            return self._changed({"jobs": [], "run": None, "providers": [], "trouble": str(error)})
+            return _Look({**_NOTHING, "trouble": str(error)}, [], [])
 
-    def _read(self) -> list[bytes]:
+    def _read(self) -> _Look | None:
         connection = self._open()
         if connection is None:
-            return self._changed({"jobs": [], "run": None, "providers": []})
+            return _Look(_NOTHING, [], [])
         holder = find_holder(self._config.output, connection)
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         now = time.time()
         seen = (version, holder)
-        if seen == self._seen and (holder is None or now - self._told < _STALE_SECONDS):
-            return []
-        self._seen, self._told = seen, now
+        if seen == self._seen and (holder is None or now - self._read_at < _STALE_SECONDS):
+            return None
+        self._seen, self._read_at = seen, now
         connection.execute("BEGIN")  # one moment of the ledger
         try:
             board = read_board(connection, self._config.providers, holder, now)
@@ -108,15 +135,8 @@ class Feed:
         finally:
             connection.execute("COMMIT")
         self._known = set(stored)
-        self._newest = [*self._newest, *new][-NEWEST:]
-        return [*self._changed(board), *([_event("pictures", new)] if new else [])]
-
-    def _changed(self, board: dict[str, Any]) -> list[bytes]:
-        event = _event("state", board)
-        if event == self._state:
-            return []
-        self._state = event
-        return [event]
+        self._landed = [*self._landed, *new][-NEWEST:]
+        return _Look(board, self._landed, new)
 
     def _open(self) -> sqlite3.Connection | None:
         """Open the ledger where there is one, and anew where another has taken its place."""
@@ -132,7 +152,7 @@ class Feed:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._file, self._seen = None, None, ()
-        self._known, self._newest = set(), []
+        self._known, self._landed = set(), []
 
 
 def _event(name: str, value: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.engine.ledger import named_errors, open_for_reading
@@ -14,27 +15,37 @@ if TYPE_CHECKING:
     from pipeline.holding import Holder
 
 
-def resume(batch: Batch, name: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an order came to. `command` is what to type now, where that is for a person to do."""
+
+    said: str
+    command: str | None = None
+
+
+def resume(batch: Batch, name: str) -> Said:
     """Put what failed, came back partial or was cancelled back into the queue. It starts no run. Raises BadInput."""
     number = batch.put_back(name)
     if not number:
-        return f"There is nothing of {name} to put back."
+        return Said(f"There is nothing of {name} to put back.")
     queued = f"{_requests(number)} of {name} queued again."
     line = commands(batch.config).line("run")
     holder = _holder(batch)
     if holder is None:
-        return f"{queued} Nothing works on this folder now. To start, type: {line}"
-    return (
-        f"{queued} {holder.who[0].upper()}{holder.who[1:]} is working and takes them up, if it works the whole queue or"
-        f" this job; else, when it has ended, type: {line}"
+        return Said(f"{queued} Nothing works on this folder now. To start, type", line)
+    who = f"{holder.who[0].upper()}{holder.who[1:]}"
+    return Said(
+        f"{queued} {who} is working and takes them up, if it works the whole queue or this job; else, when it has"
+        " ended, type",
+        line,
     )
 
 
-def cancel(batch: Batch, name: str) -> str:
+def cancel(batch: Batch, name: str) -> Said:
     """Take what is pending out of the queue. Raises BadInput."""
     number = batch.cancel(name)
     flying = " What is in flight still ends." if _holder(batch) else ""
-    return f"{_requests(number)} of {name} taken out of the queue; Resume puts them back.{flying}"
+    return Said(f"{_requests(number)} of {name} taken out of the queue; Resume puts them back.{flying}")
 
 
 def _requests(number: int) -> str:

@@ -134,7 +134,7 @@ class Site:
         pk = int(request.match_info["pk"])
         try:
             shown = await asyncio.to_thread(find_picture, self._batch.folder, pk, small=small)
-        except PipelineError as error:
+        except (PipelineError, OSError) as error:  # no room for a thumbnail: the page asks for the picture itself
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
         if shown is None:
             raise web.HTTPNotFound(text="There is no such picture.\n")
@@ -154,7 +154,7 @@ class Site:
             raise web.HTTPNotFound(text=f"{error}\n") from None
         except PipelineError as error:
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
-        return web.json_response({"said": said})
+        return web.json_response({"said": said.said, "command": said.command})
 
 
 async def _next(queue: asyncio.Queue[bytes]) -> bytes:

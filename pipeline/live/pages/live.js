@@ -45,7 +45,8 @@ function showRun(state) {
   const minutes = busy.map(minutesLeft);
   const left = minutes.includes(null) ? "" : `, ${span(Math.max(0, ...minutes))} left`;
   run.className = `run ${state.run ? (paused ? "paused" : "working") : ""}`;
-  if (!state.run) run.textContent = missing ? "Nothing is working on this folder. `pipeline run` goes on." : "Nothing is working on this folder, and nothing is queued.";
+  if (!state.run && missing) run.replaceChildren(element("span", {}, "Nothing is working on this folder. This goes on: ", element("code", {}, state.command)));
+  else if (!state.run) run.textContent = "Nothing is working on this folder, and nothing is queued.";
   else if (paused) run.textContent = `${paused.name} asks to wait until ${clock(paused.paused_until)}.`;
   else run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
   const costs = state.jobs.filter((job) => !job.rehearsal && job.cost_usd !== null);
@@ -146,12 +147,13 @@ function showPictures(pictures) {
 }
 
 async function send(order, job) {
-  let sentence = "The server does not answer.";
+  let said = ["The server does not answer."];
   try {
     const answer = await fetch("orders", { method: "POST", body: new URLSearchParams({ form_token: formToken, order, job }) });
-    sentence = answer.ok ? (await answer.json()).said : await answer.text();
+    const { said: sentence, command } = answer.ok ? await answer.json() : { said: await answer.text() };
+    said = command ? [`${sentence}: `, element("code", {}, command)] : [sentence];
   } catch { /* it is gone, as the sentence says */ }
-  field("said").textContent = sentence;
+  field("said").replaceChildren(...said);
   field("said").hidden = false;
 }
 
