@@ -52,8 +52,17 @@ class Viewer:
     trouble: list[str] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
 
-    def open(self, url: str, *, offline: bool = False, scheme: Any = "light", width: int = 1280, **more: Any) -> Page:
-        """Open a page in a window of its own, as somebody who has never been there."""
+    def open(
+        self,
+        url: str,
+        *,
+        offline: bool = False,
+        scheme: Any = "light",
+        width: int = 1280,
+        script: str | None = None,
+        **more: Any,
+    ) -> Page:
+        """Open a page in a window of its own, as somebody who has never been there; `script` runs before the page's."""
         context = self.browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=scheme, locale="en-US", **more
         )
@@ -64,6 +73,8 @@ class Viewer:
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.trouble.append(str(error)))
         page.on("request", lambda request: self.requested.append(request.url))
+        if script is not None:
+            page.add_init_script(script)
         page.goto(url)
         return page
 

@@ -211,6 +211,21 @@ def test_a_row_that_points_elsewhere_gives_nothing(bench: Bench, tmp_path: Path,
     assert find_picture(bench.folder, 1, small=True) is None
 
 
+def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    bench.folder = tmp_path / "outputs"
+    bench.folder.mkdir()
+    for path in tmp_path.glob("ledger*"):
+        (bench.folder / path.name).write_bytes(path.read_bytes())
+    assert find_picture(bench.folder, 1) is None, "its job's folder is not here"
+    bench.connection.close()
+    bench.connection = open_ledger(bench.folder)
+    bench.set("UPDATE job SET name = '../job'")
+    assert (bench.folder / "../job/images").is_dir()
+    assert find_picture(bench.folder, 1) is None
+
+
 async def _post(
     client: aiohttp.ClientSession, door: Door, order: str, job: str = "job", **headers: str
 ) -> tuple[int, str]:

@@ -434,6 +434,24 @@ def test_ten_thousand_pictures_scroll_smoothly(bench: Bench, viewer: Viewer) -> 
     wait_until(page, "document.querySelectorAll('.tile').length === 1")
 
 
+@pytest.mark.parametrize("never", ["requestIdleCallback", "IntersectionObserver"])
+def test_what_is_not_there_yet_is_filled_when_it_comes_near_or_when_the_browser_is_idle(
+    bench: Bench, viewer: Viewer, never: str
+) -> None:
+    bench.submit(*(asked(number) for number in range(400)))
+    missing = {
+        "requestIdleCallback": "() => 0",
+        "IntersectionObserver": "class { observe() {} unobserve() {} disconnect() {} }",
+    }
+    page = viewer.open(_written(bench), script=f"window.{never} = {missing[never]}")
+    if never == "requestIdleCallback":
+        assert page.locator(".tile").count() < 400
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        wait_until(page, "document.querySelector('.chunk:last-child').children.length > 0")
+    else:
+        wait_until(page, "document.querySelectorAll('.tile').length === 400")
+
+
 _SCROLLING = """async () => {
   const ready = performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd;
   const frame = () => new Promise(requestAnimationFrame);
