@@ -7,6 +7,7 @@ options     what stands before or after a command
 closing     how a run ended → what people read last: what failed and why, what is left, what to type
 planning    job files, jobs made in Python, and the config → plans: all of them, or none
 batch       one output folder at work: lock, submit, sandbox, run, manifest
+showing     a job of the ledger → its report with thumbnails, and its contact sheet
 holding     one output folder: its ledger opened, and the folder held by one run at a time
 rehearsal   a provider that is a sandbox → a process of its own and its address
 bell        a run's events and its end → notices, for those whom `notify:` names
@@ -21,7 +22,8 @@ document    YAML text → plain values, each with the line it stands on
 nodes       YAML text → nodes, no larger and no deeper than the program can hold
 spec        what should exist: a job file becomes requests
 engine      how it comes to exist: a request becomes files
-results     what people take away: the ledger becomes a manifest
+results     what people take away: the ledger becomes a manifest and a report
+live        what people see while it happens: the ledger becomes a page that changes by itself
 progress    how a run is watched: on a terminal, in plain lines, in JSON, in a log
 sandbox     an Images API on loopback, to rehearse on; it imports nothing of the rest
 picture     bytes → a whole picture with its kind and size, or refused

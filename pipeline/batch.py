@@ -28,6 +28,7 @@ from pipeline.planning import JobOptions, load_models, make_plans, spooling
 from pipeline.rehearsal import Sandboxes
 from pipeline.results.manifest import write_manifest
 from pipeline.results.outcome import read_outcomes
+from pipeline.showing import illustrate, show, write_pages
 
 if TYPE_CHECKING:
     import signal
@@ -47,7 +48,8 @@ SUBMIT_LOCK_FILE = "submit.lock"
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a run ended. `accounts` are those of the jobs it was asked for; `lowered` are the limits that
-    providers stated, by provider, and that held instead of the configured ones.
+    providers stated, by provider, and that held instead of the configured ones; `unwritten` says what of the reports
+    could not be written.
     """
 
     folder: Path
@@ -56,6 +58,8 @@ class Result:
     signal: signal.Signals | None
     manifests: Sequence[Path]
     lowered: Mapping[str, RateLimit]
+    reports: Sequence[Path] = ()
+    unwritten: Sequence[str] = ()
 
     @property
     def requests(self) -> list[Outcome]:
@@ -146,7 +150,8 @@ class Batch:
                 names = self._queue(connection, plans, spool)
                 started(plans)
                 scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
-                return await self._work(connection, scope, options, emit)
+                result = await self._work(connection, scope, options, emit)
+        return await self._illustrate(result)
 
     async def resume(
         self,
@@ -167,7 +172,8 @@ class Batch:
                         self._check_keys(self.config.find_provider(account.provider))
                 intake.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
-                return await self._work(connection, scope, options, emit)
+                result = await self._work(connection, scope, options, emit)
+        return await self._illustrate(result)
 
     def accounts(self) -> list[Account]:
         """Read how far each job is, the oldest first; also beside a run that is at work."""
@@ -183,11 +189,23 @@ class Batch:
             (name,) = intake.known_names(connection, [name])
             return intake.cancel(connection, name)
 
+    def put_back(self, name: str) -> int:
+        """Put what failed, came back partial or was cancelled of a job back into the queue, for a run to take up.
+
+        Gives how many requests. Raises BadInput.
+        """
+        with opened(self.folder, [name]) as connection:
+            return intake.put_back(connection, intake.known_names(connection, [name]))
+
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; its path. Raises BadInput."""
         with opened(self.folder, [name]) as connection:
             (name,) = intake.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
+
+    def report(self, name: str, sheet: Path | None = None) -> list[Path]:
+        """Write a job's report, and its contact sheet where one is wanted; their paths. Raises BadInput."""
+        return show(self.config, name, sheet)
 
     def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
         """Read every image of a job, or of all, again: how many there are, and which are not as the ledger says.
@@ -259,7 +277,7 @@ class Batch:
     async def _work_off(
         self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, tell: Listener
     ) -> Result:
-        """Run what is pending in scope, then write the manifests, whatever the end."""
+        """Run what is pending in scope, then write manifests and reports, whatever the end."""
         from pipeline.engine.events import Began, Stopping
         from pipeline.engine.runner import Runner
         from pipeline.engine.shutdown import Shutdown
@@ -297,9 +315,23 @@ class Batch:
             finally:
                 worked = _worked(connection, scope)
                 manifests = [write_manifest(connection, name, self.folder) for name in worked]
+                reports, unwritten = write_pages(connection, self.config, worked)
                 self._back_up(connection, tell)
-        accounts = read_accounts(connection, names)
-        return Result(self.folder, accounts, tuple(runner.stops), shutdown.signal, tuple(manifests), runner.lowered)
+        return Result(
+            self.folder,
+            read_accounts(connection, names),
+            tuple(runner.stops),
+            shutdown.signal,
+            tuple(manifests),
+            runner.lowered,
+            tuple(reports),
+            tuple(unwritten),
+        )
+
+    async def _illustrate(self, result: Result) -> Result:
+        """Make the reports' thumbnails, which may take minutes: others may work on the folder by now."""
+        unwritten = await illustrate(self.folder, result.reports)
+        return replace(result, unwritten=(*result.unwritten, *unwritten))
 
 
 def _unharmed(emit: Listener) -> Listener:

@@ -165,6 +165,18 @@ def manifest(options: Options, job: str) -> int:
 
 
 @cli.command()
+@click.argument("job")
+@click.option("--sheet", type=PATH, metavar="FILE.png", help="Write a contact sheet with captions, too.")
+@everywhere
+@click.pass_obj
+def report(options: Options, job: str, sheet: Path | None) -> int:
+    """Write the job's report again from the ledger: a page of its pictures."""
+    for path in options.batch().report(job, sheet):
+        click.echo(path)
+    return 0
+
+
+@cli.command()
 @click.argument("job", required=False)
 @click.option("--repair", is_flag=True, help="Move damaged files to quarantine/ and queue what is missing.")
 @everywhere
@@ -196,19 +208,37 @@ def cancel(options: Options, job: str) -> int:
 
 @cli.command()
 @click.option(
+    "--port", type=click.IntRange(0, 65535), default=8787, metavar="N", help="8787 by default; 0 takes a free one."
+)
+@click.option(
+    "--host", default="127.0.0.1", metavar="H", help="Where to listen; any but loopback needs the token it prints."
+)
+@everywhere
+@click.pass_obj
+def serve(options: Options, port: int, host: str) -> int:
+    """Serve a live page of all jobs until stopped."""
+    import asyncio
+
+    from pipeline.live.server import serve as serve_page
+
+    return asyncio.run(serve_page(options.batch(), host, port, click.echo))
+
+
+@cli.command()
+@click.option(
     "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="The port to listen on; 0 takes a free one."
 )
 @everywhere
 @click.pass_obj
 def sandbox(options: Options, port: int) -> int:
     """Serve the sandbox until stopped."""
-    from pipeline.sandbox.__main__ import main as serve
+    from pipeline.sandbox.__main__ import main as serve_sandbox
 
     config = options.load()
     first = [config.providers[name] for name in (config.provider, "sandbox") if name and name in config.providers]
     chosen = (provider.sandbox for provider in (*first, *config.providers.values()))
     settings = next((dict(settings) for settings in chosen if settings is not None), {})
-    return serve(["--port", str(port), "--settings", json.dumps(settings)])
+    return serve_sandbox(["--port", str(port), "--settings", json.dumps(settings)])
 
 
 def _job_options(**given: Any) -> JobOptions:
@@ -267,13 +297,15 @@ def _end(options: Options, result: Result, again: Sequence[str], *, as_json: boo
 
     if as_json:
         click.echo(json.dumps(_summary_json(result), ensure_ascii=False))
+    for sentence in result.unwritten:
+        click.echo(f"warning: {sentence}", err=True)
     for stop in {stop.message: stop for stop in result.stops}.values():
         _say(f"stopped: {stop.message}")
     if not options.quiet:
         for line in closing_lines(result, options.program, again):
             _say(line)
     if not as_json:
-        for path in result.manifests:
+        for path in (*result.manifests, *(() if options.quiet else result.reports)):
             click.echo(path)
     return result.exit_code
 
@@ -297,6 +329,7 @@ def _summary_json(result: Result) -> dict[str, Any]:
             name: {"images": limit.images, "per_seconds": limit.per_seconds} for name, limit in result.lowered.items()
         },
         "manifests": [str(path) for path in result.manifests],
+        "reports": [str(path) for path in result.reports],
         "failures": causes_json(causes),
         **standing_json(result.accounts),
     }

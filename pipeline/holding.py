@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_FILE = "run.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that works on a folder."""
+
+    who: str
+    started_at: float
 
 
 @contextlib.contextmanager
@@ -56,3 +65,32 @@ def held(folder: Path, connection: sqlite3.Connection, otherwise: Callable[[], o
         for part in folder.glob(f"*/{FOLDER}/.*{PART}"):  # half a picture, of a run that was killed
             part.unlink(missing_ok=True)
         yield
+
+
+def find_holder(folder: Path, connection: sqlite3.Connection) -> Holder | None:
+    """Give the process that works on the folder now; None where none does.
+
+    The lock is tried only where that process may be alive, so that it is not taken for a moment from one that begins.
+    """
+    row = connection.execute("SELECT * FROM holder").fetchone()
+    if row is None or (row["host"] == socket.gethostname() and not _lives(row["pid"])):
+        return None
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        return Holder(f"process {row['pid']} on {row['host']}", row["started_at"])
+    lock.release()
+    return None
+
+
+def _lives(pid: int) -> bool:
+    if os.name == "nt":  # where signal 0 ends a process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

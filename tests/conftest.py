@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import Viewer, launched, viewing
 from tests.stage import Stage, staged
 from tests.workbench import Bench, benched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture
@@ -25,4 +28,18 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """An output folder with a ledger, and runs over it in this process."""
     with benched(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium, for a module without coroutines: its driver keeps a loop of its own running."""
+    with launched() as made:
+        yield made
+
+
+@pytest.fixture
+def viewer(browser: Browser) -> Iterator[Viewer]:
+    """Opens pages, and ends the test where one of them does anything wrong."""
+    with viewing(browser) as made:
         yield made

@@ -16,7 +16,7 @@ from pipeline.cli import cli
 HOME = Path(__file__).parents[1]
 README = HOME / "README.md"
 PACKAGE = HOME / "pipeline"
-ROOMS = ["", "spec", "engine", "results", "progress", "sandbox"]  # in the order of the data
+ROOMS = ["", "spec", "engine", "results", "live", "progress", "sandbox"]  # in the order of the data
 
 
 def listed(room: Path) -> tuple[str, dict[str, str]]:

@@ -20,7 +20,7 @@ from tests.stage import finish
 if TYPE_CHECKING:
     from tests.stage import Stage
 
-COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "verify", "cancel", "sandbox"]
+COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "report", "verify", "cancel", "serve", "sandbox"]
 
 
 def test_help_names_every_command_of_the_contract_in_order(stage: Stage) -> None:
@@ -92,7 +92,9 @@ def test_a_second_run_queues_names_the_first_and_exits_3(stage: Stage) -> None:
 def test_results_go_to_stdout_and_progress_to_stderr(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
     ended = stage.run("run", stage.prompts("many", 2))
-    assert ended.stdout.splitlines() == [str(stage.output / "many" / "manifest.jsonl")]
+    assert ended.stdout.splitlines() == [
+        str(stage.output / "many" / name) for name in ("manifest.jsonl", "report.html")
+    ]
     assert "2 images" in ended.stderr
     quiet = stage.run("run", stage.prompts("more", 2), "--quiet")
     assert quiet.stderr == ""

@@ -64,7 +64,7 @@ def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
         "endpoint": row["endpoint"],
         "served_by": f"images/{row['served_by']}s",
         "prompt": row["prompt"],
-        "params": _params(row),
+        "params": show_params(row),
         "variables": json.loads(row["variables"]),
         "inputs": [
             {field: one[field] for field in ("role", "source", "file", "sha256")} for one in json.loads(row["inputs"])
@@ -84,7 +84,8 @@ def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def _params(row: sqlite3.Row) -> dict[str, Any]:
+def show_params(row: sqlite3.Row) -> dict[str, Any]:
+    """Give a request's parameters as people read them: the model and n first."""
     params = json.loads(row["params"])
     model = {"model": params.pop("model")} if "model" in params else {}
     return {**model, "n": row["n"], **params}

@@ -1,0 +1,173 @@
+"use strict";
+// The server's events → the page. All that comes from prompts, jobs and servers is written as text.
+
+const field = (id) => document.getElementById(id);
+const formToken = document.querySelector("meta[name=form-token]").content;
+const NEWEST = 24;
+
+if (location.search) history.replaceState(null, "", location.pathname); // the token is in a cookie by now
+
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (typeof value === "function") made.addEventListener(key, value);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+const number = (value) => value.toLocaleString();
+const money = (usd) => `$${usd.toFixed(usd !== 0 && usd < 1 ? 4 : 2)}`;
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+
+function span(minutes) {
+  if (minutes < 1) return "less than a minute";
+  return minutes < 90 ? `about ${Math.round(minutes)} min` : `about ${(minutes / 60).toFixed(1)} h`;
+}
+
+function sum(values) {
+  return values.reduce((all, one) => all + one, 0);
+}
+
+/** How long what is missing takes, at what was reached in the last minute, else at the limit; null where unknown. */
+function minutesLeft(provider) {
+  if (!provider.missing) return 0;
+  const pace = provider.per_minute || provider.limit_per_minute;
+  return pace ? provider.missing / pace : null;
+}
+
+function showRun(state) {
+  const run = field("run");
+  const busy = state.providers.filter((one) => one.missing);
+  const paused = busy.find((one) => one.paused_until);
+  const missing = sum(state.jobs.map((job) => job.missing));
+  const minutes = busy.map(minutesLeft);
+  const left = minutes.includes(null) ? "" : `, ${span(Math.max(0, ...minutes))} left`;
+  run.className = `run ${state.run ? (paused ? "paused" : "working") : ""}`;
+  if (!state.run && missing) run.replaceChildren(element("span", {}, "Nothing is working on this folder. This goes on: ", element("code", {}, state.command)));
+  else if (!state.run) run.textContent = "Nothing is working on this folder, and nothing is queued.";
+  else if (paused) run.textContent = `${paused.name} asks to wait until ${clock(paused.paused_until)}.`;
+  else run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
+  const costs = state.jobs.filter((job) => !job.rehearsal && job.cost_usd !== null);
+  const facts = [
+    ["pictures", number(sum(state.jobs.map((job) => job.images)))],
+    ["to come", number(missing)],
+    ...(state.run ? busy.map((one) => [`a minute at ${one.name}${one.limit_per_minute ? `, limit ${number(Math.round(one.limit_per_minute))}` : ""}`, number(Math.round(one.per_minute))]) : []),
+    state.run && ["calls in flight", number(sum(state.providers.map((one) => one.in_flight)))],
+    costs.length > 0 && ["spent", money(sum(costs.map((job) => job.cost_usd)))],
+  ].filter(Boolean);
+  field("facts").replaceChildren(...(state.jobs.length ? facts : []).map(([name, value]) =>
+    element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+}
+
+const shown = new Map(); // job → its line, kept so that a focused button stays where it is
+
+function showJobs(jobs) {
+  const names = new Set(jobs.map((job) => job.name));
+  for (const [name, line] of shown) if (!names.has(name)) { line.remove(); shown.delete(name); }
+  if (!jobs.length) field("jobs").replaceChildren(element("li", { class: "quiet" }, "Nothing has been submitted yet."));
+  else field("jobs").querySelector(".quiet:not(.counts)")?.remove();
+  for (const job of jobs) {
+    if (!shown.has(job.name)) {
+      shown.set(job.name, line(job.name));
+      field("jobs").append(shown.get(job.name));
+    }
+    fillLine(shown.get(job.name), job);
+  }
+}
+
+function line(name) {
+  const button = (order) => element("button", { type: "button", class: "button", "data-order": order, click: () => send(order, name) });
+  return element("li", {}, element("h3", { dir: "auto" }, name, element("span")),
+    element("div", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${name}` },
+      element("i", { class: "good" }), element("i", { class: "bad" }), element("i", { class: "gone" })),
+    element("p", { class: "counts" }),
+    element("div", { class: "orders" }, button("resume"), button("cancel")));
+}
+
+function fillLine(made, job) {
+  const counts = job.counts;
+  const all = sum(Object.entries(counts).filter(([status]) => status !== "superseded").map(([, many]) => many)) || 1;
+  const bad = counts.failed + counts.partial;
+  const share = (part, many) => made.querySelector(`.bar .${part}`).style.setProperty("--share", `${(100 * many) / all}%`);
+  share("good", counts.succeeded);
+  share("bad", bad);
+  share("gone", counts.cancelled);
+  const done = Math.floor((100 * (all - counts.pending - counts.running)) / all);
+  made.querySelector(".bar").setAttribute("aria-valuenow", done);
+  made.querySelector("h3 span").textContent = job.provider + (job.rehearsal ? ", a rehearsal" : "");
+  const parts = [
+    `${number(counts.succeeded)} of ${number(all)} done`,
+    counts.running && `${number(counts.running)} running`,
+    counts.pending && `${number(counts.pending)} queued`,
+    bad && element("b", {}, `${number(bad)} failed`),
+    counts.cancelled && `${number(counts.cancelled)} cancelled`,
+    `${number(job.images)} pictures`,
+    job.cost_usd !== null && `${money(job.cost_usd)} ${job.rehearsal ? "in rehearsal" : "spent"}`,
+    job.missing > 0 && job.expected_usd !== null && `${money(job.expected_usd)} to come`,
+    job.maybe_paid && `${number(job.maybe_paid)} calls may have been paid besides`,
+  ].filter(Boolean);
+  made.querySelector(".counts").replaceChildren(...parts.flatMap((part, at) => (at ? [" · ", part] : [part])));
+  offer(made, "resume", job.can_resume, `Resume ${number(job.can_resume)}`, job.name);
+  offer(made, "cancel", job.can_cancel, `Cancel ${number(job.can_cancel)}`, job.name);
+}
+
+function offer(made, order, many, text, name) {
+  const button = made.querySelector(`[data-order=${order}]`);
+  if (!many && document.activeElement === button) field("said").focus(); // not lost with the button
+  button.hidden = !many;
+  button.textContent = text;
+  button.setAttribute("aria-label", `${text} of ${name}`);
+}
+
+function showFailures(jobs) {
+  const causes = jobs.flatMap((job) => job.causes.map((cause) => ({ ...cause, job: job.name })));
+  field("failures").hidden = !causes.length;
+  field("causes").replaceChildren(...causes.map((cause) => element("li", {},
+    element("h3", { dir: "auto" }, element("b", {}, `${number(cause.count)} × `), `${cause.title} in ${cause.job}`),
+    cause.message && element("p", { dir: "auto" }, cause.message),
+    element("p", { class: "example", dir: "auto" }, `Such as: ${cause.example}`),
+    element("p", { class: "advice" }, cause.advice))));
+}
+
+function showPictures(pictures) {
+  const list = field("newest");
+  for (const picture of pictures) {
+    if (list.querySelector(`[data-pk="${picture.pk}"]`)) continue; // told again after the connection was lost
+    const words = picture.prompt || picture.id;
+    const image = element("img", { alt: words, src: `thumbnails/${picture.pk}`, loading: "lazy", decoding: "async" });
+    image.onerror = () => { image.onerror = null; image.src = `pictures/${picture.pk}`; };
+    list.prepend(element("li", { class: "new", "data-pk": picture.pk },
+      element("a", { href: `pictures/${picture.pk}`, target: "_blank", rel: "noopener", "aria-label": words }, image,
+        element("span", { class: "caption", dir: "auto", "aria-hidden": "true" }, words))));
+  }
+  while (list.children.length > NEWEST) list.lastElementChild.remove();
+  field("no-pictures").hidden = list.children.length > 0;
+}
+
+async function send(order, job) {
+  let said = ["The server does not answer."];
+  try {
+    const answer = await fetch("orders", { method: "POST", body: new URLSearchParams({ form_token: formToken, order, job }) });
+    const { said: sentence, command } = answer.ok ? await answer.json() : { said: await answer.text() };
+    said = command ? [`${sentence}: `, element("code", {}, command)] : [sentence];
+  } catch { /* it is gone, as the sentence says */ }
+  field("said").replaceChildren(...said);
+  field("said").hidden = false;
+}
+
+const source = new EventSource("events");
+source.addEventListener("state", (event) => {
+  const state = JSON.parse(event.data);
+  field("trouble").textContent = state.trouble || "";
+  field("trouble").hidden = !state.trouble;
+  showRun(state);
+  showFailures(state.jobs);
+  showJobs(state.jobs);
+});
+source.addEventListener("pictures", (event) => showPictures(JSON.parse(event.data)));
+source.addEventListener("error", () => {
+  field("run").className = "run lost";
+  field("run").textContent = "The connection to `pipeline serve` is lost; trying again.";
+});

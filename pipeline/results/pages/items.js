@@ -1,0 +1,85 @@
+"use strict";
+// The job's data → items: one for each picture, and one for each request that has none.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+
+const items = data.requests.flatMap((request, place) => {
+  const words = [request.id, request.prompt, ...Object.values(request.variables), ...request.images.map((one) => one.revised_prompt)];
+  const text = words.filter((word) => word !== null && word !== undefined).join("\n").toLowerCase();
+  return (request.images.length ? request.images : [null]).map((image) => ({ request, place, image, text }));
+});
+items.forEach((item, index) => { item.index = index; });
+
+/** A path of the ledger, such as images/a.png → an address that can only lie below the page's folder. */
+function address(file) {
+  return file.split("/").filter((part) => part !== ".." && part !== ".").map(encodeURIComponent).join("/");
+}
+
+function smallAddress(image) {
+  return image.format === "svg" ? address(image.file) : `thumbnails/${encodeURIComponent(image.sha256)}.webp`;
+}
+
+function title(item) {
+  return item.request.prompt || item.request.id;
+}
+
+function shown(value) {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+function money(usd) {
+  return `$${usd.toFixed(usd !== 0 && usd < 1 ? 4 : 2)}`;
+}
+
+function number(value) {
+  return value.toLocaleString();
+}
+
+function counted(many, word) {
+  return `${number(many)} ${word}${many === 1 ? "" : "s"}`;
+}
+
+function moment(seconds) {
+  return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+function duration(seconds) {
+  return seconds < 90 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`;
+}
+
+/** An element with attributes and children; text is always text. `null` children are left out. */
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (typeof value === "function") made.addEventListener(key, value);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+function say(sentence) {
+  document.getElementById("said").textContent = sentence;
+}
+
+/** What requests can be grouped by: [name, what gives a request's value], in the order of the data. */
+const axes = (() => {
+  const values = new Map();
+  const count = (kind, name, value) => {
+    const key = `${kind}:${name}`;
+    if (!values.has(key)) values.set(key, { kind, name, key, distinct: new Set() });
+    if (value !== undefined) values.get(key).distinct.add(shown(value));
+  };
+  for (const request of data.requests) {
+    for (const [name, value] of Object.entries(request.variables)) count("variables", name, value);
+    for (const [name, value] of Object.entries(request.params)) count("params", name, value);
+    count("request", "operation", request.operation);
+    count("request", "status", request.status);
+  }
+  return [...values.values()].filter((axis) => axis.kind === "variables" || axis.distinct.size > 1);
+})();
+
+function valueOf(axis, request) {
+  const values = axis.kind === "request" ? request : request[axis.kind];
+  return Object.hasOwn(values, axis.name) ? values[axis.name] : undefined; // a variable may be called `constructor`
+}

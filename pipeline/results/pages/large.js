@@ -1,0 +1,99 @@
+"use strict";
+// One item → the large view: its picture in PhotoSwipe, and a panel with all that is known of it.
+
+const large = (() => {
+  const NARROW = matchMedia("(max-width: 44rem)"); // as in the style sheet
+  let view = null;
+
+  function slide(item) {
+    if (!item.image) return { type: "word", item };
+    return { src: address(item.image.file), msrc: smallAddress(item.image), width: item.image.width || 1024,
+      height: item.image.height || 1024, alt: title(item), item };
+  }
+
+  function open(item) {
+    if (view) return;
+    const order = tiles.order;
+    view = new PhotoSwipe({
+      dataSource: order.map(slide),
+      index: order.indexOf(item),
+      bgOpacity: 1, loop: false, wheelToZoom: true, returnFocus: false, preload: [1, 2],
+      initialZoomLevel: ({ panAreaSize, elementSize }) => // as large as there is room, and a small one at twice its size
+        Math.min(panAreaSize.x / elementSize.x, panAreaSize.y / elementSize.y, 2),
+      showHideAnimationType: "none", // while it fades in, PhotoSwipe hears no key, and people who choose pictures are fast
+      closeTitle: "Close (Esc)", zoomTitle: "Zoom", arrowPrevTitle: "Previous (←)", arrowNextTitle: "Next (→)",
+      errorMsg: "The picture's file is missing.",
+      paddingFn: (size) => NARROW.matches
+        ? { top: 60, bottom: size.y * 0.38 + 16, left: 12, right: 12 }
+        : { top: 64, bottom: 40, left: 64, right: 64 + parseFloat(getComputedStyle(document.documentElement).fontSize) * 24 },
+    });
+    view.on("contentLoad", (event) => {
+      if (event.content.type !== "word") return;
+      event.preventDefault();
+      event.content.element = element("div", { class: "large-word" }, event.content.data.item.request.status);
+    });
+    view.on("loadComplete", ({ content, slide: holder }) => { // a browser turns a picture upright, the ledger does not
+      const { naturalWidth, naturalHeight } = content.element || {};
+      if (!naturalWidth || naturalWidth * content.height === naturalHeight * content.width || content.data.item.image.format === "svg") return;
+      Object.assign(content, { width: naturalWidth, height: naturalHeight });
+      Object.assign(holder, { width: naturalWidth, height: naturalHeight });
+      holder.resize();
+    });
+    view.on("uiRegister", () => view.ui.registerElement({
+      name: "panel", className: "panel", appendTo: "root", order: 20, isButton: false, tagName: "aside",
+      onInit: (panel) => {
+        panel.setAttribute("aria-label", "About this picture");
+        panel.tabIndex = 0;
+        const draw = () => fill(panel, view.currSlide.data.item);
+        view.on("change", () => { draw(); panel.scrollTop = 0; });
+        document.addEventListener("marked", draw);
+        view.on("destroy", () => document.removeEventListener("marked", draw));
+      },
+    }));
+    view.on("destroy", () => {
+      const last = view.currSlide?.data.item || item;
+      view = null;
+      tiles.focus(last);
+    });
+    view.init();
+  }
+
+  function fill(panel, item) {
+    const { request, image } = item;
+    const focused = panel.contains(document.activeElement) && document.activeElement.dataset.mark;
+    const revised = image && image.revised_prompt;
+    panel.replaceChildren(...[
+      element("p", { class: "prompt", dir: "auto" }, request.prompt || `${request.operation} without a prompt`),
+      revised && element("p", { class: "revised", dir: "auto" }, element("span", { class: "label" }, "Revised prompt"), revised),
+      request.error && element("p", { class: "error" }, element("span", { class: "label" }, request.status),
+        [request.error.http_status, request.error.code || request.error.type, request.error.message].filter(Boolean).join(" · ")),
+      image && element("div", { class: "choice" }, choice(item, "accept", "Accept", "a"), choice(item, "reject", "Reject", "x")),
+      facts(item),
+    ].filter(Boolean));
+    if (focused) panel.querySelector(`[data-mark="${focused}"]`)?.focus();
+  }
+
+  function choice(item, mark, text, key) {
+    return element("button", { type: "button", class: `button ${mark}`, "data-mark": mark, "aria-keyshortcuts": key,
+      "aria-pressed": String(picks.of(item) === mark), click: () => picks.mark(item, mark) }, text, element("kbd", { "aria-hidden": "true" }, key));
+  }
+
+  function facts({ request, image }) {
+    const list = [
+      ...Object.entries(request.variables).filter(([, value]) => value !== request.prompt).map(([name, value]) => [name, shown(value)]),
+      ...Object.entries(request.params).map(([name, value]) => [name, shown(value)]),
+      request.operation !== "generation" && ["operation", request.operation],
+      request.status !== "succeeded" && ["status", request.status],
+      request.cost_usd !== null && ["cost", money(request.cost_usd) + (data.rehearsal ? " in rehearsal" : "")],
+      ["attempts", number(request.attempts) + (request.maybe_paid ? `, ${request.maybe_paid} may have been paid besides` : "")],
+      request.seconds !== null && ["time", duration(request.seconds)],
+      request.finished_at !== null && ["finished", moment(request.finished_at)],
+      image && ["picture", `${image.width ?? "?"} × ${image.height ?? "?"}, ${image.format}, ${number(Math.ceil(image.bytes / 1024))} KB`],
+      image && ["file", element("a", { href: address(image.file), target: "_blank", rel: "noopener" }, image.file)],
+      ["id", request.id],
+    ];
+    return element("dl", {}, list.filter(Boolean).flatMap(([name, value]) => [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, value)]));
+  }
+
+  return { open, get item() { return view ? view.currSlide.data.item : null; } };
+})();

@@ -1,0 +1,183 @@
+"use strict";
+// What a person chooses → which items are shown, in which order and groups; and the keys.
+
+const field = (id) => document.getElementById(id);
+
+function head() {
+  const facts = [
+    ["pictures", number(data.images)],
+    ["requests", number(data.requests.filter((one) => one.status !== "superseded").length + data.left_out)],
+    data.counts.failed && ["failed", number(data.counts.failed), "bad"],
+    data.counts.partial && ["partial", number(data.counts.partial), "bad"],
+    data.unfinished && ["still queued", number(data.unfinished)],
+    data.cost_usd !== null && [data.rehearsal ? "in rehearsal, not billed" : "spent", money(data.cost_usd)],
+    data.maybe_paid && ["calls may have been paid besides", number(data.maybe_paid)],
+  ].filter(Boolean);
+  field("facts").append(...facts.map(([name, value, kind]) =>
+    element("div", { class: kind }, element("dt", {}, name), element("dd", {}, value))));
+  field("about").textContent = `Made by ${data.provider}. Written ${moment(data.written_at)}.`;
+  if (data.unfinished) {
+    field("queued").append(`${counted(data.unfinished, "request")} still queued; this goes on: `, ...command(data.commands.run));
+    field("queued").classList.add("command");
+    field("queued").hidden = false;
+  }
+  if (data.left_out) {
+    field("left-out").textContent = `${counted(data.left_out, "more request")} would make this page too large for a browser; the manifest has them all.`;
+    field("left-out").hidden = false;
+  }
+}
+
+function command(line) {
+  const code = element("code", {}, line);
+  const copy = element("button", { type: "button", class: "button", click: async () => {
+    try {
+      await navigator.clipboard.writeText(line);
+    } catch { // not allowed here: the old way, over the selection
+      getSelection().selectAllChildren(code);
+      document.execCommand("copy");
+    }
+    copy.textContent = "Copied";
+    say("Copied");
+    setTimeout(() => { copy.textContent = "Copy"; }, 2000);
+  } }, "Copy");
+  return [code, copy];
+}
+
+function failures() {
+  if (!data.causes.length) return;
+  const many = data.counts.failed + data.counts.partial;
+  const causes = data.causes.map((cause) => element("li", {},
+    element("h3", {}, element("b", {}, `${number(cause.requests.length)} × `), cause.title),
+    cause.message && element("p", { dir: "auto" }, cause.message),
+    element("p", { class: "advice" }, cause.advice),
+    element("details", {}, element("summary", {}, cause.requests.length === 1 ? "Which one" : "Which ones"),
+      element("ul", {}, cause.requests.slice(0, 500).map((place) => {
+        const { id, prompt } = data.requests[place];
+        return element("li", { dir: "auto" }, element("code", {}, id), prompt ? ` ${prompt}` : null);
+      })),
+      cause.requests.length > 500 ? element("p", {}, `and ${number(cause.requests.length - 500)} more`) : null)));
+  field("failures").append(
+    element("h2", { id: "failures-title" }, `${counted(many, "request")} did not bring all pictures`),
+    element("p", {}, `To ask for them again, type this in ${data.commands.folder}:`),
+    element("div", { class: "command" }, command(data.commands.resume)),
+    element("ul", { class: "causes" }, causes));
+  field("failures").hidden = false;
+}
+
+const ORDERS = {
+  job: ["Job order", () => 0],
+  id: ["Id", (a, b) => a.request.id.localeCompare(b.request.id, undefined, { numeric: true })],
+  cost: ["Cost, highest first", (a, b) => (b.request.cost_usd ?? -1) - (a.request.cost_usd ?? -1)],
+  newest: ["Newest first", (a, b) => (b.request.finished_at ?? 0) - (a.request.finished_at ?? 0)],
+  slowest: ["Slowest first", (a, b) => (b.request.seconds ?? -1) - (a.request.seconds ?? -1)],
+  attempts: ["Most attempts first", (a, b) => b.request.attempts - a.request.attempts],
+};
+
+const STATUSES = Object.entries(data.counts).filter(([, many]) => many);
+const MARKS = { "": "Any", accept: "Accepted", reject: "Rejected", none: "Not marked" };
+
+function choices() {
+  const current = STATUSES.filter(([status]) => status !== "superseded").reduce((sum, [, many]) => sum + many, 0);
+  field("status").append(new Option(`Everything (${number(current)})`, ""),
+    ...STATUSES.map(([status, many]) => new Option(`${status} (${number(many)})`, status)));
+  field("marked").append(...Object.entries(MARKS).map(([value, text]) => new Option(text, value)));
+  field("sort").append(...Object.entries(ORDERS).map(([value, [text]]) => new Option(text, value)));
+  field("group").append(new Option("Nothing", ""));
+  for (const [kind, text] of [["variables", "Variables"], ["params", "Parameters"], ["request", "Request"]]) {
+    const found = axes.filter((axis) => axis.kind === kind);
+    if (found.length) field("group").append(element("optgroup", { label: text }, found.map((axis) => new Option(axis.name, axis.key))));
+  }
+  const likely = axes.find((axis) => axis.kind === "variables" && axis.distinct.size > 1 && axis.distinct.size <= 40
+    && axis.distinct.size < data.requests.length);
+  field("group").value = likely ? likely.key : "";
+}
+
+function wanted() {
+  const words = field("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const status = field("status").value;
+  const marked = field("marked").value;
+  return items.filter((item) =>
+    (status ? item.request.status === status : item.request.status !== "superseded")
+    && (!marked || (item.image && (picks.of(item) || "none") === marked))
+    && words.every((word) => item.text.includes(word)));
+}
+
+function grouped(found) {
+  const axis = axes.find((one) => one.key === field("group").value);
+  if (!axis) return found.length ? [{ title: null, items: found }] : [];
+  const groups = new Map([...axis.distinct].map((value) => [value, []])); // in the order of the job, however sorted
+  const without = [];
+  for (const item of found) {
+    const value = valueOf(axis, item.request);
+    (value === undefined ? without : groups.get(shown(value))).push(item);
+  }
+  const all = [...groups].map(([value, members]) => ({ title: value || "(empty)", items: members }));
+  if (without.length) all.push({ title: `without ${axis.name}`, items: without });
+  return all.filter((group) => group.items.length);
+}
+
+function apply() {
+  const found = wanted().sort(ORDERS[field("sort").value][1]);
+  tiles.show(grouped(found));
+  const pictures = found.filter((item) => item.image).length;
+  const all = items.filter((item) => item.image && item.request.status !== "superseded").length;
+  field("count").textContent = pictures === all ? counted(all, "picture") : `${number(pictures)} of ${counted(all, "picture")}`;
+  field("none").hidden = found.length > 0;
+}
+
+function count() {
+  const many = picks.lines().length;
+  field("save").disabled = many === 0;
+  field("save").textContent = many ? `Save picks.jsonl (${number(many)})` : "Save picks.jsonl";
+}
+
+function pressed(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target instanceof Element && event.target.matches("input, select, textarea");
+  const mark = { a: "accept", x: "reject" }[event.key.toLowerCase()];
+  if (large.item) {
+    if (mark) picks.mark(large.item, mark);
+    return;
+  }
+  if (event.key === "Escape" && event.target === field("search") && field("search").value) {
+    field("search").value = "";
+    apply();
+    return;
+  }
+  if (typing) return;
+  const item = event.target instanceof Element && event.target.closest(".tile") ? event.target.closest(".tile").item : null;
+  const next = item && { ArrowLeft: () => tiles.step(item, -1), ArrowRight: () => tiles.step(item, 1), Home: () => tiles.order[0],
+    End: () => tiles.order.at(-1), ArrowUp: () => tiles.vertical(item, false), ArrowDown: () => tiles.vertical(item, true) }[event.key];
+  if (next) tiles.focus(next());
+  else if (event.key === "/") field("search").focus();
+  else if (mark && item) picks.mark(item, mark);
+  else if (event.key.startsWith("Arrow") && document.activeElement === document.body) tiles.focus(tiles.current);
+  else return;
+  event.preventDefault();
+}
+
+head();
+failures();
+choices();
+count();
+apply();
+
+let typed = 0;
+field("tools").addEventListener("submit", (event) => event.preventDefault());
+field("search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(apply, 120); });
+for (const id of ["status", "marked", "group", "sort"]) field(id).addEventListener("change", apply);
+field("clear").addEventListener("click", () => {
+  for (const id of ["search", "status", "marked"]) field(id).value = "";
+  apply();
+  field("search").focus();
+});
+field("save").addEventListener("click", picks.save);
+tiles.gallery.addEventListener("click", (event) => {
+  const tile = event.target.closest(".tile");
+  if (!tile) return;
+  const button = event.target.closest(".mark");
+  if (button) picks.mark(tile.item, button.classList.contains("accept") ? "accept" : "reject");
+  else if (event.target.closest(".open")) large.open(tile.item);
+});
+document.addEventListener("marked", count);
+document.addEventListener("keydown", pressed);
