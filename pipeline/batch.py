@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 
 SUBMIT_LOCK_FILE = "submit.lock"
 
+ILLUSTRATION_SECONDS, ILLUSTRATION_SHARE = 0.2, 0.01
+"""What a run may take longer for thumbnails: this, and this part of its time. A night at 50 pictures a minute needs a
+third of that; a server without a limit is not to wait for them.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -135,6 +140,7 @@ class Batch:
 
         Raises BadInput, having changed nothing and called nobody, and FolderBusy, having queued the jobs.
         """
+        began = time.monotonic()
         with spooling() as spool:
             plans = make_plans(self.config, jobs, options, spool)
             for plan in plans:
@@ -151,7 +157,7 @@ class Batch:
                 started(plans)
                 scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
                 result = await self._work(connection, scope, options, emit)
-        return await self._illustrate(result)
+        return await self._illustrate(result, began)
 
     async def resume(
         self,
@@ -161,6 +167,7 @@ class Batch:
         emit: Listener = lambda _event: None,
     ) -> Result:
         """Put failed, partial and cancelled requests of these jobs, or of all, back into the queue, then work them."""
+        began = time.monotonic()
         self._check_notify()
         with opened(self.folder, names) as connection:
             names = intake.known_names(connection, names)
@@ -173,7 +180,7 @@ class Batch:
                 intake.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 result = await self._work(connection, scope, options, emit)
-        return await self._illustrate(result)
+        return await self._illustrate(result, began)
 
     def accounts(self) -> list[Account]:
         """Read how far each job is, the oldest first; also beside a run that is at work."""
@@ -328,9 +335,10 @@ class Batch:
             tuple(unwritten),
         )
 
-    async def _illustrate(self, result: Result) -> Result:
-        """Make the reports' thumbnails, which may take minutes: others may work on the folder by now."""
-        unwritten = await illustrate(self.folder, result.reports)
+    async def _illustrate(self, result: Result, began: float) -> Result:
+        """Make the reports' thumbnails in a moment of the run's time: others may work on the folder by now."""
+        seconds = ILLUSTRATION_SECONDS + ILLUSTRATION_SHARE * (time.monotonic() - began)
+        unwritten = await illustrate(self.folder, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
 
 

@@ -52,18 +52,24 @@ def write_pages(connection: sqlite3.Connection, config: Config, names: Sequence[
     return written, unwritten
 
 
-async def illustrate(folder: Path, reports: Sequence[Path]) -> list[str]:
-    """Make the thumbnails that these reports show, in threads; give what went wrong. When cancelled, it ends soon."""
+async def illustrate(folder: Path, reports: Sequence[Path], seconds: float) -> list[str]:
+    """Make the thumbnails that these reports show, in threads, as many as `seconds` allow; give what went wrong.
+
+    Where one is missing the page shows the picture itself, and `pipeline report` makes the rest. When cancelled, it
+    ends soon.
+    """
     stop = threading.Event()
     unwritten = []
-    for report in reports:
-        try:
-            await asyncio.to_thread(_illustrate, folder, report.parent.name, stop)
-        except DiskFull as reason:
-            unwritten.append(f"the thumbnails of `{report.parent.name}` were not written: {reason}")
-        except asyncio.CancelledError:
-            stop.set()
-            raise
+    timer = asyncio.get_running_loop().call_later(seconds, stop.set)
+    try:
+        for report in reports:
+            try:
+                await asyncio.to_thread(_illustrate, folder, report.parent.name, stop)
+            except DiskFull as reason:
+                unwritten.append(f"the thumbnails of `{report.parent.name}` were not written: {reason}")
+    finally:
+        stop.set()
+        timer.cancel()
     return unwritten
 
 

@@ -210,12 +210,24 @@ async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
         assert stop.wait(20)
 
     monkeypatch.setattr(showing, "_illustrate", make)
-    work = asyncio.create_task(showing.illustrate(tmp_path, [tmp_path / "job" / "report.html"]))
+    work = asyncio.create_task(showing.illustrate(tmp_path, [tmp_path / "job" / "report.html"], 60.0))
     await asyncio.to_thread(begun.wait)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
     assert told[0].is_set()
+
+
+async def test_a_run_waits_for_thumbnails_no_longer_than_it_may(bench: Bench) -> None:
+    bench.submit(*(asked(number, f"prompt {number}") for number in range(1, 4)))
+    for number in range(1, 4):
+        hang(bench, number, drawn(number))
+    reports = [bench.folder / "job" / "report.html"]
+    assert await showing.illustrate(bench.folder, reports, 0.0) == []
+    left = len(list((bench.folder / "job").glob("thumbnails/*.webp")))
+    assert left < 3, "what there was no time for is left out"
+    assert await showing.illustrate(bench.folder, reports, 60.0) == []
+    assert len(list((bench.folder / "job").glob("thumbnails/*.webp"))) == 3
 
 
 def test_a_command_names_the_config_and_the_output_folder_only_where_it_has_to(
