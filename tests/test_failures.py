@@ -10,7 +10,7 @@ import pytest
 from pipeline import errors
 from pipeline.engine import journal
 from pipeline.errors import Invalid, Moderated, RequestError, ServerFault, Stop, TryAgain
-from pipeline.results import failures
+from pipeline.results import causes
 from pipeline.results.failures import causes_json, read_causes
 from tests.workbench import request
 
@@ -91,7 +91,7 @@ def test_every_error_that_a_request_can_end_with_has_an_advice_of_its_own() -> N
     kinds = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, RequestError)]
     ends = [one for one in kinds if not one.__subclasses__() and not issubclass(one, Stop)]
     free = {one.__name__ for one in ends if issubclass(one, TryAgain) and not one.counted}
-    assert {one.__name__ for one in ends} - free == set(failures._ADVICE)
+    assert {one.__name__ for one in ends} - free == set(causes.ADVICE)
 
 
 def test_the_causes_in_json(bench: Bench) -> None:

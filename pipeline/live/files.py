@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.engine.ledger import named_errors, open_for_reading
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading
 from pipeline.engine.store import FOLDER as IMAGES
 from pipeline.results import thumbnails
 from pipeline.results.thumbnails import Source
@@ -32,7 +32,7 @@ def find_picture(folder: Path, pk: int, *, small: bool = False) -> Shown | None:
     connection = open_for_reading(folder)
     if connection is None:
         return None
-    with contextlib.closing(connection), named_errors(folder):
+    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
         row = connection.execute(
             "SELECT j.name, i.file, i.sha256, i.format FROM image i JOIN job j ON j.pk = i.job"
             " WHERE i.pk = ? AND i.state = 'stored'",

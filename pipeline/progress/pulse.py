@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine.accounts import read_accounts
 from pipeline.engine.intake import known_names
-from pipeline.engine.ledger import named_errors, open_for_reading
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading
 from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_ends
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def take_pulse(folder: Path, job: str | None, providers: Mapping[str, Provider],
     connection = open_for_reading(folder)
     if connection is None:
         return Pulse((), View(now, (), ()))
-    with contextlib.closing(connection), named_errors(folder):
+    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
         accounts = read_accounts(connection, None if job is None else known_names(connection, [job]))
         attempts = connection.execute(
             "SELECT provider, n, sent_at, ended_at, outcome FROM attempt ORDER BY pk DESC LIMIT ?", (_NEWEST,)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_MODERATED = {"content_policy_violation", "moderation_blocked"}
+ADVICE = {
+    "Moderated": "change the prompt or the picture, since what the policy refused it refuses again",
+    "Invalid": "correct in the job file what the message names",
+    "DownloadRefused": "its picture is paid and waits at the server: try again while its URL lives, for nothing",
+    "UrlLost": "its picture was paid and did not come in time: see that its host can be reached, then try again",
+    "OutcomeUnknown": "calls were cut off: see to the network and to `timeout_seconds`, then try again",
+    "Unusable": "the server said success and sent no whole picture: try again",
+    "ServerFault": "the server blames itself: try again later",
+}
 _CHANGING = re.compile(r"\b(?:req|img|org|proj)[-_][A-Za-z0-9-_]+|\b[0-9a-f]{12,}\b|\d+(?:\.\d+)?")
 
 
@@ -30,7 +38,12 @@ def find_causes(errors: Iterable[tuple[int, Mapping[str, Any] | None]]) -> list[
     for place, error in errors:
         said = error or {}
         message = said.get("message") or ""
-        same = (said.get("http_status"), said.get("code") or said.get("type"), _CHANGING.sub("#", message))
+        same = (
+            kind_of(said),
+            said.get("http_status"),
+            said.get("code") or said.get("type"),
+            _CHANGING.sub("#", message),
+        )
         groups.setdefault(same, []).append(place)
         firsts.setdefault(same, said)
     found = [_cause(firsts[same], places) for same, places in groups.items()]
@@ -40,13 +53,20 @@ def find_causes(errors: Iterable[tuple[int, Mapping[str, Any] | None]]) -> list[
 def _cause(error: Mapping[str, Any], places: list[int]) -> Cause:
     status, name = error.get("http_status"), error.get("code") or error.get("type")
     title = " · ".join(str(word) for word in (status, name) if word) or "Not all pictures came"
-    return Cause(title, error.get("message") or "", _advice(status, error.get("code")), tuple(places))
+    return Cause(title, error.get("message") or "", advice_on(kind_of(error)), tuple(places))
 
 
-def _advice(status: int | None, code: str | None) -> str:
-    """Say what helps, in the words of the three fates: change the request, or ask again."""
-    if code in _MODERATED:
-        return "The content policy refuses these words or pictures: change them in the job file, then run it again."
-    if status is not None and 400 <= status < 500 and status not in {408, 409, 429}:
-        return "The service calls these requests wrong: change what its message names in the job file, then run it."
-    return "Nothing is wrong with these requests: ask again."
+def kind_of(error: Mapping[str, Any]) -> str:
+    """Name the class of an error; guessed, for one that was written down before classes were."""
+    if kind := error.get("kind"):
+        return str(kind)
+    if error.get("code") in {"content_policy_violation", "moderation_blocked"}:
+        return "Moderated"
+    status = error.get("http_status")
+    is_refusal = status is not None and 400 <= status < 500 and status not in {408, 409, 429}
+    return "Invalid" if is_refusal else "ServerFault"
+
+
+def advice_on(kind: str) -> str:
+    """Say what a person can do about errors of this class."""
+    return ADVICE.get(kind, "the request is as good as any other: try it again")

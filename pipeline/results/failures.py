@@ -7,23 +7,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.engine.ledger import named_errors, open_for_reading
+from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading
+from pipeline.results.causes import advice_on, kind_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-_AGAIN = "the request is as good as any other: try it again"
-_ADVICE = {
-    "Moderated": "change the prompt or the picture, since what the policy refused it refuses again",
-    "Invalid": "correct in the job file what the message names",
-    "DownloadRefused": "its picture is paid and waits at the server: try again while its URL lives, for nothing",
-    "UrlLost": "its picture was paid and did not come in time: see that its host can be reached, then try again",
-    "OutcomeUnknown": "calls were cut off: see to the network and to `timeout_seconds`, then try again",
-    "Unusable": "the server said success and sent no whole picture: try again",
-    "ServerFault": "the server blames itself: try again later",
-}
 _TO_EDIT = {"Moderated", "Invalid"}
 """What no second try can mend."""
 
@@ -50,7 +41,7 @@ class Cause:
     @property
     def advice(self) -> str:
         """What to do about it."""
-        return _ADVICE.get(self.kind, _AGAIN)
+        return advice_on(self.kind)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -68,7 +59,7 @@ def read_causes(folder: Path, names: Collection[str]) -> list[Cause]:
     connection = open_for_reading(folder)
     if connection is None:
         return []
-    with contextlib.closing(connection), named_errors(folder):
+    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
         return _causes(connection, json.dumps(list(names)))
 
 
@@ -88,7 +79,7 @@ def _causes(connection: sqlite3.Connection, names: str) -> list[Cause]:
             job=row["name"],
             file=row["file"],
             provider=row["provider"],
-            kind=row["kind"] or _kind(row["http_status"]),
+            kind=kind_of(dict(row)),
             code=row["code"],
             http_status=row["http_status"],
             count=row["number"],
@@ -97,11 +88,6 @@ def _causes(connection: sqlite3.Connection, names: str) -> list[Cause]:
         )
         for row in rows
     ]
-
-
-def _kind(http_status: int | None) -> str:
-    """Guess the class of an error that was written down before classes were."""
-    return "Invalid" if http_status is not None and 400 <= http_status < 500 else "ServerFault"
 
 
 def causes_json(causes: Sequence[Cause]) -> list[dict[str, object]]:
