@@ -118,6 +118,8 @@ def test_rows_without_a_variable_stand_in_a_group_of_their_own(bench: Bench, vie
     for number in (1, 2, 3):
         hang(bench, number, drawn(number))
     page = viewer.open(_written(bench))
+    assert _groups(page) == {}, "no group has two pictures, so nothing is grouped until it is asked for"
+    page.select_option("#group", label="constructor")
     assert _groups(page) == {"x": 1, "(empty)": 1, "without constructor": 1}
 
 
@@ -432,6 +434,16 @@ def test_ten_thousand_pictures_scroll_smoothly(bench: Bench, viewer: Viewer) -> 
     page.locator(".tile .open").last.focus()
     page.fill("#search", "prompt 9999 ")
     wait_until(page, "document.querySelectorAll('.tile').length === 1")
+
+
+@pytest.mark.parametrize(("others", "grouped"), [(3, True), (4, False)])
+def test_a_variable_that_few_requests_have_groups_nothing_by_itself(
+    bench: Bench, viewer: Viewer, others: int, grouped: bool
+) -> None:
+    some = [asked(number, variables={"animal": ["cat", "dog"][number % 2]}) for number in range(4)]
+    bench.submit(*some, *(asked(10 + number) for number in range(others)))
+    page = viewer.open(_written(bench))
+    assert page.input_value("#group") == ("variables:animal" if grouped else "")
 
 
 @pytest.mark.parametrize("never", ["requestIdleCallback", "IntersectionObserver"])

@@ -67,8 +67,9 @@ const axes = (() => {
   const values = new Map();
   const count = (kind, name, value) => {
     const key = `${kind}:${name}`;
-    if (!values.has(key)) values.set(key, { kind, name, key, distinct: new Set() });
-    if (value !== undefined) values.get(key).distinct.add(shown(value));
+    if (!values.has(key)) values.set(key, { kind, name, key, distinct: new Set(), requests: 0 });
+    values.get(key).distinct.add(shown(value));
+    values.get(key).requests += 1;
   };
   for (const request of data.requests) {
     for (const [name, value] of Object.entries(request.variables)) count("variables", name, value);

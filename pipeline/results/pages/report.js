@@ -88,7 +88,7 @@ function choices() {
     if (found.length) field("group").append(element("optgroup", { label: text }, found.map((axis) => new Option(axis.name, axis.key))));
   }
   const likely = axes.find((axis) => axis.kind === "variables" && axis.distinct.size > 1 && axis.distinct.size <= 40
-    && axis.distinct.size < data.requests.length);
+    && axis.distinct.size < axis.requests && axis.requests * 2 > data.requests.length); // most have it, and share its values
   field("group").value = likely ? likely.key : "";
 }
 
