@@ -192,7 +192,10 @@ def _check_hour(rows: _Ledger, calls: Sequence[Entry]) -> None:
 
 
 def check_window(calls: Sequence[Entry], images: int, seconds: float) -> None:
-    """In no half-open window of so many seconds do more images arrive, whatever became of the calls."""
+    """In no half-open window of so many seconds do more images arrive, whatever became of the calls.
+
+    What is promised is when they are sent: a drill sets a `margin` that a busy machine's delays do not exceed.
+    """
     arrivals = sorted((call["mono"], call["n"]) for call in calls)
     begin, used = 0, 0
     for moment, number in arrivals:

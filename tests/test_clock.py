@@ -26,7 +26,7 @@ def test_a_clock_that_jumps_in_mid_run_breaks_no_limit_and_pays_no_living_url_tw
     """The clock jumps when pictures are paid and not one has come home, and while calls wait for their turn."""
     limit = {"images": 8, "per_seconds": 1}
     first = stage.serve(rate_limit=limit, faults={"cut_download": 1.0})
-    stage.provider("lab", first, rate_limit={**limit, "margin": 1.1})
+    stage.provider("lab", first, rate_limit={**limit, "margin": 1.5})
     process = stage.start("run", stage.prompts("many", 16), sabotage=f"clock:{seconds}:jump")
     _until(lambda: len(first.books()) >= 10)
     (stage.folder / "jump").touch()

@@ -81,7 +81,7 @@ def test_a_url_that_was_known_at_a_kill_is_downloaded_and_not_paid_again(stage: 
 def test_after_a_kill_within_the_window_a_strict_server_says_no_429(stage: Stage) -> None:
     limit = {"images": 10, "per_seconds": 3}
     server = stage.serve(rate_limit=limit)
-    stage.provider("lab", server, rate_limit=limit)
+    stage.provider("lab", server, rate_limit={**limit, "margin": 1.1})
     process = stage.start("run", stage.prompts("many", 16))
     for sent in _until(stage, process, "SELECT count(*) FROM attempt"):
         if sent >= 8:

@@ -28,7 +28,7 @@ def test_the_limit_holds_over_jobs_processes_retries_and_restarts(stage: Stage) 
     limit = {"images": 10, "per_seconds": 3}
     server = stage.serve(rate_limit=None, faults={"http_500": 0.2, "drop_after": 0.1}, seed=6)
     stage.settings["retry"] = {"attempts": 30, "max_wait_seconds": 0.1}
-    stage.provider("lab", server, rate_limit={**limit, "margin": 1.05})
+    stage.provider("lab", server, rate_limit={**limit, "margin": 1.2})
     process = stage.start("run", stage.prompts("large", 2, n=10), stage.prompts("small", 6))
     _until(lambda: len(server.books()) > 0)
     process.kill()

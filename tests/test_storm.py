@@ -45,7 +45,7 @@ def test_in_a_storm_of_every_fault_each_picture_comes_and_what_was_paid_again_is
     limit = {"images": 60, "per_seconds": 1}
     server = stage.serve(rate_limit=limit, seed=5, faults=STORM, latency_seconds=[0.0, 0.1])
     _patient(stage)
-    stage.provider("lab", server, rate_limit={**limit, "margin": 1.2})
+    stage.provider("lab", server, rate_limit={**limit, "margin": 1.5})
     rows: list[dict[str, Any]] = [
         {"prompt": f"prompt {number}", "n": draw.choice([1, 1, 2, 3]), "by": draw.choice(["url", "b64_json"])}
         for number in range(requests)
