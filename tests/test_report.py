@@ -88,7 +88,7 @@ def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first()
     assert [cause.requests for cause in causes] == [(3, 5), (0,), (8,)]
     assert causes[0].title == "400 · content_policy_violation"
     assert causes[0].message == REFUSED["message"]
-    assert "change the prompt" in causes[0].advice
+    assert "Change the prompt" in causes[0].advice
     assert "try again" in causes[1].advice
 
 

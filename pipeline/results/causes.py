@@ -53,7 +53,8 @@ def find_causes(errors: Iterable[tuple[int, Mapping[str, Any] | None]]) -> list[
 def _cause(error: Mapping[str, Any], places: list[int]) -> Cause:
     status, name = error.get("http_status"), error.get("code") or error.get("type")
     title = " · ".join(str(word) for word in (status, name) if word) or "Not all pictures came"
-    return Cause(title, error.get("message") or "", advice_on(kind_of(error)), tuple(places))
+    advice = advice_on(kind_of(error))
+    return Cause(title, error.get("message") or "", f"{advice[0].upper()}{advice[1:]}.", tuple(places))
 
 
 def kind_of(error: Mapping[str, Any]) -> str:
