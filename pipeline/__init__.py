@@ -6,7 +6,9 @@ cli         the commands: prints and sets exit codes, nothing else
 options     what stands before or after a command
 closing     how a run ended → what people read last: what failed and why, what is left, what to type
 planning    job files, jobs made in Python, and the config → plans: all of them, or none
-batch       one output folder at work: lock, submit, sandbox, run, manifest
+batch       one output folder at work: submit, run, resume, and whatever else is done to it
+running     the queue → its end: one run, with what stands around the engine
+result      how a run ended, for Python and for the command line
 showing     a job of the ledger → its report with thumbnails, and its contact sheet
 holding     one output folder: its ledger opened, and the folder held by one run at a time
 rehearsal   a provider that is a sandbox → a process of its own and its address
@@ -39,9 +41,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.batch import Batch, Result
+    from pipeline.batch import Batch
     from pipeline.errors import BadInput, FolderBusy, PipelineError, RequestError
     from pipeline.planning import JobOptions, make_job
+    from pipeline.result import Result
     from pipeline.results.outcome import ImageFile, Outcome
 
 __all__ = [
@@ -58,9 +61,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "pipeline.batch": ("Batch", "Result"),
+    "pipeline.batch": ("Batch",),
     "pipeline.errors": ("BadInput", "FolderBusy", "PipelineError", "RequestError"),
     "pipeline.planning": ("JobOptions", "make_job"),
+    "pipeline.result": ("Result",),
     "pipeline.results.outcome": ("ImageFile", "Outcome"),
 }
 

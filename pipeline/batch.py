@@ -6,86 +6,42 @@ import asyncio
 import contextlib
 import os
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from pipeline.bell import Bell
 from pipeline.config import load
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
-from pipeline.engine.backup import back_up
 from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading, recover
 from pipeline.engine.store import disk_error
 from pipeline.engine.work import Scope
-from pipeline.errors import DiskFull, PipelineError, Stop
 from pipeline.files import make_folder, write_whole
 from pipeline.holding import held, opened
-from pipeline.planning import JobOptions, load_models, make_plans, spooling
-from pipeline.rehearsal import Sandboxes
+from pipeline.planning import JobOptions, make_plans, spooling
 from pipeline.results.manifest import write_manifest
-from pipeline.results.outcome import read_outcomes
-from pipeline.showing import illustrate, show, write_pages
+from pipeline.running import Run, check_keys, copy_ledger
+from pipeline.showing import illustrate, show
 
 if TYPE_CHECKING:
-    import signal
     import sqlite3
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from pipeline.config import Config, Provider, RateLimit
-    from pipeline.engine.events import Event, Listener
-    from pipeline.results.outcome import Outcome
+    from pipeline.config import Config
+    from pipeline.engine.events import Listener
+    from pipeline.result import Result
     from pipeline.results.verification import Damage
     from pipeline.spec.job import Job
     from pipeline.spec.plan import Plan
 
 SUBMIT_LOCK_FILE = "submit.lock"
 
-ILLUSTRATION_SECONDS, ILLUSTRATION_SHARE = 0.2, 0.01
-"""What a run may take longer for thumbnails: this, and this part of its time. A night at 50 pictures a minute needs a
-third of that; a server without a limit is not to wait for them.
+ILLUSTRATION_SECONDS, ILLUSTRATION_SHARE = 0.2, 0.02
+"""What a run may take longer for thumbnails: this, and this part of its time. A night at 50 pictures a minute needs
+half of that; a server without a limit is not to wait for them.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a run ended. `accounts` are those of the jobs it was asked for; `lowered` are the limits that
-    providers stated, by provider, and that held instead of the configured ones; `unwritten` says what of the reports
-    could not be written.
-    """
-
-    folder: Path
-    accounts: Sequence[Account]
-    stops: Sequence[Stop]
-    signal: signal.Signals | None
-    manifests: Sequence[Path]
-    lowered: Mapping[str, RateLimit]
-    reports: Sequence[Path] = ()
-    unwritten: Sequence[str] = ()
-
-    @property
-    def requests(self) -> list[Outcome]:
-        """What became of each request of these jobs, in their order; read from the ledger each time."""
-        return [outcome for account in self.accounts for outcome in read_outcomes(self.folder, account.name)]
-
-    def raise_for_error(self) -> None:
-        """Raise what stopped the run, else the error of the first request that failed, if one did: a RequestError."""
-        failed = (one.error for one in self.requests if one.status in {"failed", "partial"})
-        error = next(iter(self.stops), None) or next(failed, None)
-        if error is not None:
-            raise error
-
-    @property
-    def exit_code(self) -> int:
-        """Say in a number what became of what was asked for, as the README lists it."""
-        if self.signal is not None:
-            return 128 + self.signal
-        if self.stops:
-            return 3
-        return int(any(account.unsuccessful for account in self.accounts))
 
 
 @dataclass(slots=True)
@@ -144,13 +100,13 @@ class Batch:
         with spooling() as spool:
             plans = make_plans(self.config, jobs, options, spool)
             for plan in plans:
-                self._check_keys(plan.provider)
+                check_keys(plan.provider, self.environment)
             self._check_notify()
             with (
                 opened(self.folder) as connection,
                 held(self.folder, connection, lambda: self._queue(connection, plans, spool)),
             ):
-                self._back_up(connection, emit)
+                copy_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
                 names = self._queue(connection, plans, spool)
@@ -172,11 +128,11 @@ class Batch:
         with opened(self.folder, names) as connection:
             names = intake.known_names(connection, names)
             with held(self.folder, connection, lambda: intake.put_back(connection, names or None)):
-                self._back_up(connection, emit)
+                copy_ledger(connection, self.folder, emit)
                 recover(connection)
                 for account in read_accounts(connection, names or None):
                     if account.unfinished or account.unsuccessful or account.counts["cancelled"]:
-                        self._check_keys(self.config.find_provider(account.provider))
+                        check_keys(self.config.find_provider(account.provider), self.environment)
                 intake.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 result = await self._work(connection, scope, options, emit)
@@ -251,105 +207,19 @@ class Batch:
                 make_folder(target.parent)
                 write_whole(target, (spool / file).read_bytes())
 
-    def _check_keys(self, provider: Provider) -> None:
-        provider.key(self.environment)
-        provider.header_values(self.environment)
-
-    def _back_up(self, connection: sqlite3.Connection, emit: Listener) -> None:
-        """Copy the ledger, before a run and after it. Raises LedgerError where it is damaged."""
-        from pipeline.engine.events import NotBackedUp
-
-        try:
-            back_up(connection, self.folder)
-        except DiskFull as error:  # the copy takes as much room as the ledger, and pictures may still have theirs
-            emit(NotBackedUp(error))
+    async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
+        return await Run(self.config, self.environment, connection, scope, options.budget_usd).work(emit)
 
     def _check_notify(self) -> None:
         if self.config.notify is not None:
             self.config.notify.address(self.environment)
             self.config.notify.header_values(self.environment)
 
-    async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
-        """Work to the end, and tell those who are to be told of it."""
-        async with Bell(self.config, self.environment, _unharmed(emit)) as bell:
-            result = await self._work_off(connection, scope, options, bell.hear)
-            bell.ended(
-                result.exit_code,
-                result.accounts,
-                [stop.message for stop in result.stops],
-                None if result.signal is None else result.signal.name,
-            )
-        return result
-
-    async def _work_off(
-        self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, tell: Listener
-    ) -> Result:
-        """Run what is pending in scope, then write manifests and reports, whatever the end."""
-        from pipeline.engine.events import Began, Stopping
-        from pipeline.engine.runner import Runner
-        from pipeline.engine.shutdown import Shutdown
-
-        names = None if scope.names is None else sorted(scope.names)
-        before = read_accounts(connection, names)
-        for account in before:
-            if account.unfinished:
-                self._check_keys(self.config.find_provider(account.provider))
-        shutdown = Shutdown()
-        async with AsyncExitStack() as stack:
-            sandboxes = Sandboxes(self.folder, stack)
-            runner = Runner(
-                connection,
-                self.folder,
-                self.config,
-                load_models(self.config),
-                scope,
-                self.environment,
-                sandboxes.address,
-                tell,
-                options.budget_usd,
-            )
-            try:
-
-                def stop(number: signal.Signals) -> None:
-                    tell(Stopping(number.name))
-                    runner.halt()
-
-                with shutdown.listening(stop):
-                    tell(Began(tuple(one.name for one in before if names is not None or one.unfinished)))
-                    await runner.run()
-            except BaseExceptionGroup as group:
-                raise _first(group) from None
-            finally:
-                worked = _worked(connection, scope)
-                manifests = [write_manifest(connection, name, self.folder) for name in worked]
-                reports, unwritten = write_pages(connection, self.config, worked)
-                self._back_up(connection, tell)
-        return Result(
-            self.folder,
-            read_accounts(connection, names),
-            tuple(runner.stops),
-            shutdown.signal,
-            tuple(manifests),
-            runner.lowered,
-            tuple(reports),
-            tuple(unwritten),
-        )
-
     async def _illustrate(self, result: Result, began: float) -> Result:
         """Make the reports' thumbnails in a moment of the run's time: others may work on the folder by now."""
         seconds = ILLUSTRATION_SECONDS + ILLUSTRATION_SHARE * (time.monotonic() - began)
         unwritten = await illustrate(self.folder, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
-
-
-def _unharmed(emit: Listener) -> Listener:
-    """Keep a listener's own trouble, such as a pipe that nobody reads any more, from those who make paid calls."""
-
-    def tell(event: Event) -> None:
-        with contextlib.suppress(OSError, PipelineError):
-            emit(event)
-
-    return tell
 
 
 def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
@@ -365,25 +235,3 @@ def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
             return runner.run(work)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-
-
-def _worked(connection: sqlite3.Connection, scope: Scope) -> list[str]:
-    """Name the jobs that a run was about: those it was given, and those submitted while it worked."""
-    rows = connection.execute("SELECT name, submitted_at FROM job WHERE revision > 0 ORDER BY pk").fetchall()
-    return [
-        name for name, submitted_at in rows if scope.names is None or name in scope.names or submitted_at > scope.since
-    ]
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Give the error that ended a group of tasks: ours with its sentence before any other."""
-    errors = list(_leaves(group))
-    return next((error for error in errors if isinstance(error, PipelineError)), errors[0])
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pipeline.batch import Batch, Result
+    from pipeline.batch import Batch
     from pipeline.engine.events import Event
     from pipeline.planning import JobOptions
+    from pipeline.result import Result
     from pipeline.spec.plan import Plan
 
 BUG = 70

@@ -11,8 +11,8 @@ from pipeline.results.failures import read_causes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.batch import Result
     from pipeline.engine.accounts import Account
+    from pipeline.result import Result
     from pipeline.results.failures import Cause
 
 _MOST_JOBS = 10  # that get a line of their own; the rest are summed

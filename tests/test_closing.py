@@ -8,10 +8,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from pipeline.batch import Result
 from pipeline.closing import closing_lines
 from pipeline.config import RateLimit
 from pipeline.engine.accounts import read_accounts
+from pipeline.result import Result
 from tests.stage import finish
 from tests.test_failures import BUSY, POLICY, fail
 from tests.workbench import request

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.batch import Result
     from pipeline.engine.events import Event
     from pipeline.errors import RequestError
+    from pipeline.result import Result
     from tests.workbench import Bench
 
 RULES = RetryRules(attempts=3, max_wait_seconds=0.01)
