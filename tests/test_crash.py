@@ -29,8 +29,8 @@ def _until(stage: Stage, process: subprocess.Popen[str], question: str) -> Itera
 @pytest.mark.parametrize(
     ("requests", "kills", "answer"),
     [
-        pytest.param(60, 6, "url", id="short url"),
-        pytest.param(60, 6, "b64_json", id="short base64"),
+        pytest.param(40, 4, "url", id="short url"),
+        pytest.param(40, 4, "b64_json", id="short base64"),
         pytest.param(600, 100, "url", id="long url", marks=pytest.mark.long),
         pytest.param(600, 100, "b64_json", id="long base64", marks=pytest.mark.long),
     ],
