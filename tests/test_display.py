@@ -126,7 +126,7 @@ def test_a_terminal_shows_a_bar_for_each_job_and_is_left_clean(stage: Stage) -> 
     assert "─" not in seen.text
     assert "calls in flight" not in seen.text, "what was drawn is gone"
     assert not seen.cursor_is_hidden()
-    assert seen.text.replace("\n", "").endswith("manifest.jsonl")
+    assert seen.text.replace("\n", "").endswith("birds/report.html")
 
 
 def test_ctrl_c_in_a_terminal_lets_calls_finish_and_leaves_it_clean(stage: Stage) -> None:

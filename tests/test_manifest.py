@@ -59,7 +59,6 @@ async def test_a_failed_request_names_its_error_and_the_service_s_name_for_the_c
         await bench.run(lab(base_url))
     (entry,) = _entries(bench)
     assert entry["error"] == {
-        "kind": "Invalid",
         "http_status": 400,
         "type": "invalid_request_error",
         "code": "invalid_value",

@@ -72,7 +72,7 @@ def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
         "status": "superseded" if row["superseded"] else row["status"],
         "attempts": row["attempts"],
         "maybe_paid": row["maybe_paid"],
-        "error": None if row["error"] is None or row["status"] == "succeeded" else json.loads(row["error"]),
+        "error": None if row["error"] is None or row["status"] == "succeeded" else _error(row["error"]),
         "images": _images(connection, row["pk"]),
         "usage": _sum([json.loads(attempt["usage"]) for attempt in last if attempt["usage"] is not None]),
         "cost_usd": None if row["cost_usd"] is None else round(row["cost_usd"], 6),
@@ -82,6 +82,12 @@ def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
         "created_at": _time(row["created_at"]),
         "finished_at": _time(row["finished_at"]),
     }
+
+
+def _error(written: str) -> dict[str, Any]:
+    """Show an error in the four fields that scripts know; its class is for our own summary."""
+    error = json.loads(written)
+    return {name: error.get(name) for name in ("http_status", "type", "code", "message")}
 
 
 def show_params(row: sqlite3.Row) -> dict[str, Any]:
