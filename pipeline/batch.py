@@ -171,7 +171,7 @@ class Batch:
         return show(self.config, name, sheet)
 
     def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
-        """Read every image of a job, or of all, again: how many there are, and which are not as the ledger says.
+        """Read every file of a job, or of all, again: how many images there are, and what is not as the ledger says.
 
         With `repair` those are moved to quarantine/ and what is missing is queued. Raises BadInput and DiskFull.
         """
@@ -183,7 +183,10 @@ class Batch:
             damages = list(verification.find_damage(connection, self.folder, name))
             if repair and damages:
                 verification.repair(connection, self.folder, damages)
-            return verification.count_images(connection, name) + (len(damages) if repair else 0), damages
+                for job in sorted({damage.job for damage in damages}):
+                    write_manifest(connection, job, self.folder)
+            pictures = [damage for damage in damages if damage.image is not None]
+            return verification.count_images(connection, name) + (len(pictures) if repair else 0), damages
 
     def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], spool: Path) -> list[str]:
         """Put plans and their input pictures where a run finds them; all are checked before the first is queued.
@@ -203,7 +206,7 @@ class Batch:
     def _bring_inputs(self, name: str, plan: Plan, spool: Path) -> None:
         for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
             target = self.folder / name / file
-            if not target.exists():
+            if not target.exists() or target.stat().st_size != (spool / file).stat().st_size:
                 make_folder(target.parent)
                 write_whole(target, (spool / file).read_bytes())
 

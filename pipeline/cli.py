@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -188,11 +189,9 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
     for damage in damages:
         click.echo(f"{damage.file}: {damage.what}")
     if not options.quiet:
-        word = "queued again: `pipeline run` makes them" if repair and damages else "as recorded"
-        click.echo(
-            f"{images - len(damages)} of {images} images are whole" + (f"; {len(damages)} {word}" if damages else ""),
-            err=True,
-        )
+        bad = sum(damage.image is not None for damage in damages)
+        word = "queued again: `pipeline run` makes them" if repair and bad else "not as recorded"
+        click.echo(f"{images - bad} of {images} images are whole" + (f"; {bad} {word}" if bad else ""), err=True)
     return int(bool(damages))
 
 
@@ -363,5 +362,13 @@ def _main(arguments: Sequence[str] | None) -> int:
         return 0
     except Exception:  # noqa: BLE001 - the one place where a bug reaches a person
         click.echo("error: this is a bug of ours; what it was doing stands below", err=True)
-        traceback.print_exc()
+        click.echo(_without_secrets(traceback.format_exc(), options), err=True)
         return BUG
+
+
+def _without_secrets(text: str, options: Options) -> str:
+    """Take the keys out of a traceback: an error's message may hold what it was given."""
+    with contextlib.suppress(PipelineError):
+        for secret in options.load().secrets(os.environ):
+            text = text.replace(secret, "***")
+    return text

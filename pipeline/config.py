@@ -56,6 +56,15 @@ class Config:
     models: Mapping[str, Any] = field(default_factory=dict)
     notify: Notify | None = None
 
+    def secrets(self, environment: Mapping[str, str]) -> list[str]:
+        """Give every value that this config takes from the environment, as far as it is there; they may be keys."""
+        named = [provider.api_key_env for provider in self.providers.values()]
+        headers = [value for provider in self.providers.values() for value in provider.headers.values()]
+        if self.notify is not None:
+            headers += [*self.notify.headers.values(), *([self.notify.webhook] if self.notify.webhook else [])]
+        named += [value.variable for value in headers if isinstance(value, EnvironmentName)]
+        return [value for name in named if name and (value := environment.get(name, "").strip())]
+
     def find_provider(self, name: str) -> Provider:
         """Give the provider called `name`. Raises ConfigError that names the nearest one."""
         if name in self.providers:

@@ -107,7 +107,8 @@ def spooling() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
             yield Path(folder)
     except OSError as reason:
-        if reason.filename is None or not str(reason.filename).startswith(tempfile.gettempdir()):
+        spool = str(Path(tempfile.gettempdir(), "pipeline-"))
+        if reason.filename is None or not str(reason.filename).startswith(spool):
             raise
         what = f"{tempfile.gettempdir()} takes no pictures: {reason.strerror or reason}; make room, or set TMPDIR"
         raise ConfigError(what) from None

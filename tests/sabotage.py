@@ -66,7 +66,7 @@ def _bug(number: str) -> None:
 
     def stumbling(*args: Any, **more: Any) -> Any:
         if next(answered) >= int(number):
-            raise RuntimeError("a bug that a drill has put here")
+            raise RuntimeError(f"a bug that a drill has put here, with {os.environ.get('STAGE_KEY')} in its words")
         return real(*args, **more)
 
     journal.answered = stumbling

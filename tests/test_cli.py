@@ -177,6 +177,7 @@ def test_verify_names_what_is_damaged_and_repair_makes_it_again(stage: Stage) ->
     assert cut.exists(), "verify touches nothing"
     stage.run("verify", "many", "--repair", exit_code=1)
     assert (stage.output / "many" / "quarantine" / cut.name).exists()
+    assert sum(len(entry["images"]) for entry in stage.manifest("many")) == 2, "the manifest names what is there"
     stage.run("run")
     stage.run("verify")
     assert stage.check_files("many") == 4

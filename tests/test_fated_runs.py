@@ -407,6 +407,43 @@ async def test_a_503_of_an_hour_holds_its_request_alone(bench: Bench, as_date: b
     assert sorted(asked) == [f"prompt {number}" for number in range(8)]
     assert HOUR - 120 <= seconds <= 1.05 * HOUR
     assert sorted(bench.statuses().values()) == ["pending"] + ["succeeded"] * 7
+    left = bench.one("SELECT wait_until FROM request WHERE status = 'pending'") - time.time()
+    assert HOUR - 150 <= left <= HOUR, "and it is written down"
+    runner = bench.runner(lab("http://127.0.0.1:9/v1"))
+    run = asyncio.create_task(runner.run())
+    await until(lambda: "lab" in runner._lanes and runner._lanes["lab"]._carrying)
+    assert runner._gates["lab"].waiting == 0, "another run waits too, and calls nobody"
+    runner.halt()
+    await run
+    assert bench.one("SELECT count(*) FROM attempt") == 8
+
+
+async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_request_for_long(bench: Bench) -> None:
+    async with vendor(_gives) as base_url:
+        bench.submit(request(1))
+        bench.set("UPDATE request SET wait_until = ?", time.time() - 5)
+        await bench.run(lab(base_url))
+    assert list(bench.statuses().values()) == ["succeeded"]
+    bench.submit(request(1), request(2))
+    bench.set("UPDATE request SET wait_until = ? WHERE status = 'pending'", time.time() + 30 * 86400)
+    (work,) = bench.works()
+    slept: list[float] = []
+    runner = bench.runner(lab("http://127.0.0.1:9/v1"))
+    run = asyncio.create_task(runner.run())
+    await until(lambda: "lab" in runner._gates)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        runner.halt()
+
+    runner._gates["lab"].sleep = sleep  # type: ignore[method-assign] # time alone is fake
+    await run
+    assert slept == [HOUR]
+    assert work.wait_until is not None
+
+
+async def _gives(body: Body) -> web.StreamResponse:
+    return whole(body)
 
 
 async def test_a_stream_that_nobody_asked_for_brings_its_picture_at_one_call(tmp_path: Path) -> None:

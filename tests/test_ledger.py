@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from pipeline.engine import ledger
+from pipeline.engine.backup import back_up
 from pipeline.engine.ledger import (
+    BACKUP_NAME,
     FILE_NAME,
     MIGRATIONS,
     named_errors,
@@ -70,6 +72,40 @@ def test_an_older_ledger_is_migrated_and_keeps_what_it_has(
     with contextlib.closing(opened):
         assert opened.execute("PRAGMA user_version").fetchone()[0] == len(more)
         assert tuple(opened.execute("SELECT name, colour FROM job").fetchone()) == ("job", None)
+
+
+def test_a_ledger_of_the_first_version_is_taken_with_all_it_has(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as old:
+        MIGRATIONS[0](old)
+        old.execute("PRAGMA user_version = 1")
+        old.execute(
+            "INSERT INTO job (name, provider, rehearsal, revision, submitted_at) VALUES ('job', 'lab', 0, 1, 5)"
+        )
+        old.execute(
+            "INSERT INTO request (job, key, stated, position, id, operation, served_by, params, variables, inputs, n,"
+            f" created_at) VALUES (1, '{'a' * 64}', 1, 0, 'one', 'generation', 'generation', '{{}}', '{{}}', '[]', 1, 5)"
+        )
+        old.commit()
+    with contextlib.closing(open_ledger(tmp_path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+        assert tuple(connection.execute("SELECT id, status, wait_until FROM request").fetchone()) == (
+            "one",
+            "pending",
+            None,
+        )
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+def test_a_ledger_that_is_gone_beside_its_copy_is_not_begun_anew(bench: Bench, left: str) -> None:
+    bench.submit(request(1))
+    back_up(bench.connection, bench.folder)
+    bench.connection.close()
+    for path in bench.folder.glob(f"{FILE_NAME}*"):
+        path.unlink()
+    if left == "an empty file":
+        (bench.folder / FILE_NAME).touch()
+    with pytest.raises(LedgerError, match=f"{BACKUP_NAME}.*take it with.*to begin anew"):
+        open_ledger(bench.folder)
 
 
 def test_a_migration_that_fails_leaves_the_ledger_as_it_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

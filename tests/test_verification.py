@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,8 +53,6 @@ async def test_damage_is_named_and_not_touched(bench: Bench, harm: Callable[[Pat
 
 
 async def test_what_was_recorded_and_is_no_picture_is_damage_too(bench: Bench) -> None:
-    import hashlib
-
     path = await _make(bench)
     content = picture()[:-8]
     path.write_bytes(content)
@@ -98,3 +97,35 @@ async def test_a_disk_that_takes_nothing_aside_is_said_and_nothing_is_queued(ben
         repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
     assert bench.one("SELECT status FROM request") == "succeeded"
     assert path.exists()
+
+
+def _with_input(bench: Bench, content: bytes) -> Path:
+    name = hashlib.sha256(PNG).hexdigest()
+    bench.submit(request(1))
+    bench.set("UPDATE request SET inputs = json_array(json_object('role', 'image', 'file', ?))", f"inputs/{name}.png")
+    path = bench.folder / "job" / "inputs" / f"{name}.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_what_is_uploaded_is_read_again_too(bench: Bench) -> None:
+    path = _with_input(bench, PNG)
+    assert list(find_damage(bench.connection, bench.folder, "job")) == []
+    path.write_bytes(PNG[:-1])
+    (damage,) = find_damage(bench.connection, bench.folder, "job")
+    assert (damage.image, damage.file) == (None, f"job/inputs/{path.name}")
+    assert "submit the job again" in damage.what
+    repair(bench.connection, bench.folder, [damage])
+    assert not path.exists()
+    assert (bench.folder / "job" / "quarantine" / path.name).exists()
+    (damage,) = find_damage(bench.connection, bench.folder, None)
+    assert damage.what == "is missing; submit the job again"
+
+
+async def test_repair_revives_nothing_that_was_cancelled(bench: Bench) -> None:
+    path = await _make(bench)
+    bench.set("UPDATE request SET status = 'cancelled'")
+    path.unlink()
+    repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    assert bench.ask("SELECT status, received FROM request") == [("cancelled", 1)]

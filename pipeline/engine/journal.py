@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.engine.work import PaidUrl, claim, lacking
-from pipeline.errors import Moderated
+from pipeline.errors import Moderated, ServerFault
 
 if TYPE_CHECKING:
     import sqlite3
@@ -97,9 +97,12 @@ def failed(
         (outcome, now, sent_at, error.http_status, error_json(error), error.request_id, attempt),
     )
     connection.execute(
-        "UPDATE request SET attempts = attempts - ?, maybe_paid = maybe_paid + ?, error = ?"
+        "UPDATE request SET attempts = attempts - ?, maybe_paid = maybe_paid + ?, error = ?, wait_until = ?"
         " WHERE pk = (SELECT request FROM attempt WHERE pk = ?)",
-        (outcome == "not_sent", outcome == "unknown", error_json(error), attempt),
+        (
+            *(outcome == "not_sent", outcome == "unknown", error_json(error)),
+            *(now + error.retry_after if isinstance(error, ServerFault) and error.retry_after else None, attempt),
+        ),
     )
 
 

@@ -28,7 +28,11 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create]
+def _add_wait(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE request ADD COLUMN wait_until REAL")  # by the server's wish
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create, _add_wait]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""
 
 
@@ -42,11 +46,20 @@ def open_ledger(folder: Path) -> sqlite3.Connection:
             raise LedgerError(
                 f"{folder} cannot be made: {reason.strerror or reason}; choose another `output`"
             ) from None
+        _refuse_to_begin_anew(path)
         connection = _connect(str(path))
         with _closed_on_error(connection):
             connection.execute("PRAGMA journal_mode = WAL")
             _migrate(connection, path)
         return connection
+
+
+def _refuse_to_begin_anew(path: Path) -> None:
+    """Refuse where the ledger is gone and its copy is not: a new one would have everything paid again."""
+    gone = not path.exists() or path.stat().st_size == 0
+    if gone and path.with_name(BACKUP_NAME).exists():
+        what = f"the ledger {path} is {'empty' if path.exists() else 'gone'}; {way_back(path)}"
+        raise LedgerError(f"{what}; to begin anew, move the whole folder away")
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection | None:

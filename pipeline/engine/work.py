@@ -46,6 +46,7 @@ class Work:
     moderated: int
     numbers: frozenset[int]
     urls: tuple[PaidUrl, ...]
+    wait_until: float | None = None  # the server's wish, in seconds since 1970
 
     @property
     def missing(self) -> int:
@@ -169,6 +170,7 @@ def _work(connection: sqlite3.Connection, request: int) -> Work:
             for image in images
             if image["state"] == "paid"
         ),
+        wait_until=row["wait_until"],
     )
 
 

@@ -28,6 +28,7 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.fetch import fetch
 from pipeline.engine.filing import Filing
+from pipeline.engine.hints import LONGEST_PAUSE
 from pipeline.engine.retry import retrying
 from pipeline.engine.work import claim
 from pipeline.errors import (
@@ -77,6 +78,7 @@ class Worker:
             before_sleep=self._say_retrying,
         )
         error: RequestError | None = None
+        await self._wait_as_asked()
         try:
             while self._urls or self._missing > 0:
                 await retry(self._make)
@@ -85,6 +87,12 @@ class Worker:
         except RequestError as reason:
             error = reason
         await self._end(error)
+
+    async def _wait_as_asked(self) -> None:
+        """Wait on where an earlier run was asked to wait for this request; a clock that was set back adds nothing."""
+        left = (self._work.wait_until or 0.0) - time.time()
+        if left > 0 and not self._urls:
+            await self._desk.gate.sleep(min(left, LONGEST_PAUSE))
 
     async def _make(self) -> None:
         """The way of a request: throttle, call, record, download, check, store, record."""

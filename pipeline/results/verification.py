@@ -22,9 +22,9 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One image that is not what the ledger says. `file` is relative to the output folder."""
+    """One file that is not what the ledger says. `file` is relative to the output folder; an input has no `image`."""
 
-    image: int
+    image: int | None
     job: str
     file: str
     what: str
@@ -41,7 +41,7 @@ def count_images(connection: sqlite3.Connection, job: str | None) -> int:
 
 
 def find_damage(connection: sqlite3.Connection, folder: Path, job: str | None) -> Iterator[Damage]:
-    """Read every recorded image again, of a job or of all, and yield what is missing or damaged. Touches nothing."""
+    """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Touches nothing."""
     rows = connection.execute(
         "SELECT i.pk, j.name, i.file, i.sha256, i.bytes, i.format FROM image i JOIN job j ON j.pk = i.job"
         " WHERE i.state = 'stored' AND (?1 IS NULL OR j.name = ?1) ORDER BY i.pk",
@@ -51,6 +51,27 @@ def find_damage(connection: sqlite3.Connection, folder: Path, job: str | None) -
         what = _fault(folder / name / file, sha256, size, kind)
         if what:
             yield Damage(pk, name, f"{name}/{file}", what)
+    yield from _find_damaged_inputs(connection, folder, job)
+
+
+def _find_damaged_inputs(connection: sqlite3.Connection, folder: Path, job: str | None) -> Iterator[Damage]:
+    """Read the pictures that are uploaded: each is called by its own hash."""
+    rows = connection.execute(
+        "SELECT DISTINCT j.name, json_extract(i.value, '$.file') AS file FROM request r JOIN job j ON j.pk = r.job,"
+        " json_each(r.inputs) i WHERE ?1 IS NULL OR j.name = ?1 ORDER BY j.pk, file",
+        (job,),
+    ).fetchall()
+    for name, file in rows:
+        path = folder / name / file
+        try:
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        except FileNotFoundError:
+            yield Damage(None, name, f"{name}/{file}", "is missing; submit the job again")
+        except OSError as reason:
+            yield Damage(None, name, f"{name}/{file}", f"cannot be read: {reason.strerror or reason}")
+        else:
+            if sha256 != path.stem:
+                yield Damage(None, name, f"{name}/{file}", "has another hash than its name; submit the job again")
 
 
 def _fault(path: Path, sha256: str, size: int, kind: str) -> str | None:
@@ -87,7 +108,7 @@ def repair(connection: sqlite3.Connection, folder: Path, damages: list[Damage]) 
                 continue
             connection.execute(
                 "UPDATE request SET received = received - 1, finished_at = NULL, status = CASE"
-                " WHEN received - 1 < n AND status != 'running' THEN 'pending' ELSE status END"
+                " WHEN received - 1 < n AND status IN ('succeeded', 'partial') THEN 'pending' ELSE status END"
                 " WHERE pk = (SELECT request FROM image WHERE pk = ?)",
                 (damage.image,),
             )
