@@ -78,12 +78,11 @@ def test_a_ledger_of_the_first_version_is_taken_with_all_it_has(tmp_path: Path) 
     with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as old:
         MIGRATIONS[0](old)
         old.execute("PRAGMA user_version = 1")
-        old.execute(
-            "INSERT INTO job (name, provider, rehearsal, revision, submitted_at) VALUES ('job', 'lab', 0, 1, 5)"
-        )
+        old.execute("INSERT INTO job VALUES (1, 'job', NULL, 'lab', 0, NULL, 1, 5.0)")
         old.execute(
             "INSERT INTO request (job, key, stated, position, id, operation, served_by, params, variables, inputs, n,"
-            f" created_at) VALUES (1, '{'a' * 64}', 1, 0, 'one', 'generation', 'generation', '{{}}', '{{}}', '[]', 1, 5)"
+            " created_at) VALUES (1, ?, 1, 0, 'one', 'generation', 'generation', '{}', '{}', '[]', 1, 5.0)",
+            ("a" * 64,),
         )
         old.commit()
     with contextlib.closing(open_ledger(tmp_path)) as connection:
