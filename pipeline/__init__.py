@@ -29,6 +29,7 @@ live        what people see while it happens: the ledger becomes a page that cha
 progress    how a run is watched: on a terminal, in plain lines, in JSON, in a log
 sandbox     an Images API on loopback, to rehearse on; it imports nothing of the rest
 picture     bytes → a whole picture with its kind and size, or refused
+png         a PNG → its size, where all of its pixels inflate as they must
 framing     bytes → their kind, and whether their frame is closed
 svg         an SVG → harmless or refused, and its size
 files       a file written whole or not at all

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline import picture
+import pybase64
+
+from pipeline import picture, png
 from pipeline.errors import BrokenPicture
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def check(content: bytes, params: Mapping[str, Any]) -> CheckedImage:
     An SVG counts only where the request asked for one, and only without scripts; a whole picture of another kind than
     the one asked for counts, as it is paid.
     """
+    if size := png.whole_size(content, picture.MAX_PIXELS):
+        return CheckedImage(content, hashlib.sha256(content).hexdigest(), *size, "png")
     svg = params.get("output_format") == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
     found = picture.inspect_svg(content) if svg else picture.inspect(content)
     return CheckedImage(content, hashlib.sha256(content).hexdigest(), found.width, found.height, found.format)
@@ -41,11 +44,11 @@ def check(content: bytes, params: Mapping[str, Any]) -> CheckedImage:
 def decode(text: str) -> bytes:
     """Decode base64 strictly, save that lines may be wrapped and the padding left out. Raises BrokenPicture."""
     try:
-        return base64.b64decode(text, validate=True)
+        return pybase64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         pass
     joined = "".join(text.split()).rstrip("=")
     try:
-        return base64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
+        return pybase64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
     except (binascii.Error, ValueError) as reason:
         raise BrokenPicture(f"has broken base64: {reason}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import socket
 import time
@@ -55,6 +56,7 @@ class Downloader:
         self._most_bytes = most_bytes
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._proxy = functools.cache(proxy_for)
         self._deaths: dict[object, float] = {}
 
     @property
@@ -112,7 +114,7 @@ class Downloader:
         host = url.host
         for _ in range(_REDIRECTS):
             self._check(url)
-            proxy = proxy_for(url)
+            proxy = self._proxy(url.origin())
             if proxy and proxy.host:
                 self._resolver.proxies.add(proxy.host.lower())
             async with self._session.get(url, allow_redirects=False, proxy=proxy) as response:
