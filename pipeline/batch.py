@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SUBMIT_LOCK_FILE = "submit.lock"
 
-ILLUSTRATION_SECONDS, ILLUSTRATION_SHARE = 0.2, 0.02
+ILLUSTRATION_SECONDS, ILLUSTRATION_SHARE = 0.1, 0.02
 """What a run may take longer for thumbnails: this, and this part of its time. A night at 50 pictures a minute needs
 half of that; a server without a limit is not to wait for them.
 """
