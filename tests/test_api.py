@@ -16,6 +16,7 @@ from pipeline.dialect import Dialect
 from pipeline.engine.answer import Answer, Inline
 from pipeline.engine.api import Api
 from pipeline.engine.body import Call, Upload, body_of
+from pipeline.engine.threads import Threads
 from pipeline.errors import (
     Invalid,
     KeyRefused,
@@ -99,6 +100,7 @@ async def serving(answer: bytes, *, stay: bool = False, hold: bool = False) -> A
 def door(base_url: str, **more: Any) -> Api:
     settings: dict[str, Any] = {
         "dialect": Dialect(),
+        "threads": Threads(),
         "timeout": 20.0,
         "connections": 8,
         "most_bytes": 1_000_000,

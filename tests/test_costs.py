@@ -18,6 +18,7 @@ import pytest
 from pipeline.engine.answer import HttpAnswer, Inline, read_answer
 from pipeline.engine.filing import Filing
 from pipeline.engine.ledger import open_for_reading
+from pipeline.engine.threads import Threads
 from pipeline.engine.writer import Writer
 from pipeline.results.standing import read_standing
 from tests.workbench import PNG_BASE64, answer_with, lab, request, vendor
@@ -128,7 +129,7 @@ async def test_a_picture_is_copied_once_while_it_is_filed(tmp_path: Path) -> Non
     from tests.bench.pictures import noise
 
     picture = noise(512, 1)
-    filing = Filing(tmp_path, {}, set())
+    filing = Filing(tmp_path, {}, set(), Threads())
     filing.stem = "one"
     inline = Inline(base64.b64encode(picture).decode(), None)
     await filing.keep_all([inline])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import ssl
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline.dialect import Dialect
     from pipeline.engine.body import Body
+    from pipeline.engine.threads import Threads
 
 _CONNECT_SECONDS = 30.0
 _IDLE_SECONDS = 1.0
@@ -44,6 +44,7 @@ class Api:
         headers: Mapping[str, str],
         *,
         dialect: Dialect,
+        threads: Threads,
         timeout: float,
         connections: int,
         most_bytes: int,
@@ -52,6 +53,7 @@ class Api:
         self.in_flight = 0  # calls that wait for their answer
         self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
         self._dialect = dialect
+        self._threads = threads
         self._headers = CIMultiDict(dialect.credentials(key))
         self._headers.update(headers)
         self._timeout = timeout
@@ -94,7 +96,7 @@ class Api:
             self.in_flight -= 1
         try:
             if len(http.body) > _LARGE:
-                return await asyncio.to_thread(read_answer, http)
+                return await self._threads.run(read_answer, http)
             return read_answer(http)
         except RequestError as error:
             raise self._scrubbed(error) from None

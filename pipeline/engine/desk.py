@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.engine.download import Downloader
     from pipeline.engine.events import Listener
     from pipeline.engine.gate import Gate
+    from pipeline.engine.threads import Threads
     from pipeline.engine.throttle import Turn
     from pipeline.engine.work import Work
     from pipeline.engine.writer import Writer
@@ -32,6 +33,7 @@ class Desk:
     folder: Path
     api: Api
     downloader: Downloader
+    threads: Threads
     gate: Gate
     writer: Writer
     money: Budget

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
     from pipeline.engine.answer import Inline
     from pipeline.engine.store import StoredImage
+    from pipeline.engine.threads import Threads
 
 
 class Filing:
     """The files of one request below its job's `folder`. `numbers` are those that its pictures have already."""
 
-    def __init__(self, folder: Path, params: Mapping[str, Any], numbers: Collection[int]) -> None:
+    def __init__(self, folder: Path, params: Mapping[str, Any], numbers: Collection[int], threads: Threads) -> None:
         self.stem = ""  # how the files are named; known as soon as the request is marked as running
+        self._threads = threads
         self._folder = folder
         self._params = params
         self._numbers = set(numbers)
@@ -39,7 +41,7 @@ class Filing:
 
     async def keep(self, content: bytes | str, number: int, revised_prompt: str | None = None) -> StoredImage:
         """Check and file one picture. Raises BrokenPicture and DiskFull."""
-        return await asyncio.to_thread(
+        return await self._threads.run(
             _check_and_store, content, self._params, self._folder, self.stem, number, revised_prompt
         )
 

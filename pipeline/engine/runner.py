@@ -18,6 +18,7 @@ from pipeline.engine.gate import Gate
 from pipeline.engine.hints import LONGEST_PAUSE
 from pipeline.engine.lane import POLL_SECONDS, Lane
 from pipeline.engine.ledger import mend
+from pipeline.engine.threads import Threads
 from pipeline.engine.work import Bar, waiting_providers
 from pipeline.engine.writer import Writer
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
@@ -131,11 +132,13 @@ class Runner:
             return
         rules = self.config.download
         async with AsyncExitStack() as stack:
+            threads = stack.enter_context(Threads())
             api = Api(
                 base_url,
                 key,
                 headers,
                 dialect=provider.dialect,
+                threads=threads,
                 timeout=provider.timeout_seconds,
                 connections=provider.concurrency,
                 most_bytes=_ENVELOPE_BYTES + rules.max_bytes * 4 // 3 * provider.images_per_call,
@@ -153,6 +156,7 @@ class Runner:
                 folder=self.folder,
                 api=await stack.enter_async_context(api),
                 downloader=await stack.enter_async_context(downloader),
+                threads=threads,
                 gate=await self._gate(provider, base_url, writer),
                 writer=writer,
                 money=money,

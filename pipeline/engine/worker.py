@@ -67,7 +67,7 @@ class Worker:
         self._succeeded = False
         self._is_probe = False
         self._folder = desk.folder / work.job_name
-        self._filing = Filing(self._folder, work.params, work.numbers)
+        self._filing = Filing(self._folder, work.params, work.numbers, desk.threads)
 
     async def carry(self) -> None:
         """Fetch what is paid and ask for what is missing until nothing is, then record how it ended. Raises Stop."""
