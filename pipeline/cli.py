@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -362,6 +361,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return 0
     except Exception:  # noqa: BLE001 - the one place where a bug reaches a person
         click.echo("error: this is a bug of ours; what it was doing stands below", err=True)
+        import traceback
+
         click.echo(_without_secrets(traceback.format_exc(), options), err=True)
         return BUG
 

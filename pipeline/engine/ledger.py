@@ -135,6 +135,8 @@ def named_errors(path: Path | str) -> Iterator[None]:
         yield
     except sqlite3.Error as reason:
         raise translate(reason, path) from None
+    except UnicodeDecodeError as reason:  # text that is none any more: Python's sqlite3 lets it through as it is
+        raise LedgerError(f"the ledger {path} is damaged: {reason}; {way_back(Path(path))}") from None
 
 
 def translate(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> PipelineError | sqlite3.Error:

@@ -45,7 +45,9 @@ def measure(folder: Path, base_url: str, requests: int, submitted: int) -> tuple
     defaults = {"model": "dall-e-2", "size": "256x256", "response_format": "b64_json"}
     job = {"defaults": defaults, "requests": [{"prompt": "{{ prompt }}", "rows": "prompts.txt"}]}
     (folder / "run.yaml").write_text(json.dumps(job))
-    other = write_job(folder / "other", submitted, base_url)
+    other = write_job(
+        folder / "other", submitted, base_url, "elsewhere"
+    )  # which the run does not know, and leaves alone
     waits = Waits()
     do = Writer.do
 
@@ -60,7 +62,7 @@ def measure(folder: Path, base_url: str, requests: int, submitted: int) -> tuple
 
     def emit(event: Event) -> None:
         if isinstance(event, CallSent) and not submit:
-            arguments = [*command(folder, "--output", str(folder / "outputs"), "submit"), str(other), "--allow-large"]
+            arguments = [*command(folder / "other", "--output", str(folder / "outputs"), "submit"), str(other)]
             submit.append(subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             waits.began.append(time.perf_counter())
 
@@ -69,6 +71,6 @@ def measure(folder: Path, base_url: str, requests: int, submitted: int) -> tuple
         result = wait_for(Batch.open(config=folder / "config.yaml").run([folder / "run.yaml"], emit=emit))
     finally:
         Writer.do = do  # type: ignore[method-assign]
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     assert submit[0].wait() == 0
     return waits, time.perf_counter() - waits.began[0]

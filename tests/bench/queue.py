@@ -34,11 +34,11 @@ class Queued:
     first_call_seconds: float
 
 
-def write_job(folder: Path, requests: int, base_url: str) -> Path:
-    """Write a config and a job of so many rows; give the job file."""
+def write_job(folder: Path, requests: int, base_url: str, provider: str = "lab") -> Path:
+    """Write a config of one provider, and a job of so many rows; give the job file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(
-        f"provider: lab\nproviders:\n  lab: {{base_url: '{base_url}', rate_limit: {{images: 50}}}}\n"
+        f"provider: {provider}\nproviders:\n  {provider}: {{base_url: '{base_url}', rate_limit: {{images: 50}}}}\n"
     )
     with (folder / "rows.jsonl").open("w") as rows:
         rows.writelines(json.dumps({"prompt": PROMPT.format(number)}) + "\n" for number in range(requests))
