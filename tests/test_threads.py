@@ -1,9 +1,9 @@
-"""Work in threads comes back as it is, and its threads give way to the event loop."""
+"""Work in threads comes back as it is, and there are few of them."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import sys
 import threading
 
 import pytest
@@ -22,10 +22,18 @@ async def test_what_a_thread_gives_or_raises_comes_to_whoever_awaits_it() -> Non
         assert await threads.run(threading.get_ident) != threading.get_ident()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own here")
-async def test_the_threads_have_a_lower_priority_than_the_loop_and_the_loop_keeps_its_own() -> None:
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+async def test_there_are_few_threads_and_what_is_more_waits() -> None:
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        begun.release()
+        go.wait()
+
+    cores = os.cpu_count() or 1
     with Threads() as threads:
-        theirs = await threads.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-    assert theirs > before
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+        waiting = [threads.run(work) for _ in range(cores + 3)]
+        for _ in range(cores + 1):
+            assert await asyncio.to_thread(begun.acquire, timeout=20)
+        assert not begun.acquire(blocking=False)
+        go.set()
+        await asyncio.gather(*waiting)

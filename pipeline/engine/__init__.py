@@ -28,7 +28,7 @@ filing     a request's pictures → numbered files, each checked and written in 
 check      bytes → `CheckedImage`: decoded whole, or refused
 store      `CheckedImage` → file, whole or not at all
 journal    what a worker writes down on a request's way
-threads    what takes the processor → threads that give way to the event loop
+threads    what takes the processor → a few threads, so that the event loop stays free
 writer     many workers' writes → one transaction after another
 accounts   the ledger → how far each job is, what it cost, what is missing
 events     what happened, as small frozen values

@@ -1,12 +1,9 @@
-"""What takes the processor for milliseconds → threads that give way to the event loop."""
+"""What takes the processor for milliseconds → a few threads, so that the event loop stays free."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
@@ -17,10 +14,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BEYOND_CORES = 2  # threads that wait for a disk while the others use every core
-_NICE = 4
-"""On Linux a thread has a priority of its own. Six threads of the loop's own priority kept it waiting for up to 37 ms
-(99th percentile, pictures of 2.6 MB on two cores), these for 9 to 22; more would give way to other programs too.
+_BEYOND_CORES = 1
+"""One more than the cores waits for the disk while the others compute. Six threads on two cores were no faster, and let
+the event loop wait for up to 37 ms (99th percentile, pictures of 2.6 MB) in place of 15.
 """
 
 
@@ -28,7 +24,7 @@ class Threads:
     """A context manager over the threads of one provider's pictures."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor((os.cpu_count() or 1) + _BEYOND_CORES, "pictures", initializer=_give_way)
+        self._pool = ThreadPoolExecutor((os.cpu_count() or 1) + _BEYOND_CORES, "pictures")
 
     def __enter__(self) -> Self:
         return self
@@ -41,9 +37,3 @@ class Threads:
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Run `work` in a thread; the result, or what it raises, comes to whoever awaits it."""
         return asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
