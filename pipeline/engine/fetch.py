@@ -33,35 +33,24 @@ async def fetch(
     Raises UrlLost when the URL has died, and DownloadRefused after `attempts` definite refusals of a live one: it
     is still paid, and stays in the ledger.
     """
-    with downloader.bringing(url.expires_at):
-        return await _bring(url, death, downloader, keep, sleep, attempts)
-
-
-async def _bring(
-    url: PaidUrl,
-    death: float,
-    downloader: Downloader,
-    keep: Callable[[bytes], Awaitable[StoredImage]],
-    sleep: Callable[[float], Awaitable[None]],
-    attempts: int,
-) -> StoredImage:
     wait, refusals = FIRST_WAIT, 0
-    while True:
-        try:
-            return await keep(await downloader.fetch(url.url, url.expires_at))
-        except UrlDead as reason:
-            raise _lost(reason) from None
-        except HostRefused as reason:
-            raise DownloadRefused(str(reason)) from None
-        except (DownloadFailed, BrokenPicture) as reason:
-            refusals += isinstance(reason, BrokenPicture) or reason.definite
-            if time.monotonic() >= death:
+    with downloader.bringing(url.expires_at):
+        while True:
+            try:
+                return await keep(await downloader.fetch(url.url, url.expires_at))
+            except UrlDead as reason:
                 raise _lost(reason) from None
-            if refusals >= attempts:
-                what = f"{_said(reason)} ({refusals} times); it is paid, `pipeline resume` tries again for nothing"
-                raise DownloadRefused(what) from None
-        await sleep(max(0.0, min(wait * random.uniform(0.5, 1.0), death - time.monotonic())))
-        wait = min(2 * wait, LONGEST_WAIT)
+            except HostRefused as reason:
+                raise DownloadRefused(str(reason)) from None
+            except (DownloadFailed, BrokenPicture) as reason:
+                refusals += isinstance(reason, BrokenPicture) or reason.definite
+                if time.monotonic() >= death:
+                    raise _lost(reason) from None
+                if refusals >= attempts:
+                    what = f"{_said(reason)} ({refusals} times); it is paid, `pipeline resume` tries again for nothing"
+                    raise DownloadRefused(what) from None
+            await sleep(max(0.0, min(wait * random.uniform(0.5, 1.0), death - time.monotonic())))
+            wait = min(2 * wait, LONGEST_WAIT)
 
 
 def _lost(reason: Exception) -> UrlLost:
