@@ -15,13 +15,14 @@ from filelock import FileLock
 from pipeline.config import load
 from pipeline.engine import intake
 from pipeline.engine.accounts import Account, read_accounts
-from pipeline.engine.ledger import FILE_NAME, named_errors, open_for_reading, recover
+from pipeline.engine.ledger import recover
 from pipeline.engine.store import disk_error
 from pipeline.engine.work import Scope
 from pipeline.files import make_folder, write_whole
 from pipeline.holding import held, opened
 from pipeline.planning import JobOptions, make_plans, spooling
 from pipeline.results.manifest import write_manifest
+from pipeline.results.standing import read_standing
 from pipeline.running import Run, check_keys, copy_ledger
 from pipeline.showing import illustrate, show
 
@@ -140,11 +141,7 @@ class Batch:
 
     def accounts(self) -> list[Account]:
         """Read how far each job is, the oldest first; also beside a run that is at work."""
-        connection = open_for_reading(self.folder)
-        if connection is None:
-            return []
-        with contextlib.closing(connection), named_errors(self.folder / FILE_NAME):
-            return read_accounts(connection)
+        return read_standing(self.folder, None)
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.provider import EnvironmentName, environment_name, read_headers, variable_of
+from pipeline.provider import EnvironmentName, environment_name, read_headers, values_of, variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,12 +40,7 @@ class Notify:
 
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Read the values of the webhook's headers. Raises ConfigError where a named variable is unset or empty."""
-        return {
-            name: variable_of(environment, value.variable, f"`notify` takes its header {name} from")
-            if isinstance(value, EnvironmentName)
-            else value
-            for name, value in self.headers.items()
-        }
+        return values_of(self.headers, environment, "`notify`")
 
 
 def read_notify(section: Section) -> Notify | None:

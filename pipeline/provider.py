@@ -59,12 +59,7 @@ class Provider:
 
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Read the values of the extra headers. Raises ConfigError where a named variable is unset or empty."""
-        return {
-            name: variable_of(environment, value.variable, f"provider `{self.name}` takes its header {name} from")
-            if isinstance(value, EnvironmentName)
-            else value
-            for name, value in self.headers.items()
-        }
+        return values_of(self.headers, environment, f"provider `{self.name}`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +171,16 @@ def read_headers(section: Section) -> dict[str, str | EnvironmentName]:
         else:
             section.wrong(name, "must be a line of text, or {env: NAME} for a value from the environment")
     return headers
+
+
+def values_of(headers: Mapping[str, str | EnvironmentName], environment: Mapping[str, str], who: str) -> dict[str, str]:
+    """Give the values of headers; `who` takes them. Raises ConfigError where a named variable is unset or empty."""
+    return {
+        name: variable_of(environment, value.variable, f"{who} takes its header {name} from")
+        if isinstance(value, EnvironmentName)
+        else value
+        for name, value in headers.items()
+    }
 
 
 def environment_name(value: object) -> EnvironmentName | None:
