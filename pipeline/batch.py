@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
@@ -43,6 +44,13 @@ ILLUSTRATION_SECONDS, ILLUSTRATION_SHARE = 0.1, 0.02
 """What a run may take longer for thumbnails: this, and this part of its time. A night at 50 pictures a minute needs
 half of that; a server without a limit is not to wait for them.
 """
+
+GARBAGE = 10_000
+"""New objects between two looks for garbage, while a run has the process to itself: thousands live as long as a call,
+and looking at them after every 700, as is usual, took a tenth of the event loop's time.
+"""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -222,7 +230,7 @@ class Batch:
         return replace(result, unwritten=(*result.unwritten, *unwritten))
 
 
-def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end in a loop of our own: uvloop's where the platform has it.
 
     Raises KeyboardInterrupt where a second signal ended it at once.
@@ -230,8 +238,12 @@ def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as factory
+    usual = gc.get_threshold()
+    gc.set_threshold(GARBAGE, *usual[1:])
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             return runner.run(work)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+    finally:
+        gc.set_threshold(*usual)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import random
 import threading
 from typing import TYPE_CHECKING
 
@@ -17,30 +17,44 @@ PART = ".part"
 """How the name of a file ends while it is being written; such a file may be deleted at any start."""
 
 
+_names = random.Random()  # its own, so that nobody's seed makes two names alike
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears under `path` when the with-block ends, whole and on disk, or not at all.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder. Raises OSError.
     """
-    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{PART}")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first reason is the one to tell
-            part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with _whole(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        yield file
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write `content` under `path`, whole or not at all. Raises OSError."""
-    with whole_file(path) as file:
-        file.write(content)
+    with _whole(path) as descriptor:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[int]:
+    """Give the descriptor of a new file, which becomes `path` once it is on disk."""
+    part = f"{path.parent}{os.sep}.{path.name[:200]}.{_names.getrandbits(32):08x}{PART}"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(part, path)  # noqa: PTH105 - pathlib would hold the interpreter longer than the call itself takes
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first reason is the one to tell
+            os.unlink(part)  # noqa: PTH108 - as above
+        raise
+    sync_folder(path.parent)
 
 
 _MAKING = threading.RLock()  # a folder that is there for one thread is on disk for all

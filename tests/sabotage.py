@@ -31,26 +31,50 @@ def _clock(seconds: str, file: str) -> None:
     time.time = lambda: real() + (float(seconds) if os.path.exists(file) else 0.0)  # noqa: PTH110 - asked all the time
 
 
+_FITS = 10  # bytes
+
+
 class _FullDisk(io.FileIO):
     """A file of which a few bytes fit."""
 
     def write(self, content: Any) -> int:
-        if self.tell() >= 10:
+        if self.tell() >= _FITS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
-        return super().write(bytes(content)[:10])
+        return super().write(bytes(content)[:_FITS])
 
 
 def _full(pattern: str, number: str) -> None:
-    real, opened = io.open, itertools.count(1)
+    """Both doors to the disk are watched: Python's files, and the system's descriptors."""
+    real, real_open, real_write = io.open, os.open, os.write
+    opened, full = itertools.count(1), set()
+
+    def has_no_room(path: Any) -> bool:
+        return bool(re.search(pattern, str(path))) and next(opened) >= int(number)
 
     def open_on_full_disk(file: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
         writes = not set(mode).isdisjoint("wax+")
-        if not (writes and re.search(pattern, str(file)) and next(opened) >= int(number)):
+        if not (file in full if isinstance(file, int) else writes and has_no_room(file)):
             return real(file, mode, *args, **more)
-        raw = io.BufferedWriter(_FullDisk(os.fspath(file), mode.replace("b", "").replace("t", "")))
+        where = file if isinstance(file, int) else os.fspath(file)
+        raw = io.BufferedWriter(_FullDisk(where, mode.replace("b", "").replace("t", ""), more.get("closefd", True)))
         return raw if "b" in mode else io.TextIOWrapper(raw, encoding="utf-8")
 
+    def open_descriptor(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        descriptor = real_open(path, flags, *args, **more)
+        full.discard(descriptor)
+        if flags & (os.O_WRONLY | os.O_RDWR) and has_no_room(path):
+            full.add(descriptor)
+        return descriptor
+
+    def write(descriptor: int, content: Any) -> int:
+        if descriptor not in full:
+            return real_write(descriptor, content)
+        if os.lseek(descriptor, 0, os.SEEK_CUR) >= _FITS:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(descriptor, content[:_FITS])
+
     io.open = builtins.open = open_on_full_disk
+    os.open, os.write = open_descriptor, write
 
 
 def _sizes(most: str) -> None:

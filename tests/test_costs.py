@@ -36,7 +36,7 @@ TRANSACTIONS_BY_URL = 5  # and the picture's arrival
 FSYNCS_OF_FILES = 2  # a picture's file, and its folder
 STATEMENTS_OF_A_STATUS = 2  # the jobs, and one for each of them
 COPIES_OF_AN_ANSWER = 1.1  # the text in the parsed JSON, beside the body that came
-COPIES_OF_A_PICTURE = 1.1  # its bytes, beside its base64
+COPIES_OF_A_PICTURE = 2.1  # its bytes, beside its base64; and its pixels' chunks joined, as libdeflate takes them
 HEAVY = {"PIL", "aiohttp", "asyncio", "jinja2", "pydantic", "rich", "tenacity", "uvloop", "yarl"}
 
 
@@ -125,7 +125,7 @@ def test_an_answer_is_copied_once_while_it_is_read() -> None:
     assert _peak(lambda: read_answer(http)) <= COPIES_OF_AN_ANSWER * len(http.body) + len(http.body)
 
 
-async def test_a_picture_is_copied_once_while_it_is_filed(tmp_path: Path) -> None:
+async def test_a_picture_is_copied_no_more_than_twice_while_it_is_filed(tmp_path: Path) -> None:
     from tests.bench.pictures import noise
 
     picture = noise(512, 1)
@@ -133,7 +133,7 @@ async def test_a_picture_is_copied_once_while_it_is_filed(tmp_path: Path) -> Non
     filing.stem = "one"
     inline = Inline(base64.b64encode(picture).decode(), None)
     await filing.keep_all([inline])
-    decoded = 512 * 512 * 4  # what Pillow holds of the picture is its own, and not traced
+    decoded = 512 * 512 * 4
     tracemalloc.start()
     await filing.keep_all([inline])
     peak = tracemalloc.get_traced_memory()[1]

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from pipeline.batch import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -171,25 +173,22 @@ CONTENDERS: dict[str, Callable[[Work], Awaitable[None]]] = {"bare": bare, "caref
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run took. Peaks are of the process, imports included; `rss` in bytes."""
+    """What one run took. `rss` is the process's peak, in bytes, imports included; `lag_p99` in seconds."""
 
     contender: str
-    seconds: float
     pictures: int
     rss: int
     lag_p99: float
 
 
 async def measure(name: str, work: Work) -> Measured:
-    """Do the work once, with the clock running."""
+    """Do the work once."""
     lag = Lag()
     watching = asyncio.create_task(lag.watch())
-    began = time.perf_counter()
     await CONTENDERS[name](work)
-    seconds = time.perf_counter() - began
     watching.cancel()
     pictures = sum(path.stat().st_size > 0 for path in work.folder.rglob("*.png") if path.parent.name != "thumbnails")
-    return Measured(name, seconds, pictures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, lag.p99)
+    return Measured(name, pictures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, lag.p99)
 
 
 def main() -> None:
@@ -203,11 +202,8 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     given = parser.parse_args()
     work = Work(given.base_url, given.inline, given.requests, given.concurrency, given.folder)
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    if given.name == "ours":
-        from uvloop import new_event_loop as factory  # as the command does
-    with asyncio.Runner(loop_factory=factory) as runner:
-        print(json.dumps(asdict(runner.run(measure(given.name, work)))))
+    measured = measure(given.name, work)
+    print(json.dumps(asdict(wait_for(measured) if given.name == "ours" else asyncio.run(measured))))
 
 
 if __name__ == "__main__":
