@@ -28,10 +28,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     with _whole(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
         yield file
+    sync_folder(path.parent)
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write `content` under `path`, whole or not at all. Raises OSError."""
+    write_unnamed(path, content)
+    sync_folder(path.parent)
+
+
+def write_unnamed(path: Path, content: bytes | memoryview) -> None:
+    """Do the same, save that the name is on disk only after the `sync_folder` that the caller owes. Raises OSError."""
     with _whole(path) as descriptor:
         rest = memoryview(content)
         while rest:
@@ -54,7 +61,6 @@ def _whole(path: Path) -> Iterator[int]:
         with contextlib.suppress(OSError):  # the first reason is the one to tell
             os.unlink(part)  # noqa: PTH108 - as above
         raise
-    sync_folder(path.parent)
 
 
 _MAKING = threading.RLock()  # a folder that is there for one thread is on disk for all

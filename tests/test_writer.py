@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.engine import writer as module
-from pipeline.engine.ledger import open_for_reading, open_ledger
+from pipeline.engine.ledger import FILE_NAME, open_for_reading, open_ledger
 from pipeline.engine.writer import Writer
 from pipeline.errors import DiskFull, LedgerError
+from pipeline.files import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +95,59 @@ async def test_a_statement_that_raises_is_undone_alone(notes: Bench) -> None:
             await twice
         assert (await before, await after) == ("before", "after")
     assert notes.ask("SELECT what FROM note ORDER BY pk") == [("before",), ("after",)]
+
+
+async def test_a_folder_is_on_disk_before_the_rows_that_name_its_files_and_once_for_all_of_them(
+    notes: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_at_sync: list[int] = []
+
+    def sync(folder: Path) -> None:
+        rows_at_sync.append(reader.execute("SELECT count(*) FROM note").fetchone()[0])
+        sync_folder(folder)
+
+    monkeypatch.setattr(module, "sync_folder", sync)
+    with contextlib.closing(sqlite3.connect(notes.folder / FILE_NAME, check_same_thread=False)) as reader:
+        async with Writer(notes.connection) as writer:
+            with _held_up(writer):
+                writes = []
+                for number in range(50):
+                    writer.settle(notes.folder)
+                    writes.append(writer.do(_note, str(number)))
+            await asyncio.gather(*writes)
+            await writer.do(_note, "without a file")
+            assert writer.transactions <= 3
+    assert rows_at_sync == [0]
+
+
+async def test_where_a_folder_cannot_be_brought_to_disk_its_rows_are_not_written_until_it_can(notes: Bench) -> None:
+    gone = notes.folder / "gone"
+    async with Writer(notes.connection) as writer:
+        for _ in range(2):
+            writer.settle(gone)
+            with pytest.raises(DiskFull, match="cannot be written"):
+                await writer.do(_note, "one")
+        gone.mkdir()
+        assert await writer.do(_note, "two") == "two"
+    assert notes.ask("SELECT what FROM note") == [("two",)]
+
+
+async def test_a_file_that_comes_while_its_folder_is_brought_to_disk_has_it_done_once_more(
+    notes: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[Path] = []
+
+    async with Writer(notes.connection) as writer:
+
+        def sync(folder: Path) -> None:
+            syncs.append(folder)
+            if len(syncs) == 1:
+                writer.settle(folder)  # its name came too late for what is under way
+
+        monkeypatch.setattr(module, "sync_folder", sync)
+        writer.settle(notes.folder)
+        await writer.do(_note, "one")
+    assert len(syncs) == 2
 
 
 async def test_a_cancelled_waiter_does_not_undo_its_write(notes: Bench) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.check import check, decode
-from pipeline.engine.store import store
+from pipeline.engine.store import FOLDER, store
 from pipeline.errors import BrokenPicture
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ class Filing:
         self._folder = folder
         self._params = params
         self._numbers = set(numbers)
+
+    @property
+    def place(self) -> Path:
+        """The folder that the files are in."""
+        return self._folder / FOLDER
 
     def take(self, count: int) -> list[int]:
         """Take the lowest free numbers."""

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.engine.work import PaidUrl, claim, lacking
+from pipeline.engine.work import PaidUrl, free_stem, lacking
 from pipeline.errors import Moderated, ServerFault
 
 if TYPE_CHECKING:
@@ -61,11 +61,13 @@ def begin(
 
     None where the job does not ask for this call any more: `pipeline cancel` and `submit` work beside us.
     """
-    stem = claim(connection, request) if lacking(connection, request) >= n else None
+    stem = free_stem(connection, request, n)
     if stem is None:
         return None
     connection.execute(
-        "UPDATE request SET attempts = attempts + 1, endpoint = ?, finished_at = NULL WHERE pk = ?", (endpoint, request)
+        "UPDATE request SET status = 'running', stem = ?, attempts = attempts + 1, endpoint = ?, finished_at = NULL"
+        " WHERE pk = ?",
+        (stem, endpoint, request),
     )
     row = connection.execute(
         "INSERT INTO attempt (request, provider, n, estimate_usd, sent_at) VALUES (?, ?, ?, ?, ?) RETURNING pk",

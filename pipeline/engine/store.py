@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import picture
 from pipeline.errors import DiskFull
-from pipeline.files import make_folder, write_whole
+from pipeline.files import make_folder, write_unnamed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,8 @@ class StoredImage:
 
 
 def store(image: CheckedImage, folder: Path, stem: str, number: int, revised_prompt: str | None) -> StoredImage:
-    """Write the picture as `<folder>/images/<stem>-<number>.<what its bytes are>`; the row that names it comes after.
+    """Write the picture as `<folder>/images/<stem>-<number>.<what its bytes are>`; the row that names it comes after,
+    and the writer brings the file's name to disk before that row; see `Writer.settle`.
 
     A file of that name that no row owns is one that an earlier run wrote and could not record; it is replaced.
     Raises DiskFull.
@@ -41,7 +42,7 @@ def store(image: CheckedImage, folder: Path, stem: str, number: int, revised_pro
     name = f"{FOLDER}/{stem}-{number}.{picture.extension(image.format)}"
     try:
         make_folder(folder / FOLDER)
-        write_whole(folder / name, image.content)
+        write_unnamed(folder / name, image.content)
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return StoredImage(

@@ -124,7 +124,7 @@ def pending(
             (job, revision, most + len(taken)),
         )
         found.update((row[0], None) for row in rows if row[0] not in taken)
-    return [_work(connection, request) for request in list(found)[:most]]
+    return _works(connection, list(found)[:most])
 
 
 def _not_barred(barred: Collection[Bar]) -> str:
@@ -140,15 +140,26 @@ def _not_barred(barred: Collection[Bar]) -> str:
     return f" AND NOT EXISTS (SELECT 1 FROM json_each('{bars}') b WHERE {applies})"
 
 
-def _work(connection: sqlite3.Connection, request: int) -> Work:
-    row = connection.execute(
-        "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd FROM request r"
-        " JOIN job j ON j.pk = r.job WHERE r.pk = ?",
-        (request,),
-    ).fetchone()
-    images = connection.execute("SELECT * FROM image WHERE request = ? AND state != 'lost'", (request,)).fetchall()
+def _works(connection: sqlite3.Connection, requests: Sequence[int]) -> list[Work]:
+    """Read what a worker needs of each request, in the order that is given."""
+    rows = connection.execute(
+        "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd,"
+        " EXISTS (SELECT 1 FROM image WHERE request = r.pk AND state != 'lost') AS has_images"
+        " FROM request r JOIN job j ON j.pk = r.job WHERE r.pk IN (SELECT value FROM json_each(?))",
+        (json.dumps(requests),),
+    )
+    works = {row["pk"]: _work(connection, row) for row in rows}
+    return [works[request] for request in requests]
+
+
+def _work(connection: sqlite3.Connection, row: sqlite3.Row) -> Work:
+    images: list[sqlite3.Row] = []
+    if row["has_images"]:
+        images = connection.execute(
+            "SELECT * FROM image WHERE request = ? AND state != 'lost'", (row["pk"],)
+        ).fetchall()
     return Work(
-        request=request,
+        request=row["pk"],
         job=row["job"],
         job_name=row["job_name"],
         provider=row["provider"],
@@ -174,45 +185,46 @@ def _work(connection: sqlite3.Connection, request: int) -> Work:
     )
 
 
+_LACKING = "r.n - r.received - r.moderated - (SELECT count(*) FROM image WHERE request = r.pk AND state = 'paid')"
+
+
 def lacking(connection: sqlite3.Connection, request: int) -> int:
     """Count the images of a request that are neither here, nor paid, nor refused for good."""
-    row = connection.execute(
-        "SELECT n - received - moderated - (SELECT count(*) FROM image WHERE request = ?1 AND state = 'paid')"
-        " FROM request WHERE pk = ?1",
-        (request,),
-    ).fetchone()
-    return int(row[0])
+    return int(connection.execute(f"SELECT {_LACKING} FROM request r WHERE r.pk = ?", (request,)).fetchone()[0])
 
 
 def claim(connection: sqlite3.Connection, request: int) -> str | None:
-    """Mark a request as running, and give how its files are named: its id, and its key beside it where another owns
-    that name or is about to. None where it is not to be worked: ended, cancelled or superseded meanwhile.
-    """
-    row = connection.execute(
-        "SELECT r.pk, r.job, r.id, r.key FROM request r JOIN job j ON j.pk = r.job"
-        " WHERE r.pk = ? AND r.status IN ('pending', 'running') AND r.stated = j.revision",
-        (request,),
-    ).fetchone()
-    if row is None:
-        return None
-    stem = _stem(connection, row)
-    connection.execute("UPDATE request SET status = 'running', stem = ? WHERE pk = ?", (stem, request))
+    """Mark a request as running, and give how its files are named; None where it is not to be worked."""
+    stem = free_stem(connection, request)
+    if stem is not None:
+        connection.execute("UPDATE request SET status = 'running', stem = ? WHERE pk = ?", (stem, request))
     return stem
 
 
-def _stem(connection: sqlite3.Connection, row: sqlite3.Row) -> str:
-    name, key = row["id"], row["key"]
+def free_stem(connection: sqlite3.Connection, request: int, images: int | None = None) -> str | None:
+    """Give how a request's files are named: its id, and its key beside it where another owns that name or is about to.
+
+    None where it is not to be worked: ended, cancelled or superseded meanwhile, or lacking fewer than so many images.
+    """
+    row = connection.execute(
+        "SELECT r.pk, r.job, r.id, r.key FROM request r JOIN job j ON j.pk = r.job"
+        " WHERE r.pk = ?1 AND r.status IN ('pending', 'running') AND r.stated = j.revision"
+        f" AND (?2 IS NULL OR {_LACKING} >= ?2)",
+        (request, images),
+    ).fetchone()
+    if row is None:
+        return None
+    name = row["id"]
     others = connection.execute(
         "SELECT file FROM image WHERE job = ?1 AND file IS NOT NULL AND file COLLATE NOCASE BETWEEN ?2 AND ?3"
-        " AND request != ?4",
-        (row["job"], f"images/{name}-", f"images/{name}-:", row["pk"]),  # ':' follows '9'
+        " AND request != ?4"
+        " UNION ALL SELECT NULL FROM request WHERE job = ?1 AND status = 'running' AND stem = ?5 COLLATE NOCASE"
+        " AND pk != ?4",
+        (row["job"], f"images/{name}-", f"images/{name}-:", row["pk"], name),  # ':' follows '9'
     )
-    owned = any(other[0].lower().rpartition("-")[0] == f"images/{name}".lower() for other in others)
-    running = connection.execute(
-        "SELECT 1 FROM request WHERE job = ? AND status = 'running' AND stem = ? COLLATE NOCASE AND pk != ?",
-        (row["job"], name, row["pk"]),
-    ).fetchone()
-    return f"{name}-{key[:8]}" if owned or running else str(name)
+    own = f"images/{name}".lower()
+    owned = any(file is None or file.lower().rpartition("-")[0] == own for (file,) in others)
+    return f"{name}-{row['key'][:8]}" if owned else str(name)
 
 
 def waiting_providers(connection: sqlite3.Connection, scope: Scope, barred: Collection[Bar] = ()) -> list[str]:

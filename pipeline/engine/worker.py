@@ -197,6 +197,8 @@ class Worker:
             moderated=answer.moderated,
             settings=answer.settings,
         )
+        if files:
+            desk.writer.settle(self._filing.place)
         self._urls, self._succeeded = await desk.writer.do(journal.answered, work, call.attempt, reply, urls, files)
         desk.money.settle(work, call.estimate_usd, cost)
         self._missing -= len(files) + len(links) + answer.moderated
@@ -257,6 +259,7 @@ class Worker:
             self._filing.give_back(url.number)
             self._missing += 1
             raise
+        desk.writer.settle(self._filing.place)
         self._succeeded |= await desk.writer.do(journal.stored, work.request, url.image, file, time.time())
         desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
 

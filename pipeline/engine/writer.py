@@ -14,9 +14,12 @@ import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from pipeline.engine.ledger import translate
+from pipeline.engine.store import disk_error
+from pipeline.files import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
 P = ParamSpec("P")
@@ -41,6 +44,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop = asyncio.get_running_loop()
+        self._unsettled: set[Path] = set()
         self.transactions = 0
 
     async def __aenter__(self) -> Self:
@@ -61,7 +65,8 @@ class Writer:
     ) -> asyncio.Future[T]:
         """Run `statement(connection, ...)` in the next transaction; the result comes once that is on disk.
 
-        A statement that raises is undone alone. The future raises what it raised, and PipelineError where SQLite fails.
+        A statement that raises is undone alone; one that shared its transaction may run twice, the first time for
+        nothing. The future raises what it raised, and PipelineError where SQLite fails.
         Whether anyone awaits it, or is cancelled doing so, does not undo the write.
         """
         future: asyncio.Future[T] = self._loop.create_future()
@@ -73,6 +78,22 @@ class Writer:
     ) -> None:
         """Do the same, for what the next start would mend anyway: nobody waits, and nobody hears of a failure."""
         self.do(statement, *args, **kwargs).add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def settle(self, folder: Path) -> None:
+        """Bring the names of a folder's files to disk before any write that is handed in after this.
+
+        Once for a transaction, and not for every picture: where it fails, those writes do.
+        """
+        self._unsettled.add(folder)
+
+    def _settle(self) -> None:
+        while self._unsettled:
+            folder = self._unsettled.pop()  # before: whoever hands it in meanwhile has it done once more
+            try:
+                sync_folder(folder)
+            except OSError as reason:
+                self._unsettled.add(folder)
+                raise disk_error(reason, folder) from None
 
     def _work(self) -> None:
         while batch := self._gather():
@@ -98,22 +119,36 @@ class Writer:
         return batch
 
     def _commit(self, batch: list[_Write]) -> list[_Result]:
-        execute = self._connection.execute
-        results: list[_Result] = []
+        """Write all together; where one raises, undo them and write them again, each in a savepoint of its own.
+
+        A savepoint around every write would cost as much as the write.
+        """
         self._begin()
-        for future, statement in batch:
-            execute("SAVEPOINT one")
-            try:
-                results.append((future, statement(self._connection), None))
-            except Exception as reason:
-                if not self._connection.in_transaction:  # SQLite undid everything: a full disk does that
-                    raise
-                execute("ROLLBACK TO one")
-                results.append((future, None, self._said(reason)))
-            execute("RELEASE one")
-        execute("COMMIT")
+        try:
+            results: list[_Result] = [(future, statement(self._connection), None) for future, statement in batch]
+        except Exception:
+            if not self._connection.in_transaction:  # SQLite undid everything: a full disk does that
+                raise
+            self._connection.execute("ROLLBACK")
+            self._begin()
+            results = [self._alone(*write) for write in batch]
+        self._settle()
+        self._connection.execute("COMMIT")
         self.transactions += 1
         return results
+
+    def _alone(self, future: asyncio.Future[Any], statement: Callable[[sqlite3.Connection], Any]) -> _Result:
+        execute, value, error = self._connection.execute, None, None
+        execute("SAVEPOINT one")
+        try:
+            value = statement(self._connection)
+        except Exception as reason:
+            if not self._connection.in_transaction:
+                raise
+            execute("ROLLBACK TO one")
+            error = self._said(reason)
+        execute("RELEASE one")
+        return future, value, error
 
     def _begin(self) -> None:
         """Begin, however long another process writes: what waits here may be the record of what was paid."""
