@@ -77,7 +77,7 @@ class Bell:
             case events.ProviderAway(provider, reason):
                 self._stalled(provider, reason, None)
             case events.CallEnded(_, _, provider, _, _, None):
-                self._over(provider)
+                self._answered(provider)
         self._worked = True
 
     def ended(
@@ -113,6 +113,12 @@ class Bell:
             stall.timer.cancel()
         stall.timer = None  # once is enough
         self._ring(pause_notice(provider, stall.reason, stall.since, stall.until))
+
+    def _answered(self, provider: str) -> None:
+        """End a stall; an answer to a call that was sent before a pause that still lasts ends nothing."""
+        stall = self._stalls.get(provider)
+        if stall is not None and (stall.until is None or stall.until <= time.time()):
+            self._over(provider)
 
     def _over(self, provider: str) -> None:
         stall = self._stalls.pop(provider, None)

@@ -92,6 +92,11 @@ def test_an_answer_ends_a_pause_and_the_next_one_is_told_again() -> None:
     assert len(told(ProviderAway("lab", "gone"), 600.0, other, 310.0)) == 1
 
 
+def test_an_answer_to_a_call_that_was_sent_before_a_pause_does_not_end_it() -> None:
+    asked = Pace("lab", "paused", time.time() + 901, 50, 60.0, 0, None)
+    assert len(told(Paused("lab", 901.0, "slow"), ANSWER, asked, 1.0)) == 1
+
+
 def test_a_pause_that_an_earlier_run_was_told_is_told_too() -> None:
     assert len(told(Pace("lab", "paused", time.time() + 1000, 50, 60.0, 0, None))) == 1
     assert told(Pace("lab", "limit", None, 50, 60.0, 0, None), 1000.0) == []
