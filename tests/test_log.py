@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -24,7 +25,21 @@ def test_the_log_is_made_at_the_first_event_and_takes_what_matters(tmp_path: Pat
     assert lines[0].endswith(describe(EVENTS[1]))
 
 
+def test_every_event_has_a_line_of_its_own_moment_in_its_order(tmp_path: Path) -> None:
+    moments = (1_800_000_000.5 + second for second in range(10_000))
+    with closing(Log(tmp_path, verbose=True, now=lambda: next(moments))) as log:
+        for _ in range(300):
+            for event in EVENTS:
+                log(event)
+    lines = (tmp_path / "run.log").read_text().splitlines()
+    assert [line.split(maxsplit=2)[2] for line in lines] == 300 * [describe(event) for event in EVENTS]
+    seconds = [time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) for line in lines]
+    assert seconds == list(range(1_800_000_000, 1_800_000_000 + len(lines)))
+    assert {line[19:23] for line in lines} == {",500"}
+
+
 def test_a_verbose_log_takes_all_and_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 14)
     handler = module._RotatingFile
     monkeypatch.setattr(module, "_RotatingFile", lambda path, **more: handler(path, **{**more, "maxBytes": 2000}))
     with closing(Log(tmp_path, verbose=True)) as log:
