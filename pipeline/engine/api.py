@@ -30,7 +30,7 @@ _IDLE_SECONDS = 1.0
 sent into that is of unknown outcome.
 """
 
-_LARGE = 64 * 1024  # a body above this is parsed in a thread: 4 MB of base64 take the loop's 10 ms
+_LARGE = 16 * 2**20  # a body above this is parsed in a thread; this much takes a millisecond or two
 _REFUSAL_BYTES = 1024 * 1024  # of an error's body: what it says stands at its beginning
 
 
