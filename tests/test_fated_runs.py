@@ -18,6 +18,7 @@ from pipeline import errors
 from pipeline.batch import Batch
 from pipeline.config import Config, RetryRules
 from pipeline.engine.events import Paused, Retrying, Stopped
+from pipeline.engine.gate import Gate
 from tests.workbench import MODEL, PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
 if TYPE_CHECKING:
@@ -418,7 +419,9 @@ async def test_a_503_of_an_hour_holds_its_request_alone(bench: Bench, as_date: b
     assert bench.one("SELECT count(*) FROM attempt") == 8
 
 
-async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_request_for_long(bench: Bench) -> None:
+async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_request_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with vendor(_gives) as base_url:
         bench.submit(request(1))
         bench.set("UPDATE request SET wait_until = ?", time.time() - 5)
@@ -429,15 +432,13 @@ async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_requ
     (work,) = bench.works()
     slept: list[float] = []
     runner = bench.runner(lab("http://127.0.0.1:9/v1"))
-    run = asyncio.create_task(runner.run())
-    await until(lambda: "lab" in runner._gates)
 
-    async def sleep(seconds: float) -> None:
+    async def sleep(_gate: Gate, seconds: float) -> None:
         slept.append(seconds)
         runner.halt()
 
-    runner._gates["lab"].sleep = sleep  # type: ignore[method-assign] # time alone is fake
-    await run
+    monkeypatch.setattr(Gate, "sleep", sleep)  # time alone is fake
+    await runner.run()
     assert slept == [HOUR]
     assert work.wait_until is not None
 

@@ -20,6 +20,7 @@ answer     an HTTP answer → the pictures in it, or the error whose class is it
 fates      what an error says, and its status → the class that is its fate
 envelope   an error body of any kind → message, type, code and param
 stream     a stream of server-sent events → the one answer that it stands for
+receive    an HTTP response → the bytes of its body, within a bound
 hints      headers and messages → seconds to wait, and the limit that holds
 address    a URL's host → on the open net or not, and through which proxy
 fetch      a paid URL → its picture on disk, tried until it dies

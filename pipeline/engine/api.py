@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import ssl
 import time
@@ -14,6 +13,7 @@ from yarl import URL
 
 from pipeline.engine.address import proxy_for
 from pipeline.engine.answer import Answer, HttpAnswer, read_answer
+from pipeline.engine.receive import receive, receive_beginning
 from pipeline.errors import NotSent, OutcomeUnknown, RequestError, Unusable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Api:
         self.base_url = base_url.rstrip("/")
         self.in_flight = 0  # calls that wait for their answer
         self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
-        self._dialect = dialect
+        self._urls = {name: URL(f"{self.base_url}/{path}") % dialect.query for name, path in dialect.paths.items()}
         self._threads = threads
         self._headers = CIMultiDict(dialect.credentials(key))
         self._headers.update(headers)
@@ -103,12 +103,16 @@ class Api:
 
     async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpAnswer:
         assert self._session is not None, "use `async with`"
-        url = URL(f"{self.base_url}/{self._dialect.paths[operation]}") % self._dialect.query
+        url = self._urls[operation]
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": self._proxy(url)}
         async with self._session.post(url, **body, **options) as response:
-            content = await (
-                _read(response, self._most_bytes) if 200 <= response.status < 300 else _read_refusal(response)
-            )
+            if 200 <= response.status < 300:
+                content = await receive(response, self._most_bytes)
+            else:
+                content = await receive_beginning(response, _REFUSAL_BYTES)
+            if content is None:
+                what = f"the answer is larger than {self._most_bytes // 2**20} MB"
+                raise Unusable(what, http_status=response.status)
             return HttpAnswer(response.status, response.headers, content, str(response.url))
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
@@ -149,30 +153,6 @@ class _Mark:
 
 async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
     context.trace_request_ctx()
-
-
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read a body of at most `most` bytes. Raises Unusable for a larger one."""
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > most:
-            response.close()
-            raise Unusable(f"the answer is larger than {most // 2**20} MB", http_status=response.status)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
-    """Read what there is of an error's body: its status alone says that the call was refused, whatever breaks after."""
-    content = bytearray()
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async for chunk in response.content.iter_any():
-            content += chunk
-            if len(content) > _REFUSAL_BYTES:
-                response.close()
-                break
-    return bytes(content)
 
 
 def _reason(reason: Exception) -> str:

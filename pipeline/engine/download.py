@@ -16,6 +16,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from pipeline.engine.address import is_public, proxy_for
+from pipeline.engine.receive import receive, receive_beginning
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _CONNECT_SECONDS = 30.0
 _SILENT_SECONDS = 60.0  # between two pieces of a picture
 _TOTAL_SECONDS = 900.0  # for all of it: a host that drips a byte a minute holds nobody up for ever
 _REDIRECTS = 5
+_REFUSAL_BYTES = 4000  # of what a host says when it refuses: its code stands at the beginning
 
 
 class DownloadFailed(PipelineError):
@@ -138,16 +140,14 @@ class Downloader:
 
     async def _receive(self, response: aiohttp.ClientResponse, expires_at: float) -> bytes:
         if response.status != 200:
-            raise _refusal(response.status, await _beginning(response), expires_at)
+            said = await receive_beginning(response, _REFUSAL_BYTES)
+            raise _refusal(response.status, said[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
         if (response.content_length or 0) > self._most_bytes:
             raise self._too_large()
-        content = bytearray()
-        async for piece in response.content.iter_any():
-            content += piece
-            if len(content) > self._most_bytes:
-                response.close()
-                raise self._too_large()
-        return bytes(content)
+        content = await receive(response, self._most_bytes)
+        if content is None:
+            raise self._too_large()
+        return content
 
     def _too_large(self) -> DownloadFailed:
         return DownloadFailed(f"the picture is larger than download.max_bytes ({self._most_bytes})", definite=True)
@@ -159,7 +159,7 @@ def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = N
     Seconds since 1970.
     """
     try:
-        query = {name.lower(): value for name, value in URL(url, encoded=True).query.items()}
+        query = {name.lower(): value for name, value in URL(url, encoded=True).query.items()} if "?" in url else {}
     except ValueError:
         query = {}
     stated = [_moment(query.get("se", "")), _moment(query.get("ske", "")), _number(query.get("expires", ""), 10)]
@@ -185,17 +185,6 @@ def _number(text: str, digits: int) -> float | None:
 def _exact(url: str) -> URL:
     """Keep a URL byte for byte, as signers compare it; only what no request line can carry is encoded."""
     return URL(re.sub(r"[^!-~]+", lambda found: quote(found[0], errors="replace"), url.strip()), encoded=True)
-
-
-async def _beginning(response: aiohttp.ClientResponse) -> str:
-    """Read the beginning of a refusal; its status says enough where the rest does not come."""
-    content = b""
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async for piece in response.content.iter_any():
-            content += piece
-            if len(content) >= 4000:
-                break
-    return content[:4000].decode("utf-8", "replace")
 
 
 def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:

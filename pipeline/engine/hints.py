@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -104,6 +105,7 @@ def _in_words(message: str) -> float | None:
     return duration(found[1]) if found else None
 
 
+@functools.lru_cache(maxsize=64)  # the answers of one second all bear the same
 def _date(text: str | None) -> float | None:
     """Read an HTTP date; one without a zone is in UTC. Seconds since 1970."""
     try:

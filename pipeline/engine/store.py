@@ -41,8 +41,11 @@ def store(image: CheckedImage, folder: Path, stem: str, number: int, revised_pro
     """
     name = f"{FOLDER}/{stem}-{number}.{picture.extension(image.format)}"
     try:
-        make_folder(folder / FOLDER)
-        write_unnamed(folder / name, image.content)
+        try:
+            write_unnamed(folder / name, image.content)
+        except FileNotFoundError:
+            make_folder(folder / FOLDER)
+            write_unnamed(folder / name, image.content)
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return StoredImage(

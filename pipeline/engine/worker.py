@@ -37,12 +37,15 @@ from pipeline.errors import (
     RateLimited,
     RequestError,
     Stop,
+    TryAgain,
     Unusable,
     UrlLost,
 )
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState
+    from collections.abc import Awaitable, Callable
+
+    from tenacity import AsyncRetrying, RetryCallState
 
     from pipeline.engine.answer import Answer
     from pipeline.engine.body import Body
@@ -71,22 +74,29 @@ class Worker:
 
     async def carry(self) -> None:
         """Fetch what is paid and ask for what is missing until nothing is, then record how it ended. Raises Stop."""
-        retry = retrying(
-            self._desk.config.retry,
-            sleep=self._desk.gate.sleep,
-            counts=lambda error: error.counted and not self._is_probe,
-            before_sleep=self._say_retrying,
-        )
+        retry: AsyncRetrying | None = None
         error: RequestError | None = None
         await self._wait_as_asked()
         try:
             while self._urls or self._missing > 0:
-                await retry(self._make)
+                try:
+                    await self._make()
+                except TryAgain as failure:
+                    retry = retry or self._retrying()
+                    await retry(_after(failure, self._make))
         except Stop:
             raise
         except RequestError as reason:
             error = reason
         await self._end(error)
+
+    def _retrying(self) -> AsyncRetrying:
+        return retrying(
+            self._desk.config.retry,
+            sleep=self._desk.gate.sleep,
+            counts=lambda error: error.counted and not self._is_probe,
+            before_sleep=self._say_retrying,
+        )
 
     async def _wait_as_asked(self) -> None:
         """Wait on where an earlier run was asked to wait for this request; a clock that was set back adds nothing."""
@@ -237,6 +247,9 @@ class Worker:
     async def _fetch(self) -> None:
         """Bring all paid pictures home at once. Raises UrlLost where not one came, and DownloadRefused."""
         urls, self._urls = self._urls, []
+        if len(urls) == 1:
+            await self._fetch_one(urls[0])
+            return
         results = await asyncio.gather(*(self._fetch_one(url) for url in urls), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in sorted(failures, key=lambda one: (isinstance(one, UrlLost), isinstance(one, DownloadRefused))):
@@ -286,3 +299,17 @@ class Worker:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RequestError):
             self._desk.emit(Retrying(self._work.job_name, self._work.id, state.upcoming_sleep, error))
+
+
+def _after(failure: TryAgain, make: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Begin with a failure that was met already, so that tenacity, which costs as much as a call's own way, is asked
+    only where there is one.
+    """
+    met = [failure]
+
+    async def again() -> None:
+        if met:
+            raise met.pop()
+        await make()
+
+    return again
