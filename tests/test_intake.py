@@ -39,6 +39,7 @@ def test_a_large_submit_counts_at_its_end_and_not_before(bench: Bench, monkeypat
     bench.set("UPDATE request SET status = 'succeeded', received = 1")
     bench.submit(request(0, n=1), request(1))
     monkeypatch.setattr(intake, "CHUNK", 10)
+    monkeypatch.setattr(intake, "HOLD_SECONDS", 0.0)
     seen: list[tuple[int, int, str, object]] = []
     reader = open_for_reading(bench.folder)
     assert reader is not None

@@ -14,12 +14,15 @@ from pipeline.engine.ledger import transaction
 from pipeline.errors import BadInput, JobError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pipeline.spec.plan import ImageRequest, Plan
 
-CHUNK = 1000
-"""Requests in one transaction, so that a large submit never keeps a run waiting for long."""
+CHUNK = 100
+"""Requests that are written before we look at the clock."""
+
+HOLD_SECONDS, LEAVE_SECONDS = 0.02, 0.003
+"""For how long a large submit holds the ledger, and then leaves it to a run, which asks for it every millisecond."""
 
 
 def check_claim(connection: sqlite3.Connection, plan: Plan) -> str:
@@ -46,9 +49,8 @@ def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None)
     with transaction(connection):
         job, revision = _open_revision(connection, plan, now)
     try:
-        for first in range(0, len(plan.requests), CHUNK):
-            with transaction(connection):
-                _state(connection, plan, job, revision, plan.requests[first : first + CHUNK], first, now)
+        _in_short_transactions(connection, _delete_left_behind(connection, job, revision))
+        _in_short_transactions(connection, _state_all(connection, plan, job, revision, now))
         with transaction(connection):
             _make_count(connection, plan, job, revision, now)
     finally:
@@ -66,8 +68,38 @@ def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tu
         (plan.name, plan.provider.name, plan.provider.sandbox is not None, now),
     )
     job, revision = connection.execute("SELECT pk, revision FROM job WHERE name = ?", (plan.name,)).fetchone()
-    connection.execute("DELETE FROM request WHERE job = ? AND stated > ?", (job, revision))
     return job, revision + 1
+
+
+def _in_short_transactions(connection: sqlite3.Connection, steps: Iterator[None]) -> None:
+    """Take all steps of a large work, in transactions between which the ledger is left for a moment."""
+    over = False
+    while not over:
+        until = time.monotonic() + HOLD_SECONDS
+        with transaction(connection):
+            for _ in steps:
+                if time.monotonic() >= until:
+                    break
+            else:
+                over = True
+        if not over:
+            time.sleep(LEAVE_SECONDS)
+
+
+def _delete_left_behind(connection: sqlite3.Connection, job: int, revision: int) -> Iterator[None]:
+    """Delete what a submit that died has left behind: it never counted, so all of it is pending."""
+    while connection.execute(
+        "DELETE FROM request WHERE pk IN"
+        " (SELECT pk FROM request WHERE job = ? AND stated >= ? AND status = 'pending' LIMIT ?)",
+        (job, revision, CHUNK),
+    ).rowcount:
+        yield
+
+
+def _state_all(connection: sqlite3.Connection, plan: Plan, job: int, revision: int, now: float) -> Iterator[None]:
+    for first in range(0, len(plan.requests), CHUNK):
+        _state(connection, plan, job, revision, plan.requests[first : first + CHUNK], first, now)
+        yield
 
 
 def _state(

@@ -20,6 +20,7 @@ BACKUP_NAME = "ledger.backup.sqlite3"
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 60.0  # a submit beside a run waits for the other's transaction; each is short
+_ASK_AGAIN = 0.001  # seconds
 _SENT_LATE = 1.0  # seconds that may pass between writing a call down and its first byte
 
 
@@ -49,7 +50,7 @@ def open_ledger(folder: Path) -> sqlite3.Connection:
         _refuse_to_begin_anew(path)
         connection = _connect(str(path))
         with _closed_on_error(connection):
-            connection.execute("PRAGMA journal_mode = WAL")
+            patiently(connection, "PRAGMA journal_mode = WAL", _BUSY_SECONDS)
             _migrate(connection, path)
         return connection
 
@@ -113,6 +114,24 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             if version < len(MIGRATIONS):
                 MIGRATIONS[version](connection)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def patiently(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
+    """Execute a statement as soon as another process lets us, within so many seconds.
+
+    SQLite itself would ask every 100 ms in the end, while a large submit leaves the ledger for shorter moments; and of
+    two processes that make the ledger at once it tells one that it is locked, without any patience.
+    """
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as reason:
+            if reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
+                raise
+            time.sleep(_ASK_AGAIN)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from pipeline.engine.ledger import translate
+from pipeline.engine.ledger import patiently, translate
 from pipeline.engine.store import disk_error
 from pipeline.files import sync_folder
 
@@ -40,6 +40,8 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._busy = int(connection.execute("PRAGMA busy_timeout").fetchone()[0])  # milliseconds
+        self._patience = PATIENCE * self._busy / 1000
         self._path = str(connection.execute("PRAGMA database_list").fetchone()[2])
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -48,6 +50,7 @@ class Writer:
         self.transactions = 0
 
     async def __aenter__(self) -> Self:
+        self._connection.execute("PRAGMA busy_timeout = 0")
         self._thread.start()
         return self
 
@@ -59,6 +62,7 @@ class Writer:
             await asyncio.to_thread(self._thread.join)
         finally:
             self._thread.join()  # cancelled even here: what was handed in comes to disk before the loop ends
+            self._connection.execute(f"PRAGMA busy_timeout = {self._busy}")
 
     def do(
         self, statement: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -152,15 +156,7 @@ class Writer:
 
     def _begin(self) -> None:
         """Begin, however long another process writes: what waits here may be the record of what was paid."""
-        for _ in range(PATIENCE):
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as reason:
-                if reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-            else:
-                return
-        self._connection.execute("BEGIN IMMEDIATE")
+        patiently(self._connection, "BEGIN IMMEDIATE", self._patience)
 
     def _said(self, reason: Exception) -> Exception:
         return translate(reason, self._path) if isinstance(reason, sqlite3.Error) else reason
