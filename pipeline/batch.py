@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 SUBMIT_LOCK_FILE = "submit.lock"
 
-ILLUSTRATION_SECONDS, ILLUSTRATION_SHARE = 0.1, 0.02
-"""What a run may take longer for thumbnails: this, and this part of its time. A night at 50 pictures a minute needs
-half of that; a server without a limit is not to wait for them.
+ILLUSTRATION_SHARE = 0.02
+"""What part of its time a run may take longer for thumbnails. A night at 50 pictures a minute needs half of that; a
+server without a limit is not to wait for them.
 """
 
 GARBAGE = 10_000
@@ -225,7 +225,7 @@ class Batch:
 
     async def _illustrate(self, result: Result, began: float) -> Result:
         """Make the reports' thumbnails in a moment of the run's time: others may work on the folder by now."""
-        seconds = ILLUSTRATION_SECONDS + ILLUSTRATION_SHARE * (time.monotonic() - began)
+        seconds = ILLUSTRATION_SHARE * (time.monotonic() - began)
         unwritten = await illustrate(self.folder, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 CHUNK = 100
 """Requests that are written before we look at the clock."""
 
-HOLD_SECONDS, LEAVE_SECONDS = 0.02, 0.003
-"""For how long a large submit holds the ledger, and then leaves it to a run, which asks for it every millisecond."""
+HOLD_SECONDS, LEAVE_SECONDS = 0.02, 0.01
+"""For how long a large submit holds the ledger, and then leaves it and its disk to a run, which asks for the ledger
+every millisecond.
+"""
 
 
 def check_claim(connection: sqlite3.Connection, plan: Plan) -> str:

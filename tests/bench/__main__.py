@@ -146,7 +146,7 @@ def starts(folder: Path, _times: int) -> Iterator[Row]:
 def submits(folder: Path, _times: int) -> Iterator[Row]:
     """Submit a million requests beside a working run."""
     with serving(256, latency=0.05) as base_url:
-        waits, seconds = beside.measure(folder / "beside", base_url, requests=9_000, submitted=1_000_000)
+        waits, seconds = beside.measure(folder / "beside", base_url, requests=20_000, submitted=1_000_000)
     longest = waits.longest * 1000
     what = (
         f"the longest wait of a record of {waits.records:,}, while 1,000,000 requests are submitted ({seconds:.0f} s)"
