@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -43,11 +42,6 @@ SUBMIT_LOCK_FILE = "submit.lock"
 ILLUSTRATION_SHARE = 0.02
 """What part of its time a run may take longer for thumbnails. A night at 50 pictures a minute needs half of that; a
 server without a limit is not to wait for them.
-"""
-
-GARBAGE = 10_000
-"""New objects between two looks for garbage, while a run has the process to itself: thousands live as long as a call,
-and looking at them after every 700, as is usual, took a tenth of the event loop's time.
 """
 
 T = TypeVar("T")
@@ -238,12 +232,8 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as factory
-    usual = gc.get_threshold()
-    gc.set_threshold(GARBAGE, *usual[1:])
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             return runner.run(work)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-    finally:
-        gc.set_threshold(*usual)
