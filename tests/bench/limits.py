@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 IMAGES = 50
 PERIOD = 10.0
-WINDOWS = 6
+WINDOWS = 12
 
 
 @dataclass(frozen=True)
