@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 REQUESTS = 20
 TRANSACTIONS_BY_BASE64 = 4  # take, begin, answered with its file and the end; and the look for more
 TRANSACTIONS_BY_URL = 5  # and the picture's arrival
+STATEMENTS_BY_BASE64 = 22  # one request at a time: where many meet, a look at the queue and BEGIN, COMMIT are shared
+STATEMENTS_BY_URL = 25
 FSYNCS_OF_FILES = 2  # a picture's file, and its folder
 STATEMENTS_OF_A_STATUS = 2  # the jobs, and one for each of them
 COPIES_OF_AN_ANSWER = 1.1  # the text in the parsed JSON, beside the body that came
@@ -71,6 +73,17 @@ async def _run(bench: Bench, counted: dict[str, int], first: int, *, inline: boo
         await bench.run(lab(base_url, concurrency=1))
     assert set(bench.statuses().values()) == {"succeeded"}
     return {name: counted[name] - before[name] for name in counted}
+
+
+@pytest.mark.parametrize(("inline", "most"), [(True, STATEMENTS_BY_BASE64), (False, STATEMENTS_BY_URL)])
+async def test_a_request_takes_so_many_statements(
+    bench: Bench, counted: dict[str, int], inline: bool, most: int
+) -> None:
+    statements: list[str] = []
+    bench.connection.set_trace_callback(statements.append)
+    await _run(bench, counted, 0, inline=inline)
+    await _run(bench, counted, 1000, inline=inline)
+    assert len(statements) <= most * 2 * REQUESTS, len(statements) / REQUESTS / 2
 
 
 @pytest.mark.parametrize(("inline", "transactions"), [(True, TRANSACTIONS_BY_BASE64), (False, TRANSACTIONS_BY_URL)])
