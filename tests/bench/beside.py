@@ -45,9 +45,8 @@ def measure(folder: Path, base_url: str, requests: int, submitted: int) -> tuple
     defaults = {"model": "dall-e-2", "size": "256x256", "response_format": "b64_json"}
     job = {"defaults": defaults, "requests": [{"prompt": "{{ prompt }}", "rows": "prompts.txt"}]}
     (folder / "run.yaml").write_text(json.dumps(job))
-    other = write_job(
-        folder / "other", submitted, base_url, "elsewhere"
-    )  # which the run does not know, and leaves alone
+    unknown = "elsewhere"  # a provider that the run does not know, and whose requests it leaves alone
+    other = write_job(folder / "other", submitted, base_url, unknown)
     waits = Waits()
     do = Writer.do
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -167,8 +166,12 @@ def ours(work: Work, lag: Lag) -> None:
 
     wait_for = batch.wait_for
     batch.wait_for = lambda work: wait_for(watched(work, lag))  # a benchmark may look where the program does not
-    with contextlib.suppress(SystemExit):
+    code: object = None
+    try:
         cli.main(["run", "bench.yaml"])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 0, code
 
 
 CONTENDERS: dict[str, Callable[[Work], Coroutine[Any, Any, None]]] = {"bare": bare, "careful": careful, "sdk": sdk}
