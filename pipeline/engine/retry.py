@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_base
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from pipeline.config import RetryRules
 
+T = TypeVar("T")
+
 FIRST_WAIT = 1.0
 """Seconds before the second try, at most; each next wait may be twice as long."""
 
@@ -29,19 +32,45 @@ def retrying(
     sleep: Callable[[float], Awaitable[None]],
     counts: Callable[[RequestError], bool],
     before_sleep: Callable[[RetryCallState], None],
-) -> AsyncRetrying:
+) -> Retry:
     """Build the loop of one request in one run. `counts` says whether an error counts against `rules.attempts`.
 
     The last error comes out as it is.
     """
-    return AsyncRetrying(
-        retry=retry_if_exception_type(TryAgain),
-        stop=_StopAfterCounted(rules.attempts, counts),
-        wait=_WaitAsAsked(rules.max_wait_seconds),
-        sleep=sleep,
-        before_sleep=before_sleep,
-        reraise=True,
+    return Retry(
+        lambda: AsyncRetrying(
+            retry=retry_if_exception_type(TryAgain),
+            stop=_StopAfterCounted(rules.attempts, counts),
+            wait=_WaitAsAsked(rules.max_wait_seconds),
+            sleep=sleep,
+            before_sleep=before_sleep,
+            reraise=True,
+        )
     )
+
+
+class Retry:
+    """Calls until it need not be done again; its counts and waits go on from one call of it to the next.
+
+    tenacity costs as much as a request's own way, so it is asked only where a try has failed.
+    """
+
+    def __init__(self, tenacious: Callable[[], AsyncRetrying]) -> None:
+        self._tenacious = functools.cache(tenacious)
+
+    async def __call__(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Await what `make` gives, again after each TryAgain. Raises the last error."""
+        try:
+            return await make()
+        except TryAgain as failure:
+            met = [failure]
+
+        async def again() -> T:
+            if met:
+                raise met.pop()  # tenacity begins with the failure that was met already
+            return await make()
+
+        return await self._tenacious()(again)
 
 
 class _StopAfterCounted(stop_base):

@@ -37,15 +37,12 @@ from pipeline.errors import (
     RateLimited,
     RequestError,
     Stop,
-    TryAgain,
     Unusable,
     UrlLost,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from tenacity import AsyncRetrying, RetryCallState
+    from tenacity import RetryCallState
 
     from pipeline.engine.answer import Answer
     from pipeline.engine.body import Body
@@ -74,29 +71,22 @@ class Worker:
 
     async def carry(self) -> None:
         """Fetch what is paid and ask for what is missing until nothing is, then record how it ended. Raises Stop."""
-        retry: AsyncRetrying | None = None
-        error: RequestError | None = None
-        await self._wait_as_asked()
-        try:
-            while self._urls or self._missing > 0:
-                try:
-                    await self._make()
-                except TryAgain as failure:
-                    retry = retry or self._retrying()
-                    await retry(_after(failure, self._make))
-        except Stop:
-            raise
-        except RequestError as reason:
-            error = reason
-        await self._end(error)
-
-    def _retrying(self) -> AsyncRetrying:
-        return retrying(
+        retry = retrying(
             self._desk.config.retry,
             sleep=self._desk.gate.sleep,
             counts=lambda error: error.counted and not self._is_probe,
             before_sleep=self._say_retrying,
         )
+        error: RequestError | None = None
+        await self._wait_as_asked()
+        try:
+            while self._urls or self._missing > 0:
+                await retry(self._make)
+        except Stop:
+            raise
+        except RequestError as reason:
+            error = reason
+        await self._end(error)
 
     async def _wait_as_asked(self) -> None:
         """Wait on where an earlier run was asked to wait for this request; a clock that was set back adds nothing."""
@@ -299,17 +289,3 @@ class Worker:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RequestError):
             self._desk.emit(Retrying(self._work.job_name, self._work.id, state.upcoming_sleep, error))
-
-
-def _after(failure: TryAgain, make: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """Begin with a failure that was met already, so that tenacity, which costs as much as a call's own way, is asked
-    only where there is one.
-    """
-    met = [failure]
-
-    async def again() -> None:
-        if met:
-            raise met.pop()
-        await make()
-
-    return again
