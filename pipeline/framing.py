@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from typing import TYPE_CHECKING
+
+from pipeline import png
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,15 +55,12 @@ def fault(kind: str, content: Content) -> str | None:
 
 def _png(content: Content) -> str | None:
     """Walk the chunks to IEND; each checksum must hold (Pillow skips those of the pixels)."""
-    at = 8
-    while True:
-        length, name = struct.unpack_from(">I4s", content, at)
-        (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
-        if zlib.crc32(content[at + 4 : at + 8 + length]) != checksum:
+    for name, _, holds in png.chunks(content):
+        if not holds:
             return f"is damaged: the checksum of its {name.decode('latin-1')} chunk is wrong"
         if name == b"IEND":
-            return None
-        at += 12 + length
+            break
+    return None
 
 
 def _jpeg(content: Content) -> str | None:

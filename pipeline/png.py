@@ -7,9 +7,12 @@ that exists on each row. What is not wholly regular (interlaced, animated, odd, 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import deflate  # libdeflate: twice as fast as the standard library's, as strict, and one call without the GIL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _HEAD: Final = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR"
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type → samples a pixel
@@ -41,14 +44,25 @@ def _whole_size(content: memoryview, most_pixels: int) -> tuple[int, int] | None
     return width, height
 
 
+def chunks(content: bytes | memoryview) -> Iterator[tuple[bytes, memoryview, bool]]:
+    """Walk the chunks of a PNG: each one's name, content, and whether its checksum holds. Whoever walks stops at IEND.
+
+    Raises struct.error where one is cut off.
+    """
+    view, at = memoryview(content), 8
+    while True:
+        length, name = struct.unpack_from(">I4s", view, at)
+        (checksum,) = struct.unpack_from(">I", view, at + 8 + length)
+        yield name, view[at + 8 : at + 8 + length], deflate.crc32(view[at + 4 : at + 8 + length]) == checksum
+        at += 12 + length
+
+
 def _pixel_parts(content: memoryview, *, needs_palette: bool) -> list[memoryview] | None:
     """Walk the chunks to IEND; give the pixels' own, which follow each other."""
     parts: list[memoryview] = []
-    at, ended, has_palette = 8, False, False
-    while True:
-        length, name = struct.unpack_from(">I4s", content, at)
-        (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
-        if deflate.crc32(content[at + 4 : at + 8 + length]) != checksum:
+    ended, has_palette = False, False
+    for name, part, holds in chunks(content):
+        if not holds:
             return None
         match name:
             case b"IEND":
@@ -56,13 +70,13 @@ def _pixel_parts(content: memoryview, *, needs_palette: bool) -> list[memoryview
             case b"IDAT" if ended:
                 return None
             case b"IDAT":
-                parts.append(content[at + 8 : at + 8 + length])
+                parts.append(part)
             case b"acTL" | b"fcTL" | b"fdAT":
                 return None
             case _:
                 has_palette = has_palette or name == b"PLTE"
                 ended = bool(parts)
-        at += 12 + length
+    return None
 
 
 def _inflated(parts: list[memoryview], size: int) -> bytearray | None:
