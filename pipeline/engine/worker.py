@@ -237,9 +237,6 @@ class Worker:
     async def _fetch(self) -> None:
         """Bring all paid pictures home at once. Raises UrlLost where not one came, and DownloadRefused."""
         urls, self._urls = self._urls, []
-        if len(urls) == 1:
-            await self._fetch_one(urls[0])
-            return
         results = await asyncio.gather(*(self._fetch_one(url) for url in urls), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in sorted(failures, key=lambda one: (isinstance(one, UrlLost), isinstance(one, DownloadRefused))):
