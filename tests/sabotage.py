@@ -31,16 +31,18 @@ def _clock(seconds: str, file: str) -> None:
     time.time = lambda: real() + (float(seconds) if os.path.exists(file) else 0.0)  # noqa: PTH110 - asked all the time
 
 
-_FITS = 10  # bytes
+def _room(descriptor: int) -> int:
+    """Give how many bytes the next write may bring: ten, and then no more."""
+    if os.lseek(descriptor, 0, os.SEEK_CUR) >= 10:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return 10
 
 
 class _FullDisk(io.FileIO):
     """A file of which a few bytes fit."""
 
     def write(self, content: Any) -> int:
-        if self.tell() >= _FITS:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
-        return super().write(bytes(content)[:_FITS])
+        return super().write(bytes(content)[: _room(self.fileno())])
 
 
 def _full(pattern: str, number: str) -> None:
@@ -67,11 +69,7 @@ def _full(pattern: str, number: str) -> None:
         return descriptor
 
     def write(descriptor: int, content: Any) -> int:
-        if descriptor not in full:
-            return real_write(descriptor, content)
-        if os.lseek(descriptor, 0, os.SEEK_CUR) >= _FITS:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real_write(descriptor, content[:_FITS])
+        return real_write(descriptor, content[: _room(descriptor)] if descriptor in full else content)
 
     io.open = builtins.open = open_on_full_disk
     os.open, os.write = open_descriptor, write
