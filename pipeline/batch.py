@@ -12,30 +12,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
-from pipeline.config import load
-from pipeline.engine import intake
-from pipeline.engine.accounts import Account, read_accounts
-from pipeline.engine.ledger import recover
-from pipeline.engine.store import disk_error
-from pipeline.engine.work import Scope
-from pipeline.files import make_folder, write_whole
-from pipeline.holding import held, opened
-from pipeline.planning import JobOptions, make_plans, spooling
-from pipeline.results.manifest import write_manifest
-from pipeline.results.standing import read_standing
-from pipeline.running import Run, check_keys, copy_ledger
-from pipeline.showing import illustrate, show
+from pipeline.config.load import load
+from pipeline.ledger import submit
+from pipeline.ledger.job_summary import Account, read_accounts
+from pipeline.ledger.lock import held, opened
+from pipeline.ledger.queue import Scope
+from pipeline.ledger.recovery import recover
+from pipeline.planning.build import JobOptions, make_plans, spooling
+from pipeline.reports.manifest import write_manifest
+from pipeline.reports.status import read_standing
+from pipeline.reports.write import illustrate, show
+from pipeline.run import Run, check_keys, copy_ledger
+from pipeline.storage import disk_error, make_folder, write_whole
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from pipeline.config import Config
+    from pipeline.config.load import Config
     from pipeline.engine.events import Listener
+    from pipeline.planning.job import Job
+    from pipeline.planning.plan import Plan
+    from pipeline.reports.verify import Damage
     from pipeline.result import Result
-    from pipeline.results.verification import Damage
-    from pipeline.spec.job import Job
-    from pipeline.spec.plan import Plan
 
 SUBMIT_LOCK_FILE = "submit.lock"
 
@@ -129,14 +128,14 @@ class Batch:
         began = time.monotonic()
         self._check_notify()
         with opened(self.folder, names) as connection:
-            names = intake.known_names(connection, names)
-            with held(self.folder, connection, lambda: intake.put_back(connection, names or None)):
+            names = submit.known_names(connection, names)
+            with held(self.folder, connection, lambda: submit.put_back(connection, names or None)):
                 copy_ledger(connection, self.folder, emit)
                 recover(connection)
                 for account in read_accounts(connection, names or None):
                     if account.unfinished or account.unsuccessful or account.counts["cancelled"]:
                         check_keys(self.config.find_provider(account.provider), self.environment)
-                intake.put_back(connection, names or None)
+                submit.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 result = await self._work(connection, scope, options, emit)
         return await self._illustrate(result, began)
@@ -148,8 +147,8 @@ class Batch:
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
         with opened(self.folder, [name]) as connection:
-            (name,) = intake.known_names(connection, [name])
-            return intake.cancel(connection, name)
+            (name,) = submit.known_names(connection, [name])
+            return submit.cancel(connection, name)
 
     def put_back(self, name: str) -> int:
         """Put what failed, came back partial or was cancelled of a job back into the queue, for a run to take up.
@@ -157,12 +156,12 @@ class Batch:
         Gives how many requests. Raises BadInput.
         """
         with opened(self.folder, [name]) as connection:
-            return intake.put_back(connection, intake.known_names(connection, [name]))
+            return submit.put_back(connection, submit.known_names(connection, [name]))
 
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; its path. Raises BadInput."""
         with opened(self.folder, [name]) as connection:
-            (name,) = intake.known_names(connection, [name])
+            (name,) = submit.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
 
     def report(self, name: str, sheet: Path | None = None) -> list[Path]:
@@ -174,18 +173,18 @@ class Batch:
 
         With `repair` those are moved to quarantine/ and what is missing is queued. Raises BadInput and DiskFull.
         """
-        from pipeline.results import verification
+        from pipeline.reports import verify
 
         with opened(self.folder, [] if name is None else [name]) as connection:
             if name is not None:
-                (name,) = intake.known_names(connection, [name])
-            damages = list(verification.find_damage(connection, self.folder, name))
+                (name,) = submit.known_names(connection, [name])
+            damages = list(verify.find_damage(connection, self.folder, name))
             if repair and damages:
-                verification.repair(connection, self.folder, damages)
+                verify.repair(connection, self.folder, damages)
                 for job in sorted({damage.job for damage in damages}):
                     write_manifest(connection, job, self.folder)
             pictures = [damage for damage in damages if damage.image is not None]
-            return verification.count_images(connection, name) + (len(pictures) if repair else 0), damages
+            return verify.count_images(connection, name) + (len(pictures) if repair else 0), damages
 
     def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], spool: Path) -> list[str]:
         """Put plans and their input pictures where a run finds them; all are checked before the first is queued.
@@ -194,10 +193,10 @@ class Batch:
         """
         try:
             with FileLock(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
-                names = [intake.check_claim(connection, plan) for plan in plans]
+                names = [submit.check_claim(connection, plan) for plan in plans]
                 for name, plan in zip(names, plans, strict=True):
                     self._bring_inputs(name, plan, spool)
-                    intake.submit(connection, plan)
+                    submit.submit(connection, plan)
         except OSError as reason:
             raise disk_error(reason, self.folder) from None
         return names

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser import Viewer, launched, viewing
-from tests.stage import Stage, staged
-from tests.workbench import Bench, benched
+from tests.support.browser import Viewer, launched, viewing
+from tests.support.stage import Stage, staged
+from tests.support.workbench import Bench, benched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

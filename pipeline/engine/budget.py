@@ -9,7 +9,7 @@ from pipeline.errors import BudgetSpent
 if TYPE_CHECKING:
     import sqlite3
 
-    from pipeline.engine.work import Work
+    from pipeline.ledger.queue import Work
 
 
 class Budget:

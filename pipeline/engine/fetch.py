@@ -6,15 +6,15 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from pipeline.engine.download import DownloadFailed, HostRefused, UrlDead
+from pipeline.client.download import DownloadFailed, HostRefused, UrlDead
 from pipeline.errors import BrokenPicture, DownloadRefused, UrlLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pipeline.engine.download import Downloader
-    from pipeline.engine.store import StoredImage
-    from pipeline.engine.work import PaidUrl
+    from pipeline.client.download import Downloader
+    from pipeline.ledger.queue import PaidUrl
+    from pipeline.storage import StoredImage
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds; each wait is twice the last, less a random part
 

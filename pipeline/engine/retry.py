@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-    from pipeline.config import RetryRules
+    from pipeline.config.load import RetryRules
 
 T = TypeVar("T")
 

@@ -9,29 +9,29 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.engine import budget, journal
-from pipeline.engine.api import Api
-from pipeline.engine.desk import Desk
-from pipeline.engine.download import Downloader
+from pipeline.client.client import Api
+from pipeline.client.download import Downloader
+from pipeline.client.rate_limit_hints import LONGEST_PAUSE
+from pipeline.engine import budget
+from pipeline.engine.admission import Gate
+from pipeline.engine.dispatcher import POLL_SECONDS, Lane
 from pipeline.engine.events import Stopped
-from pipeline.engine.gate import Gate
-from pipeline.engine.hints import LONGEST_PAUSE
-from pipeline.engine.lane import POLL_SECONDS, Lane
-from pipeline.engine.ledger import mend
-from pipeline.engine.threads import Threads
-from pipeline.engine.work import Bar, waiting_providers
-from pipeline.engine.writer import Writer
+from pipeline.engine.provider_context import Desk, image_threads
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
+from pipeline.ledger import attempts
+from pipeline.ledger.queue import Bar, waiting_providers
+from pipeline.ledger.recovery import mend
+from pipeline.ledger.writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from pipeline.config import Config, Provider, RateLimit
+    from pipeline.config.load import Config, Provider, RateLimit
     from pipeline.engine.events import Listener, Pace
-    from pipeline.engine.work import Scope, Work
-    from pipeline.spec.models import Models
+    from pipeline.ledger.queue import Scope, Work
+    from pipeline.models.table import Models
 
 _ENVELOPE_BYTES = 2**20  # what an answer may hold beside its pictures
 
@@ -132,7 +132,8 @@ class Runner:
             return
         rules = self.config.download
         async with AsyncExitStack() as stack:
-            threads = stack.enter_context(Threads())
+            threads = image_threads()
+            stack.callback(threads.shutdown, wait=False, cancel_futures=True)
             api = Api(
                 base_url,
                 key,
@@ -179,9 +180,9 @@ class Runner:
             retry, limit, now = self.config.retry, provider.rate_limit, time.time()
             gate = Gate(limit, base_url, retry.outage_hours * 3600, retry.max_wait_seconds)
             if limit is not None:
-                sent = await writer.do(journal.sent_since, provider.name, now - limit.window)
+                sent = await writer.do(attempts.sent_since, provider.name, now - limit.window)
                 gate.throttle.remember((now - moment, images) for moment, images in sent)
-            paused = await writer.do(journal.paused_until, provider.name) - now
+            paused = await writer.do(attempts.paused_until, provider.name) - now
             gate.throttle.pause(min(paused, LONGEST_PAUSE))  # more than was ever asked: the clock was set back
             self._gates[provider.name] = gate
         return self._gates[provider.name]

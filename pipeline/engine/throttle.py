@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
 
-from pipeline.engine.schedule import Schedule
+from pipeline.engine.window import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.config import RateLimit
-    from pipeline.engine.schedule import Ticket
+    from pipeline.config.load import RateLimit
+    from pipeline.engine.window import Ticket
 
 _CATCH_UP = 0.15
 """Of the limit: what the pace may make up for after the window, or a late timer, has held somebody up. Without it mixed

@@ -10,11 +10,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.engine import budget, journal
-from pipeline.engine.answer import Inline, Link
-from pipeline.engine.body import Call, Upload, body_of
-from pipeline.engine.desk import WrittenCall
-from pipeline.engine.download import expiry
+from pipeline.client.download import expiry
+from pipeline.client.rate_limit_hints import LONGEST_PAUSE
+from pipeline.client.request import Call, Upload, body_of
+from pipeline.client.response import Inline, Link
+from pipeline.engine import budget
 from pipeline.engine.events import (
     CallEnded,
     CallSent,
@@ -27,29 +27,22 @@ from pipeline.engine.events import (
     Retrying,
 )
 from pipeline.engine.fetch import fetch
-from pipeline.engine.filing import Filing
-from pipeline.engine.hints import LONGEST_PAUSE
+from pipeline.engine.image_writer import Filing
+from pipeline.engine.provider_context import WrittenCall
 from pipeline.engine.retry import retrying
-from pipeline.engine.work import claim
-from pipeline.errors import (
-    DiskFull,
-    DownloadRefused,
-    RateLimited,
-    RequestError,
-    Stop,
-    Unusable,
-    UrlLost,
-)
+from pipeline.errors import DiskFull, DownloadRefused, RateLimited, RequestError, Stop, Unusable, UrlLost
+from pipeline.ledger import attempts
+from pipeline.ledger.queue import claim
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from pipeline.engine.answer import Answer
-    from pipeline.engine.body import Body
-    from pipeline.engine.desk import Desk
-    from pipeline.engine.store import StoredImage
+    from pipeline.client.request import Body
+    from pipeline.client.response import Answer
+    from pipeline.engine.provider_context import Desk
     from pipeline.engine.throttle import Turn
-    from pipeline.engine.work import PaidUrl, Work
+    from pipeline.ledger.queue import PaidUrl, Work
+    from pipeline.storage import StoredImage
 
 
 T = TypeVar("T")
@@ -141,13 +134,13 @@ class Worker:
             raise asyncio.CancelledError
         desk.money.reserve(work, estimate)
         begun = await desk.writer.do(
-            journal.begin, work.request, desk.provider.name, desk.api.base_url, images, estimate, time.time()
+            attempts.begin, work.request, desk.provider.name, desk.api.base_url, images, estimate, time.time()
         )
         if begun is None or desk.gate.halted:
             desk.money.settle(work, estimate, 0.0)
         attempt, self._filing.stem = self._claimed(begun)
         if desk.gate.halted:  # the stop came while this was written down
-            await desk.writer.do(journal.unsent, attempt, time.time())
+            await desk.writer.do(attempts.unsent, attempt, time.time())
             raise asyncio.CancelledError
         desk.emit(CallSent(work.job_name, work.id, desk.provider.name, images))
         return WrittenCall(attempt, images, estimate, time.monotonic(), turn)
@@ -178,7 +171,7 @@ class Worker:
         cost = model.cost(work.served_by, work.params, len(answer.pictures), answer.usage) if model else None
         links = [picture for picture in answer.pictures if isinstance(picture, Link)]
         urls = [
-            journal.NewUrl(
+            attempts.NewUrl(
                 number,
                 link.url,
                 expiry(link.url, desk.provider.url_ttl_seconds, skew=answer.skew, now=now),
@@ -187,7 +180,7 @@ class Worker:
             for link, number in zip(links, self._filing.take(len(links)), strict=True)
         ]
         sent_at = now if call.sent_at is None else call.sent_at
-        reply = journal.Reply(
+        reply = attempts.Reply(
             http_status=answer.http_status,
             request_id=answer.request_id,
             usage=answer.usage,
@@ -199,7 +192,7 @@ class Worker:
         )
         if files:
             desk.writer.settle(self._filing.place)
-        self._urls, self._succeeded = await desk.writer.do(journal.answered, work, call.attempt, reply, urls, files)
+        self._urls, self._succeeded = await desk.writer.do(attempts.answered, work, call.attempt, reply, urls, files)
         desk.money.settle(work, call.estimate_usd, cost)
         self._missing -= len(files) + len(links) + answer.moderated
         desk.emit(CallEnded(work.job_name, work.id, desk.provider.name, call.seconds, cost, None))
@@ -212,12 +205,12 @@ class Worker:
         if isinstance(error, DiskFull):
             return  # the picture was paid and could not be kept: left open in the ledger, the call counts as unknown
         now = time.time()
-        await desk.writer.do(journal.failed, call.attempt, error, error.outcome, call.sent_at, now)
+        await desk.writer.do(attempts.failed, call.attempt, error, error.outcome, call.sent_at, now)
         desk.money.settle(work, call.estimate_usd, None if error.outcome == "unknown" else 0.0)
         desk.emit(CallEnded(work.job_name, work.id, desk.provider.name, call.seconds, None, error))
         if isinstance(error, RateLimited):
             seconds = desk.gate.pause(error)
-            desk.writer.post(journal.pause, desk.provider.name, now + seconds)
+            desk.writer.post(attempts.pause, desk.provider.name, now + seconds)
             desk.emit(Paused(desk.provider.name, seconds, error.message))
             if limit := desk.gate.lower(error):
                 desk.emit(LimitLowered(desk.provider.name, limit.images, limit.per_seconds, error.message))
@@ -255,12 +248,12 @@ class Worker:
                 desk.config.download.attempts,
             )
         except UrlLost:
-            await desk.writer.do(journal.lost, url.image)
+            await desk.writer.do(attempts.lost, url.image)
             self._filing.give_back(url.number)
             self._missing += 1
             raise
         desk.writer.settle(self._filing.place)
-        self._succeeded |= await desk.writer.do(journal.stored, work.request, url.image, file, time.time())
+        self._succeeded |= await desk.writer.do(attempts.stored, work.request, url.image, file, time.time())
         desk.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
 
     async def _end(self, error: RequestError | None) -> None:
@@ -269,7 +262,7 @@ class Worker:
         if self._succeeded:
             desk.emit(RequestEnded(work.job_name, work.id, "succeeded", None))
             return
-        ending, error = await desk.writer.do(journal.end, work.request, error, time.time())
+        ending, error = await desk.writer.do(attempts.end, work.request, error, time.time())
         if ending != "pending":
             desk.emit(RequestEnded(work.job_name, work.id, ending, error))
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Self
 
 from pipeline.engine import events
 from pipeline.errors import PipelineError
+from pipeline.progress.event_text import describe
+from pipeline.progress.from_events import Tally
 from pipeline.progress.plain import News
-from pipeline.progress.tally import Tally
-from pipeline.progress.wording import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import TextIO
 
-    from pipeline.engine.accounts import Account
     from pipeline.engine.events import Event
+    from pipeline.ledger.job_summary import Account
     from pipeline.progress.screen import Screen
 
 PLAIN_SECONDS = 5.0  # between two looks for news, in plain lines

@@ -10,16 +10,16 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.progress.display import can_draw
+from pipeline.progress.from_ledger import take_pulse
 from pipeline.progress.plain import view_lines
-from pipeline.progress.pulse import take_pulse
 from pipeline.progress.view import clock
-from pipeline.results.standing import standing_json
+from pipeline.reports.status import standing_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.config import Config
-    from pipeline.progress.pulse import Pulse
+    from pipeline.config.load import Config
+    from pipeline.progress.from_ledger import Pulse
 
 
 def watch(config: Config, job: str | None, seconds: float, *, as_json: bool) -> int:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
-from pipeline.sandbox.checks import flag, mapping_of, refuse_unknown_keys, text, whole, word
+from pipeline.sandbox.validation import flag, mapping_of, refuse_unknown_keys, text, whole, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.sandbox.families import Operation
+    from pipeline.sandbox.rules.models import Operation
 
 SizeStyle: TypeAlias = Literal["WxH", "W*H", "width_height", "aspect_ratio"]
 Encoding: TypeAlias = Literal["multipart", "json"]

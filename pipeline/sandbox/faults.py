@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from pipeline.sandbox import refusals
+from pipeline.sandbox.rules import errors
 from pipeline.sandbox.settings import CALL_FAULTS, DOWNLOAD_FAULTS, CallFault, DownloadFault, RateLimit
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ class Luck:
     pace_wait: float  # the wait that an `http_429` tells, in seconds
     says_retry_after: bool  # whether an `http_503` says when to come back
 
-    def refusal(self, limit: RateLimit | None, images: int) -> refusals.ApiError | None:
+    def refusal(self, limit: RateLimit | None, images: int) -> errors.ApiError | None:
         """Give the JSON error of a fault that is one; None for the others."""
         match self.fault:
             case "http_429":
                 full = limit or RateLimit()
-                return refusals.rate_limited(full, used=full.images, asked=images, wait=self.pace_wait, meter="images")
+                return errors.rate_limited(full, used=full.images, asked=images, wait=self.pace_wait, meter="images")
             case "http_500":
-                return refusals.server_error()
+                return errors.server_error()
             case "http_503":
-                return refusals.overloaded(1 if self.says_retry_after else None)
+                return errors.overloaded(1 if self.says_retry_after else None)
             case _:
                 return None
 

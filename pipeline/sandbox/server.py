@@ -18,17 +18,18 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from pipeline.sandbox import answers, refusals
-from pipeline.sandbox.answers import Answer
-from pipeline.sandbox.books import Books
-from pipeline.sandbox.calls import Service, authenticate, drop, send, serve_call, service_headers
-from pipeline.sandbox.door import Door
-from pipeline.sandbox.downloads import serve_download
-from pipeline.sandbox.families import MODELS, SHUTDOWN_DATES, is_alive
-from pipeline.sandbox.links import PREFIX, Links
-from pipeline.sandbox.spool import Spool, default_folder
-from pipeline.sandbox.translation import restate
-from pipeline.sandbox.window import SlidingWindow
+from pipeline.sandbox import responses
+from pipeline.sandbox.download import serve_download
+from pipeline.sandbox.generate import Service, authenticate, drop, send, serve_call, service_headers
+from pipeline.sandbox.http_server import Door
+from pipeline.sandbox.rate_window import SlidingWindow
+from pipeline.sandbox.request_log import Books
+from pipeline.sandbox.responses import Answer
+from pipeline.sandbox.rules import errors
+from pipeline.sandbox.rules.models import MODELS, SHUTDOWN_DATES, is_alive
+from pipeline.sandbox.signed_urls import PREFIX, Links
+from pipeline.sandbox.translate import restate
+from pipeline.sandbox.upload_store import Spool, default_folder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -108,13 +109,13 @@ async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
         if request.path in operations and request.method == "POST":
             return await serve_call(service, request, operations[request.path], request_id)
         answer = _read_only(service, request)
-    except refusals.ApiError as refusal:
-        answer = restate(answers.refused(refusal), service.settings.dialect)
+    except errors.ApiError as refusal:
+        answer = restate(responses.refused(refusal), service.settings.dialect)
     except ConnectionError:
         raise
     except Exception:
         log.exception("the sandbox failed on %s %s", request.method, request.path)
-        answer = answers.refused(refusals.server_error())
+        answer = responses.refused(errors.server_error())
     return await send(request, answer, {**service_headers(request_id, started), **answer.headers})
 
 
@@ -122,22 +123,22 @@ def _read_only(service: Service, request: web.Request) -> Answer:
     """Answer what needs no body: the models, and every wrong path and method. Raises ApiError."""
     path, method = request.path, request.method
     if path != "/v1" and not path.startswith("/v1/"):
-        raise refusals.invalid_url(method, path)
+        raise errors.invalid_url(method, path)
     authenticate(request, service.settings)
     if path in service.settings.dialect.operations:
-        raise refusals.wrong_method(method, path, ("POST",))
+        raise errors.wrong_method(method, path, ("POST",))
     if path != MODELS_PATH and not path.startswith(f"{MODELS_PATH}/"):
-        raise refusals.invalid_url(method, path)
+        raise errors.invalid_url(method, path)
     if method not in {"GET", "HEAD"}:
-        raise refusals.wrong_method(method, path, ("GET", "HEAD"))
+        raise errors.wrong_method(method, path, ("GET", "HEAD"))
     if path == MODELS_PATH:
         alive = [_model(name) for name in MODELS if is_alive(name, service.settings.today)]
         return _document({"object": "list", "data": alive})
     name = unquote(path.removeprefix(f"{MODELS_PATH}/"))
     if name not in MODELS:
-        raise refusals.model_not_found(name[:200])
+        raise errors.model_not_found(name[:200])
     if not is_alive(name, service.settings.today):
-        raise refusals.model_shut_down(name)
+        raise errors.model_shut_down(name)
     return _document(_model(name))
 
 
@@ -153,4 +154,4 @@ def _model(name: str) -> dict[str, object]:
 
 
 def _document(content: dict[str, object]) -> Answer:
-    return Answer(200, refusals.JSON_TYPE, (json.dumps(content).encode(),))
+    return Answer(200, errors.JSON_TYPE, (json.dumps(content).encode(),))

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from typing import Final, Literal, TypeAlias, get_args
 
-from pipeline.sandbox.checks import flag, mapping_of, number, refuse_unknown_keys, whole
 from pipeline.sandbox.dialect import Dialect, read_dialect
+from pipeline.sandbox.validation import flag, mapping_of, number, refuse_unknown_keys, whole
 
 CallFault: TypeAlias = Literal[
     "http_429",  # pace: refused with a wait of 50 to 300 ms

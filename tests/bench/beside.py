@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import Batch
 from pipeline.batch import wait_for
-from pipeline.engine import journal
 from pipeline.engine.events import CallSent
-from pipeline.engine.writer import Writer
+from pipeline.ledger import attempts
+from pipeline.ledger.writer import Writer
 from tests.bench.queue import command, write_job
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def measure(folder: Path, base_url: str, requests: int, submitted: int) -> tuple
     def timed(self: Writer, statement: Any, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         began = time.perf_counter()
         future = do(self, statement, *args, **kwargs)
-        if statement is journal.answered:
+        if statement is attempts.answered:
             future.add_done_callback(lambda _: waits.note(time.perf_counter() - began))
         return future
 

@@ -162,13 +162,14 @@ def ours(work: Work, lag: Lag) -> None:
         "requests:\n  - {prompt: '{{ prompt }}', rows: prompts.txt}\n"
     )
     os.chdir(work.folder)
-    from pipeline import batch, cli
+    from pipeline import batch
+    from pipeline.cli.main import main
 
     wait_for = batch.wait_for
     batch.wait_for = lambda work: wait_for(watched(work, lag))  # a benchmark may look where the program does not
     code: object = None
     try:
-        cli.main(["run", "bench.yaml"])
+        main(["run", "bench.yaml"])
     except SystemExit as ended:
         code = ended.code
     assert code == 0, code

@@ -1,0 +1,122 @@
+"""What stands before or after a command: the options of all, and those of commands that read job files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.batch import Batch
+    from pipeline.config.load import Config
+
+PATH = click.Path(path_type=Path)
+
+
+@dataclass(slots=True)
+class Options:
+    """What stands before or after any command."""
+
+    config: Path | None = None
+    output: Path | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    @property
+    def program(self) -> list[str]:
+        """The words that begin every command about the same config and the same output folder."""
+        stated = (("--config", self.config), ("--output", self.output))
+        return ["pipeline", *(str(word) for name, path in stated if path is not None for word in (name, path))]
+
+    def load(self) -> Config:
+        """Read the config that these options name."""
+        from pipeline.config.load import load
+
+        return load(self.config, output=self.output)
+
+    def batch(self) -> Batch:
+        """Open the output folder that these options name."""
+        from pipeline.batch import Batch
+
+        return Batch(self.load())
+
+
+def as_typed() -> list[str]:
+    """Give the words of the command at work, with its own options, so that it can be typed again."""
+    context = click.get_current_context()
+    words, options = [context.info_name or ""], []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value in (None, False, ()):
+            continue
+        values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+        if isinstance(parameter, click.Argument):
+            words += values
+        else:
+            options += [parameter.opts[0], *(values if value is not True else [])]
+    return words + options
+
+
+def seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """Read a number of seconds; a word in its place was meant as something else. Raises click's BadParameter."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"`{value}` is no number of seconds; a job's name stands before it") from None
+    if not 0.1 <= number <= 86400:
+        raise click.BadParameter("must be from 0.1 to 86400 seconds")
+    return number
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    options = context.ensure_object(Options)
+    if value and parameter.name:
+        setattr(options, parameter.name, value)
+
+
+def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that may stand before or after the command."""
+    for option in (
+        click.option("--verbose", is_flag=True, expose_value=False, callback=_remember, help="Say more on stderr."),
+        click.option(
+            "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Say nothing on stderr but errors."
+        ),
+        click.option(
+            "--output",
+            type=PATH,
+            expose_value=False,
+            callback=_remember,
+            help="The folder of the ledger and all pictures.",
+        ),
+        click.option(
+            "--config",
+            type=PATH,
+            expose_value=False,
+            callback=_remember,
+            help="The config; else $PIPELINE_CONFIG, else ./config.yaml.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def for_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that read job files."""
+    for option in (
+        click.option("--allow-unpriced", is_flag=True, help="Take models without a price although there is a budget."),
+        click.option("--allow-large", is_flag=True, help="Take a job of more than 1,000,000 requests."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),
+        click.option(
+            "--provider",
+            metavar="NAME",
+            help="Serve the jobs by another provider, to rehearse them, say; each is then `<name>.NAME`.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,1 @@
+"""HTTP client for the Images API: requests, responses, errors and downloads."""

@@ -1,0 +1,157 @@
+"""What an error says, and its status → the class that is its fate.
+
+Type and code decide before the status, since money and moderation come under many statuses; words of the message only
+where servers say it in no other way. The vendor's `x-should-retry` is heard in one case alone: `true` makes what would
+be given up as invalid worth another try. It never overrules a stop or a refusal of the policy, and `false` never ends
+what may pass: it is meant for clients that try three times within seconds, and we have the whole night.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pipeline.client.rate_limit_hints import zero_limit
+from pipeline.errors import (
+    Invalid,
+    KeyRefused,
+    ModelUnknown,
+    Moderated,
+    OutcomeUnknown,
+    QuotaSpent,
+    RateLimited,
+    ServerFault,
+    WrongAddress,
+    WrongPath,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.client.error_body import Envelope
+    from pipeline.errors import RequestError
+
+_QUOTA = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "quota_exceeded",
+        "insufficient_user_quota",  # a gateway's
+    }
+)
+_MODERATION = frozenset(
+    {
+        "content_policy_violation",
+        "moderation_blocked",
+        "content_filter",
+        "contentfilter",
+        "responsibleaipolicyviolation",  # Azure's inner code
+    }
+)
+_MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_deprecated"})
+_PACE = frozenset({"rate_limit_exceeded", "slow_down", "rate_limit_error"})
+_FORM = frozenset({"invalid_request_error", "invalid_value", "unknown_parameter", "invalid_image", "invalid_size"})
+
+# What servers say in words alone. A message of pace may name the billing page, so these are whole phrases.
+_SAYS_QUOTA = re.compile(
+    r"exceeded your current quota|billing hard limit|insufficient (?:quota|balance|credits?|funds)"
+    r"|used all available credits|reached its monthly spending limit",  # xAI's
+    re.IGNORECASE,
+)
+_SAYS_HARD_LIMIT = re.compile(r"billing hard limit has been reached", re.IGNORECASE)  # 400; a prompt never says this
+_SAYS_KEY = re.compile(  # with 400: xAI, Google, and a LiteLLM proxy that knows one key alone
+    r"(?:incorrect|invalid) api key|api key not valid|no connected db\b", re.IGNORECASE
+)
+_SAYS_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|not exist)\b", re.IGNORECASE)  # vLLM: 404
+_SAYS_NO_MODEL = re.compile(r"invalid model name passed in|could not resolve provider for model", re.IGNORECASE)  # 400
+_SAYS_MODERATED = re.compile(r"rejected (?:as a result of our|by the) safety system", re.IGNORECASE)  # through gateways
+_SAYS_LOST = re.compile(  # gateways, of a call that they had passed on: it may be billed behind them
+    r"\bapitimeouterror\b|\bapiconnectionerror\b|\bfetch failed\b|\bsocket hang up\b|other side closed"
+    r"|exceeded the timeout sent in the request|upstream (?:connect|request|server).{0,40}(?:time.?out|reset)",
+    re.IGNORECASE,
+)
+_SAYS_PACE = re.compile(r"\brate limit\b|\btoo many requests\b", re.IGNORECASE)
+
+
+def fate(status: int, envelope: Envelope, headers: Mapping[str, str], wait: float | None = None) -> type[RequestError]:
+    """Give the fate of an HTTP error. `wait` is what the server asks for, in seconds."""
+    kind = fate_of_words(status, envelope, headers, wait) or _fate_of_status(status)
+    if kind is Invalid and headers.get("x-should-retry", "").strip().lower() == "true":
+        return ServerFault
+    return kind
+
+
+def fate_of_words(
+    status: int, envelope: Envelope, headers: Mapping[str, str], wait: float | None = None
+) -> type[RequestError] | None:
+    """Give the fate that an error's own words decide; None where they leave it to the status."""
+    words, message = envelope.words, envelope.message
+    if words & _QUOTA or status == 402:
+        return QuotaSpent
+    if status == 429 and zero_limit(headers, message):
+        return QuotaSpent
+    if status == 429 and wait is None and not words & _PACE and _SAYS_QUOTA.search(message):
+        return QuotaSpent
+    if status == 400 and _SAYS_HARD_LIMIT.search(message):
+        return QuotaSpent
+    if words & _MODERATION:
+        return Moderated
+    if words & _MODEL and status in {200, 400, 403, 404, 410}:
+        return ModelUnknown
+    if status == 404 and (envelope.param == "model" or _SAYS_MODEL.search(message)):
+        return ModelUnknown
+    if status == 400 and _SAYS_NO_MODEL.search(message):
+        return ModelUnknown
+    if status == 400 and _SAYS_MODERATED.search(message):
+        return Moderated
+    if (status == 408 or status >= 500) and _was_passed_on(message, headers):
+        return OutcomeUnknown
+    if "invalid_api_key" in words or (status == 400 and _SAYS_KEY.search(message)):
+        return KeyRefused
+    return None
+
+
+def _was_passed_on(message: str, headers: Mapping[str, str]) -> bool:
+    """Say whether a gateway lost a call that it had passed on."""
+    return bool(_SAYS_LOST.search(message)) or headers.get("x-portkey-gateway-exception") == "true"
+
+
+def stated_status(envelope: Envelope) -> int | None:
+    """Give the status of 4xx that an error means which came as a success; None where its words leave that open."""
+    if re.fullmatch(r"4[0-9]{2}", envelope.code or ""):  # gateways put the status into the body
+        return int(envelope.code or 0)
+    says_pace = _SAYS_PACE.search(envelope.message) and not envelope.words & _FORM
+    return 429 if envelope.words & _PACE or says_pace else None
+
+
+def blames_the_call(envelope: Envelope) -> bool:
+    """Say whether an error's words call the request wrong."""
+    return bool(envelope.words & _FORM)
+
+
+def _fate_of_status(status: int) -> type[RequestError]:
+    match status:
+        case 401 | 403:
+            return KeyRefused
+        case 404:
+            return WrongPath
+        case 408 | 409 | 425:
+            return ServerFault
+        case 429:
+            return RateLimited
+        case 501:  # the server is well, and can never do this
+            return Invalid
+        case 502 | 504:  # a gateway's: behind it the call may have gone on
+            return OutcomeUnknown
+        case _ if 520 <= status < 530:  # Cloudflare's: the same
+            return OutcomeUnknown
+        case _ if status >= 500:
+            return ServerFault
+        case _ if status < 400:
+            return WrongAddress
+    return Invalid

@@ -1,0 +1,165 @@
+"""The only module that speaks to the Images API: one call over the wire, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from pipeline.client.network import proxy_for, receive, receive_beginning
+from pipeline.client.response import Answer, HttpAnswer, read_answer
+from pipeline.errors import NotSent, OutcomeUnknown, RequestError, Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor
+    from types import SimpleNamespace, TracebackType
+
+    from pipeline.client.request import Body
+    from pipeline.config.dialect import Dialect
+
+_CONNECT_SECONDS = 30.0
+_IDLE_SECONDS = 1.0
+"""How long an idle connection is kept. Servers drop one after 2 s (gunicorn), 5 s (node, uvicorn) or more, and a call
+sent into that is of unknown outcome.
+"""
+
+_LARGE = 16 * 2**20  # a body above this is parsed in a thread; this much takes a millisecond or two
+_REFUSAL_BYTES = 1024 * 1024  # of an error's body: what it says stands at its beginning
+
+
+class Api:
+    """One provider's door: an async context manager that makes calls with its key. The key goes nowhere else."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str | None,
+        headers: Mapping[str, str],
+        *,
+        dialect: Dialect,
+        threads: Executor,
+        timeout: float,
+        connections: int,
+        most_bytes: int,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.in_flight = 0  # calls that wait for their answer
+        self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
+        self._urls = {name: URL(f"{self.base_url}/{path}") % dialect.query for name, path in dialect.paths.items()}
+        self._threads = threads
+        self._headers = CIMultiDict(dialect.credentials(key))
+        self._headers.update(headers)
+        self._timeout = timeout
+        self._connections = connections
+        self._most_bytes = most_bytes
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy = functools.cache(proxy_for)  # reading the environment takes a quarter of a call's own time
+
+    async def __aenter__(self) -> Self:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_mark_sent)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_IDLE_SECONDS),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[trace],
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(self, operation: str, body: Body, sent: Callable[[], None]) -> Answer:
+        """Make one call with the body that `body_of` gave; `sent` is told at the moment its first bytes leave.
+
+        Raises NotSent where they never left, OutcomeUnknown where they did and no answer came, else the RequestError
+        that the answer stands for.
+        """
+        mark = _Mark(sent)
+        self.in_flight += 1
+        try:
+            http = await self._exchange(operation, body, mark)
+        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
+            raise self._broken(reason, mark) from None
+        finally:
+            self.in_flight -= 1
+        try:
+            if len(http.body) > _LARGE:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, read_answer, http)
+            return read_answer(http)
+        except RequestError as error:
+            raise self._scrubbed(error) from None
+
+    async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpAnswer:
+        assert self._session is not None, "use `async with`"
+        url = self._urls[operation]
+        options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": self._proxy(url)}
+        async with self._session.post(url, **body, **options) as response:
+            if 200 <= response.status < 300:
+                content = await receive(response, self._most_bytes)
+            else:
+                content = await receive_beginning(response, _REFUSAL_BYTES)
+            if content is None:
+                what = f"the answer is larger than {self._most_bytes // 2**20} MB"
+                raise Unusable(what, http_status=response.status)
+            return HttpAnswer(response.status, response.headers, content, str(response.url))
+
+    def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
+        said = self._scrub(_reason(reason))
+        if mark.sent_at is None:
+            return NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
+        after = time.monotonic() - mark.sent_at
+        what = "no whole answer" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
+        return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
+
+    def _scrubbed(self, error: RequestError) -> RequestError:
+        error.message = self._scrub(error.message)
+        error.args = (error.message,)
+        for name in ("type", "code", "param", "request_id"):
+            if said := getattr(error, name):
+                setattr(error, name, self._scrub(said))
+        return error
+
+    def _scrub(self, text: str) -> str:
+        """Take the key out of what a server says; some repeat what they were sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+class _Mark:
+    """Whether, and when, a call's first bytes left."""
+
+    def __init__(self, sent: Callable[[], None]) -> None:
+        self._sent = sent
+        self.sent_at: float | None = None
+
+    def __call__(self) -> None:
+        if self.sent_at is None:
+            self.sent_at = time.monotonic()
+            self._sent()
+
+
+async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx()
+
+
+def _reason(reason: Exception) -> str:
+    if isinstance(reason, TimeoutError):
+        return "timed out"
+    if isinstance(reason, aiohttp.ClientHttpProxyError):  # its own words hold the proxy's password
+        return f"the proxy answered {reason.status}"
+    if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
+        return f"its certificate is not accepted ({reason})"
+    return str(reason) or type(reason).__name__

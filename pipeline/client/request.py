@@ -1,0 +1,145 @@
+"""A call of the Images API → the body that is sent, in the words of the server that it is for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from dataclasses import dataclass
+from math import gcd
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+
+from pipeline.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.config.dialect import Dialect, Uploads
+
+ASPECT_RATIOS: Final = ((1, 1), (2, 3), (3, 2), (3, 4), (4, 3), (4, 5), (5, 4), (9, 16), (16, 9), (1, 2), (2, 1))
+"""What servers that take an aspect ratio know by name."""
+_NEAR: Final = 0.02  # 1792x1024, the wide size of the dall-e era, is within this of 16:9
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One picture that goes along."""
+
+    role: str  # image or mask
+    path: Path
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the Images API: plain values, so that it may be made anywhere."""
+
+    operation: str
+    params: Mapping[str, Any]
+    uploads: Sequence[Upload] = ()
+
+
+Body = dict[str, Any]
+"""What is sent, as aiohttp takes it; good for one call, as a form is."""
+
+
+async def body_of(call: Call, dialect: Dialect) -> Body:
+    """Write a call's body. Raises Invalid where an uploaded file is gone."""
+    fields = spoken(call.params, dialect)
+    if not call.uploads and call.operation == "generation":
+        return {"json": fields}
+    write = _json if dialect.uploads.encoding == "json" else _form
+    try:
+        return await asyncio.to_thread(write, fields, call.uploads, dialect.uploads)
+    except OSError as reason:
+        raise Invalid(f"{reason.filename} cannot be read: {reason.strerror}; submit the job again") from None
+
+
+def spoken(params: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """Say a call's parameters as the server wants them."""
+    fields = {name: value for name, value in {**dialect.body, **params}.items() if name not in dialect.leave_out}
+    for name, theirs in dialect.values.items():
+        value = fields.get(name)
+        if isinstance(value, str) and value in theirs:
+            fields[name] = theirs[value]
+    width, cross, height = str(fields.get("size", "")).partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        return fields
+    match dialect.size_as:
+        case "W*H":
+            fields["size"] = f"{width}*{height}"
+        case "width_height":
+            del fields["size"]
+            fields |= {"width": int(width), "height": int(height)}
+        case "aspect_ratio":
+            del fields["size"]
+            fields["aspect_ratio"] = _ratio(int(width), int(height))
+    return fields
+
+
+def _ratio(width: int, height: int) -> str:
+    """Name the shape of a picture: the well-known ratio that is near enough, else the exact one."""
+    if not width or not height:
+        return f"{width}:{height}"
+    near = min(ASPECT_RATIOS, key=lambda ratio: abs(width * ratio[1] / (height * ratio[0]) - 1))
+    if abs(width * near[1] / (height * near[0]) - 1) > _NEAR:
+        near = (width // gcd(width, height), height // gcd(width, height))
+    return f"{near[0]}:{near[1]}"
+
+
+def _form(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) -> Body:
+    """Write a multipart body. Each file says what it is, since aiohttp would say application/octet-stream and the
+    service refuses that (openai-node issue 1468).
+    """
+    form = aiohttp.FormData()
+    for name, value in fields.items():
+        for field, text in _fields(name, value):
+            form.add_field(field, text)
+    image = _image_field(uploads, words)
+    for upload in uploads:
+        field = image if upload.role == "image" else words.mask
+        content = io.BytesIO(upload.path.read_bytes())  # aiohttp sends a stream in pieces, and bytes at once
+        form.add_field(field, content, filename=upload.path.name, content_type=upload.content_type)
+    return {"data": form}
+
+
+def _json(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) -> Body:
+    """Write a JSON body that holds its pictures."""
+    body = dict(fields)
+    images = [_reference(upload, words) for upload in uploads if upload.role == "image"]
+    image = _image_field(uploads, words)
+    body[image] = images[0] if len(images) == 1 and image == words.image else images
+    for upload in uploads:
+        if upload.role == "mask":
+            body[words.mask] = _reference(upload, words)
+    return {"data": io.BytesIO(json.dumps(body).encode()), "headers": {"Content-Type": "application/json"}}
+
+
+def _image_field(uploads: Sequence[Upload], words: Uploads) -> str:
+    several = sum(upload.role == "image" for upload in uploads) > 1
+    return words.images if several or words.image is None else words.image
+
+
+def _reference(upload: Upload, words: Uploads) -> str | dict[str, str]:
+    content = base64.b64encode(upload.path.read_bytes()).decode()
+    url = f"data:{upload.content_type};base64,{content}"
+    match words.reference:
+        case "base64":
+            return content
+        case "data_url":
+            return url
+        case name:
+            return {name: url}
+
+
+def _fields(name: str, value: Any) -> list[tuple[str, str]]:
+    """Write a parameter as form fields: nested ones as svg[model], lists as name[]; the vendor's SDK does the same."""
+    if isinstance(value, dict):
+        return [field for key, inner in value.items() for field in _fields(f"{name}[{key}]", inner)]
+    if isinstance(value, list | tuple):
+        return [field for inner in value for field in _fields(f"{name}[]", inner)]
+    return [(name, value if isinstance(value, str) else json.dumps(value))]

@@ -1,0 +1,1 @@
+"""Inspection, validation and preparation of images."""

@@ -1,0 +1,40 @@
+"""Recovery of the ledger after a stop, a kill or a power failure: requests left running are queued again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.ledger.database import transaction
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_SENT_LATE = 1.0  # seconds that may pass between recording a call and sending its first byte
+
+
+def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
+    """Mend what a stop, a kill or a power cut left behind; give the number of calls whose outcome is unknown.
+
+    Only for the process that holds the output folder. A call without an outcome may have been sent up to `_SENT_LATE`
+    seconds after it was written down, and may have been billed.
+    """
+    with transaction(connection):
+        return mend(connection, time.time() if now is None else now)
+
+
+def mend(connection: sqlite3.Connection, now: float) -> int:
+    """Do what `recover` does, within a transaction."""
+    connection.execute(
+        "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"
+        " WHERE attempt.request = request.pk AND attempt.outcome IS NULL)"
+        " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL)"
+    )
+    lost = connection.execute(
+        "UPDATE attempt SET outcome = 'unknown', ended_at = ?1, sent_at = max(sent_at, min(?1, sent_at + ?2)),"
+        """ error = '{"http_status": null, "type": "interrupted", "code": null, "message": "the run died during"""
+        """ this call"}' WHERE outcome IS NULL""",
+        (now, _SENT_LATE),
+    ).rowcount
+    connection.execute("UPDATE request SET status = 'pending' WHERE status = 'running'")
+    return lost

@@ -1,0 +1,205 @@
+"""Plans → the ledger: what a job states is queued, what it no longer states is superseded, what failed is put back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadInput, JobError, Problem
+from pipeline.ledger.database import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pipeline.planning.plan import ImageRequest, Plan
+
+CHUNK = 100
+"""Requests that are written before we look at the clock."""
+
+HOLD_SECONDS, LEAVE_SECONDS = 0.02, 0.01
+"""For how long a large submit holds the ledger, and then leaves it and its disk to a run, which asks for the ledger
+every millisecond.
+"""
+
+
+def check_claim(connection: sqlite3.Connection, plan: Plan) -> str:
+    """Refuse a job whose name belongs to another file that is still there; give the name as the ledger spells it.
+
+    Raises JobError.
+    """
+    row = connection.execute("SELECT name, file FROM job WHERE name = ? AND revision > 0", (plan.name,)).fetchone()
+    if row is None:
+        return plan.name
+    if plan.file is not None and row["file"] not in {None, str(plan.file)} and Path(row["file"]).exists():
+        what = f"the name `{plan.name}` belongs to {row['file']}; give this job another with `name:`"
+        raise JobError([Problem(str(plan.file), what)])
+    return str(row["name"])
+
+
+def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None) -> None:
+    """Queue what a plan states: what is new in short transactions, and the last makes all of it count at once.
+
+    A request that is known already keeps what it has: its images, its status, its attempts. Where more images are
+    wanted than before, it is pending again. One submit at a time; what one that died left behind is deleted.
+    """
+    now = time.time() if now is None else now
+    with transaction(connection):
+        job, revision = _open_revision(connection, plan, now)
+    try:
+        _in_short_transactions(connection, _delete_left_behind(connection, job, revision))
+        _in_short_transactions(connection, _state_all(connection, plan, job, revision, now))
+        with transaction(connection):
+            _make_count(connection, plan, job, revision, now)
+    finally:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("DROP TABLE temp.known")
+
+
+def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tuple[int, int]:
+    """Find or make the job; give it and the number of the statement to come. Nothing that counts is changed yet."""
+    connection.execute(
+        "CREATE TEMP TABLE known (key TEXT PRIMARY KEY, position, id, variables, inputs, n, estimate_usd) WITHOUT ROWID"
+    )
+    connection.execute(
+        "INSERT INTO job (name, provider, rehearsal, submitted_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
+        (plan.name, plan.provider.name, plan.provider.sandbox is not None, now),
+    )
+    job, revision = connection.execute("SELECT pk, revision FROM job WHERE name = ?", (plan.name,)).fetchone()
+    return job, revision + 1
+
+
+def _in_short_transactions(connection: sqlite3.Connection, steps: Iterator[None]) -> None:
+    """Take all steps of a large work, in transactions between which the ledger is left for a moment."""
+    over = False
+    while not over:
+        until = time.monotonic() + HOLD_SECONDS
+        with transaction(connection):
+            for _ in steps:
+                if time.monotonic() >= until:
+                    break
+            else:
+                over = True
+        if not over:
+            time.sleep(LEAVE_SECONDS)
+
+
+def _delete_left_behind(connection: sqlite3.Connection, job: int, revision: int) -> Iterator[None]:
+    """Delete what a submit that died has left behind: it never counted, so all of it is pending."""
+    while connection.execute(
+        "DELETE FROM request WHERE pk IN"
+        " (SELECT pk FROM request WHERE job = ? AND stated >= ? AND status = 'pending' LIMIT ?)",
+        (job, revision, CHUNK),
+    ).rowcount:
+        yield
+
+
+def _state_all(connection: sqlite3.Connection, plan: Plan, job: int, revision: int, now: float) -> Iterator[None]:
+    for first in range(0, len(plan.requests), CHUNK):
+        _state(connection, plan, job, revision, plan.requests[first : first + CHUNK], first, now)
+        yield
+
+
+def _state(
+    connection: sqlite3.Connection,
+    plan: Plan,
+    job: int,
+    revision: int,
+    requests: Iterable[ImageRequest],
+    first: int,
+    now: float,
+) -> None:
+    """Insert what is new, where it does not count yet; note what is said anew of requests that are known."""
+    for position, request in enumerate(requests, first):
+        own = (
+            request.id,
+            json.dumps(request.variables, ensure_ascii=False),
+            json.dumps([asdict(one) for one in request.inputs], ensure_ascii=False),
+            request.n,
+            request.estimate_usd,
+        )
+        params = json.dumps(request.params, ensure_ascii=False)
+        is_new = connection.execute(
+            "INSERT INTO request (job, key, stated, position, operation, served_by, prompt, params, endpoint,"
+            " created_at, id, variables, inputs, n, estimate_usd)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (job, key) DO NOTHING",
+            (
+                *(job, request.key, revision, position),
+                *(request.operation, request.served_by, request.prompt, params),
+                *(plan.provider.base_url, now, *own),
+            ),
+        ).rowcount
+        if not is_new:
+            connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?, ?)", (request.key, position, *own))
+
+
+def _make_count(connection: sqlite3.Connection, plan: Plan, job: int, revision: int, now: float) -> None:
+    """Let the new statement count: in one moment what it adds, what it changes and what it leaves out."""
+    connection.execute(
+        "UPDATE request SET stated = ?1, position = known.position, id = known.id, variables = known.variables,"
+        " inputs = known.inputs, n = known.n, estimate_usd = known.estimate_usd, status = CASE"
+        "  WHEN received + moderated < known.n AND known.n > request.n AND status != 'running' THEN 'pending'"
+        "  WHEN received >= known.n AND status IN ('pending', 'partial', 'failed', 'cancelled') THEN 'succeeded'"
+        "  ELSE status END,"
+        " finished_at = CASE WHEN status = 'running' THEN NULL"
+        "  WHEN received >= known.n THEN coalesce(finished_at, ?2)"
+        "  WHEN received + moderated < known.n AND known.n > request.n THEN NULL ELSE finished_at END"
+        " FROM temp.known WHERE request.job = ?3 AND request.key = known.key",
+        (revision, now, job),
+    )
+    connection.execute(
+        "UPDATE job SET file = ?, provider = ?, rehearsal = ?, budget_usd = ?, revision = ?, submitted_at = ?"
+        " WHERE pk = ?",
+        (
+            plan.file and str(plan.file),
+            plan.provider.name,
+            plan.provider.sandbox is not None,
+            *(plan.budget_usd, revision, now, job),
+        ),
+    )
+
+
+def put_back(connection: sqlite3.Connection, names: Iterable[str] | None) -> int:
+    """Put what failed, came back partial or was cancelled back into the queue, of these jobs or of all; how many.
+
+    What the service moderated is asked for again, since a person has decided so.
+    """
+    with transaction(connection):
+        return connection.execute(
+            "UPDATE request SET status = 'pending', moderated = 0, finished_at = NULL"
+            " WHERE status IN ('failed', 'partial', 'cancelled') AND pk IN (SELECT r.pk FROM request r"
+            " JOIN job j ON j.pk = r.job WHERE r.stated = j.revision"
+            " AND (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1))))",
+            (None if names is None else json.dumps(list(names)),),
+        ).rowcount
+
+
+def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) -> int:
+    """Take what is pending of a job out of the queue; how many. Calls in flight end as they would."""
+    with transaction(connection):
+        return connection.execute(
+            "UPDATE request SET status = 'cancelled', finished_at = ? WHERE status = 'pending'"
+            " AND (job, stated) = (SELECT pk, revision FROM job WHERE name = ?)",
+            (time.time() if now is None else now, name),
+        ).rowcount
+
+
+def known_names(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+    """Give the jobs' names as the ledger spells them. Raises BadInput for one that it does not know."""
+    found = []
+    for name in names:
+        row = connection.execute("SELECT name FROM job WHERE name = ? AND revision > 0", (name,)).fetchone()
+        if row is None:
+            known = [
+                other[0]
+                for other in connection.execute("SELECT name FROM job WHERE revision > 0 ORDER BY name LIMIT 20")
+            ]
+            hint = f"known are {', '.join(known)}" if known else "nothing has been submitted here yet"
+            raise BadInput(f"there is no job `{name}`; {hint}")
+        found.append(row[0])
+    return found

@@ -1,0 +1,171 @@
+"""Many workers' writes → one transaction after another, on a thread of its own (group commit).
+
+Every write is on disk when its await returns. While one transaction is brought to disk the next writes gather, so the
+number of fsyncs follows the disk and not the number of workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from pipeline.ledger.database import patiently, translate
+from pipeline.storage import disk_error, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Write = tuple["asyncio.Future[Any]", "Callable[[sqlite3.Connection], Any]"]
+_Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+MOST_IN_ONE = 500
+"""Writes in one transaction, at most, so that none waits long."""
+
+PATIENCE = 10
+"""So many times the connection's own patience (a minute) another process may hold the ledger before we give up."""
+
+
+class Writer:
+    """An async context manager around the ledger's connection, which belongs to the thread while it is open."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._busy = int(connection.execute("PRAGMA busy_timeout").fetchone()[0])  # milliseconds
+        self._patience = PATIENCE * self._busy / 1000
+        self._path = str(connection.execute("PRAGMA database_list").fetchone()[2])
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._unsettled: set[Path] = set()
+        self.transactions = 0
+
+    async def __aenter__(self) -> Self:
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        try:
+            await asyncio.to_thread(self._thread.join)
+        finally:
+            self._thread.join()  # cancelled even here: what was handed in comes to disk before the loop ends
+            self._connection.execute(f"PRAGMA busy_timeout = {self._busy}")
+
+    def do(
+        self, statement: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Run `statement(connection, ...)` in the next transaction; the result comes once that is on disk.
+
+        A statement that raises is undone alone; one that shared its transaction may run twice, the first time for
+        nothing. The future raises what it raised, and PipelineError where SQLite fails.
+        Whether anyone awaits it, or is cancelled doing so, does not undo the write.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put((future, lambda connection: statement(connection, *args, **kwargs)))
+        return future
+
+    def post(
+        self, statement: Callable[Concatenate[sqlite3.Connection, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Do the same, for what the next start would mend anyway: nobody waits, and nobody hears of a failure."""
+        self.do(statement, *args, **kwargs).add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def settle(self, folder: Path) -> None:
+        """Bring the names of a folder's files to disk before any write that is handed in after this.
+
+        Once for a transaction, and not for every picture: where it fails, those writes do.
+        """
+        self._unsettled.add(folder)
+
+    def _settle(self) -> None:
+        while self._unsettled:
+            folder = self._unsettled.pop()  # before: whoever hands it in meanwhile has it done once more
+            try:
+                sync_folder(folder)
+            except OSError as reason:
+                self._unsettled.add(folder)
+                raise disk_error(reason, folder) from None
+
+    def _work(self) -> None:
+        while batch := self._gather():
+            try:
+                results = self._commit(batch)
+            except Exception as reason:  # noqa: BLE001 - each waiter hears of it, and the thread goes on for the others
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")  # SQLite may have done so itself
+                results = [(future, None, self._said(reason)) for future, _ in batch]
+            self._loop.call_soon_threadsafe(_deliver, results)
+
+    def _gather(self) -> list[_Write]:
+        """Wait for one write, and take along those that came meanwhile. Empty at the end."""
+        batch: list[_Write] = []
+        write = self._queue.get()
+        while write is not None:
+            batch.append(write)
+            if self._queue.empty() or len(batch) == MOST_IN_ONE:
+                return batch
+            write = self._queue.get()
+        if batch:
+            self._queue.put(None)
+        return batch
+
+    def _commit(self, batch: list[_Write]) -> list[_Result]:
+        """Write all together; where one raises, undo them and write them again, each in a savepoint of its own.
+
+        A savepoint around every write would cost as much as the write.
+        """
+        self._begin()
+        try:
+            results: list[_Result] = [(future, statement(self._connection), None) for future, statement in batch]
+        except Exception:
+            if not self._connection.in_transaction:  # SQLite undid everything: a full disk does that
+                raise
+            self._connection.execute("ROLLBACK")
+            self._begin()
+            results = [self._alone(*write) for write in batch]
+        self._settle()
+        self._connection.execute("COMMIT")
+        self.transactions += 1
+        return results
+
+    def _alone(self, future: asyncio.Future[Any], statement: Callable[[sqlite3.Connection], Any]) -> _Result:
+        execute, value, error = self._connection.execute, None, None
+        execute("SAVEPOINT one")
+        try:
+            value = statement(self._connection)
+        except Exception as reason:
+            if not self._connection.in_transaction:
+                raise
+            execute("ROLLBACK TO one")
+            error = self._said(reason)
+        execute("RELEASE one")
+        return future, value, error
+
+    def _begin(self) -> None:
+        """Begin, however long another process writes: what waits here may be the record of what was paid."""
+        patiently(self._connection, "BEGIN IMMEDIATE", self._patience)
+
+    def _said(self, reason: Exception) -> Exception:
+        return translate(reason, self._path) if isinstance(reason, sqlite3.Error) else reason
+
+
+def _deliver(results: list[_Result]) -> None:
+    for future, value, error in results:
+        if future.done():  # its waiter was cancelled
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)

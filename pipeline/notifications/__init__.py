@@ -1,0 +1,1 @@
+"""Notifications by webhook or command when a run ends, stops or pauses."""

@@ -1,0 +1,156 @@
+"""A run's events and its end → notices, for those whom `notify:` names; a long pause is told once, until it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from pipeline.config.provider import EnvironmentName
+from pipeline.engine import events
+from pipeline.notifications.delivery import Undelivered, deliver, post, run_command
+from pipeline.notifications.message import broken_notice, end_notice, pause_notice
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from pipeline.config.load import Config
+    from pipeline.engine.events import Event, Listener
+    from pipeline.ledger.job_summary import Account
+    from pipeline.notifications.message import Notice
+
+
+@dataclass(slots=True)
+class _Stall:
+    """A provider from which nothing comes."""
+
+    since: float
+    reason: str
+    until: float | None = None
+    timer: asyncio.TimerHandle | None = None
+
+
+class Bell:
+    """An async context manager around a run; `hear` passes every event on. What fails here is an event, no error."""
+
+    def __init__(self, config: Config, environment: Mapping[str, str], emit: Listener) -> None:
+        self._config = config
+        self._notify = config.notify
+        self._environment = environment
+        self._emit = emit
+        self._begun = self._worked = False
+        self._stalls: dict[str, _Stall] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._stalls):
+            self._over(name)
+        if isinstance(error, Exception) and self._begun:
+            self._ring(broken_notice(error, self._command))
+        if isinstance(error, asyncio.CancelledError):  # who stops it at once is there, and waits for nothing
+            for task in self._deliveries:
+                task.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+
+    def hear(self, event: Event) -> None:
+        """Take an event, and pass it on."""
+        self._emit(event)
+        match event:
+            case events.Began():
+                self._begun = True
+                return
+            case events.Pace(provider, "paused", until):
+                self._stalled(provider, "it asked for a pause", until)
+            case events.Pace():
+                return
+            case events.Paused(provider, seconds, reason):
+                self._stalled(provider, reason, time.time() + seconds)
+            case events.ProviderAway(provider, reason):
+                self._stalled(provider, reason, None)
+            case events.CallEnded(_, _, provider, _, _, None):
+                self._answered(provider)
+        self._worked = True
+
+    def ended(
+        self, exit_code: int, accounts: Sequence[Account], stops: Sequence[str], signal: str | None = None
+    ) -> None:
+        """The run has ended; a run that had nothing to do is no news."""
+        if self._worked:
+            self._ring(end_notice(exit_code, accounts, stops, signal, self._command))
+
+    @property
+    def _command(self) -> str:
+        """What goes on with the queue."""
+        config = self._config
+        named = ["--config", str(config.file.absolute())] if config.file else []
+        return shlex.join(["pipeline", *named, "--output", str(config.output), "run"])
+
+    def _stalled(self, provider: str, reason: str, until: float | None) -> None:
+        """Begin a stall or learn more of it, and tell it once it has lasted, or as soon as it is known to."""
+        if self._notify is None:
+            return
+        now, longest = time.time(), self._notify.pause_minutes * 60
+        stall = self._stalls.get(provider)
+        if stall is None:
+            stall = self._stalls[provider] = _Stall(now, reason)
+            stall.timer = asyncio.get_running_loop().call_later(longest, self._tell, provider)
+        stall.until = until
+        if until is not None and until - stall.since >= longest and stall.timer is not None:
+            self._tell(provider)
+
+    def _tell(self, provider: str) -> None:
+        stall = self._stalls[provider]
+        if stall.timer is not None:
+            stall.timer.cancel()
+        stall.timer = None  # once is enough
+        self._ring(pause_notice(provider, stall.reason, stall.since, stall.until))
+
+    def _answered(self, provider: str) -> None:
+        """End a stall; an answer to a call that was sent before a pause that still lasts ends nothing."""
+        stall = self._stalls.get(provider)
+        if stall is not None and (stall.until is None or stall.until <= time.time()):
+            self._over(provider)
+
+    def _over(self, provider: str) -> None:
+        stall = self._stalls.pop(provider, None)
+        if stall is not None and stall.timer is not None:
+            stall.timer.cancel()
+
+    def _ring(self, notice: Notice) -> None:
+        """Deliver a notice in the background."""
+        notify = self._notify
+        if notify is None or notice.moment not in notify.on:
+            return
+        ways: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        if address := notify.address(self._environment):
+            headers = notify.header_values(self._environment)
+            ways.append(("webhook", partial(post, address, notify.template, headers, notice)))
+        if notify.command:
+            ways.append(("command", partial(run_command, notify.command, self._without_keys(), notice)))
+        for how, once in ways:
+            task = asyncio.get_running_loop().create_task(self._deliver(how, once), name=f"notice by {how}")
+            self._deliveries.add(task)
+            task.add_done_callback(self._deliveries.discard)
+
+    async def _deliver(self, how: str, once: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await deliver(once)
+        except Undelivered as reason:
+            self._emit(events.NoticeFailed(how, str(reason)))
+
+    def _without_keys(self) -> dict[str, str]:
+        """Give the environment without what is for providers alone."""
+        providers = self._config.providers.values()
+        headers = [value for provider in providers for value in provider.headers.values()]
+        secret = {provider.api_key_env for provider in providers}
+        secret |= {value.variable for value in headers if isinstance(value, EnvironmentName)}
+        return {name: value for name, value in self._environment.items() if name not in secret}

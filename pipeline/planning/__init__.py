@@ -1,0 +1,1 @@
+"""Job files and Python jobs, expanded into requests with content keys."""

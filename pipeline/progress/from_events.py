@@ -1,0 +1,202 @@
+"""A run's events, and the ledger now and then → a view: what has happened since the ledger was read is added to it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pipeline.engine import events
+from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_ends
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.engine.events import Event, Pace
+    from pipeline.ledger.job_summary import Account
+
+_SHOWN_SECONDS = 60.0  # over which images a minute are counted
+_RECKONED_SECONDS = 300.0  # the same, where the end is reckoned by them
+_LEAST_SECONDS = 5.0  # before a speed is said
+_LEAST_IMAGES = 10  # before the end is reckoned by it
+
+
+class Rate:
+    """Images as they come, counted by the second. The first starts the count, since what came before it is unknown."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._seconds: deque[tuple[float, int]] = deque()
+
+    def count(self, now: float) -> None:
+        """An image has come."""
+        if self._start is None:
+            self._start = now
+        elif self._seconds and now - self._seconds[-1][0] < 1.0:
+            self._seconds[-1] = (self._seconds[-1][0], self._seconds[-1][1] + 1)
+        else:
+            self._seconds.append((now, 1))
+        while self._seconds and self._seconds[0][0] < now - _RECKONED_SECONDS:
+            self._seconds.popleft()
+
+    def per_minute(self, now: float, seconds: float, least: int = 0) -> float | None:
+        """Give the images a minute of the last so many seconds; None where that is too little to say."""
+        if self._start is None:
+            return None
+        since = max(self._start, now - seconds)
+        images = sum(number for moment, number in self._seconds if moment > since)
+        if now - since < _LEAST_SECONDS or images < least:
+            return None
+        return images / (now - since) * 60
+
+
+@dataclass(slots=True)
+class _JobNews:
+    """What has happened to a job since the ledger was read."""
+
+    done: int = 0
+    failed: int = 0
+    images: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(slots=True)
+class _ProviderNews:
+    in_flight: int = 0
+    away_since: float | None = None
+    pace: Pace | None = None
+    rate: Rate = field(default_factory=Rate)
+
+
+class Tally:
+    """Counts events in one thread while another takes views; `begun` from the run's first event on."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._strangers = False
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._names: dict[str, None] = {}
+        self._accounts: dict[str, Account] = {}
+        self._jobs: dict[str, _JobNews] = {}
+        self._providers: dict[str, _ProviderNews] = {}
+        self._served_by: dict[str, str] = {}
+
+    def count(self, event: Event, now: float) -> None:
+        """Take one event into account; cheap, since a fast run brings thousands a second."""
+        with self._lock:
+            self._count(event, now)
+
+    def _count(self, event: Event, now: float) -> None:
+        match event:
+            case events.CallSent(job, _, provider, _):
+                self._served_by[job] = provider
+                self._provider(provider).in_flight += 1
+                self._job(job)
+            case events.CallEnded(job, _, provider, _, cost, _):
+                self._provider(provider).in_flight -= 1
+                self._job(job).cost_usd += cost or 0.0
+            case events.ImageStored(job):
+                self._job(job).images += 1
+                if job in self._served_by:
+                    self._provider(self._served_by[job]).rate.count(now)
+            case events.RequestEnded(job, _, status):
+                news = self._job(job)
+                news.done += status == "succeeded"
+                news.failed += status != "succeeded"
+            case events.Pace():
+                self._take_pace(event)
+            case events.ProviderAway(provider):
+                self._provider(provider).away_since = now
+            case events.ProviderBack(provider):
+                self._provider(provider).away_since, self._provider(provider).rate = None, Rate()
+            case events.Began(jobs):
+                self.begun = True
+                self._names.update(dict.fromkeys(jobs))
+            case events.Stopping():
+                self._stopping = True
+
+    def _take_pace(self, pace: Pace) -> None:
+        """Note what binds; after a pause the speed is measured anew."""
+        provider = self._provider(pace.provider)
+        if provider.pace is not None and provider.pace.binds == "paused" != pace.binds:
+            provider.rate = Rate()
+        provider.pace = pace
+
+    def _job(self, name: str) -> _JobNews:
+        if name not in self._names:
+            self._names[name] = None
+        self._strangers |= name not in self._accounts
+        return self._jobs.setdefault(name, _JobNews())
+
+    def _provider(self, name: str) -> _ProviderNews:
+        return self._providers.setdefault(name, _ProviderNews())
+
+    def has_strangers(self) -> bool:
+        """Say whether an event was about a job that the ledger's last reading does not have."""
+        return self._strangers
+
+    def about_to_read(self) -> None:
+        """What is counted from now on is what the reading that follows does not have."""
+        with self._lock:
+            self._jobs, self._strangers = {}, False
+
+    def read(self, accounts: Sequence[Account]) -> None:
+        """Take over what the ledger says."""
+        with self._lock:
+            self._accounts = {account.name: account for account in accounts}
+            self._served_by.update((account.name, account.provider) for account in accounts)
+
+    def view(self, now: float) -> View:
+        """Say how far everything is."""
+        with self._lock:
+            accounts = [account for account in self._accounts.values() if account.name in self._names]
+            jobs = [_job_view(account, self._jobs.get(account.name, _JobNews())) for account in accounts]
+            providers = [self._provider_view(name, news, now) for name, news in self._providers.items()]
+            starts, speeds = {}, {}
+            for provider in providers:
+                measured = self._providers[provider.name].rate.per_minute(now, _RECKONED_SECONDS, _LEAST_IMAGES)
+                speed = speed_of(provider.limit, measured, provider.binds)
+                if speed is not None and provider.away_since is None:
+                    starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
+        at_work = {job.provider for job in jobs if job.left}
+        shown = [one for one in providers if one.in_flight or one.name in at_work] or providers
+        return View(now, with_ends(jobs, starts, speeds), shown, self._stopping)
+
+    def _provider_view(self, name: str, news: _ProviderNews, now: float) -> ProviderView:
+        view = ProviderView(
+            name=name,
+            per_minute=news.rate.per_minute(now, _SHOWN_SECONDS),
+            limit=None,
+            in_flight=news.in_flight,
+            away_since=news.away_since,
+        )
+        pace = news.pace
+        if pace is None:
+            return view
+        limit = pace.images / pace.per_seconds * 60 if pace.images and pace.per_seconds else None
+        return replace(view, limit=limit, binds=pace.binds, until=pace.until, dies_at=pace.dies_at)
+
+
+def _job_view(account: Account, news: _JobNews) -> JobView:
+    """Add what has happened to what the ledger said; at most what there was to be done."""
+    ended = min(account.unfinished, news.done + news.failed)
+    failed = min(news.failed, ended)
+    missing = max(0, account.missing - news.images)
+    expected = account.expected_usd
+    if expected is not None and account.missing:
+        expected *= missing / account.missing
+    left = account.unfinished - ended
+    cost = account.cost_usd if not news.cost_usd else (account.cost_usd or 0.0) + news.cost_usd
+    return JobView(
+        name=account.name,
+        provider=account.provider,
+        done=account.counts["succeeded"] + ended - failed,
+        failed=account.unsuccessful + failed,
+        left=left,
+        missing=missing if left else 0,
+        cost_usd=cost,
+        expected_usd=expected,
+        rehearsal=account.rehearsal,
+    )

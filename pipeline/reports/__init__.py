@@ -1,0 +1,1 @@
+"""Reports for people and scripts, written from the ledger."""

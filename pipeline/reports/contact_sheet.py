@@ -1,0 +1,148 @@
+"""The ledger and the thumbnails → a contact sheet: PNGs to print or to send, the same bytes for the same pictures."""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.errors import BadInput, BrokenPicture
+from pipeline.reports.report_data import MOST, read_gallery
+from pipeline.reports.thumbnails import SIDE, shrink, thumbnail_name
+from pipeline.storage import disk_error, make_folder, write_whole
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from PIL.ImageFont import FreeTypeFont
+
+COLUMNS, ROWS = 5, 6  # of a page: about the shape of a sheet of paper
+LINES = 3  # of a caption
+
+_MARGIN, _GAP, _HEAD, _LINE = 64, 28, 88, 21  # pixels
+_CELL = SIDE + 8 + LINES * _LINE + _LINE + _GAP
+_PAPER, _INK, _SOFT, _WELL = "#ffffff", "#1d1c1a", "#5f5c56", "#efedea"
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """One picture of the sheet. `file` is relative to the job's folder."""
+
+    file: str
+    sha256: str
+    format: str
+    words: str
+
+
+def check_sheet(path: Path) -> None:
+    """Refuse a file name that promises another format than the sheet has. Raises BadInput."""
+    if path.suffix.lower() != ".png":
+        raise BadInput(f"a contact sheet is a PNG: give --sheet a name like {path.with_suffix('.png').name}")
+
+
+def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, path: Path) -> list[Path]:
+    """Write the pictures of a job, in its order, to `path`, and what that has no room for to `path`-2 and so on.
+
+    Gives the paths. Raises DiskFull.
+    """
+    exhibits = [
+        Exhibit(image["file"], image["sha256"], image["format"], one["prompt"] or one["id"])
+        for one in read_gallery(connection, name, MOST)["requests"]
+        for image in one["images"]
+        if one["status"] != "superseded"
+    ]
+    size = COLUMNS * ROWS
+    pages = [exhibits[first : first + size] for first in range(0, len(exhibits), size)] or [[]]
+    written = []
+    try:
+        make_folder(path.parent)
+        for number, page in enumerate(pages, 1):
+            target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+            write_whole(target, _draw(page, f"{name}  {number} / {len(pages)}", folder / name))
+            written.append(target)
+    except OSError as reason:
+        raise disk_error(reason, path.parent) from None
+    return written
+
+
+def _draw(page: Sequence[Exhibit], title: str, folder: Path) -> bytes:
+    rows = -(-len(page) // COLUMNS)
+    size = (2 * _MARGIN + COLUMNS * (SIDE + _GAP) - _GAP, 2 * _MARGIN + _HEAD + max(1, rows) * _CELL - _GAP)
+    sheet = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), title, _INK, _font(36))
+    for place, exhibit in enumerate(page):
+        left = _MARGIN + place % COLUMNS * (SIDE + _GAP)
+        top = _MARGIN + _HEAD + place // COLUMNS * _CELL
+        small = _small(exhibit, folder)
+        if small is None:
+            draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), _WELL)
+            word = "SVG" if exhibit.format == "svg" else "missing"
+            draw.text((left + SIDE / 2, top + SIDE / 2), word, _SOFT, _font(20), anchor="mm")
+        else:
+            at = (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2)
+            sheet.paste(small, at, small if small.mode == "RGBA" else None)
+        below = top + SIDE + 8
+        for line in wrap(exhibit.words, _font(16), SIDE, LINES):
+            draw.text((left, below), line, _INK, _font(16))
+            below += _LINE
+        (file,) = wrap(
+            exhibit.file.rpartition("/")[2][::-1], _font(13), SIDE, 1
+        )  # its end is what tells it from others
+        draw.text((left, below), file[::-1], _SOFT, _font(13))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _small(exhibit: Exhibit, folder: Path) -> Image.Image | None:
+    """Give the picture's thumbnail; where that could not be made, the picture made small now; None without either."""
+    if exhibit.format == "svg":
+        return None
+    try:
+        content = (folder / thumbnail_name(exhibit.sha256)).read_bytes()
+    except OSError:
+        try:
+            content = shrink((folder / exhibit.file).read_bytes())
+        except (OSError, BrokenPicture):
+            return None
+    image = Image.open(io.BytesIO(content), formats=["WEBP"])
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+@functools.cache
+def _font(size: int) -> FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's own one, which every wheel of Pillow can draw
+    return font
+
+
+def wrap(text: str, font: FreeTypeFont, width: float, most: int) -> list[str]:
+    """Break a text into at most so many lines of this width in pixels; what has no room becomes an ellipsis."""
+    lines: list[str] = []
+    left = " ".join(text.split())
+    while left and len(lines) < most:
+        fits = _fitting(left, font, width)
+        if fits < len(left):
+            if len(lines) == most - 1:
+                lines.append(left[: _fitting(left, font, width - font.getlength("…"))].rstrip() + "…")
+                break
+            space = left.rfind(" ", 0, fits + 1)
+            fits = space if space > 0 else fits
+        lines.append(left[:fits].rstrip())
+        left = left[fits:].lstrip()
+    return lines or [""]
+
+
+def _fitting(text: str, font: FreeTypeFont, width: float) -> int:
+    """Count the characters that fit, at least one: by halving, as a prompt may have thousands."""
+    low, high = 1, min(len(text), 400)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if font.getlength(text[:middle]) <= width else (low, middle - 1)
+    return low

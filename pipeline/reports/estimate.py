@@ -1,0 +1,76 @@
+"""A plan and the ledger → what a job would do, for `plan`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from pipeline.ledger.database import FILE_NAME, named_errors, open_for_reading
+from pipeline.ledger.job_summary import received
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from pipeline.models.table import Models
+    from pipeline.planning.plan import ImageRequest, Plan
+
+
+def outlook(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
+    """Say what a plan would do as `plan --json` shows it; minutes and cost are those of what is missing."""
+    have = _received(folder, plan.name)
+    missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
+    images = sum(count for _, count in missing)
+    cost, assumed = _estimate(missing, models)
+    limit = plan.provider.rate_limit
+    return {
+        "job": plan.name,
+        "provider": plan.provider.name,
+        "requests": len(plan.requests),
+        "images": plan.images,
+        "missing": {"requests": len(missing), "images": images},
+        "minutes": None if limit is None else round(images / limit.images * limit.per_seconds / 60, 2),
+        "cost_usd": None if cost is None else round(cost, 6),
+        "assumed": assumed,
+        "rehearsal": plan.provider.sandbox is not None,
+        "warnings": list(plan.warnings),
+    }
+
+
+def _received(folder: Path, name: str) -> Mapping[str, int]:
+    connection = open_for_reading(folder)
+    if connection is None:
+        return {}
+    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
+        return received(connection, name)
+
+
+def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[float | None, list[str]]:
+    """Add up what is missing; unknown where one request's model has no price."""
+    total: float | None = 0.0
+    assumed: dict[str, None] = {}
+    for request, count in missing:
+        model = models.find(request.params.get("model"))
+        if model is None:
+            total = None
+            continue
+        sizes = [(one.width, one.height) for one in request.inputs if one.role == "image"]
+        estimate = model.estimate(request.served_by, request.prompt, request.params, count, sizes)
+        total = None if total is None or estimate.usd is None else total + estimate.usd
+        assumed.update(dict.fromkeys(estimate.assumed))
+    return total, list(assumed)
+
+
+def outlook_lines(view: Mapping[str, Any]) -> Iterator[str]:
+    """Write the outlook for people."""
+    missing = view["missing"]
+    yield f"{view['job']} at provider `{view['provider']}`: {view['requests']} requests for {view['images']} images"
+    yield f"  missing: {missing['requests']} requests, {missing['images']} images"
+    if view["minutes"] is not None:
+        yield f"  time: {view['minutes']:.1f} minutes at the limit"
+    rehearsal = " (a rehearsal: nothing is billed)" if view["rehearsal"] else ""
+    yield f"  cost: {'unknown' if view['cost_usd'] is None else '$' + format(view['cost_usd'], '.4f')}{rehearsal}"
+    for line in view["assumed"]:
+        yield f"  assumed: {line}"
+    for line in view["warnings"]:
+        yield f"  warning: {line}"

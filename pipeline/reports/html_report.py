@@ -1,0 +1,73 @@
+"""The ledger → `report.html`: one page that shows a job from the disk, without a network.
+
+Nothing that a prompt, a name or a server says becomes markup: it travels as JSON in which no character can end the
+script element, and the page writes it as text. A policy in the page lets only the scripts run that stand there now.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.reports.report_data import MOST, read_gallery
+from pipeline.storage import disk_error, make_folder, write_whole
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from pipeline.reports.next_command import Commands
+
+FILE_NAME = "report.html"
+
+_PAGES = Path(__file__).with_name("pages")
+_STYLES = ("photoswipe/photoswipe.css", "colours.css", "report.css")
+_SCRIPTS = ("photoswipe/photoswipe.umd.min.js", "items.js", "picks.js", "tiles.js", "large.js", "report.js")
+_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+def write_report(connection: sqlite3.Connection, name: str, folder: Path, commands: Commands, most: int = MOST) -> Path:
+    """Write the report of a job into its folder below `folder`; give its path. Raises DiskFull."""
+    gallery = read_gallery(connection, name, most)
+    gallery["commands"] = {"folder": str(commands.folder), "resume": commands.line("resume", name)}
+    gallery["commands"]["run"] = commands.line("run")
+    path = folder / name / FILE_NAME
+    try:
+        make_folder(path.parent)
+        write_whole(path, page(gallery).encode("utf-8", "replace"))
+    except OSError as reason:
+        raise disk_error(reason, folder) from None
+    return path
+
+
+def page(gallery: dict[str, Any]) -> str:
+    """Write the page around what the gallery holds."""
+    styles = [(_PAGES / name).read_text(encoding="utf-8") for name in _STYLES]
+    scripts = [(_PAGES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    policy = (
+        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)};"
+        " img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+    )
+    parts = {
+        "policy": policy,
+        "title": html.escape(gallery["job"]),
+        "styles": "\n".join(f"<style>{style}</style>" for style in styles),
+        "data": embed(gallery),
+        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+    }
+    template = (_PAGES / "report.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], template)
+
+
+def embed(value: Any) -> str:
+    """Write a value as JSON that may stand in a page: no character of it can end a script element or a line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def _hashes(texts: list[str]) -> str:
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

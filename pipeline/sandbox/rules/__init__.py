@@ -1,0 +1,1 @@
+"""Validation rules of the sandbox: an independent reading of the API documentation."""

@@ -1,0 +1,191 @@
+"""Sockets → the page, its events, its pictures and its buttons, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from pipeline.errors import BadInput, PipelineError
+from pipeline.signals import Shutdown
+from pipeline.web import actions
+from pipeline.web.access import WILDCARDS, Door
+from pipeline.web.event_stream import HEARTBEAT_SECONDS, Feed
+from pipeline.web.image_files import find_picture
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from pipeline.batch import Batch
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_PAGES = Path(__file__).with_name("static")
+_COLOURS = Path(__file__).parents[1] / "reports" / "pages" / "colours.css"
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_ORDERS = {"resume": actions.resume, "cancel": actions.cancel}
+
+
+class Site:
+    """The live page of one output folder."""
+
+    def __init__(self, batch: Batch, door: Door, blind: Callable[[], None] = lambda: None) -> None:
+        self._batch = batch
+        self._door = door
+        self._blind = blind  # called where nobody reads the ledger any more
+        self._feed = Feed(batch.config)
+
+    def application(self) -> web.Application:
+        """Make the application; it reads the ledger while it runs."""
+        app = web.Application(middlewares=[self._guard], client_max_size=4096)
+        app.router.add_get("/", self._page)
+        app.router.add_get("/live.css", self._style)
+        app.router.add_get("/live.js", self._script)
+        app.router.add_get("/events", self._events)
+        app.router.add_get(r"/pictures/{pk:\d{1,18}}", self._picture)
+        app.router.add_get(r"/thumbnails/{pk:\d{1,18}}", self._thumbnail)
+        app.router.add_post("/orders", self._order)
+        app.cleanup_ctx.append(self._following)
+        app.on_shutdown.append(self._hang_up)
+        return app
+
+    async def _following(self, _app: web.Application) -> AsyncIterator[None]:
+        following = asyncio.create_task(self._feed.follow())
+        following.add_done_callback(lambda _: self._blind())
+        yield
+        await following
+
+    async def _hang_up(self, _app: web.Application) -> None:
+        self._feed.end()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._door.check(request)
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.headers.update(_HEADERS)
+            raise
+        if not response.prepared:
+            response.headers.update(_HEADERS)
+        return response
+
+    async def _page(self, request: web.Request) -> web.Response:
+        parts = {
+            "form_token": self._door.form_token,
+            "folder": str(self._batch.folder),
+            "name": self._batch.folder.name,
+        }
+        text = re.sub(
+            r"\{\{ (\w+) \}\}", lambda found: html.escape(parts[found[1]]), (_PAGES / "live.html").read_text("utf-8")
+        )
+        response = web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
+        if self._door.token is not None:
+            name = self._door.cookie_name(request)
+            response.set_cookie(name, self._door.token, httponly=True, samesite="Strict", path="/")
+        return response
+
+    async def _style(self, _request: web.Request) -> web.Response:
+        text = _COLOURS.read_text("utf-8") + (_PAGES / "live.css").read_text("utf-8")
+        return web.Response(text=text, content_type="text/css", headers={"Cache-Control": "no-cache"})
+
+    async def _script(self, _request: web.Request) -> web.Response:
+        text = (_PAGES / "live.js").read_text("utf-8")
+        return web.Response(text=text, content_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={
+                **_HEADERS,
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            }
+        )
+        await response.prepare(request)
+        with self._feed.listening() as queue, contextlib.suppress(ConnectionError):
+            await response.write(b"retry: 2000\n\n")
+            while (event := await _next(queue)) != b"":
+                await response.write(event)
+        return response
+
+    async def _picture(self, request: web.Request) -> web.StreamResponse:
+        return await self._send(request, small=False)
+
+    async def _thumbnail(self, request: web.Request) -> web.StreamResponse:
+        return await self._send(request, small=True)
+
+    async def _send(self, request: web.Request, *, small: bool) -> web.StreamResponse:
+        pk = int(request.match_info["pk"])
+        try:
+            shown = await asyncio.to_thread(find_picture, self._batch.folder, pk, small=small)
+        except (PipelineError, OSError) as error:  # no room for a thumbnail: the page asks for the picture itself
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+        if shown is None:
+            raise web.HTTPNotFound(text="There is no such picture.\n")
+        return web.FileResponse(
+            shown.path, headers={"Content-Type": shown.content_type, "Cache-Control": "private, max-age=60"}
+        )
+
+    async def _order(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        self._door.check_form(form.get("form_token"))
+        order, job = _ORDERS.get(str(form.get("order"))), form.get("job")
+        if order is None or not isinstance(job, str):
+            raise web.HTTPBadRequest(text="There is no such order.\n")
+        try:
+            said = await asyncio.to_thread(order, self._batch, job)
+        except BadInput as error:
+            raise web.HTTPNotFound(text=f"{error}\n") from None
+        except PipelineError as error:
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+        return web.json_response({"said": said.said, "command": said.command})
+
+
+async def _next(queue: asyncio.Queue[bytes]) -> bytes:
+    """Wait for the next event, or say that we are still here, so that nobody in between gives the connection up."""
+    try:
+        async with asyncio.timeout(HEARTBEAT_SECONDS):
+            return await queue.get()
+    except TimeoutError:
+        return b": still here\n\n"
+
+
+async def serve(batch: Batch, host: str, port: int, say: Callable[[str], object]) -> int:
+    """Serve until a signal, and say once where. Gives the exit code. Raises BadInput where nothing can be served."""
+    door, shutdown, stop = Door.of(host), Shutdown(), asyncio.Event()
+    runner = web.AppRunner(Site(batch, door, stop.set).application(), access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as reason:
+            what = f"{host}:{port} cannot be served: {reason.strerror or reason}; choose another --port or --host"
+            raise BadInput(what) from None
+        with shutdown.listening(lambda _number: stop.set()):
+            say(_address(host, runner.addresses[0][1], door.token))
+            await stop.wait()
+    finally:
+        await runner.cleanup()
+    assert shutdown.signal is not None
+    return 128 + shutdown.signal
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    name = socket.gethostname() if host in WILDCARDS else host
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}/" + (f"?token={token}" if token else "")

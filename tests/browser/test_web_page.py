@@ -1,0 +1,202 @@
+"""The live page as people use it: in a real browser, beside a run that works."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.test_report_page import HOSTILE
+from tests.support.browser import pale_texts, wait_until
+from tests.support.exhibits import asked, drawn, fail, hang
+from tests.support.stage import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.browser import Viewer
+    from tests.support.stage import Stage
+    from tests.support.workbench import Bench
+
+SEEN = "[...document.querySelectorAll('#newest img')].filter((one) => one.naturalWidth > 0).length"
+
+
+def _serve(stage: Stage, bench: Bench | None = None, *arguments: object) -> str:
+    folder = stage.output if bench is None else bench.folder
+    process = stage.start("serve", "--port", 0, "--output", folder, *arguments)
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def _night(bench: Bench) -> None:
+    """Leave a job with two pictures, a failure, and two requests that wait."""
+    bench.submit(*(asked(number, f"prompt {number} of the night") for number in range(5)))
+    hang(bench, 0, drawn(0))
+    hang(bench, 1, drawn(1))
+    fail(bench, 2)
+
+
+def test_pictures_are_seen_as_they_land_beside_a_working_run(stage: Stage, viewer: Viewer) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None, latency_seconds=[0.7, 0.7]), concurrency=2)
+    page = viewer.open(_serve(stage))
+    page.get_by_text("Nothing has been submitted yet.").wait_for()
+    process = stage.start("run", stage.prompts("many", 8))
+    wait_until(page, f"{SEEN} >= 2")
+    assert process.poll() is None, "seen while the run is working"
+    assert "Working since" in page.locator("#run").inner_text()
+    assert str(process.pid) in page.locator("#run").inner_text()
+    early = page.locator("#newest li").count()
+    wait_until(page, f"{SEEN} === 8")
+    assert early < 8
+    assert finish(process).exit_code == 0
+    wait_until(page, "document.querySelector('#run').textContent.startsWith('Nothing is working')")
+    assert "8 of 8 done" in page.locator("#jobs").inner_text()
+    assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "100"
+    assert "prompt number" in (page.locator("#newest img").first.get_attribute("alt") or "")
+
+
+def test_cancel_and_resume_are_buttons(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    _night(bench)
+    page = viewer.open(_serve(stage, bench))
+    cancel = page.get_by_role("button", name="Cancel 2 of job")
+    cancel.focus()
+    assert cancel.evaluate("one => getComputedStyle(one).outlineWidth") == "3px"
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Resume 3 of job").wait_for()
+    assert sorted(bench.statuses().values()) == ["cancelled", "cancelled", "failed", "succeeded", "succeeded"]
+    assert "2 requests of job taken out of the queue" in page.locator("#said").inner_text()
+    page.get_by_role("button", name="Resume 3 of job").click()
+    page.get_by_role("button", name="Cancel 3 of job").wait_for()
+    assert sorted(bench.statuses().values()) == ["pending"] * 3 + ["succeeded"] * 2
+    assert "pipeline run" in page.locator("#said").inner_text()
+    assert page.get_by_role("button", name="Resume").count() == 0
+
+
+def test_failures_are_shown_with_their_cause(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    _night(bench)
+    page = viewer.open(_serve(stage, bench))
+    page.locator("#failures").wait_for()
+    text = page.locator("#failures").inner_text()
+    assert "400 · content_policy_violation in job" in text
+    assert "Such as: prompt 2 of the night" in text
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_every_text_is_readable_in_light_and_dark_and_on_a_telephone(
+    bench: Bench, stage: Stage, viewer: Viewer, scheme: str, width: int
+) -> None:
+    _night(bench)
+    page = viewer.open(_serve(stage, bench), scheme=scheme, width=width)
+    wait_until(page, f"{SEEN} === 2")
+    page.get_by_role("button", name="Cancel 2 of job").click()
+    page.locator("#said").wait_for()
+    assert pale_texts(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_hostile_words_are_shown_as_words_and_run_nothing(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    bench.submit(*(asked(at, text) for at, text in enumerate(HOSTILE)), asked(9, HOSTILE[0]))
+    for at in range(len(HOSTILE)):
+        hang(bench, at, drawn(at))
+    fail(bench, 9, {"http_status": 400, "type": None, "code": HOSTILE[1], "message": HOSTILE[2]})
+    bench.set("UPDATE job SET provider = ?", HOSTILE[1])
+    page = viewer.open(_serve(stage, bench))
+    wait_until(page, f"{SEEN} === {len(HOSTILE)}")
+    assert page.locator("#newest .caption").first.text_content() == HOSTILE[-1]
+    assert HOSTILE[2] in (page.locator("#failures").text_content() or "")
+    assert page.evaluate("window.hurt") is None
+    assert page.locator("#jobs img, #failures img, main script, main svg").count() == 0
+
+
+def test_a_token_opens_the_page_once_and_the_cookie_from_then_on(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    _night(bench)
+    url = _serve(stage, bench, "--host", "0.0.0.0")  # noqa: S104 - ends with the test
+    port, token = url.rpartition(":")[2].split("/")[0], url.rpartition("=")[2]
+    home = f"http://127.0.0.1:{port}/"
+    stranger = viewer.open(home)
+    assert "the address that `pipeline serve` printed" in stranger.locator("body").inner_text()
+    page = viewer.open(f"{home}?token={token}")
+    wait_until(page, f"{SEEN} === 2")
+    assert page.url == home, "the token does not stay in the address"
+    assert page.evaluate("document.cookie") == ""
+    page.goto(home)
+    wait_until(page, f"{SEEN} === 2")
+    page.get_by_role("button", name="Cancel 2 of job").click()
+    page.get_by_role("button", name="Resume 3 of job").wait_for()
+    viewer.forgive("401")
+
+
+class _Neighbour(http.server.BaseHTTPRequestHandler):
+    """Another site on this machine."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>neighbour</title>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _neighbour() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Neighbour) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_another_sites_page_can_neither_see_nor_order_anything(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    _night(bench)
+    url = _serve(stage, bench)
+    with _neighbour() as elsewhere:
+        page = viewer.open(elsewhere)
+        told = page.evaluate(
+            """async (url) => {
+              const picture = new Promise((done) => {
+                const image = new Image();
+                image.onload = () => done("seen");
+                image.onerror = () => done("refused");
+                image.src = url + "pictures/1";
+              });
+              const body = new URLSearchParams({ order: "cancel", job: "job" });
+              await fetch(url + "orders", { method: "POST", mode: "no-cors", body }).catch(() => null);
+              const read = await fetch(url).then(() => "read", () => "refused");
+              const events = await new Promise((done) => {
+                const source = new EventSource(url + "events");
+                source.onopen = () => done("heard");
+                source.onerror = () => { source.close(); done("refused"); };
+              });
+              return [await picture, read, events];
+            }""",
+            url,
+        )
+    assert told == ["refused", "refused", "refused"]
+    assert sorted(bench.statuses().values()) == ["failed", "pending", "pending", "succeeded", "succeeded"]
+    viewer.trouble.clear()
+
+
+def test_it_finds_its_server_again(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    _night(bench)
+    process = stage.start("serve", "--port", 0, "--output", bench.folder)
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    page = viewer.open(url)
+    wait_until(page, f"{SEEN} === 2")
+    process.terminate()
+    finish(process)
+    page.get_by_text("trying again").wait_for()
+    hang(bench, 3, drawn(3))
+    again = stage.start("serve", "--port", url.rpartition(":")[2].strip("/"), "--output", bench.folder)
+    wait_until(page, f"{SEEN} === 3")
+    page.get_by_role("button", name="Cancel 1 of job").click()
+    page.get_by_text("load it again").wait_for()
+    assert again.poll() is None
+    for what in ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "403"):
+        viewer.forgive(what)

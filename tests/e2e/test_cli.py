@@ -1,0 +1,317 @@
+"""The commands: what they print, where, and how they exit."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.stage import finish
+
+if TYPE_CHECKING:
+    from tests.support.stage import Stage
+
+COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "report", "verify", "cancel", "serve", "sandbox"]
+
+
+def test_help_names_every_command_of_the_contract_in_order(stage: Stage) -> None:
+    text = stage.run("--help").stdout
+    shown = re.findall(r"^  (\w+) ", text[text.index("Commands:") :], re.MULTILINE)
+    assert shown == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(stage: Stage, command: str) -> None:
+    text = stage.run(command, "--help").stdout
+    assert all(option in text for option in ("--config", "--output", "--quiet", "--verbose"))
+
+
+def test_options_stand_before_or_after_the_command(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    elsewhere = stage.folder / "elsewhere"
+    job = stage.prompts("many", 2)
+    stage.run("--output", elsewhere, "submit", job)
+    assert json.loads(stage.run("status", "--json", "--output", elsewhere).stdout)["jobs"][0]["counts"]["pending"] == 2
+    assert not stage.output.exists()
+
+
+def test_submit_queues_and_calls_nobody_and_a_plain_run_works_all_jobs_in_their_order(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server, concurrency=1)
+    stage.run("submit", stage.prompts("first", 3), stage.prompts("second", 2))
+    assert server.books() == []
+    assert stage.standing("first")["counts"]["pending"] == 3
+    stage.run("run")
+    names = [stage.standing(name)["counts"]["succeeded"] for name in ("first", "second")]
+    assert names == [3, 2]
+    assert len(server.books()) == 5
+
+
+def test_run_with_a_job_leaves_what_was_queued_before_to_a_plain_run(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("submit", stage.prompts("before", 3))
+    stage.run("run", stage.prompts("now", 2))
+    assert stage.standing("before")["counts"]["pending"] == 3
+    assert len(server.books()) == 2
+
+
+def test_a_job_submitted_while_a_run_works_is_taken_up(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
+    stage.provider("lab", server, concurrency=1)
+    process = stage.start("run", stage.prompts("first", 8))
+    while not server.books():
+        assert process.poll() is None
+    stage.run("submit", stage.prompts("second", 2))
+    assert finish(process).exit_code == 0
+    assert stage.standing("second")["counts"]["succeeded"] == 2
+    assert stage.check_files("second") == 2
+
+
+def test_a_second_run_queues_names_the_first_and_exits_3(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.5, 0.5])
+    stage.provider("lab", server, concurrency=1)
+    process = stage.start("run", stage.prompts("first", 6))
+    while not server.books():
+        assert process.poll() is None
+    ended = stage.run("run", stage.prompts("second", 1), exit_code=3)
+    assert str(process.pid) in ended.stderr
+    assert finish(process).exit_code == 0
+    assert stage.standing("second")["counts"]["succeeded"] == 1
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    ended = stage.run("run", stage.prompts("many", 2))
+    assert ended.stdout.splitlines() == [
+        str(stage.output / "many" / name) for name in ("manifest.jsonl", "report.html")
+    ]
+    assert "2 images" in ended.stderr
+    quiet = stage.run("run", stage.prompts("more", 2), "--quiet")
+    assert quiet.stderr == ""
+
+
+def test_run_json_prints_an_event_a_line_and_the_summary_last(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    lines = [json.loads(line) for line in stage.run("run", stage.prompts("many", 2), "--json").stdout.splitlines()]
+    assert [line["event"] for line in lines].count("image_stored") == 2
+    assert lines[-1]["event"] == "summary"
+    assert (lines[-1]["exit"], lines[-1]["jobs"][0]["images"]) == (0, 2)
+
+
+def test_status_json_is_one_document_of_the_contract(stage: Stage) -> None:
+    assert json.loads(stage.run("status", "--json").stdout) == {"jobs": []}
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 2))
+    (job,) = json.loads(stage.run("status", "many", "--json").stdout)["jobs"]
+    assert {"name", "provider", "counts", "images", "cost_usd", "maybe_paid"} <= set(job)
+    assert job["counts"] == {
+        "pending": 0,
+        "running": 0,
+        "succeeded": 2,
+        "partial": 0,
+        "failed": 0,
+        "cancelled": 0,
+        "superseded": 0,
+    }
+    assert "2 succeeded" in stage.run("status").stdout
+    assert "there is no job `mani`" in stage.run("status", "mani", exit_code=2).stderr
+
+
+def test_plan_counts_what_is_missing_and_calls_nobody(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server, rate_limit={"images": 50, "per_seconds": 60})
+    job = stage.job("many", [{"prompt": "one", "n": 4}, {"prompt": "two"}])
+    view = json.loads(stage.run("plan", job, "--json").stdout)
+    assert (view["job"], view["provider"], view["requests"], view["images"]) == ("many", "lab", 2, 5)
+    assert view["missing"] == {"requests": 2, "images": 5}
+    assert (view["minutes"], view["cost_usd"], view["warnings"]) == (0.1, pytest.approx(0.08), view["warnings"])
+    assert server.books() == []
+    assert not stage.output.exists()
+    stage.run("run", job, "--limit", 1)
+    view = json.loads(stage.run("plan", job, "--json").stdout)
+    assert view["missing"] == {"requests": 1, "images": 1}
+
+
+def test_a_rehearsal_by_another_provider_is_a_job_of_its_own(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.providers["sandbox"] = {"sandbox": {"rate_limit": None}, "rate_limit": None}
+    stage.write_config()
+    job = stage.prompts("many", 3)
+    stage.run("run", job, "--provider", "sandbox", "--limit", 2)
+    assert stage.standing("many.sandbox")["counts"]["succeeded"] == 2
+    assert len(json.loads(stage.run("status", "--json").stdout)["jobs"]) == 1
+
+
+def test_cancel_takes_out_what_is_pending_and_resume_puts_it_back(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("submit", stage.prompts("many", 3))
+    stage.run("cancel", "many")
+    stage.run("run")
+    assert (stage.standing("many")["counts"]["cancelled"], server.books()) == (3, [])
+    stage.run("resume", "many")
+    assert stage.standing("many")["counts"]["succeeded"] == 3
+
+
+def test_verify_names_what_is_damaged_and_repair_makes_it_again(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("run", stage.prompts("many", 4))
+    stage.run("verify")
+    cut, gone, *_ = [stage.output / "many" / entry["images"][0]["file"] for entry in stage.manifest("many")]
+    cut.write_bytes(cut.read_bytes()[:-20])
+    gone.unlink()
+    ended = stage.run("verify", exit_code=1)
+    assert cut.name in ended.stdout
+    assert gone.name in ended.stdout
+    assert cut.exists(), "verify touches nothing"
+    stage.run("verify", "many", "--repair", exit_code=1)
+    assert (stage.output / "many" / "quarantine" / cut.name).exists()
+    assert sum(len(entry["images"]) for entry in stage.manifest("many")) == 2, "the manifest names what is there"
+    stage.run("run")
+    stage.run("verify")
+    assert stage.check_files("many") == 4
+    assert len(server.books()) == 6
+
+
+def test_manifest_writes_the_same_manifest_again(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 3))
+    path = stage.output / "many" / "manifest.jsonl"
+    before = path.read_bytes()
+    path.unlink()
+    assert stage.run("manifest", "many").stdout.strip() == str(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fly"], "fly"),
+        (["run", "missing.yaml"], "missing.yaml"),
+        (["plan"], "JOB.yaml"),
+        (["run", "many.yaml", "--provider", "labb"], "did you mean `lab`?"),
+        (["resume", "nothing"], "nothing"),
+        (["cancel", "nothing"], "nothing"),
+        (["--config", "none.yaml", "status"], "none.yaml"),
+        (["run", "many.yaml", "--limit", "0"], "--limit"),
+    ],
+)
+def test_bad_input_is_exit_2_a_sentence_and_no_traceback(stage: Stage, arguments: list[str], said: str) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.prompts("many", 1)
+    ended = stage.run(*arguments, exit_code=2)
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (stage.output / "many").exists()
+
+
+def test_of_several_job_files_all_are_queued_or_none(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    good, bad = stage.prompts("good", 2), stage.job("bad", [{"prompt": "x", "size": "1x1"}])
+    ended = stage.run("submit", good, bad, exit_code=2)
+    assert "bad.yaml" in ended.stderr
+    assert json.loads(stage.run("status", "--json").stdout) == {"jobs": []}
+
+
+def test_a_name_belongs_to_one_file(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.job("one", [{"prompt": "x"}], name="lounge"))
+    other = stage.job("two", [{"prompt": "y"}], name="lounge")
+    assert "name:" in stage.run("submit", other, exit_code=2).stderr
+    (stage.folder / "one.yaml").unlink()
+    stage.run("submit", other)
+
+
+@pytest.mark.parametrize("key", ["", "   "])
+def test_an_unset_key_is_exit_2_before_anything_else(stage: Stage, key: str) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    ended = stage.run("run", stage.prompts("many", 1), exit_code=2, key=key)
+    assert "STAGE_KEY" in ended.stderr
+    assert not (stage.output / "many").exists()
+    stage.run("plan", "many.yaml", key=key)
+    stage.run("submit", "many.yaml", key=key)
+
+
+def test_without_a_config_a_job_must_name_its_provider(stage: Stage) -> None:
+    job = stage.prompts("many", 1)
+    assert "provider: NAME" in stage.run("submit", job, exit_code=2).stderr
+
+
+def test_a_damaged_ledger_and_a_newer_one_are_exit_2(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("many", 1))
+    ledger = stage.output / "ledger.sqlite3"
+    with sqlite3.connect(ledger) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    for command in ("status", "run"):
+        assert "newer version" in stage.run(command, exit_code=2).stderr
+    for path in stage.output.glob("ledger.sqlite3*"):
+        path.write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    for command in ("status", "run"):
+        assert "damaged" in stage.run(command, exit_code=2).stderr
+
+
+def test_an_address_that_nobody_answers_is_named(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    process = stage.start("run", stage.prompts("many", 1))
+    assert process.stderr is not None
+    while "127.0.0.1:9" not in process.stderr.readline():
+        assert process.poll() is None
+    process.terminate()
+    assert finish(process).exit_code == 143
+    assert stage.standing("many")["counts"]["pending"] == 1
+
+
+def test_the_sandbox_command_serves_alone(stage: Stage) -> None:
+    process = stage.start("sandbox", "--port", "0")
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline())
+    stage.provider("lab", said["base_url"])
+    stage.run("run", stage.prompts("many", 2))
+    process.terminate()
+    assert finish(process).exit_code == 0
+
+
+def test_a_terminal_gets_a_live_line(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None, latency_seconds=[0.2, 0.3]), concurrency=2)
+    job = stage.prompts("many", 8)
+    ours, theirs = pty.openpty()
+    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "run", str(job)],
+        cwd=stage.folder,
+        env={**os.environ, "STAGE_KEY": "sk-stage-0123456789", "TERM": "xterm"},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    while process.poll() is None:
+        try:
+            seen += os.read(ours, 65536)
+        except BlockingIOError:
+            continue
+        except OSError:  # the terminal is closed at the other end
+            break
+    assert process.wait() == 0
+    os.close(ours)
+    assert b"calls in flight" in seen
+    assert b"\x1b[" in seen
+
+
+def test_python_m_pipeline_is_the_command(stage: Stage) -> None:
+    installed = Path(sys.executable).with_name("pipeline")
+    assert subprocess.run([installed, "--version"], check=True, capture_output=True).stdout.startswith(b"pipeline")
+    assert stage.run("--version").stdout.startswith("pipeline")

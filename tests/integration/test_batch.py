@@ -1,0 +1,256 @@
+"""One output folder at work: what is changed, who holds it, what is written at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from filelock import FileLock
+from PIL import Image
+
+from pipeline.batch import SUBMIT_LOCK_FILE, Batch
+from pipeline.config.load import Config, Provider
+from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, JobError, LedgerError
+from pipeline.ledger.database import FILE_NAME
+from pipeline.ledger.lock import LOCK_FILE
+from pipeline.planning.build import JobOptions
+from tests.integration.test_dispatcher import Door
+from tests.support.workbench import MODEL, lab, sandbox, until, vendor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.engine.events import Event
+
+
+def _batch(folder: Path, *providers: Provider, environment: dict[str, str] | None = None, **more: Any) -> Batch:
+    config = Config(None, folder / "outputs", providers[0].name, {one.name: one for one in providers}, **more)
+    return Batch(config, environment or {})
+
+
+def _job(folder: Path, stem: str, /, *prompts: str, **more: Any) -> Path:
+    path = folder / f"{stem}.yaml"
+    requests = [{"prompt": prompt} for prompt in prompts]
+    path.write_text(yaml.safe_dump({"defaults": MODEL, "requests": requests, **more}))
+    return path
+
+
+def _manifest(batch: Batch, job: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (batch.folder / job / "manifest.jsonl").read_text().splitlines()]
+
+
+async def test_a_run_queues_works_and_writes_the_manifest(tmp_path: Path) -> None:
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        result = await batch.run([_job(tmp_path, "lounge", "one", "two")])
+    assert (result.exit_code, [account.images for account in result.accounts]) == (0, [2])
+    assert result.manifests == (batch.folder / "lounge" / "manifest.jsonl",)
+    assert [entry["status"] for entry in _manifest(batch, "lounge")] == ["succeeded"] * 2
+    assert batch.verify() == (2, [])
+
+
+async def test_the_exit_code_says_what_became_of_it(tmp_path: Path) -> None:
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        assert (await batch.run([_job(tmp_path, "bad", "forbidden")])).exit_code == 1
+        assert (await batch.run([_job(tmp_path, "good", "a cat")])).exit_code == 0
+        assert (await batch.run()).exit_code == 1, "a failed request remains"
+    async with sandbox(quota_images=0) as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        result = await batch.run([_job(tmp_path, "more", "a cat")])
+        assert (result.exit_code, len(_manifest(batch, "more"))) == (3, 1)
+
+
+@pytest.mark.parametrize("ask", ["resume", "cancel", "manifest", "verify"])
+async def test_a_name_that_nobody_knows_makes_no_folder(tmp_path: Path, ask: str) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    with pytest.raises(BadInput, match="there is no job `lounge`; nothing has been submitted"):
+        await batch.resume(["lounge"]) if ask == "resume" else getattr(batch, ask)("lounge")
+    assert not batch.folder.exists()
+
+
+async def test_an_unset_key_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1", api_key_env="NO_SUCH_KEY"))
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        await batch.run([_job(tmp_path, "lounge", "one")])
+    assert not batch.folder.exists()
+    batch.submit([tmp_path / "lounge.yaml"])
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        await batch.run()
+
+
+async def test_of_two_files_with_one_name_none_is_queued(tmp_path: Path) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    files = [_job(tmp_path, "one", "a", name="lounge"), _job(tmp_path, "two", "b", name="Lounge")]
+    with pytest.raises(JobError, match="has the name `Lounge`"):
+        batch.submit(files)
+    batch.submit(files[:1])
+    with pytest.raises(JobError, match="belongs to"):
+        batch.submit([_job(tmp_path, "three", "c"), files[1]])
+    with contextlib.closing(sqlite3.connect(batch.folder / FILE_NAME)) as ledger:
+        assert ledger.execute("SELECT name FROM job").fetchall() == [("lounge",)]
+
+
+async def test_a_name_keeps_the_spelling_it_had_first_and_its_inputs_are_found(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 64), "#3a7ca5").save(tmp_path / "x.png")
+    path = tmp_path / "job.yaml"
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        for name, user in (("lounge", "one"), ("LOUNGE", "two")):
+            variation = {"operation": "variation", "image": "x.png", "user": user}
+            path.write_text(yaml.safe_dump({"name": name, "defaults": MODEL, "requests": [variation]}))
+            result = await batch.run([path])
+            assert (result.exit_code, [account.name for account in result.accounts]) == (0, ["lounge"])
+    assert sorted(one.name for one in batch.folder.iterdir() if one.is_dir()) == ["lounge"]
+
+
+async def test_while_another_holds_the_folder_what_is_given_is_queued(tmp_path: Path) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    batch.submit([_job(tmp_path, "first", "one")])
+    with FileLock(batch.folder / LOCK_FILE):
+        with pytest.raises(FolderBusy, match="is working on"):
+            await batch.run([_job(tmp_path, "second", "two")])
+        with pytest.raises(FolderBusy):
+            await batch.resume(["first"])
+        assert batch.cancel("second") == 1
+
+
+async def test_a_holder_is_named(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        run = asyncio.create_task(batch.run([_job(tmp_path, "first", "one")]))
+        await until(lambda: door.inside == 1)
+        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on "):
+            await batch.run()
+        door.open.set()
+        assert (await run).exit_code == 0
+
+
+async def test_the_first_signal_ends_the_run_in_order(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url, concurrency=1))
+        run = asyncio.create_task(batch.run([_job(tmp_path, "lounge", "one", "two")]))
+        await until(lambda: door.inside == 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        door.open.set()
+        result = await run
+    assert (result.exit_code, result.signal) == (143, signal.SIGTERM)
+    assert [entry["status"] for entry in _manifest(batch, "lounge")] == ["succeeded", "pending"]
+
+
+async def test_a_cancelled_run_writes_its_manifest_all_the_same(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        run = asyncio.create_task(batch.run([_job(tmp_path, "lounge", "one")]))
+        await until(lambda: door.inside == 1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        door.open.set()
+    assert [entry["status"] for entry in _manifest(batch, "lounge")] == ["pending"]
+
+
+async def test_a_listener_s_trouble_is_not_the_run_s(tmp_path: Path) -> None:
+    def broken(_event: Event) -> None:
+        raise BrokenPipeError
+
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        result = await batch.run([_job(tmp_path, "lounge", "one")], emit=broken)
+    assert result.exit_code == 0
+
+
+async def test_half_a_picture_that_a_kill_left_is_swept_away(tmp_path: Path) -> None:
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        batch.submit([_job(tmp_path, "lounge", "one")])
+        images = batch.folder / "lounge" / "images"
+        images.mkdir(parents=True)
+        (images / ".one-1.png.1234.part").write_bytes(b"half")
+        await batch.run()
+    assert [path.suffix for path in images.iterdir()] == [".png"]
+
+
+async def test_a_limit_states_the_first_so_many_and_without_it_the_rest_counts_again(tmp_path: Path) -> None:
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        path = _job(tmp_path, "lounge", "one", "two", "three")
+        result = await batch.run([path], JobOptions(limit=1))
+        assert (result.exit_code, result.accounts[0].images) == (0, 1)
+        assert (await batch.run([path])).accounts[0].images == 3
+
+
+async def test_a_budget_that_is_spent_is_exit_3_and_a_higher_one_goes_on(tmp_path: Path) -> None:
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        path = _job(tmp_path, "lounge", "one", "two", "three")
+        result = await batch.run([path], JobOptions(budget_usd=0.04))
+        assert (result.exit_code, result.accounts[0].images) == (3, 2)
+        assert "budget_usd" in result.stops[0].message
+        result = await batch.run([path], JobOptions(budget_usd=0.05))
+        assert (result.exit_code, result.accounts[0].images) == (0, 3)
+
+
+async def test_a_budget_with_a_model_without_a_price_is_refused_unless_that_is_meant(tmp_path: Path) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    path = _job(tmp_path, "lounge", "one", defaults={"model": "new-model"}, budget_usd=1)
+    with pytest.raises(JobError, match="`new-model` has no price"):
+        batch.submit([path])
+    assert len(batch.submit([path], JobOptions(allow_unpriced=True))) == 1
+
+
+async def test_a_queued_job_whose_provider_has_left_the_config_is_named(tmp_path: Path) -> None:
+    _batch(tmp_path, lab("http://127.0.0.1:9/v1")).submit([_job(tmp_path, "lounge", "one")])
+    with pytest.raises(ConfigError, match="has no provider `lab`"):
+        await _batch(tmp_path, lab("http://127.0.0.1:9/v1", "other")).run()
+
+
+def test_input_pictures_that_find_no_room_are_a_full_disk_and_no_bug(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 64), "#3a7ca5").save(tmp_path / "x.png")
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    batch.folder.mkdir()
+    (batch.folder / "lounge").touch()
+    requests = [{"operation": "variation", "image": "x.png"}]
+    with pytest.raises(DiskFull, match="cannot be written"):
+        batch.submit([_job(tmp_path, "lounge", requests=requests)])
+
+
+def test_a_ledger_that_is_damaged_inside_is_a_sentence(tmp_path: Path) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    batch.submit([_job(tmp_path, "lounge", "one")])
+    with contextlib.closing(sqlite3.connect(batch.folder / FILE_NAME)) as ledger:
+        ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page = ledger.execute("PRAGMA page_size").fetchone()[0]
+    path = batch.folder / FILE_NAME
+    content = path.read_bytes()
+    path.write_bytes(content[:page] + b"\xff" * (len(content) - page))
+    with pytest.raises(LedgerError, match="damaged"):
+        batch.cancel("lounge")
+
+
+def test_submits_follow_one_another(tmp_path: Path) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    path = _job(tmp_path, "lounge", *(str(number) for number in range(30)))
+    batch.submit([path])
+    with ThreadPoolExecutor(4) as threads:
+        with FileLock(batch.folder / SUBMIT_LOCK_FILE):
+            submits = [threads.submit(batch.submit, [path]) for _ in range(4)]
+            with pytest.raises(TimeoutError):
+                submits[0].result(0.2)
+        for submit in submits:
+            submit.result()
+    with contextlib.closing(sqlite3.connect(batch.folder / FILE_NAME)) as ledger:
+        counted = "SELECT count(*), max(j.revision) FROM request r JOIN job j ON j.pk = r.job WHERE stated = revision"
+        assert ledger.execute(counted).fetchone() == (30, 5)

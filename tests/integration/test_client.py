@@ -1,0 +1,330 @@
+"""One call over real sockets: what leaves, what comes back, and what is said when neither is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.client.client import Api
+from pipeline.client.request import Call, Upload, body_of
+from pipeline.client.response import Answer, Inline
+from pipeline.config.dialect import Dialect
+from pipeline.engine.provider_context import image_threads
+from pipeline.errors import (
+    Invalid,
+    KeyRefused,
+    NotSent,
+    OutcomeUnknown,
+    RequestError,
+    ServerFault,
+    Unusable,
+    WrongAddress,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+KEY = "sk-test-0123456789"
+CALL = Call("generation", {"prompt": "a cat", "model": "m", "n": 2})
+PICTURE = b'{"data": [{"b64_json": "QUJD"}]}'
+
+
+def reply(status: int, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@dataclass
+class Server:
+    """Answers each call with the same bytes, after `hold` is set; then closes, or stays as it is."""
+
+    answer: bytes
+    stay: bool = False
+    calls: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    hold: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1])) if length else await chunked(reader)
+                self.calls.append(head + body)
+                self.called.set()
+                await self.hold.wait()
+                writer.write(self.answer)
+                await writer.drain()
+                if not self.stay:
+                    break
+        writer.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+async def chunked(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int((await reader.readline()).strip(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readline()
+    return body
+
+
+@contextlib.asynccontextmanager
+async def serving(answer: bytes, *, stay: bool = False, hold: bool = False) -> AsyncIterator[Server]:
+    server = Server(answer, stay)
+    if not hold:
+        server.hold.set()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        server.hold.set()
+        listening.close()
+
+
+def door(base_url: str, **more: Any) -> Api:
+    settings: dict[str, Any] = {
+        "dialect": Dialect(),
+        "threads": image_threads(),
+        "timeout": 20.0,
+        "connections": 8,
+        "most_bytes": 1_000_000,
+        **more,
+    }
+    return Api(base_url, settings.pop("key", KEY), settings.pop("headers", {}), **settings)
+
+
+async def make(api: Api, call: Call, sent: Callable[[], None]) -> Answer:
+    return await api.call(call.operation, await body_of(call, Dialect()), sent)
+
+
+async def refused(api: Api, call: Call = CALL) -> tuple[RequestError, int]:
+    """Make a call that fails; give the error, and how often `sent` was told."""
+    told: list[None] = []
+    with pytest.raises(RequestError) as caught:
+        await make(api, call, lambda: told.append(None))
+    assert KEY not in repr(caught.value.__dict__) + str(caught.value)
+    return caught.value, len(told)
+
+
+async def test_a_call_carries_the_key_in_one_header_and_tells_once_that_it_left() -> None:
+    told: list[None] = []
+    async with serving(reply(200, PICTURE), hold=True) as server, door(server.url, headers={"X-Thing": "t"}) as api:
+        call = asyncio.create_task(make(api, CALL, lambda: told.append(None)))
+        await server.called.wait()
+        assert len(told) == 1
+        server.hold.set()
+        answer = await call
+    assert answer.pictures == (Inline("QUJD", None),)
+    (sent,) = server.calls
+    head, _, body = sent.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/images/generations HTTP/1.1\r\n")
+    assert sent.count(KEY.encode()) == 1
+    assert f"Authorization: Bearer {KEY}".encode() in head
+    assert b"X-Thing: t" in head
+    assert json.loads(body) == CALL.params
+    assert len(told) == 1
+
+
+async def test_a_configured_authorization_header_takes_the_key_s_place() -> None:
+    headers = {"authorization": "Basic abc"}
+    async with serving(reply(200, PICTURE)) as server, door(server.url, headers=headers) as api:
+        await make(api, CALL, lambda: None)
+    assert re.findall(rb"(?i)authorization: (.*)\r", server.calls[0]) == [b"Basic abc"]
+
+
+async def test_a_form_carries_files_with_their_kinds(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg", "m.png"):
+        (tmp_path / name).write_bytes(b"\x89" + name.encode())
+    image, second = Upload("image", tmp_path / "a.png", "image/png"), Upload("image", tmp_path / "b.jpg", "image/jpeg")
+    mask = Upload("mask", tmp_path / "m.png", "image/png")
+    params = {"prompt": "caf\u00e9 \u201cx\u201d", "n": 1, "svg": {"model": "v", "r": {"e": True}}, "tags": ["p", 2]}
+    told: list[None] = []
+    async with serving(reply(200, PICTURE)) as server, door(server.url) as api:
+        await make(api, Call("edit", params, [image, mask]), lambda: told.append(None))
+        await make(api, Call("edit", {}, [image, second]), lambda: told.append(None))
+        await make(api, Call("variation", {}, [image]), lambda: told.append(None))
+    one, two, three = server.calls
+    assert re.findall(rb'name="([^"]+)"; filename="([^"]+)"', one) == [(b"image", b"a.png"), (b"mask", b"m.png")]
+    assert re.findall(rb'name="([^"]+)"; filename="([^"]+)"', two) == [(b"image[]", b"a.png"), (b"image[]", b"b.jpg")]
+    assert re.findall(rb"Content-Type: (image/\w+)", one + two) == [b"image/png"] * 3 + [b"image/jpeg"]
+    assert re.findall(rb' name="([^"]+)"\r\n', one) == [
+        b"prompt",
+        b"n",
+        b"svg[model]",
+        b"svg[r][e]",
+        b"tags[]",
+        b"tags[]",
+    ]
+    assert "caf\u00e9 \u201cx\u201d".encode() in one
+    assert b"octet-stream" not in one + two + three
+    assert three.startswith(b"POST /v1/images/variations ")
+    assert len(told) == 3
+
+
+async def test_an_uploaded_file_that_is_gone_sends_nothing(tmp_path: Path) -> None:
+    async with serving(reply(200, PICTURE)) as server, door(server.url) as api:
+        error, told = await refused(api, Call("edit", {}, [Upload("image", tmp_path / "gone.png", "image/png")]))
+    assert (type(error), told, server.connections) == (Invalid, 0, 0)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+async def test_a_refused_port_a_name_that_is_none_and_a_failed_handshake_send_nothing() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"no TLS here\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        for address in (f"http://127.0.0.1:{free_port()}/v1", "http://nowhere.invalid/v1", f"https://127.0.0.1:{port}"):
+            async with door(address) as api:
+                error, told = await refused(api)
+            assert (type(error), told) == (NotSent, 0), address
+            assert address in error.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"garbage\r\n\r\n",
+        reply(200, PICTURE, length=99),
+        reply(200, b"x" * 50, "Content-Encoding: gzip"),
+    ],
+)
+@pytest.mark.parametrize("form", [False, True])
+async def test_a_call_that_left_and_was_cut_off_is_of_unknown_outcome_and_is_sent_once(
+    answer: bytes, form: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"x" * 300_000)
+    call = Call("edit", {}, [Upload("image", tmp_path / "a.png", "image/png")]) if form else CALL
+    async with serving(answer) as server, door(server.url) as api:
+        error, told = await refused(api, call)
+    assert (type(error), told, len(server.calls)) == (OutcomeUnknown, 1, 1)
+
+
+async def test_a_call_that_gets_no_answer_in_time_is_of_unknown_outcome() -> None:
+    async with serving(b"", hold=True) as server, door(server.url, timeout=0.3) as api:
+        error, told = await refused(api)
+        server.hold.set()
+    assert (type(error), told) == (OutcomeUnknown, 1)
+    assert "no whole answer within 0." in error.message
+
+
+async def test_a_reused_connection_that_the_server_has_closed_never_sends_a_call_twice() -> None:
+    """aiohttp repeats no POST by itself; measured here with 3.14."""
+    async with serving(reply(200, PICTURE), stay=True) as server, door(server.url) as api:
+        await make(api, CALL, lambda: None)
+        server.stay, server.answer = False, b""  # reads the next call, and hangs up
+        error, told = await refused(api)
+    assert server.connections == 1, "the connection was not reused, and this test shows nothing"
+    assert (type(error), told, len(server.calls)) == (OutcomeUnknown, 1, 2)
+
+
+async def test_an_error_whose_body_breaks_off_keeps_the_fate_of_its_status() -> None:
+    async with serving(reply(503, b'{"error": ', "Retry-After: 7", length=999)) as server, door(server.url) as api:
+        error, told = await refused(api)
+    assert (type(error), error.retry_after, told) == (ServerFault, 7.0, 1)
+
+
+async def test_an_error_s_body_of_any_size_keeps_its_fate() -> None:
+    async with serving(reply(400, b"x" * 3_000_000)) as server, door(server.url, most_bytes=1000) as api:
+        error, _ = await refused(api)
+    assert type(error) is Invalid
+
+
+async def test_an_answer_that_is_too_large_is_unusable() -> None:
+    body = b'{"data": [{"b64_json": "' + b"A" * 3_000_000 + b'"}]}'
+    async with serving(reply(200, body)) as server, door(server.url) as api:
+        error, _ = await refused(api)
+    assert type(error) is Unusable
+
+
+async def test_a_large_answer_is_read() -> None:
+    body = b'{"data": [{"b64_json": "' + b"A" * 400_000 + b'"}]}'
+    async with serving(reply(200, body)) as server, door(server.url) as api:
+        answer = await make(api, CALL, lambda: None)
+    assert answer.pictures == (Inline("A" * 400_000, None),)
+
+
+async def test_redirects_are_not_followed() -> None:
+    async with serving(reply(200, PICTURE)) as other, serving(b"") as server, door(server.url) as api:
+        server.answer = reply(307, b"", f"Location: {other.url}/images/generations?x=1")
+        error, _ = await refused(api)
+    assert type(error) is WrongAddress
+    assert other.calls == []
+
+
+async def test_the_key_is_scrubbed_from_all_that_a_server_says() -> None:
+    said = {"message": f"bad {KEY}", "type": f"t {KEY}", "code": f"c {KEY}", "param": f"p {KEY}"}
+    body = json.dumps({"error": said}).encode()
+    async with serving(reply(401, body, f"x-request-id: r-{KEY}")) as server, door(server.url) as api:
+        error, _ = await refused(api)
+    assert type(error) is KeyRefused
+    assert error.message.startswith("bad ***")
+
+
+async def test_a_netrc_entry_neither_stops_a_call_nor_changes_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with serving(reply(200, PICTURE)) as server, door(server.url) as api, door(server.url, key=None) as keyless:
+        await make(api, CALL, lambda: None)
+        await make(keyless, CALL, lambda: None)
+    assert f"Authorization: Bearer {KEY}".encode() in server.calls[0]
+    assert b"uthorization" not in server.calls[1]
+
+
+async def test_the_proxy_of_the_environment_is_used_but_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(reply(200, PICTURE)) as proxy, serving(reply(200, PICTURE)) as server:
+        monkeypatch.setenv("http_proxy", f"http://me:word@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "")
+        async with door("http://api.invalid/v1") as api:
+            await make(api, CALL, lambda: None)
+        async with door(server.url) as api:
+            await make(api, CALL, lambda: None)
+    assert proxy.calls[0].startswith(b"POST http://api.invalid/v1/images/generations ")
+    assert len(proxy.calls) == len(server.calls) == 1
+
+
+async def test_a_proxy_that_refuses_sends_nothing_and_keeps_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply(407))
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        for proxy in (f"http://me:pass-word@127.0.0.1:{port}", "socks5://me:pass-word@127.0.0.1:1"):
+            monkeypatch.setenv("https_proxy", proxy)
+            async with door("https://api.invalid/v1") as api:
+                error, told = await refused(api)
+            assert (type(error), told) == (NotSent, 0)
+            assert "proxy" in error.message
+            assert "pass-word" not in error.message

@@ -1,0 +1,469 @@
+"""Whole runs that meet each line of the table of fates: what is called, what is written down, and how the run exits."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from pipeline import errors
+from pipeline.batch import Batch
+from pipeline.config.load import Config, RetryRules
+from pipeline.engine.admission import Gate
+from pipeline.engine.events import Paused, Retrying, Stopped
+from tests.support.workbench import MODEL, PNG_BASE64, Body, answer_with, lab, request, until, vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pipeline.engine.events import Event
+    from pipeline.errors import RequestError
+    from pipeline.result import Result
+    from tests.support.workbench import Bench
+
+RULES = RetryRules(attempts=3, max_wait_seconds=0.01)
+
+
+def whole(body: Body) -> web.Response:
+    return answer_with(*[{"b64_json": PNG_BASE64}] * body["n"])
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a server answers, and the class of error that it is."""
+
+    name: str
+    status: int
+    body: bytes
+    fate: type[RequestError]
+    headers: dict[str, str] = field(default_factory=dict)
+    code: str | None = None
+    type: str | None = None
+
+    def answer(self) -> web.Response:
+        return web.Response(status=self.status, body=self.body or None, headers=self.headers)
+
+
+def says(status: int, kind: str | None, code: str | None, fate: type[RequestError], **headers: str) -> Line:
+    """Answer in the vendor's envelope."""
+    body = json.dumps({"error": {"message": "as it is", "type": kind, "param": None, "code": code}}).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Line(f"{status} {code or kind} {named or ''}", status, body, fate, named, code, kind)
+
+
+def raw(name: str, status: int, body: bytes, fate: type[RequestError], **headers: str) -> Line:
+    """Answer with these bytes."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Line(f"{status} {name}", status, body, fate, named)
+
+
+HTML = b"<html><h1>Some gateway</h1></html>"
+REQUEST = "invalid_request_error"
+CUT = b'{"error": {"message": "as it is", "type": "server_er'
+BROKEN_GZIP = gzip.compress(b'{"error": {"message": "as it is"}}' * 50)[:-30]
+
+GIVEN_UP = [
+    raw("HTML", 405, HTML, errors.Invalid),
+    says(400, REQUEST, "unknown_parameter", errors.Invalid),
+    says(400, REQUEST, "content_policy_violation", errors.Moderated),
+    says(400, "image_generation_user_error", "moderation_blocked", errors.Moderated),
+    raw("cut", 400, CUT, errors.Invalid),
+    raw("HTML", 413, HTML, errors.Invalid),
+    raw("detail", 422, b'{"detail": [{"loc": ["body", "image"], "msg": "Field required"}]}', errors.Invalid),
+    raw("empty", 415, b"", errors.Invalid),
+    raw("broken gzip", 400, BROKEN_GZIP, errors.Invalid, content_encoding="gzip"),
+    raw("no gzip though it says so", 400, HTML, errors.Invalid, content_encoding="gzip"),
+    raw("an unknown coding", 400, HTML, errors.Invalid, content_encoding="x-lab"),
+    raw("error in a success", 200, b'{"error": {"message": "no", "code": "moderation_blocked"}}', errors.Moderated),
+]
+PASSING = [
+    *(raw("empty", status, b"", errors.ServerFault) for status in (408, 409, 425, 500, 503)),
+    says(500, "server_error", None, errors.ServerFault),
+    says(503, "service_unavailable_error", "server_is_overloaded", errors.ServerFault),
+    says(503, "rate_limit_error", "slow_down", errors.ServerFault),
+    says(400, REQUEST, None, errors.ServerFault, x_should_retry="true"),
+    raw("HTML", 503, HTML, errors.ServerFault),
+    raw("cut", 500, CUT, errors.ServerFault),
+    raw("broken gzip", 500, BROKEN_GZIP, errors.ServerFault, content_encoding="gzip"),
+]
+UNKNOWN = [
+    *(raw("HTML", status, HTML, errors.OutcomeUnknown) for status in (502, 504, 520, 521, 522, 523, 524)),
+    raw("empty", 504, b"", errors.OutcomeUnknown),
+    raw("a gateway's", 408, b'{"error": {"message": "litellm.Timeout: APITimeoutError"}}', errors.OutcomeUnknown),
+    raw("a gateway's", 500, b'{"html-message": "Message: fetch failed"}', errors.OutcomeUnknown),
+    raw("a gateway's own", 500, b"", errors.OutcomeUnknown, x_portkey_gateway_exception="true"),
+    raw("no data", 200, b'{"created": 1, "data": []}', errors.Unusable),
+    raw("detail", 200, b'{"detail": "something went wrong"}', errors.Unusable),
+    raw("HTML", 200, HTML, errors.Unusable),
+    raw("cut", 200, b'{"data": [{"b64_json": "iVBO', errors.Unusable),
+    raw("empty", 200, b"", errors.Unusable),
+    raw("empty", 204, b"", errors.Unusable),
+    raw("a stream without an end", 200, b"data: {}\n\n", errors.Unusable, content_type="text/event-stream"),
+]
+PACE = [
+    says(429, "requests", "rate_limit_exceeded", errors.RateLimited),
+    says(429, "rate_limit_error", "slow_down", errors.RateLimited),
+    raw("empty", 429, b"", errors.RateLimited),
+    raw("HTML", 429, HTML, errors.RateLimited),
+    raw("detail", 429, b'{"detail": "slow down"}', errors.RateLimited),
+    raw("error in a success", 200, b'{"error": {"message": "Rate limit reached", "type": "x"}}', errors.RateLimited),
+]
+QUOTA_CODES = (
+    *("insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded"),
+    *("project_spend_limit_exceeded", "organization_usage_limit_exceeded"),
+)
+STOPPING = [
+    says(401, REQUEST, "invalid_api_key", errors.KeyRefused),
+    raw("empty", 401, b"", errors.KeyRefused),
+    raw("empty", 402, b"", errors.QuotaSpent),
+    says(403, REQUEST, None, errors.KeyRefused),
+    raw("HTML", 403, HTML, errors.KeyRefused),
+    raw("HTML", 404, HTML, errors.WrongPath),
+    raw("redirect", 307, b"", errors.WrongAddress, location="https://other.example/v1"),
+    says(400, REQUEST, "billing_hard_limit_reached", errors.QuotaSpent),
+    raw("said in words", 400, b'{"detail": "Billing hard limit has been reached"}', errors.QuotaSpent),
+    *(says(429, "insufficient_quota", code, errors.QuotaSpent) for code in (*QUOTA_CODES, None)),
+    raw("a limit of nothing", 429, b'{"detail": "Limit: 0/1min. Try again after 0.0 seconds"}', errors.QuotaSpent),
+    raw("error in a success", 200, b'{"error": {"message": "x", "type": "insufficient_quota"}}', errors.QuotaSpent),
+    says(429, "requests", "rate_limit_exceeded", errors.PausedTooLong, retry_after="3601"),
+    says(503, "server_error", None, errors.PausedTooLong, retry_after="86400"),
+    says(429, "requests", None, errors.PausedTooLong, retry_after=formatdate(4e9, usegmt=True)),
+    raw("accepted", 202, b"", errors.Deferred),
+    raw("a task", 200, b'{"task_id": "t-1", "status": "queued"}', errors.Deferred),
+]
+
+
+def each(lines: list[Line]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("line", lines, ids=lambda line: line.name)
+
+
+@dataclass
+class Night:
+    """A run that is over: two requests to a server that misbehaves, and one to a server that does not."""
+
+    result: Result
+    calls: list[Body]
+    manifest: list[dict[str, Any]]
+    other: list[dict[str, Any]]
+    events: list[Event]
+
+    def column(self, name: str) -> list[Any]:
+        return [entry[name] for entry in self.manifest]
+
+
+async def _night(folder: Path, answer: Callable[[int, Body], web.Response]) -> Night:
+    """Run a job at a server whose calls are answered by their number, beside a job at a good one."""
+    calls: list[Body] = []
+    events: list[Event] = []
+
+    async def serve(body: Body) -> web.StreamResponse:
+        calls.append(body)
+        return answer(len(calls), body)
+
+    async def serve_well(body: Body) -> web.StreamResponse:
+        return whole(body)
+
+    async with vendor(serve) as base_url, vendor(serve_well) as good_url:
+        providers = {"lab": lab(base_url, concurrency=1), "good": lab(good_url, "good")}
+        batch = Batch(Config(None, folder / "outputs", "lab", providers, retry=RULES), {})
+        jobs = []
+        for name, provider, prompts in (("bad", "lab", ["one", "two"]), ("fine", "good", ["three"])):
+            path = folder / f"{name}.yaml"
+            requests = [{"prompt": prompt} for prompt in prompts]
+            path.write_text(yaml.safe_dump({"provider": provider, "defaults": MODEL, "requests": requests}))
+            jobs.append(path)
+        result = await batch.run(jobs, emit=events.append)
+    manifests = [
+        [json.loads(line) for line in (batch.folder / name / "manifest.jsonl").read_text().splitlines()]
+        for name in ("bad", "fine")
+    ]
+    assert [entry["status"] for entry in manifests[1]] == ["succeeded"], "an error at one provider is its own"
+    return Night(result, calls, manifests[0], manifests[1], events)
+
+
+def _check_error(line: Line, error: dict[str, Any]) -> None:
+    assert set(error) == {"http_status", "type", "code", "message"}
+    assert error["http_status"] == line.status
+    if line.name.startswith(f"{line.status} {line.code or line.type}"):
+        assert (error["type"], error["code"]) == (line.type, line.code)
+    assert error["message"]
+
+
+@each(GIVEN_UP)
+async def test_what_is_given_up_is_called_once_and_fails_alone(tmp_path: Path, line: Line) -> None:
+    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
+    assert (night.result.exit_code, night.result.stops, len(night.calls)) == (1, (), 2)
+    assert night.column("status") == ["failed", "succeeded"]
+    assert (night.column("attempts"), night.column("maybe_paid")) == ([1, 1], [0, 0])
+    _check_error(line, night.manifest[0]["error"])
+
+
+@each(PASSING)
+async def test_what_passes_is_tried_again_for_nothing(tmp_path: Path, line: Line) -> None:
+    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
+    assert (night.result.exit_code, len(night.calls)) == (0, 3)
+    assert (night.column("attempts"), night.column("maybe_paid")) == ([2, 1], [0, 0])
+    assert night.column("error") == [None, None]
+    (retrying,) = [event for event in night.events if isinstance(event, Retrying)]
+    assert type(retrying.error) is line.fate
+
+
+@each([*PASSING, *UNKNOWN])
+async def test_what_does_not_pass_is_given_up_after_the_attempts(tmp_path: Path, line: Line) -> None:
+    night = await _night(tmp_path, lambda _number, _body: line.answer())
+    assert (night.result.exit_code, night.result.stops, len(night.calls)) == (1, (), 6)
+    assert night.column("status") == ["failed"] * 2
+    unknown = 3 if line.fate.outcome == "unknown" else 0
+    assert (night.column("attempts"), night.column("maybe_paid")) == ([3] * 2, [unknown] * 2)
+    _check_error(line, night.manifest[0]["error"])
+
+
+@each(UNKNOWN)
+async def test_what_may_have_been_billed_is_tried_again_and_counted(tmp_path: Path, line: Line) -> None:
+    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
+    assert (night.result.exit_code, len(night.calls)) == (0, 3)
+    assert (night.column("attempts"), night.column("maybe_paid")) == ([2, 1], [1, 0])
+
+
+@each(PACE)
+async def test_pace_is_free_and_waited_out_however_often(tmp_path: Path, line: Line) -> None:
+    night = await _night(tmp_path, lambda number, body: line.answer() if number <= 7 else whole(body))
+    assert (night.result.exit_code, len(night.calls)) == (0, 9)
+    assert (night.column("attempts"), night.column("maybe_paid")) == ([8, 1], [0, 0])
+    assert sum(isinstance(event, Paused) for event in night.events) == 7
+
+
+@each(STOPPING)
+async def test_what_no_wait_can_cure_stops_its_provider_at_the_first_call(tmp_path: Path, line: Line) -> None:
+    night = await _night(tmp_path, lambda _number, _body: line.answer())
+    assert (night.result.exit_code, len(night.calls)) == (3, 1)
+    assert [type(stop) for stop in night.result.stops] == [line.fate]
+    assert [event.what for event in night.events if isinstance(event, Stopped)] == [
+        "provider `lab` and its generations" if line.fate is errors.WrongPath else "provider `lab`"
+    ]
+    assert night.column("status") == ["pending"] * 2
+    assert night.column("attempts") == [1, 0]
+    assert night.column("maybe_paid") == [int(line.fate is errors.Deferred), 0]
+    _check_error(line, night.manifest[0]["error"])
+
+
+def _first(line: Line | None) -> Callable[[int, Body], web.Response]:
+    return lambda _number, body: whole(body) if line is None else line.answer()
+
+
+async def test_a_stop_is_made_good_by_the_next_run(tmp_path: Path) -> None:
+    for line, calls in ((STOPPING[0], 1), (None, 2)):
+        night = await _night(tmp_path, _first(line))
+        assert len(night.calls) == calls
+    assert night.result.exit_code == 0
+    assert night.column("attempts") == [2, 1]
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_an_unknown_model_stops_its_requests_and_no_others(bench: Bench, status: int) -> None:
+    asked: list[str] = []
+
+    async def serve(body: Body) -> web.StreamResponse:
+        asked.append(body["model"])
+        if body["model"] == "gone":
+            return says(status, REQUEST, "model_not_found", errors.ModelUnknown).answer()
+        return whole(body)
+
+    async with vendor(serve) as base_url:
+        bench.submit(request(1, model="gone"), request(2, model="gone"), request(3))
+        runner = await bench.run(lab(base_url, concurrency=1))
+    assert asked == ["gone", "dall-e-2"]
+    assert [type(stop) for stop in runner.stops] == [errors.ModelUnknown]
+    assert list(bench.statuses().values()) == ["pending", "pending", "succeeded"]
+
+
+async def test_a_provider_that_says_nothing_but_429_is_given_up_like_one_that_is_away(bench: Bench) -> None:
+    async def serve(_: Body) -> web.StreamResponse:
+        error = {"message": "Please try again after 0.0 seconds.", "type": "requests", "code": "rate_limit_exceeded"}
+        return web.json_response({"error": error}, status=429)
+
+    bench.retry = RetryRules(attempts=3, max_wait_seconds=0.01, outage_hours=0.2 / 3600)
+    async with vendor(serve) as base_url:
+        bench.submit(request(1), request(2))
+        runner = await bench.run(lab(base_url, concurrency=2))
+    assert [type(stop) for stop in runner.stops] in ([errors.OutageGivenUp], [errors.OutageGivenUp] * 2)
+    assert bench.one("SELECT count(*) FROM attempt") >= 4
+    assert bench.ask("SELECT status, maybe_paid FROM request") == [("pending", 0)] * 2
+
+
+# The waits
+
+
+@pytest.mark.parametrize("word", ["0", "0.0", "-5", "nan", "inf", "garbage", formatdate(1, usegmt=True)])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_wait_that_is_none_leaves_our_own(tmp_path: Path, status: int, word: str) -> None:
+    line = says(status, None, None, errors.TryAgain, retry_after=word)
+    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
+    assert night.result.exit_code == 0
+    waits = [event.seconds for event in night.events if isinstance(event, Paused if status == 429 else Retrying)]
+    assert len(waits) == 1
+    assert 0 < waits[0] <= RULES.max_wait_seconds * 1.05 + 0.01
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "seconds"),
+    [
+        ({"Retry-After": "0.2"}, "", 0.2),
+        ({"retry-after-ms": "200", "Retry-After": "900"}, "", 0.2),
+        ({"Retry-After": "0"}, "Please try again in 200ms.", 0.2),
+        ({"Retry-After": "0.1"}, "Please try again in 0.2s.", 0.2),
+        ({"Retry-After": "0.2"}, "Please try again after 0.0 seconds.", 0.2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_server_s_own_wait_is_waited(
+    tmp_path: Path, status: int, headers: dict[str, str], message: str, seconds: float
+) -> None:
+    moments: list[float] = []
+
+    def answer(number: int, body: Body) -> web.Response:
+        moments.append(time.monotonic())
+        if number > 1:
+            return whole(body)
+        return web.json_response({"error": {"message": message}}, status=status, headers=headers)
+
+    night = await _night(tmp_path, answer)
+    waits = [event.seconds for event in night.events if isinstance(event, Paused if status == 429 else Retrying)]
+    assert len(waits) == 1
+    assert seconds <= waits[0] <= 1.05 * seconds + 0.01
+    assert moments[1] - moments[0] >= seconds
+
+
+async def _met(bench: Bench, status: int, headers: dict[str, str], kind: type[Event]) -> tuple[list[str], float]:
+    """Refuse the first of eight requests so, with four in flight; halt when all that can be called has been.
+
+    Gives who was called, and the seconds that the event of this kind says.
+    """
+    asked: list[str] = []
+    together = asyncio.Event()
+
+    async def serve(body: Body) -> web.StreamResponse:
+        asked.append(body["prompt"])
+        if len(asked) == 4:
+            together.set()
+        await together.wait()
+        if body["prompt"] != "prompt 0":
+            await until(lambda: any(isinstance(event, kind) for event in bench.events))
+            return whole(body)
+        return web.json_response({"error": {"message": "later"}}, status=status, headers=headers)
+
+    async with vendor(serve) as base_url:
+        bench.submit(*(request(number) for number in range(8)))
+        runner = bench.runner(lab(base_url, concurrency=4))
+        run = asyncio.create_task(runner.run())
+        done = 3 if kind is Paused else 7
+        await until(lambda: bench.one("SELECT total(received) FROM request") == done)
+        if kind is Paused:
+            await until(lambda: runner._gates["lab"].waiting == 4)
+        runner.halt()
+        await run
+    (seconds,) = [
+        event.seconds for event in bench.events if isinstance(event, Paused | Retrying) if type(event) is kind
+    ]
+    return asked, seconds
+
+
+HOUR = 3600.0
+
+
+def _an_hour(as_date: bool) -> str:
+    return formatdate(time.time() + HOUR - 1, usegmt=True) if as_date else "3600"
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+async def test_a_429_of_an_hour_pauses_its_provider_also_over_a_restart(bench: Bench, as_date: bool) -> None:
+    asked, seconds = await _met(bench, 429, {"Retry-After": _an_hour(as_date)}, Paused)
+    assert len(asked) == 4, "whoever was not in flight waits"
+    assert HOUR - 120 <= seconds <= 1.05 * HOUR + 0.01
+    until_when = bench.one("SELECT paused_until FROM provider WHERE name = 'lab'")
+    assert HOUR - 150 <= until_when - time.time() <= seconds
+    assert sorted(bench.statuses().values()) == ["pending"] * 5 + ["succeeded"] * 3
+    runner = bench.runner(lab("http://127.0.0.1:9/v1", concurrency=4))
+    run = asyncio.create_task(runner.run())
+    await until(lambda: "lab" in runner._gates and runner._gates["lab"].waiting == 4)
+    assert runner._gates["lab"].throttle.paused_for > HOUR - 200
+    runner.halt()
+    await run
+    assert bench.one("SELECT count(*) FROM attempt") == 4
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+async def test_a_503_of_an_hour_holds_its_request_alone(bench: Bench, as_date: bool) -> None:
+    asked, seconds = await _met(bench, 503, {"Retry-After": _an_hour(as_date)}, Retrying)
+    assert sorted(asked) == [f"prompt {number}" for number in range(8)]
+    assert HOUR - 120 <= seconds <= 1.05 * HOUR
+    assert sorted(bench.statuses().values()) == ["pending"] + ["succeeded"] * 7
+    left = bench.one("SELECT wait_until FROM request WHERE status = 'pending'") - time.time()
+    assert HOUR - 150 <= left <= HOUR, "and it is written down"
+    runner = bench.runner(lab("http://127.0.0.1:9/v1"))
+    run = asyncio.create_task(runner.run())
+    await until(lambda: "lab" in runner._lanes and runner._lanes["lab"]._carrying)
+    assert runner._gates["lab"].waiting == 0, "another run waits too, and calls nobody"
+    runner.halt()
+    await run
+    assert bench.one("SELECT count(*) FROM attempt") == 8
+
+
+async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_request_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with vendor(_gives) as base_url:
+        bench.submit(request(1))
+        bench.set("UPDATE request SET wait_until = ?", time.time() - 5)
+        await bench.run(lab(base_url))
+    assert list(bench.statuses().values()) == ["succeeded"]
+    bench.submit(request(1), request(2))
+    bench.set("UPDATE request SET wait_until = ? WHERE status = 'pending'", time.time() + 30 * 86400)
+    (work,) = bench.works()
+    slept: list[float] = []
+    runner = bench.runner(lab("http://127.0.0.1:9/v1"))
+
+    async def sleep(_gate: Gate, seconds: float) -> None:
+        slept.append(seconds)
+        runner.halt()
+
+    monkeypatch.setattr(Gate, "sleep", sleep)  # time alone is fake
+    await runner.run()
+    assert slept == [HOUR]
+    assert work.wait_until is not None
+
+
+async def _gives(body: Body) -> web.StreamResponse:
+    return whole(body)
+
+
+async def test_a_stream_that_nobody_asked_for_brings_its_picture_at_one_call(tmp_path: Path) -> None:
+    event = {"type": "image_generation.completed", "b64_json": PNG_BASE64, "size": "256x256"}
+    body = f"event: image_generation.completed\ndata: {json.dumps(event)}\n\n".encode()
+    line = raw("a stream", 200, body, errors.Unusable, content_type="text/event-stream")
+    night = await _night(tmp_path, lambda _number, _body: line.answer())
+    assert (night.result.exit_code, len(night.calls)) == (0, 2)
+    assert night.column("maybe_paid") == [0, 0]
+
+
+async def test_letters_that_no_file_can_hold_do_not_cost_the_manifest(tmp_path: Path) -> None:
+    body = json.dumps(
+        {
+            "data": [{"b64_json": PNG_BASE64, "revised_prompt": "\ud800"}],
+            "usage": {"output_tokens": 10**400, "note": "\udfff", "\ud800": 1},
+            "size": "\ud800",
+        }
+    ).encode()
+    night = await _night(tmp_path, lambda _number, _body: raw("odd", 200, body, errors.Unusable).answer())
+    assert night.result.exit_code == 0
+    assert night.column("status") == ["succeeded"] * 2

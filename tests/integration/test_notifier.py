@@ -1,0 +1,242 @@
+"""Those who want to know are told of an end, a stop and a long pause: once, and whatever fails here changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.config.load import Config, Provider
+from pipeline.config.notifications import Notify
+from pipeline.config.provider import EnvironmentName
+from pipeline.engine.events import Began, CallEnded, Event, Pace, Paused, ProviderAway, RequestEnded
+from pipeline.errors import DiskFull, ServerFault
+from pipeline.notifications.notifier import Bell
+from tests.integration.test_delivery import Hook
+from tests.support.stage import finish
+from tests.support.virtual_time import run as run_virtually
+from tests.support.workbench import until
+from tests.unit.test_from_events import account
+
+if TYPE_CHECKING:
+    from tests.support.stage import Stage
+
+WORK = RequestEnded("lounge", "x", "succeeded", None)
+ANSWER = CallEnded("lounge", "x", "lab", 1.0, None, None)
+
+
+class Rings(Bell):
+    """A bell whose notices are kept and not delivered."""
+
+    def __init__(self, **rules: Any) -> None:
+        self.events: list[Event] = []
+        self.notices: list[Any] = []
+        notify = Notify(command=("tell",), **rules)
+        config = Config(Path("/my night/config.yaml"), Path("/out"), None, {}, notify=notify)
+        super().__init__(config, {}, self.events.append)
+
+    def _ring(self, notice: Any) -> None:
+        self.notices.append(notice)
+
+
+def told(*steps: Event | float, **rules: Any) -> list[str]:
+    """Hear events, with seconds of virtual time between them; give the titles of what is told."""
+
+    async def night() -> list[str]:
+        async with Rings(**rules) as bell:
+            for step in steps:
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                else:
+                    bell.hear(step)
+            return [notice.title for notice in bell.notices]
+
+    return run_virtually(night())
+
+
+def test_a_pause_that_is_known_to_be_long_is_told_at_once_and_once() -> None:
+    assert len(told(Paused("lab", 901.0, "slow"))) == 1
+    (title,) = told(Paused("lab", 901.0, "slow"), 60.0, Paused("lab", 901.0, "slow"), 1000.0)
+    assert title.startswith("paused: nothing from lab since ")
+    assert "until" in title
+
+
+def test_many_short_pauses_without_an_answer_are_one_long_one() -> None:
+    short = [step for _ in range(20) for step in (Paused("lab", 50.0, "slow"), 60.0)]
+    assert told(*short[:28]) == []
+    assert len(told(*short)) == 1
+
+
+def test_an_answer_ends_a_pause_and_the_next_one_is_told_again() -> None:
+    pause: list[Event | float] = [ProviderAway("lab", "gone"), 890.0, ANSWER]
+    assert told(*pause, *pause) == []
+    assert len(told(ProviderAway("lab", "gone"), 910.0, ANSWER, ProviderAway("lab", "gone"), 910.0)) == 2
+    failed = CallEnded("lounge", "x", "lab", 1.0, None, ServerFault("busy"))
+    assert len(told(ProviderAway("lab", "gone"), 600.0, failed, 310.0)) == 1
+    other = CallEnded("lounge", "x", "other", 1.0, None, None)
+    assert len(told(ProviderAway("lab", "gone"), 600.0, other, 310.0)) == 1
+
+
+def test_an_answer_to_a_call_that_was_sent_before_a_pause_does_not_end_it() -> None:
+    asked = Pace("lab", "paused", time.time() + 901, 50, 60.0, 0, None)
+    assert len(told(Paused("lab", 901.0, "slow"), ANSWER, asked, 1.0)) == 1
+
+
+def test_a_pause_that_an_earlier_run_was_told_is_told_too() -> None:
+    assert len(told(Pace("lab", "paused", time.time() + 1000, 50, 60.0, 0, None))) == 1
+    assert told(Pace("lab", "limit", None, 50, 60.0, 0, None), 1000.0) == []
+
+
+def test_how_long_a_long_pause_is_can_be_said() -> None:
+    assert len(told(ProviderAway("lab", "gone"), 61.0, pause_minutes=1.0)) == 1
+    assert told(ProviderAway("lab", "gone"), 61.0, pause_minutes=2.0) == []
+
+
+async def test_a_run_that_had_nothing_to_do_is_no_news() -> None:
+    async with Rings() as bell:
+        bell.hear(Began(()))
+        bell.ended(0, [account()], [])
+        assert bell.notices == []
+        bell.hear(WORK)
+        bell.ended(0, [account()], [])
+    assert [notice.moment for notice in bell.notices] == ["end"]
+    assert bell.events == [Began(()), WORK], "every event is passed on"
+    assert bell.notices[0].facts["command"] == "pipeline --config '/my night/config.yaml' --output /out run"
+
+
+async def _fall(bell: Bell, event: Event, error: BaseException) -> None:
+    """Hear an event, and have the run fall by this error while a delivery may be under way."""
+    async with bell:
+        bell.hear(event)
+        await asyncio.sleep(0.2)
+        raise error
+
+
+async def test_an_error_that_ends_a_run_is_told_and_a_cancelled_run_waits_for_nobody() -> None:
+    bell = Rings()
+    with pytest.raises(DiskFull):
+        await _fall(bell, Began(("lounge",)), DiskFull("no room"))
+    assert [notice.moment for notice in bell.notices] == ["stop"]
+    bell = Rings()
+    with pytest.raises(asyncio.CancelledError):
+        await _fall(bell, Began(("lounge",)), asyncio.CancelledError())
+    assert bell.notices == []
+
+
+def _bell(command: tuple[str, ...], events: list[Event], environment: dict[str, str], **rules: Any) -> Bell:
+    secret = EnvironmentName("LAB_SECRET")
+    providers = {"lab": Provider("lab", "http://x/v1", api_key_env="LAB_KEY", headers={"X-A": secret})}
+    config = Config(None, Path("/out"), None, providers, notify=Notify(command=command, **rules))
+    return Bell(config, environment, events.append)
+
+
+async def test_a_command_is_not_given_the_keys(tmp_path: Path) -> None:
+    target = tmp_path / "told"
+    code = f"import os; open({str(target)!r}, 'w').write(repr(dict(os.environ)))"
+    secrets = {"LAB_KEY": "k-1", "LAB_SECRET": "k-2"}
+    events: list[Event] = []
+    async with _bell((sys.executable, "-c", code), events, {**os.environ, **secrets}) as bell:
+        bell.hear(WORK)
+        bell.ended(0, [account()], [])
+    assert events == [WORK]
+    assert "PATH" in target.read_text()
+    assert not any(secret in target.read_text() for secret in secrets.values())
+
+
+async def test_only_the_moments_that_were_asked_for_are_told(tmp_path: Path) -> None:
+    code = f"import json, sys; open({str(tmp_path)!r} + '/' + json.load(sys.stdin)['moment'], 'w')"
+    async with _bell((sys.executable, "-c", code), [], dict(os.environ), on=frozenset({"stop"})) as bell:
+        bell.hear(WORK)
+        bell.ended(0, [account()], [])
+        bell.ended(3, [account()], ["no money"])
+    assert os.listdir(tmp_path) == ["stop"]  # noqa: PTH208 - names alone
+
+
+async def test_who_stops_at_once_does_not_wait_for_a_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.notifications.delivery.SECONDS", 1000.0)
+    began = time.monotonic()
+    bell = _bell((sys.executable, "-c", "import time; time.sleep(1000)"), [], dict(os.environ))
+    with pytest.raises(asyncio.CancelledError):
+        await _fall(bell, Paused("lab", 3600.0, "slow"), asyncio.CancelledError())
+    assert time.monotonic() - began < 60
+
+
+async def test_a_whole_run_tells_a_webhook_of_its_end_and_repeats_no_secret(stage: Stage) -> None:
+    hook = Hook(200)
+    stage.provider("lab", stage.serve(rate_limit=None))
+    async with hook.at_work() as url:
+        stage.settings["notify"] = {"webhook": f"{url}/secret-topic", "template": "ntfy"}
+        stage.write_config()
+        ended = await asyncio.to_thread(stage.run, "run", stage.prompts("lounge", 2), key="sk-stage-0123456789")
+        again = await asyncio.to_thread(stage.run, "run", stage.prompts("lounge", 2))
+    ((_, body, _),) = hook.told
+    assert (body["topic"], body["title"]) == ("secret-topic", "ended: lounge, 2 images")
+    written = [path.read_bytes() for path in stage.output.rglob("*") if path.is_file()]
+    said = [ended.stdout.encode(), ended.stderr.encode(), again.stderr.encode()]
+    assert not any(b"secret-topic" in content for content in [*written, *said])
+    assert "sk-stage" not in json.dumps(body)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_notice_that_fails_is_a_line_on_stderr_and_in_the_log_and_the_exit_stays(stage: Stage, quiet: bool) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.settings["notify"] = {"webhook": "http://127.0.0.1:9/secret-topic"}
+    stage.write_config()
+    ended = stage.run("run", stage.prompts("lounge", 2), *(["--quiet"] if quiet else []))
+    line = "! nobody was told by webhook: 127.0.0.1 cannot be reached: ClientConnectorError"
+    assert [one for one in ended.stderr.splitlines() if "told" in one] == [line]
+    log = (stage.output / "run.log").read_text()
+    assert line in log
+    assert "secret-topic" not in log
+
+
+def test_a_stop_and_a_signal_are_told_to_a_command(stage: Stage) -> None:
+    code = "import json, sys; print(json.dumps(json.load(sys.stdin)), file=open('told.jsonl', 'a'))"
+    stage.settings["notify"] = {"command": [sys.executable, "-c", code]}
+    stage.provider("lab", stage.serve(rate_limit=None, quota_images=1, latency_seconds=[0.2, 0.2]), concurrency=1)
+    stage.run("run", stage.prompts("lounge", 3), exit_code=3)
+    server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
+    stage.provider("lab", server, concurrency=1)
+    process = stage.start("run", stage.prompts("birds", 20))
+    while not server.books():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert finish(process).exit_code == 143
+    first, second = map(json.loads, (stage.folder / "told.jsonl").read_text().splitlines())
+    assert (first["moment"], first["exit"], first["jobs"][0]["counts"]["pending"]) == ("stop", 3, 2)
+    assert "quota" in first["stops"][0]
+    assert first["command"] == f"pipeline --config {stage.folder}/config.yaml --output {stage.output} run"
+    assert (second["moment"], second["signal"], second["exit"]) == ("stop", "SIGTERM", 143)
+
+
+def test_a_webhook_whose_variable_is_unset_is_exit_2_before_anything_is_called(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.settings["notify"] = {"webhook": {"env": "NO_SUCH_HOOK"}}
+    stage.write_config()
+    assert "$NO_SUCH_HOOK" in stage.run("run", stage.prompts("lounge", 2), exit_code=2).stderr
+    assert not stage.output.exists()
+    stage.run("submit", "lounge.yaml")
+    assert "$NO_SUCH_HOOK" in stage.run("resume", exit_code=2).stderr
+
+
+async def test_a_pause_is_told_while_the_run_goes_on(stage: Stage) -> None:
+    hook = Hook(200)
+    server = stage.serve(rate_limit={"images": 1, "per_seconds": 3})
+    stage.provider("lab", server)
+    async with hook.at_work() as url:
+        stage.settings["notify"] = {"webhook": url, "on": ["pause"], "pause_minutes": 0.01}
+        stage.write_config()
+        process = stage.start("run", stage.prompts("lounge", 2))
+        await until(lambda: hook.told)
+        assert process.poll() is None
+        ended = await asyncio.to_thread(finish, process)
+    assert ended.exit_code == 0
+    ((_, body, _),) = hook.told
+    assert (body["moment"], body["provider"]) == ("pause", "lab")

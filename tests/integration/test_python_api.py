@@ -1,0 +1,143 @@
+"""The same from Python: the guide's in-memory and Pillow examples, results as objects, errors as the guide's."""
+
+from __future__ import annotations
+
+import os
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+import pipeline
+from pipeline import BadInput, Batch, RequestError, make_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.stage import Server, Stage
+
+SMALL = {"model": "dall-e-2", "size": "256x256"}
+
+
+@pytest.fixture
+def server(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("STAGE_KEY", "sk-stage-0123456789")
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    return server
+
+
+@pytest.fixture
+def batch(stage: Stage, server: Server) -> Batch:
+    assert server.port
+    return Batch.open(config=stage.folder / "config.yaml")
+
+
+def _png(size: int = 256) -> bytes:
+    stream = BytesIO()
+    Image.new("RGBA", (size, size), "#3a7ca5").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_picture_in_memory_is_varied(batch: Batch, server: Server) -> None:
+    job = make_job("memory", [{"operation": "variation", "image": BytesIO(_png()), "n": 2, **SMALL}])
+    (outcome,) = batch.run_sync([job]).requests
+    assert (outcome.status, len(outcome.images), outcome.error) == ("succeeded", 2, None)
+    assert [image.path.read_bytes()[:4] for image in outcome.images] == [b"\x89PNG"] * 2
+    assert server.charged() == 2
+
+
+def test_a_pillow_picture_is_resized_and_varied_and_the_same_bytes_are_not_paid_again(
+    batch: Batch, server: Server
+) -> None:
+    image = Image.open(BytesIO(_png(300))).resize((256, 256))
+    job = make_job("pillow", [{"operation": "variation", "image": image, **SMALL}])
+    for _ in range(2):
+        assert batch.run_sync([job]).exit_code == 0
+    assert server.charged() == 1
+
+
+def test_one_stream_may_serve_several_requests(batch: Batch) -> None:
+    stream = BytesIO(_png())
+    fields: dict[str, Any] = {"operation": "edit", "image": stream, "mask": {"box": [10, 10, 90, 90]}}
+    job = make_job("twice", [{**fields, "prompt": "one"}, {**fields, "prompt": "two", "image": _png()}], defaults=SMALL)
+    assert [one.status for one in batch.run_sync([job]).requests] == ["succeeded"] * 2
+
+
+async def test_it_is_async_and_job_files_go_beside_jobs_of_python(stage: Stage, batch: Batch) -> None:
+    made = make_job("made", [{"prompt": "a {{ animal }}", "matrix": {"animal": ["cat", "dog"]}}], defaults=SMALL)
+    result = await batch.run([stage.prompts("filed", 2), made])
+    assert [(one.job, one.status) for one in result.requests] == [
+        ("filed", "succeeded"),
+        ("filed", "succeeded"),
+        ("made", "succeeded"),
+        ("made", "succeeded"),
+    ]
+    assert result.exit_code == 0
+    result.raise_for_error()
+
+
+def test_errors_carry_http_status_and_error_as_the_guides_do(batch: Batch) -> None:
+    result = batch.run_sync([make_job("bad", [{"prompt": "something forbidden"}], defaults=SMALL)])
+    assert result.exit_code == 1
+    with pytest.raises(RequestError) as caught:
+        result.raise_for_error()
+    assert caught.value.http_status == 400
+    assert caught.value.error["code"] == "content_policy_violation"
+    assert set(caught.value.error) == {"message", "type", "param", "code"}
+
+
+def test_what_is_wrong_with_a_job_of_python_is_named_by_its_field(batch: Batch, server: Server) -> None:
+    with pytest.raises(BadInput) as caught:
+        batch.run_sync([make_job("bad", [{"prompt": "x", "size": "1x1"}, {"operation": "fly"}], defaults=SMALL)])
+    said = str(caught.value)
+    assert "job `bad`, requests[0].size" in said
+    assert "requests[1].operation" in said
+    assert server.books() == []
+
+
+def test_an_unknown_provider_of_a_job_is_named_with_its_line_beside_the_jobs_other_mistakes(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    job = stage.job("two", [{"prompt": "x", "size": "1x1"}], provider="labb")
+    said = stage.run("plan", job, exit_code=2).stderr
+    assert re.search(r"two\.yaml, line \d+, provider: .*did you mean `lab`\?", said)
+    assert "requests[0].size" in said
+
+
+def test_plan_preview_draws_the_masks(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    Image.new("RGBA", (256, 256), "#3a7ca5").save(stage.folder / "lounge.png")
+    edit = {"operation": "edit", "image": "lounge.png", "mask": {"box": [0, 0, 128, 256]}, "id": "pool"}
+    job = stage.job("two", [{**edit, "prompt": "x"}, {"prompt": "y"}])
+    stage.run("plan", job, "--preview", stage.folder / "look")
+    (preview,) = (stage.folder / "look").iterdir()
+    drawn = Image.open(preview)
+    assert (preview.name, drawn.size) == ("pool.png", (256, 256))
+    assert drawn.getpixel((200, 100)) == (0x3A, 0x7C, 0xA5)
+    assert drawn.getpixel((64, 128)) != (0x3A, 0x7C, 0xA5)
+
+
+def test_everything_handed_out_is_there_and_nothing_heavy_is_imported_for_it() -> None:
+    assert all(getattr(pipeline, name) for name in pipeline.__all__)
+    with pytest.raises(AttributeError):
+        _ = pipeline.nothing
+
+
+def _examples() -> Iterator[Any]:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for number, example in enumerate(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)):
+        yield pytest.param(example, id=f"example {number + 1}")
+
+
+@pytest.mark.parametrize("example", list(_examples()))
+def test_the_examples_of_the_readme_run(stage: Stage, monkeypatch: pytest.MonkeyPatch, example: str) -> None:
+    monkeypatch.chdir(stage.folder)
+    (stage.folder / "config.yaml").write_text("providers: {sandbox: {sandbox: {rate_limit: null}, rate_limit: null}}")
+    Image.new("RGBA", (640, 480), "#3a7ca5").save("image.png")
+    (stage.folder / "corgi.png").write_bytes(_png())
+    code = compile(example, "README.md", "exec", flags=0x2000)  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    assert os.getcwd() == str(stage.folder)  # noqa: PTH109 - as the example sees it
+    exec(code, {"__name__": "__main__"})  # noqa: S102 - our own README

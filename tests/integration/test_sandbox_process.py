@@ -1,0 +1,71 @@
+"""A provider that is a sandbox gets a process of its own and the same address every time."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from pipeline import sandbox_process
+from pipeline.config.load import Config, Provider
+from pipeline.errors import ConfigError
+from pipeline.sandbox_process import Sandboxes, check_settings
+from tests.support.workbench import lab
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SANDBOX = Provider("sandbox", None, sandbox={"rate_limit": None})
+
+
+async def _models(base_url: str) -> int:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{base_url}/models", headers={"Authorization": "Bearer x"}) as response,
+    ):
+        return response.status
+
+
+async def test_it_answers_until_the_run_ends_and_is_started_once(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        sandboxes = Sandboxes(tmp_path, stack)
+        base_url = await sandboxes.address(SANDBOX)
+        assert await sandboxes.address(SANDBOX) == base_url
+        assert await _models(base_url) == 200
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await _models(base_url)
+    async with AsyncExitStack() as stack:
+        assert await Sandboxes(tmp_path, stack).address(SANDBOX) == base_url, "its URLs survive a restart"
+
+
+async def test_where_its_port_is_taken_it_takes_the_next(tmp_path: Path) -> None:
+    first, second, *_ = sandbox_process._ports(tmp_path, "sandbox")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        async with AsyncExitStack() as stack:
+            assert f":{second}/" in await Sandboxes(tmp_path, stack).address(SANDBOX)
+
+
+async def test_a_provider_with_an_address_needs_no_sandbox(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        assert await Sandboxes(tmp_path, stack).address(lab("http://x/v1")) == "http://x/v1"
+
+
+async def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        broken = Provider("sandbox", None, sandbox={"latency": 3})
+        with pytest.raises(ConfigError, match=r"does not start.*latency"):
+            await Sandboxes(tmp_path, stack).address(broken)
+
+
+def test_wrong_settings_are_named_before_anything_is_queued(tmp_path: Path) -> None:
+    provider = Provider("sandbox", None, sandbox={"seeed": 3})
+    config = Config(tmp_path / "config.yaml", tmp_path, None, {"sandbox": provider})
+    with pytest.raises(ConfigError, match=r"config\.yaml: providers\.sandbox\.sandbox: seeed.*seed"):
+        check_settings(config, provider)
+    check_settings(config, SANDBOX)

@@ -1,0 +1,185 @@
+"""What pictures each model takes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline.sandbox.request_body import MIB, FilePart, Form
+from pipeline.sandbox.rules.errors import ApiError
+from pipeline.sandbox.rules.uploads import Uploads, read_uploads
+from pipeline.sandbox.rules.validate import read_call
+from tests.integration.test_sandbox import hole, png
+
+BIG = png() + b"\0" * (4 * MIB)
+
+
+def part(field: str, content: bytes, mime: str | None = "image/png") -> FilePart:
+    return FilePart(field, content, mime)
+
+
+def read(operation: Any, model: str, *files: FilePart) -> Uploads:
+    fields: dict[str, object] = {"model": model, **({} if operation == "variation" else {"prompt": "x"})}
+    form = Form("multipart", fields, files)
+    return read_uploads(read_call(operation, form), form)
+
+
+def refusal(operation: Any, model: str, *files: FilePart) -> dict[str, Any]:
+    with pytest.raises(ApiError) as caught:
+        read(operation, model, *files)
+    assert caught.value.status == 400
+    return caught.value.error
+
+
+def test_a_good_picture_comes_with_its_hash_and_dimensions() -> None:
+    uploads = read("edit", "dall-e-2", part("image", png()), part("mask", hole()))
+    assert uploads.images[0].sha256 == hashlib.sha256(png()).hexdigest()
+    assert (uploads.images[0].width, uploads.images[0].mode) == (64, "RGBA")
+    assert uploads.mask
+    assert uploads.mask.has_alpha
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L"])
+def test_dall_e_2_edits_pictures_of_these_modes(mode: str) -> None:
+    assert read("edit", "dall-e-2", part("image", png(mode), None)).images[0].mode == mode
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([part("image", png("RGB"))], "must be in ['RGBA', 'LA', 'L'], got RGB."),
+        ([part("image", png("RGB")), part("mask", hole())], "must be in ['RGBA', 'LA', 'L'], got RGB."),
+        ([part("image", png(size=(64, 32)))], "must be square"),
+        ([part("image", png("RGB", kind="JPEG"))], "must be a PNG and less than 4 MB"),
+        ([part("image", BIG)], "must be a PNG and less than 4 MB"),
+        ([part("image", png()[:60])], "could not be decoded"),
+        ([part("image", b"not a picture")], "could not be decoded"),
+        ([part("image", b"")], "could not be decoded"),
+        ([part("image", png()), part("mask", png("RGB"))], "missing alpha channel"),
+        ([part("image", png()), part("mask", hole((32, 32)))], "mask size must match"),
+        ([part("image", png()), part("mask", BIG)], "mask must be a PNG and less than 4 MB"),
+        ([part("image", png()), part("mask", png(kind="WEBP"))], "mask must be a PNG"),
+    ],
+)
+def test_dall_e_2_refuses_an_edit_with(files: list[FilePart], words: str) -> None:
+    error = refusal("edit", "dall-e-2", *files)
+    assert words in error["message"]
+    assert error["code"] == "invalid_image"
+
+
+def test_dall_e_2_takes_one_image_and_one_mask() -> None:
+    assert refusal("edit", "dall-e-2", part("image", png()), part("image", png()))["code"] == "array_above_max_length"
+    twice = [part("image", png()), part("mask", hole()), part("mask", hole())]
+    assert refusal("edit", "dall-e-2", *twice)["code"] == "duplicate_parameter"
+    assert refusal("edit", "dall-e-2")["code"] == "missing_required_parameter"
+
+
+def test_a_variation_takes_a_square_png_of_any_mode() -> None:
+    assert read("variation", "dall-e-2", part("image", png("RGB"), None)).images[0].mode == "RGB"
+    assert "square" in refusal("variation", "dall-e-2", part("image", png(size=(32, 64))))["message"]
+
+
+@pytest.mark.parametrize(
+    ("mime", "code"),
+    [
+        (None, "missing_file_mimetype"),
+        ("application/octet-stream", "unsupported_file_mimetype"),
+        ("text/plain", "unsupported_file_mimetype"),
+        ("image/gif", "unsupported_file_mimetype"),
+    ],
+)
+def test_an_untyped_file_part_is_refused_for_gpt_image_models_only(mime: str | None, code: str) -> None:
+    assert refusal("edit", "gpt-image-1", part("image", png(), mime))["code"] == code
+    assert len(read("edit", "dall-e-2", part("image", png(), mime)).images) == 1
+
+
+def test_gpt_image_models_take_sixteen_pictures_of_any_shape_and_no_more() -> None:
+    images = [part("image[]", png("RGB", (40, 20)))] * 16
+    assert len(read("edit", "gpt-image-2", *images).images) == 16
+    assert refusal("edit", "gpt-image-2", *images, images[0])["code"] == "array_above_max_length"
+
+
+def turned(kind: str = "JPEG") -> bytes:
+    """A picture of 64 x 32 pixels that is looked at as 32 x 64."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 32)).save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+def test_markup_is_a_transparent_png_of_the_first_pictures_size_as_it_is_looked_at() -> None:
+    for model in ("gpt-image-2.5-sunburst", "gpt-image-2.6-flare"):
+        assert read("edit", model, part("image", png()), part("markup", hole())).markup
+    sideways = part("image", turned(), "image/jpeg")
+    uploads = read("edit", "gpt-image-2.6-flare", sideways, part("markup", hole((32, 64))))
+    assert len(uploads.all) == 2
+    assert (
+        "must match the image size"
+        in refusal("edit", "gpt-image-2.6-flare", sideways, part("markup", hole((64, 32))))["message"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        ([part("markup", png())], "invalid_image"),
+        ([part("markup", png(kind="WEBP", colour="#ffffff00"))], "invalid_image"),
+        ([part("markup", hole((32, 32)))], "invalid_image"),
+        ([part("markup", hole(), None)], "missing_file_mimetype"),
+        ([part("markup", hole()), part("mask", hole())], "invalid_value"),
+        ([part("markup", hole()), part("markup", hole())], "duplicate_parameter"),
+    ],
+)
+def test_markup_is_refused_when_it_is(files: list[FilePart], code: str) -> None:
+    assert refusal("edit", "gpt-image-2.6-flare", part("image", png()), *files)["code"] == code
+
+
+def test_older_models_know_no_markup() -> None:
+    for model in ("gpt-image-2", "dall-e-2"):
+        error = refusal("edit", model, part("image", png()), part("markup", hole()))
+        assert (error["code"], error["param"]) == ("unknown_parameter", "markup")
+
+
+def test_an_animation_takes_no_mask() -> None:
+    files = (part("image", png()), part("mask", hole()))
+    form = Form("multipart", {"prompt": "x", "model": "gpt-image-2.6-flare", "output_format": "gif"}, files)
+    with pytest.raises(ApiError) as caught:
+        read_uploads(read_call("edit", form), form)
+    assert caught.value.error["param"] == "mask"
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    bomb = bytearray(png())
+    bomb[16:24] = (20000).to_bytes(4) + (20000).to_bytes(4)
+    assert refusal("edit", "gpt-image-2", part("image", bytes(bomb)))["code"] == "invalid_image"
+
+
+@pytest.mark.parametrize(
+    ("images", "code"),
+    [
+        (None, "missing_required_parameter"),
+        ([], "empty_array"),
+        ("x", "invalid_type"),
+        (["x"], "invalid_type"),
+        ([{}], "invalid_value"),
+        ([{"image_url": "x", "file_id": "y"}], "invalid_value"),
+        ([{"image_url": 5}], "invalid_type"),
+        ([{"url": "x"}], "unknown_parameter"),
+        ([{"file_id": "file-1"}], "file_not_found"),
+        ([{"image_url": "https://example.com/a.png"}], "invalid_image_url"),
+        ([{"image_url": "data:image/png;base64,%%%"}], "invalid_base64"),
+        ([{"image_url": "data:image/png;base64,AAAA"}], "invalid_image"),
+        ([{"image_url": f"data:text/html;base64,{base64.b64encode(png()).decode()}"}], "unsupported_file_mimetype"),
+        ([{}] * 17, "array_above_max_length"),
+    ],
+)
+def test_a_json_edit_refuses_references_like(images: object, code: str) -> None:
+    form = Form("json", {"prompt": "x", "images": images})
+    with pytest.raises(ApiError) as caught:
+        read_uploads(read_call("edit", form), form)
+    assert caught.value.error["code"] == code

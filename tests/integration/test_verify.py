@@ -1,0 +1,131 @@
+"""Every image is read again and held against the ledger; repair puts aside what is damaged and queues it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import DiskFull
+from pipeline.reports.verify import count_images, find_damage, repair
+from tests.integration.test_worker import HERE, Vendor
+from tests.support.workbench import PNG, answer_with, lab, picture, request, vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support.workbench import Bench
+
+
+async def _make(bench: Bench) -> Path:
+    """Make a job of one request with two pictures; give the first."""
+    async with vendor(Vendor(lambda _: answer_with(HERE, HERE))) as base_url:
+        bench.submit(request(1, id="pool", n=2))
+        await bench.run(lab(base_url))
+    return bench.folder / "job" / "images" / "pool-1.png"
+
+
+async def test_what_is_as_recorded_is_no_damage(bench: Bench) -> None:
+    await _make(bench)
+    assert list(find_damage(bench.connection, bench.folder, None)) == []
+    assert (count_images(bench.connection, None), count_images(bench.connection, "JOB")) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(PNG[:-3]), "bytes, recorded are"),
+        (lambda path: path.write_bytes(bytes([PNG[0] ^ 1]) + PNG[1:]), "another hash"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+    ],
+)
+async def test_damage_is_named_and_not_touched(bench: Bench, harm: Callable[[Path], object], said: str) -> None:
+    path = await _make(bench)
+    harm(path)
+    before = bench.ask("SELECT * FROM request"), bench.ask("SELECT * FROM image")
+    (damage,) = find_damage(bench.connection, bench.folder, "job")
+    assert damage.file == "job/images/pool-1.png"
+    assert said in damage.what
+    assert (bench.ask("SELECT * FROM request"), bench.ask("SELECT * FROM image")) == before
+
+
+async def test_what_was_recorded_and_is_no_picture_is_damage_too(bench: Bench) -> None:
+    path = await _make(bench)
+    content = picture()[:-8]
+    path.write_bytes(content)
+    bench.set(
+        "UPDATE image SET sha256 = ?, bytes = ? WHERE number = 1", hashlib.sha256(content).hexdigest(), len(content)
+    )
+    (damage,) = find_damage(bench.connection, bench.folder, None)
+    assert "is no whole picture" in damage.what
+
+
+async def test_repair_puts_aside_queues_and_the_next_run_makes_it_again(bench: Bench) -> None:
+    path = await _make(bench)
+    path.write_bytes(b"damaged")
+    damages = list(find_damage(bench.connection, bench.folder, None))
+    repair(bench.connection, bench.folder, damages)
+    repair(bench.connection, bench.folder, damages)  # as a second process might
+    assert bench.ask("SELECT status, received FROM request") == [("pending", 1)]
+    assert (bench.folder / "job" / "quarantine" / "pool-1.png").read_bytes() == b"damaged"
+    served = Vendor(lambda _: answer_with(HERE))
+    async with vendor(served) as base_url:
+        await bench.run(lab(base_url))
+    assert served.asked == [1]
+    assert path.read_bytes() == PNG
+    path.write_bytes(b"damaged again")
+    repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    assert {one.name for one in (bench.folder / "job" / "quarantine").iterdir()} == {"pool-1.png", "pool-1+.png"}
+
+
+async def test_more_images_than_wanted_are_not_queued_again(bench: Bench) -> None:
+    path = await _make(bench)
+    bench.submit(request(1, id="pool", n=1))
+    path.unlink()
+    repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    assert bench.ask("SELECT status, received FROM request") == [("succeeded", 1)]
+
+
+async def test_a_disk_that_takes_nothing_aside_is_said_and_nothing_is_queued(bench: Bench) -> None:
+    path = await _make(bench)
+    path.write_bytes(PNG[:-3])
+    (bench.folder / "job" / "quarantine").touch()
+    with pytest.raises(DiskFull, match="cannot be written"):
+        repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    assert bench.one("SELECT status FROM request") == "succeeded"
+    assert path.exists()
+
+
+def _with_input(bench: Bench, content: bytes) -> Path:
+    name = hashlib.sha256(PNG).hexdigest()
+    bench.submit(request(1))
+    bench.set("UPDATE request SET inputs = json_array(json_object('role', 'image', 'file', ?))", f"inputs/{name}.png")
+    path = bench.folder / "job" / "inputs" / f"{name}.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_what_is_uploaded_is_read_again_too(bench: Bench) -> None:
+    path = _with_input(bench, PNG)
+    assert list(find_damage(bench.connection, bench.folder, "job")) == []
+    path.write_bytes(PNG[:-1])
+    (damage,) = find_damage(bench.connection, bench.folder, "job")
+    assert (damage.image, damage.file) == (None, f"job/inputs/{path.name}")
+    assert "submit the job again" in damage.what
+    repair(bench.connection, bench.folder, [damage])
+    assert not path.exists()
+    assert (bench.folder / "job" / "quarantine" / path.name).exists()
+    (damage,) = find_damage(bench.connection, bench.folder, None)
+    assert damage.what == "is missing; submit the job again"
+
+
+async def test_repair_revives_nothing_that_was_cancelled(bench: Bench) -> None:
+    path = await _make(bench)
+    bench.set("UPDATE request SET status = 'cancelled'")
+    path.unlink()
+    repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    assert bench.ask("SELECT status, received FROM request") == [("cancelled", 1)]

@@ -1,0 +1,410 @@
+"""The live page's server: what it tells, what it gives out, what it does, and whom it lets in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from pipeline.batch import Batch
+from pipeline.config.load import Config, Provider, RateLimit
+from pipeline.ledger.database import open_ledger
+from pipeline.ledger.lock import Holder, find_holder, held
+from pipeline.web import event_stream
+from pipeline.web.access import Door
+from pipeline.web.image_files import find_picture
+from pipeline.web.server import Site
+from pipeline.web.snapshot import landed, read_board
+from tests.support.exhibits import asked, drawn, fail, hang
+from tests.support.stage import finish
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.stage import Stage
+    from tests.support.workbench import Bench
+
+LIMITED = Provider("lab", "http://127.0.0.1:9/v1", rate_limit=RateLimit(50, 60.0))
+
+
+@contextlib.asynccontextmanager
+async def _open(bench: Bench, host: str = "127.0.0.1") -> AsyncIterator[tuple[aiohttp.ClientSession, Door]]:
+    """Serve this folder as if on `host`, and knock from loopback."""
+    batch = Batch(Config(None, bench.folder, None, {"lab": LIMITED}))
+    door = Door.of(host)
+    async with TestServer(Site(batch, door).application()) as server:
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with aiohttp.ClientSession(base_url=server.make_url("/"), cookie_jar=jar) as client:
+            yield client, door
+
+
+async def _events(answer: aiohttp.ClientResponse, many: int) -> list[tuple[str, Any]]:
+    """Read so many events."""
+    found: list[tuple[str, Any]] = []
+    name = ""
+    while len(found) < many:
+        line = (await answer.content.readline()).decode().rstrip("\n")
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            found.append((name, json.loads(line[6:])))
+    return found
+
+
+async def _board(answer: aiohttp.ClientResponse, having: str) -> dict[str, Any]:
+    """Read events until a board has something under this name."""
+    while True:
+        ((name, board),) = await _events(answer, 1)
+        if name == "state" and board.get(having):
+            return dict(board)
+
+
+def _beat(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.01) -> None:
+    monkeypatch.setattr(event_stream, "POLL_SECONDS", seconds)
+    monkeypatch.setattr(event_stream, "_SHARE", 0)
+
+
+def test_the_board_tells_the_standing_of_every_job(bench: Bench) -> None:
+    bench.submit(asked(1), asked(2), asked(3), asked(4))
+    bench.submit(asked(9), name="other")
+    hang(bench, 1, drawn(1))
+    fail(bench, 2)
+    fail(bench, 3)
+    bench.set("UPDATE attempt SET sent_at = 995, ended_at = 1000")
+    board = read_board(bench.connection, {"lab": LIMITED}, None, 1030.0)
+    job, other = board["jobs"]
+    assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 2, 1)
+    assert (job["causes"][0]["count"], job["causes"][0]["example"]) == (2, "prompt 2")
+    assert (other["name"], other["causes"]) == ("other", [])
+    (provider,) = board["providers"]
+    assert provider == {
+        "name": "lab",
+        "per_minute": 1,
+        "limit_per_minute": 50,
+        "in_flight": 0,
+        "missing": 2,
+        "paused_until": None,
+    }
+    young = read_board(bench.connection, {"lab": LIMITED}, Holder("process 1", 1000.0 - 1), 1001.0)
+    assert young["providers"][0]["per_minute"] == 30, "of the two seconds that the run is old"
+
+
+def test_a_picture_that_lands_late_is_new_although_its_row_is_old(bench: Bench) -> None:
+    bench.submit(asked(1), asked(2))
+    hang(bench, 1, drawn(1))
+    hang(bench, 2, drawn(2))
+    bench.set("UPDATE image SET state = 'paid', url = 'http://x', file = NULL WHERE pk = 1")
+    assert landed(bench.connection) == [2]
+    bench.set("UPDATE image SET state = 'stored', url = NULL, file = 'images/late.png' WHERE pk = 1")
+    assert landed(bench.connection) == [1, 2]
+
+
+async def test_whoever_looks_is_told_how_things_are_and_then_what_changes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _beat(monkeypatch)
+    bench.submit(asked(1), asked(2), asked(3))
+    hang(bench, 1, drawn(1))
+    async with _open(bench) as (client, _), client.get("/events") as answer:
+        assert answer.content_type == "text/event-stream"
+        (state, board), (name, pictures) = await _events(answer, 2)
+        assert (state, name) == ("state", "pictures")
+        assert board["jobs"][0]["counts"]["succeeded"] == 1
+        assert [one["prompt"] for one in pictures] == ["prompt 1"]
+        hang(bench, 2, drawn(2))
+        (state, board), (name, pictures) = await _events(answer, 2)
+        assert board["jobs"][0]["counts"]["succeeded"] == 2
+        assert [one["prompt"] for one in pictures] == ["prompt 2"]
+        async with client.get("/events") as late:
+            _, (_, pictures) = await _events(late, 2)
+            assert [one["prompt"] for one in pictures] == ["prompt 1", "prompt 2"]
+
+
+async def test_a_ledger_that_comes_later_goes_or_breaks_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _beat(monkeypatch)
+    bench.connection.close()
+    for path in bench.folder.glob("ledger*"):
+        path.unlink()
+    async with _open(bench) as (client, _), client.get("/events") as answer:
+        ((_, board),) = await _events(answer, 1)
+        assert board == {"jobs": [], "run": None, "providers": [], "command": f"pipeline run --output {bench.folder}"}
+        bench.connection = open_ledger(bench.folder)
+        bench.submit(asked(1))
+        assert (await _board(answer, "jobs"))["jobs"][0]["name"] == "job"
+        bench.connection.close()
+        for path in bench.folder.glob("ledger*"):
+            path.unlink()
+        (bench.folder / "ledger.sqlite3").write_bytes(b"no database at all" * 1000)
+        assert "damaged" in (await _board(answer, "trouble"))["trouble"]
+
+
+async def test_a_silent_ledger_has_a_heartbeat(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.web.server.HEARTBEAT_SECONDS", 0.01)
+    async with _open(bench) as (client, _), client.get("/events") as answer:
+        while (await answer.content.readline()) != b": still here\n":
+            pass
+
+
+async def test_one_who_is_too_slow_is_let_go_and_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "_WAITING", 2)
+    followed = event_stream.Feed(Config(None, bench.folder, None, {}))
+    with followed.listening() as slow, followed.listening() as quick:
+        for number in range(5):
+            followed._tell(b"%d" % number)
+            assert await quick.get() == b"%d" % number
+        told = [slow.get_nowait() for _ in range(slow.qsize())]
+    assert told == [b"0", b"1", b"2", b""]
+
+
+async def test_pictures_are_given_by_their_row_and_small_ones_are_made(bench: Bench) -> None:
+    bench.submit(asked(1), asked(2))
+    hang(bench, 1, drawn(1, (640, 400)))
+    hang(bench, 2, b"<svg xmlns='http://www.w3.org/2000/svg'/>", format="svg")
+    async with _open(bench) as (client, _):
+        async with client.get("/pictures/1") as answer:
+            assert (answer.status, answer.content_type) == (200, "image/png")
+            assert await answer.read() == drawn(1, (640, 400))
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        async with client.get("/thumbnails/1") as answer:
+            assert (answer.status, answer.content_type) == (200, "image/webp")
+        assert len(list((bench.folder / "job" / "thumbnails").iterdir())) == 1
+        async with client.get("/thumbnails/2") as answer:
+            assert answer.content_type == "image/svg+xml"
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/pictures/99", "/pictures/../ledger.sqlite3", "/pictures/job/images/x.png", "/pictures/-1", "/ledger.sqlite3"],
+)
+async def test_no_address_names_any_other_file(bench: Bench, path: str) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    async with _open(bench) as (client, _), client.get(path) as answer:
+        assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    "file", ["../../secret.png", "images/../../../secret.png", "images/link.png", "thumbnails/x.png"]
+)
+def test_a_row_that_points_elsewhere_gives_nothing(bench: Bench, tmp_path: Path, file: str) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    for place in (tmp_path / "secret.png", tmp_path.parent / "secret.png", tmp_path / "job" / "thumbnails" / "x.png"):
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(drawn(7))
+    (tmp_path / "job" / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    assert find_picture(bench.folder, 1) is not None
+    bench.set("UPDATE image SET file = ?", file)
+    assert find_picture(bench.folder, 1) is None
+    assert find_picture(bench.folder, 1, small=True) is None
+
+
+def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    bench.folder = tmp_path / "outputs"
+    bench.folder.mkdir()
+    for path in tmp_path.glob("ledger*"):
+        (bench.folder / path.name).write_bytes(path.read_bytes())
+    assert find_picture(bench.folder, 1) is None, "its job's folder is not here"
+    bench.connection.close()
+    bench.connection = open_ledger(bench.folder)
+    bench.set("UPDATE job SET name = '../job'")
+    assert (bench.folder / "../job/images").is_dir()
+    assert find_picture(bench.folder, 1) is None
+
+
+async def _post(
+    client: aiohttp.ClientSession, door: Door, order: str, job: str = "job", **headers: str
+) -> tuple[int, str]:
+    form = {"form_token": door.form_token, "order": order, "job": job}
+    async with client.post("/orders", data=form, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_cancel_and_resume_do_as_the_commands_and_say_what_to_type(bench: Bench) -> None:
+    bench.submit(asked(1), asked(2))
+    async with _open(bench) as (client, door):
+        status, said = await _post(client, door, "cancel")
+        assert (status, set(bench.statuses().values())) == (200, {"cancelled"})
+        assert "2 requests of job taken out of the queue" in json.loads(said)["said"]
+        status, said = await _post(client, door, "resume")
+        assert (status, set(bench.statuses().values())) == (200, {"pending"})
+        assert json.loads(said)["said"].endswith("To start, type")
+        assert json.loads(said)["command"] == f"pipeline run --output {bench.folder}"
+        assert "nothing of job to put back" in (await _post(client, door, "resume"))[1]
+        assert (await _post(client, door, "resume", "unknown"))[0] == 404
+        assert (await _post(client, door, "delete"))[0] == 400
+
+
+async def test_resume_beside_a_run_says_who_takes_it_up(bench: Bench) -> None:
+    bench.submit(asked(1))
+    fail(bench, 1)
+    with held(bench.folder, bench.connection, lambda: None):
+        async with _open(bench) as (client, door):
+            said = (await _post(client, door, "resume"))[1]
+    assert f"on {socket.gethostname()} is working and takes them up" in said
+
+
+def test_a_holder_is_one_that_lives_and_holds_the_lock(bench: Bench) -> None:
+    assert find_holder(bench.folder, bench.connection) is None
+    with held(bench.folder, bench.connection, lambda: None):
+        holder = find_holder(bench.folder, bench.connection)
+    assert holder is not None
+    assert socket.gethostname() in holder.who
+    assert find_holder(bench.folder, bench.connection) is None, "alive, but it has let go"
+    bench.set("UPDATE holder SET pid = 2147483646")
+    with held(bench.folder, bench.connection, lambda: None):
+        bench.set("UPDATE holder SET pid = 2147483646")
+        assert find_holder(bench.folder, bench.connection) is None, "dead, so the lock is not even tried"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_orders_of_other_sites_pages_are_refused(bench: Bench, headers: dict[str, str]) -> None:
+    bench.submit(asked(1))
+    async with _open(bench) as (client, door):
+        assert (await _post(client, door, "cancel", **headers))[0] == 403
+    assert set(bench.statuses().values()) == {"pending"}
+
+
+@pytest.mark.parametrize("token", ["", "wrong", None])
+async def test_orders_without_the_page_s_own_token_are_refused(bench: Bench, token: str | None) -> None:
+    bench.submit(asked(1))
+    form = {"order": "cancel", "job": "job", **({} if token is None else {"form_token": token})}
+    async with _open(bench) as (client, _), client.post("/orders", data=form) as answer:
+        assert answer.status == 403
+    assert set(bench.statuses().values()) == {"pending"}
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("127.0.0.1:1", 200),
+        ("LOCALHOST:99", 200),
+        ("[::1]:5", 200),
+        ("", 403),
+    ],
+)
+async def test_a_name_that_somebody_else_points_here_is_not_answered(bench: Bench, host: str, status: int) -> None:
+    async with _open(bench) as (client, _), client.get("/", headers={"Host": host}) as answer:
+        assert answer.status == status
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_anywhere_but_on_loopback_a_token_is_asked_for_and_kept_in_a_cookie(bench: Bench) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    async with _open(bench, "0.0.0.0") as (client, door):  # noqa: S104 - a door that is made as if
+        assert door.token is not None
+        for path in (
+            "/",
+            "/?token=",
+            f"/?token={door.token}x",
+            "/events",
+            "/pictures/1",
+            "/live.js",
+            f"/pictures/1?token={door.token}",
+        ):
+            async with client.get(path) as answer:
+                assert (answer.status, path) == (401, path)
+        assert (await _post(client, door, "cancel"))[0] == 401
+        async with client.get("/", params={"token": door.token}) as answer:
+            assert answer.status == 200
+            cookie = answer.headers["Set-Cookie"]
+            assert "HttpOnly" in cookie
+            assert "SameSite=Strict" in cookie
+        for path in ("/", "/pictures/1", "/live.js"):
+            async with client.get(path) as answer:
+                assert (answer.status, path) == (200, path)
+        async with client.get("/", headers={"Host": "evil.example"}) as answer:
+            assert answer.status == 403
+        async with client.get("/", headers={"Host": "192.168.1.7:8787"}) as answer:
+            assert answer.status == 200
+
+
+async def test_where_no_thumbnail_can_be_written_the_page_is_told_so(bench: Bench) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    (bench.folder / "job" / "thumbnails").write_text("in the way")
+    async with _open(bench) as (client, _):
+        async with client.get("/thumbnails/1") as answer:
+            assert answer.status == 503
+        async with client.get("/pictures/1") as answer:
+            assert answer.status == 200
+
+
+def test_every_start_has_its_own_token_and_loopback_has_none() -> None:
+    assert Door.of("10.0.0.5").token != Door.of("10.0.0.5").token
+    assert [Door.of(host).token for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8")] == [None] * 4
+
+
+async def test_the_page_shows_the_folder_as_text_and_may_load_only_its_own(bench: Bench) -> None:
+    async with _open(bench) as (client, door), client.get("/") as answer:
+        text = await answer.text()
+        assert door.form_token in text
+        assert str(bench.folder) in text
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def _served(stage: Stage, *arguments: object) -> tuple[subprocess.Popen[str], str]:
+    process = stage.start("serve", "--port", 0, *arguments)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_serve_says_where_and_a_signal_ends_it_even_while_somebody_looks(stage: Stage, number: int, code: int) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    process, url = _served(stage)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
+
+    async def look() -> None:
+        async with aiohttp.ClientSession() as client, client.get(url + "events") as answer:
+            await _events(answer, 1)
+            process.send_signal(number)
+            await answer.content.read()
+
+    asyncio.run(look())
+    ended = finish(process)
+    assert (ended.exit_code, ended.stderr) == (code, "")
+    assert not stage.output.exists(), "looking makes nothing"
+
+
+def test_a_port_that_is_taken_is_exit_2_with_a_sentence(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = stage.run("serve", "--port", taken.getsockname()[1], exit_code=2)
+    assert "choose another --port" in ended.stderr
+
+
+def test_any_other_host_prints_a_token_once(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    process, url = _served(stage, "--host", "0.0.0.0")  # noqa: S104 - ends with the test
+    process.terminate()
+    assert re.search(r"/\?token=[\w-]{43}$", url)
+    ended = finish(process)
+    assert ended.stdout + ended.stderr == ""

@@ -1,0 +1,206 @@
+"""The books are shut: pictures on disk, ledger, manifest, status and the servers' own books → do they agree?
+
+Every drill ends here. The ledger is read by the audit's own SQL and the money is added up from what the servers say
+that they charged, so that no mistake of the program's own reading can hide one of its writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from tests.support.stage import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.support.stage import Stage
+
+Entry = dict[str, Any]
+Row = dict[str, Any]
+
+_COUNTED = "(SELECT count(*) FROM attempt a WHERE a.request = r.pk AND a.outcome {})"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the audit added up. `paid_again` are pictures that were charged and that no row has: all are named, as
+    attempts of unknown outcome; `lost` are those whose URL died.
+    """
+
+    pictures: int
+    charged: int
+    paid_again: int
+    lost: int
+    maybe_paid: int
+    unowned: int
+
+
+def audit(stage: Stage, books: Sequence[Entry], *, limit: tuple[int, float] | None = None) -> Found:
+    """Hold everything that a folder has against everything that its servers say. No run may be at work.
+
+    `books` are the entries of all servers that the folder ever called; `limit` is (images, seconds).
+    """
+    with FileLock(stage.output / "run.lock").acquire(blocking=False):
+        rows = _Ledger(stage)
+    calls = [entry for entry in books if entry["type"] == "call"]
+    rows.check_itself()
+    standings = stage.standings()
+    for job in rows.jobs:
+        _check_manifest(stage, rows, job)
+        _check_standing(stage, rows, job, standings[job["name"]])
+    unowned = _check_files(stage, rows)
+    _check_secrets(stage)
+    paid_again = _check_money(rows, calls)
+    _check_hour(rows, calls)
+    if limit is not None:
+        check_window(calls, *limit)
+    charged = sum(call["charged"] for call in calls)
+    states = Counter(image["state"] for image in rows.images)
+    assert charged == states["stored"] + states["lost"] + states["paid"] + paid_again
+    return Found(states["stored"], charged, paid_again, states["lost"], len(rows.unknown), unowned)
+
+
+class _Ledger:
+    """The ledger as plain rows, read once."""
+
+    def __init__(self, stage: Stage) -> None:
+        with contextlib.closing(sqlite3.connect(stage.output / "ledger.sqlite3", timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            self.faults = [tuple(row) for row in connection.execute("PRAGMA integrity_check")]
+            self.orphans = connection.execute("PRAGMA foreign_key_check").fetchall()
+
+            def ask(question: str) -> list[Row]:
+                return [dict(row) for row in connection.execute(question)]
+
+            self.jobs = ask("SELECT * FROM job WHERE revision > 0")
+            self.attempts = ask("SELECT a.*, r.prompt FROM attempt a JOIN request r ON r.pk = a.request ORDER BY a.pk")
+            self.images = ask("SELECT i.*, j.name FROM image i JOIN job j ON j.pk = i.job")
+            self.requests = ask(
+                "SELECT r.*, j.revision,"
+                f" {_COUNTED.format('IS NOT ' + repr('not_sent'))} AS sent,"
+                f" {_COUNTED.format('IS ' + repr('unknown'))} AS unknown,"
+                " (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'stored') AS stored,"
+                " (SELECT sum(cost_usd) FROM attempt a WHERE a.request = r.pk) AS cost"
+                " FROM request r JOIN job j ON j.pk = r.job WHERE r.stated <= j.revision"
+            )
+        self.unknown = [attempt for attempt in self.attempts if attempt["outcome"] == "unknown"]
+
+    def check_itself(self) -> None:
+        """Nothing is running, nothing is open, and each request's own sums are those of its rows."""
+        assert self.faults == [("ok",)]
+        assert not self.orphans
+        assert all(attempt["outcome"] is not None for attempt in self.attempts)
+        for request in self.requests:
+            assert request["status"] != "running"
+            assert (request["attempts"], request["maybe_paid"]) == (request["sent"], request["unknown"]), request
+            assert request["received"] == request["stored"], request
+            assert (request["status"] == "succeeded") == (request["received"] >= request["n"]), request
+
+
+def _check_manifest(stage: Stage, rows: _Ledger, job: Row) -> None:
+    """The manifest has each request once, as the ledger has it."""
+    entries = {entry["key"]: entry for entry in stage.manifest(job["name"])}
+    requests = [request for request in rows.requests if request["job"] == job["pk"]]
+    assert sorted(entries) == sorted(request["key"] for request in requests)
+    for request in requests:
+        entry = entries[request["key"]]
+        superseded = request["stated"] < request["revision"]
+        assert entry["status"] == ("superseded" if superseded else request["status"])
+        for field in ("id", "attempts", "maybe_paid", "prompt"):
+            assert entry[field] == request[field]
+        assert (entry["cost_usd"] or 0.0) == round(request["cost"] or 0.0, 6)
+        images = [image for image in rows.images if image["request"] == request["pk"] and image["state"] == "stored"]
+        fields = ("file", "sha256", "bytes", "width", "height", "format")
+        recorded = [tuple(image[field] for field in fields) for image in sorted(images, key=lambda one: one["number"])]
+        assert [tuple(image[field] for field in fields) for image in entry["images"]] == recorded
+    assert stage.check_files(job["name"]) == sum(request["stored"] for request in requests)
+
+
+def _check_standing(stage: Stage, rows: _Ledger, job: Row, standing: Row) -> None:
+    """`status` counts what the ledger has, and names the calls that may have been paid."""
+    requests = [request for request in rows.requests if request["job"] == job["pk"]]
+    counts = Counter("superseded" if one["stated"] < one["revision"] else one["status"] for one in requests)
+    assert {status: number for status, number in standing["counts"].items() if number} == counts
+    assert standing["images"] == sum(request["stored"] for request in requests)
+    assert standing["maybe_paid"] == sum(entry["maybe_paid"] for entry in stage.manifest(job["name"]))
+    assert standing["maybe_paid"] == sum(request["unknown"] for request in requests)
+
+
+def _check_files(stage: Stage, rows: _Ledger) -> int:
+    """Every picture on disk has a row; or, where a death came between the file and the row, the call is unknown."""
+    owned = {stage.output / image["name"] / image["file"] for image in rows.images if image["state"] == "stored"}
+    on_disk = {path for path in stage.output.glob("*/images/*") if path.is_file()}
+    assert owned <= on_disk
+    assert not [path.name for path in on_disk if path.suffix == ".part"], "half a picture is left behind"
+    unowned = len(on_disk - owned)
+    assert unowned <= sum(attempt["n"] for attempt in rows.unknown)
+    return unowned
+
+
+def _check_secrets(stage: Stage) -> None:
+    """The key is in no file, and no URL's signature in the log."""
+    for path in stage.output.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert KEY.encode() not in content, path
+        assert not (path.name.startswith("run.log") and b"sig=" in content), path
+
+
+def _check_money(rows: _Ledger, calls: Sequence[Entry]) -> int:
+    """Every call that a server saw is an attempt of the ledger, and what it charged is owned or named.
+
+    Gives the pictures that were charged for calls of unknown outcome.
+    """
+    named = {attempt["request_id"]: attempt for attempt in rows.attempts if attempt["request_id"]}
+    images = Counter(image["attempt"] for image in rows.images)
+    seen = {call["request_id"]: call for call in calls}
+    unnamed: Counter[str] = Counter(attempt["prompt"] for attempt in rows.unknown if attempt["request_id"] not in seen)
+    paid_again = 0
+    for call in calls:
+        attempt = named.get(call["request_id"])
+        if attempt is None:  # its answer never arrived
+            unnamed[call["prompt"]] -= 1
+            assert unnamed[call["prompt"]] >= 0, f"the ledger knows nothing of {call}"
+            paid_again += call["charged"]
+        elif attempt["outcome"] == "answered":
+            assert call["charged"] == images[attempt["pk"]], (call, attempt)
+        elif attempt["outcome"] == "unknown":
+            paid_again += call["charged"]
+        else:
+            assert (attempt["outcome"], call["charged"]) == ("refused", 0), (call, attempt)
+    for attempt in rows.attempts:
+        assert attempt["outcome"] != "answered" or attempt["request_id"] in seen, f"no server made {attempt}"
+        assert attempt["outcome"] == "answered" or not images[attempt["pk"]], attempt
+    return paid_again
+
+
+def _check_hour(rows: _Ledger, calls: Sequence[Entry]) -> None:
+    """A URL that was given up had died: by the server's clock, nothing is asked for again before that."""
+    seen = {call["request_id"]: call for call in calls}
+    for image in rows.images:
+        if image["state"] == "lost":
+            attempts = [attempt for attempt in rows.attempts if attempt["request"] == image["request"]]
+            first = next(seen[attempt["request_id"]] for attempt in attempts if attempt["pk"] == image["attempt"])
+            later = [seen[one["request_id"]] for one in attempts if one["request_id"] in seen]
+            death = first["at"] + first["life"] - 1.0  # a signature speaks of whole seconds
+            assert all(call["at"] >= death for call in later if call["at"] > first["at"]), (image, first)
+
+
+def check_window(calls: Sequence[Entry], images: int, seconds: float) -> None:
+    """In no half-open window of so many seconds do more images arrive, whatever became of the calls.
+
+    What is promised is when they are sent: a drill sets a `margin` that a busy machine's delays do not exceed.
+    """
+    arrivals = sorted((call["mono"], call["n"]) for call in calls)
+    begin, used = 0, 0
+    for moment, number in arrivals:
+        used += number
+        while arrivals[begin][0] <= moment - seconds:
+            used -= arrivals[begin][1]
+            begin += 1
+        assert used <= images, f"{used} images within {seconds} s"

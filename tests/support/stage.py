@@ -1,0 +1,195 @@
+"""A folder with a config, servers in processes of their own that keep books, and the command as people type it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline.images.inspect import inspect, inspect_svg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+GENERATION = {"model": "dall-e-2", "size": "256x256"}
+KEY = "sk-stage-0123456789"
+HOME = Path(__file__).parents[2]
+
+
+@dataclass
+class Server:
+    """A sandbox in a process of its own."""
+
+    process: subprocess.Popen[str]
+    base_url: str
+    port: int
+    books_file: Path
+    life: float  # seconds that its URLs live
+
+    def books(self, kind: str = "call") -> list[dict[str, Any]]:
+        """What the server says that it was asked, and what it charged; with how long its URLs live."""
+        if not self.books_file.exists():
+            return []
+        entries = [json.loads(line) for line in self.books_file.read_text().splitlines()]
+        return [{**entry, "life": self.life} for entry in entries if entry["type"] == kind]
+
+    def charged(self) -> int:
+        """Pictures that the server charged."""
+        return sum(entry["charged"] for entry in self.books())
+
+    def stop(self) -> None:
+        """End the process and wait for it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+@dataclass
+class Stage:
+    """Everything that one test needs; ended when the test ends."""
+
+    folder: Path
+    stack: contextlib.ExitStack
+    providers: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        """Where the pipeline leaves its work."""
+        return self.folder / "outputs"
+
+    def serve(self, *, port: int = 0, **settings: Any) -> Server:
+        """Start a sandbox with these settings."""
+        books = self.folder / f"books-{len(list(self.folder.glob('books-*')))}.jsonl"
+        arguments = ["--with-stdin", "--port", str(port), "--settings", json.dumps(settings), "--books", str(books)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.sandbox", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        server = Server(process, said["base_url"], said["port"], books, settings.get("url_ttl_seconds", 3600.0))
+        self.stack.callback(server.stop)
+        return server
+
+    def provider(self, name: str, server: Server | str, **more: Any) -> None:
+        """Put a provider into the config; without a limit unless one is given."""
+        base_url = server if isinstance(server, str) else server.base_url
+        own = {"base_url": base_url, "api_key_env": "STAGE_KEY", "rate_limit": None}
+        self.providers[name] = {**own, **more}
+        self.write_config()
+
+    def write_config(self) -> None:
+        """Write config.yaml; the first provider serves jobs that name none."""
+        settings = {"output": "outputs", "provider": next(iter(self.providers)), "providers": self.providers}
+        (self.folder / "config.yaml").write_text(yaml.safe_dump({**settings, **self.settings}))
+
+    def job(self, stem: str, requests: list[dict[str, Any]], **more: Any) -> Path:
+        """Write a job file."""
+        path = self.folder / f"{stem}.yaml"
+        path.write_text(yaml.safe_dump({"defaults": GENERATION, "requests": requests, **more}, sort_keys=False))
+        return path
+
+    def prompts(self, name: str, count: int, **more: Any) -> Path:
+        """Write a job of so many prompts, through a rows file."""
+        (self.folder / f"{name}.txt").write_text("".join(f"prompt number {number}\n" for number in range(count)))
+        return self.job(name, [{"prompt": "{{ prompt }}", "rows": f"{name}.txt", **more}])
+
+    def start(
+        self, *arguments: object, key: str = KEY, sabotage: str | None = None, under: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start the command in the folder: with this sabotage around it (see `sabotage.py`), or under another one."""
+        module = ["pipeline"] if sabotage is None else ["tests.support.sabotage", sabotage]
+        process = subprocess.Popen(
+            [*under, sys.executable, "-m", *module, *map(str, arguments)],
+            cwd=self.folder,
+            env={**os.environ, "STAGE_KEY": key, "PYTHONPATH": str(HOME)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.stack.callback(_end, process)
+        return process
+
+    def run(self, *arguments: object, exit_code: int = 0, **how: Any) -> Ended:
+        """Run the command to its end, and insist on its exit code."""
+        ended = finish(self.start(*arguments, **how))
+        assert ended.exit_code == exit_code, f"{arguments}: exit {ended.exit_code}\n{ended.stdout}\n{ended.stderr}"
+        return ended
+
+    def ask(self, question: str) -> list[Any]:
+        """Give the rows with which the ledger answers, also beside a run; none where it is not yet made."""
+        if not (self.output / "ledger.sqlite3").exists():
+            return []
+        with contextlib.closing(sqlite3.connect(self.output / "ledger.sqlite3", timeout=30)) as connection:
+            try:
+                return connection.execute(question).fetchall()
+            except sqlite3.OperationalError:
+                return []
+
+    def manifest(self, job: str) -> list[dict[str, Any]]:
+        """Read a job's manifest."""
+        return [json.loads(line) for line in (self.output / job / "manifest.jsonl").read_text().splitlines()]
+
+    def standings(self) -> dict[str, dict[str, Any]]:
+        """Give what `status --json` says of each job."""
+        return {one["name"]: one for one in json.loads(self.run("status", "--json").stdout)["jobs"]}
+
+    def standing(self, job: str) -> dict[str, Any]:
+        """Give what `status --json` says of a job."""
+        return self.standings()[job]
+
+    def check_files(self, job: str) -> int:
+        """Check that every image in the manifest is whole on disk as recorded; give their number."""
+        recorded = {image["file"]: image for entry in self.manifest(job) for image in entry["images"]}
+        for file, image in recorded.items():
+            content = (self.output / job / file).read_bytes()
+            picture = inspect_svg(content) if file.endswith(".svg") else inspect(content)
+            assert hashlib.sha256(content).hexdigest() == image["sha256"]
+            assert (len(content), picture.width, picture.height) == (image["bytes"], image["width"], image["height"])
+        on_disk = {f"images/{path.name}" for path in (self.output / job / "images").glob("*") if path.suffix != ".part"}
+        assert set(recorded) <= on_disk
+        return len(recorded)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def finish(process: subprocess.Popen[str]) -> Ended:
+    """Wait for a command's end."""
+    stdout, stderr = process.communicate()
+    return Ended(process.returncode, stdout, stderr)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Stage]:
+    """Set the stage in a folder."""
+    with contextlib.ExitStack() as stack:
+        yield Stage(folder, stack)

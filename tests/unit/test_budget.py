@@ -1,0 +1,120 @@
+"""The wall that a budget is: set aside before a call, settled after it, taken from the ledger at a start."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.engine.budget import Budget, committed
+from pipeline.errors import BudgetSpent
+from tests.support.workbench import PRICE, lab, request, sandbox
+
+if TYPE_CHECKING:
+    from pipeline.ledger.queue import Work
+    from tests.support.workbench import Bench
+
+
+def _work(bench: Bench, **more: object) -> Work:
+    bench.submit(request(1))
+    return dataclasses.replace(bench.works()[0], **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "job", "config", "limit"), [(3, 2, 1, 3), (None, 2, 1, 2), (None, None, 1, 1), (None, None, None, None)]
+)
+def test_the_command_line_wins_over_the_job_and_the_job_over_the_config(
+    bench: Bench, option: float | None, job: float | None, config: float | None, limit: float | None
+) -> None:
+    assert Budget(option, config).limit(_work(bench, budget_usd=job)) == limit
+
+
+def test_a_rehearsal_is_outside_budgets(bench: Bench) -> None:
+    work = _work(bench, budget_usd=0.0, rehearsal=True)
+    assert Budget(0, 0).limit(work) is None
+    Budget(0, 0).reserve(work, 5)
+
+
+def test_what_is_set_aside_counts_until_it_is_settled(bench: Bench) -> None:
+    work, money = _work(bench, budget_usd=1.0), Budget(None, None)
+    money.learn(work, 0.25)
+    money.reserve(work, 0.5)
+    with pytest.raises(BudgetSpent, match=r"\$0.7500 of its \$1.00 are spent or may be; raise `budget_usd`"):
+        money.reserve(work, 0.5)
+    money.settle(work, 0.5, 0.0)  # refused: nothing was spent
+    money.reserve(work, 0.5)
+    money.settle(work, 0.5, None)  # unknown: the estimate stays
+    money.reserve(work, 0.25)
+    money.settle(work, 0.25, 0.375)  # dearer than estimated
+    with pytest.raises(BudgetSpent):
+        money.reserve(work, 0.0)
+
+
+def test_the_last_cent_may_be_spent(bench: Bench) -> None:
+    work, money = _work(bench, budget_usd=0.3), Budget(None, None)
+    for _ in range(3):
+        money.reserve(work, 0.1)
+
+
+def test_a_budget_that_comes_while_the_run_works_counts_what_it_has_spent_already(bench: Bench) -> None:
+    work, money = _work(bench), Budget(None, None)
+    money.learn(work, 0.5)
+    money.reserve(work, 0.4)
+    money.learn(work, 0.0)
+    with pytest.raises(BudgetSpent):
+        money.reserve(dataclasses.replace(work, budget_usd=1.0), 0.2)
+
+
+def test_jobs_have_budgets_of_their_own(bench: Bench) -> None:
+    work, money = _work(bench, budget_usd=1.0), Budget(None, None)
+    money.reserve(work, 1.0)
+    money.reserve(dataclasses.replace(work, job=2), 1.0)
+
+
+def test_the_ledgers_sum_takes_the_cost_where_it_is_known_and_the_estimate_where_it_may_have_been_paid(
+    bench: Bench,
+) -> None:
+    bench.submit(request(1))
+    bench.submit(request(2), name="other")
+    for job, outcome, estimate, cost in [
+        (1, "answered", 1, 10),
+        (1, "answered", 200, None),
+        (1, "unknown", 1000, None),
+        (1, None, 20_000, None),
+        (1, "refused", 300_000, None),
+        (1, "not_sent", 4_000_000, None),
+        (1, "unknown", None, None),
+        (2, "answered", 50_000_000, None),
+    ]:
+        bench.set(
+            "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome, estimate_usd, cost_usd)"
+            " VALUES (?, 'lab', 1, 1, ?, ?, ?, ?)",
+            *(job, None if outcome is None else 2, outcome, estimate, cost),
+        )
+    assert committed(bench.connection, 1) == 21_210
+
+
+@pytest.mark.parametrize("concurrency", [8, 200])
+async def test_200_calls_at_once_never_cross_the_wall_and_the_next_run_starts_from_the_ledgers_sum(
+    bench: Bench, concurrency: int
+) -> None:
+    books = bench.folder / "books.jsonl"
+    faults = {"drop_after": 0.2, "http_500": 0.2, "empty": 0.1}
+    bench.retry = dataclasses.replace(bench.retry, attempts=50)
+    async with sandbox(books, faults=faults, latency_seconds=[0.001, 0.02], seed=3) as base_url:
+        bench.submit(*(request(number) for number in range(200)), budget_usd=1.0)
+        for budget, calls in ((None, 1.0), (1.5, 1.5)):
+            runner = await bench.run(lab(base_url, concurrency=concurrency), budget_usd=budget)
+            assert {type(stop) for stop in runner.stops} == {BudgetSpent}
+            charged = sum(_charged(line) for line in books.read_text().splitlines()) * PRICE
+            assert calls / 2 < charged <= calls
+            assert charged <= committed(bench.connection, 1) + 1e-9 <= calls + 1e-6
+            assert bench.one("SELECT count(*) FROM request WHERE status NOT IN ('pending', 'succeeded')") == 0
+            assert bench.one("SELECT count(*) FROM attempt WHERE outcome IS NULL") == 0
+
+
+def _charged(line: str) -> int:
+    entry = json.loads(line)
+    return int(entry["charged"]) if entry["type"] == "call" else 0

@@ -1,0 +1,325 @@
+"""config.yaml and the environment become a Config, and every mistake is named with its line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.config.dialect import KEYS as DIALECT_KEYS
+from pipeline.config.dialect import Uploads
+from pipeline.config.load import Config, EnvironmentName, Provider, RateLimit, load
+from pipeline.config.validation import Section
+from pipeline.config.yaml_document import parse
+from pipeline.errors import BadInput, ConfigError
+from tests.unit.test_yaml_document import NESTED
+
+ROOT = Path(__file__).parents[2]
+
+
+def read(folder: Path, text: str) -> Config:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load(path, environment={})
+
+
+def provider(folder: Path, lines: str) -> Provider:
+    return read(folder, f"providers:\n  lab: {lines}\n").find_provider("lab")
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(folder, text)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def test_without_a_file_there_are_sandbox_and_openai_and_no_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load(environment={})
+    assert sorted(config.providers) == ["openai", "sandbox"]
+    assert config.provider is None
+    assert config.output == tmp_path / "outputs"
+    openai = config.find_provider("openai")
+    assert (openai.base_url, openai.api_key_env) == ("https://api.openai.com/v1", "OPENAI_API_KEY")
+    assert openai.rate_limit == RateLimit(50, 60.0)
+    assert config.find_provider("sandbox").sandbox == {}
+
+
+def test_the_option_wins_over_the_variable_and_the_variable_over_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("config", "variable", "option"):
+        (tmp_path / f"{name}.yaml").write_text(f"output: {name}")
+    environment = {"PIPELINE_CONFIG": "variable.yaml"}
+    assert load(environment={}).output == tmp_path / "config"
+    assert load(environment={"PIPELINE_CONFIG": ""}).output == tmp_path / "config"
+    assert load(environment=environment).output == tmp_path / "variable"
+    assert load(Path("option.yaml"), environment=environment).output == tmp_path / "option"
+
+
+def test_output_is_relative_to_the_file_and_the_option_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "there"
+    folder.mkdir()
+    assert read(folder, "output: pictures").output == folder / "pictures"
+    assert load(folder / "config.yaml", output=Path("x"), environment={}).output == tmp_path / "x"
+
+
+def test_a_named_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no\.yaml: cannot be read"):
+        load(tmp_path / "no.yaml", environment={})
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        """
+provider: lab
+budget_usd: 2
+retry: {attempts: 3, max_wait_seconds: 5, outage_hours: 0.5}
+download: {attempts: 2, max_bytes: 1000, allow_hosts: [Localhost]}
+models: {mine: {inherits: dall-e-2}}
+providers:
+  lab:
+    base_url: http://127.0.0.1:8080/v1/
+    api_key_env: LAB_KEY
+    rate_limit: {images: 5, per_seconds: 10, margin: 1.1}
+    concurrency: 4
+    images_per_call: 2
+    timeout_seconds: 30
+    url_ttl_seconds: 60
+    headers: {X-Team: art, X-Secret: {env: LAB_SECRET}}
+""",
+    )
+    lab = config.find_provider("lab")
+    assert (config.provider, config.budget_usd, config.models) == ("lab", 2.0, {"mine": {"inherits": "dall-e-2"}})
+    assert (config.retry.attempts, config.retry.max_wait_seconds, config.retry.outage_hours) == (3, 5.0, 0.5)
+    assert (config.download.attempts, config.download.max_bytes) == (2, 1000)
+    assert config.download.allow_hosts == {"localhost"}
+    assert lab == Provider(
+        name="lab",
+        base_url="http://127.0.0.1:8080/v1",
+        api_key_env="LAB_KEY",
+        rate_limit=RateLimit(5, 10.0, 1.1),
+        concurrency=4,
+        images_per_call=2,
+        timeout_seconds=30.0,
+        url_ttl_seconds=60.0,
+        headers={"X-Team": "art", "X-Secret": EnvironmentName("LAB_SECRET")},
+    )
+    assert lab.rate_limit is not None
+    assert lab.rate_limit.window == pytest.approx(11.0)
+
+
+def test_what_is_left_out_is_as_the_readme_says(tmp_path: Path) -> None:
+    plain = provider(tmp_path, "{base_url: 'https://x.example/v1'}")
+    assert (plain.rate_limit, plain.concurrency, plain.images_per_call) == (RateLimit(50, 60.0), 1024, 10)
+    assert (plain.timeout_seconds, plain.url_ttl_seconds) == (600.0, 3600.0)
+    free = provider(tmp_path, "{base_url: 'https://x.example/v1', rate_limit: null}")
+    assert (free.rate_limit, free.concurrency) == (None, 32)
+
+
+def test_the_projects_own_config_is_read() -> None:
+    config = load(ROOT / "config.yaml", environment={})
+    assert config.provider == "sandbox"
+    assert config.output == ROOT / "outputs"
+
+
+def test_a_sandbox_takes_true_or_its_settings_and_has_a_key_of_its_own(tmp_path: Path) -> None:
+    assert provider(tmp_path, "{sandbox: true}").sandbox == {}
+    assert provider(tmp_path, "{sandbox: {seed: 7}}").sandbox == {"seed": 7}
+    assert provider(tmp_path, "{sandbox: true}").key({}) == "sandbox"
+
+
+def test_unknown_keys_are_named_with_line_and_nearest_spelling(tmp_path: Path) -> None:
+    text = (
+        "provder: x\nproviders:\n  lab:\n    base_url: http://x/v1\n    rate_limits: 3\nretry: {atempts: 1}\nzebra: 1\n"
+    )
+    known = "budget_usd, download, models, notify, output, provider, providers, retry"
+    assert refusal(tmp_path, text).splitlines() == [
+        "config.yaml, line 1, provder: unknown key `provder`; did you mean `provider`?",
+        f"config.yaml, line 7, zebra: unknown key `zebra`; known are {known}",
+        "config.yaml, line 5, providers.lab.rate_limits: unknown key `rate_limits`; did you mean `rate_limit`?",
+        "config.yaml, line 6, retry.atempts: unknown key `atempts`; did you mean `attempts`?",
+    ]
+
+
+def test_the_entries_that_wait_in_config_yaml_are_right_once_their_marks_are_taken_away(tmp_path: Path) -> None:
+    text = (ROOT / "config.yaml").read_text()
+    entries = re.findall(r"^  # ([\w-]+):", text, re.MULTILINE)
+    assert entries == ["azure", "xai", "together", "localai", "vllm-omni", "sglang", "litellm", "lab"]
+    config = read(tmp_path, re.sub(r"^  # (?=[\w-]+:|  )", "  ", text, flags=re.MULTILINE))
+    assert set(entries) < set(config.providers)
+    azure = config.find_provider("azure").dialect
+    assert (azure.auth_header, azure.auth_scheme, sorted(azure.leave_out)) == ("api-key", None, ["model"])
+    assert azure.query == {"api-version": "2025-04-01-preview"}
+    xai, together = config.find_provider("xai").dialect, config.find_provider("together").dialect
+    assert (xai.uploads, xai.size_as) == (Uploads("json", "image", "images", "mask", "url"), "aspect_ratio")
+    assert together.uploads == Uploads("json", "image_url", "reference_images", "mask", "data_url")
+    assert config.find_provider("vllm-omni").dialect.uploads == Uploads(mask="mask_image")
+    assert config.find_provider("localai").dialect.uploads.image is None
+    assert config.find_provider("litellm").dialect.uploads.images == "image"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "must be a mapping"),
+        ("provider: a\nprovider: b", "line 2, provider: `provider` stands here twice"),
+        ("provider: sandbx", "line 1, provider: there is no provider `sandbx`; did you mean `sandbox`?"),
+        ("output: 5", "line 1, output: must be text, not 5"),
+        ('output: "a\\0b"', "line 1, output: must be text"),
+        ("budget_usd: -1", "line 1, budget_usd: must be a number of at least 0, not -1"),
+        (f"budget_usd: {'9' * 400}", "line 1, budget_usd: must be a number"),
+        ("retry: 5", "line 1, retry: must be a mapping"),
+        ("retry: {attempts: 0}", "retry.attempts: must be a whole number of at least 1, not 0"),
+        ("retry: {attempts: true}", "retry.attempts: must be a whole number"),
+        ("retry: {attempts: 1.5}", "retry.attempts: must be a whole number"),
+        ("download: {allow_hosts: a}", "download.allow_hosts: must be a list of names"),
+        ("providers: {lab: null}", "providers.lab: needs `base_url"),
+        ("providers: {lab: 5}", "providers.lab: must be a mapping"),
+        ("providers: {.lab: {sandbox: true}}", "`.lab` is no name"),
+        ("providers: {lab: {sandbox: 1}}", "providers.lab.sandbox: must be true or a mapping"),
+        ("providers: {lab: {sandbox: true, base_url: 'http://x'}}", "a sandbox gets its own address"),
+        ("providers: {lab: {base_url: x.example}}", "`x.example` is no address"),
+        ("providers: {lab: {base_url: 'ftp://x'}}", "is no address"),
+        ("providers: {lab: {base_url: 'http://x:99999/'}}", "is no address"),
+        ("providers: {lab: {base_url: 'http://a b/v1'}}", "is no address"),
+        ("providers: {lab: {base_url: 'http://key@x/v1'}}", "a key does not belong in an address"),
+        ("providers: {lab: {base_url: 'http://x/v1?a=b'}}", "a query does not belong here"),
+        ("providers: {lab: {base_url: 'http://x', rate_limit: {images: 0}}}", "rate_limit.images: must be"),
+        ("providers: {lab: {base_url: 'http://x', rate_limit: {margin: 0.9}}}", "rate_limit.margin: must be"),
+        ("providers: {lab: {base_url: 'http://x', headers: {A B: c}}}", "is no name of an HTTP header"),
+        ("providers: {lab: {base_url: 'http://x', headers: {X: 1}}}", "headers.X: must be a line of text"),
+        ("providers: {lab: {base_url: 'http://x', headers: {X: {env: a b}}}}", "headers.X: must be a line of text"),
+        ('providers: {lab: {base_url: "http://x", headers: {X: "a\\nb"}}}', "headers.X: must be a line of text"),
+        *(
+            (f"providers: {{lab: {{base_url: 'http://x', {options}}}}}", words)
+            for options, words in [
+                ("auth: {headr: a}", "auth.headr: unknown key `headr`; did you mean `header`?"),
+                ("auth: {header: 'a b'}", "auth.header: `a b` is no name of an HTTP header"),
+                ("auth: {scheme: 'a b'}", "auth.scheme: must be a word like Bearer, or null"),
+                ("query: {api-key: sk-1}", "query.api-key: a key does not belong in an address"),
+                ("query: {v: [1]}", "query.v: must be text"),
+                ("body: {n: 2}", "body.n: is not for all calls alike"),
+                ("leave_out: model", "leave_out: must be a list of names"),
+                ("leave_out: [prompt]", "leave_out: without `prompt` there is nothing to make"),
+                ("leave_out: [model, model]", "leave_out: names `model` twice"),
+                ("leave_out: [n]", "leave_out: without `n` a call makes one picture: write `images_per_call: 1`"),
+                ("values: {response_format: 5}", "values.response_format: must be a mapping"),
+                ("size_as: w*h", "size_as: `w*h` is not known; did you mean `W*H`?"),
+                ("paths: {edits: a}", "paths.edits: unknown key `edits`; did you mean `edit`?"),
+                ("paths: {edit: '../a?b'}", "paths.edit: `../a?b` is no path below base_url"),
+                ("uploads: {encoding: xml}", "uploads.encoding: `xml` is not known; write one of multipart, json"),
+                ("uploads: {reference: url}", "uploads.reference: is for `encoding: json`"),
+                ("picture_hosts: a", "picture_hosts: must be a list of names"),
+            ]
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+    said = refusal(tmp_path, text)
+    assert words in said
+    assert said.startswith("config.yaml, line ")
+
+
+def test_a_key_is_never_written_in_the_file_and_never_repeated(tmp_path: Path) -> None:
+    text = """
+providers:
+  a: {base_url: "http://x/v1", api_key_env: sk-proj-123456}
+  b: {base_url: "http://x/v1", headers: {Authorization: Bearer sk-proj-123456}}
+"""
+    said = refusal(tmp_path, text)
+    assert said.count("a key is never written in a file") == 2
+    assert "sk-proj" not in said
+
+
+def test_a_key_comes_from_its_variable_and_an_unset_or_empty_one_is_refused(tmp_path: Path) -> None:
+    lab = provider(tmp_path, "{base_url: 'http://x/v1', api_key_env: LAB_KEY, headers: {X-Two: {env: TWO}}}")
+    assert lab.key({"LAB_KEY": " k1\n"}) == "k1"
+    assert lab.header_values({"TWO": "2"}) == {"X-Two": "2"}
+    for environment in ({}, {"LAB_KEY": "  "}):
+        with pytest.raises(ConfigError, match=r"\$LAB_KEY, which is unset or empty"):
+            lab.key(environment)
+    with pytest.raises(ConfigError, match="characters that no HTTP header can carry") as caught:
+        lab.key({"LAB_KEY": "sk-\x00secret"})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"\$TWO"):
+        lab.header_values({})
+
+
+def test_a_provider_without_a_key_needs_none(tmp_path: Path) -> None:
+    assert provider(tmp_path, "{base_url: 'http://x/v1'}").key({}) is None
+
+
+def test_an_unknown_provider_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    config = read(tmp_path, "providers: {lab: {sandbox: true}}")
+    with pytest.raises(ConfigError, match=r"has no provider `labs`; did you mean `lab`\?"):
+        config.find_provider("labs")
+    with pytest.raises(ConfigError, match="known are lab"):
+        config.find_provider("zebra")
+
+
+def test_a_section_gives_defaults_for_what_is_missing_or_null() -> None:
+    section = Section(parse("a: null", "a.yaml", ConfigError), (), [])
+    assert (section.text("a", "x"), section.integer("b", 3, least=1), section.number("c", None, least=0)) == (
+        "x",
+        3,
+        None,
+    )
+    assert not section.problems
+
+
+def test_a_thousand_mistakes_are_not_all_told(tmp_path: Path) -> None:
+    assert len(refusal(tmp_path, "".join(f"zebra{i}: 1\n" for i in range(50_000))).splitlines()) == 100
+
+
+_TOP = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "lab", "notify")
+_BELOW = (
+    "sandbox",
+    "base_url",
+    "headers",
+    "rate_limit",
+    "images",
+    "attempts",
+    "allow_hosts",
+    "env",
+    "api_key_env",
+    "webhook",
+    "command",
+    "on",
+)
+KEYS = st.sampled_from([*_TOP, *_BELOW, *DIALECT_KEYS, "concurrency", "encoding", "edit", "header"])
+CONFIG = st.recursive(
+    NESTED, lambda inner: st.dictionaries(KEYS, inner, max_size=5) | st.lists(inner, max_size=3), max_leaves=15
+)
+
+
+def _read_or_refused(folder: Path, text: str) -> None:
+    path = folder / "fuzz.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with contextlib.suppress(BadInput):
+        assert load(path, environment={}).providers
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(CONFIG)
+@example({"providers": {"lab": {"base_url": "http://[", "rate_limit": {"images": 10**400}}}})
+def test_any_values_as_a_config_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, values: object) -> None:
+    _read_or_refused(tmp_path_factory.getbasetemp(), yaml.safe_dump(values, allow_unicode=True))
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.text(max_size=200))
+def test_any_text_as_a_config_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    _read_or_refused(tmp_path_factory.getbasetemp(), text)

@@ -1,0 +1,99 @@
+"""Every event is a line for people, and a line of JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import get_args
+
+from pipeline.engine.events import (
+    Began,
+    CallEnded,
+    CallSent,
+    Event,
+    ImageStored,
+    LimitLowered,
+    NotBackedUp,
+    NoticeFailed,
+    Pace,
+    Paused,
+    ProviderAway,
+    ProviderBack,
+    RequestEnded,
+    Retrying,
+    Stopped,
+    Stopping,
+)
+from pipeline.errors import DiskFull, QuotaSpent, ServerFault
+from pipeline.progress.event_text import describe, event_json
+
+BUSY = ServerFault("the server\n is busy", http_status=503)
+UNTIL = time.mktime((2026, 11, 23, 6, 5, 4, 0, 0, -1))
+EVENTS: list[Event] = [
+    CallSent("lounge", "pool", "lab", 3),
+    CallEnded("lounge", "pool", "lab", 1.25, 0.5, None),
+    CallEnded("lounge", "pool", "lab", 1.25, None, BUSY),
+    ImageStored("lounge", "pool", "lounge/images/pool-1.png"),
+    Retrying("lounge", "pool", 2.0, BUSY),
+    RequestEnded("lounge", "pool", "succeeded", None),
+    RequestEnded("lounge", "pool", "failed", BUSY),
+    Paused("lab", 3.0, "slow down"),
+    LimitLowered("lab", 5, 60.0, "Limit: 5/1min"),
+    ProviderAway("lab", "no way"),
+    ProviderBack("lab", 61.0),
+    Stopping("SIGINT"),
+    Stopped("provider `lab`", QuotaSpent("no money", http_status=429, code="insufficient_quota")),
+    Began(("lounge", "birds")),
+    Pace("lab", "paused", UNTIL, 50, 60.0, 2, UNTIL),
+    Pace("lab", "", None, None, None, 0, None),
+    NoticeFailed("webhook", "timed\nout"),
+    NotBackedUp(DiskFull("no room left")),
+]
+
+
+def test_every_event_has_a_line_of_its_own() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+    lines = [describe(event) for event in EVENTS]
+    assert lines == [
+        "→ lounge/pool: 3 asked of lab",
+        "← lounge/pool: answered in 1.2 s",
+        "! lounge/pool: 503 ServerFault: the server is busy after 1.2 s",
+        "• lounge/images/pool-1.png",
+        "↻ lounge/pool: again in 2.0 s: 503 ServerFault: the server is busy",
+        "✓ lounge/pool: succeeded",
+        "✗ lounge/pool: failed: 503 ServerFault: the server is busy",
+        "‖ lab asks everyone to wait 3.0 s: slow down",
+        "▼ lab allows 5 images per 60 s, no more: Limit: 5/1min",
+        "‖ lab is away; waiting and probing: no way",
+        "▶ lab is back after 61 s",
+        "■ SIGINT: no further calls; those in flight finish, a second signal ends at once",
+        "■ no further calls for provider `lab`: 429 insufficient_quota: no money",
+        "▶ works on lounge, birds",
+        "~ lab: paused until 06:05:04, 50 images per 60 s, 2 downloads",
+        "~ lab: idle, no limit, 0 downloads",
+        "! nobody was told by webhook: timed out",
+        "! the ledger could not be copied: DiskFull: no room left",
+    ]
+
+
+def test_a_status_that_is_said_twice_is_told_once() -> None:
+    error = ServerFault("Request timed out", http_status=408, code="408")
+    assert describe(CallEnded("lounge", "pool", "lab", 1.0, None, error)).startswith("! lounge/pool: 408 ServerFault:")
+
+
+def test_of_hundreds_of_jobs_the_first_are_named() -> None:
+    assert describe(Began(tuple(f"job-{number}" for number in range(300)))).endswith("job-9 and 290 more")
+
+
+def test_every_event_is_one_line_of_json() -> None:
+    documents = [json.loads(event_json(event)) for event in EVENTS]
+    assert documents[0] == {"event": "call_sent", "job": "lounge", "id": "pool", "provider": "lab", "images": 3}
+    assert documents[2]["error"] == {
+        "http_status": 503,
+        "type": None,
+        "code": None,
+        "message": "the server\n is busy",
+        "kind": "ServerFault",
+    }
+    assert documents[13] == {"event": "began", "jobs": ["lounge", "birds"]}
+    assert all("\n" not in event_json(event) for event in EVENTS)

@@ -1,0 +1,163 @@
+"""Events and the ledger add up to a view: how far, how fast, what binds, and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.engine.events import (
+    Began,
+    CallEnded,
+    CallSent,
+    ImageStored,
+    Pace,
+    ProviderAway,
+    ProviderBack,
+    RequestEnded,
+    Stopping,
+)
+from pipeline.ledger.job_summary import STATUSES, Account
+from pipeline.progress.from_events import Rate, Tally
+
+if TYPE_CHECKING:
+    from pipeline.progress.view import JobView, View
+
+NIGHT = 1_790_000_000.0
+AT_THE_LIMIT = Pace("lab", "limit", None, 50, 60.0, 0, None)
+
+
+def account(name: str = "lounge", pending: int = 100, *, provider: str = "lab", cost: float | None = None) -> Account:
+    """Make the account of a job whose every request wants one image for a cent."""
+    counts = {**dict.fromkeys(STATUSES, 0), "pending": pending}
+    return Account(name, provider, False, counts, 0, pending, cost, pending * 0.01, 0)
+
+
+def tally(*accounts: Account) -> Tally:
+    """Begin a run over these jobs."""
+    made = Tally()
+    made.count(Began(tuple(one.name for one in accounts)), NIGHT)
+    made.about_to_read()
+    made.read(accounts)
+    return made
+
+
+def make(made: Tally, job: str, moment: float, *, status: str = "succeeded", provider: str = "lab") -> None:
+    """Have one request made."""
+    made.count(CallSent(job, "x", provider, 1), moment)
+    made.count(CallEnded(job, "x", provider, 1.0, 0.01, None), moment)
+    if status == "succeeded":
+        made.count(ImageStored(job, "x", "x-1.png"), moment)
+    made.count(RequestEnded(job, "x", status, None), moment)
+
+
+def job(view: View, name: str = "lounge") -> JobView:
+    """Give one job of a view."""
+    return next(one for one in view.jobs if one.name == name)
+
+
+def test_events_are_added_to_what_the_ledger_said() -> None:
+    made = tally(account(cost=1.0))
+    make(made, "lounge", NIGHT + 1)
+    make(made, "lounge", NIGHT + 2, status="failed")
+    made.count(CallSent("lounge", "y", "lab", 1), NIGHT + 3)
+    view = made.view(NIGHT + 3)
+    lounge = job(view)
+    assert (lounge.done, lounge.failed, lounge.left, lounge.missing) == (1, 1, 98, 99)
+    assert lounge.cost_usd == pytest.approx(1.02)
+    assert lounge.expected_usd == pytest.approx(0.99)
+    assert view.providers[0].in_flight == 1
+
+
+def test_what_was_counted_before_a_reading_is_in_it_and_is_not_added_again() -> None:
+    made = tally(account())
+    make(made, "lounge", NIGHT + 1)
+    made.about_to_read()
+    make(made, "lounge", NIGHT + 2)
+    made.read([replace(account(pending=99), counts={**account().counts, "pending": 99, "succeeded": 1})])
+    assert (job(made.view(NIGHT + 3)).done, job(made.view(NIGHT + 3)).left) == (2, 98)
+
+
+def test_a_job_that_was_submitted_meanwhile_is_a_stranger_until_the_ledger_is_read() -> None:
+    made = tally(account())
+    make(made, "lounge", NIGHT)
+    assert not made.has_strangers()
+    make(made, "later", NIGHT)
+    assert made.has_strangers()
+    made.about_to_read()
+    made.read([account(), account("later"), account("not mine")])
+    assert [one.name for one in made.view(NIGHT).jobs] == ["lounge", "later"]
+    assert not made.has_strangers()
+
+
+def test_at_the_limit_the_end_is_reckoned_by_it_job_after_job() -> None:
+    made = tally(account(), account("birds", 50))
+    made.count(AT_THE_LIMIT, NIGHT)
+    view = made.view(NIGHT)
+    assert job(view).ends_at == NIGHT + 120
+    assert job(view, "birds").ends_at == view.total.ends_at == NIGHT + 180
+
+
+def test_where_the_provider_binds_the_end_is_reckoned_by_what_came_lately() -> None:
+    made = tally(account())
+    made.count(replace(AT_THE_LIMIT, binds="provider"), NIGHT)
+    for second in range(21):
+        make(made, "lounge", NIGHT + 3 * second)
+    view = made.view(NIGHT + 60)
+    assert view.providers[0].per_minute == pytest.approx(20)
+    assert job(view).ends_at == pytest.approx(NIGHT + 60 + 79 * 3)
+
+
+def test_a_pause_puts_the_end_off_and_what_came_before_it_is_no_measure_after_it() -> None:
+    made = tally(account())
+    make(made, "lounge", NIGHT)
+    make(made, "lounge", NIGHT + 1)
+    made.count(replace(AT_THE_LIMIT, binds="paused", until=NIGHT + 600), NIGHT + 2)
+    view = made.view(NIGHT + 10)
+    assert job(view).ends_at == pytest.approx(NIGHT + 600 + 98 / 50 * 60)
+    assert (view.providers[0].binds, view.providers[0].until) == ("paused", NIGHT + 600)
+    made.count(AT_THE_LIMIT, NIGHT + 600)
+    assert made.view(NIGHT + 606).providers[0].per_minute is None
+
+
+def test_while_a_provider_is_away_nobody_knows_the_end() -> None:
+    made = tally(account())
+    made.count(AT_THE_LIMIT, NIGHT)
+    made.count(ProviderAway("lab", "no way"), NIGHT + 1)
+    assert made.view(NIGHT + 2).providers[0].away_since == NIGHT + 1
+    assert made.view(NIGHT + 2).total.ends_at is None
+    made.count(ProviderBack("lab", 9.0), NIGHT + 10)
+    assert made.view(NIGHT + 11).total.ends_at is not None
+
+
+def test_a_provider_whose_jobs_have_ended_is_shown_no_more() -> None:
+    made = tally(account(pending=1), account("birds", 5, provider="other"))
+    make(made, "lounge", NIGHT)
+    make(made, "birds", NIGHT, provider="other")
+    assert [one.name for one in made.view(NIGHT + 1).providers] == ["other"]
+
+
+def test_a_stop_shows() -> None:
+    made = tally(account())
+    made.count(Stopping("SIGINT"), NIGHT)
+    assert made.view(NIGHT).stopping
+
+
+def test_the_first_image_starts_the_count_and_a_moment_is_too_little_to_say() -> None:
+    rate = Rate()
+    assert rate.per_minute(NIGHT, 60) is None
+    for second in range(10):
+        rate.count(NIGHT + second)
+    assert rate.per_minute(NIGHT + 4, 60) is None
+    assert rate.per_minute(NIGHT + 9, 60) == pytest.approx(60)
+    assert rate.per_minute(NIGHT + 9, 60, least=10) is None
+    assert rate.per_minute(NIGHT + 600, 60) == 0
+
+
+def test_the_count_of_a_fast_run_stays_small() -> None:
+    rate = Rate()
+    for number in range(100_000):
+        rate.count(NIGHT + number / 100)
+    assert len(rate._seconds) < 310
+    assert rate.per_minute(NIGHT + 1000, 60) == pytest.approx(6000, rel=0.05)

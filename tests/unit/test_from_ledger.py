@@ -1,0 +1,129 @@
+"""The ledger alone says how fast a run is, what it waits for and when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.config.load import RateLimit
+from pipeline.errors import BadInput
+from pipeline.ledger import attempts
+from pipeline.progress.from_ledger import take_pulse
+from pipeline.progress.view import ProviderView, View
+from tests.support.workbench import LAB, request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.workbench import Bench
+
+NOW = 1_790_000_000.0
+LIMITED = dataclasses.replace(LAB, rate_limit=RateLimit(50, 60))
+
+
+def look(bench: Bench, job: str | None = None) -> View:
+    """Take the pulse."""
+    return take_pulse(bench.folder, job, {"lab": LIMITED}, NOW).view
+
+
+def lab(bench: Bench) -> ProviderView:
+    """Give the one provider."""
+    (provider,) = look(bench).providers
+    return provider
+
+
+def call(bench: Bench, ago: float, outcome: str | None = None, *, took: float = 1.0, n: int = 1) -> int:
+    """Write down a call that was sent some seconds ago; it is open where it has no outcome."""
+    ended = None if outcome is None else NOW - ago + took
+    bench.set(
+        "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome) VALUES (1, 'lab', ?, ?, ?, ?)",
+        *(n, NOW - ago, ended, outcome),
+    )
+    return int(bench.one("SELECT max(pk) FROM attempt"))
+
+
+def test_where_nothing_was_submitted_there_is_nothing(tmp_path: Path) -> None:
+    assert take_pulse(tmp_path, None, {}, NOW).view == View(NOW, (), ())
+
+
+def test_images_a_minute_are_those_of_the_last_minute_s_answers(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    for k in range(100):
+        call(bench, 3.0 * k + 1, "answered")
+    call(bench, 5, "refused")
+    assert lab(bench).per_minute == 20
+    assert lab(bench).limit == 50
+
+
+def test_a_young_run_is_measured_by_its_own_seconds(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    assert lab(bench).per_minute is None
+    for _ in range(5):
+        call(bench, 10, "answered")
+    assert lab(bench).per_minute == pytest.approx(30)
+
+
+def test_calls_in_flight_are_the_open_ones_but_not_those_of_a_run_that_died_long_ago(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    call(bench, 3)
+    call(bench, 80)
+    call(bench, 5000)
+    assert (lab(bench).in_flight, lab(bench).binds) == (2, "provider")
+
+
+def test_a_window_that_is_full_is_bound_by_the_limit_and_reckons_with_it(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    for k in range(5):
+        call(bench, 10 * k, n=9)
+    assert lab(bench).binds == "limit"
+    assert look(bench).total.ends_at == NOW + 120
+
+
+def test_a_young_run_that_keeps_the_limit_s_pace_is_bound_by_it_and_a_slower_one_is_not(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    for k in range(10):
+        call(bench, 1.2 * k)
+    assert lab(bench).binds == "limit"
+    bench.set("UPDATE attempt SET sent_at = ? - 2 * (? - sent_at)", NOW, NOW)
+    assert lab(bench).binds == "provider"
+
+
+def test_a_pause_is_said_with_its_end_and_a_past_one_is_not(bench: Bench) -> None:
+    bench.submit(request(1, n=50))
+    attempts.pause(bench.connection, "lab", NOW - 1)
+    assert lab(bench).binds == ""
+    attempts.pause(bench.connection, "lab", NOW + 600)
+    assert (lab(bench).binds, lab(bench).until) == ("paused", NOW + 600)
+    assert look(bench).total.ends_at == NOW + 660
+
+
+def test_paid_urls_bind_where_they_are_more_than_the_calls_and_the_nearest_death_is_said(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    attempt = call(bench, 5, "answered")
+    for number in (1, 2):
+        bench.set(
+            "INSERT INTO image (request, attempt, job, number, state, url, expires_at)"
+            " VALUES (1, ?, 1, ?, 'paid', 'u', ?)",
+            *(attempt, number, NOW + 1000 * number),
+        )
+    call(bench, 1)
+    assert (lab(bench).binds, lab(bench).dies_at) == ("downloads", NOW + 1000)
+
+
+def test_a_job_alone_can_be_looked_at_and_an_unknown_one_is_refused(bench: Bench) -> None:
+    bench.submit(request(1))
+    bench.submit(request(2), name="other")
+    assert [one.name for one in look(bench, "OTHER").jobs] == ["other"]
+    with pytest.raises(BadInput, match="known are job, other"):
+        look(bench, "nothing")
+
+
+def test_providers_without_work_and_those_that_left_the_config_do_no_harm(bench: Bench) -> None:
+    bench.submit(request(1), provider=dataclasses.replace(LAB, name="gone"))
+    bench.submit(request(2), name="ended")
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE prompt = 'prompt 2'")
+    (provider,) = look(bench).providers
+    assert (provider.name, provider.limit) == ("gone", None)
+    assert look(bench).total.ends_at is None

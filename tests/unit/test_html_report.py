@@ -1,0 +1,285 @@
+"""The report as a file: written from the ledger alone, whole or not at all, and nothing in it becomes markup."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.config.load import Config, load
+from pipeline.ledger.database import open_for_reading
+from pipeline.reports import write
+from pipeline.reports.causes import find_causes
+from pipeline.reports.html_report import embed, write_report
+from pipeline.reports.next_command import Commands, commands
+from pipeline.reports.report_data import read_gallery
+from tests.support.exhibits import REFUSED, asked, drawn, fail, hang
+from tests.support.stage import finish
+
+if TYPE_CHECKING:
+    from tests.support.stage import Stage
+    from tests.support.workbench import Bench
+
+PHOTOSWIPE = Path(__file__).parents[2] / "pipeline" / "reports" / "pages" / "photoswipe"
+
+
+def _commands(folder: Path) -> Commands:
+    return commands(Config(None, folder, None, {}))
+
+
+def _data(path: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*)</script>', path.read_text())
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_a_request_is_shown_with_all_that_the_ledger_knows_of_it(bench: Bench) -> None:
+    bench.submit(asked(1, "a cat", n=2, variables={"animal": "cat"}, id="cat"), asked(2, "a dog"))
+    hang(bench, 1, drawn(1), drawn(2), revised_prompt="a very fine cat", seconds=4, attempts=3)
+    fail(bench, 2)
+    shown = read_gallery(bench.connection, "job")
+    cat, dog = shown["requests"]
+    assert (cat["prompt"], cat["variables"], cat["attempts"]) == ("a cat", {"animal": "cat"}, 3)
+    assert (cat["seconds"], cat["cost_usd"]) == (4, 0.016)
+    assert list(cat["params"]) == ["model", "n", "size"]
+    assert [one["file"] for one in cat["images"]] == ["images/cat-1.png", "images/cat-2.png"]
+    assert cat["images"][0]["revised_prompt"] == "a very fine cat"
+    assert (dog["status"], dog["error"], dog["images"]) == ("failed", REFUSED, [])
+    assert (shown["images"], shown["counts"]["failed"], shown["left_out"]) == (2, 1, 0)
+
+
+def test_requests_come_in_the_order_of_the_job_and_superseded_ones_last(bench: Bench) -> None:
+    bench.submit(asked(1), asked(2), asked(3))
+    bench.submit(asked(3), asked(1))
+    shown = read_gallery(bench.connection, "job")["requests"]
+    assert [(one["prompt"], one["status"]) for one in shown] == [
+        ("prompt 3", "pending"),
+        ("prompt 1", "pending"),
+        ("prompt 2", "superseded"),
+    ]
+
+
+def test_a_page_too_large_for_a_browser_leaves_out_what_succeeded_and_says_how_much(bench: Bench) -> None:
+    bench.submit(*(asked(number) for number in range(6)))
+    for number in range(5):
+        hang(bench, number, drawn(number))
+    fail(bench, 5)
+    shown = read_gallery(bench.connection, "job", most=3)
+    assert [one["prompt"] for one in shown["requests"]] == ["prompt 0", "prompt 1", "prompt 5"]
+    assert shown["left_out"] == 3
+    assert shown["causes"][0]["requests"] == (2,)
+
+
+def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first() -> None:
+    broken = {"http_status": 500, "type": "server_error", "code": None, "message": "It broke after 12 s."}
+    other = {**REFUSED, "message": str(REFUSED["message"]).replace("123456", "987654")}
+    causes = find_causes([(0, broken), (3, REFUSED), (5, other), (8, None)])
+    assert [cause.requests for cause in causes] == [(3, 5), (0,), (8,)]
+    assert causes[0].title == "400 · content_policy_violation"
+    assert causes[0].message == REFUSED["message"]
+    assert "Change the prompt" in causes[0].advice
+    assert "try again" in causes[1].advice
+
+
+def test_what_is_embedded_cannot_end_a_script_and_is_read_back_as_it_was() -> None:
+    hostile = {"</script><script>alert(1)</script>": "<!--<script>\u2028\u2029&amp;]]>"}
+    text = embed(hostile)
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == hostile
+
+
+def test_the_page_runs_only_the_scripts_that_it_was_written_with(bench: Bench) -> None:
+    bench.submit(asked(1, "</script><script>alert(1)</script><style>*{}</style>"))
+    page = write_report(bench.connection, "job", bench.folder, _commands(bench.folder)).read_text()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy[1]
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert policy[1].split(";")[1].count("sha256-") == len(scripts) == 6
+    assert page.count("<style>") == 3
+    assert "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", page), "nothing is loaded from anywhere"
+
+
+def test_half_a_character_of_a_prompt_does_not_keep_the_report_from_being_written(bench: Bench) -> None:
+    bench.submit(asked(1))
+    bench.set("UPDATE request SET error = ?, status = 'failed'", json.dumps({**REFUSED, "message": "half \ud83d"}))
+    path = write_report(bench.connection, "job", bench.folder, _commands(bench.folder))
+    assert "half" in _data(path)["causes"][0]["message"]
+
+
+def test_the_report_of_a_run_is_the_last_line_and_shows_what_is_in_the_ledger(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    ended = stage.run("run", stage.job("many", [{"prompt": "a cat", "n": 2}, {"prompt": "forbidden"}]), exit_code=1)
+    path = stage.output / "many" / "report.html"
+    assert ended.stdout.splitlines()[-1] == str(path)
+    data = _data(path)
+    assert [one["status"] for one in data["requests"]] == ["succeeded", "failed"]
+    assert data["commands"]["resume"] == "pipeline resume many"
+    assert data["commands"]["folder"] == str(stage.folder)
+    names = {f"{image['sha256']}.webp" for image in data["requests"][0]["images"]}
+    assert {one.name for one in (path.parent / "thumbnails").iterdir()} == names
+    summary = stage.run("resume", "many", "--json", exit_code=1).stdout.splitlines()[-1]
+    assert json.loads(summary)["reports"] == [str(path)]
+    assert str(path) not in stage.run("resume", "many", "--quiet", exit_code=1).stdout
+
+
+def test_report_writes_it_again_from_the_ledger_alone(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 3))
+    path = stage.output / "many" / "report.html"
+    (stage.output / "many" / "manifest.jsonl").write_text("not what it was\n")
+    path.unlink()
+    assert stage.run("report", "MANY").stdout.splitlines() == [str(path)]
+    assert len(_data(path)["requests"]) == 3
+
+
+def test_an_unknown_job_is_exit_2_and_makes_nothing(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    assert "there is no job `many`" in stage.run("report", "many", exit_code=2).stderr
+    assert not stage.output.exists()
+    stage.run("submit", stage.prompts("many", 1))
+    assert "there is no job `man`; known are many" in stage.run("report", "man", exit_code=2).stderr
+
+
+def test_report_works_beside_a_working_run_and_changes_nothing_of_the_ledger(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.2, 0.2])
+    stage.provider("lab", server, concurrency=1)
+    process = stage.start("run", stage.prompts("many", 6))
+    while not server.books():
+        assert process.poll() is None
+    stage.run("report", "many")
+    statuses = [one["status"] for one in _data(stage.output / "many" / "report.html")["requests"]]
+    assert process.poll() is None
+    assert {"pending", "running"} & set(statuses)
+    assert process.wait() == 0
+
+
+def test_a_report_that_cannot_be_written_is_said_and_fails_no_run(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    (stage.output / "many" / "report.html").mkdir(parents=True)
+    ended = stage.run("run", stage.prompts("many", 2))
+    assert "the report of `many` was not written" in ended.stderr
+    assert ended.stdout.splitlines() == [str(stage.output / "many" / "manifest.jsonl")]
+    (stage.output / "many" / "report.html").rmdir()
+    (stage.output / "many" / "thumbnails").write_text("in the way")
+    ended = stage.run("run")
+    assert "the thumbnails of `many` were not written" in ended.stderr
+    assert ended.stdout.splitlines()[-1] == str(stage.output / "many" / "report.html")
+
+
+def test_a_run_that_is_stopped_leaves_its_report_too(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
+    stage.provider("lab", server, concurrency=1)
+    process = stage.start("run", stage.prompts("many", 9))
+    while not server.books():
+        assert process.poll() is None
+    process.terminate()
+    ended = finish(process)
+    assert ended.exit_code == 143
+    assert ended.stdout.splitlines()[-1] == str(stage.output / "many" / "report.html")
+    data = _data(stage.output / "many" / "report.html")
+    assert 0 < data["unfinished"] < 9
+    assert data["commands"]["run"] == "pipeline run"
+    assert len(list((stage.output / "many" / "thumbnails").iterdir())) == data["images"] > 0
+    stage.run("run", exit_code=3, key="bad-key")
+    again = _data(stage.output / "many" / "report.html")
+    assert again["written_at"] > data["written_at"], "and so does one whose key is refused"
+
+
+async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[threading.Event] = []
+    begun = threading.Event()
+
+    def make(_folder: Path, _name: str, stop: threading.Event) -> None:
+        told.append(stop)
+        begun.set()
+        assert stop.wait(20)
+
+    monkeypatch.setattr(write, "_illustrate", make)
+    work = asyncio.create_task(write.illustrate(tmp_path, [tmp_path / "job" / "report.html"], 60.0))
+    await asyncio.to_thread(begun.wait)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert told[0].is_set()
+
+
+async def test_a_run_waits_for_thumbnails_no_longer_than_it_may(bench: Bench) -> None:
+    bench.submit(*(asked(number, f"prompt {number}") for number in range(1, 4)))
+    for number in range(1, 4):
+        hang(bench, number, drawn(number))
+    reports = [bench.folder / "job" / "report.html"]
+    assert await write.illustrate(bench.folder, reports, 0.0) == []
+    left = len(list((bench.folder / "job").glob("thumbnails/*.webp")))
+    assert left < 3, "what there was no time for is left out"
+    assert await write.illustrate(bench.folder, reports, 60.0) == []
+    assert len(list((bench.folder / "job").glob("thumbnails/*.webp"))) == 3
+
+
+def test_a_command_names_the_config_and_the_output_folder_only_where_it_has_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("output: outputs\n")
+    (tmp_path / "my config.yaml").write_text("output: elsewhere\n")
+    monkeypatch.chdir(tmp_path)
+    plain, other = load(), load(Path("my config.yaml"))
+    assert commands(plain).line("resume", "night") == "pipeline resume night"
+    assert commands(other).line("resume", "night") == f"pipeline resume night --config '{tmp_path}/my config.yaml'"
+    moved = load(output=tmp_path / "there")
+    assert commands(moved).line("run") == f"pipeline run --output {tmp_path}/there"
+    (tmp_path / "config.yaml").unlink()
+    assert commands(load()).options == ()
+    assert commands(load(output=tmp_path / "there")).options == ("--output", str(tmp_path / "there"))
+
+
+def test_reading_the_ledger_needs_no_right_to_write_it(bench: Bench) -> None:
+    bench.submit(asked(1))
+    connection = open_for_reading(bench.folder)
+    assert connection is not None
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("UPDATE request SET attempts = 9")
+    assert len(read_gallery(connection, "job")["requests"]) == 1
+    connection.close()
+
+
+def test_photoswipe_is_as_its_note_says_and_in_the_package() -> None:
+    note = (PHOTOSWIPE / "README.md").read_text()
+    sums = dict(re.findall(r"([0-9a-f]{64})  (\S+)", note))
+    files = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in PHOTOSWIPE.iterdir()}
+    del files[hashlib.sha256((PHOTOSWIPE / "README.md").read_bytes()).hexdigest()]
+    assert files == sums
+    version = re.search(r"PhotoSwipe (\d+\.\d+\.\d+)", note)
+    assert version is not None
+    assert f"PhotoSwipe {version[1]}" in (PHOTOSWIPE / "photoswipe.umd.min.js").read_text()[:200]
+
+
+@pytest.mark.parametrize("command", ["--help", "status"])
+def test_what_starts_fast_still_imports_no_pillow_no_jinja_and_no_aiohttp(stage: Stage, command: str) -> None:
+    code = (
+        "import sys; from pipeline.cli.main import _main; code = _main(sys.argv[1:]);"
+        "print({'PIL', 'jinja2', 'aiohttp'} & {name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    stage.folder.joinpath("config.yaml").write_text("output: outputs\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, command],
+        cwd=stage.folder,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stderr.strip().endswith("set()")

@@ -1,0 +1,224 @@
+"""A job file becomes a Job; every mistake of form is named with file, line and field, and the rest is read on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.config.load import Provider
+from pipeline.config.yaml_document import parse
+from pipeline.errors import BadInput, JobError
+from pipeline.models.table import Models, known_parameters
+from pipeline.planning.job import Job, parse_job, read_job
+from pipeline.planning.plan import make_plan
+from tests.unit.test_yaml_document import NESTED
+
+FILE = Path("jobs/night.yaml")
+NOT_FOR_BATCHES = "is not for batches: a batch waits for the finished picture; leave it out"
+OF_THE_JOB = "belongs to the whole job, not here; a parameter of that name goes into `extra:`"
+
+
+def job(text: str) -> Job:
+    return parse_job(parse(text, "night.yaml", JobError), file=FILE)
+
+
+def problems(text: str) -> list[str]:
+    return [str(problem) for problem in job(text).problems]
+
+
+def test_a_job_is_read() -> None:
+    read = job("name: lounge\nprovider: lab\nbudget_usd: 3\nrequests:\n  - {prompt: a cat, n: 4, size: 1x1}\n")
+    assert (read.name, read.provider, read.budget_usd) == ("lounge", "lab", 3)
+    assert read.folder == FILE.parent.absolute()
+    assert read.entries[0].fields == {"prompt": "a cat", "n": 4, "size": "1x1"}
+    assert not read.problems
+
+
+def test_the_name_is_the_files_stem_where_none_is_given() -> None:
+    assert job("requests: [{prompt: a}]").name == "night"
+
+
+@pytest.mark.parametrize("name", ["007", "2026", "1.10", "true", "a.b-C_9"])
+def test_a_name_counts_as_it_is_written(name: str) -> None:
+    read = job(f"name: {name}\nrequests: [{{prompt: a}}]")
+    assert (read.name, read.problems) == (name, ())
+
+
+@pytest.mark.parametrize("name", [".hidden", "a/b", "a b", "ä", "''", "x" * 101, "ledger", "Ledger.old", "run.lock"])
+def test_a_name_that_cannot_be_a_folder_of_its_own_is_refused(name: str) -> None:
+    (said,) = problems(f"name: {name}\nrequests: [{{prompt: a}}]")
+    assert said.startswith("night.yaml, line 1, name: `")
+    assert "cannot be a job's name" in said
+
+
+def test_defaults_lie_under_every_request_and_null_takes_one_away() -> None:
+    read = job(
+        """
+defaults: {model: m, size: s, extra: {a: 1, b: 1}}
+requests:
+  - {prompt: one}
+  - {prompt: two, size: t, model: null, extra: {b: 2}}
+"""
+    )
+    one, two = (entry.fields for entry in read.entries)
+    assert one == {"prompt": "one", "model": "m", "size": "s", "extra": {"a": 1, "b": 1}}
+    assert two == {"prompt": "two", "size": "t", "extra": {"a": 1, "b": 2}}
+
+
+@pytest.mark.parametrize("written", ["1.10", "true", "+5", "1e3", "007", "12:30", "yes", "0x1F"])
+def test_a_prompt_or_id_that_yaml_takes_for_a_number_counts_as_it_is_written(written: str) -> None:
+    read = job(f"defaults: {{prompt: {written}}}\nrequests:\n  - prompt: {written}\n    id: {written}\n  - size: x\n")
+    assert [entry.fields["prompt"] for entry in read.entries] == [written, written]
+    assert read.entries[0].fields["id"] == written
+    assert not read.problems
+
+
+def test_a_place_is_where_the_field_stands_be_it_a_default() -> None:
+    read = job("defaults:\n  size: x\nrequests:\n  - prompt: a\n    mask:\n      edit: white\n")
+    (entry,) = read.entries
+    assert read.where(entry, "size") == "night.yaml, line 2, defaults.size"
+    assert read.where(entry, "prompt") == "night.yaml, line 4, requests[0].prompt"
+    assert read.where(entry, "mask.edit") == "night.yaml, line 6, requests[0].mask.edit"
+    assert read.where(entry, "image") == "night.yaml, line 4, requests[0].image"
+    assert read.where(entry) == "night.yaml, line 4, requests[0]"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("requests: []", "line 1, requests: must not be empty"),
+        ("name: a", "line 1, requests: is missing; a job needs `requests:` with at least one request"),
+        ("requests: {a: 1}", "line 1, requests: must be a list, not {'a': 1}"),
+        ("requests:\n  - a cat", "line 2, requests[0]: must be a mapping, not 'a cat'"),
+        ("reqests: []\nrequests: [{prompt: a}]", "line 1, reqests: unknown key `reqests`; did you mean `requests`?"),
+        (
+            "size: 1x1\nrequests: [{prompt: a}]",
+            "line 1, size: `size` says something of requests; put it under `defaults:` or into a request",
+        ),
+        ("budget_usd: -1\nrequests: [{prompt: a}]", "line 1, budget_usd: must be at least 0.0, not -1"),
+        ("provider: 5\nrequests: [{prompt: a}]", "line 1, provider: must be text, not 5; put it in quotes"),
+        ("defaults: 5\nrequests: [{prompt: a}]", "line 1, defaults: must be a mapping, not 5"),
+        (
+            "defaults: {id: a}\nrequests: [{prompt: a}]",
+            "line 1, defaults.id: `id` belongs to a single request, not to `defaults`",
+        ),
+        ("requests: [{prompt: a, n: 0}]", "line 1, requests[0].n: must be at least 1, not 0"),
+        ("requests: [{prompt: a, n: 1.5}]", "line 1, requests[0].n: must be a whole number, not 1.5"),
+        ("requests: [{prompt: a, n: true}]", "line 1, requests[0].n: must be a whole number, not true"),
+        ("requests: [{prompt: [a]}]", "line 1, requests[0].prompt: must be text, not ['a']; put it in quotes"),
+        ("requests: [{prompt: a, model: 5}]", "line 1, requests[0].model: must be text, not 5; put it in quotes"),
+        ("requests: [{prompt: a, matrix: {}}]", "line 1, requests[0].matrix: must not be empty"),
+        ("requests: [{prompt: a, matrix: {x: []}}]", "line 1, requests[0].matrix.x: must not be empty"),
+        ("requests: [{prompt: a, matrix: {x: cat}}]", "line 1, requests[0].matrix.x: must be a list, not 'cat'"),
+        ("requests: [{prompt: a, rows: ''}]", "line 1, requests[0].rows: must not be empty"),
+        ("requests: [{prompt: a, extra: 5}]", "line 1, requests[0].extra: must be a mapping, not 5"),
+        (
+            "requests: [{promt: a}]",
+            "line 1, requests[0].promt: unknown key `promt`; did you mean `prompt`? (if not, put it in `extra:`)",
+        ),
+        (
+            "requests: [{prompt: a, stream: false}]",
+            f"line 1, requests[0].stream: `stream` {NOT_FOR_BATCHES}",
+        ),
+        (
+            "defaults: {partial_images: 2}\nrequests: [{prompt: a}]",
+            f"line 1, defaults.partial_images: `partial_images` {NOT_FOR_BATCHES}",
+        ),
+        (
+            "requests: [{prompt: a, extra: {n: 5}}]",
+            "line 1, requests[0].extra.n: `n` is a key of the request itself; take it out of `extra`",
+        ),
+        (
+            "requests: [{prompt: a, provider: x}]",
+            f"line 1, requests[0].provider: `provider` {OF_THE_JOB}",
+        ),
+        ("requests: [{prompt: a, prompt: b}]", "line 1, requests[0].prompt: `prompt` stands here twice; keep one"),
+    ],
+)
+def test_a_mistake_of_form_is_named_with_file_line_and_field(text: str, said: str) -> None:
+    assert problems(text) == [f"night.yaml, {said}"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "a cat"])
+def test_what_is_no_mapping_is_no_job(text: str) -> None:
+    with pytest.raises(JobError, match=r"night\.yaml, line 1: a job is a mapping with `requests:`"):
+        job(text)
+
+
+def test_a_field_of_wrong_form_is_left_out_and_remembered() -> None:
+    read = job(
+        "defaults: {size: 1x1, user: [1], fit: 5}\nrequests:\n  - {prompt: [a], n: 2}\n  - {prompt: b, fit: pad}\n"
+    )
+    assert read.entries[0].fields == {"n": 2, "size": "1x1", "user": [1]}
+    assert read.entries[0].faulty == {"prompt", "fit"}
+    assert read.entries[1].fields["fit"] == "pad"
+    assert not read.entries[1].faulty
+    assert len(read.problems) == 2
+
+
+def test_a_hundred_thousand_mistakes_are_not_all_told() -> None:
+    text = "requests:\n" + "".join(f"  - {{promt{i}: a, n: 0}}\n" for i in range(5000)) + "x: 1\ny: 2\n"
+    assert len(problems(text)) == 100
+
+
+def test_a_file_that_cannot_be_read_is_a_job_error(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no.yaml"):
+        with pytest.raises(JobError, match="cannot be read"):
+            read_job(path)
+
+
+_WORDS = ("name", "provider", "defaults", "budget_usd", "requests", "id", "matrix", "rows", "operation", "prompt")
+_MORE = ("image", "mask", "n", "fit", "resize", "extra", "model", "size", "quality", "user", "box", "edit", "svg", "x")
+KEYS = st.sampled_from([*_WORDS, *_MORE])
+WORDS = st.sampled_from(["{{ x }}", "a {{ x }}", "dall-e-2", "gpt-image-2", "edit", "variation", "p.csv", "crop", ""])
+MODELS = Models.load()
+VALUE = st.recursive(
+    NESTED | WORDS, lambda inner: st.dictionaries(KEYS, inner, max_size=6) | st.lists(inner, max_size=3), max_leaves=15
+)
+JOB = st.fixed_dictionaries(
+    {"requests": st.lists(st.dictionaries(KEYS, VALUE, max_size=7), min_size=1, max_size=3)},
+    optional={"name": VALUE, "defaults": st.dictionaries(KEYS, VALUE, max_size=4), "budget_usd": VALUE},
+)
+
+
+def _planned_or_refused(folder: Path, text: str) -> None:
+    path = folder / "fuzz.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with contextlib.suppress(BadInput):
+        read = read_job(path)
+        plan = make_plan(read, Provider("sandbox", None, sandbox={}), MODELS, limit=50)
+        assert not read.problems
+        assert plan.requests
+
+
+REQUEST: dict[str, Any] = {"prompt": "a", "matrix": {"x": [[1], {"a": 1}, 1.5, "", None, True]}}
+
+
+@settings(deadline=None, derandomize=True, max_examples=600)
+@given(JOB | VALUE)
+@example({"requests": [{**REQUEST, "operation": "{{ x }}"}]})
+@example({"requests": [{**REQUEST, "operation": "{{ x }}", "model": "dall-e-2"}]})
+@example({"requests": [{**REQUEST, "model": "{{ x }}", "id": "{{ x }}", "n": "{{ x }}", "image": "{{ x }}"}]})
+@example({"requests": [{"prompt": "a", "n": 10**300}], "budget_usd": 10**400})
+@example({"requests": [{"prompt": "a", "image": ["\0", "/", ""], "operation": "edit"}]})
+@example({"requests": [{"prompt": "a", "rows": "\0.csv"}]})
+def test_any_values_as_a_job_are_planned_or_refused(tmp_path_factory: pytest.TempPathFactory, values: object) -> None:
+    _planned_or_refused(tmp_path_factory.getbasetemp(), yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.text(max_size=200))
+def test_any_text_as_a_job_is_planned_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    _planned_or_refused(tmp_path_factory.getbasetemp(), text)
+
+
+def test_no_parameter_of_a_known_model_is_taken_for_a_slip_of_the_pen() -> None:
+    fields = ", ".join(f"{name}: x" for name in sorted(known_parameters() - {"stream", "partial_images", "n"}))
+    job = parse_job(parse(f"name: a\nrequests: [{{prompt: x, {fields}}}]", "a.yaml", JobError))
+    assert job.problems == ()

@@ -1,0 +1,36 @@
+"""The house is as its lists say: every module in its room's list, and the README's list the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.readme import HOME, PACKAGE, PARTS, README, ROOMS, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_readmes_list_every_room() -> None:
+    assert {PACKAGE / name for name in ROOMS} == {path.parent for path in PACKAGE.rglob("__init__.py")}
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(HOME)))
+def test_generated_parts_of_the_readmes_are_current(path: Path) -> None:
+    assert path.read_text() == written(path), "run `python -m tests.support.readme`"
+
+
+def test_every_module_says_in_its_first_line_what_it_does() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        assert docstring, path
+        assert len(docstring.splitlines()[0]) > 20, path
+
+
+def test_ci_and_the_readme_use_one_test_command() -> None:
+    command = re.search(r"```sh tests\n(.+)\n```", README.read_text())
+    assert command is not None
+    assert command[1] in (HOME / ".ci" / "run").read_text()

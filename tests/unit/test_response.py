@@ -1,0 +1,461 @@
+"""Every answer that a server may give has its fate."""
+
+from __future__ import annotations
+
+import json
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from pipeline.client.error_body import LONGEST_MESSAGE
+from pipeline.client.rate_limit_hints import duration, pause, zero_limit
+from pipeline.client.response import Answer, HttpAnswer, Inline, Link, read_answer
+from pipeline.errors import (
+    GiveUp,
+    Invalid,
+    KeyRefused,
+    ModelUnknown,
+    Moderated,
+    OutcomeUnknown,
+    PausedTooLong,
+    QuotaSpent,
+    RateLimited,
+    RequestError,
+    ServerFault,
+    Stop,
+    TryAgain,
+    Unusable,
+    WrongAddress,
+    WrongPath,
+)
+
+NOW = 1_800_000_000.0
+URL = "https://api.example/v1/images/generations"
+
+
+def read(status: int, body: Any = b"", **headers: str) -> Answer:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+    return read_answer(HttpAnswer(status, named, content, URL), NOW)
+
+
+def refused(status: int, body: Any = b"", **headers: str) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        read(status, body, **headers)
+    return caught.value
+
+
+def envelope(message: Any = "no", type: str | None = None, code: Any = None, param: str | None = None) -> Any:  # noqa: A002 - the API's own word
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+ROWS: list[tuple[int, str | None, str | None, type[RequestError]]] = [
+    (400, "invalid_request_error", "unknown_parameter", Invalid),
+    (400, "invalid_request_error", "invalid_value", Invalid),
+    (400, "invalid_request_error", None, Invalid),
+    (400, "invalid_request_error", "content_policy_violation", Moderated),
+    (400, "image_generation_user_error", "moderation_blocked", Moderated),
+    (400, "invalid_request_error", "contentFilter", Moderated),
+    (400, "invalid_request_error", "billing_hard_limit_reached", QuotaSpent),
+    (400, "invalid_request_error", "model_not_found", ModelUnknown),
+    (401, "invalid_request_error", "invalid_api_key", KeyRefused),
+    (401, None, None, KeyRefused),
+    (402, None, None, QuotaSpent),
+    (403, "invalid_request_error", None, KeyRefused),
+    (403, "invalid_request_error", "unsupported_country_region_territory", KeyRefused),
+    (403, "invalid_request_error", "insufficient_quota", QuotaSpent),
+    (404, "invalid_request_error", "model_not_found", ModelUnknown),
+    (404, None, "DeploymentNotFound", ModelUnknown),
+    (404, None, None, WrongPath),
+    (405, None, None, Invalid),
+    (408, None, None, ServerFault),
+    (409, None, None, ServerFault),
+    (413, None, None, Invalid),
+    (422, None, None, Invalid),
+    (425, None, None, ServerFault),
+    (429, "requests", "rate_limit_exceeded", RateLimited),
+    (429, "tokens", "rate_limit_exceeded", RateLimited),
+    (429, "rate_limit_error", "slow_down", RateLimited),
+    (429, None, None, RateLimited),
+    (429, "insufficient_quota", None, QuotaSpent),
+    (429, None, "insufficient_quota", QuotaSpent),
+    (429, "insufficient_quota", "credit_balance_exhausted", QuotaSpent),
+    (429, "invalid_request_error", "organization_spend_limit_exceeded", QuotaSpent),
+    (429, "invalid_request_error", "project_spend_limit_exceeded", QuotaSpent),
+    (429, "invalid_request_error", "organization_usage_limit_exceeded", QuotaSpent),
+    (500, "server_error", None, ServerFault),
+    (500, "invalid_request_error", "moderation_blocked", Moderated),
+    (502, None, None, OutcomeUnknown),
+    (503, "service_unavailable_error", "server_is_overloaded", ServerFault),
+    (503, "rate_limit_error", "slow_down", ServerFault),
+    (504, None, None, OutcomeUnknown),
+    (520, None, None, OutcomeUnknown),
+    (524, None, None, OutcomeUnknown),
+    (529, None, None, OutcomeUnknown),
+    (301, None, None, WrongAddress),
+    (304, None, None, WrongAddress),
+    (308, None, None, WrongAddress),
+]
+
+
+@pytest.mark.parametrize(("status", "kind", "code", "fate"), ROWS)
+def test_each_row_of_the_error_table_has_its_fate(
+    status: int, kind: str | None, code: str | None, fate: type[RequestError]
+) -> None:
+    error = refused(status, envelope("as it is", kind, code, "size"), x_request_id="req_1")
+    assert type(error) is fate
+    assert (error.http_status, error.type, error.code, error.param) == (status, kind, code, "size")
+    assert error.request_id == "req_1"
+    assert error.message.startswith("as it is")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Rate limit reached for dall-e-3. Limit: 0/1min. Current: 1/1min. Please try again after 0.0 seconds.",
+        "Rate limit reached for gpt-image-2 on input-images per min: Limit 0, Used 0, Requested 1.",
+        "Your limit is too low: limit 0",
+        "You exceeded your current quota, please check your plan and billing details.",
+    ],
+)
+def test_a_429_of_a_limit_of_nothing_or_of_quota_stops(message: str) -> None:
+    assert type(refused(429, envelope(message, "requests"))) is QuotaSpent
+
+
+def test_a_limit_of_nothing_in_the_headers_stops_too() -> None:
+    assert type(refused(429, envelope("slow", "requests"), x_ratelimit_limit_images="0")) is QuotaSpent
+    assert type(refused(500, envelope("slow", "requests"), x_ratelimit_limit_images="0")) is ServerFault
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("Rate limit exceeded for images per minute in organization o. Limit: 5/1min. Current: 6/1min.", (5, 60.0)),
+        ("Rate limit reached for dall-e-3. Limit: 15/1min. Current: 16/1min", (15, 60.0)),
+        ("Limit: 5/1min", (5, 60.0)),
+        ("limit 20 images per minute", (20, 60.0)),
+        ("Limit: 50/6s", (50, 6.0)),
+        ("Limit: 3 / min. Please try again in 20s.", (3, 60.0)),
+        ("Limit: 50 / 5 minutes", (50, 300.0)),
+        ("Limit: 1,500/1h", (1500, 3600.0)),
+        ("on input-images per min: Limit 4000, Used 4000, Requested 1. Please try again in 15ms", (4000, 60.0)),
+        ("for gpt-image-1 in organization o on input-images per min (IPM): Limit 5, Used 5, Requested 1.", (5, 60.0)),
+        ("on images per 10s: Limit 5.0, Used 5.0", (5, 10.0)),
+        ("on tokens per min (TPM): Limit 250000, Used 249000, Requested 2000.", None),
+        ("for gpt-image-1 on requests per min (RPM): Limit 5, Used 5, Requested 1.", None),
+        ("on requests per min. Limit: 3 / min.", None),
+        ("on tokens per min. Limit: 3/1min", None),
+        ("Limit: 200/1day", None),
+        ("on images per day: Limit 200, Used 200", None),
+        ("Limit 10, Used 0, Requested 20", None),
+        ("Limit: 2.5/1min", None),
+        ("Please try again in 12s.", None),
+        ("", None),
+    ],
+)
+def test_the_limit_of_images_that_a_429_states_is_read(message: str, limit: tuple[int, float] | None) -> None:
+    error = refused(429, envelope(message, "requests", "rate_limit_exceeded"))
+    assert isinstance(error, RateLimited)
+    assert error.limit == limit
+    by_tokens = refused(429, envelope(message, "tokens", "rate_limit_exceeded"))
+    assert isinstance(by_tokens, RateLimited)
+    assert by_tokens.limit is None
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [("5", (5, None)), (" 50 ", (50, None)), ("1e3", None), ("-1", None), ("", None), ("9" * 99, None)],
+)
+def test_the_limit_of_images_in_the_headers_is_read(said: str, limit: tuple[int, None] | None) -> None:
+    error = refused(429, envelope("on requests per min: Limit 3", "requests"), x_ratelimit_limit_images=said)
+    assert isinstance(error, RateLimited)
+    assert error.limit == limit
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Limit: 15/1min. Current: 16/1min",
+        "Limit 10, Used 0, Requested 20. Add a payment method at https://x.example/account/billing.",
+        "Limit 0.5, Used 0",
+        "exceeded the call rate limit of your tier. See https://aka.ms/oai/quotaincrease. Retry after 20 seconds",
+        "You exceeded your current quota. Please retry in 43.5s.",
+    ],
+)
+def test_a_429_of_pace_does_not_stop(message: str) -> None:
+    assert type(refused(429, envelope(message, "requests"))) is RateLimited
+    assert not zero_limit({}, message)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fate"),
+    [
+        (404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}, ModelUnknown),
+        (404, {"detail": "Not Found"}, WrongPath),
+        (400, {"code": "Client error", "error": "Incorrect API key provided: xa***"}, KeyRefused),
+    ],
+)
+def test_what_compatible_servers_say_in_words_counts(status: int, body: Any, fate: type[RequestError]) -> None:
+    assert type(refused(status, body)) is fate
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Please try again in 51.84s.", 51.84),
+        ("Limit 4000, Used 4000, Requested 1. Please try again in 15ms. Visit", 0.015),
+        ("Please try again in 6m0s.", 360.0),
+        ("please try again after 51.84 seconds", 51.84),
+        ("Please retry after 1 minute.", 60.0),
+        ("try again in 1h2m3s", 3723.0),
+        ("try again in 250 milliseconds", 0.25),
+        ("try again in 2 days", 172800.0),
+        ("try again in 5 mins, 2 secs", 302.0),
+        ("try again after 0.0 seconds", None),
+        ("try again in a while", None),
+        ("try again in 5 moons", None),
+    ],
+)
+def test_a_message_may_say_how_long_to_wait(message: str, seconds: float | None) -> None:
+    assert pause(429, {}, message, NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "20"}, 20.0),
+        ({"retry-after": " 0.25 "}, 0.25),
+        ({"retry-after": "0"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after-ms": "x", "retry-after": "3"}, 3.0),
+        ({"retry-after": formatdate(NOW + 90, usegmt=True)}, 90.0),
+        ({"retry-after": formatdate(NOW + 90)}, 90.0),  # "-0000": no zone, so UTC
+        ({"retry-after": formatdate(NOW - 90, usegmt=True)}, None),
+        ({"retry-after": formatdate(NOW + 3600, usegmt=True)}, 3600.0),
+        ({"retry-after": formatdate(NOW + 990, usegmt=True), "date": formatdate(NOW + 900, usegmt=True)}, 90.0),
+        ({"x-ratelimit-reset-images": "1m2s"}, 62.0),
+        ({"x-ratelimit-reset-requests": "120ms", "x-ratelimit-reset-images": "1s"}, 1.0),
+        ({"x-ratelimit-reset-requests": "23h59m"}, None),
+        ({"x-ratelimit-reset-requests": "1h", "retry-after": "2"}, 2.0),
+        ({}, None),
+    ],
+)
+def test_headers_say_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert pause(429, headers, "", NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_the_longer_of_header_and_message_wins() -> None:
+    assert refused(429, envelope("try again in 30s"), retry_after="1").retry_after == 30
+    assert refused(429, envelope("try again in 15ms"), retry_after="1").retry_after == 1
+
+
+def test_a_fault_does_not_wait_for_the_reset_of_a_limit() -> None:
+    assert refused(500, envelope(), x_ratelimit_reset_requests="12ms").retry_after is None
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_wait_of_an_hour_is_obeyed_and_a_longer_one_stops(status: int) -> None:
+    obeyed = refused(status, retry_after="3600")
+    assert isinstance(obeyed, RateLimited | ServerFault)
+    assert obeyed.retry_after == 3600
+    stopped = refused(status, retry_after="3601")
+    assert type(stopped) is PausedTooLong
+    assert stopped.retry_after == 3601
+
+
+def test_a_gateway_that_asks_for_a_long_wait_still_leaves_the_outcome_unknown() -> None:
+    error = refused(504, retry_after="999999")
+    assert type(error) is OutcomeUnknown
+    assert error.retry_after is None
+
+
+@settings(max_examples=6, deadline=1000, derandomize=True)
+@given(st.sampled_from(["1" * 8190, "1." * 4095, "1 " * 4095, "1.1" * 2730, "1s" * 4095, "1" * 8000 + "s"]))
+def test_a_header_of_eight_kilobytes_is_read_at_once(text: str) -> None:
+    pause(429, {"retry-after": text, "x-ratelimit-reset-images": text}, f"try again in {text}", NOW)
+
+
+def test_durations_are_read_as_the_headers_write_them() -> None:
+    assert [duration(text) for text in ("1s", "6m0s", "120ms", "0s", "", "soon")] == [1.0, 360.0, 0.12, 0.0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"detail": "Image is missing"}, "Image is missing"),
+        ({"detail": [{"loc": ["body", "image", 0], "msg": "Field required"}]}, "body.image.0: Field required"),
+        ({"detail": [{"loc": None, "msg": 5}]}, ": 5"),
+        ({"detail": {"error": {"message": "deep"}}}, "deep"),
+        ({"error": None, "message": "flat"}, "flat"),
+        ({"error": "only text"}, "only text"),
+        (envelope({"not": "text"}), '{"not": "text"}'),
+        (envelope(17), "17"),
+        ([1, 2], "[1, 2]"),
+        (5, "5"),
+        ("x", "x"),
+        (None, "no reason given"),
+        (b"", "no reason given"),
+        (b"<html><style>a {}</style><h1>413</h1> Too\nlarge</html>", "413 Too large"),
+        (b'{"error": {"message": "cut in the mid', "cut in the mid"),
+        (b"\xff\xfe\x00", "�"),  # half a letter of UTF-16
+        (b"\xc3\x28\xa0", "�(�"),
+        (b'{"error": {"message": "a\\ud800b\\u001b[31mc"}}', "a b [31mc"),
+    ],
+)
+def test_every_body_becomes_a_message(body: Any, message: str) -> None:
+    error = refused(422, body)
+    assert type(error) is Invalid
+    assert error.message == message
+    assert str(error) == message
+
+
+def test_messages_are_kept_to_a_sane_length() -> None:
+    error = refused(400, envelope("x" * 100_000, "t" * 100_000, "c" * 100_000))
+    assert len(error.message) == LONGEST_MESSAGE
+    assert len(error.type or "") == len(error.code or "") == 200
+    assert len(refused(302, location="https://h.example/" + "x" * 5000).message) < 300
+
+
+def test_a_redirect_is_named_without_its_query() -> None:
+    error = refused(307, location="https://other.example/v1?sig=secret")
+    assert error.message == "redirects to https://other.example/v1 (check `base_url`)"
+
+
+def test_pictures_come_as_base64_data_urls_and_links() -> None:
+    answer = read(
+        200,
+        {
+            "data": [
+                {"b64_json": "QUJD", "revised_prompt": "a cat"},
+                {"b64_json": "data:image/png;base64,QUJD"},
+                {"url": "data:image/png;base64,QUJD"},
+                {"url": "https://h.example/a%2Fb?sig=x%3D", "b64_json": None},
+                {"url": "/files/a.png?next=https://x"},
+                {"url": "//cdn.example/a"},
+                {"url": "//["},
+                {"url": 5},
+                None,
+            ],
+            "usage": {"output_tokens": 5},
+        },
+        date=formatdate(NOW + 100, usegmt=True),
+        x_request_id="req_2",
+    )
+    assert answer.pictures == (
+        Inline("QUJD", "a cat"),
+        Inline("QUJD", None),
+        Inline("QUJD", None),
+        Link("https://h.example/a%2Fb?sig=x%3D", None),
+        Link("https://api.example/files/a.png?next=https://x", None),
+        Link("https://cdn.example/a", None),
+        Link("//[", None),
+    )
+    assert answer.usage == {"output_tokens": 5}
+    assert answer.skew == pytest.approx(100, abs=1)
+    assert answer.request_id == "req_2"
+
+
+def test_pictures_count_though_an_error_stands_beside_them() -> None:
+    answer = read(200, {"error": {"message": "one of two failed"}, "data": [{"b64_json": "QUJD"}]})
+    assert len(answer.pictures) == 1
+
+
+def test_lone_surrogates_never_reach_the_ledger() -> None:
+    answer = read(
+        200, b'{"data": [{"url": "http://h/\\ud800", "revised_prompt": "a\\udfffb"}]}', x_request_id="r\udc80"
+    )
+    (link,) = answer.pictures
+    assert isinstance(link, Link)
+    assert f"{link.url} {link.revised_prompt} {answer.request_id}".encode()
+
+
+def test_moderated_pictures_are_counted() -> None:
+    item = {"respect_moderation": False, "url": None}
+    answer = read(200, {"data": [item, {"url": "https://h/x", "respect_moderation": True}]})
+    assert (answer.moderated, len(answer.pictures)) == (1, 1)
+    assert read(200, {"data": [item]}).pictures == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"<html>ok</html>", b'{"data": [{"b64_json": "QUJ', b"[" * 100_000, b"9" * 5000),
+        *({}, [], 5, None, {"data": []}, {"data": None}, {"data": {}}, {"data": [None]}, {"data": [{}]}),
+        {"data": [{"url": ""}]},
+    ],
+)
+def test_a_success_without_a_picture_is_unusable(body: Any) -> None:
+    error = refused(200, body)
+    assert type(error) is Unusable
+    assert error.http_status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "fate"),
+    [
+        (envelope("slow", "requests", "rate_limit_exceeded"), RateLimited),
+        (envelope("Rate limit reached for images"), RateLimited),
+        (envelope("Too many", None, 429), RateLimited),
+        (envelope("money", "insufficient_quota"), QuotaSpent),
+        (envelope("no", None, "moderation_blocked"), Moderated),
+        (envelope("no", None, "model_not_found"), ModelUnknown),
+        (envelope("no", None, "invalid_api_key"), KeyRefused),
+        (envelope("no", "invalid_request_error"), Invalid),
+        (envelope("ouch", "server_error"), Unusable),
+        (envelope("ouch", None, 500), Unusable),
+        ({"error": "ouch"}, Unusable),
+        ({"detail": "ouch"}, Unusable),
+    ],
+)
+def test_an_error_that_comes_as_a_success_has_its_fate(body: Any, fate: type[RequestError]) -> None:
+    error = refused(200, {**body, "data": []})
+    assert type(error) is fate
+    assert error.http_status == 200
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["insufficient_quota"])
+names = st.sampled_from(
+    ["error", "detail", "data", "message", "msg", "loc", "code", "type", "url", "b64_json", "usage"]
+)
+values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(names, inner), max_leaves=12)
+deep = st.integers(1, 6000).map(lambda depth: b'{"error":' + b"[" * depth + b"]" * depth + b"}")
+deeper = st.integers(1, 6000).map(lambda depth: b'{"error":{"message":' + b"[" * depth + b"]" * depth + b"}}")
+bodies = st.binary() | values.map(lambda value: json.dumps(value).encode()) | deep | deeper
+header_names = st.sampled_from(
+    ["retry-after", "retry-after-ms", "date", "location", "x-request-id", "x-ratelimit-reset-images"]
+)
+header_values = st.text() | st.integers().map(str) | st.floats().map(str) | st.datetimes().map(lambda day: day.ctime())
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.integers(100, 999) | st.sampled_from([200, 429, 503]), st.dictionaries(header_names, header_values), bodies)
+def test_any_answer_at_all_is_pictures_or_an_error_with_one_fate(
+    status: int, headers: dict[str, str], body: bytes
+) -> None:
+    error: RequestError | None = None
+    try:
+        answer = read_answer(HttpAnswer(status, CIMultiDict(headers), body, URL))
+        assert answer.pictures or answer.moderated
+    except RequestError as reason:
+        error = reason
+    if error is not None:
+        assert sum(isinstance(error, fate) for fate in (TryAgain, GiveUp, Stop)) == 1
+        assert len(error.message) <= LONGEST_MESSAGE + 100
+        assert error.message.isprintable()
+        for said in (error.message, error.type, error.code, error.param, error.request_id):
+            assert said is None or said.encode()
+        assert error.retry_after is None or error.retry_after > 0
+
+
+def test_the_settings_that_a_server_says_it_used_are_kept() -> None:
+    body = {"data": [{"b64_json": "AAAA"}], "size": "1024x1024", "quality": "low", "created": 1, "background": 7}
+    answer = read(200, body)
+    assert answer.settings == {"size": "1024x1024", "quality": "low"}

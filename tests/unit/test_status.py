@@ -1,0 +1,80 @@
+"""How far each job is, for people and for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.config.load import RateLimit
+from pipeline.errors import BadInput
+from pipeline.reports.status import read_standing, standing_json, standing_lines
+from tests.support.workbench import LAB, request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.workbench import Bench
+
+
+def test_where_nothing_was_submitted_there_is_nothing_and_nothing_is_made(tmp_path: Path) -> None:
+    assert read_standing(tmp_path / "outputs", None) == []
+    with pytest.raises(BadInput, match="nothing has been submitted"):
+        read_standing(tmp_path / "outputs", "lounge")
+    assert not (tmp_path / "outputs").exists()
+    assert "pipeline run JOB.yaml" in next(standing_lines([], {}))
+
+
+def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> None:
+    bench.submit(request(1, n=2), request(2))
+    bench.set("UPDATE request SET estimate_usd = 0.02")
+    bench.set("UPDATE request SET status = 'succeeded', received = 1, cost_usd = 0.12345678 WHERE prompt = 'prompt 2'")
+    assert standing_json(read_standing(bench.folder, "JOB")) == {
+        "jobs": [
+            {
+                "name": "job",
+                "provider": "lab",
+                "counts": {
+                    **dict.fromkeys(("running", "partial", "failed", "cancelled", "superseded"), 0),
+                    "pending": 1,
+                    "succeeded": 1,
+                },
+                "images": 1,
+                "cost_usd": 0.123457,
+                "expected_usd": 0.02,
+                "maybe_paid": 0,
+                "rehearsal": False,
+            }
+        ]
+    }
+
+
+def test_an_unknown_job_is_refused_with_the_known_ones(bench: Bench) -> None:
+    bench.submit(request(1))
+    with pytest.raises(BadInput, match="there is no job `jib`; known are job"):
+        read_standing(bench.folder, "jib")
+
+
+def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
+    provider = dataclasses.replace(LAB, rate_limit=RateLimit(50, 60))
+    bench.submit(request(1, n=10), request(2, n=90), provider=provider)
+    bench.set("UPDATE request SET estimate_usd = 0.02 * n")
+    bench.set("UPDATE request SET maybe_paid = 1, cost_usd = 0.5 WHERE prompt = 'prompt 1'")
+    lines = list(standing_lines(read_standing(bench.folder, None), {"lab": provider}))
+    assert lines == [
+        "job (lab)",
+        "  2 pending",
+        (
+            "  0 images · $0.5000 spent · $2.0000 expected · 1 calls may have been paid besides"
+            " · 100 to come, 2.0 minutes at the limit"
+        ),
+    ]
+
+
+def test_a_provider_that_has_left_the_config_and_a_rehearsal_are_shown_too(bench: Bench) -> None:
+    bench.submit(request(1), provider=dataclasses.replace(LAB, sandbox={}))
+    bench.set("UPDATE request SET cost_usd = 0.25")
+    assert list(standing_lines(read_standing(bench.folder, None), {}))[-1] == (
+        "  0 images · $0.2500 spent in rehearsal · cost to come unknown"
+    )

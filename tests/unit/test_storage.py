@@ -1,0 +1,131 @@
+"""A file is there whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.storage import PART, make_folder, whole_file, write_whole
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def fail(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "no room")
+
+
+def test_a_file_appears_whole_and_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with whole_file(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_disk_that_fails_leaves_neither_the_file_nor_a_part(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="no room"):
+        write_whole(tmp_path / "a.png", b"content")
+    assert names(tmp_path) == []
+
+
+def test_a_disk_that_fails_leaves_the_old_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "a", b"old")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no room"):
+        write_whole(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("reason", [ValueError, KeyboardInterrupt])
+def test_a_block_that_is_left_early_leaves_nothing(reason: type[BaseException], tmp_path: Path) -> None:
+    def leave_early() -> None:
+        with whole_file(tmp_path / "a") as file:
+            file.write(b"half")
+            raise reason
+
+    with pytest.raises(reason):
+        leave_early()
+    assert names(tmp_path) == []
+
+
+def test_the_first_reason_is_told_though_tidying_up_fails_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "read only")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="no room"):
+        write_whole(tmp_path / "a", b"content")
+
+
+def test_content_is_on_disk_before_its_name_and_the_name_before_we_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def seen_fsync(number: int) -> None:
+        steps.append("fsync")
+        fsync(number)
+
+    def seen_replace(old: Path, new: Path) -> None:
+        steps.append("replace")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    write_whole(tmp_path / "a", b"content")
+    assert steps[:2] == ["fsync", "replace"]
+    assert steps[2:] == ([] if os.name == "nt" else ["fsync"])
+
+
+def test_a_part_is_known_by_its_name_and_hidden(tmp_path: Path) -> None:
+    with whole_file(tmp_path / ("x" * 220)):
+        (part,) = names(tmp_path)
+        assert part.startswith(".x")
+        assert part.endswith(PART)
+
+
+def test_a_folder_is_made_with_its_parents_and_once(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b" / "c")
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="exists"):
+        make_folder(tmp_path / "file")
+
+
+def test_who_finds_a_folder_that_another_thread_has_just_made_goes_on_only_when_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, reached, go_on = os.fsync, threading.Event(), threading.Event()
+
+    def slow_fsync(number: int) -> None:
+        reached.set()
+        assert go_on.wait(30)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    first = threading.Thread(target=make_folder, args=[tmp_path / "images"])
+    first.start()
+    assert reached.wait(30)
+    assert (tmp_path / "images").is_dir()
+    second = threading.Thread(target=make_folder, args=[tmp_path / "images"])
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()
+    go_on.set()
+    first.join()
+    second.join()

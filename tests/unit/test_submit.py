@@ -1,0 +1,205 @@
+"""Plans come into the ledger: whole or not at all, and what is known already keeps what it has."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import BadInput, JobError
+from pipeline.ledger import submit
+from pipeline.ledger.database import open_for_reading
+from pipeline.ledger.job_summary import read_accounts
+from tests.support.workbench import LAB, plan, request
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+    from tests.support.workbench import Bench
+
+COUNTED = "SELECT count(*) FROM request r JOIN job j ON j.pk = r.job WHERE r.stated = j.revision"
+
+
+def test_what_is_stated_is_queued_in_its_order_with_all_it_says(bench: Bench) -> None:
+    bench.submit(request(2, id="pool", n=3, user="me"), request(1), budget_usd=1.5, now=77)
+    assert bench.ask("SELECT name, provider, rehearsal, budget_usd, revision, submitted_at FROM job") == [
+        ("job", "lab", 0, 1.5, 1, 77)
+    ]
+    assert bench.ask("SELECT id, prompt, n, status, position, created_at, endpoint FROM request")[0] == (
+        *("pool", "prompt 2", 3, "pending", 0, 77),
+        LAB.base_url,
+    )
+    assert list(bench.statuses().values()) == ["pending", "pending"]
+
+
+def test_a_large_submit_counts_at_its_end_and_not_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.submit(request(0, n=1), request(1), request(99))
+    bench.set("UPDATE request SET status = 'succeeded', received = 1")
+    bench.submit(request(0, n=1), request(1))
+    monkeypatch.setattr(submit, "CHUNK", 10)
+    monkeypatch.setattr(submit, "HOLD_SECONDS", 0.0)
+    seen: list[tuple[int, int, str, object]] = []
+    reader = open_for_reading(bench.folder)
+    assert reader is not None
+    state = submit._state
+
+    def state_and_look(connection: sqlite3.Connection, *rest: object) -> None:
+        state(connection, *rest)  # type: ignore[arg-type]
+        counted = reader.execute(COUNTED).fetchone()[0]
+        images = reader.execute("SELECT sum(n), group_concat(status) FROM request WHERE position < 2").fetchone()
+        provider = reader.execute("SELECT provider FROM job").fetchone()[0]
+        seen.append((counted, len(bench.ask("SELECT 1 FROM request")), provider, tuple(images)))
+
+    monkeypatch.setattr(submit, "_state", state_and_look)
+    other = LAB.__class__("other", "http://127.0.0.1:9/v1")
+    requests = [request(0, n=4), request(99), *(request(number) for number in range(200, 248))]
+    with contextlib.closing(reader):
+        bench.submit(*requests, provider=other)
+        assert reader.execute(COUNTED).fetchone()[0] == 50
+    assert [counted for counted, *_ in seen] == [2] * 5
+    assert [rows for _, rows, *_ in seen] == [11, 21, 31, 41, 51], "each chunk is a transaction of its own"
+    assert {provider for *_, provider, _ in seen} == {"lab"}
+    assert seen[0][3] == (2, "succeeded,succeeded"), "nor is n raised before the end"
+    assert bench.ask("SELECT n, status FROM request WHERE prompt = 'prompt 0'") == [(4, "pending")]
+    assert bench.ask("SELECT status FROM request WHERE prompt = 'prompt 99'") == [("succeeded",)]
+
+
+def test_a_submit_that_dies_leaves_nothing_that_counts_and_the_next_one_cleans_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit(request(1), request(2), request(3))
+    bench.submit(request(2), request(3))
+    before = bench.ask("SELECT * FROM job"), bench.ask("SELECT * FROM request ORDER BY pk")
+    monkeypatch.setattr(submit, "CHUNK", 2)
+    with monkeypatch.context() as broken:
+        broken.setattr(submit, "_make_count", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            bench.submit(request(1), request(2, n=5), request(7), request(8), provider=LAB, budget_usd=9)
+    assert bench.one("SELECT count(*) FROM request") == 5
+    assert bench.ask("SELECT * FROM job") == before[0]
+    assert bench.ask("SELECT * FROM request WHERE pk <= 3 ORDER BY pk") == before[1]
+    assert list(bench.statuses()) == [request(2).id, request(3).id]
+    assert len(bench.works()) == 2
+    assert read_accounts(bench.connection)[0].counts["superseded"] == 1
+    bench.submit(request(3), request(8))
+    assert list(bench.statuses()) == [request(3).id, request(8).id]
+    assert bench.one("SELECT count(*) FROM request") == 4, "prompt 7 was never stated"
+
+
+def test_a_first_submit_that_dies_leaves_no_job_to_be_seen_and_no_claim_to_its_name(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(submit, "_make_count", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            bench.submit(request(1), file=tmp_path / "one.yaml")
+    (tmp_path / "one.yaml").touch()
+    assert read_accounts(bench.connection) == []
+    with pytest.raises(BadInput, match="nothing has been submitted"):
+        submit.known_names(bench.connection, ["job"])
+    assert submit.check_claim(bench.connection, plan(file=tmp_path / "two.yaml")) == "job"
+
+
+@pytest.mark.parametrize(
+    ("status", "n", "received", "moderated", "wanted", "then"),
+    [
+        ("succeeded", 2, 2, 0, 3, "pending"),
+        ("succeeded", 2, 2, 0, 1, "succeeded"),
+        ("succeeded", 2, 3, 0, 3, "succeeded"),  # a server that gave more than asked
+        ("pending", 2, 1, 0, 3, "pending"),
+        ("pending", 3, 2, 0, 2, "succeeded"),
+        ("pending", 3, 1, 0, 2, "pending"),
+        ("running", 2, 1, 0, 3, "running"),
+        ("running", 3, 2, 0, 2, "running"),  # whoever carries it ends it
+        ("partial", 3, 2, 1, 4, "pending"),
+        ("partial", 3, 2, 1, 2, "succeeded"),
+        ("partial", 3, 2, 1, 3, "partial"),
+        ("failed", 1, 0, 0, 1, "failed"),
+        ("failed", 1, 0, 1, 2, "pending"),
+        ("failed", 2, 0, 0, 1, "failed"),
+        ("cancelled", 2, 0, 0, 2, "cancelled"),
+        ("cancelled", 2, 1, 0, 1, "succeeded"),
+    ],
+)
+def test_raising_and_lowering_n(
+    bench: Bench, status: str, n: int, received: int, moderated: int, wanted: int, then: str
+) -> None:
+    bench.submit(request(1, n=n))
+    finished = None if status in {"pending", "running"} else 50
+    bench.set(
+        "UPDATE request SET status = ?, received = ?, moderated = ?, finished_at = ?",
+        *(status, received, moderated, finished),
+    )
+    bench.submit(request(1, n=wanted), now=99)
+    assert bench.ask("SELECT n, status, received FROM request") == [(wanted, then, received)]
+    expected = {"pending": None, "running": None}.get(then, finished or 99)
+    assert bench.one("SELECT finished_at FROM request") == expected
+
+
+def test_what_is_put_back_into_the_file_counts_again_with_what_it_has(bench: Bench) -> None:
+    bench.submit(request(1, id="one"), request(2, id="two"))
+    bench.set("UPDATE request SET status = 'succeeded', received = 1, attempts = 3, cost_usd = 0.5 WHERE id = 'one'")
+    bench.submit(request(2, id="two"))
+    assert bench.statuses() == {"two": "pending"}
+    bench.submit(request(2, id="zwei"), request(1, id="eins"))
+    assert bench.statuses() == {"zwei": "pending", "eins": "succeeded"}
+    assert bench.ask("SELECT attempts, cost_usd FROM request WHERE id = 'eins'") == [(3, 0.5)]
+
+
+def test_jobs_with_equal_requests_do_not_share_them(bench: Bench) -> None:
+    bench.submit(request(1), name="one")
+    bench.submit(request(1), name="two")
+    assert bench.one(COUNTED) == 2
+
+
+def test_a_name_belongs_to_one_file_while_that_is_there(bench: Bench, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "lounge.yaml", tmp_path / "b" / "lounge.yaml"
+    first.parent.mkdir()
+    first.touch()
+    bench.submit(request(1), name="lounge", file=first)
+    assert submit.check_claim(bench.connection, plan(name="lounge", file=first)) == "lounge"
+    with pytest.raises(JobError, match=f"belongs to {first}.*`name:`"):
+        submit.check_claim(bench.connection, plan(name="LOUNGE", file=second))
+    assert submit.check_claim(bench.connection, plan(name="Lounge", file=first)) == "lounge", "as the folder is called"
+    first.unlink()
+    assert submit.check_claim(bench.connection, plan(name="lounge", file=second)) == "lounge"
+
+
+def test_resume_puts_back_what_ended_without_all_its_images_of_the_jobs_it_is_given(bench: Bench) -> None:
+    for name in ("one", "two"):
+        bench.submit(*(request(number, id=str(number)) for number in range(6)), name=name)
+    for number, status in enumerate(["pending", "running", "succeeded", "partial", "failed", "cancelled"]):
+        bench.set("UPDATE request SET status = ?, moderated = 1, finished_at = 9 WHERE id = ?", status, str(number))
+    assert submit.put_back(bench.connection, ["ONE"]) == 3
+    assert list(bench.statuses("one").values()) == ["pending", "running", "succeeded", "pending", "pending", "pending"]
+    assert bench.statuses("two")["4"] == "failed"
+    assert bench.ask("SELECT moderated, finished_at FROM request WHERE id = '4'") == [(0, None), (1, 9)]
+    assert submit.put_back(bench.connection, None) == 3
+
+
+def test_resume_leaves_superseded_requests_alone(bench: Bench) -> None:
+    bench.submit(request(1), request(2))
+    bench.set("UPDATE request SET status = 'failed'")
+    bench.submit(request(2))
+    assert submit.put_back(bench.connection, None) == 1
+
+
+def test_cancel_takes_out_what_is_pending_and_counts(bench: Bench) -> None:
+    bench.submit(*(request(number, id=str(number)) for number in range(4)))
+    bench.submit(*(request(number, id=str(number)) for number in range(3)))
+    bench.set("UPDATE request SET status = 'running' WHERE id = '0'")
+    bench.submit(request(9), name="other")
+    assert submit.cancel(bench.connection, "JOB", 50) == 2
+    assert bench.statuses() == {"0": "running", "1": "cancelled", "2": "cancelled"}
+    assert bench.statuses("other") == {request(9).id: "pending"}
+    bench.submit(*(request(number, id=str(number)) for number in range(4)))
+    assert bench.statuses()["3"] == "pending", "it was not in the queue, so it was not taken out"
+
+
+def test_names_are_given_as_the_ledger_spells_them_and_unknown_ones_are_refused(bench: Bench) -> None:
+    bench.submit(request(1), name="Lounge")
+    assert submit.known_names(bench.connection, ["lounge"]) == ["Lounge"]
+    with pytest.raises(BadInput, match="there is no job `longe`; known are Lounge"):
+        submit.known_names(bench.connection, ["longe"])

@@ -1,0 +1,234 @@
+"""Who may call next: the window, the reservation and the backfill as pure logic, against a plain reading of each."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config.load import RateLimit
+from pipeline.engine.dispatcher import LOOKAHEAD
+from pipeline.engine.window import Schedule, Ticket
+
+LIMIT = RateLimit(images=50, per_seconds=60.0)
+
+
+def worst_window(sends: list[tuple[float, int]], window: float) -> int:
+    """Count the most images in any half-open window; the worst one begins with a send."""
+    return max((sum(n for moment, n in sends if start <= moment < start + window) for start, _ in sends), default=0)
+
+
+@dataclass
+class Day:
+    """A schedule that is driven by hand: calls leave `delay` after their grant, and the pace is a plain sum."""
+
+    limit: RateLimit
+    delay: float = 0.0
+    credit: float = 0.15  # of the window, that the pace makes up for
+    now: float = 0.0
+    sends: list[tuple[float, int]] = field(default_factory=list)
+    order: list[Ticket] = field(default_factory=list)
+    at: dict[Ticket, float] = field(default_factory=dict)
+    pace: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.schedule = Schedule(self.limit)
+
+    def step(self, until: float = math.inf) -> Ticket | None:
+        """Let one call go, or move the clock to when it is worth looking again, at most to `until`."""
+        self.now = max(self.now, self.pace)
+        ticket = self.schedule.next(self.now)
+        if ticket is None:
+            self.now = max(self.now, min(self.schedule.look_again(), self.now + 3600, until))
+            return None
+        self.pace = max(self.now - self.credit * self.limit.window, self.pace) + ticket.images * self.schedule.spacing
+        self.order.append(ticket)
+        self.at[ticket] = self.now
+        self.schedule.sent(ticket, self.now + self.delay)
+        self.sends.append((self.now + self.delay, ticket.images))
+        return ticket
+
+
+def saturate(costs: list[int], limit: RateLimit = LIMIT, lookahead: int = LOOKAHEAD, delay: float = 0.0) -> Day:
+    """Work off a long queue, of which so many stand in line at once."""
+    day, left = Day(limit, delay), list(costs)
+    while left or day.schedule.waiting:
+        while left and day.schedule.waiting < lookahead:
+            day.schedule.join(left.pop(0))
+        day.step()
+    return day
+
+
+def share(day: Day) -> float:
+    """Give the share of the limit that was used from the first send to the last, which itself is not counted."""
+    images = sum(n for _, n in day.sends[:-1])
+    return images / (day.sends[-1][0] - day.sends[0][0]) * day.limit.per_seconds / day.limit.images
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 25])
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_calls_of_one_size_that_divides_the_limit_use_all_of_it(n: int, delay: float) -> None:
+    day = saturate([n] * (500 // n), delay=delay)
+    assert share(day) >= 0.99
+    assert worst_window(day.sends, LIMIT.window) == 50
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 10**9))
+def test_mixed_calls_use_nearly_all_of_it(seed: int) -> None:
+    draw = random.Random(seed)
+    day = saturate([draw.randint(1, 10) for _ in range(300)])
+    assert share(day) >= 0.95
+    assert worst_window(day.sends, LIMIT.window) <= 50
+
+
+@pytest.mark.parametrize("mix", [(1, 4, 10), (1, 10), (1, 2, 3, 4), (3, 8), tuple(range(1, 11))])
+def test_calls_that_alternate_use_nearly_all_of_it(mix: tuple[int, ...]) -> None:
+    assert share(saturate(list(mix) * (1500 // sum(mix)))) >= 0.95
+
+
+def test_large_calls_are_not_starved_by_small_ones_that_never_end() -> None:
+    day = Day(LIMIT)
+    large = day.schedule.join(50)
+    while large not in day.at:
+        while day.schedule.waiting < 60:
+            day.schedule.join(1)
+        day.step()
+        assert day.now < 1
+    second = day.schedule.join(50)
+    arrived, ahead = day.now, 60
+    while second not in day.at:
+        while day.schedule.waiting < 60:
+            day.schedule.join(1)
+        day.step()
+    assert day.at[second] - arrived <= 2 * LIMIT.window + ahead * day.schedule.spacing
+
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("join"), st.integers(1, 12)),
+        st.tuples(st.just("wait"), st.floats(0, 30)),
+        st.tuples(st.just("next"), st.just(0)),
+        st.tuples(st.just("send"), st.integers(0, 5)),
+        st.tuples(st.just("leave"), st.integers(0, 20)),
+        st.tuples(st.just("lower"), st.integers(1, 12)),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.integers(1, 12), st.lists(st.tuples(st.floats(-40, 0), st.integers(1, 3)), max_size=4), events)
+def test_no_window_ever_holds_more_than_the_limit_whatever_comes(
+    images: int, history: list[tuple[float, int]], happenings: list[tuple[str, float]]
+) -> None:
+    """Every window that ends with a send, or with a call that may leave any moment, is counted by hand."""
+    schedule, now = Schedule(RateLimit(images, 10.0)), 0.0
+    for moment, n in history:
+        schedule.remember(moment, n)
+    sends, tickets, granted = list(history), [], []
+    for what, value in happenings:
+        if what == "join":
+            tickets.append(schedule.join(int(value)))
+            assert tickets[-1].images <= schedule.limit.images
+        elif what == "wait":
+            now += value
+        elif what == "next" and (ticket := schedule.next(now)):
+            granted.append(ticket)
+            window = schedule.limit.window
+            held = sum(one.images for one in granted) + sum(n for moment, n in sends if moment + window > now)
+            assert held <= schedule.limit.images
+        elif what == "send" and value < len(granted):
+            ticket = granted.pop(int(value))
+            schedule.sent(ticket, now)
+            schedule.sent(ticket, now)
+            schedule.leave(ticket)  # as the worker does at last: without effect
+            sends.append((now, ticket.images))
+        elif what == "leave" and value < len(tickets):
+            ticket = tickets.pop(int(value))
+            schedule.leave(ticket)
+            if ticket in granted:
+                granted.remove(ticket)
+        elif what == "lower" and value <= schedule.limit.images:
+            schedule.lower(RateLimit(int(value), 10.0))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.integers(4, 20),
+    st.lists(st.tuples(st.floats(0, 5), st.integers(1, 20)), min_size=1, max_size=40),
+    st.sampled_from([0.0, 0.01]),
+)
+def test_a_call_that_goes_first_never_puts_the_head_off(
+    images: int, arrivals: list[tuple[float, int]], delay: float
+) -> None:
+    """The head's place, worked out from the log alone when it became the head, holds whoever comes after it."""
+    day = Day(RateLimit(images, 10.0), delay, credit=0.0)
+    window = day.limit.window
+    left, arrived, head, promised = list(arrivals), 0.0, None, math.inf
+    due: dict[Ticket, float] = {}
+    while left or day.schedule.waiting:
+        while left and arrived + left[0][0] <= day.now:
+            wait, n = left.pop(0)
+            arrived += wait
+            day.schedule.join(n)
+        if not day.schedule.waiting:
+            day.now = arrived + left[0][0]
+            continue
+        first = next(iter(day.schedule._line))
+        if first is not head:
+            head = first
+            expiries = sorted({day.now, day.pace, *(moment + window for moment, _ in day.sends)})
+            promised = min(
+                when
+                for when in expiries
+                if when >= max(day.now, day.pace)
+                and head.images + sum(n for moment, n in day.sends if moment + window > when) <= images
+            )
+            due[head] = promised
+        day.step(arrived + left[0][0] if left else math.inf)
+    assert all(day.at[ticket] <= when + 1e-6 for ticket, when in due.items())
+    assert worst_window(day.sends, window) <= images
+
+
+def test_a_cancelled_head_leaves_its_reservation_to_the_next() -> None:
+    day = Day(RateLimit(10, 10.0))
+    day.schedule.join(9)
+    assert day.step() is not None
+    head, small = day.schedule.join(10), day.schedule.join(1)
+    day.now = day.pace
+    assert day.schedule.next(day.now) is None, "the small one would take the head's room when the window ends"
+    day.schedule.leave(head)
+    assert day.schedule.next(day.now) is small
+
+
+def test_a_granted_call_that_is_not_sent_gives_its_room_back_and_one_that_was_sent_does_not() -> None:
+    schedule = Schedule(RateLimit(4, 10.0))
+    schedule.join(4)
+    second = schedule.join(4)
+    first = schedule.next(0.0)
+    assert first is not None
+    assert schedule.next(1000.0) is None, "it holds its room however long it takes to leave"
+    assert schedule.look_again() == math.inf
+    schedule.leave(first)
+    assert schedule.next(1000.0) is second
+    schedule.sent(second, 1001.0)
+    schedule.leave(second)
+    schedule.join(1)
+    assert schedule.next(1001.0 + 10.0) is None
+    assert schedule.look_again() == pytest.approx(1001.0 + 10.05)
+    assert schedule.next(schedule.look_again()) is not None
+
+
+def test_a_lower_limit_holds_for_those_in_line_too() -> None:
+    schedule = Schedule(LIMIT)
+    tickets = [schedule.join(n) for n in (10, 3, 60)]
+    assert [ticket.images for ticket in tickets] == [10, 3, 50]
+    schedule.lower(RateLimit(5, 60.0))
+    assert [ticket.images for ticket in tickets] == [5, 3, 5]
+    assert schedule.next(0.0) is tickets[0]
+    assert schedule.next(0.0) is None
