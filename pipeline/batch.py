@@ -14,14 +14,14 @@ from filelock import FileLock
 
 from pipeline.config.load import load
 from pipeline.ledger import submit
-from pipeline.ledger.job_summary import Account, read_accounts
-from pipeline.ledger.lock import held, opened
+from pipeline.ledger.job_summary import JobSummary, read_job_summaries
+from pipeline.ledger.lock import opened, run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
 from pipeline.planning.build import JobOptions, make_plans, spooling
 from pipeline.reports.manifest import write_manifest
-from pipeline.reports.status import read_standing
-from pipeline.reports.write import illustrate, show
+from pipeline.reports.status import read_status
+from pipeline.reports.write import make_report_thumbnails, write_job_report
 from pipeline.run import Run, check_keys, copy_ledger
 from pipeline.storage import disk_error, make_folder, write_whole
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SUBMIT_LOCK_FILE = "submit.lock"
 
-ILLUSTRATION_SHARE = 0.02
+THUMBNAIL_SHARE = 0.02
 """What part of its time a run may take longer for thumbnails. A night at 50 pictures a minute needs half of that; a
 server without a limit is not to wait for them.
 """
@@ -106,7 +106,7 @@ class Batch:
             self._check_notify()
             with (
                 opened(self.folder) as connection,
-                held(self.folder, connection, lambda: self._queue(connection, plans, spool)),
+                run_lock(self.folder, connection, lambda: self._queue(connection, plans, spool)),
             ):
                 copy_ledger(connection, self.folder, emit)
                 recover(connection)
@@ -115,7 +115,7 @@ class Batch:
                 started(plans)
                 scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
                 result = await self._work(connection, scope, options, emit)
-        return await self._illustrate(result, began)
+        return await self._make_report_thumbnails(result, began)
 
     async def resume(
         self,
@@ -129,20 +129,20 @@ class Batch:
         self._check_notify()
         with opened(self.folder, names) as connection:
             names = submit.known_names(connection, names)
-            with held(self.folder, connection, lambda: submit.put_back(connection, names or None)):
+            with run_lock(self.folder, connection, lambda: submit.put_back(connection, names or None)):
                 copy_ledger(connection, self.folder, emit)
                 recover(connection)
-                for account in read_accounts(connection, names or None):
-                    if account.unfinished or account.unsuccessful or account.counts["cancelled"]:
-                        check_keys(self.config.find_provider(account.provider), self.environment)
+                for summary in read_job_summaries(connection, names or None):
+                    if summary.unfinished or summary.unsuccessful or summary.counts["cancelled"]:
+                        check_keys(self.config.find_provider(summary.provider), self.environment)
                 submit.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 result = await self._work(connection, scope, options, emit)
-        return await self._illustrate(result, began)
+        return await self._make_report_thumbnails(result, began)
 
-    def accounts(self) -> list[Account]:
+    def summaries(self) -> list[JobSummary]:
         """Read how far each job is, the oldest first; also beside a run that is at work."""
-        return read_standing(self.folder, None)
+        return read_status(self.folder, None)
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
@@ -166,7 +166,7 @@ class Batch:
 
     def report(self, name: str, sheet: Path | None = None) -> list[Path]:
         """Write a job's report, and its contact sheet where one is wanted; their paths. Raises BadInput."""
-        return show(self.config, name, sheet)
+        return write_job_report(self.config, name, sheet)
 
     def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
         """Read every file of a job, or of all, again: how many images there are, and what is not as the ledger says.
@@ -216,10 +216,10 @@ class Batch:
             self.config.notify.address(self.environment)
             self.config.notify.header_values(self.environment)
 
-    async def _illustrate(self, result: Result, began: float) -> Result:
+    async def _make_report_thumbnails(self, result: Result, began: float) -> Result:
         """Make the reports' thumbnails in a moment of the run's time: others may work on the folder by now."""
-        seconds = ILLUSTRATION_SHARE * (time.monotonic() - began)
-        unwritten = await illustrate(self.folder, result.reports, seconds)
+        seconds = THUMBNAIL_SHARE * (time.monotonic() - began)
+        unwritten = await make_report_thumbnails(self.folder, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
 
 

@@ -4,10 +4,10 @@ PipelineError
 ├── BadInput                    exit 2: nothing was changed, nobody was called
 │   ├── ConfigError             config.yaml, the environment or the command line
 │   ├── JobError                a job file or what it names
-│   ├── PictureError            an input picture
+│   ├── ImageError              an input picture
 │   └── LedgerError             a ledger that is damaged, read-only or newer than the program
 ├── FolderBusy                  exit 3: another run holds the output folder
-├── BrokenPicture               bytes that are no whole picture
+├── BrokenImage                 bytes that are no whole picture
 ├── RequestError                a request that did not bring its pictures; the three fates:
 │   ├── TryAgain                    the same call may succeed
 │   │   ├── NotSent                 connect, DNS or TLS failed: free
@@ -83,7 +83,7 @@ class JobError(BadInput):
     """A job file, or a file that it names, is wrong."""
 
 
-class PictureError(BadInput):
+class ImageError(BadInput):
     """An input picture does not meet what the model demands."""
 
 
@@ -97,7 +97,7 @@ class FolderBusy(PipelineError):
     exit_code = 3
 
 
-class BrokenPicture(PipelineError):
+class BrokenImage(PipelineError):
     """These bytes are no whole picture."""
 
 

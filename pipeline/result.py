@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import RateLimit
     from pipeline.errors import Stop
-    from pipeline.ledger.job_summary import Account
+    from pipeline.ledger.job_summary import JobSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. `accounts` are those of the jobs it was asked for; `lowered` are the limits that
+    """How a run ended. `summaries` are those of the jobs it was asked for; `lowered` are the limits that
     providers stated, by provider, and that held instead of the configured ones; `unwritten` says what of the reports
     could not be written.
     """
 
     folder: Path
-    accounts: Sequence[Account]
+    summaries: Sequence[JobSummary]
     stops: Sequence[Stop]
     signal: signal.Signals | None
     manifests: Sequence[Path]
@@ -71,7 +71,7 @@ class Result:
     @property
     def requests(self) -> list[Outcome]:
         """What became of each request of these jobs, in their order; read from the ledger each time."""
-        return [outcome for account in self.accounts for outcome in read_outcomes(self.folder, account.name)]
+        return [outcome for summary in self.summaries for outcome in read_outcomes(self.folder, summary.name)]
 
     def raise_for_error(self) -> None:
         """Raise what stopped the run, else the error of the first request that failed, if one did: a RequestError."""
@@ -87,7 +87,7 @@ class Result:
             return 128 + self.signal
         if self.stops:
             return 3
-        return int(any(account.unsuccessful for account in self.accounts))
+        return int(any(summary.unsuccessful for summary in self.summaries))
 
 
 def read_outcomes(folder: Path, job: str) -> Iterator[Outcome]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DiskFull, PipelineError
 from pipeline.ledger.backup import back_up
-from pipeline.ledger.job_summary import read_accounts
-from pipeline.notifications.notifier import Bell
+from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
-from pipeline.reports.write import write_pages
+from pipeline.reports.write import write_reports
 from pipeline.result import Result
 from pipeline.sandbox_process import Sandboxes
 
@@ -36,12 +36,12 @@ def check_keys(provider: Provider, environment: Mapping[str, str]) -> None:
 
 def copy_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener) -> None:
     """Copy the ledger, before a run and after it. Raises LedgerError where it is damaged."""
-    from pipeline.engine.events import NotBackedUp
+    from pipeline.engine.events import BackupFailed
 
     try:
         back_up(connection, folder)
     except DiskFull as error:  # the copy takes as much room as the ledger, and pictures may still have theirs
-        emit(NotBackedUp(error))
+        emit(BackupFailed(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class Run:
 
     async def work(self, emit: Listener) -> Result:
         """Work to the end, and tell those who are to be told of it."""
-        async with Bell(self.config, self.environment, _unharmed(emit)) as bell:
-            result = await self._work_off(bell.hear)
-            bell.ended(
+        async with Notifier(self.config, self.environment, _unharmed(emit)) as notifier:
+            result = await self._work_off(notifier.hear)
+            notifier.ended(
                 result.exit_code,
-                result.accounts,
+                result.summaries,
                 [stop.message for stop in result.stops],
                 None if result.signal is None else result.signal.name,
             )
@@ -68,16 +68,16 @@ class Run:
 
     async def _work_off(self, tell: Listener) -> Result:
         """Run the engine, then write manifests and reports and copy the ledger, whatever the end."""
-        from pipeline.engine.events import Began, Stopping
+        from pipeline.engine.events import RunStarted, Stopping
         from pipeline.engine.runner import Runner
         from pipeline.signals import Shutdown
 
         folder, connection = self.config.output, self.connection
         names = None if self.scope.names is None else sorted(self.scope.names)
-        before = read_accounts(connection, names)
-        for account in before:
-            if account.unfinished:
-                check_keys(self.config.find_provider(account.provider), self.environment)
+        before = read_job_summaries(connection, names)
+        for summary in before:
+            if summary.unfinished:
+                check_keys(self.config.find_provider(summary.provider), self.environment)
         shutdown = Shutdown()
         async with AsyncExitStack() as stack:
             runner = Runner(
@@ -98,18 +98,18 @@ class Run:
                     runner.halt()
 
                 with shutdown.listening(stop):
-                    tell(Began(tuple(one.name for one in before if names is not None or one.unfinished)))
+                    tell(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
                     await runner.run()
             except BaseExceptionGroup as group:
                 raise _first(group) from None
             finally:
                 worked = self._worked()
                 manifests = [write_manifest(connection, name, folder) for name in worked]
-                reports, unwritten = write_pages(connection, self.config, worked)
+                reports, unwritten = write_reports(connection, self.config, worked)
                 copy_ledger(connection, folder, tell)
         return Result(
             folder,
-            read_accounts(connection, names),
+            read_job_summaries(connection, names),
             tuple(runner.stops),
             shutdown.signal,
             tuple(manifests),

@@ -114,18 +114,18 @@ def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as
 @click.pass_obj
 def status(options: Options, job: str | None, as_json: bool, watch: float | None) -> int:
     """Show what is pending, running, succeeded, partial, failed; images; cost; time left."""
-    from pipeline.reports.status import read_standing, standing_json, standing_lines
+    from pipeline.reports.status import read_status, status_json, status_lines
 
     config = options.load()
     if watch is not None:
         from pipeline.progress.watch import watch as keep_watching
 
         return keep_watching(config, job, watch, as_json=as_json)
-    accounts = read_standing(config.output, job)
+    summaries = read_status(config.output, job)
     if as_json:
-        click.echo(json.dumps(standing_json(accounts), ensure_ascii=False))
+        click.echo(json.dumps(status_json(summaries), ensure_ascii=False))
     else:
-        for line in standing_lines(accounts, config.providers):
+        for line in status_lines(summaries, config.providers):
             click.echo(line)
     return 0
 
@@ -142,7 +142,7 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **extra: Any) -> int:
     """Show what a job would do: requests, images, minutes at the limit, cost; calls nobody."""
     from pipeline.planning.build import load_models, make_plans, spooling
-    from pipeline.reports.estimate import outlook, outlook_lines
+    from pipeline.reports.estimate import estimate_lines, estimate_plan
 
     config = options.load()
     with spooling() as spool:
@@ -152,11 +152,11 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
 
             for path in write_previews(made, spool, preview):
                 click.echo(path, err=True)
-    view = outlook(config.output, made, load_models(config))
+    view = estimate_plan(config.output, made, load_models(config))
     if as_json:
         click.echo(json.dumps(view, ensure_ascii=False))
     else:
-        for line in outlook_lines(view):
+        for line in estimate_lines(view):
             click.echo(line)
     return 0
 
@@ -264,7 +264,7 @@ def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tupl
         listeners: list[Any] = [log]
         if not options.quiet:
             crowded = as_json and sys.stdout.isatty()  # a screen among lines of JSON would be neither
-            progress = stack.enter_context(Progress(batch.accounts, verbose=options.verbose, live=not crowded))
+            progress = stack.enter_context(Progress(batch.summaries, verbose=options.verbose, live=not crowded))
             listeners.append(progress)
         else:
             listeners.append(_say_failed_notice)
@@ -283,10 +283,10 @@ def _watching(options: Options, batch: Batch, *, as_json: bool) -> Iterator[tupl
 
 
 def _say_failed_notice(event: Event) -> None:
-    from pipeline.engine.events import NoticeFailed
+    from pipeline.engine.events import NotificationFailed
     from pipeline.progress.event_text import describe
 
-    if isinstance(event, NoticeFailed):
+    if isinstance(event, NotificationFailed):
         _say(describe(event))
 
 
@@ -323,9 +323,9 @@ def _say(line: str) -> None:
 
 def _summary_json(result: Result) -> dict[str, Any]:
     from pipeline.reports.failures import causes_json, read_causes
-    from pipeline.reports.status import standing_json
+    from pipeline.reports.status import status_json
 
-    causes = read_causes(result.folder, [account.name for account in result.accounts])
+    causes = read_causes(result.folder, [summary.name for summary in result.summaries])
     return {
         "event": "summary",
         "exit": result.exit_code,
@@ -336,7 +336,7 @@ def _summary_json(result: Result) -> dict[str, Any]:
         "manifests": [str(path) for path in result.manifests],
         "reports": [str(path) for path in result.reports],
         "failures": causes_json(causes),
-        **standing_json(result.accounts),
+        **status_json(result.summaries),
     }
 
 

@@ -11,7 +11,7 @@ from pipeline.reports.failures import read_causes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.ledger.job_summary import Account
+    from pipeline.ledger.job_summary import JobSummary
     from pipeline.reports.failures import Cause
     from pipeline.result import Result
 
@@ -24,29 +24,29 @@ def closing_lines(result: Result, program: Sequence[str], again: Sequence[str]) 
     """Write the summary. `program` begins every command, `again` is what goes on with what is left."""
     for name, limit in result.lowered.items():
         yield f"{name} allowed {limit.images} images per {limit.per_seconds:g} s only"
-    yield from _jobs(result.accounts)
-    failed = [account.name for account in result.accounts if account.unsuccessful]
+    yield from _jobs(result.summaries)
+    failed = [summary.name for summary in result.summaries if summary.unsuccessful]
     if failed:
         yield from _failures(read_causes(result.folder, failed), program)
-    left = [account for account in result.accounts if account.unfinished]
+    left = [summary for summary in result.summaries if summary.unfinished]
     if left:
-        requests, images = sum(account.unfinished for account in left), sum(account.missing for account in left)
+        requests, images = sum(summary.unfinished for summary in left), sum(summary.missing for summary in left)
         yield f"still queued: {requests:,} requests for {images:,} images; this goes on with them:"
         yield f"    {shlex.join([*program, *again])}"
 
 
-def _jobs(accounts: Sequence[Account]) -> Iterator[str]:
-    for account in accounts[:_MOST_JOBS]:
-        counts = ", ".join(f"{number:,} {status}" for status, number in account.counts.items() if number)
-        yield f"{account.name}: {account.images:,} images; {counts or 'nothing to do'}{_money(account)}"
-    if rest := accounts[_MOST_JOBS:]:
+def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:
+    for summary in summaries[:_MOST_JOBS]:
+        counts = ", ".join(f"{number:,} {status}" for status, number in summary.counts.items() if number)
+        yield f"{summary.name}: {summary.images:,} images; {counts or 'nothing to do'}{_money(summary)}"
+    if rest := summaries[_MOST_JOBS:]:
         images, unsuccessful = sum(one.images for one in rest), sum(one.unsuccessful for one in rest)
         yield f"{len(rest)} more jobs: {images:,} images; {unsuccessful:,} failed"
 
 
-def _money(account: Account) -> str:
-    spent = "" if account.cost_usd is None else f"; ${account.cost_usd:.2f}{' in rehearsal' * account.rehearsal}"
-    return spent + (f"; {account.maybe_paid} calls may have been paid besides" if account.maybe_paid else "")
+def _money(summary: JobSummary) -> str:
+    spent = "" if summary.cost_usd is None else f"; ${summary.cost_usd:.2f}{' in rehearsal' * summary.rehearsal}"
+    return spent + (f"; {summary.maybe_paid} calls may have been paid besides" if summary.maybe_paid else "")
 
 
 def _failures(causes: Sequence[Cause], program: Sequence[str]) -> Iterator[str]:

@@ -28,7 +28,7 @@ from pipeline.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.client.error_body import Envelope
+    from pipeline.client.error_body import ErrorBody
     from pipeline.errors import RequestError
 
 _QUOTA = frozenset(
@@ -78,19 +78,21 @@ _SAYS_LOST = re.compile(  # gateways, of a call that they had passed on: it may 
 _SAYS_PACE = re.compile(r"\brate limit\b|\btoo many requests\b", re.IGNORECASE)
 
 
-def fate(status: int, envelope: Envelope, headers: Mapping[str, str], wait: float | None = None) -> type[RequestError]:
+def error_class(
+    status: int, error_body: ErrorBody, headers: Mapping[str, str], wait: float | None = None
+) -> type[RequestError]:
     """Give the fate of an HTTP error. `wait` is what the server asks for, in seconds."""
-    kind = fate_of_words(status, envelope, headers, wait) or _fate_of_status(status)
+    kind = error_class_of_words(status, error_body, headers, wait) or _error_class_of_status(status)
     if kind is Invalid and headers.get("x-should-retry", "").strip().lower() == "true":
         return ServerFault
     return kind
 
 
-def fate_of_words(
-    status: int, envelope: Envelope, headers: Mapping[str, str], wait: float | None = None
+def error_class_of_words(
+    status: int, error_body: ErrorBody, headers: Mapping[str, str], wait: float | None = None
 ) -> type[RequestError] | None:
     """Give the fate that an error's own words decide; None where they leave it to the status."""
-    words, message = envelope.words, envelope.message
+    words, message = error_body.words, error_body.message
     if words & _QUOTA or status == 402:
         return QuotaSpent
     if status == 429 and zero_limit(headers, message):
@@ -103,7 +105,7 @@ def fate_of_words(
         return Moderated
     if words & _MODEL and status in {200, 400, 403, 404, 410}:
         return ModelUnknown
-    if status == 404 and (envelope.param == "model" or _SAYS_MODEL.search(message)):
+    if status == 404 and (error_body.param == "model" or _SAYS_MODEL.search(message)):
         return ModelUnknown
     if status == 400 and _SAYS_NO_MODEL.search(message):
         return ModelUnknown
@@ -121,20 +123,20 @@ def _was_passed_on(message: str, headers: Mapping[str, str]) -> bool:
     return bool(_SAYS_LOST.search(message)) or headers.get("x-portkey-gateway-exception") == "true"
 
 
-def stated_status(envelope: Envelope) -> int | None:
+def stated_status(error_body: ErrorBody) -> int | None:
     """Give the status of 4xx that an error means which came as a success; None where its words leave that open."""
-    if re.fullmatch(r"4[0-9]{2}", envelope.code or ""):  # gateways put the status into the body
-        return int(envelope.code or 0)
-    says_pace = _SAYS_PACE.search(envelope.message) and not envelope.words & _FORM
-    return 429 if envelope.words & _PACE or says_pace else None
+    if re.fullmatch(r"4[0-9]{2}", error_body.code or ""):  # gateways put the status into the body
+        return int(error_body.code or 0)
+    says_pace = _SAYS_PACE.search(error_body.message) and not error_body.words & _FORM
+    return 429 if error_body.words & _PACE or says_pace else None
 
 
-def blames_the_call(envelope: Envelope) -> bool:
+def blames_the_call(error_body: ErrorBody) -> bool:
     """Say whether an error's words call the request wrong."""
-    return bool(envelope.words & _FORM)
+    return bool(error_body.words & _FORM)
 
 
-def _fate_of_status(status: int) -> type[RequestError]:
+def _error_class_of_status(status: int) -> type[RequestError]:
     match status:
         case 401 | 403:
             return KeyRefused

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pipeline.client.network import proxy_for, receive, receive_beginning
-from pipeline.client.response import Answer, HttpAnswer, read_answer
+from pipeline.client.response import HttpResponse, ImagesResponse, read_response
 from pipeline.errors import NotSent, OutcomeUnknown, RequestError, Unusable
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _LARGE = 16 * 2**20  # a body above this is parsed in a thread; this much takes 
 _REFUSAL_BYTES = 1024 * 1024  # of an error's body: what it says stands at its beginning
 
 
-class Api:
+class ImagesClient:
     """One provider's door: an async context manager that makes calls with its key. The key goes nowhere else."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Api:
         if self._session is not None:
             await self._session.close()
 
-    async def call(self, operation: str, body: Body, sent: Callable[[], None]) -> Answer:
+    async def call(self, operation: str, body: Body, sent: Callable[[], None]) -> ImagesResponse:
         """Make one call with the body that `body_of` gave; `sent` is told at the moment its first bytes leave.
 
         Raises NotSent where they never left, OutcomeUnknown where they did and no answer came, else the RequestError
@@ -96,12 +96,12 @@ class Api:
             self.in_flight -= 1
         try:
             if len(http.body) > _LARGE:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, read_answer, http)
-            return read_answer(http)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
+            return read_response(http)
         except RequestError as error:
             raise self._scrubbed(error) from None
 
-    async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpAnswer:
+    async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpResponse:
         assert self._session is not None, "use `async with`"
         url = self._urls[operation]
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": self._proxy(url)}
@@ -113,7 +113,7 @@ class Api:
             if content is None:
                 what = f"the answer is larger than {self._most_bytes // 2**20} MB"
                 raise Unusable(what, http_status=response.status)
-            return HttpAnswer(response.status, response.headers, content, str(response.url))
+            return HttpResponse(response.status, response.headers, content, str(response.url))
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
         said = self._scrub(_reason(reason))

@@ -66,7 +66,7 @@ class Downloader:
         return len(self._deaths)
 
     @property
-    def dies_at(self) -> float | None:
+    def expires_at(self) -> float | None:
         """When the first of their URLs dies, in seconds since 1970."""
         return min(self._deaths.values(), default=None)
 

@@ -18,7 +18,7 @@ _NAMED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class ErrorBody:
     """An error's own words, cleaned. `inner` is the code of the error within, as Azure sends it."""
 
     message: str
@@ -40,17 +40,17 @@ def text_of(body: bytes) -> str:
     return body.decode(json.detect_encoding(body), "replace")
 
 
-def read_envelope(body: bytes) -> Envelope:
+def read_error_body(body: bytes) -> ErrorBody:
     """Read a body of any kind: JSON, whole or cut off, and HTML too."""
     text = text_of(body)
     try:
-        return envelope_of(json.loads(text))
+        return error_body_of(json.loads(text))
     except (ValueError, RecursionError):
         text = text[:_BEGINNING]
-    return (text.lstrip().startswith(("{", "[")) and _rest_of(text)) or Envelope(_page(text), None, None, None)
+    return (text.lstrip().startswith(("{", "[")) and _rest_of(text)) or ErrorBody(_page(text), None, None, None)
 
 
-def envelope_of(value: Any) -> Envelope:
+def error_body_of(value: Any) -> ErrorBody:
     """Find the error in the vendor's envelope, FastAPI's {"detail"}, or what stands in for them."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
         value = value[0]  # Google's: [{"error": …}]
@@ -59,15 +59,15 @@ def envelope_of(value: Any) -> Envelope:
     if isinstance(error, dict) and isinstance(error.get("error"), dict):  # {"detail": {"error": …}}
         error = error["error"]
     if not isinstance(error, dict):
-        return Envelope(_message(error), word(outer.get("type")), word(outer.get("code")), None)
+        return ErrorBody(_message(error), word(outer.get("type")), word(outer.get("code")), None)
     said = error.get("message") or error.get("detail") or error.get("msg") or error
     kind = word(error.get("type")) or word(error.get("status"))  # Google's: RESOURCE_EXHAUSTED
     inner = error.get("inner_error") or error.get("innererror")
     inner_code = word(inner.get("code")) if isinstance(inner, dict) else None
-    return Envelope(_message(said), kind, word(error.get("code")), word(error.get("param")), inner_code)
+    return ErrorBody(_message(said), kind, word(error.get("code")), word(error.get("param")), inner_code)
 
 
-def _rest_of(text: str) -> Envelope | None:
+def _rest_of(text: str) -> ErrorBody | None:
     """Read what came of an envelope that was cut off; None where nothing did. A name that is itself cut is none."""
     said: dict[str, str] = {}
     for found in _NAMED.finditer(text):
@@ -78,7 +78,7 @@ def _rest_of(text: str) -> Envelope | None:
     if message is None and not said:
         return None
     named = (word(said.get(name)) for name in ("type", "code", "param"))
-    return Envelope(plain(message or text, LONGEST_MESSAGE), *named)
+    return ErrorBody(plain(message or text, LONGEST_MESSAGE), *named)
 
 
 def _unescaped(text: str) -> str:

@@ -14,8 +14,8 @@ from urllib.parse import urljoin
 
 from pydantic_core import from_json
 
-from pipeline.client.classify import blames_the_call, fate, fate_of_words, stated_status
-from pipeline.client.error_body import Envelope, encodable, envelope_of, plain, read_envelope, text_of, word
+from pipeline.client.classify import blames_the_call, error_class, error_class_of_words, stated_status
+from pipeline.client.error_body import ErrorBody, encodable, error_body_of, plain, read_error_body, text_of, word
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, skew
 from pipeline.errors import (
     Deferred,
@@ -41,7 +41,7 @@ _BEYOND = 1e15
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkedImage:
     """A picture that is to be downloaded."""
 
     url: str
@@ -49,7 +49,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Inline:
+class InlineImage:
     """A picture that came along, in base64."""
 
     base64: str
@@ -57,14 +57,14 @@ class Inline:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ImagesResponse:
     """What a success answer brought. `settings` are those that the server says it used; `skew` is the server's clock
     minus ours, in seconds.
     """
 
     http_status: int
     request_id: str | None
-    pictures: tuple[Link | Inline, ...]
+    pictures: tuple[LinkedImage | InlineImage, ...]
     moderated: int
     usage: Mapping[str, Any] | None
     settings: Mapping[str, Any]
@@ -72,7 +72,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
+class HttpResponse:
     """An answer as it came over the wire."""
 
     status: int
@@ -87,11 +87,11 @@ class HttpAnswer:
         return word(next(filter(None, map(self.headers.get, names)), None))
 
 
-def read_answer(http: HttpAnswer, now: float | None = None) -> Answer:
+def read_response(http: HttpResponse, now: float | None = None) -> ImagesResponse:
     """Read the pictures out of an answer. Raises the RequestError whose class is the request's fate."""
     now = time.time() if now is None else now
     if not 200 <= http.status < 300:
-        raise _refusal(http, read_envelope(http.body), now)
+        raise _refusal(http, read_error_body(http.body), now)
     body = _success(http)
     data = body.get("data")
     items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
@@ -101,16 +101,18 @@ def read_answer(http: HttpAnswer, now: float | None = None) -> Answer:
         usage = body.get("usage")
         usage = _kept(usage) if isinstance(usage, dict) else None
         settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
-        return Answer(http.status, http.request_id, pictures, moderated, usage, settings, skew(http.headers, now))
+        return ImagesResponse(
+            http.status, http.request_id, pictures, moderated, usage, settings, skew(http.headers, now)
+        )
     says_error = any(body.get(name) for name in ("error", "detail"))
     if not says_error and (http.status == 202 or any(_is_a_task(one) for one in (body, data, *items))):
-        raise _error(Deferred, http, Envelope("the server takes calls for later", None, None, None), None)
+        raise _error(Deferred, http, ErrorBody("the server takes calls for later", None, None, None), None)
     if says_error or body.get("message") or body.get("msg"):
-        raise _hidden_error(http, envelope_of(body), now)
+        raise _hidden_error(http, error_body_of(body), now)
     raise _unusable(http, f"answered {http.status} without a picture")
 
 
-def _success(http: HttpAnswer) -> dict[str, Any]:
+def _success(http: HttpResponse) -> dict[str, Any]:
     """Read a success answer's body. Raises Unusable where there is no JSON in it; a 202 may have none."""
     if http.headers.get("content-type", "").lower().startswith("text/event-stream"):
         return _from_stream(text_of(http.body))
@@ -180,7 +182,7 @@ def _is_a_task(said: Any) -> bool:
     return bool(said.get("task_id")) or (isinstance(status, str) and status.lower() in _LATER)
 
 
-def _picture(item: Mapping[str, Any], base: str) -> Link | Inline | None:
+def _picture(item: Mapping[str, Any], base: str) -> LinkedImage | InlineImage | None:
     said = item.get("revised_prompt")
     revised = encodable(said) if isinstance(said, str) else None
     for field in ("b64_json", "url"):
@@ -188,10 +190,10 @@ def _picture(item: Mapping[str, Any], base: str) -> Link | Inline | None:
         if not isinstance(value, str) or not value:
             continue
         if value.startswith("data:"):  # as one vendor's SDK expects it: data:image/png;base64,…
-            return Inline(value.partition("base64,")[2], revised)
+            return InlineImage(value.partition("base64,")[2], revised)
         if field == "b64_json":
-            return Inline(value, revised)
-        return Link(_absolute(encodable(value), base), revised)
+            return InlineImage(value, revised)
+        return LinkedImage(_absolute(encodable(value), base), revised)
     return None
 
 
@@ -210,39 +212,39 @@ def _is_moderated(item: Mapping[str, Any]) -> bool:
     return item.get("respect_moderation") is False and not item.get("url") and not item.get("b64_json")
 
 
-def _refusal(http: HttpAnswer, envelope: Envelope, now: float, status: int | None = None) -> RequestError:
+def _refusal(http: HttpResponse, error_body: ErrorBody, now: float, status: int | None = None) -> RequestError:
     """Make the error of a refusal. `status` is what the body says that HTTP did not."""
     status = status or http.status
-    wait = pause(status, http.headers, envelope.message, now)
-    kind = fate(status, envelope, http.headers, wait)
+    wait = pause(status, http.headers, error_body.message, now)
+    kind = error_class(status, error_body, http.headers, wait)
     if wait is not None and wait > LONGEST_PAUSE:
         if kind in {RateLimited, ServerFault}:
             kind = PausedTooLong
         else:  # behind a gateway the call may have gone on: that fate weighs more, and our own backoff holds
             wait = None
-    return _error(kind, http, envelope, wait)
+    return _error(kind, http, error_body, wait)
 
 
-def _hidden_error(http: HttpAnswer, envelope: Envelope, now: float) -> RequestError:
+def _hidden_error(http: HttpResponse, error_body: ErrorBody, now: float) -> RequestError:
     """Make the error that came as a success: what its words leave open may have been billed."""
-    if status := stated_status(envelope):
-        return _refusal(http, envelope, now, status)
-    kind = fate_of_words(http.status, envelope, http.headers)
-    return _error(kind or (Invalid if blames_the_call(envelope) else Unusable), http, envelope, None)
+    if status := stated_status(error_body):
+        return _refusal(http, error_body, now, status)
+    kind = error_class_of_words(http.status, error_body, http.headers)
+    return _error(kind or (Invalid if blames_the_call(error_body) else Unusable), http, error_body, None)
 
 
-def _error(kind: type[RequestError], http: HttpAnswer, envelope: Envelope, wait: float | None) -> RequestError:
+def _error(kind: type[RequestError], http: HttpResponse, error_body: ErrorBody, wait: float | None) -> RequestError:
     error = kind(
-        _sentence(kind, http, envelope.message, wait),
+        _sentence(kind, http, error_body.message, wait),
         http_status=http.status,
-        type=envelope.type,
-        code=envelope.code,
-        param=envelope.param,
+        type=error_body.type,
+        code=error_body.code,
+        param=error_body.param,
         request_id=http.request_id,
         retry_after=wait,
     )
-    if isinstance(error, RateLimited) and envelope.type != "tokens":
-        error.limit = image_limit(http.headers, envelope.message)
+    if isinstance(error, RateLimited) and error_body.type != "tokens":
+        error.limit = image_limit(http.headers, error_body.message)
     return error
 
 
@@ -256,7 +258,7 @@ _ADVICE: dict[type[RequestError], str] = {
 }
 
 
-def _sentence(kind: type[RequestError], http: HttpAnswer, message: str, wait: float | None) -> str:
+def _sentence(kind: type[RequestError], http: HttpResponse, message: str, wait: float | None) -> str:
     target = http.headers.get("location") if 300 <= http.status < 400 else None
     said = f"redirects to {plain(target.partition('?')[0], 200)}" if target else message or "no reason given"
     advice = _ADVICE.get(kind)
@@ -265,5 +267,5 @@ def _sentence(kind: type[RequestError], http: HttpAnswer, message: str, wait: fl
     return f"{said} ({advice})" if advice else said
 
 
-def _unusable(http: HttpAnswer, what: str) -> Unusable:
+def _unusable(http: HttpResponse, what: str) -> Unusable:
     return Unusable(f"the server {what}", http_status=http.status, request_id=http.request_id)

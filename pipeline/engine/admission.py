@@ -7,7 +7,7 @@ import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.circuit_breaker import Outage
+from pipeline.engine.circuit_breaker import CircuitBreaker
 from pipeline.engine.throttle import Throttle
 from pipeline.errors import OutageGivenUp, RateLimited
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.config.load import RateLimit
-    from pipeline.engine.throttle import Turn
+    from pipeline.engine.throttle import Permit
     from pipeline.errors import RequestError, Stop
 
 
-class Gate:
+class Admission:
     """What all calls of one provider go through. `moved` is set whenever somebody has got through, or need not wait."""
 
     def __init__(self, limit: RateLimit | None, base_url: str, give_up_after: float, longest_backoff: float) -> None:
@@ -27,7 +27,7 @@ class Gate:
         self.halted = False
         self.lowered: RateLimit | None = None  # the limit that the server told us
         self.moved = asyncio.Event()
-        self._outage = Outage(base_url, give_up_after)
+        self._breaker = CircuitBreaker(base_url, give_up_after)
         self._give_up_after = give_up_after
         self._longest_backoff = longest_backoff
         self._waiting = 0
@@ -52,7 +52,7 @@ class Gate:
             task.cancel()
         self.moved.set()
 
-    async def leave(self, request: int, images: int) -> tuple[Turn, bool]:
+    async def leave(self, request: int, images: int) -> tuple[Permit, bool]:
         """Wait for leave to call for `images` pictures; give the turn, and whether this call is an outage's probe."""
         self._waiting += 1
         try:
@@ -67,13 +67,13 @@ class Gate:
 
     def left(self, request: int) -> None:
         """This request's call is over, or was never made: if it was to be the probe, another may be."""
-        self._outage.released(request)
+        self._breaker.released(request)
 
-    async def _leave(self, request: int, images: int) -> tuple[Turn, bool]:
+    async def _leave(self, request: int, images: int) -> tuple[Permit, bool]:
         while True:
-            probe = await self._outage.passage(request)
+            probe = await self._breaker.passage(request)
             turn = await self.throttle.turn(images)
-            if probe or self._outage.down_since is None:
+            if probe or self._breaker.down_since is None:
                 return turn, probe
             turn.unsent()  # the provider went away while this one stood in line
 
@@ -86,21 +86,21 @@ class Gate:
         """Note a request's answer; give for how long the provider had been away, None where it was not."""
         self._refusals, self._refused_since = 0, None
         away = self.away
-        self._outage.answered(request)
+        self._breaker.answered(request)
         return away
 
     @property
     def away(self) -> float | None:
         """For how long the provider has been away, in seconds; None while it is there."""
-        down_since = self._outage.down_since
+        down_since = self._breaker.down_since
         return None if down_since is None else asyncio.get_running_loop().time() - down_since
 
     def failed(self, request: int, error: RequestError) -> Stop | None:
         """Note a failed call; give the stop that follows."""
         if isinstance(error, RateLimited):
-            return self._outage.failed(request, error) or self._refused_for_good(error)
+            return self._breaker.failed(request, error) or self._refused_for_good(error)
         self._refused_since = None
-        return self._outage.failed(request, error)
+        return self._breaker.failed(request, error)
 
     def _refused_for_good(self, error: RateLimited) -> Stop | None:
         """Give the stop where nothing but 429s came for too long: a limit of nothing that does not say so is one."""

@@ -9,7 +9,7 @@ from pipeline.errors import BudgetSpent
 if TYPE_CHECKING:
     import sqlite3
 
-    from pipeline.ledger.queue import Work
+    from pipeline.ledger.queue import QueuedRequest
 
 
 class Budget:
@@ -20,22 +20,22 @@ class Budget:
         self._default = default  # config's, for jobs that state none
         self._committed: dict[int, float] = {}
 
-    def limit(self, work: Work) -> float | None:
+    def limit(self, work: QueuedRequest) -> float | None:
         """Give the budget of a request's job, or None."""
         if work.rehearsal:
             return None
         own = work.budget_usd if work.budget_usd is not None else self._default
         return self._limit if self._limit is not None else own
 
-    def knows(self, work: Work) -> bool:
+    def knows(self, work: QueuedRequest) -> bool:
         """Say whether the job's money so far has been taken from the ledger."""
         return work.job in self._committed
 
-    def learn(self, work: Work, committed: float) -> None:
+    def learn(self, work: QueuedRequest, committed: float) -> None:
         """Take over what the job has spent, or may have spent, before this run."""
         self._committed.setdefault(work.job, committed)
 
-    def reserve(self, work: Work, estimate: float | None) -> None:
+    def reserve(self, work: QueuedRequest, estimate: float | None) -> None:
         """Set the estimate of a call aside before it is sent. Raises BudgetSpent."""
         limit = self.limit(work)
         committed = self._committed.get(work.job, 0.0)
@@ -46,7 +46,7 @@ class Budget:
             )
         self._committed[work.job] = committed + (estimate or 0.0)
 
-    def settle(self, work: Work, estimate: float | None, cost: float | None) -> None:
+    def settle(self, work: QueuedRequest, estimate: float | None, cost: float | None) -> None:
         """Replace a reservation by what the call cost; None keeps the estimate, as for an unknown outcome."""
         if cost is not None:
             self._committed[work.job] += cost - (estimate or 0.0)

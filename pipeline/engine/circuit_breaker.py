@@ -21,7 +21,7 @@ FIRST_PROBE, LONGEST_PROBE = 1.0, 60.0  # seconds between probes; each interval 
 LONGEST_PAID_PROBE = 300.0  # where a probe may have been billed: a night of them must not cost a night's pictures
 
 
-class Outage:
+class CircuitBreaker:
     """The door before a provider's throttle. Times are the event loop's."""
 
     def __init__(self, base_url: str, give_up_after: float) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from pipeline.engine.events import Pace
+from pipeline.engine.events import ProviderPace
 from pipeline.engine.worker import Worker
 from pipeline.errors import Stop
 from pipeline.ledger import attempts
@@ -20,9 +20,9 @@ from pipeline.ledger.queue import pending
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from pipeline.engine.events import Binds
-    from pipeline.engine.provider_context import Desk
-    from pipeline.ledger.queue import Bar, Scope, Work
+    from pipeline.engine.events import Bottleneck
+    from pipeline.engine.provider_context import ProviderContext
+    from pipeline.ledger.queue import Block, QueuedRequest, Scope
 
 LOOKAHEAD = 128
 """Requests of one provider that wait at its gate at once: enough for the throttle to find a small call among large ones
@@ -33,57 +33,61 @@ and not in the ledger.
 POLL_SECONDS = 1.0  # how often the ledger is asked for what another process has submitted
 
 
-class Lane:
+class Dispatcher:
     """One provider at work. `stopped` is told of every stop that a worker meets, and of the request that met it."""
 
     def __init__(
-        self, desk: Desk, scope: Scope, barred: Collection[Bar], stopped: Callable[[Stop, Work | None], None]
+        self,
+        context: ProviderContext,
+        scope: Scope,
+        blocked: Collection[Block],
+        stopped: Callable[[Stop, QueuedRequest | None], None],
     ) -> None:
-        self._desk = desk
+        self._context = context
         self._scope = scope
-        self._barred = barred
+        self._blocked = blocked
         self._stopped = stopped
-        self._gate = desk.gate
+        self._admission = context.admission
         self._carrying: set[int] = set()
 
     def halt(self) -> None:
         """Make no further call: whoever only waits goes back into the queue at once."""
-        self._gate.halt()
+        self._admission.halt()
 
-    def pace(self) -> Pace:
+    def pace(self) -> ProviderPace:
         """Say what the requests at work wait for now. Cheap: a few numbers that are counted anyway."""
-        throttle, downloader = self._gate.throttle, self._desk.downloader
+        throttle, downloader = self._admission.throttle, self._context.downloader
         limit, paused = throttle.limit, throttle.paused_for
-        return Pace(
-            provider=self._desk.provider.name,
-            binds=self._binds(),
+        return ProviderPace(
+            provider=self._context.provider.name,
+            bottleneck=self._bottleneck(),
             until=round(time.time() + paused, 1) if paused else None,
             images=limit.images if limit else None,
             per_seconds=limit.per_seconds if limit else None,
             downloads=downloader.under_way,
-            dies_at=downloader.dies_at,
+            expires_at=downloader.expires_at,
         )
 
-    def _binds(self) -> Binds:
+    def _bottleneck(self) -> Bottleneck:
         """Give what most requests wait for. A place at the gate is free, so who stands there waits for the limit."""
-        gate, calls, downloads = self._gate, self._desk.api.in_flight, self._desk.downloader.under_way
-        if gate.throttle.paused_for:
+        admission, calls, downloads = self._admission, self._context.api.in_flight, self._context.downloader.under_way
+        if admission.throttle.paused_for:
             return "paused"
-        if gate.away is not None:
+        if admission.away is not None:
             return "provider"
-        if gate.waiting and gate.throttle.limit:
+        if admission.waiting and admission.throttle.limit:
             return "limit"
-        between_calls = max(0, gate.resting - gate.waiting - downloads)
-        filing = max(0, len(self._carrying) - gate.waiting - calls - downloads - between_calls)
-        waits: dict[Binds, int] = {"provider": calls + between_calls, "downloads": downloads, "disk": filing}
+        between_calls = max(0, admission.resting - admission.waiting - downloads)
+        image_writer = max(0, len(self._carrying) - admission.waiting - calls - downloads - between_calls)
+        waits: dict[Bottleneck, int] = {"provider": calls + between_calls, "downloads": downloads, "disk": image_writer}
         most = max(waits, key=lambda name: waits[name])
         return most if waits[most] else ""
 
     async def work(self) -> None:
         """Take requests while there are any and none after a halt; return when the last one taken has ended."""
         async with asyncio.TaskGroup() as workers:
-            while not self._gate.halted:
-                self._gate.moved.clear()
+            while not self._admission.halted:
+                self._admission.moved.clear()
                 taken = await self._take()
                 for work in taken:
                     self._carrying.add(work.request)
@@ -95,40 +99,40 @@ class Lane:
                 else:
                     await self._until_moved()
 
-    async def _take(self) -> list[Work]:
+    async def _take(self) -> list[QueuedRequest]:
         """Take as many requests as there is room for in flight and at the gate."""
-        room = min(self._desk.provider.concurrency - len(self._carrying), LOOKAHEAD - self._gate.waiting)
+        room = min(self._context.provider.concurrency - len(self._carrying), LOOKAHEAD - self._admission.waiting)
         if room <= 0:
             return []
         try:
-            found = await self._desk.writer.do(
+            found = await self._context.writer.do(
                 pending,
-                self._desk.provider.name,
+                self._context.provider.name,
                 self._scope,
                 frozenset(self._carrying),
                 room,
-                frozenset(self._barred),
+                frozenset(self._blocked),
             )
         except Stop as error:  # no room even to read: calls in flight are to be answered all the same
             self._stopped(error, None)
             return []
-        return [] if self._gate.halted else found
+        return [] if self._admission.halted else found
 
     async def _until_moved(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_SECONDS):
-                await self._gate.moved.wait()
+                await self._admission.moved.wait()
 
-    async def _carry(self, work: Work) -> None:
+    async def _carry(self, work: QueuedRequest) -> None:
         """Have one request carried, and leave it ended or back in the queue, whatever happens."""
         try:
-            await Worker(self._desk, work).carry()
+            await Worker(self._context, work).carry()
         except Stop as error:
-            self._desk.writer.post(attempts.put_back, work.request)
+            self._context.writer.post(attempts.put_back, work.request)
             self._stopped(error, work)
         except asyncio.CancelledError:
-            self._desk.writer.post(attempts.put_back, work.request)
+            self._context.writer.post(attempts.put_back, work.request)
             raise
         finally:
             self._carrying.discard(work.request)
-            self._gate.moved.set()
+            self._admission.moved.set()

@@ -10,32 +10,32 @@ if TYPE_CHECKING:
     from pipeline.errors import RequestError
 
 
-Binds = Literal["", "limit", "provider", "downloads", "disk", "paused"]
+Bottleneck = Literal["", "limit", "provider", "downloads", "disk", "paused"]
 """What decides the speed of a provider's requests now; empty where nothing is at work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class RunStarted:
     """A run begins to work on these jobs; what is submitted meanwhile joins them."""
 
     jobs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ProviderPace:
     """What a provider's requests wait for, looked at once a second and told where it has changed.
 
-    The limit in force is `images` in `per_seconds`, None without one. `until` is the end of a pause and `dies_at` the
+    The limit in force is `images` in `per_seconds`, None without one. `until` is the end of a pause, `expires_at` the
     nearest death of a URL whose picture is on its way, both in seconds since 1970.
     """
 
     provider: str
-    binds: Binds
+    bottleneck: Bottleneck
     until: float | None
     images: int | None
     per_seconds: float | None
     downloads: int
-    dies_at: float | None
+    expires_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class LimitLowered:
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderAway:
+class ProviderDown:
     """A provider does not answer; the run waits for it and probes."""
 
     provider: str
@@ -117,7 +117,7 @@ class ProviderAway:
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderBack:
+class ProviderUp:
     """A provider answers again, after `seconds`."""
 
     provider: str
@@ -140,14 +140,14 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
-class NotBackedUp:
+class BackupFailed:
     """There was no room for a copy of the ledger; the last one stays, and the run goes on."""
 
     error: RequestError
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeFailed:
+class NotificationFailed:
     """Somebody who wanted to be told of the run's end, stop or pause could not be; the run goes on all the same."""
 
     how: str
@@ -155,10 +155,10 @@ class NoticeFailed:
 
 
 Event = (
-    Began
-    | Pace
+    RunStarted
+    | ProviderPace
     | Stopping
-    | NotBackedUp
+    | BackupFailed
     | CallSent
     | CallEnded
     | ImageStored
@@ -166,9 +166,9 @@ Event = (
     | RequestEnded
     | Paused
     | LimitLowered
-    | ProviderAway
-    | ProviderBack
+    | ProviderDown
+    | ProviderUp
     | Stopped
-    | NoticeFailed
+    | NotificationFailed
 )
 Listener = Callable[[Event], None]

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.client.download import DownloadFailed, HostRefused, UrlDead
-from pipeline.errors import BrokenPicture, DownloadRefused, UrlLost
+from pipeline.errors import BrokenImage, DownloadRefused, UrlLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,8 +42,8 @@ async def fetch(
                 raise _lost(reason) from None
             except HostRefused as reason:
                 raise DownloadRefused(str(reason)) from None
-            except (DownloadFailed, BrokenPicture) as reason:
-                refusals += isinstance(reason, BrokenPicture) or reason.definite
+            except (DownloadFailed, BrokenImage) as reason:
+                refusals += isinstance(reason, BrokenImage) or reason.definite
                 if time.monotonic() >= death:
                     raise _lost(reason) from None
                 if refusals >= attempts:
@@ -58,4 +58,4 @@ def _lost(reason: Exception) -> UrlLost:
 
 
 def _said(reason: Exception) -> str:
-    return f"the download {reason}" if isinstance(reason, BrokenPicture) else str(reason)
+    return f"the download {reason}" if isinstance(reason, BrokenImage) else str(reason)

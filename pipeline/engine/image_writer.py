@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pybase64
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 from pipeline.images import inspect, png
 from pipeline.storage import IMAGES_FOLDER, StoredImage, disk_error, make_folder, write_unnamed
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
 
-    from pipeline.client.response import Inline
+    from pipeline.client.response import InlineImage
 
 
-class Filing:
+class ImageWriter:
     """The files of one request below its job's `folder`. `numbers` are those that its pictures have already."""
 
     def __init__(self, folder: Path, params: Mapping[str, Any], numbers: Collection[int], threads: Executor) -> None:
@@ -54,7 +54,7 @@ class Filing:
             self._threads, _check_and_store, content, self._params, self._folder, self.stem, number, revised_prompt
         )
 
-    async def keep_all(self, pictures: Sequence[Inline]) -> tuple[list[StoredImage], list[BrokenPicture]]:
+    async def keep_all(self, pictures: Sequence[InlineImage]) -> tuple[list[StoredImage], list[BrokenImage]]:
         """Check and file pictures that came along; give those that are whole, and what is wrong with the others.
 
         Raises DiskFull.
@@ -65,15 +65,15 @@ class Filing:
             return_exceptions=True,
         )
         whole: list[StoredImage] = []
-        broken: list[BrokenPicture] = []
+        broken: list[BrokenImage] = []
         for number, result in zip(numbers, results, strict=True):
-            if isinstance(result, BrokenPicture):
+            if isinstance(result, BrokenImage):
                 self.give_back(number)
                 broken.append(result)
             elif not isinstance(result, BaseException):
                 whole.append(result)
         for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, BrokenPicture):
+            if isinstance(result, BaseException) and not isinstance(result, BrokenImage):
                 raise result
         return whole, broken
 
@@ -120,7 +120,7 @@ def decode(text: str) -> bytes:
     try:
         return pybase64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
     except (binascii.Error, ValueError) as reason:
-        raise BrokenPicture(f"has broken base64: {reason}") from None
+        raise BrokenImage(f"has broken base64: {reason}") from None
 
 
 def store(image: CheckedImage, folder: Path, stem: str, number: int, revised_prompt: str | None) -> StoredImage:

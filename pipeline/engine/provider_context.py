@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
 
-    from pipeline.client.client import Api
+    from pipeline.client.client import ImagesClient
     from pipeline.client.download import Downloader
     from pipeline.config.load import Config, Provider
-    from pipeline.engine.admission import Gate
+    from pipeline.engine.admission import Admission
     from pipeline.engine.budget import Budget
     from pipeline.engine.events import Listener
-    from pipeline.engine.throttle import Turn
-    from pipeline.ledger.queue import Work
+    from pipeline.engine.throttle import Permit
+    from pipeline.ledger.queue import QueuedRequest
     from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
 
@@ -37,21 +37,21 @@ def image_threads() -> ThreadPoolExecutor:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ProviderContext:
     """What all workers of one provider share."""
 
     provider: Provider
     config: Config
     models: Models
     folder: Path
-    api: Api
+    api: ImagesClient
     downloader: Downloader
     threads: Executor
-    gate: Gate
+    admission: Admission
     writer: Writer
     money: Budget
     emit: Listener
-    is_barred: Callable[[Work], bool]
+    is_blocked: Callable[[QueuedRequest], bool]
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class WrittenCall:
     images: int
     estimate_usd: float | None
     began: float
-    turn: Turn
+    turn: Permit
     sent_at: float | None = None
 
     def sent(self) -> None:

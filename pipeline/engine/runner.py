@@ -9,18 +9,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.client.client import Api
+from pipeline.client.client import ImagesClient
 from pipeline.client.download import Downloader
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE
 from pipeline.engine import budget
-from pipeline.engine.admission import Gate
-from pipeline.engine.dispatcher import POLL_SECONDS, Lane
+from pipeline.engine.admission import Admission
+from pipeline.engine.dispatcher import POLL_SECONDS, Dispatcher
 from pipeline.engine.events import Stopped
-from pipeline.engine.provider_context import Desk, image_threads
+from pipeline.engine.provider_context import ProviderContext, image_threads
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 from pipeline.ledger import attempts
-from pipeline.ledger.queue import Bar, waiting_providers
-from pipeline.ledger.recovery import mend
+from pipeline.ledger.queue import Block, waiting_providers
+from pipeline.ledger.recovery import recover_running
 from pipeline.ledger.writer import Writer
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider, RateLimit
-    from pipeline.engine.events import Listener, Pace
-    from pipeline.ledger.queue import Scope, Work
+    from pipeline.engine.events import Listener, ProviderPace
+    from pipeline.ledger.queue import QueuedRequest, Scope
     from pipeline.models.table import Models
 
 _ENVELOPE_BYTES = 2**20  # what an answer may hold beside its pictures
@@ -53,11 +53,11 @@ class Runner:
     emit: Listener
     budget_usd: float | None = None
     stops: list[Stop] = field(default_factory=list)
-    _barred: set[Bar] = field(default_factory=set)
+    _blocked: set[Block] = field(default_factory=set)
     _closed: set[str] = field(default_factory=set)  # providers that have stopped
-    _lanes: dict[str, Lane] = field(default_factory=dict)
-    _gates: dict[str, Gate] = field(default_factory=dict)
-    _paces: dict[str, Pace] = field(default_factory=dict)  # what was last said of each provider
+    _dispatchers: dict[str, Dispatcher] = field(default_factory=dict)
+    _admissions: dict[str, Admission] = field(default_factory=dict)
+    _paces: dict[str, ProviderPace] = field(default_factory=dict)  # what was last said of each provider
     _halted: bool = False
 
     async def run(self) -> None:
@@ -66,10 +66,10 @@ class Runner:
             try:
                 await self._work_all(writer, budget.Budget(self.budget_usd, self.config.budget_usd))
             finally:
-                for gate in self._gates.values():
-                    gate.close()
+                for admission in self._admissions.values():
+                    admission.close()
             with contextlib.suppress(PipelineError):  # a full disk: the next start does the same
-                await writer.do(mend, time.time())
+                await writer.do(recover_running, time.time())
 
     async def _work_all(self, writer: Writer, money: budget.Budget) -> None:
         """Keep a lane at work for each provider that requests wait for, until there is none."""
@@ -86,8 +86,8 @@ class Runner:
                 self._say_paces()
 
     def _say_paces(self) -> None:
-        for name, lane in self._lanes.items():
-            pace = lane.pace()
+        for name, dispatcher in self._dispatchers.items():
+            pace = dispatcher.pace()
             if pace != self._paces.get(name):
                 self._paces[name] = pace
                 self.emit(pace)
@@ -95,20 +95,20 @@ class Runner:
     def halt(self) -> None:
         """Make no further call; what is in flight is finished."""
         self._halted = True
-        for lane in self._lanes.values():
-            lane.halt()
+        for dispatcher in self._dispatchers.values():
+            dispatcher.halt()
 
     @property
     def lowered(self) -> dict[str, RateLimit]:
         """The limits that providers stated and that were adopted, by provider."""
-        return {name: gate.lowered for name, gate in self._gates.items() if gate.lowered}
+        return {name: admission.lowered for name, admission in self._admissions.items() if admission.lowered}
 
     async def _waiting(self, writer: Writer) -> list[str]:
         """Name the providers that have work and may be called."""
         if self._halted:
             return []
         try:
-            names = await writer.do(waiting_providers, self.scope, frozenset(self._barred))
+            names = await writer.do(waiting_providers, self.scope, frozenset(self._blocked))
         except Stop as error:  # no room even to read: calls in flight are to be answered all the same
             self._stop(error, None)
             return []
@@ -134,7 +134,7 @@ class Runner:
         async with AsyncExitStack() as stack:
             threads = image_threads()
             stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-            api = Api(
+            api = ImagesClient(
                 base_url,
                 key,
                 headers,
@@ -150,7 +150,7 @@ class Runner:
                 most_bytes=rules.max_bytes,
                 connections=max(64, provider.concurrency),
             )
-            desk = Desk(
+            context = ProviderContext(
                 provider=provider,
                 config=self.config,
                 models=self.models,
@@ -158,36 +158,36 @@ class Runner:
                 api=await stack.enter_async_context(api),
                 downloader=await stack.enter_async_context(downloader),
                 threads=threads,
-                gate=await self._gate(provider, base_url, writer),
+                admission=await self._admission(provider, base_url, writer),
                 writer=writer,
                 money=money,
                 emit=self.emit,
-                is_barred=lambda work: any(bar.holds(work) for bar in self._barred),
+                is_blocked=lambda work: any(bar.holds(work) for bar in self._blocked),
             )
-            lane = self._lanes[name] = Lane(desk, self.scope, self._barred, self._stop)
+            dispatcher = self._dispatchers[name] = Dispatcher(context, self.scope, self._blocked, self._stop)
             self._say_paces()
             if self._halted:
-                lane.halt()
+                dispatcher.halt()
             try:
-                await lane.work()
+                await dispatcher.work()
             finally:
                 self._say_paces()  # at work no more
-                del self._lanes[name]
+                del self._dispatchers[name]
 
-    async def _gate(self, provider: Provider, base_url: str, writer: Writer) -> Gate:
+    async def _admission(self, provider: Provider, base_url: str, writer: Writer) -> Admission:
         """Give a provider's gate, one for the whole run; it knows what an earlier run sent, and was told."""
-        if provider.name not in self._gates:
+        if provider.name not in self._admissions:
             retry, limit, now = self.config.retry, provider.rate_limit, time.time()
-            gate = Gate(limit, base_url, retry.outage_hours * 3600, retry.max_wait_seconds)
+            admission = Admission(limit, base_url, retry.outage_hours * 3600, retry.max_wait_seconds)
             if limit is not None:
                 sent = await writer.do(attempts.sent_since, provider.name, now - limit.window)
-                gate.throttle.remember((now - moment, images) for moment, images in sent)
+                admission.throttle.remember((now - moment, images) for moment, images in sent)
             paused = await writer.do(attempts.paused_until, provider.name) - now
-            gate.throttle.pause(min(paused, LONGEST_PAUSE))  # more than was ever asked: the clock was set back
-            self._gates[provider.name] = gate
-        return self._gates[provider.name]
+            admission.throttle.pause(min(paused, LONGEST_PAUSE))  # more than was ever asked: the clock was set back
+            self._admissions[provider.name] = admission
+        return self._admissions[provider.name]
 
-    def _stop(self, error: Stop, work: Work | None) -> None:
+    def _stop(self, error: Stop, work: QueuedRequest | None) -> None:
         """Carry a stop as far as its cause reaches, and say so once."""
         if work is None or error.reach == "everything":
             self.stops.append(error)
@@ -199,22 +199,22 @@ class Runner:
         else:
             self._bar(error, work)
 
-    def _bar(self, error: Stop, work: Work) -> None:
+    def _bar(self, error: Stop, work: QueuedRequest) -> None:
         """Hold up the requests that the cause of a stop reaches."""
         self.stops.append(error)
         match error.reach:
             case "operation":
-                bar = Bar(provider=work.provider, served_by=work.served_by)
+                bar = Block(provider=work.provider, served_by=work.served_by)
                 what = f"provider `{work.provider}` and its {work.served_by}s"
             case "model":
-                bar = Bar(job=work.job, model=work.model)
+                bar = Block(job=work.job, model=work.model)
                 what = f"job `{work.job_name}` and its model `{work.model}`"
             case _:
-                bar = Bar(job=work.job)
+                bar = Block(job=work.job)
                 what = f"job `{work.job_name}`"
-        if bar not in self._barred:
+        if bar not in self._blocked:
             self.emit(Stopped(what, error))
-        self._barred.add(bar)
+        self._blocked.add(bar)
 
     def _close(self, provider: str, error: Stop) -> None:
         """Call this provider no more."""
@@ -222,5 +222,5 @@ class Runner:
         if provider not in self._closed:
             self.emit(Stopped(f"provider `{provider}`", error))
         self._closed.add(provider)
-        if provider in self._lanes:
-            self._lanes[provider].halt()
+        if provider in self._dispatchers:
+            self._dispatchers[provider].halt()

@@ -1,7 +1,7 @@
 """The images-per-minute limit: aiolimiter's pace, the window's guarantee, and everyone's pause after a 429.
 
 `AsyncLimiter(50, 60)` alone lets 99 pictures through in the first minute, and serves small waiters before large ones.
-So a call goes when the window has room for it (`schedule`), and takes from an aiolimiter one unit per picture, which
+So a call goes when the window has room for it (`scheduler`), and takes from an aiolimiter one unit per picture, which
 spaces the sends. The pace is that of the limit from the first call on, unless the window was used by an earlier run.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
 
-from pipeline.engine.window import Schedule
+from pipeline.engine.window import WindowScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,7 @@ _LEAST_SECONDS = 0.001
 """The shortest sleep: a remainder of rounding is below the clock's own step and would be slept without end."""
 
 
-class Turn:
+class Permit:
     """Leave to send one call of `images` pictures, once. It is stamped by `sent`, or given back by `unsent`."""
 
     def __init__(self, throttle: Throttle, images: int, ticket: Ticket | None) -> None:
@@ -56,7 +56,7 @@ class Throttle:
     """
 
     def __init__(self, limit: RateLimit | None) -> None:
-        self._schedule = Schedule(limit) if limit else None
+        self._scheduler = WindowScheduler(limit) if limit else None
         self._pace = _pace(limit) if limit else AsyncLimiter(1)
         self._unearned = 0.0  # seconds that the pace does not make up for
         self._in_hand = False  # a unit of the pace is taken, and its call has not gone
@@ -70,12 +70,12 @@ class Throttle:
     @property
     def limit(self) -> RateLimit | None:
         """The limit in force."""
-        return self._schedule.limit if self._schedule else None
+        return self._scheduler.limit if self._scheduler else None
 
     @property
     def used(self) -> int:
         """Images in the window: sent, or about to be."""
-        return self._schedule.used if self._schedule else 0
+        return self._scheduler.used if self._scheduler else 0
 
     @property
     def paused_for(self) -> float:
@@ -86,8 +86,8 @@ class Throttle:
         """Take calls of an earlier run into the log: (seconds ago, images)."""
         now = asyncio.get_running_loop().time()
         for ago, images in sent:
-            if self._schedule:
-                self._schedule.remember(now - max(0.0, ago), images)
+            if self._scheduler:
+                self._scheduler.remember(now - max(0.0, ago), images)
 
     def pause(self, seconds: float) -> None:
         """Let nobody through for as long, or for longer where a longer pause holds already."""
@@ -100,30 +100,30 @@ class Throttle:
         `per_seconds` is None where the server did not say it. Where people chose no limit, none is adopted.
         """
         old = self.limit
-        if old is None or self._schedule is None:
+        if old is None or self._scheduler is None:
             return False
         limit = replace(old, images=images, per_seconds=per_seconds or old.per_seconds)
         if images < 1 or limit.images * old.per_seconds >= old.images * limit.per_seconds:
             return False
-        self._schedule.lower(limit)
+        self._scheduler.lower(limit)
         self._pace, self._unearned = _pace(limit), math.inf
         self._changed.set()
         return True
 
-    async def turn(self, images: int) -> Turn:
+    async def turn(self, images: int) -> Permit:
         """Wait for leave to send a call of `images` pictures, or of fewer where the limit in force allows no more.
 
         A cancelled wait leaves no trace.
         """
-        if self._schedule is None:
+        if self._scheduler is None:
             while wait := self.paused_for:
                 await self._sleep(wait)
-            return Turn(self, images, None)
-        ticket = self._schedule.join(images)
+            return Permit(self, images, None)
+        ticket = self._scheduler.join(images)
         self._waiters[ticket] = asyncio.get_running_loop().create_future()
         self._changed.set()
         if self._server is None or self._server.done():
-            self._begin(self._schedule)
+            self._begin(self._scheduler)
         try:
             await self._waiters[ticket]
         except BaseException:
@@ -131,7 +131,7 @@ class Throttle:
             raise
         finally:
             del self._waiters[ticket]
-        return Turn(self, ticket.images, ticket)
+        return Permit(self, ticket.images, ticket)
 
     def close(self) -> None:
         """Let nobody through any more who waits now."""
@@ -140,24 +140,24 @@ class Throttle:
         for future in self._waiters.values():
             future.cancel()
 
-    def _begin(self, schedule: Schedule) -> None:
-        self._server = asyncio.create_task(self._serve(schedule), name="throttle")
+    def _begin(self, scheduler: WindowScheduler) -> None:
+        self._server = asyncio.create_task(self._serve(scheduler), name="throttle")
         self._server.add_done_callback(self._served)
 
-    async def _serve(self, schedule: Schedule) -> None:
+    async def _serve(self, scheduler: WindowScheduler) -> None:
         """Let those in line go, one after another, while there are any."""
         now = asyncio.get_running_loop().time
         self._unearned += now() - self._idle_since
-        while schedule.waiting:
-            await self._open(schedule)
+        while scheduler.waiting:
+            await self._open(scheduler)
             if paused := self.paused_for:
                 begin = now()
                 await self._sleep(paused)
                 self._unearned += now() - begin
-            elif (ticket := schedule.next(now())) is None:
-                await self._sleep(schedule.look_again() - now())
+            elif (ticket := scheduler.next(now())) is None:
+                await self._sleep(scheduler.look_again() - now())
             elif self._waiters[ticket].done():  # cancelled, and has not yet noticed
-                schedule.leave(ticket)
+                scheduler.leave(ticket)
             else:
                 self._waiters[ticket].set_result(None)
                 self._in_hand, self._last, pace = False, ticket, self._pace
@@ -165,10 +165,10 @@ class Throttle:
                     await pace.acquire()
         self._idle_since = now()
 
-    async def _open(self, schedule: Schedule) -> None:
+    async def _open(self, scheduler: WindowScheduler) -> None:
         """Take the first unit of the next call, and before it those that nobody earned by waiting."""
         if self._unearned:
-            units, self._unearned = self._unearned / schedule.spacing, 0.0
+            units, self._unearned = self._unearned / scheduler.spacing, 0.0
             await self._pace.acquire(min(units, self._pace.max_rate - (not self._in_hand)))
         if not self._in_hand:
             await self._pace.acquire()
@@ -193,20 +193,20 @@ class Throttle:
             pass
 
     def _sent(self, ticket: Ticket) -> None:
-        if self._schedule:
-            self._schedule.sent(ticket, asyncio.get_running_loop().time())
+        if self._scheduler:
+            self._scheduler.sent(ticket, asyncio.get_running_loop().time())
             self._changed.set()
 
     def _leave(self, ticket: Ticket) -> None:
         """Give back the room of a call, and the pace that it took where nobody has gone since: it was not sent."""
-        if self._schedule is None:
+        if self._scheduler is None:
             return
-        granted = self._schedule.leave(ticket)
+        granted = self._scheduler.leave(ticket)
         self._changed.set()
         if granted and ticket is self._last and not self._in_hand and self._server is not None:
             self._in_hand, self._idle_since = True, asyncio.get_running_loop().time()
             self._server.cancel()
-            self._begin(self._schedule)
+            self._begin(self._scheduler)
 
 
 def _pace(limit: RateLimit) -> AsyncLimiter:

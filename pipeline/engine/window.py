@@ -27,7 +27,7 @@ class Ticket:
         self.images = images
 
 
-class Schedule:
+class WindowScheduler:
     """At most `limit.images` pictures' worth of calls in any half-open window of `limit.window` seconds.
 
     A granted call holds its room from the grant until a window after it was sent.

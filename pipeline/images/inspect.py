@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 from pipeline.images import containers
 from pipeline.images.svg import svg_size
 
@@ -62,7 +62,7 @@ _MISTAKEN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageInfo:
     """What is known of a whole picture. `width` and `height` are pixels as stored, before EXIF orientation."""
 
     format: str  # lower case, by the bytes: png, jpeg, webp, gif, bmp, tiff, avif, svg
@@ -80,7 +80,7 @@ class Picture:
         return (self.height, self.width) if self.orientation in _TRANSPOSED else (self.width, self.height)
 
 
-def inspect(content: bytes | memoryview) -> Picture:
+def inspect(content: bytes | memoryview) -> ImageInfo:
     """Decode the whole picture, every frame up to `MAX_FRAMES`. Raises BrokenPicture with what is wrong."""
     picture, image = open_whole(content)
     budget = _ALL_FRAMES_PIXELS - image.width * image.height
@@ -92,20 +92,20 @@ def inspect(content: bytes | memoryview) -> Picture:
             if budget < 0:
                 break
             image.load()
-    except BrokenPicture:
+    except BrokenImage:
         raise
     except Exception as reason:
-        raise BrokenPicture(f"is a {picture.format.upper()} that cannot be decoded: {_words(reason)}") from reason
+        raise BrokenImage(f"is a {picture.format.upper()} that cannot be decoded: {_words(reason)}") from reason
     return picture
 
 
-def open_whole(content: bytes | memoryview) -> tuple[Picture, ImageFile]:
+def open_whole(content: bytes | memoryview) -> tuple[ImageInfo, ImageFile]:
     """Decode the first frame: (what it is, Pillow's image with its pixels in memory). Raises BrokenPicture."""
     kind = containers.kind(content)
     if kind is None or kind not in _READERS:
-        raise BrokenPicture(_not_a_picture(content))
+        raise BrokenImage(_not_a_picture(content))
     if fault := containers.fault(kind, content):
-        raise BrokenPicture(f"is a {kind.upper()} that {fault}")
+        raise BrokenImage(f"is a {kind.upper()} that {fault}")
     try:
         image = _READERS[kind](io.BytesIO(content))
         _refuse_bomb(image)
@@ -113,27 +113,27 @@ def open_whole(content: bytes | memoryview) -> tuple[Picture, ImageFile]:
         has_alpha = image.has_transparency_data
         image.load()
         return _describe(kind, image, frames, has_alpha=has_alpha), image
-    except BrokenPicture:
+    except BrokenImage:
         raise
     except Exception as reason:  # a hostile file can make Pillow raise anything, and it is the file's fault
-        raise BrokenPicture(f"is a {kind.upper()} that cannot be decoded: {_words(reason)}") from reason
+        raise BrokenImage(f"is a {kind.upper()} that cannot be decoded: {_words(reason)}") from reason
 
 
-def inspect_svg(content: bytes) -> Picture:
+def inspect_svg(content: bytes) -> ImageInfo:
     """Check SVG as XML without scripts, entities or links to the outside. Raises BrokenPicture."""
     if not content.strip():
-        raise BrokenPicture("is empty (0 bytes)")
+        raise BrokenImage("is empty (0 bytes)")
     width, height = svg_size(content)
-    return Picture("svg", width, height, "svg", 1, has_alpha=True, orientation=1, has_icc=False)
+    return ImageInfo("svg", width, height, "svg", 1, has_alpha=True, orientation=1, has_icc=False)
 
 
-def extension(format: str) -> str:  # noqa: A002 - the word of `Picture` and of the API
+def extension(format: str) -> str:  # noqa: A002 - the word of `ImageInfo` and of the API
     """Give the file name's end for a format, without the dot: "jpeg" → "jpg"."""
     return {"jpeg": "jpg"}.get(format, format)
 
 
-def _describe(kind: str, image: ImageFile, frames: int, *, has_alpha: bool) -> Picture:
-    return Picture(
+def _describe(kind: str, image: ImageFile, frames: int, *, has_alpha: bool) -> ImageInfo:
+    return ImageInfo(
         format=kind,
         width=image.width,
         height=image.height,
@@ -155,9 +155,9 @@ def _orientation(image: ImageFile) -> int:
 
 def _refuse_bomb(image: ImageFile) -> None:
     if image.width < 1 or image.height < 1:
-        raise BrokenPicture(f"claims a size of {image.width}x{image.height}")
+        raise BrokenImage(f"claims a size of {image.width}x{image.height}")
     if image.width * image.height > MAX_PIXELS:
-        raise BrokenPicture(f"claims {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} are not decoded")
+        raise BrokenImage(f"claims {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} are not decoded")
 
 
 def _not_a_picture(content: bytes | memoryview) -> str:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageChops, ImageFilter
 
-from pipeline.errors import BrokenPicture, PictureError, Problem
+from pipeline.errors import BrokenImage, ImageError, Problem
 from pipeline.images.inspect import open_whole
 from pipeline.images.transform import Geometry, encode_png, to_rgba, turn_upright
 
 if TYPE_CHECKING:
-    from pipeline.images.inspect import Picture
-    from pipeline.images.options import Box, MaskEdit, Recipe
+    from pipeline.images.inspect import ImageInfo
+    from pipeline.images.options import Box, ImageOptions, MaskEdit
 
 EDITED, KEPT = 0, 255
 _TINT = (255, 0, 144)
@@ -35,36 +35,36 @@ class Mask:
     marked: Image.Image
 
 
-def find_mask(recipe: Recipe, picture: Picture, of: str, max_bytes: int | None) -> Mask | None:
+def find_mask(options: ImageOptions, picture: ImageInfo, of: str, max_bytes: int | None) -> Mask | None:
     """Give the recipe's mask for the picture that is called `of`. Raises PictureError that names the mask."""
-    name = recipe.mask.name if recipe.mask else "mask.box"
+    name = options.mask.name if options.mask else "mask.box"
     try:
-        if recipe.mask_box is not None:
-            return Mask("box", None, is_ready=False, marked=box_mask(recipe.mask_box, picture.upright))
-        if recipe.mask is None:
+        if options.mask_box is not None:
+            return Mask("box", None, is_ready=False, marked=box_mask(options.mask_box, picture.upright))
+        if options.mask is None:
             return None
-        content = recipe.mask.read()
-        of_mask, marked = read_mask(content, recipe.mask_edit, picture.upright, of)
-    except BrokenPicture as wrong:
-        raise PictureError([Problem(name, str(wrong))]) from None
+        content = options.mask.read()
+        of_mask, marked = read_mask(content, options.mask_edit, picture.upright, of)
+    except BrokenImage as wrong:
+        raise ImageError([Problem(name, str(wrong))]) from None
     is_small = max_bytes is None or len(content) < max_bytes
-    is_ready = recipe.mask_edit == "alpha" and of_mask.format == "png" and of_mask.mode in {"RGBA", "LA"}
+    is_ready = options.mask_edit == "alpha" and of_mask.format == "png" and of_mask.mode in {"RGBA", "LA"}
     return Mask(name, content, is_ready and is_small and of_mask.orientation == 1, marked)
 
 
-def read_mask(content: bytes, edit: MaskEdit, size: tuple[int, int], of: str) -> tuple[Picture, Image.Image]:
+def read_mask(content: bytes, edit: MaskEdit, size: tuple[int, int], of: str) -> tuple[ImageInfo, Image.Image]:
     """Read a mask's picture: (what it is, the upright mask), to fit the picture `of` with upright `size`.
 
     Raises BrokenPicture with what to do where it has another size, no alpha, or marks nothing or everything.
     """
     picture, image = open_whole(content)
     if picture.frames > 1:
-        raise BrokenPicture(f"is animated ({picture.frames} frames); a mask is one picture")
+        raise BrokenImage(f"is animated ({picture.frames} frames); a mask is one picture")
     if picture.upright != size:
         here, there = ("x".join(map(str, edges)) for edges in (picture.upright, size))
-        raise BrokenPicture(f"is {here}, but {of} is {there}; draw the mask in the size of the picture")
+        raise BrokenImage(f"is {here}, but {of} is {there}; draw the mask in the size of the picture")
     if edit == "alpha" and not picture.has_alpha:
-        raise BrokenPicture(
+        raise BrokenImage(
             "has no alpha channel, so it marks nothing; make the part to edit transparent, or, if it is black and "
             "white, write `mask: {image: …, edit: white}` or `edit: black`"
         )
@@ -76,7 +76,7 @@ def read_mask(content: bytes, edit: MaskEdit, size: tuple[int, int], of: str) ->
 def box_mask(box: Box, size: tuple[int, int]) -> Image.Image:
     """Give the mask that edits a box (left, top, right, bottom) of a picture. Raises BrokenPicture."""
     if box[2] > size[0] or box[3] > size[1]:
-        raise BrokenPicture(f"{list(box)} reaches beyond the picture, which is {size[0]}x{size[1]} upright")
+        raise BrokenImage(f"{list(box)} reaches beyond the picture, which is {size[0]}x{size[1]} upright")
     mask = Image.new("L", size, KEPT)
     mask.paste(EDITED, box)
     refuse_useless(mask, "inside the box")
@@ -87,11 +87,9 @@ def refuse_useless(mask: Image.Image, marked: str) -> None:
     """Refuse a mask that edits nothing or everything. Raises BrokenPicture."""
     darkest, lightest = mask.getextrema()
     if darkest != EDITED:
-        raise BrokenPicture(f"marks nothing: no pixel is {marked}")
+        raise BrokenImage(f"marks nothing: no pixel is {marked}")
     if lightest == EDITED:
-        raise BrokenPicture(
-            f"marks everything: every pixel is {marked}; leave the mask out to change the whole picture"
-        )
+        raise BrokenImage(f"marks everything: every pixel is {marked}; leave the mask out to change the whole picture")
 
 
 def fit_mask(mask: Image.Image, geometry: Geometry) -> Image.Image:
@@ -110,7 +108,7 @@ def own_mask(image: Image.Image) -> Image.Image:
     return image.convert("RGBA").getchannel("A").point(lambda value: KEPT if value else EDITED)
 
 
-def _marked(image: Image.Image, picture: Picture, edit: MaskEdit) -> Image.Image:
+def _marked(image: Image.Image, picture: ImageInfo, edit: MaskEdit) -> Image.Image:
     if edit == "alpha":
         return turn_upright(own_mask(image), picture.orientation)
     white, black = (EDITED, KEPT) if edit == "white" else (KEPT, EDITED)
@@ -141,10 +139,10 @@ def _checkerboard(size: tuple[int, int]) -> Image.Image:
     tile = Image.new("RGBA", (16, 16), (*_CHECKS[0], 255))
     tile.paste((*_CHECKS[1], 255), (8, 0, 16, 8))
     tile.paste((*_CHECKS[1], 255), (0, 8, 8, 16))
-    board = Image.new("RGBA", size)
+    snapshot = Image.new("RGBA", size)
     for left in range(0, size[0], 16):
-        board.paste(tile, (left, 0))
-    row = board.crop((0, 0, size[0], min(16, size[1])))
+        snapshot.paste(tile, (left, 0))
+    row = snapshot.crop((0, 0, size[0], min(16, size[1])))
     for top in range(16, size[1], 16):
-        board.paste(row, (0, top))
-    return board
+        snapshot.paste(row, (0, top))
+    return snapshot

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.config.yaml_document import nearest, unknown_key
-from pipeline.errors import PictureError, Problem
+from pipeline.errors import ImageError, Problem
 from pipeline.models.model import Complaint
 from pipeline.models.rules import either, parse_size, quoted
 
@@ -103,7 +103,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ImageOptions:
     """How the pictures of a request are to be fitted and what of the first one is to be edited."""
 
     fit: Fit | None = None
@@ -124,23 +124,23 @@ class Recipe:
 
     def canonical(self) -> dict[str, object]:
         """Give JSON values for the content key, without what is not asked for. Reads the mask. Raises PictureError."""
-        recipe: dict[str, object] = {}
+        options: dict[str, object] = {}
         if self.fit is not None:
-            recipe["fit"] = self.fit
+            options["fit"] = self.fit
         if self.resize is not None:
-            recipe["resize"] = list(self.resize)
+            options["resize"] = list(self.resize)
         if self.mask_box is not None:
-            recipe["mask"] = {"box": list(self.mask_box)}
+            options["mask"] = {"box": list(self.mask_box)}
         elif self.mask is not None:
-            recipe["mask"] = {"edit": self.mask_edit, "sha256": self.mask.sha256()}
-        return recipe
+            options["mask"] = {"edit": self.mask_edit, "sha256": self.mask.sha256()}
+        return options
 
 
-def parse_recipe(
+def parse_image_options(
     fit: object, resize: object, mask: object, folder: Path | None = None
-) -> tuple[Recipe, list[Complaint]]:
+) -> tuple[ImageOptions, list[Complaint]]:
     """Turn the job's values of `fit`, `resize` and `mask` (None where absent) into a recipe, and name what is wrong."""
-    recipe, complaints = parse_mask(mask, folder)
+    options, complaints = parse_mask(mask, folder)
     known = next((word for word in _FITS if word == fit), None)
     if fit is not None and known is None:
         complaints.append(Complaint("fit", f"is {quoted(fit)}; it takes {either(_FITS)}"))
@@ -149,22 +149,22 @@ def parse_recipe(
         words = f"it takes WIDTHxHEIGHT, like 512x512, up to {_LONGEST_EDGE} pixels an edge"
         complaints.append(Complaint("resize", f"is {quoted(resize)}; {words}"))
         size = None
-    return replace(recipe, fit=known, resize=size), complaints
+    return replace(options, fit=known, resize=size), complaints
 
 
-def parse_mask(value: object, folder: Path | None = None) -> tuple[Recipe, list[Complaint]]:
+def parse_mask(value: object, folder: Path | None = None) -> tuple[ImageOptions, list[Complaint]]:
     """Turn the job's value of `mask` into a recipe that has nothing else, and name what is wrong with its form."""
     if value is None:
-        return Recipe(), []
+        return ImageOptions(), []
     if isinstance(value, dict):
         return _parse_mask_mapping(value, folder)
     try:
-        return Recipe(mask=Source.of(value, folder=folder)), []
-    except PictureError:
-        return Recipe(), [Complaint("mask", f"is {quoted(value)}; it takes {_MASK_WORDS}")]
+        return ImageOptions(mask=Source.of(value, folder=folder)), []
+    except ImageError:
+        return ImageOptions(), [Complaint("mask", f"is {quoted(value)}; it takes {_MASK_WORDS}")]
 
 
-def _parse_mask_mapping(value: Mapping[Any, Any], folder: Path | None) -> tuple[Recipe, list[Complaint]]:
+def _parse_mask_mapping(value: Mapping[Any, Any], folder: Path | None) -> tuple[ImageOptions, list[Complaint]]:
     known = ("image", "edit", "box")
     complaints = [Complaint("mask", f"has an {unknown_key(str(key), known)}") for key in value if key not in known]
     if ("image" in value) == ("box" in value):
@@ -177,18 +177,18 @@ def _parse_mask_mapping(value: Mapping[Any, Any], folder: Path | None) -> tuple[
             words = "four whole numbers [left, top, right, bottom] with left < right and top < bottom"
             complaints.append(Complaint("mask.box", f"is {quoted(box)}; it takes {words}"))
         elif not complaints:
-            return Recipe(mask_box=(box[0], box[1], box[2], box[3])), []
+            return ImageOptions(mask_box=(box[0], box[1], box[2], box[3])), []
     else:
         edit = value.get("edit", "alpha")
         if edit not in get_args(MaskEdit):
             complaints.append(Complaint("mask.edit", f"is {quoted(edit)}; it takes alpha, white or black"))
-        recipe, wrong = parse_mask(value["image"], folder)
-        if isinstance(value["image"], dict) or recipe.mask is None:
+        options, wrong = parse_mask(value["image"], folder)
+        if isinstance(value["image"], dict) or options.mask is None:
             wrong = [Complaint("mask.image", f"is {quoted(value['image'])}; it takes a file name")]
         complaints += wrong
         if not complaints:
-            return replace(recipe, mask_edit=edit), []
-    return Recipe(), complaints
+            return replace(options, mask_edit=edit), []
+    return ImageOptions(), complaints
 
 
 def _is_box(box: object) -> bool:
@@ -234,5 +234,5 @@ def _stream_name(stream: object) -> str:
     return name if isinstance(name, str) else "stream"
 
 
-def _wrong(name: str, what: str) -> PictureError:
-    return PictureError([Problem(name, what)])
+def _wrong(name: str, what: str) -> ImageError:
+    return ImageError([Problem(name, what)])

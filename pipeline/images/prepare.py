@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
-from pipeline.errors import BrokenPicture, PictureError, Problem
-from pipeline.images.inspect import Picture, extension, open_whole
+from pipeline.errors import BrokenImage, ImageError, Problem
+from pipeline.images.inspect import ImageInfo, extension, open_whole
 from pipeline.images.masks import Mask, encode_mask, find_mask, fit_mask, own_mask, refuse_useless
-from pipeline.images.options import Recipe, Source
+from pipeline.images.options import ImageOptions, Source
 from pipeline.images.transform import Geometry, encode_png, fit_geometry, to_rgba
 from pipeline.models.model import Demands, unknown_demands
 from pipeline.models.rules import either
@@ -55,7 +55,7 @@ class PreparedInput:
 
 
 def prepare(
-    images: Sequence[Source], recipe: Recipe, demands: Demands | None, model_name: str | None
+    images: Sequence[Source], options: ImageOptions, demands: Demands | None, model_name: str | None
 ) -> tuple[PreparedInput, ...]:
     """Make the pictures of one request ready: images in their order, the mask last.
 
@@ -64,15 +64,15 @@ def prepare(
     problems: list[Problem] = []
     prepared: list[PreparedInput] = []
     for number, source in enumerate(images):
-        asked = recipe if number == 0 else Recipe(recipe.fit, recipe.resize)  # a mask is the first picture's
+        asked = options if number == 0 else ImageOptions(options.fit, options.resize)  # a mask is the first picture's
         try:
             prepared += _Preparation(
                 source, asked, demands or unknown_demands(), model_name or "the model", is_first=number == 0
             ).run()
-        except PictureError as wrong:
+        except ImageError as wrong:
             problems += wrong.problems
     if problems:
-        raise PictureError(problems)
+        raise ImageError(problems)
     return tuple(sorted(prepared, key=lambda one: one.role == "mask"))
 
 
@@ -81,7 +81,7 @@ class _Preparation:
     """One picture, with its mask, on its way to the wire."""
 
     source: Source
-    recipe: Recipe
+    options: ImageOptions
     demands: Demands
     model: str
     is_first: bool
@@ -91,7 +91,7 @@ class _Preparation:
         content = self.source.read()
         try:
             picture, image = open_whole(content)
-        except BrokenPicture as wrong:
+        except BrokenImage as wrong:
             raise self._wrong(wrong) from None
         geometry, mask = self._decide(picture, content)
         own = self._carries_mask and mask is None
@@ -103,7 +103,7 @@ class _Preparation:
         else:
             try:
                 mended, geometry = self._mend(to_rgba(image, picture), geometry, own=own)
-            except BrokenPicture as wrong:
+            except BrokenImage as wrong:
                 raise self._wrong(wrong) from None
             sent = _prepared("image", self.source.name, content, mended, "png", geometry.canvas)
         return [sent] if mask is None else [sent, self._send_mask(mask, geometry)]
@@ -111,45 +111,45 @@ class _Preparation:
     @property
     def _carries_mask(self) -> bool:
         """Whether the picture's own transparency says what is edited."""
-        return self.is_first and bool(self.demands.own_mask_modes) and not self.recipe.masks
+        return self.is_first and bool(self.demands.own_mask_modes) and not self.options.masks
 
-    def _wrong(self, reason: BrokenPicture) -> PictureError:
-        return PictureError([Problem(self.source.name, str(reason))])
+    def _wrong(self, reason: BrokenImage) -> ImageError:
+        return ImageError([Problem(self.source.name, str(reason))])
 
-    def _decide(self, picture: Picture, content: bytes) -> tuple[Geometry | None, Mask | None]:
+    def _decide(self, picture: ImageInfo, content: bytes) -> tuple[Geometry | None, Mask | None]:
         """Give the picture's way, None for byte for byte, and its mask. Raises PictureError with all problems."""
         problems: list[Problem] = []
         geometry = mask = None
         try:
             geometry = self._geometry(picture, content)
-        except BrokenPicture as wrong:
+        except BrokenImage as wrong:
             problems += self._wrong(wrong).problems
-        if self._carries_mask and not picture.has_alpha and self.recipe.fit != "pad":
+        if self._carries_mask and not picture.has_alpha and self.options.fit != "pad":
             what = f"has no transparency that says what to edit (mode {picture.mode}): {_ADD_MASK}"
             problems.append(Problem(self.source.name, what))
         try:
-            mask = find_mask(self.recipe, picture, self.source.name, self.demands.mask_max_bytes)
-        except PictureError as wrong:
+            mask = find_mask(self.options, picture, self.source.name, self.demands.mask_max_bytes)
+        except ImageError as wrong:
             problems += wrong.problems
         if problems:
-            raise PictureError(problems)
+            raise ImageError(problems)
         return geometry, mask
 
-    def _geometry(self, picture: Picture, content: bytes) -> Geometry | None:
+    def _geometry(self, picture: ImageInfo, content: bytes) -> Geometry | None:
         if picture.frames > 1:
-            raise BrokenPicture(f"has {picture.frames} frames or pages; give a picture of one, not an animation")
-        recipe, demands = self.recipe, self.demands
+            raise BrokenImage(f"has {picture.frames} frames or pages; give a picture of one, not an animation")
+        options, demands = self.options, self.demands
         faults = set(self._faults(picture, content))
-        if faults and not recipe.mends:
-            raise BrokenPicture(self._words(picture, content, faults))
-        if demands.square and recipe.resize and recipe.resize[0] != recipe.resize[1]:
-            size = _edges(recipe.resize)
-            raise BrokenPicture(f"would become {size} by `resize: {size}`; {self.model} takes square pictures")
-        geometry = fit_geometry(picture.upright, recipe.fit, recipe.resize, square=demands.square)
-        must_agree = recipe.masks and (picture.orientation != 1 or picture.format != "png")
+        if faults and not options.mends:
+            raise BrokenImage(self._words(picture, content, faults))
+        if demands.square and options.resize and options.resize[0] != options.resize[1]:
+            size = _edges(options.resize)
+            raise BrokenImage(f"would become {size} by `resize: {size}`; {self.model} takes square pictures")
+        geometry = fit_geometry(picture.upright, options.fit, options.resize, square=demands.square)
+        must_agree = options.masks and (picture.orientation != 1 or picture.format != "png")
         return geometry if faults or must_agree or not geometry.keeps(picture.upright) else None
 
-    def _faults(self, picture: Picture, content: bytes) -> Iterator[Fault]:
+    def _faults(self, picture: ImageInfo, content: bytes) -> Iterator[Fault]:
         demands = self.demands
         if picture.format not in demands.formats:
             yield "format"
@@ -162,7 +162,7 @@ class _Preparation:
         if self._carries_mask and picture.has_alpha and picture.mode not in demands.own_mask_modes:
             yield "mode"
 
-    def _words(self, picture: Picture, content: bytes, faults: set[Fault]) -> str:
+    def _words(self, picture: ImageInfo, content: bytes, faults: set[Fault]) -> str:
         """Say what the picture is, what the model takes, and what to add to the job."""
         is_now = f"is {_edges(picture.upright)} {picture.format.upper()}"
         takes = either([kind.upper() for kind in self.demands.formats])
@@ -190,20 +190,20 @@ class _Preparation:
             content = encode_png(fitted)
             if limit is None or len(content) < limit:
                 return content, geometry
-            if self.recipe.resize is not None or not self.recipe.mends:
+            if self.options.resize is not None or not self.options.mends:
                 break
             factor = 0.95 * math.sqrt(limit / len(content))
             smaller = (max(1, int(geometry.canvas[0] * factor)), max(1, int(geometry.canvas[1] * factor)))
-            geometry = fit_geometry(rgba.size, self.recipe.fit, smaller, square=False)
+            geometry = fit_geometry(rgba.size, self.options.fit, smaller, square=False)
         made = f"becomes a PNG of {len(content) / _MEGA:.1f} MB at {_edges(geometry.canvas)}"
-        instead = "write a smaller `resize`" if self.recipe.resize else "add `fit: pad` to the request to shrink it"
-        raise BrokenPicture(f"{made}; {self.model} takes less than {(limit or 0) / _MEGA:.3g} MB: {instead}")
+        instead = "write a smaller `resize`" if self.options.resize else "add `fit: pad` to the request to shrink it"
+        raise BrokenImage(f"{made}; {self.model} takes less than {(limit or 0) / _MEGA:.3g} MB: {instead}")
 
     def _refuse_own(self, mask: Image.Image) -> None:
         try:
             refuse_useless(mask, "wholly transparent")
-        except BrokenPicture as wrong:
-            raise self._wrong(BrokenPicture(f"is its own mask and {wrong}: {_ADD_MASK}")) from None
+        except BrokenImage as wrong:
+            raise self._wrong(BrokenImage(f"is its own mask and {wrong}: {_ADD_MASK}")) from None
 
     def _send_mask(self, mask: Mask, geometry: Geometry | None) -> PreparedInput:
         marked = mask.marked
@@ -214,13 +214,13 @@ class _Preparation:
             marked = fit_mask(marked, geometry)
         try:
             refuse_useless(marked, "to be edited once it is fitted like its picture")
-        except BrokenPicture as wrong:
-            raise PictureError([Problem(mask.name, str(wrong))]) from None
+        except BrokenImage as wrong:
+            raise ImageError([Problem(mask.name, str(wrong))]) from None
         content = encode_mask(marked)
         limit = self.demands.mask_max_bytes
         if limit is not None and len(content) >= limit:
             what = f"is {len(content) / _MEGA:.1f} MB as a mask: add a `resize` to the request"
-            raise PictureError([Problem(mask.name, what)])
+            raise ImageError([Problem(mask.name, what)])
         return _prepared("mask", mask.name, mask.content, content, "png", marked.size)
 
 

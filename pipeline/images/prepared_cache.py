@@ -1,7 +1,7 @@
 """A picture from a path, bytes, a stream or Pillow → what the API accepts, stored once by hash.
 
-The way of a picture: `recipe` says where it comes from and what the job asks, `preparation` judges it and sends it
-through `mend` and `masks` where needed; here it is remembered for the requests that share it, stored and shown.
+The way of a picture: `options` says where it comes from and what the job asks, `preparation` judges it and sends it
+through `transform` and `masks`; here it is remembered for the requests that share it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from pipeline.errors import BrokenPicture, PictureError, Problem
+from pipeline.errors import BrokenImage, ImageError, Problem
 from pipeline.images.masks import draw_mask
-from pipeline.images.options import Recipe, Source, parse_mask, parse_recipe
 from pipeline.images.prepare import PreparedInput, prepare
 from pipeline.storage import make_folder, write_whole
 
@@ -20,15 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pipeline.images.options import ImageOptions, Source
     from pipeline.models.model import Demands
-
-__all__ = ["Inputs", "PreparedInput", "Recipe", "Source", "parse_mask", "parse_recipe", "prepare", "preview", "store"]
 
 MAX_REMEMBERED = 256 * 1024 * 1024
 """Bytes of prepared pictures that are remembered, at most."""
 
 
-class Inputs:
+class PreparedCache:
     """Prepared pictures, remembered for requests that share them: by path, time and size of every file, and recipe.
 
     May be used from several threads; two that ask for the same at once may both prepare it.
@@ -41,18 +39,18 @@ class Inputs:
         self._lock = threading.Lock()
 
     def prepare(
-        self, images: Sequence[Source], recipe: Recipe, demands: Demands | None, model_name: str | None
+        self, images: Sequence[Source], options: ImageOptions, demands: Demands | None, model_name: str | None
     ) -> tuple[PreparedInput, ...]:
         """Do as `prepare`, or remember. Raises PictureError."""
         try:
-            key = _key(images, recipe, demands, model_name)
-        except PictureError:
-            return prepare(images, recipe, demands, model_name)  # which names all problems, not the first alone
+            key = _key(images, options, demands, model_name)
+        except ImageError:
+            return prepare(images, options, demands, model_name)  # which names all problems, not the first alone
         with self._lock:
             if key in self._prepared:
                 self._prepared.move_to_end(key)
                 return self._prepared[key]
-        prepared = prepare(images, recipe, demands, model_name)
+        prepared = prepare(images, options, demands, model_name)
         with self._lock:
             self._remember(key, prepared)
         return prepared
@@ -91,14 +89,14 @@ def preview(prepared: Sequence[PreparedInput]) -> bytes:
     mask = next((one.content for one in prepared if one.role == "mask"), None)
     try:
         return draw_mask(first.content, mask)
-    except BrokenPicture as wrong:
-        raise PictureError([Problem(first.source, str(wrong))]) from None
+    except BrokenImage as wrong:
+        raise ImageError([Problem(first.source, str(wrong))]) from None
 
 
-def _key(images: Sequence[Source], recipe: Recipe, demands: Demands | None, model_name: str | None) -> object:
-    sources = [*images, *([recipe.mask] if recipe.mask else [])]
+def _key(images: Sequence[Source], options: ImageOptions, demands: Demands | None, model_name: str | None) -> object:
+    sources = [*images, *([options.mask] if options.mask else [])]
     known = tuple((source.name, source.identity()) for source in sources)
-    return known, recipe.fit, recipe.resize, recipe.mask_edit, recipe.mask_box, len(images), demands, model_name
+    return known, options.fit, options.resize, options.mask_edit, options.mask_box, len(images), demands, model_name
 
 
 def _size(prepared: Sequence[PreparedInput]) -> int:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 
 _ELEMENTS = frozenset({"script", "foreignobject", "iframe", "object", "embed", "handler", "listener"})
 _LINKS = frozenset({"href", "src"})
@@ -32,7 +32,7 @@ def svg_size(content: bytes) -> tuple[int, int]:
     try:
         parser.Parse(content, True)
     except expat.ExpatError as reason:
-        raise BrokenPicture(f"is no whole SVG: {reason}") from None
+        raise BrokenImage(f"is no whole SVG: {reason}") from None
     return _size(reading.root)
 
 
@@ -47,32 +47,32 @@ class _Reading:
         local = name.rpartition(" ")[2].lower()
         if not self.started:
             if local != "svg":
-                raise BrokenPicture(f"is no SVG: its outermost element is <{local}>")
+                raise BrokenImage(f"is no SVG: its outermost element is <{local}>")
             self.started, self.root = True, attributes
         if local in _ELEMENTS:
-            raise BrokenPicture(f"is an SVG with <{local}>, which is refused")
+            raise BrokenImage(f"is an SVG with <{local}>, which is refused")
         for key, value in attributes.items():
             _refuse_attribute(key.rpartition(" ")[2].lower(), value)
 
     def text(self, text: str) -> None:
         if _OUTSIDE.search(text):
-            raise BrokenPicture("is an SVG whose style names something outside the file, which is refused")
+            raise BrokenImage("is an SVG whose style names something outside the file, which is refused")
 
     def doctype(self, *_: object) -> None:
-        raise BrokenPicture("is an SVG with a DOCTYPE, which is refused (entities)")
+        raise BrokenImage("is an SVG with a DOCTYPE, which is refused (entities)")
 
     def instruction(self, target: str, _: str) -> None:
-        raise BrokenPicture(f"is an SVG with a <?{target}?> instruction, which is refused")
+        raise BrokenImage(f"is an SVG with a <?{target}?> instruction, which is refused")
 
 
 def _refuse_attribute(name: str, value: str) -> None:
     seen = _UNSEEN.sub("", value).lower()
     if name.startswith("on"):
-        raise BrokenPicture(f"is an SVG with the handler {name}=…, which is refused")
+        raise BrokenImage(f"is an SVG with the handler {name}=…, which is refused")
     if "javascript:" in seen or "vbscript:" in seen:
-        raise BrokenPicture(f"is an SVG with a script in {name}=…, which is refused")
+        raise BrokenImage(f"is an SVG with a script in {name}=…, which is refused")
     if (name in _LINKS and seen and not _SAFE_LINK.match(seen)) or _OUTSIDE.search(value):
-        raise BrokenPicture(f"is an SVG whose {name}=… names something outside the file, which is refused")
+        raise BrokenImage(f"is an SVG whose {name}=… names something outside the file, which is refused")
 
 
 def _size(root: dict[str, str]) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def _size(root: dict[str, str]) -> tuple[int, int]:
         width = width or (height or 0) * box[0] / box[1]
         height = height or (width or 0) * box[1] / box[0]
     if not width or not height:
-        raise BrokenPicture("is an SVG without a size: neither width and height nor a viewBox")
+        raise BrokenImage("is an SVG without a size: neither width and height nor a viewBox")
     return max(1, round(width)), max(1, round(height))
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageCms
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 
 if TYPE_CHECKING:
-    from pipeline.images.inspect import Picture
+    from pipeline.images.inspect import ImageInfo
     from pipeline.images.options import Box, Fit
 
 Size = tuple[int, int]
@@ -90,10 +90,10 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def to_rgba(image: Image.Image, picture: Picture) -> Image.Image:
+def to_rgba(image: Image.Image, picture: ImageInfo) -> Image.Image:
     """Give the upright picture as RGBA in sRGB, without metadata. Raises BrokenPicture for pixels that have no RGB."""
     if picture.mode in _REFUSED:
-        raise BrokenPicture(f"{_REFUSED[picture.mode]} (mode {picture.mode}); save it as an 8-bit PNG")
+        raise BrokenImage(f"{_REFUSED[picture.mode]} (mode {picture.mode}); save it as an 8-bit PNG")
     if picture.mode.startswith("I;16"):
         return turn_upright(_eight_bit(image).convert("RGBA"), picture.orientation)
     if image.mode in {"P", "PA"}:

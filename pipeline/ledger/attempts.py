@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.errors import Outcome, RequestError
-    from pipeline.ledger.queue import Work
+    from pipeline.ledger.queue import QueuedRequest
     from pipeline.storage import StoredImage
 
 Ending = Literal["succeeded", "partial", "failed", "pending"]
@@ -110,7 +110,7 @@ def failed(
 
 def answered(
     connection: sqlite3.Connection,
-    work: Work,
+    work: QueuedRequest,
     attempt: int,
     reply: Reply,
     urls: Sequence[NewUrl],
@@ -157,7 +157,7 @@ def answered(
     return paid, _count(connection, work.request, len(files), reply.ended_at)
 
 
-def _insert_url(connection: sqlite3.Connection, work: Work, attempt: int, url: NewUrl) -> int:
+def _insert_url(connection: sqlite3.Connection, work: QueuedRequest, attempt: int, url: NewUrl) -> int:
     row = connection.execute(
         "INSERT INTO image (request, attempt, job, state, number, url, expires_at, revised_prompt)"
         " VALUES (?, ?, ?, 'paid', ?, ?, ?, ?) RETURNING pk",

@@ -13,7 +13,7 @@ STATUSES = ("pending", "running", "succeeded", "partial", "failed", "cancelled",
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class JobSummary:
     """One job's standing: requests by status, images on disk and to come, US dollars (None where unknown)."""
 
     name: str
@@ -37,13 +37,13 @@ class Account:
         return self.counts["failed"] + self.counts["partial"]
 
 
-def read_accounts(connection: sqlite3.Connection, names: Collection[str] | None = None) -> list[Account]:
+def read_job_summaries(connection: sqlite3.Connection, names: Collection[str] | None = None) -> list[JobSummary]:
     """Give the standing of these jobs, or of all, the oldest first."""
     jobs = connection.execute("SELECT * FROM job WHERE revision > 0 ORDER BY pk").fetchall()
-    return [_account(connection, job) for job in jobs if names is None or job["name"] in names]
+    return [_job_summary(connection, job) for job in jobs if names is None or job["name"] in names]
 
 
-def _account(connection: sqlite3.Connection, job: sqlite3.Row) -> Account:
+def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary:
     counts = dict.fromkeys(STATUSES, 0)
     images = missing = maybe_paid = 0
     cost: float | None = None
@@ -65,7 +65,7 @@ def _account(connection: sqlite3.Connection, job: sqlite3.Row) -> Account:
         maybe_paid += row["maybe_paid"]
         if row["cost"] is not None:
             cost = (cost or 0.0) + row["cost"]
-    return Account(
+    return JobSummary(
         name=job["name"],
         provider=job["provider"],
         rehearsal=bool(job["rehearsal"]),

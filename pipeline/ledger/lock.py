@@ -25,7 +25,7 @@ LOCK_FILE = "run.lock"
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LockOwner:
     """The process that works on a folder."""
 
     who: str
@@ -42,7 +42,7 @@ def opened(folder: Path, names: Sequence[str] = ()) -> Iterator[sqlite3.Connecti
 
 
 @contextlib.contextmanager
-def held(folder: Path, connection: sqlite3.Connection, otherwise: Callable[[], object]) -> Iterator[None]:
+def run_lock(folder: Path, connection: sqlite3.Connection, otherwise: Callable[[], object]) -> Iterator[None]:
     """Hold the folder for a working run. Where another does, do `otherwise` and raise FolderBusy that names it."""
     lock = FileLock(folder / LOCK_FILE)
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ def held(folder: Path, connection: sqlite3.Connection, otherwise: Callable[[], o
         yield
 
 
-def find_holder(folder: Path, connection: sqlite3.Connection) -> Holder | None:
+def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
     """Give the process that works on the folder now; None where none does.
 
     The lock is tried only where that process may be alive, so that it is not taken for a moment from one that begins.
@@ -78,7 +78,7 @@ def find_holder(folder: Path, connection: sqlite3.Connection) -> Holder | None:
     try:
         lock.acquire(blocking=False)
     except (Timeout, OSError):
-        return Holder(f"process {row['pid']} on {row['host']}", row["started_at"])
+        return LockOwner(f"process {row['pid']} on {row['host']}", row["started_at"])
     lock.release()
     return None
 

@@ -25,7 +25,7 @@ class PaidUrl:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class QueuedRequest:
     """A request as a worker takes it from the ledger."""
 
     request: int
@@ -76,7 +76,7 @@ def _scope(scope: Scope) -> tuple[str | None, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Block:
     """The requests that a stop holds up: all to which everything that is named here applies."""
 
     provider: str | None = None
@@ -84,7 +84,7 @@ class Bar:
     model: str | None = None
     served_by: str | None = None
 
-    def holds(self, work: Work) -> bool:
+    def holds(self, work: QueuedRequest) -> bool:
         """Say whether a request is held up."""
         named = ((self.provider, work.provider), (self.job, work.job), (self.model, work.model))
         return all(mine in {None, its} for mine, its in (*named, (self.served_by, work.served_by)))
@@ -96,14 +96,14 @@ def pending(
     scope: Scope,
     taken: Collection[int],
     most: int,
-    barred: Collection[Bar] = (),
-) -> list[Work]:
+    blocked: Collection[Block] = (),
+) -> list[QueuedRequest]:
     """Take up to `most` pending requests that are neither `taken` nor barred.
 
     Live URLs come first, the nearest death before all; then job by job, the oldest first, in the order of the job file.
     """
     names, since = _scope(scope)
-    free = _not_barred(barred)
+    free = _not_blocked(blocked)
     dying = connection.execute(
         "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
         " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.provider = ?1"
@@ -127,11 +127,11 @@ def pending(
     return _works(connection, list(found)[:most])
 
 
-def _not_barred(barred: Collection[Bar]) -> str:
+def _not_blocked(blocked: Collection[Block]) -> str:
     """Write the condition that leaves barred requests out. People make up models' names, so they go in as JSON."""
-    if not barred:
+    if not blocked:
         return ""
-    bars = json.dumps([[bar.provider, bar.job, bar.model, bar.served_by] for bar in barred]).replace("'", "''")
+    bars = json.dumps([[bar.provider, bar.job, bar.model, bar.served_by] for bar in blocked]).replace("'", "''")
     provider, model = "(SELECT provider FROM job WHERE pk = r.job)", "json_extract(r.params, '$.model')"
     applies = " AND ".join(
         f"(json_extract(b.value, '$[{place}]') IS NULL OR json_extract(b.value, '$[{place}]') IS {column})"
@@ -140,7 +140,7 @@ def _not_barred(barred: Collection[Bar]) -> str:
     return f" AND NOT EXISTS (SELECT 1 FROM json_each('{bars}') b WHERE {applies})"
 
 
-def _works(connection: sqlite3.Connection, requests: Sequence[int]) -> list[Work]:
+def _works(connection: sqlite3.Connection, requests: Sequence[int]) -> list[QueuedRequest]:
     """Read what a worker needs of each request, in the order that is given."""
     rows = connection.execute(
         "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd,"
@@ -152,13 +152,13 @@ def _works(connection: sqlite3.Connection, requests: Sequence[int]) -> list[Work
     return [works[request] for request in requests]
 
 
-def _work(connection: sqlite3.Connection, row: sqlite3.Row) -> Work:
+def _work(connection: sqlite3.Connection, row: sqlite3.Row) -> QueuedRequest:
     images: list[sqlite3.Row] = []
     if row["has_images"]:
         images = connection.execute(
             "SELECT * FROM image WHERE request = ? AND state != 'lost'", (row["pk"],)
         ).fetchall()
-    return Work(
+    return QueuedRequest(
         request=row["pk"],
         job=row["job"],
         job_name=row["job_name"],
@@ -227,13 +227,13 @@ def free_stem(connection: sqlite3.Connection, request: int, images: int | None =
     return f"{name}-{row['key'][:8]}" if owned else str(name)
 
 
-def waiting_providers(connection: sqlite3.Connection, scope: Scope, barred: Collection[Bar] = ()) -> list[str]:
+def waiting_providers(connection: sqlite3.Connection, scope: Scope, blocked: Collection[Block] = ()) -> list[str]:
     """Name the providers that pending requests wait for."""
     names, since = _scope(scope)
     rows = connection.execute(
         f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
         " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
-        f"{_not_barred(barred)})",
+        f"{_not_blocked(blocked)})",
         (None, names, since),
     )
     return [row[0] for row in rows]

@@ -20,10 +20,10 @@ def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
     seconds after it was written down, and may have been billed.
     """
     with transaction(connection):
-        return mend(connection, time.time() if now is None else now)
+        return recover_running(connection, time.time() if now is None else now)
 
 
-def mend(connection: sqlite3.Connection, now: float) -> int:
+def recover_running(connection: sqlite3.Connection, now: float) -> int:
     """Do what `recover` does, within a transaction."""
     connection.execute(
         "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"

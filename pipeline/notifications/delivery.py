@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from pipeline.notifications.message import Notice
+    from pipeline.notifications.message import Message
 
 SECONDS = 10.0  # that one try may take
 _TRIES = 2
@@ -24,7 +24,7 @@ BETWEEN_SECONDS = 2.0
 _REDIRECTS = 5
 
 
-class Undelivered(Exception):
+class DeliveryError(Exception):
     """A notice did not arrive; its words hold no part of an address but the host."""
 
 
@@ -35,8 +35,8 @@ async def deliver(once: Callable[[], Awaitable[None]]) -> None:
             async with asyncio.timeout(SECONDS):
                 return await once()
         except TimeoutError:
-            failure = Undelivered(f"it took longer than {SECONDS:g} s")
-        except Undelivered as reason:
+            failure = DeliveryError(f"it took longer than {SECONDS:g} s")
+        except DeliveryError as reason:
             failure = reason
         if not left:
             raise failure
@@ -44,7 +44,7 @@ async def deliver(once: Callable[[], Awaitable[None]]) -> None:
     return None  # pragma: no cover - the last try ends before
 
 
-async def post(address: str, template: str, headers: Mapping[str, str], notice: Notice) -> None:
+async def post(address: str, template: str, headers: Mapping[str, str], message: Message) -> None:
     """POST a notice to a webhook. A redirect is followed on the same host only. Raises Undelivered."""
     import aiohttp
     from yarl import URL
@@ -53,7 +53,7 @@ async def post(address: str, template: str, headers: Mapping[str, str], notice: 
     if template == "ntfy":  # whose JSON goes to the server itself and names the topic
         root, _, topic = url.path.rstrip("/").rpartition("/")
         url = url.with_path(root or "/").with_query(url.query)
-    body = body_of(notice, template, topic)
+    body = body_of(message, template, topic)
     try:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session:
             for _ in range(_REDIRECTS):
@@ -62,8 +62,8 @@ async def post(address: str, template: str, headers: Mapping[str, str], notice: 
                     return
                 url = target
     except (aiohttp.ClientError, OSError, ValueError) as reason:  # whose own words may hold the address
-        raise Undelivered(f"{url.host} cannot be reached: {type(reason).__name__}") from None
-    raise Undelivered(f"{url.host} redirects in a circle")
+        raise DeliveryError(f"{url.host} cannot be reached: {type(reason).__name__}") from None
+    raise DeliveryError(f"{url.host} redirects in a circle")
 
 
 async def _post_once(session: Any, url: URL, body: Mapping[str, Any]) -> URL | None:
@@ -75,14 +75,14 @@ async def _post_once(session: Any, url: URL, body: Mapping[str, Any]) -> URL | N
             return None
         location = response.headers.get("Location")
         if not (300 <= response.status < 400 and location):
-            raise Undelivered(f"{url.host} answered {response.status}")
+            raise DeliveryError(f"{url.host} answered {response.status}")
         target = url.join(type(url)(location))
         if target.host != url.host or (url.scheme, target.scheme) == ("https", "http"):
-            raise Undelivered(f"{url.host} redirects to another host")
+            raise DeliveryError(f"{url.host} redirects to another host")
         return target
 
 
-async def run_command(words: Sequence[str], environment: Mapping[str, str], notice: Notice) -> None:
+async def run_command(words: Sequence[str], environment: Mapping[str, str], message: Message) -> None:
     """Give a notice to a command as JSON on its stdin; no shell is near. Raises Undelivered."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -94,16 +94,16 @@ async def run_command(words: Sequence[str], environment: Mapping[str, str], noti
             start_new_session=True,  # Ctrl-C is for the run, which ends in order
         )
     except (OSError, ValueError) as reason:
-        raise Undelivered(f"{words[0]}: {getattr(reason, 'strerror', None) or reason}") from None
+        raise DeliveryError(f"{words[0]}: {getattr(reason, 'strerror', None) or reason}") from None
     try:
-        _, said = await process.communicate(json.dumps(dict(notice.facts), ensure_ascii=False).encode())
+        _, said = await process.communicate(json.dumps(dict(message.facts), ensure_ascii=False).encode())
     finally:
         if process.returncode is None:
             _kill(process)
             await process.wait()
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:]
-        raise Undelivered(f"{words[0]} ended with {process.returncode}" + "".join(f": {line}" for line in last))
+        raise DeliveryError(f"{words[0]} ended with {process.returncode}" + "".join(f": {line}" for line in last))
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

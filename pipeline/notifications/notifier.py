@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 from pipeline.config.provider import EnvironmentName
 from pipeline.engine import events
-from pipeline.notifications.delivery import Undelivered, deliver, post, run_command
-from pipeline.notifications.message import broken_notice, end_notice, pause_notice
+from pipeline.notifications.delivery import DeliveryError, deliver, post, run_command
+from pipeline.notifications.message import end_message, failure_message, pause_message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Event, Listener
-    from pipeline.ledger.job_summary import Account
-    from pipeline.notifications.message import Notice
+    from pipeline.ledger.job_summary import JobSummary
+    from pipeline.notifications.message import Message
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class _Stall:
     timer: asyncio.TimerHandle | None = None
 
 
-class Bell:
+class Notifier:
     """An async context manager around a run; `hear` passes every event on. What fails here is an event, no error."""
 
     def __init__(self, config: Config, environment: Mapping[str, str], emit: Listener) -> None:
@@ -55,7 +55,7 @@ class Bell:
         for name in list(self._stalls):
             self._over(name)
         if isinstance(error, Exception) and self._begun:
-            self._ring(broken_notice(error, self._command))
+            self._send(failure_message(error, self._command))
         if isinstance(error, asyncio.CancelledError):  # who stops it at once is there, and waits for nothing
             for task in self._deliveries:
                 task.cancel()
@@ -65,27 +65,27 @@ class Bell:
         """Take an event, and pass it on."""
         self._emit(event)
         match event:
-            case events.Began():
+            case events.RunStarted():
                 self._begun = True
                 return
-            case events.Pace(provider, "paused", until):
+            case events.ProviderPace(provider, "paused", until):
                 self._stalled(provider, "it asked for a pause", until)
-            case events.Pace():
+            case events.ProviderPace():
                 return
             case events.Paused(provider, seconds, reason):
                 self._stalled(provider, reason, time.time() + seconds)
-            case events.ProviderAway(provider, reason):
+            case events.ProviderDown(provider, reason):
                 self._stalled(provider, reason, None)
             case events.CallEnded(_, _, provider, _, _, None):
                 self._answered(provider)
         self._worked = True
 
     def ended(
-        self, exit_code: int, accounts: Sequence[Account], stops: Sequence[str], signal: str | None = None
+        self, exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[str], signal: str | None = None
     ) -> None:
         """The run has ended; a run that had nothing to do is no news."""
         if self._worked:
-            self._ring(end_notice(exit_code, accounts, stops, signal, self._command))
+            self._send(end_message(exit_code, summaries, stops, signal, self._command))
 
     @property
     def _command(self) -> str:
@@ -112,7 +112,7 @@ class Bell:
         if stall.timer is not None:
             stall.timer.cancel()
         stall.timer = None  # once is enough
-        self._ring(pause_notice(provider, stall.reason, stall.since, stall.until))
+        self._send(pause_message(provider, stall.reason, stall.since, stall.until))
 
     def _answered(self, provider: str) -> None:
         """End a stall; an answer to a call that was sent before a pause that still lasts ends nothing."""
@@ -125,17 +125,17 @@ class Bell:
         if stall is not None and stall.timer is not None:
             stall.timer.cancel()
 
-    def _ring(self, notice: Notice) -> None:
+    def _send(self, message: Message) -> None:
         """Deliver a notice in the background."""
         notify = self._notify
-        if notify is None or notice.moment not in notify.on:
+        if notify is None or message.moment not in notify.on:
             return
         ways: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         if address := notify.address(self._environment):
             headers = notify.header_values(self._environment)
-            ways.append(("webhook", partial(post, address, notify.template, headers, notice)))
+            ways.append(("webhook", partial(post, address, notify.template, headers, message)))
         if notify.command:
-            ways.append(("command", partial(run_command, notify.command, self._without_keys(), notice)))
+            ways.append(("command", partial(run_command, notify.command, self._without_keys(), message)))
         for how, once in ways:
             task = asyncio.get_running_loop().create_task(self._deliver(how, once), name=f"notice by {how}")
             self._deliveries.add(task)
@@ -144,8 +144,8 @@ class Bell:
     async def _deliver(self, how: str, once: Callable[[], Awaitable[None]]) -> None:
         try:
             await deliver(once)
-        except Undelivered as reason:
-            self._emit(events.NoticeFailed(how, str(reason)))
+        except DeliveryError as reason:
+            self._emit(events.NotificationFailed(how, str(reason)))
 
     def _without_keys(self) -> dict[str, str]:
         """Give the environment without what is for providers alone."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PictureError
+from pipeline.errors import ImageError
 from pipeline.models.model import unknown_demands
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.images.options import Recipe, Source
-    from pipeline.images.prepared_cache import Inputs, PreparedInput
+    from pipeline.images.options import ImageOptions, Source
+    from pipeline.images.prepare import PreparedInput
+    from pipeline.images.prepared_cache import PreparedCache
     from pipeline.planning.expand import Draft, Findings
 
 _CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
@@ -32,56 +33,56 @@ class InputFile:
 
 
 @dataclass(slots=True)
-class Pictures:
+class InputImages:
     """The pictures of one job's requests. Prepared ones are kept below `spool`, where one is given."""
 
     findings: Findings
     spool: Path | None
-    _inputs: Inputs | None = None  # made when the first picture comes: Pillow stays out of jobs without any
+    _inputs: PreparedCache | None = None  # made when the first picture comes: Pillow stays out of jobs without any
 
-    def read(self, draft: Draft) -> tuple[Recipe | None, list[Source]]:
+    def read(self, draft: Draft) -> tuple[ImageOptions | None, list[Source]]:
         """Read what a request says of its pictures; nothing is opened yet."""
         fields = draft.fields
         if fields.keys().isdisjoint({"image", "mask", "fit", "resize"}):
             return None, []
-        from pipeline.images.prepared_cache import Source, parse_recipe
+        from pipeline.images.options import Source, parse_image_options
 
         given = fields.get("image")
         sources = []
         for value in given if isinstance(given, list) else [] if given is None else [given]:
             try:
                 sources.append(Source.of(value, folder=self.findings.job.folder))
-            except PictureError as error:
+            except ImageError as error:
                 self._wrong(draft, error)
-        recipe, complaints = parse_recipe(
+        options, complaints = parse_image_options(
             fields.get("fit"), fields.get("resize"), fields.get("mask"), self.findings.job.folder
         )
         for complaint in complaints:
             self.findings.wrong_field(draft, complaint.field, complaint.what)
-        return recipe, sources
+        return options, sources
 
     def prepare(
-        self, draft: Draft, recipe: Recipe | None, images: list[Source], operation: str
+        self, draft: Draft, options: ImageOptions | None, images: list[Source], operation: str
     ) -> tuple[tuple[InputFile, ...], list[Any]]:
         """Make the pictures ready; give them, and what of them enters the content key."""
-        if recipe is None or not images:
+        if options is None or not images:
             return (), []
-        from pipeline.images.prepared_cache import Inputs
+        from pipeline.images.prepared_cache import PreparedCache
 
-        self._inputs = self._inputs or Inputs()
+        self._inputs = self._inputs or PreparedCache()
         model = draft.model
         demands = model.demands(operation) if model else unknown_demands()
         try:
-            prepared = self._inputs.prepare(images, recipe, demands, model.name if model else None)
-            sources = [*(one.source_sha256 for one in prepared if one.role == "image"), recipe.canonical()]
-        except PictureError as error:
-            self._wrong(draft, error, recipe.mask)
+            prepared = self._inputs.prepare(images, options, demands, model.name if model else None)
+            sources = [*(one.source_sha256 for one in prepared if one.role == "image"), options.canonical()]
+        except ImageError as error:
+            self._wrong(draft, error, options.mask)
             return (), []
         if self.spool is not None:
             self._inputs.store(self.spool, prepared)
         return tuple(_input_file(one) for one in prepared), sources
 
-    def _wrong(self, draft: Draft, error: PictureError, mask: Source | None = None) -> None:
+    def _wrong(self, draft: Draft, error: ImageError, mask: Source | None = None) -> None:
         for problem in error.problems:
             field = "mask" if mask is not None and problem.where == mask.name else "image"
             self.findings.wrong_field(draft, field, str(problem))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import JobError
 from pipeline.planning import identity
 from pipeline.planning.expand import OURS, Expansion, Findings
-from pipeline.planning.input_files import InputFile, Pictures
+from pipeline.planning.input_files import InputFile, InputImages
 from pipeline.planning.job import OPERATIONS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def make_plan(
     """
     findings = Findings(job, dict.fromkeys(job.problems))
     most = None if allow_large or limit is not None else MOST_REQUESTS
-    planner = _Planner(provider, models, findings, most, Pictures(findings, spool))
+    planner = _Planner(provider, models, findings, most, InputImages(findings, spool))
     cut = limit if allow_large else min(limit or MOST_REQUESTS + 1, MOST_REQUESTS + 1)
     requests = list(itertools.islice(planner.requests(), cut))
     if len(requests) > MOST_REQUESTS and not allow_large:
@@ -119,7 +119,7 @@ class _Planner:
     models: Models
     findings: Findings
     most: int | None
-    pictures: Pictures
+    pictures: InputImages
     _occurrences: Counter[bytes] = field(default_factory=Counter)
     _params: dict[str, _Params] = field(default_factory=dict)  # canonical form → parameters
     _given: dict[str, str] = field(default_factory=dict)  # key → where, of requests whose id the job gives
@@ -169,12 +169,12 @@ class _Planner:
             n = 1
         params = self._shared({key: value for key, value in fields.items() if key not in OURS})
         unread = len(self.findings.problems)
-        recipe, images = self.pictures.read(draft)
+        options, images = self.pictures.read(draft)
         readable = len(self.findings.problems) == unread
-        self._judge(draft, served_by, prompt, params, len(images), masked=recipe is not None and recipe.masks)
+        self._judge(draft, served_by, prompt, params, len(images), masked=options is not None and options.masks)
         if not readable or operation not in OPERATIONS:
             return
-        prepared, sources = self.pictures.prepare(draft, recipe, images, served_by)
+        prepared, sources = self.pictures.prepare(draft, options, images, served_by)
         extra = fields.get("extra")
         sent = self._shared({**params.values, **extra}).values if extra else params.values
         most = draft.model.max_n(served_by, sent) if draft.model else _UNKNOWN_MODEL_N

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 from pipeline.engine import events
 from pipeline.errors import PipelineError
 from pipeline.progress.event_text import describe
-from pipeline.progress.from_events import Tally
-from pipeline.progress.plain import News
+from pipeline.progress.from_events import EventTotals
+from pipeline.progress.plain import ChangedLines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from pipeline.engine.events import Event
-    from pipeline.ledger.job_summary import Account
+    from pipeline.ledger.job_summary import JobSummary
     from pipeline.progress.screen import Screen
 
 PLAIN_SECONDS = 5.0  # between two looks for news, in plain lines
@@ -30,8 +30,8 @@ LIVE_SECONDS = 0.5  # between two drawings
 _READING_SHARE = 50  # the ledger is read again after so many times as long as reading it took
 
 _TOLD = (
-    *(events.Paused, events.LimitLowered, events.ProviderAway, events.ProviderBack),
-    *(events.Stopped, events.Stopping, events.NoticeFailed, events.NotBackedUp),
+    *(events.Paused, events.LimitLowered, events.ProviderDown, events.ProviderUp),
+    *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed),
 )
 
 
@@ -51,7 +51,7 @@ class Progress:
 
     def __init__(
         self,
-        read: Callable[[], Sequence[Account]],
+        read: Callable[[], Sequence[JobSummary]],
         *,
         verbose: bool,
         live: bool = True,
@@ -61,8 +61,8 @@ class Progress:
         self._verbose = verbose
         self._now = now
         self._live = live and can_draw(sys.stderr)
-        self._tally = Tally()
-        self._news = News()
+        self._totals = EventTotals()
+        self._news = ChangedLines()
         self._read_at = 0.0
         self._told: deque[str] = deque()
         self._screen: Screen | None = None
@@ -85,7 +85,7 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
-        self._tally.count(event, self._now())
+        self._totals.count(event, self._now())
         if self._verbose or isinstance(event, _TOLD):
             self.say(describe(event))
 
@@ -98,11 +98,11 @@ class Progress:
 
     def tick(self) -> None:
         """Show how far everything is."""
-        if not self._tally.begun:
+        if not self._totals.begun:
             return
         self._read_again()
         self._tell()
-        view = self._tally.view(self._now())
+        view = self._totals.view(self._now())
         if not self._live:
             for line in self._news.of(view):
                 _print(line)
@@ -121,11 +121,11 @@ class Progress:
     def _read_again(self) -> None:
         """Read the ledger where something is unknown or it was long ago; reading takes a fiftieth of the time."""
         began = time.monotonic()
-        if began < self._read_at and not self._tally.has_strangers():
+        if began < self._read_at and not self._totals.has_strangers():
             return
-        self._tally.about_to_read()
+        self._totals.about_to_read()
         with contextlib.suppress(PipelineError):  # a ledger in trouble is the run's to tell
-            self._tally.read(self._read())
+            self._totals.read(self._read())
         ended = time.monotonic()
         self._read_at = ended + _READING_SHARE * (ended - began)
 

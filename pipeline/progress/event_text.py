@@ -39,33 +39,33 @@ def describe(event: Event) -> str:
 def _describe_run(event: Event) -> str:
     """Say what is about the run or a provider, and about no request."""
     match event:
-        case events.Began(jobs):
+        case events.RunStarted(jobs):
             return f"▶ works on {', '.join(jobs[:10])}" + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
-        case events.Pace():
+        case events.ProviderPace():
             return _describe_pace(event)
-        case events.NoticeFailed(how, reason):
+        case events.NotificationFailed(how, reason):
             return f"! nobody was told by {how}: {one_line(reason)}"
         case events.Paused(provider, seconds, reason):
             return f"‖ {provider} asks everyone to wait {seconds:.1f} s: {one_line(reason)}"
         case events.LimitLowered(provider, images, per_seconds, reason):
             return f"▼ {provider} allows {images} images per {per_seconds:g} s, no more: {one_line(reason)}"
-        case events.ProviderAway(provider, reason):
+        case events.ProviderDown(provider, reason):
             return f"‖ {provider} is away; waiting and probing: {one_line(reason)}"
-        case events.ProviderBack(provider, seconds):
+        case events.ProviderUp(provider, seconds):
             return f"▶ {provider} is back after {seconds:.0f} s"
         case events.Stopping(signal):
             return f"■ {signal}: no further calls; those in flight finish, a second signal ends at once"
-        case events.NotBackedUp(error):
+        case events.BackupFailed(error):
             return f"! the ledger could not be copied: {_said(error)}"
         case events.Stopped(what, error):
             return f"■ no further calls for {what}: {_said(error)}"
     raise AssertionError(event)  # pragma: no cover - the match is complete
 
 
-def _describe_pace(pace: events.Pace) -> str:
+def _describe_pace(pace: events.ProviderPace) -> str:
     limit = "no limit" if pace.images is None else f"{pace.images} images per {pace.per_seconds:g} s"
     until = "" if pace.until is None else f" until {time.strftime('%H:%M:%S', time.localtime(pace.until))}"
-    return f"~ {pace.provider}: {pace.binds or 'idle'}{until}, {limit}, {pace.downloads} downloads"
+    return f"~ {pace.provider}: {pace.bottleneck or 'idle'}{until}, {limit}, {pace.downloads} downloads"
 
 
 def event_json(event: Event) -> str:

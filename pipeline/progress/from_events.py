@@ -13,8 +13,8 @@ from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_e
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.engine.events import Event, Pace
-    from pipeline.ledger.job_summary import Account
+    from pipeline.engine.events import Event, ProviderPace
+    from pipeline.ledger.job_summary import JobSummary
 
 _SHOWN_SECONDS = 60.0  # over which images a minute are counted
 _RECKONED_SECONDS = 300.0  # the same, where the end is reckoned by them
@@ -65,11 +65,11 @@ class _JobNews:
 class _ProviderNews:
     in_flight: int = 0
     away_since: float | None = None
-    pace: Pace | None = None
+    pace: ProviderPace | None = None
     rate: Rate = field(default_factory=Rate)
 
 
-class Tally:
+class EventTotals:
     """Counts events in one thread while another takes views; `begun` from the run's first event on."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Tally:
         self._stopping = False
         self._lock = threading.Lock()
         self._names: dict[str, None] = {}
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, JobSummary] = {}
         self._jobs: dict[str, _JobNews] = {}
         self._providers: dict[str, _ProviderNews] = {}
         self._served_by: dict[str, str] = {}
@@ -105,22 +105,22 @@ class Tally:
                 news = self._job(job)
                 news.done += status == "succeeded"
                 news.failed += status != "succeeded"
-            case events.Pace():
+            case events.ProviderPace():
                 self._take_pace(event)
-            case events.ProviderAway(provider):
+            case events.ProviderDown(provider):
                 self._provider(provider).away_since = now
-            case events.ProviderBack(provider):
+            case events.ProviderUp(provider):
                 self._provider(provider).away_since, self._provider(provider).rate = None, Rate()
-            case events.Began(jobs):
+            case events.RunStarted(jobs):
                 self.begun = True
                 self._names.update(dict.fromkeys(jobs))
             case events.Stopping():
                 self._stopping = True
 
-    def _take_pace(self, pace: Pace) -> None:
+    def _take_pace(self, pace: ProviderPace) -> None:
         """Note what binds; after a pause the speed is measured anew."""
         provider = self._provider(pace.provider)
-        if provider.pace is not None and provider.pace.binds == "paused" != pace.binds:
+        if provider.pace is not None and provider.pace.bottleneck == "paused" != pace.bottleneck:
             provider.rate = Rate()
         provider.pace = pace
 
@@ -142,22 +142,22 @@ class Tally:
         with self._lock:
             self._jobs, self._strangers = {}, False
 
-    def read(self, accounts: Sequence[Account]) -> None:
+    def read(self, summaries: Sequence[JobSummary]) -> None:
         """Take over what the ledger says."""
         with self._lock:
-            self._accounts = {account.name: account for account in accounts}
-            self._served_by.update((account.name, account.provider) for account in accounts)
+            self._accounts = {summary.name: summary for summary in summaries}
+            self._served_by.update((summary.name, summary.provider) for summary in summaries)
 
     def view(self, now: float) -> View:
         """Say how far everything is."""
         with self._lock:
-            accounts = [account for account in self._accounts.values() if account.name in self._names]
-            jobs = [_job_view(account, self._jobs.get(account.name, _JobNews())) for account in accounts]
+            summaries = [summary for summary in self._accounts.values() if summary.name in self._names]
+            jobs = [_job_view(summary, self._jobs.get(summary.name, _JobNews())) for summary in summaries]
             providers = [self._provider_view(name, news, now) for name, news in self._providers.items()]
             starts, speeds = {}, {}
             for provider in providers:
                 measured = self._providers[provider.name].rate.per_minute(now, _RECKONED_SECONDS, _LEAST_IMAGES)
-                speed = speed_of(provider.limit, measured, provider.binds)
+                speed = speed_of(provider.limit, measured, provider.bottleneck)
                 if speed is not None and provider.away_since is None:
                     starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
         at_work = {job.provider for job in jobs if job.left}
@@ -176,27 +176,27 @@ class Tally:
         if pace is None:
             return view
         limit = pace.images / pace.per_seconds * 60 if pace.images and pace.per_seconds else None
-        return replace(view, limit=limit, binds=pace.binds, until=pace.until, dies_at=pace.dies_at)
+        return replace(view, limit=limit, bottleneck=pace.bottleneck, until=pace.until, expires_at=pace.expires_at)
 
 
-def _job_view(account: Account, news: _JobNews) -> JobView:
+def _job_view(summary: JobSummary, news: _JobNews) -> JobView:
     """Add what has happened to what the ledger said; at most what there was to be done."""
-    ended = min(account.unfinished, news.done + news.failed)
+    ended = min(summary.unfinished, news.done + news.failed)
     failed = min(news.failed, ended)
-    missing = max(0, account.missing - news.images)
-    expected = account.expected_usd
-    if expected is not None and account.missing:
-        expected *= missing / account.missing
-    left = account.unfinished - ended
-    cost = account.cost_usd if not news.cost_usd else (account.cost_usd or 0.0) + news.cost_usd
+    missing = max(0, summary.missing - news.images)
+    expected = summary.expected_usd
+    if expected is not None and summary.missing:
+        expected *= missing / summary.missing
+    left = summary.unfinished - ended
+    cost = summary.cost_usd if not news.cost_usd else (summary.cost_usd or 0.0) + news.cost_usd
     return JobView(
-        name=account.name,
-        provider=account.provider,
-        done=account.counts["succeeded"] + ended - failed,
-        failed=account.unsuccessful + failed,
+        name=summary.name,
+        provider=summary.provider,
+        done=summary.counts["succeeded"] + ended - failed,
+        failed=summary.unsuccessful + failed,
         left=left,
         missing=missing if left else 0,
         cost_usd=cost,
         expected_usd=expected,
-        rehearsal=account.rehearsal,
+        rehearsal=summary.rehearsal,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.ledger.database import FILE_NAME, named_errors, open_for_reading
-from pipeline.ledger.job_summary import read_accounts
+from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.submit import known_names
 from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_ends
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Provider, RateLimit
-    from pipeline.ledger.job_summary import Account
+    from pipeline.ledger.job_summary import JobSummary
 
 _NEWEST = 5000
 """Attempts that are looked at; a run that makes more of them in a minute is measured by the seconds that they took."""
@@ -33,42 +33,44 @@ _LEAST_CALLS = 3  # in the window, before they are called a pace
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class LedgerView:
     """One look at the ledger."""
 
-    accounts: Sequence[Account]
+    summaries: Sequence[JobSummary]
     view: View
 
 
-def take_pulse(folder: Path, job: str | None, providers: Mapping[str, Provider], now: float) -> Pulse:
+def read_view(folder: Path, job: str | None, providers: Mapping[str, Provider], now: float) -> LedgerView:
     """Look at a job, or at all. Raises BadInput for an unknown one, and LedgerError."""
     connection = open_for_reading(folder)
     if connection is None:
-        return Pulse((), View(now, (), ()))
+        return LedgerView((), View(now, (), ()))
     with contextlib.closing(connection), named_errors(folder / FILE_NAME):
-        accounts = read_accounts(connection, None if job is None else known_names(connection, [job]))
+        summaries = read_job_summaries(connection, None if job is None else known_names(connection, [job]))
         attempts = connection.execute(
             "SELECT provider, n, sent_at, ended_at, outcome FROM attempt ORDER BY pk DESC LIMIT ?", (_NEWEST,)
         ).fetchall()
-        names = dict.fromkeys(account.provider for account in accounts if account.unfinished)
+        names = dict.fromkeys(summary.provider for summary in summaries if summary.unfinished)
         shown = [_provider(connection, name, providers.get(name), attempts, now) for name in names]
-    jobs = [_job(account) for account in accounts]
-    speeds = {one.name: speed for one in shown if (speed := speed_of(one.limit, one.per_minute or None, one.binds))}
+    jobs = [_job(summary) for summary in summaries]
+    speeds = {
+        one.name: speed for one in shown if (speed := speed_of(one.limit, one.per_minute or None, one.bottleneck))
+    }
     starts = {one.name: max(now, one.until or now) for one in shown}
-    return Pulse(accounts, View(now, with_ends(jobs, starts, speeds), shown))
+    return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds), shown))
 
 
-def _job(account: Account) -> JobView:
+def _job(summary: JobSummary) -> JobView:
     return JobView(
-        name=account.name,
-        provider=account.provider,
-        done=account.counts["succeeded"],
-        failed=account.unsuccessful,
-        left=account.unfinished,
-        missing=account.missing,
-        cost_usd=account.cost_usd,
-        expected_usd=account.expected_usd,
-        rehearsal=account.rehearsal,
+        name=summary.name,
+        provider=summary.provider,
+        done=summary.counts["succeeded"],
+        failed=summary.unsuccessful,
+        left=summary.unfinished,
+        missing=summary.missing,
+        cost_usd=summary.cost_usd,
+        expected_usd=summary.expected_usd,
+        rehearsal=summary.rehearsal,
     )
 
 
@@ -81,21 +83,21 @@ def _provider(
     # A call that is open for longer than any can take belongs to a run that died.
     in_flight = sum(one["outcome"] is None and now - one["sent_at"] <= longest + _SECONDS for one in attempts)
     paused = connection.execute("SELECT max(paused_until) FROM provider WHERE name = ?", (name,)).fetchone()[0]
-    paid, dies_at = _downloads(connection, name)
+    paid, expires_at = _downloads(connection, name)
     if paused is not None and paused > now:
-        binds = "paused"
+        bottleneck = "paused"
     elif limit and _keeps_pace(attempts, limit, now):
-        binds = "limit"
+        bottleneck = "limit"
     else:
-        binds = "downloads" if paid > in_flight else "provider" if in_flight else ""
+        bottleneck = "downloads" if paid > in_flight else "provider" if in_flight else ""
     return ProviderView(
         name=name,
         per_minute=_per_minute(attempts, now),
         limit=limit.images / limit.per_seconds * 60 if limit else None,
         in_flight=in_flight,
-        binds=binds,
-        until=paused if binds == "paused" else None,
-        dies_at=dies_at,
+        bottleneck=bottleneck,
+        until=paused if bottleneck == "paused" else None,
+        expires_at=expires_at,
     )
 
 

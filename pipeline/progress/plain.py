@@ -21,7 +21,7 @@ def view_lines(view: View) -> Iterator[str]:
         yield line
 
 
-class News:
+class ChangedLines:
     """Says of one view after another what is new in it."""
 
     def __init__(self) -> None:
@@ -57,5 +57,5 @@ def _provider_line(provider: ProviderView, view: View) -> tuple[str, object, str
     facts = provider_facts(provider, view.now)
     if view.stopping:
         facts.append("stopping")
-    news = (provider.in_flight, provider.limit, provider.binds, provider.until, provider.away_since, view.stopping)
+    news = (provider.in_flight, provider.limit, provider.bottleneck, provider.until, provider.away_since, view.stopping)
     return f"provider {provider.name}", news, f"{provider.name}: {SEPARATOR.join(facts)}"

@@ -13,7 +13,7 @@ from logging.handlers import RotatingFileHandler
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from pipeline.engine.events import CallSent, ImageStored, Pace
+from pipeline.engine.events import CallSent, ImageStored, ProviderPace
 from pipeline.progress.event_text import describe
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        if isinstance(event, CallSent | ImageStored | Pace) and not self._verbose:
+        if isinstance(event, CallSent | ImageStored | ProviderPace) and not self._verbose:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)

@@ -124,8 +124,8 @@ def _bar(job: JobView, width: int) -> Text:
 
 
 def _provider_lines(provider: ProviderView, view: View, width: int) -> list[Text]:
-    binds = binding(provider, view.now)
-    facts = [Text(fact, "bold" if fact == binds else "") for fact in provider_facts(provider, view.now)]
+    bottleneck = binding(provider, view.now)
+    facts = [Text(fact, "bold" if fact == bottleneck else "") for fact in provider_facts(provider, view.now)]
     return _wrapped([Text.assemble((provider.name, "bold"), "  ", facts[0]), *facts[1:]], width)
 
 

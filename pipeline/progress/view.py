@@ -47,10 +47,10 @@ class ProviderView:
     per_minute: float | None
     limit: float | None
     in_flight: int
-    binds: str = ""
+    bottleneck: str = ""
     until: float | None = None  # of a pause
     away_since: float | None = None
-    dies_at: float | None = None  # the nearest death of a URL whose picture is not here yet
+    expires_at: float | None = None  # the nearest death of a URL whose picture is not here yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class View:
         )
 
 
-def speed_of(limit: float | None, measured: float | None, binds: str) -> float | None:
+def speed_of(limit: float | None, measured: float | None, bottleneck: str) -> float | None:
     """Give the images a minute to reckon with: the limit where it binds or a pause does, else what was measured."""
-    if limit is not None and (binds in {"limit", "paused"} or measured is None):
+    if limit is not None and (bottleneck in {"limit", "paused"} or measured is None):
         return limit
     return measured if limit is None or measured is None else min(limit, measured)
 
@@ -122,18 +122,18 @@ def provider_facts(provider: ProviderView, now: float) -> list[str]:
     speed = "–" if provider.per_minute is None else f"{provider.per_minute:.1f}"  # noqa: RUF001 - stands for a number
     of = "" if provider.limit is None else f" of {provider.limit:g}"
     facts = [f"{speed}{of} images a minute", f"{provider.in_flight:,} calls in flight"]
-    binds = binding(provider, now)
-    death = [] if provider.dies_at is None else [f"next URL dies {clock(provider.dies_at, now)}"]
-    return [*facts, *([binds] if binds else []), *death]
+    bottleneck = binding(provider, now)
+    death = [] if provider.expires_at is None else [f"next URL dies {clock(provider.expires_at, now)}"]
+    return [*facts, *([bottleneck] if bottleneck else []), *death]
 
 
 def binding(provider: ProviderView, now: float) -> str:
     """Say what binds a provider's speed."""
     if provider.away_since is not None:
         return f"provider away since {clock(provider.away_since, now)}"
-    if provider.binds == "paused":
+    if provider.bottleneck == "paused":
         return "paused" if provider.until is None else f"paused until {clock(provider.until, now, seconds=True)}"
-    return _BINDS.get(provider.binds, "")
+    return _BINDS.get(provider.bottleneck, "")
 
 
 def clock(moment: float, now: float, *, seconds: bool = False) -> str:

@@ -10,16 +10,16 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.progress.display import can_draw
-from pipeline.progress.from_ledger import take_pulse
+from pipeline.progress.from_ledger import read_view
 from pipeline.progress.plain import view_lines
 from pipeline.progress.view import clock
-from pipeline.reports.status import standing_json
+from pipeline.reports.status import status_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pipeline.config.load import Config
-    from pipeline.progress.from_ledger import Pulse
+    from pipeline.progress.from_ledger import LedgerView
 
 
 def watch(config: Config, job: str | None, seconds: float, *, as_json: bool) -> int:
@@ -32,7 +32,7 @@ def watch(config: Config, job: str | None, seconds: float, *, as_json: bool) -> 
         try:
             with _terminated():
                 while True:
-                    show(take_pulse(config.output, job, config.providers, time.time()))
+                    show(read_view(config.output, job, config.providers, time.time()))
                     time.sleep(seconds)
         except KeyboardInterrupt:
             return 130
@@ -49,36 +49,36 @@ def _terminated() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[Callable[[Pulse], None]]:
+def _screen() -> Iterator[Callable[[LedgerView], None]]:
     from pipeline.progress.screen import Screen
 
     screen = Screen(sys.stdout)
     try:
-        yield lambda pulse: screen.show(pulse.view)
+        yield lambda look: screen.show(look.view)
     finally:
         screen.close()
 
 
-def _block(pulse: Pulse) -> None:
-    lines = list(view_lines(pulse.view)) or ["nothing has been submitted yet; `pipeline run JOB.yaml` begins"]
-    _print("\n".join([clock(pulse.view.now, pulse.view.now, seconds=True), *lines, ""]))
+def _block(look: LedgerView) -> None:
+    lines = list(view_lines(look.view)) or ["nothing has been submitted yet; `pipeline run JOB.yaml` begins"]
+    _print("\n".join([clock(look.view.now, look.view.now, seconds=True), *lines, ""]))
 
 
-def _json(pulse: Pulse) -> None:
-    view = pulse.view
+def _json(look: LedgerView) -> None:
+    view = look.view
     providers = [
         {
             "name": one.name,
             "images_per_minute": one.per_minute and round(one.per_minute, 2),
             "limit_per_minute": one.limit,
             "in_flight": one.in_flight,
-            "binds": one.binds,
+            "bottleneck": one.bottleneck,
             "until": one.until,
-            "dies_at": one.dies_at,
+            "expires_at": one.expires_at,
         }
         for one in view.providers
     ]
-    shown = {"at": round(view.now, 3), **standing_json(pulse.accounts), "providers": providers}
+    shown = {"at": round(view.now, 3), **status_json(look.summaries), "providers": providers}
     _print(json.dumps({**shown, "ends_at": view.total.ends_at}, ensure_ascii=False))
 
 

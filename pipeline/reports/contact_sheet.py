@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.errors import BadInput, BrokenPicture
-from pipeline.reports.report_data import MOST, read_gallery
+from pipeline.errors import BadInput, BrokenImage
+from pipeline.reports.report_data import MOST, read_report_data
 from pipeline.reports.thumbnails import SIDE, shrink, thumbnail_name
 from pipeline.storage import disk_error, make_folder, write_whole
 
@@ -30,7 +30,7 @@ _PAPER, _INK, _SOFT, _WELL = "#ffffff", "#1d1c1a", "#5f5c56", "#efedea"
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
+class SheetImage:
     """One picture of the sheet. `file` is relative to the job's folder."""
 
     file: str
@@ -50,14 +50,14 @@ def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, path: P
 
     Gives the paths. Raises DiskFull.
     """
-    exhibits = [
-        Exhibit(image["file"], image["sha256"], image["format"], one["prompt"] or one["id"])
-        for one in read_gallery(connection, name, MOST)["requests"]
+    images = [
+        SheetImage(image["file"], image["sha256"], image["format"], one["prompt"] or one["id"])
+        for one in read_report_data(connection, name, MOST)["requests"]
         for image in one["images"]
         if one["status"] != "superseded"
     ]
     size = COLUMNS * ROWS
-    pages = [exhibits[first : first + size] for first in range(0, len(exhibits), size)] or [[]]
+    pages = [images[first : first + size] for first in range(0, len(images), size)] or [[]]
     written = []
     try:
         make_folder(path.parent)
@@ -70,49 +70,47 @@ def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, path: P
     return written
 
 
-def _draw(page: Sequence[Exhibit], title: str, folder: Path) -> bytes:
+def _draw(page: Sequence[SheetImage], title: str, folder: Path) -> bytes:
     rows = -(-len(page) // COLUMNS)
     size = (2 * _MARGIN + COLUMNS * (SIDE + _GAP) - _GAP, 2 * _MARGIN + _HEAD + max(1, rows) * _CELL - _GAP)
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, _INK, _font(36))
-    for place, exhibit in enumerate(page):
+    for place, image in enumerate(page):
         left = _MARGIN + place % COLUMNS * (SIDE + _GAP)
         top = _MARGIN + _HEAD + place // COLUMNS * _CELL
-        small = _small(exhibit, folder)
+        small = _small(image, folder)
         if small is None:
             draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), _WELL)
-            word = "SVG" if exhibit.format == "svg" else "missing"
+            word = "SVG" if image.format == "svg" else "missing"
             draw.text((left + SIDE / 2, top + SIDE / 2), word, _SOFT, _font(20), anchor="mm")
         else:
             at = (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2)
             sheet.paste(small, at, small if small.mode == "RGBA" else None)
         below = top + SIDE + 8
-        for line in wrap(exhibit.words, _font(16), SIDE, LINES):
+        for line in wrap(image.words, _font(16), SIDE, LINES):
             draw.text((left, below), line, _INK, _font(16))
             below += _LINE
-        (file,) = wrap(
-            exhibit.file.rpartition("/")[2][::-1], _font(13), SIDE, 1
-        )  # its end is what tells it from others
+        (file,) = wrap(image.file.rpartition("/")[2][::-1], _font(13), SIDE, 1)  # its end is what tells it from others
         draw.text((left, below), file[::-1], _SOFT, _font(13))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _small(exhibit: Exhibit, folder: Path) -> Image.Image | None:
+def _small(image: SheetImage, folder: Path) -> Image.Image | None:
     """Give the picture's thumbnail; where that could not be made, the picture made small now; None without either."""
-    if exhibit.format == "svg":
+    if image.format == "svg":
         return None
     try:
-        content = (folder / thumbnail_name(exhibit.sha256)).read_bytes()
+        content = (folder / thumbnail_name(image.sha256)).read_bytes()
     except OSError:
         try:
-            content = shrink((folder / exhibit.file).read_bytes())
-        except (OSError, BrokenPicture):
+            content = shrink((folder / image.file).read_bytes())
+        except (OSError, BrokenImage):
             return None
-    image = Image.open(io.BytesIO(content), formats=["WEBP"])
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    small = Image.open(io.BytesIO(content), formats=["WEBP"])
+    return small.convert("RGBA" if small.has_transparency_data else "RGB")
 
 
 @functools.cache

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.planning.plan import ImageRequest, Plan
 
 
-def outlook(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
+def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
     """Say what a plan would do as `plan --json` shows it; minutes and cost are those of what is missing."""
     have = _received(folder, plan.name)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
@@ -61,7 +61,7 @@ def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[
     return total, list(assumed)
 
 
-def outlook_lines(view: Mapping[str, Any]) -> Iterator[str]:
+def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
     """Write the outlook for people."""
     missing = view["missing"]
     yield f"{view['job']} at provider `{view['provider']}`: {view['requests']} requests for {view['images']} images"

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.reports.report_data import MOST, read_gallery
+from pipeline.reports.report_data import MOST, read_report_data
 from pipeline.storage import disk_error, make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 def write_report(connection: sqlite3.Connection, name: str, folder: Path, commands: Commands, most: int = MOST) -> Path:
     """Write the report of a job into its folder below `folder`; give its path. Raises DiskFull."""
-    gallery = read_gallery(connection, name, most)
-    gallery["commands"] = {"folder": str(commands.folder), "resume": commands.line("resume", name)}
-    gallery["commands"]["run"] = commands.line("run")
+    data = read_report_data(connection, name, most)
+    data["commands"] = {"folder": str(commands.folder), "resume": commands.line("resume", name)}
+    data["commands"]["run"] = commands.line("run")
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        write_whole(path, page(gallery).encode("utf-8", "replace"))
+        write_whole(path, page(data).encode("utf-8", "replace"))
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return path
 
 
-def page(gallery: dict[str, Any]) -> str:
+def page(data: dict[str, Any]) -> str:
     """Write the page around what the gallery holds."""
     styles = [(_PAGES / name).read_text(encoding="utf-8") for name in _STYLES]
     scripts = [(_PAGES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
@@ -54,9 +54,9 @@ def page(gallery: dict[str, Any]) -> str:
     )
     parts = {
         "policy": policy,
-        "title": html.escape(gallery["job"]),
+        "title": html.escape(data["job"]),
         "styles": "\n".join(f"<style>{style}</style>" for style in styles),
-        "data": embed(gallery),
+        "data": embed(data),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
     template = (_PAGES / "report.html").read_text(encoding="utf-8")

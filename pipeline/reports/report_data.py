@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ledger.job_summary import read_accounts
+from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.reports.causes import find_causes
 from pipeline.reports.manifest import show_params
 
@@ -30,11 +30,11 @@ JOIN job j ON j.pk = r.job WHERE j.name = ? AND a.outcome IN ('answered', 'refus
 """
 
 
-def read_gallery(connection: sqlite3.Connection, name: str, most: int = MOST) -> dict[str, Any]:
+def read_report_data(connection: sqlite3.Connection, name: str, most: int = MOST) -> dict[str, Any]:
     """Give a job as plain values for JSON, of one moment of the ledger, even beside a working run."""
     connection.execute("BEGIN")
     try:
-        (account,) = read_accounts(connection, [name])
+        (summary,) = read_job_summaries(connection, [name])
         rows = connection.execute(_REQUESTS, (name, most)).fetchall()
         images = _images(connection, name, {row["pk"] for row in rows})
         seconds = dict(connection.execute(_SECONDS, (name,)).fetchall())
@@ -46,15 +46,15 @@ def read_gallery(connection: sqlite3.Connection, name: str, most: int = MOST) ->
         (place, one["error"]) for place, one in enumerate(requests) if one["status"] in {"failed", "partial"}
     )
     return {
-        "job": account.name,
-        "provider": account.provider,
-        "rehearsal": account.rehearsal,
-        "counts": dict(account.counts),
-        "images": account.images,
-        "cost_usd": account.cost_usd,
-        "maybe_paid": account.maybe_paid,
-        "unfinished": account.unfinished,
-        "left_out": sum(account.counts.values()) - len(requests),
+        "job": summary.name,
+        "provider": summary.provider,
+        "rehearsal": summary.rehearsal,
+        "counts": dict(summary.counts),
+        "images": summary.images,
+        "cost_usd": summary.cost_usd,
+        "maybe_paid": summary.maybe_paid,
+        "unfinished": summary.unfinished,
+        "left_out": sum(summary.counts.values()) - len(requests),
         "written_at": time.time(),
         "requests": requests,
         "causes": [

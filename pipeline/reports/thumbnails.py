@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 from pipeline.storage import PART, make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _make(folder: Path, source: Source, stop: threading.Event | None) -> bool:
     try:
         content = (folder / source.file).read_bytes()
         small = shrink(content)
-    except (OSError, BrokenPicture):
+    except (OSError, BrokenImage):
         return False
     write_whole(folder / thumbnail_name(source.sha256), small)
     return True

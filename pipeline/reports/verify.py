@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 from pipeline.images import inspect
 from pipeline.ledger.database import transaction
 from pipeline.storage import disk_error, make_folder, sync_folder
@@ -86,7 +86,7 @@ def _fault(path: Path, sha256: str, size: int, kind: str) -> str | None:
         return "has another hash than recorded"
     try:
         inspect.inspect_svg(content) if kind == "svg" else inspect.inspect(content)
-    except BrokenPicture as reason:
+    except BrokenImage as reason:
         return f"is no whole picture: {reason}"
     return None
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
 
 
-def show(config: Config, name: str, sheet: Path | None = None) -> list[Path]:
+def write_job_report(config: Config, name: str, sheet: Path | None = None) -> list[Path]:
     """Write a job's report, and its contact sheet where one is wanted, beside a working run too; give their paths.
 
     Raises BadInput for an unknown job, and DiskFull.
@@ -41,7 +41,7 @@ def show(config: Config, name: str, sheet: Path | None = None) -> list[Path]:
     return written
 
 
-def write_pages(connection: sqlite3.Connection, config: Config, names: Sequence[str]) -> tuple[list[Path], list[str]]:
+def write_reports(connection: sqlite3.Connection, config: Config, names: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Write the reports of a run's jobs, without thumbnails yet, since it may be in haste: (paths, what went wrong)."""
     written, unwritten = [], []
     for name in names:
@@ -52,7 +52,7 @@ def write_pages(connection: sqlite3.Connection, config: Config, names: Sequence[
     return written, unwritten
 
 
-async def illustrate(folder: Path, reports: Sequence[Path], seconds: float) -> list[str]:
+async def make_report_thumbnails(folder: Path, reports: Sequence[Path], seconds: float) -> list[str]:
     """Make the thumbnails that these reports show, in threads, as many as `seconds` allow; give what went wrong.
 
     Where one is missing the page shows the picture itself, and `pipeline report` makes the rest. When cancelled, it
@@ -64,7 +64,7 @@ async def illustrate(folder: Path, reports: Sequence[Path], seconds: float) -> l
     try:
         for report in reports:
             try:
-                await asyncio.to_thread(_illustrate, folder, report.parent.name, stop)
+                await asyncio.to_thread(_make_report_thumbnails, folder, report.parent.name, stop)
             except DiskFull as reason:
                 unwritten.append(f"the thumbnails of `{report.parent.name}` were not written: {reason}")
     finally:
@@ -73,7 +73,7 @@ async def illustrate(folder: Path, reports: Sequence[Path], seconds: float) -> l
     return unwritten
 
 
-def _illustrate(folder: Path, name: str, stop: threading.Event) -> None:
+def _make_report_thumbnails(folder: Path, name: str, stop: threading.Event) -> None:
     with _reading(folder, name) as connection:
         _make_thumbnails(connection, name, folder, stop)
 

@@ -32,7 +32,7 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessControl:
     """Who may come in. `token` is None where only this machine can knock; `form_token` is in the page alone."""
 
     host: str
@@ -40,7 +40,7 @@ class Door:
     form_token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     @classmethod
-    def of(cls, host: str) -> Door:
+    def of(cls, host: str) -> AccessControl:
         """Make the door of a server that listens on `host`: with a token unless that is loopback."""
         return cls(host, None if is_loopback(host) else secrets.token_urlsafe(32))
 

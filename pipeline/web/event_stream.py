@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
 from pipeline.ledger.database import FILE_NAME, named_errors, open_for_reading
-from pipeline.ledger.lock import find_holder
+from pipeline.ledger.lock import find_owner
 from pipeline.reports.next_command import commands
-from pipeline.web.snapshot import NEWEST, landed, pictures, read_board
+from pipeline.web.snapshot import NEWEST, landed, pictures, read_snapshot
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,12 +35,12 @@ _NOTHING: dict[str, Any] = {"jobs": [], "run": None, "providers": []}
 class _Look:
     """What one look at the ledger found: all but the pictures, the newest of these, and which of them are new."""
 
-    board: dict[str, Any]
+    snapshot: dict[str, Any]
     newest: list[dict[str, Any]]
     new: list[dict[str, Any]]
 
 
-class Feed:
+class EventStream:
     """Reads the ledger beside a run, and tells what has changed. Only `follow` reads; the others listen."""
 
     def __init__(self, config: Config) -> None:
@@ -92,7 +92,7 @@ class Feed:
 
     def _publish(self, look: _Look) -> None:
         """Keep what is known now for those who come, and tell the others what is new of it."""
-        state = _event("state", {**look.board, "command": self._command})
+        state = _event("state", {**look.snapshot, "command": self._command})
         changed, self._state, self._newest = state != self._state, state, look.newest
         if changed:
             self._tell(state)
@@ -119,16 +119,16 @@ class Feed:
         connection = self._open()
         if connection is None:
             return _Look(_NOTHING, [], [])
-        holder = find_holder(self._config.output, connection)
+        owner = find_owner(self._config.output, connection)
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         now = time.time()
-        seen = (version, holder)
-        if seen == self._seen and (holder is None or now - self._read_at < _STALE_SECONDS):
+        seen = (version, owner)
+        if seen == self._seen and (owner is None or now - self._read_at < _STALE_SECONDS):
             return None
         self._seen, self._read_at = seen, now
         connection.execute("BEGIN")  # one moment of the ledger
         try:
-            board = read_board(connection, self._config.providers, holder, now)
+            snapshot = read_snapshot(connection, self._config.providers, owner, now)
             stored = landed(connection)
             fresh = [pk for pk in stored if pk not in self._known]
             new = pictures(connection, fresh[-NEWEST:])
@@ -136,7 +136,7 @@ class Feed:
             connection.execute("COMMIT")
         self._known = set(stored)
         self._landed = [*self._landed, *new][-NEWEST:]
-        return _Look(board, self._landed, new)
+        return _Look(snapshot, self._landed, new)
 
     def _open(self) -> sqlite3.Connection | None:
         """Open the ledger where there is one, and anew where another has taken its place."""

@@ -20,14 +20,14 @@ _TYPES = {"svg": "image/svg+xml"} | {
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ServedFile:
     """A file to be sent."""
 
     path: Path
     content_type: str
 
 
-def find_picture(folder: Path, pk: int, *, small: bool = False) -> Shown | None:
+def find_picture(folder: Path, pk: int, *, small: bool = False) -> ServedFile | None:
     """Find the picture of this row, or its thumbnail, which is made where it is missing; None where there is none."""
     connection = open_for_reading(folder)
     if connection is None:
@@ -47,8 +47,8 @@ def find_picture(folder: Path, pk: int, *, small: bool = False) -> Shown | None:
     if small and row["format"] != "svg":
         made = thumbnails.make_thumbnail(job, Source(row["file"], row["sha256"], row["format"]))
         thumbnail = made and _inside(made, job / thumbnails.FOLDER, folder)
-        return None if thumbnail is None else Shown(thumbnail, "image/webp")
-    return Shown(path, _TYPES.get(row["format"], "application/octet-stream"))
+        return None if thumbnail is None else ServedFile(thumbnail, "image/webp")
+    return ServedFile(path, _TYPES.get(row["format"], "application/octet-stream"))
 
 
 def _inside(path: Path, home: Path, folder: Path) -> Path | None:

@@ -15,8 +15,8 @@ from aiohttp import web
 from pipeline.errors import BadInput, PipelineError
 from pipeline.signals import Shutdown
 from pipeline.web import actions
-from pipeline.web.access import WILDCARDS, Door
-from pipeline.web.event_stream import HEARTBEAT_SECONDS, Feed
+from pipeline.web.access import WILDCARDS, AccessControl
+from pipeline.web.event_stream import HEARTBEAT_SECONDS, EventStream
 from pipeline.web.image_files import find_picture
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ _ORDERS = {"resume": actions.resume, "cancel": actions.cancel}
 class Site:
     """The live page of one output folder."""
 
-    def __init__(self, batch: Batch, door: Door, blind: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, batch: Batch, access: AccessControl, blind: Callable[[], None] = lambda: None) -> None:
         self._batch = batch
-        self._door = door
+        self._access = access
         self._blind = blind  # called where nobody reads the ledger any more
-        self._feed = Feed(batch.config)
+        self._stream = EventStream(batch.config)
 
     def application(self) -> web.Application:
         """Make the application; it reads the ledger while it runs."""
@@ -65,18 +65,18 @@ class Site:
         return app
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:
-        following = asyncio.create_task(self._feed.follow())
+        following = asyncio.create_task(self._stream.follow())
         following.add_done_callback(lambda _: self._blind())
         yield
         await following
 
     async def _hang_up(self, _app: web.Application) -> None:
-        self._feed.end()
+        self._stream.end()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            self._door.check(request)
+            self._access.check(request)
             response = await handler(request)
         except web.HTTPException as refusal:
             refusal.headers.update(_HEADERS)
@@ -87,7 +87,7 @@ class Site:
 
     async def _page(self, request: web.Request) -> web.Response:
         parts = {
-            "form_token": self._door.form_token,
+            "form_token": self._access.form_token,
             "folder": str(self._batch.folder),
             "name": self._batch.folder.name,
         }
@@ -95,9 +95,9 @@ class Site:
             r"\{\{ (\w+) \}\}", lambda found: html.escape(parts[found[1]]), (_PAGES / "live.html").read_text("utf-8")
         )
         response = web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
-        if self._door.token is not None:
-            name = self._door.cookie_name(request)
-            response.set_cookie(name, self._door.token, httponly=True, samesite="Strict", path="/")
+        if self._access.token is not None:
+            name = self._access.cookie_name(request)
+            response.set_cookie(name, self._access.token, httponly=True, samesite="Strict", path="/")
         return response
 
     async def _style(self, _request: web.Request) -> web.Response:
@@ -118,7 +118,7 @@ class Site:
             }
         )
         await response.prepare(request)
-        with self._feed.listening() as queue, contextlib.suppress(ConnectionError):
+        with self._stream.listening() as queue, contextlib.suppress(ConnectionError):
             await response.write(b"retry: 2000\n\n")
             while (event := await _next(queue)) != b"":
                 await response.write(event)
@@ -144,7 +144,7 @@ class Site:
 
     async def _order(self, request: web.Request) -> web.Response:
         form = await request.post()
-        self._door.check_form(form.get("form_token"))
+        self._access.check_form(form.get("form_token"))
         order, job = _ORDERS.get(str(form.get("order"))), form.get("job")
         if order is None or not isinstance(job, str):
             raise web.HTTPBadRequest(text="There is no such order.\n")
@@ -168,8 +168,8 @@ async def _next(queue: asyncio.Queue[bytes]) -> bytes:
 
 async def serve(batch: Batch, host: str, port: int, say: Callable[[str], object]) -> int:
     """Serve until a signal, and say once where. Gives the exit code. Raises BadInput where nothing can be served."""
-    door, shutdown, stop = Door.of(host), Shutdown(), asyncio.Event()
-    runner = web.AppRunner(Site(batch, door, stop.set).application(), access_log=None, shutdown_timeout=2.0)
+    access, shutdown, stop = AccessControl.of(host), Shutdown(), asyncio.Event()
+    runner = web.AppRunner(Site(batch, access, stop.set).application(), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:
         try:
@@ -178,7 +178,7 @@ async def serve(batch: Batch, host: str, port: int, say: Callable[[str], object]
             what = f"{host}:{port} cannot be served: {reason.strerror or reason}; choose another --port or --host"
             raise BadInput(what) from None
         with shutdown.listening(lambda _number: stop.set()):
-            say(_address(host, runner.addresses[0][1], door.token))
+            say(_address(host, runner.addresses[0][1], access.token))
             await stop.wait()
     finally:
         await runner.cleanup()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ledger.job_summary import read_accounts
+from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.reports.causes import find_causes
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pipeline.config.load import Provider
-    from pipeline.ledger.job_summary import Account
-    from pipeline.ledger.lock import Holder
+    from pipeline.ledger.job_summary import JobSummary
+    from pipeline.ledger.lock import LockOwner
 
 NEWEST = 24
 """Pictures that the page shows."""
@@ -38,36 +38,36 @@ WHERE i.pk IN (SELECT value FROM json_each(?)) ORDER BY i.pk
 """
 
 
-def read_board(
-    connection: sqlite3.Connection, providers: Mapping[str, Provider], holder: Holder | None, now: float
+def read_snapshot(
+    connection: sqlite3.Connection, providers: Mapping[str, Provider], owner: LockOwner | None, now: float
 ) -> dict[str, Any]:
     """Give the standing of all jobs and what works on them, as plain values for JSON."""
-    accounts = read_accounts(connection)
+    summaries = read_job_summaries(connection)
     return {
-        "jobs": [_job(connection, account) for account in accounts],
-        "run": None if holder is None else {"who": holder.who, "since": holder.started_at},
+        "jobs": [_job(connection, summary) for summary in summaries],
+        "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "providers": [
-            _provider(connection, name, providers.get(name), accounts, holder, now)
-            for name in dict.fromkeys(account.provider for account in accounts)
+            _provider(connection, name, providers.get(name), summaries, owner, now)
+            for name in dict.fromkeys(summary.provider for summary in summaries)
         ],
     }
 
 
-def _job(connection: sqlite3.Connection, account: Account) -> dict[str, Any]:
-    counts = account.counts
+def _job(connection: sqlite3.Connection, summary: JobSummary) -> dict[str, Any]:
+    counts = summary.counts
     return {
-        "name": account.name,
-        "provider": account.provider,
-        "rehearsal": account.rehearsal,
+        "name": summary.name,
+        "provider": summary.provider,
+        "rehearsal": summary.rehearsal,
         "counts": dict(counts),
-        "images": account.images,
-        "missing": account.missing,
-        "cost_usd": account.cost_usd,
-        "expected_usd": account.expected_usd,
-        "maybe_paid": account.maybe_paid,
+        "images": summary.images,
+        "missing": summary.missing,
+        "cost_usd": summary.cost_usd,
+        "expected_usd": summary.expected_usd,
+        "maybe_paid": summary.maybe_paid,
         "can_resume": counts["failed"] + counts["partial"] + counts["cancelled"],
         "can_cancel": counts["pending"],
-        "causes": _causes(connection, account.name) if account.unsuccessful else [],
+        "causes": _causes(connection, summary.name) if summary.unsuccessful else [],
     }
 
 
@@ -90,11 +90,11 @@ def _provider(
     connection: sqlite3.Connection,
     name: str,
     provider: Provider | None,
-    accounts: Iterable[Account],
-    holder: Holder | None,
+    summaries: Iterable[JobSummary],
+    owner: LockOwner | None,
     now: float,
 ) -> dict[str, Any]:
-    span = _RATE_SECONDS if holder is None else min(_RATE_SECONDS, max(1.0, now - holder.started_at))
+    span = _RATE_SECONDS if owner is None else min(_RATE_SECONDS, max(1.0, now - owner.started_at))
     since = now - span
     (landed,) = connection.execute(_RATE, (name, since - _LONGEST_CALL, since)).fetchone()
     (flying,) = connection.execute(
@@ -106,8 +106,8 @@ def _provider(
         "name": name,
         "per_minute": landed * 60 / span,
         "limit_per_minute": None if limit is None else limit.images / limit.per_seconds * 60,
-        "in_flight": 0 if holder is None else flying,
-        "missing": sum(account.missing for account in accounts if account.provider == name),
+        "in_flight": 0 if owner is None else flying,
+        "missing": sum(summary.missing for summary in summaries if summary.provider == name),
         "paused_until": paused[0] if paused is not None and paused[0] > now else None,
     }
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Work:
+class QueuedRequest:
     """What is to be done, and where the pictures go."""
 
     base_url: str
@@ -71,7 +71,7 @@ class Lag:
         return sorted(self.seen)[int(len(self.seen) * 0.99)] if self.seen else 0.0
 
 
-async def side_by_side(work: Work, make: Callable[[int], Awaitable[None]]) -> None:
+async def side_by_side(work: QueuedRequest, make: Callable[[int], Awaitable[None]]) -> None:
     """Make all pictures, so many at once."""
     numbers = iter(range(work.requests))
 
@@ -82,7 +82,7 @@ async def side_by_side(work: Work, make: Callable[[int], Awaitable[None]]) -> No
     await asyncio.gather(*(worker() for _ in range(work.concurrency)))
 
 
-async def loop(work: Work, keep: Callable[[bytes, Path], Awaitable[None]]) -> None:
+async def loop(work: QueuedRequest, keep: Callable[[bytes, Path], Awaitable[None]]) -> None:
     """Post and download with aiohttp."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
@@ -99,7 +99,7 @@ async def loop(work: Work, keep: Callable[[bytes, Path], Awaitable[None]]) -> No
         await side_by_side(work, make)
 
 
-async def bare(work: Work) -> None:
+async def bare(work: QueuedRequest) -> None:
     """Write what comes."""
 
     async def keep(content: bytes, path: Path) -> None:
@@ -108,7 +108,7 @@ async def bare(work: Work) -> None:
     await loop(work, keep)
 
 
-async def careful(work: Work) -> None:
+async def careful(work: QueuedRequest) -> None:
     """Give each picture what it is owed."""
     from PIL import Image
 
@@ -129,7 +129,7 @@ async def careful(work: Work) -> None:
     await loop(work, keep)
 
 
-async def sdk(work: Work) -> None:
+async def sdk(work: QueuedRequest) -> None:
     """Call through the vendor's SDK."""
     import httpx2
     import openai
@@ -150,7 +150,7 @@ async def sdk(work: Work) -> None:
         await side_by_side(work, make)
 
 
-def ours(work: Work, lag: Lag) -> None:
+def ours(work: QueuedRequest, lag: Lag) -> None:
     """Run a job file as people do."""
     (work.folder / "config.yaml").write_text(
         f"provider: lab\nproviders:\n  lab: {{base_url: '{work.base_url}', rate_limit: null,"
@@ -175,7 +175,11 @@ def ours(work: Work, lag: Lag) -> None:
     assert code == 0, code
 
 
-CONTENDERS: dict[str, Callable[[Work], Coroutine[Any, Any, None]]] = {"bare": bare, "careful": careful, "sdk": sdk}
+CONTENDERS: dict[str, Callable[[QueuedRequest], Coroutine[Any, Any, None]]] = {
+    "bare": bare,
+    "careful": careful,
+    "sdk": sdk,
+}
 
 
 async def watched(work: Coroutine[Any, Any, T], lag: Lag) -> T:
@@ -197,7 +201,7 @@ class Measured:
     lag_p99: float
 
 
-def measure(name: str, work: Work) -> Measured:
+def measure(name: str, work: QueuedRequest) -> Measured:
     """Do the work once."""
     lag = Lag()
     if name == "ours":
@@ -218,7 +222,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--concurrency", type=int, default=32)
     given = parser.parse_args()
-    work = Work(given.base_url, given.inline, given.requests, given.concurrency, given.folder)
+    work = QueuedRequest(given.base_url, given.inline, given.requests, given.concurrency, given.folder)
     print(json.dumps(asdict(measure(given.name, work))))
 
 

@@ -17,12 +17,12 @@ from pipeline.errors import PipelineError
 from pipeline.ledger import submit
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.database import FILE_NAME, named_errors, open_ledger, transaction
-from pipeline.ledger.job_summary import read_accounts
+from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queue import pending
 from pipeline.ledger.recovery import recover
 from pipeline.reports.manifest import write_manifest
-from pipeline.reports.report_data import read_gallery
-from pipeline.reports.status import read_standing
+from pipeline.reports.report_data import read_report_data
+from pipeline.reports.status import read_status
 from pipeline.reports.verify import find_damage
 from pipeline.result import read_outcomes
 from tests.support.workbench import ALL, PNG_BASE64, answer_with, benched, lab, request, vendor
@@ -49,12 +49,12 @@ def looks(bench: Bench) -> dict[str, Callable[[], Any]]:
             pending(connection, "lab", ALL, (), 10)
 
     return {
-        "standing": lambda: read_standing(folder, None),
-        "accounts": lambda: read_accounts(connection),
+        "standing": lambda: read_status(folder, None),
+        "accounts": lambda: read_job_summaries(connection),
         "manifest": lambda: write_manifest(connection, "job", folder),
         "outcomes": lambda: read_outcomes(folder, "job"),
         "verify": lambda: list(find_damage(connection, folder, None)),
-        "report": lambda: json.dumps(read_gallery(connection, "job")),
+        "report": lambda: json.dumps(read_report_data(connection, "job")),
         "copy": lambda: back_up(connection, folder),
         "run": mend_and_take,
         "resume": lambda: submit.put_back(connection, None),

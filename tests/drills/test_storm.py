@@ -86,7 +86,7 @@ def test_an_outage_longer_than_any_wait_is_sat_out_and_costs_the_calls_in_flight
     ended = finish(process)
     assert ended.exit_code == 0, ended.stderr
     said = [json.loads(line)["event"] for line in ended.stdout.splitlines()]
-    assert said.count("provider_away") == said.count("provider_back") == outages
+    assert said.count("provider_down") == said.count("provider_up") == outages
     found = audit(stage, [entry for server in servers for entry in server.books()])
     assert found.pictures == 40 * (outages + 1)
     assert found.maybe_paid <= 6 * outages, "an outage costs each call in flight at most once"
@@ -226,7 +226,7 @@ def test_a_provider_that_answers_nothing_but_503_is_away_too_and_burns_no_attemp
         ended = finish(process)
     assert ended.exit_code == 0, ended.stderr
     said = [json.loads(line)["event"] for line in ended.stdout.splitlines()]
-    assert said.count("provider_away") == said.count("provider_back") == 1
+    assert said.count("provider_down") == said.count("provider_up") == 1
     found = audit(stage, server.books())
     assert (found.charged, found.maybe_paid) == (30, 0)
     assert next(refused) <= 3 * 8

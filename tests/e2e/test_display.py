@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.engine.events import Began, CallSent, ImageStored, Paused, RequestEnded
+from pipeline.engine.events import CallSent, ImageStored, Paused, RequestEnded, RunStarted
 from pipeline.errors import LedgerError
 from pipeline.progress import display
 from pipeline.progress.display import Progress
 from tests.support.stage import finish
 from tests.support.terminal import terminal
-from tests.unit.test_from_events import AT_THE_LIMIT, NIGHT, account
+from tests.unit.test_from_events import AT_THE_LIMIT, NIGHT, summary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.ledger.job_summary import Account
+    from pipeline.ledger.job_summary import JobSummary
     from tests.support.stage import Stage
 
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"  # the cursor
@@ -33,7 +33,7 @@ HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"  # the cursor
 def shown(monkeypatch: pytest.MonkeyPatch) -> Progress:
     """A display that nobody ticks but the test."""
     monkeypatch.setattr(display, "PLAIN_SECONDS", threading.TIMEOUT_MAX)
-    return Progress(lambda: [account(cost=0.5)], verbose=False, now=lambda: NIGHT)
+    return Progress(lambda: [summary(cost=0.5)], verbose=False, now=lambda: NIGHT)
 
 
 def test_elsewhere_than_on_a_terminal_lines_say_what_is_new(
@@ -42,7 +42,7 @@ def test_elsewhere_than_on_a_terminal_lines_say_what_is_new(
     with shown:
         shown.tick()
         assert capsys.readouterr().err == "", "nothing has begun"
-        for event in (Began(("lounge",)), AT_THE_LIMIT, CallSent("lounge", "x", "lab", 1)):
+        for event in (RunStarted(("lounge",)), AT_THE_LIMIT, CallSent("lounge", "x", "lab", 1)):
             shown(event)
         shown.tick()
         said = capsys.readouterr()
@@ -61,14 +61,14 @@ def test_a_ledger_that_is_slow_to_read_is_read_seldom_and_the_numbers_move_all_t
     monkeypatch.setattr(display, "PLAIN_SECONDS", threading.TIMEOUT_MAX)
     asked = 0
 
-    def read() -> list[Account]:
+    def read() -> list[JobSummary]:
         nonlocal asked
         asked += 1
         time.sleep(0.05)
-        return [account()]
+        return [summary()]
 
     with Progress(read, verbose=False, now=lambda: NIGHT) as shown:
-        shown(Began(("lounge",)))
+        shown(RunStarted(("lounge",)))
         for _ in range(10):
             shown(ImageStored("lounge", "x", "x"))
             shown(RequestEnded("lounge", "x", "succeeded", None))
@@ -82,11 +82,11 @@ def test_a_ledger_in_trouble_is_the_run_s_to_tell(
 ) -> None:
     monkeypatch.setattr(display, "PLAIN_SECONDS", threading.TIMEOUT_MAX)
 
-    def read() -> list[Account]:
+    def read() -> list[JobSummary]:
         raise LedgerError("is held")
 
     with Progress(read, verbose=False) as shown:
-        shown(Began(("lounge",)))
+        shown(RunStarted(("lounge",)))
         shown(AT_THE_LIMIT)
         shown.tick()
     assert "held" not in capsys.readouterr().err
@@ -188,7 +188,7 @@ def test_events_on_the_same_terminal_are_lines_and_nothing_is_drawn_among_them(s
         assert seen.read_to_the_end() == 1
     assert b"\x1b" not in seen.raw
     lines = seen.raw.decode().splitlines()
-    assert json.loads(next(line for line in lines if "began" in line))["jobs"] == ["lounge", "birds"]
+    assert json.loads(next(line for line in lines if "run_started" in line))["jobs"] == ["lounge", "birds"]
 
 
 def test_a_terminal_that_can_do_nothing_gets_plain_lines(stage: Stage) -> None:
@@ -200,11 +200,11 @@ def test_a_terminal_that_can_do_nothing_gets_plain_lines(stage: Stage) -> None:
 def test_a_pipe_gets_events_each_of_which_is_json_and_lines_on_stderr(stage: Stage) -> None:
     ended = stage.run("run", *_slow_jobs(stage, 16), "--json", exit_code=1)
     events = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert events[0] == {"event": "began", "jobs": ["lounge", "birds"]}
+    assert events[0] == {"event": "run_started", "jobs": ["lounge", "birds"]}
     assert events[-1]["event"] == "summary"
-    paces = [event for event in events if event["event"] == "pace"]
-    assert {"provider": "lab", "binds": "provider", "images": None}.items() <= paces[1].items()
-    assert paces[-1]["binds"] == ""
+    paces = [event for event in events if event["event"] == "provider_pace"]
+    assert {"provider": "lab", "bottleneck": "provider", "images": None}.items() <= paces[1].items()
+    assert paces[-1]["bottleneck"] == ""
     assert "\x1b" not in ended.stderr
 
 

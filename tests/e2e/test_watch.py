@@ -72,9 +72,9 @@ def test_with_json_it_prints_one_document_a_line(stage: Stage) -> None:
             "images_per_minute": None,
             "limit_per_minute": 50,
             "in_flight": 0,
-            "binds": "",
+            "bottleneck": "",
             "until": None,
-            "dies_at": None,
+            "expires_at": None,
         }
     ]
     assert first["ends_at"] == pytest.approx(time.time() + 2 / 50 * 60, abs=60)

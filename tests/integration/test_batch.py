@@ -51,7 +51,7 @@ async def test_a_run_queues_works_and_writes_the_manifest(tmp_path: Path) -> Non
     async with sandbox() as base_url:
         batch = _batch(tmp_path, lab(base_url))
         result = await batch.run([_job(tmp_path, "lounge", "one", "two")])
-    assert (result.exit_code, [account.images for account in result.accounts]) == (0, [2])
+    assert (result.exit_code, [summary.images for summary in result.summaries]) == (0, [2])
     assert result.manifests == (batch.folder / "lounge" / "manifest.jsonl",)
     assert [entry["status"] for entry in _manifest(batch, "lounge")] == ["succeeded"] * 2
     assert batch.verify() == (2, [])
@@ -108,7 +108,7 @@ async def test_a_name_keeps_the_spelling_it_had_first_and_its_inputs_are_found(t
             variation = {"operation": "variation", "image": "x.png", "user": user}
             path.write_text(yaml.safe_dump({"name": name, "defaults": MODEL, "requests": [variation]}))
             result = await batch.run([path])
-            assert (result.exit_code, [account.name for account in result.accounts]) == (0, ["lounge"])
+            assert (result.exit_code, [summary.name for summary in result.summaries]) == (0, ["lounge"])
     assert sorted(one.name for one in batch.folder.iterdir() if one.is_dir()) == ["lounge"]
 
 
@@ -188,8 +188,8 @@ async def test_a_limit_states_the_first_so_many_and_without_it_the_rest_counts_a
         batch = _batch(tmp_path, lab(base_url))
         path = _job(tmp_path, "lounge", "one", "two", "three")
         result = await batch.run([path], JobOptions(limit=1))
-        assert (result.exit_code, result.accounts[0].images) == (0, 1)
-        assert (await batch.run([path])).accounts[0].images == 3
+        assert (result.exit_code, result.summaries[0].images) == (0, 1)
+        assert (await batch.run([path])).summaries[0].images == 3
 
 
 async def test_a_budget_that_is_spent_is_exit_3_and_a_higher_one_goes_on(tmp_path: Path) -> None:
@@ -197,10 +197,10 @@ async def test_a_budget_that_is_spent_is_exit_3_and_a_higher_one_goes_on(tmp_pat
         batch = _batch(tmp_path, lab(base_url))
         path = _job(tmp_path, "lounge", "one", "two", "three")
         result = await batch.run([path], JobOptions(budget_usd=0.04))
-        assert (result.exit_code, result.accounts[0].images) == (3, 2)
+        assert (result.exit_code, result.summaries[0].images) == (3, 2)
         assert "budget_usd" in result.stops[0].message
         result = await batch.run([path], JobOptions(budget_usd=0.05))
-        assert (result.exit_code, result.accounts[0].images) == (0, 3)
+        assert (result.exit_code, result.summaries[0].images) == (0, 3)
 
 
 async def test_a_budget_with_a_model_without_a_price_is_refused_unless_that_is_meant(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import Any
 
-    from pipeline.engine.events import Pace
+    from pipeline.engine.events import ProviderPace
     from tests.support.workbench import Bench, Body
 
 
@@ -44,9 +44,9 @@ async def at_work(bench: Bench, provider: Provider, count: int = 3) -> AsyncIter
         await run
 
 
-async def bound(bench: Bench, by: str) -> Pace:
+async def bound(bench: Bench, by: str) -> ProviderPace:
     """Wait until this binds, and give what is said then."""
-    await until(lambda: bench.paces and bench.paces[-1].binds == by)
+    await until(lambda: bench.paces and bench.paces[-1].bottleneck == by)
     return bench.paces[-1]
 
 
@@ -56,7 +56,7 @@ async def test_who_waits_for_answers_is_bound_by_the_provider(bench: Bench) -> N
         pace = await bound(bench, "provider")
         assert (pace.provider, pace.images, pace.per_seconds, pace.until) == ("lab", None, None, None)
         door.open.set()
-    assert bench.paces[0].binds == bench.paces[-1].binds == "", "before its first request and after its last"
+    assert bench.paces[0].bottleneck == bench.paces[-1].bottleneck == "", "before its first request and after its last"
 
 
 async def test_who_waits_for_a_turn_is_bound_by_the_limit_in_force(bench: Bench) -> None:
@@ -83,7 +83,7 @@ async def test_who_waits_for_another_try_is_bound_by_the_provider(bench: Bench) 
     async with vendor(fail) as base_url, at_work(bench, lab(base_url), 1):
         await until(lambda: bench.events and type(bench.events[-1]).__name__ == "Retrying")
         await asyncio.sleep(0.1)  # several looks; else it would count as work at the disk
-        assert bench.paces[-1].binds == "provider"
+        assert bench.paces[-1].bottleneck == "provider"
 
 
 async def test_pictures_that_do_not_come_bind_and_the_nearest_death_is_said(bench: Bench) -> None:
@@ -96,8 +96,8 @@ async def test_pictures_that_do_not_come_bind_and_the_nearest_death_is_said(benc
     async with vendor(answer) as base_url, at_work(bench, lab(base_url), 2):
         await until(lambda: bench.paces and bench.paces[-1].downloads == 2)
         pace = bench.paces[-1]
-        assert pace.binds == "downloads"
-        assert pace.dies_at == pytest.approx(dies[1], abs=1)
+        assert pace.bottleneck == "downloads"
+        assert pace.expires_at == pytest.approx(dies[1], abs=1)
 
 
 async def test_files_that_are_slow_to_write_are_the_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

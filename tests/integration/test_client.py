@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.client.client import Api
+from pipeline.client.client import ImagesClient
 from pipeline.client.request import Call, Upload, body_of
-from pipeline.client.response import Answer, Inline
+from pipeline.client.response import ImagesResponse, InlineImage
 from pipeline.config.dialect import Dialect
 from pipeline.engine.provider_context import image_threads
 from pipeline.errors import (
@@ -97,7 +97,7 @@ async def serving(answer: bytes, *, stay: bool = False, hold: bool = False) -> A
         listening.close()
 
 
-def door(base_url: str, **more: Any) -> Api:
+def door(base_url: str, **more: Any) -> ImagesClient:
     settings: dict[str, Any] = {
         "dialect": Dialect(),
         "threads": image_threads(),
@@ -106,14 +106,14 @@ def door(base_url: str, **more: Any) -> Api:
         "most_bytes": 1_000_000,
         **more,
     }
-    return Api(base_url, settings.pop("key", KEY), settings.pop("headers", {}), **settings)
+    return ImagesClient(base_url, settings.pop("key", KEY), settings.pop("headers", {}), **settings)
 
 
-async def make(api: Api, call: Call, sent: Callable[[], None]) -> Answer:
+async def make(api: ImagesClient, call: Call, sent: Callable[[], None]) -> ImagesResponse:
     return await api.call(call.operation, await body_of(call, Dialect()), sent)
 
 
-async def refused(api: Api, call: Call = CALL) -> tuple[RequestError, int]:
+async def refused(api: ImagesClient, call: Call = CALL) -> tuple[RequestError, int]:
     """Make a call that fails; give the error, and how often `sent` was told."""
     told: list[None] = []
     with pytest.raises(RequestError) as caught:
@@ -130,7 +130,7 @@ async def test_a_call_carries_the_key_in_one_header_and_tells_once_that_it_left(
         assert len(told) == 1
         server.hold.set()
         answer = await call
-    assert answer.pictures == (Inline("QUJD", None),)
+    assert answer.pictures == (InlineImage("QUJD", None),)
     (sent,) = server.calls
     head, _, body = sent.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/images/generations HTTP/1.1\r\n")
@@ -267,7 +267,7 @@ async def test_a_large_answer_is_read() -> None:
     body = b'{"data": [{"b64_json": "' + b"A" * 400_000 + b'"}]}'
     async with serving(reply(200, body)) as server, door(server.url) as api:
         answer = await make(api, CALL, lambda: None)
-    assert answer.pictures == (Inline("A" * 400_000, None),)
+    assert answer.pictures == (InlineImage("A" * 400_000, None),)
 
 
 async def test_redirects_are_not_followed() -> None:

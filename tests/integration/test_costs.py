@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.client.response import HttpAnswer, Inline, read_answer
-from pipeline.engine.image_writer import Filing
+from pipeline.client.response import HttpResponse, InlineImage, read_response
+from pipeline.engine.image_writer import ImageWriter
 from pipeline.engine.provider_context import image_threads
 from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.writer import Writer
-from pipeline.reports.status import read_standing
+from pipeline.reports.status import read_status
 from tests.support.workbench import PNG_BASE64, answer_with, lab, request, vendor
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_a_status_takes_one_statement_a_job(bench: Bench, monkeypatch: pytest.Mo
         return connection
 
     monkeypatch.setattr("pipeline.reports.status.open_for_reading", traced)
-    assert len(read_standing(bench.folder, None)) == jobs
+    assert len(read_status(bench.folder, None)) == jobs
     assert len([one for one in statements if one.startswith("SELECT")]) <= STATEMENTS_OF_A_STATUS - 1 + jobs
 
 
@@ -133,22 +133,22 @@ def _peak(work: Any) -> int:
 
 def test_an_answer_is_copied_once_while_it_is_read() -> None:
     text = base64.b64encode(os.urandom(3_000_000)).decode()
-    http = HttpAnswer(200, {}, json.dumps({"created": 1, "data": [{"b64_json": text}]}).encode(), "http://x/v1")
-    read_answer(http)
-    assert _peak(lambda: read_answer(http)) <= COPIES_OF_AN_ANSWER * len(http.body) + len(http.body)
+    http = HttpResponse(200, {}, json.dumps({"created": 1, "data": [{"b64_json": text}]}).encode(), "http://x/v1")
+    read_response(http)
+    assert _peak(lambda: read_response(http)) <= COPIES_OF_AN_ANSWER * len(http.body) + len(http.body)
 
 
 async def test_a_picture_is_copied_no_more_than_twice_while_it_is_filed(tmp_path: Path) -> None:
     from tests.bench.pictures import noise
 
     picture = noise(512, 1)
-    filing = Filing(tmp_path, {}, set(), image_threads())
-    filing.stem = "one"
-    inline = Inline(base64.b64encode(picture).decode(), None)
-    await filing.keep_all([inline])
+    image_writer = ImageWriter(tmp_path, {}, set(), image_threads())
+    image_writer.stem = "one"
+    inline = InlineImage(base64.b64encode(picture).decode(), None)
+    await image_writer.keep_all([inline])
     decoded = 512 * 512 * 4
     tracemalloc.start()
-    await filing.keep_all([inline])
+    await image_writer.keep_all([inline])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= COPIES_OF_A_PICTURE * len(picture) + decoded

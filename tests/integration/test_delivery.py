@@ -18,17 +18,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from pipeline.notifications import delivery
-from pipeline.notifications.delivery import Undelivered, deliver, post, run_command
-from pipeline.notifications.message import end_notice
+from pipeline.notifications.delivery import DeliveryError, deliver, post, run_command
+from pipeline.notifications.message import end_message
 from tests.support.workbench import until
-from tests.unit.test_from_events import account
+from tests.unit.test_from_events import summary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
     from typing import Any
 
-NOTICE = end_notice(0, [account("lounge")], [], None, "pipeline run")
+NOTICE = end_message(0, [summary("lounge")], [], None, "pipeline run")
 
 
 class Hook:
@@ -81,7 +81,7 @@ async def test_a_failure_is_tried_again_once() -> None:
         await deliver(partial(post, url, "json", {}, NOTICE))
         assert len(hook.told) == 2
         hook.statuses = [503]
-        with pytest.raises(Undelivered, match=r"^127\.0\.0\.1 answered 503$"):
+        with pytest.raises(DeliveryError, match=r"^127\.0\.0\.1 answered 503$"):
             await deliver(partial(post, f"{url}/secret", "json", {}, NOTICE))
         assert len(hook.told) == 4
 
@@ -91,7 +91,7 @@ async def test_a_server_that_never_answers_costs_two_timeouts(monkeypatch: pytes
     hook = Hook(0)
     began = time.monotonic()
     async with hook.at_work() as url:
-        with pytest.raises(Undelivered, match="longer than"):
+        with pytest.raises(DeliveryError, match="longer than"):
             await deliver(partial(post, url, "json", {}, NOTICE))
         assert len(hook.told) == 2
     assert time.monotonic() - began < 60
@@ -99,7 +99,7 @@ async def test_a_server_that_never_answers_costs_two_timeouts(monkeypatch: pytes
 
 async def test_what_cannot_be_reached_says_its_host_and_no_more() -> None:
     for address in ("http://127.0.0.1:9/secret", "http://user:secret@127.0.0.1:9/"):
-        with pytest.raises(Undelivered, match=r"127\.0\.0\.1 cannot be reached") as caught:
+        with pytest.raises(DeliveryError, match=r"127\.0\.0\.1 cannot be reached") as caught:
             await post(address, "json", {}, NOTICE)
         assert "secret" not in str(caught.value)
 
@@ -112,10 +112,10 @@ async def test_a_redirect_is_followed_on_the_same_host_and_nowhere_else() -> Non
         assert [where for where, *_ in hook.told] == ["/", "/there"]
         assert hook.told[1][1]["title"] == NOTICE.title
         hook.statuses, hook.to = [307], elsewhere.replace("127.0.0.1", "localhost")
-        with pytest.raises(Undelivered, match="redirects to another host"):
+        with pytest.raises(DeliveryError, match="redirects to another host"):
             await post(url, "json", {}, NOTICE)
         hook.to = "/again"
-        with pytest.raises(Undelivered, match="in a circle"):
+        with pytest.raises(DeliveryError, match="in a circle"):
             await post(url, "json", {}, NOTICE)
     assert target.told == []
 
@@ -141,9 +141,9 @@ async def test_a_command_gets_the_facts_on_its_stdin_and_no_shell_reads_its_word
 
 
 async def test_a_command_that_fails_says_how(tmp_path: Path) -> None:
-    with pytest.raises(Undelivered, match=r"ended with 3: no bell$"):
+    with pytest.raises(DeliveryError, match=r"ended with 3: no bell$"):
         await run_command(_script(tmp_path, "sys.exit(print('first\\nno bell', file=sys.stderr) or 3)"), {}, NOTICE)
-    with pytest.raises(Undelivered, match="nothing-here: No such file"):
+    with pytest.raises(DeliveryError, match="nothing-here: No such file"):
         await run_command(("nothing-here",), {}, NOTICE)
     await run_command((sys.executable, "-c", "pass"), {}, NOTICE)  # which does not read its stdin
 
@@ -154,7 +154,7 @@ async def test_a_command_that_hangs_is_ended_with_all_that_it_started(
     monkeypatch.setattr(delivery, "SECONDS", 3.0)
     pids = tmp_path / "pids"
     words = _script(tmp_path, "os.fork()", f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')", "time.sleep(1000)")
-    with pytest.raises(Undelivered, match="longer than"):
+    with pytest.raises(DeliveryError, match="longer than"):
         await deliver(partial(run_command, words, dict(os.environ), NOTICE))
     started = pids.read_text().split()
     assert len(started) == 4

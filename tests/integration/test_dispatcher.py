@@ -16,7 +16,7 @@ from pipeline.ledger.queue import pending
 from tests.support.workbench import PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
 if TYPE_CHECKING:
-    from pipeline.ledger.queue import Work
+    from pipeline.ledger.queue import QueuedRequest
     from tests.support.workbench import Bench
 
 
@@ -60,11 +60,11 @@ async def test_few_wait_at_the_gate_and_all_others_stay_in_the_ledger(bench: Ben
         bench.submit(*(request(number) for number in range(200)))
         runner = bench.runner(lab(base_url, concurrency=150, rate_limit=RateLimit(1, 600)))
         run = asyncio.create_task(runner.run())
-        await until(lambda: door.inside == 1 and runner._gates["lab"].waiting == LOOKAHEAD)
+        await until(lambda: door.inside == 1 and runner._admissions["lab"].waiting == LOOKAHEAD)
         door.open.set()
         await until(lambda: bench.one("SELECT total(received) FROM request") == 1)
         await asyncio.sleep(0.05)
-        assert runner._gates["lab"].waiting == LOOKAHEAD
+        assert runner._admissions["lab"].waiting == LOOKAHEAD
         runner.halt()
         await run
     assert bench.ask("SELECT status, count(*) FROM request GROUP BY status") == [("pending", 199), ("succeeded", 1)]
@@ -97,7 +97,7 @@ async def test_what_waits_at_the_gate_and_is_cancelled_or_leaves_its_job_is_neve
         limit = RateLimit(1, 0.3)
         runner = bench.runner(lab(base_url, rate_limit=limit))
         run = asyncio.create_task(runner.run())
-        await until(lambda: "lab" in runner._gates and runner._gates["lab"].waiting == 3)
+        await until(lambda: "lab" in runner._admissions and runner._admissions["lab"].waiting == 3)
         bench.submit_beside(request(3), name="changed")
         assert submit.cancel(bench.connection, "cancelled") == 1
         await run
@@ -136,7 +136,7 @@ async def test_a_ledger_that_cannot_even_be_asked_stops_the_run_and_cuts_off_no_
 ) -> None:
     door = Door()
 
-    def full(*arguments: Any) -> list[Work]:
+    def full(*arguments: Any) -> list[QueuedRequest]:
         if door.inside:
             raise DiskFull("no room")
         return pending(*arguments)

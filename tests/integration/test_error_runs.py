@@ -17,7 +17,7 @@ from aiohttp import web
 from pipeline import errors
 from pipeline.batch import Batch
 from pipeline.config.load import Config, RetryRules
-from pipeline.engine.admission import Gate
+from pipeline.engine.admission import Admission
 from pipeline.engine.events import Paused, Retrying, Stopped
 from tests.support.workbench import MODEL, PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
@@ -44,7 +44,7 @@ class Line:
     name: str
     status: int
     body: bytes
-    fate: type[RequestError]
+    error_class: type[RequestError]
     headers: dict[str, str] = field(default_factory=dict)
     code: str | None = None
     type: str | None = None
@@ -53,17 +53,17 @@ class Line:
         return web.Response(status=self.status, body=self.body or None, headers=self.headers)
 
 
-def says(status: int, kind: str | None, code: str | None, fate: type[RequestError], **headers: str) -> Line:
+def says(status: int, kind: str | None, code: str | None, error_class: type[RequestError], **headers: str) -> Line:
     """Answer in the vendor's envelope."""
     body = json.dumps({"error": {"message": "as it is", "type": kind, "param": None, "code": code}}).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Line(f"{status} {code or kind} {named or ''}", status, body, fate, named, code, kind)
+    return Line(f"{status} {code or kind} {named or ''}", status, body, error_class, named, code, kind)
 
 
-def raw(name: str, status: int, body: bytes, fate: type[RequestError], **headers: str) -> Line:
+def raw(name: str, status: int, body: bytes, error_class: type[RequestError], **headers: str) -> Line:
     """Answer with these bytes."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Line(f"{status} {name}", status, body, fate, named)
+    return Line(f"{status} {name}", status, body, error_class, named)
 
 
 HTML = b"<html><h1>Some gateway</h1></html>"
@@ -214,7 +214,7 @@ async def test_what_passes_is_tried_again_for_nothing(tmp_path: Path, line: Line
     assert (night.column("attempts"), night.column("maybe_paid")) == ([2, 1], [0, 0])
     assert night.column("error") == [None, None]
     (retrying,) = [event for event in night.events if isinstance(event, Retrying)]
-    assert type(retrying.error) is line.fate
+    assert type(retrying.error) is line.error_class
 
 
 @each([*PASSING, *UNKNOWN])
@@ -222,7 +222,7 @@ async def test_what_does_not_pass_is_given_up_after_the_attempts(tmp_path: Path,
     night = await _night(tmp_path, lambda _number, _body: line.answer())
     assert (night.result.exit_code, night.result.stops, len(night.calls)) == (1, (), 6)
     assert night.column("status") == ["failed"] * 2
-    unknown = 3 if line.fate.outcome == "unknown" else 0
+    unknown = 3 if line.error_class.outcome == "unknown" else 0
     assert (night.column("attempts"), night.column("maybe_paid")) == ([3] * 2, [unknown] * 2)
     _check_error(line, night.manifest[0]["error"])
 
@@ -246,13 +246,13 @@ async def test_pace_is_free_and_waited_out_however_often(tmp_path: Path, line: L
 async def test_what_no_wait_can_cure_stops_its_provider_at_the_first_call(tmp_path: Path, line: Line) -> None:
     night = await _night(tmp_path, lambda _number, _body: line.answer())
     assert (night.result.exit_code, len(night.calls)) == (3, 1)
-    assert [type(stop) for stop in night.result.stops] == [line.fate]
+    assert [type(stop) for stop in night.result.stops] == [line.error_class]
     assert [event.what for event in night.events if isinstance(event, Stopped)] == [
-        "provider `lab` and its generations" if line.fate is errors.WrongPath else "provider `lab`"
+        "provider `lab` and its generations" if line.error_class is errors.WrongPath else "provider `lab`"
     ]
     assert night.column("status") == ["pending"] * 2
     assert night.column("attempts") == [1, 0]
-    assert night.column("maybe_paid") == [int(line.fate is errors.Deferred), 0]
+    assert night.column("maybe_paid") == [int(line.error_class is errors.Deferred), 0]
     _check_error(line, night.manifest[0]["error"])
 
 
@@ -369,7 +369,7 @@ async def _met(bench: Bench, status: int, headers: dict[str, str], kind: type[Ev
         done = 3 if kind is Paused else 7
         await until(lambda: bench.one("SELECT total(received) FROM request") == done)
         if kind is Paused:
-            await until(lambda: runner._gates["lab"].waiting == 4)
+            await until(lambda: runner._admissions["lab"].waiting == 4)
         runner.halt()
         await run
     (seconds,) = [
@@ -395,8 +395,8 @@ async def test_a_429_of_an_hour_pauses_its_provider_also_over_a_restart(bench: B
     assert sorted(bench.statuses().values()) == ["pending"] * 5 + ["succeeded"] * 3
     runner = bench.runner(lab("http://127.0.0.1:9/v1", concurrency=4))
     run = asyncio.create_task(runner.run())
-    await until(lambda: "lab" in runner._gates and runner._gates["lab"].waiting == 4)
-    assert runner._gates["lab"].throttle.paused_for > HOUR - 200
+    await until(lambda: "lab" in runner._admissions and runner._admissions["lab"].waiting == 4)
+    assert runner._admissions["lab"].throttle.paused_for > HOUR - 200
     runner.halt()
     await run
     assert bench.one("SELECT count(*) FROM attempt") == 4
@@ -412,8 +412,8 @@ async def test_a_503_of_an_hour_holds_its_request_alone(bench: Bench, as_date: b
     assert HOUR - 150 <= left <= HOUR, "and it is written down"
     runner = bench.runner(lab("http://127.0.0.1:9/v1"))
     run = asyncio.create_task(runner.run())
-    await until(lambda: "lab" in runner._lanes and runner._lanes["lab"]._carrying)
-    assert runner._gates["lab"].waiting == 0, "another run waits too, and calls nobody"
+    await until(lambda: "lab" in runner._dispatchers and runner._dispatchers["lab"]._carrying)
+    assert runner._admissions["lab"].waiting == 0, "another run waits too, and calls nobody"
     runner.halt()
     await run
     assert bench.one("SELECT count(*) FROM attempt") == 8
@@ -433,11 +433,11 @@ async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_requ
     slept: list[float] = []
     runner = bench.runner(lab("http://127.0.0.1:9/v1"))
 
-    async def sleep(_gate: Gate, seconds: float) -> None:
+    async def sleep(_admission: Admission, seconds: float) -> None:
         slept.append(seconds)
         runner.halt()
 
-    monkeypatch.setattr(Gate, "sleep", sleep)  # time alone is fake
+    monkeypatch.setattr(Admission, "sleep", sleep)  # time alone is fake
     await runner.run()
     assert slept == [HOUR]
     assert work.wait_until is not None

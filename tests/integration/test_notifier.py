@@ -16,14 +16,14 @@ import pytest
 from pipeline.config.load import Config, Provider
 from pipeline.config.notifications import Notify
 from pipeline.config.provider import EnvironmentName
-from pipeline.engine.events import Began, CallEnded, Event, Pace, Paused, ProviderAway, RequestEnded
+from pipeline.engine.events import CallEnded, Event, Paused, ProviderDown, ProviderPace, RequestEnded, RunStarted
 from pipeline.errors import DiskFull, ServerFault
-from pipeline.notifications.notifier import Bell
+from pipeline.notifications.notifier import Notifier
 from tests.integration.test_delivery import Hook
 from tests.support.stage import finish
 from tests.support.virtual_time import run as run_virtually
 from tests.support.workbench import until
-from tests.unit.test_from_events import account
+from tests.unit.test_from_events import summary
 
 if TYPE_CHECKING:
     from tests.support.stage import Stage
@@ -32,7 +32,7 @@ WORK = RequestEnded("lounge", "x", "succeeded", None)
 ANSWER = CallEnded("lounge", "x", "lab", 1.0, None, None)
 
 
-class Rings(Bell):
+class Rings(Notifier):
     """A bell whose notices are kept and not delivered."""
 
     def __init__(self, **rules: Any) -> None:
@@ -42,21 +42,21 @@ class Rings(Bell):
         config = Config(Path("/my night/config.yaml"), Path("/out"), None, {}, notify=notify)
         super().__init__(config, {}, self.events.append)
 
-    def _ring(self, notice: Any) -> None:
-        self.notices.append(notice)
+    def _send(self, message: Any) -> None:
+        self.notices.append(message)
 
 
 def told(*steps: Event | float, **rules: Any) -> list[str]:
     """Hear events, with seconds of virtual time between them; give the titles of what is told."""
 
     async def night() -> list[str]:
-        async with Rings(**rules) as bell:
+        async with Rings(**rules) as notifier:
             for step in steps:
                 if isinstance(step, float):
                     await asyncio.sleep(step)
                 else:
-                    bell.hear(step)
-            return [notice.title for notice in bell.notices]
+                    notifier.hear(step)
+            return [message.title for message in notifier.notices]
 
     return run_virtually(night())
 
@@ -75,66 +75,66 @@ def test_many_short_pauses_without_an_answer_are_one_long_one() -> None:
 
 
 def test_an_answer_ends_a_pause_and_the_next_one_is_told_again() -> None:
-    pause: list[Event | float] = [ProviderAway("lab", "gone"), 890.0, ANSWER]
+    pause: list[Event | float] = [ProviderDown("lab", "gone"), 890.0, ANSWER]
     assert told(*pause, *pause) == []
-    assert len(told(ProviderAway("lab", "gone"), 910.0, ANSWER, ProviderAway("lab", "gone"), 910.0)) == 2
+    assert len(told(ProviderDown("lab", "gone"), 910.0, ANSWER, ProviderDown("lab", "gone"), 910.0)) == 2
     failed = CallEnded("lounge", "x", "lab", 1.0, None, ServerFault("busy"))
-    assert len(told(ProviderAway("lab", "gone"), 600.0, failed, 310.0)) == 1
+    assert len(told(ProviderDown("lab", "gone"), 600.0, failed, 310.0)) == 1
     other = CallEnded("lounge", "x", "other", 1.0, None, None)
-    assert len(told(ProviderAway("lab", "gone"), 600.0, other, 310.0)) == 1
+    assert len(told(ProviderDown("lab", "gone"), 600.0, other, 310.0)) == 1
 
 
 def test_an_answer_to_a_call_that_was_sent_before_a_pause_does_not_end_it() -> None:
-    asked = Pace("lab", "paused", time.time() + 901, 50, 60.0, 0, None)
+    asked = ProviderPace("lab", "paused", time.time() + 901, 50, 60.0, 0, None)
     assert len(told(Paused("lab", 901.0, "slow"), ANSWER, asked, 1.0)) == 1
 
 
 def test_a_pause_that_an_earlier_run_was_told_is_told_too() -> None:
-    assert len(told(Pace("lab", "paused", time.time() + 1000, 50, 60.0, 0, None))) == 1
-    assert told(Pace("lab", "limit", None, 50, 60.0, 0, None), 1000.0) == []
+    assert len(told(ProviderPace("lab", "paused", time.time() + 1000, 50, 60.0, 0, None))) == 1
+    assert told(ProviderPace("lab", "limit", None, 50, 60.0, 0, None), 1000.0) == []
 
 
 def test_how_long_a_long_pause_is_can_be_said() -> None:
-    assert len(told(ProviderAway("lab", "gone"), 61.0, pause_minutes=1.0)) == 1
-    assert told(ProviderAway("lab", "gone"), 61.0, pause_minutes=2.0) == []
+    assert len(told(ProviderDown("lab", "gone"), 61.0, pause_minutes=1.0)) == 1
+    assert told(ProviderDown("lab", "gone"), 61.0, pause_minutes=2.0) == []
 
 
 async def test_a_run_that_had_nothing_to_do_is_no_news() -> None:
-    async with Rings() as bell:
-        bell.hear(Began(()))
-        bell.ended(0, [account()], [])
-        assert bell.notices == []
-        bell.hear(WORK)
-        bell.ended(0, [account()], [])
-    assert [notice.moment for notice in bell.notices] == ["end"]
-    assert bell.events == [Began(()), WORK], "every event is passed on"
-    assert bell.notices[0].facts["command"] == "pipeline --config '/my night/config.yaml' --output /out run"
+    async with Rings() as notifier:
+        notifier.hear(RunStarted(()))
+        notifier.ended(0, [summary()], [])
+        assert notifier.notices == []
+        notifier.hear(WORK)
+        notifier.ended(0, [summary()], [])
+    assert [message.moment for message in notifier.notices] == ["end"]
+    assert notifier.events == [RunStarted(()), WORK], "every event is passed on"
+    assert notifier.notices[0].facts["command"] == "pipeline --config '/my night/config.yaml' --output /out run"
 
 
-async def _fall(bell: Bell, event: Event, error: BaseException) -> None:
+async def _fall(notifier: Notifier, event: Event, error: BaseException) -> None:
     """Hear an event, and have the run fall by this error while a delivery may be under way."""
-    async with bell:
-        bell.hear(event)
+    async with notifier:
+        notifier.hear(event)
         await asyncio.sleep(0.2)
         raise error
 
 
 async def test_an_error_that_ends_a_run_is_told_and_a_cancelled_run_waits_for_nobody() -> None:
-    bell = Rings()
+    notifier = Rings()
     with pytest.raises(DiskFull):
-        await _fall(bell, Began(("lounge",)), DiskFull("no room"))
-    assert [notice.moment for notice in bell.notices] == ["stop"]
-    bell = Rings()
+        await _fall(notifier, RunStarted(("lounge",)), DiskFull("no room"))
+    assert [message.moment for message in notifier.notices] == ["stop"]
+    notifier = Rings()
     with pytest.raises(asyncio.CancelledError):
-        await _fall(bell, Began(("lounge",)), asyncio.CancelledError())
-    assert bell.notices == []
+        await _fall(notifier, RunStarted(("lounge",)), asyncio.CancelledError())
+    assert notifier.notices == []
 
 
-def _bell(command: tuple[str, ...], events: list[Event], environment: dict[str, str], **rules: Any) -> Bell:
+def _bell(command: tuple[str, ...], events: list[Event], environment: dict[str, str], **rules: Any) -> Notifier:
     secret = EnvironmentName("LAB_SECRET")
     providers = {"lab": Provider("lab", "http://x/v1", api_key_env="LAB_KEY", headers={"X-A": secret})}
     config = Config(None, Path("/out"), None, providers, notify=Notify(command=command, **rules))
-    return Bell(config, environment, events.append)
+    return Notifier(config, environment, events.append)
 
 
 async def test_a_command_is_not_given_the_keys(tmp_path: Path) -> None:
@@ -142,9 +142,9 @@ async def test_a_command_is_not_given_the_keys(tmp_path: Path) -> None:
     code = f"import os; open({str(target)!r}, 'w').write(repr(dict(os.environ)))"
     secrets = {"LAB_KEY": "k-1", "LAB_SECRET": "k-2"}
     events: list[Event] = []
-    async with _bell((sys.executable, "-c", code), events, {**os.environ, **secrets}) as bell:
-        bell.hear(WORK)
-        bell.ended(0, [account()], [])
+    async with _bell((sys.executable, "-c", code), events, {**os.environ, **secrets}) as notifier:
+        notifier.hear(WORK)
+        notifier.ended(0, [summary()], [])
     assert events == [WORK]
     assert "PATH" in target.read_text()
     assert not any(secret in target.read_text() for secret in secrets.values())
@@ -152,19 +152,19 @@ async def test_a_command_is_not_given_the_keys(tmp_path: Path) -> None:
 
 async def test_only_the_moments_that_were_asked_for_are_told(tmp_path: Path) -> None:
     code = f"import json, sys; open({str(tmp_path)!r} + '/' + json.load(sys.stdin)['moment'], 'w')"
-    async with _bell((sys.executable, "-c", code), [], dict(os.environ), on=frozenset({"stop"})) as bell:
-        bell.hear(WORK)
-        bell.ended(0, [account()], [])
-        bell.ended(3, [account()], ["no money"])
+    async with _bell((sys.executable, "-c", code), [], dict(os.environ), on=frozenset({"stop"})) as notifier:
+        notifier.hear(WORK)
+        notifier.ended(0, [summary()], [])
+        notifier.ended(3, [summary()], ["no money"])
     assert os.listdir(tmp_path) == ["stop"]  # noqa: PTH208 - names alone
 
 
 async def test_who_stops_at_once_does_not_wait_for_a_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.notifications.delivery.SECONDS", 1000.0)
     began = time.monotonic()
-    bell = _bell((sys.executable, "-c", "import time; time.sleep(1000)"), [], dict(os.environ))
+    notifier = _bell((sys.executable, "-c", "import time; time.sleep(1000)"), [], dict(os.environ))
     with pytest.raises(asyncio.CancelledError):
-        await _fall(bell, Paused("lab", 3600.0, "slow"), asyncio.CancelledError())
+        await _fall(notifier, Paused("lab", 3600.0, "slow"), asyncio.CancelledError())
     assert time.monotonic() - began < 60
 
 

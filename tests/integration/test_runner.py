@@ -101,13 +101,13 @@ async def test_a_provider_s_gate_and_what_it_knows_last_for_the_whole_run(bench:
         runner = bench.runner(quick, lab(slow_url, "slow"))
         run = asyncio.create_task(runner.run())
         await until(lambda: door.inside == 1)
-        gate = runner._gates["lab"]
+        admission = runner._admissions["lab"]
         door.open.set()
-        await until(lambda: "lab" not in runner._lanes)
+        await until(lambda: "lab" not in runner._dispatchers)
         bench.submit_beside(request(3), name="later")
         await until(lambda: len(door.prompts) == 3)
-        assert runner._gates["lab"] is gate
-        assert gate.throttle.used == 4
+        assert runner._admissions["lab"] is admission
+        assert admission.throttle.used == 4
         slow.open.set()
         await run
 
@@ -119,9 +119,9 @@ async def test_a_run_remembers_what_an_earlier_one_sent_and_was_told(bench: Benc
         bench.set("INSERT INTO attempt (request, provider, n, sent_at) VALUES (1, 'lab', ?, ?)", n, time.time() - ago)
     runner = bench.runner(lab("http://127.0.0.1:9/v1", rate_limit=RateLimit(3, 60)))
     run = asyncio.create_task(runner.run())
-    await until(lambda: "lab" in runner._gates and runner._gates["lab"].waiting == 1)
-    assert runner._gates["lab"].throttle.used == 2
-    assert runner._gates["lab"].throttle.paused_for > 590
+    await until(lambda: "lab" in runner._admissions and runner._admissions["lab"].waiting == 1)
+    assert runner._admissions["lab"].throttle.used == 2
+    assert runner._admissions["lab"].throttle.paused_for > 590
     runner.halt()
     await run
 
@@ -131,8 +131,8 @@ async def test_a_pause_that_a_clock_set_back_made_longer_is_an_hour_at_most(benc
     attempts.pause(bench.connection, "lab", time.time() + 30 * 86400)
     runner = bench.runner(lab("http://127.0.0.1:9/v1"))
     run = asyncio.create_task(runner.run())
-    await until(lambda: "lab" in runner._gates and runner._gates["lab"].waiting == 1)
-    assert 3590 < runner._gates["lab"].throttle.paused_for <= 3600
+    await until(lambda: "lab" in runner._admissions and runner._admissions["lab"].waiting == 1)
+    assert 3590 < runner._admissions["lab"].throttle.paused_for <= 3600
     runner.halt()
     await run
 

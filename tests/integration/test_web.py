@@ -17,12 +17,12 @@ from aiohttp.test_utils import TestServer
 from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider, RateLimit
 from pipeline.ledger.database import open_ledger
-from pipeline.ledger.lock import Holder, find_holder, held
+from pipeline.ledger.lock import LockOwner, find_owner, run_lock
 from pipeline.web import event_stream
-from pipeline.web.access import Door
+from pipeline.web.access import AccessControl
 from pipeline.web.image_files import find_picture
 from pipeline.web.server import Site
-from pipeline.web.snapshot import landed, read_board
+from pipeline.web.snapshot import landed, read_snapshot
 from tests.support.exhibits import asked, drawn, fail, hang
 from tests.support.stage import finish
 
@@ -38,14 +38,14 @@ LIMITED = Provider("lab", "http://127.0.0.1:9/v1", rate_limit=RateLimit(50, 60.0
 
 
 @contextlib.asynccontextmanager
-async def _open(bench: Bench, host: str = "127.0.0.1") -> AsyncIterator[tuple[aiohttp.ClientSession, Door]]:
+async def _open(bench: Bench, host: str = "127.0.0.1") -> AsyncIterator[tuple[aiohttp.ClientSession, AccessControl]]:
     """Serve this folder as if on `host`, and knock from loopback."""
     batch = Batch(Config(None, bench.folder, None, {"lab": LIMITED}))
-    door = Door.of(host)
-    async with TestServer(Site(batch, door).application()) as server:
+    access = AccessControl.of(host)
+    async with TestServer(Site(batch, access).application()) as server:
         jar = aiohttp.CookieJar(unsafe=True)
         async with aiohttp.ClientSession(base_url=server.make_url("/"), cookie_jar=jar) as client:
-            yield client, door
+            yield client, access
 
 
 async def _events(answer: aiohttp.ClientResponse, many: int) -> list[tuple[str, Any]]:
@@ -64,9 +64,9 @@ async def _events(answer: aiohttp.ClientResponse, many: int) -> list[tuple[str, 
 async def _board(answer: aiohttp.ClientResponse, having: str) -> dict[str, Any]:
     """Read events until a board has something under this name."""
     while True:
-        ((name, board),) = await _events(answer, 1)
-        if name == "state" and board.get(having):
-            return dict(board)
+        ((name, snapshot),) = await _events(answer, 1)
+        if name == "state" and snapshot.get(having):
+            return dict(snapshot)
 
 
 def _beat(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.01) -> None:
@@ -81,12 +81,12 @@ def test_the_board_tells_the_standing_of_every_job(bench: Bench) -> None:
     fail(bench, 2)
     fail(bench, 3)
     bench.set("UPDATE attempt SET sent_at = 995, ended_at = 1000")
-    board = read_board(bench.connection, {"lab": LIMITED}, None, 1030.0)
-    job, other = board["jobs"]
+    snapshot = read_snapshot(bench.connection, {"lab": LIMITED}, None, 1030.0)
+    job, other = snapshot["jobs"]
     assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 2, 1)
     assert (job["causes"][0]["count"], job["causes"][0]["example"]) == (2, "prompt 2")
     assert (other["name"], other["causes"]) == ("other", [])
-    (provider,) = board["providers"]
+    (provider,) = snapshot["providers"]
     assert provider == {
         "name": "lab",
         "per_minute": 1,
@@ -95,7 +95,7 @@ def test_the_board_tells_the_standing_of_every_job(bench: Bench) -> None:
         "missing": 2,
         "paused_until": None,
     }
-    young = read_board(bench.connection, {"lab": LIMITED}, Holder("process 1", 1000.0 - 1), 1001.0)
+    young = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 1", 1000.0 - 1), 1001.0)
     assert young["providers"][0]["per_minute"] == 30, "of the two seconds that the run is old"
 
 
@@ -117,13 +117,13 @@ async def test_whoever_looks_is_told_how_things_are_and_then_what_changes(
     hang(bench, 1, drawn(1))
     async with _open(bench) as (client, _), client.get("/events") as answer:
         assert answer.content_type == "text/event-stream"
-        (state, board), (name, pictures) = await _events(answer, 2)
+        (state, snapshot), (name, pictures) = await _events(answer, 2)
         assert (state, name) == ("state", "pictures")
-        assert board["jobs"][0]["counts"]["succeeded"] == 1
+        assert snapshot["jobs"][0]["counts"]["succeeded"] == 1
         assert [one["prompt"] for one in pictures] == ["prompt 1"]
         hang(bench, 2, drawn(2))
-        (state, board), (name, pictures) = await _events(answer, 2)
-        assert board["jobs"][0]["counts"]["succeeded"] == 2
+        (state, snapshot), (name, pictures) = await _events(answer, 2)
+        assert snapshot["jobs"][0]["counts"]["succeeded"] == 2
         assert [one["prompt"] for one in pictures] == ["prompt 2"]
         async with client.get("/events") as late:
             _, (_, pictures) = await _events(late, 2)
@@ -136,8 +136,13 @@ async def test_a_ledger_that_comes_later_goes_or_breaks_is_told(bench: Bench, mo
     for path in bench.folder.glob("ledger*"):
         path.unlink()
     async with _open(bench) as (client, _), client.get("/events") as answer:
-        ((_, board),) = await _events(answer, 1)
-        assert board == {"jobs": [], "run": None, "providers": [], "command": f"pipeline run --output {bench.folder}"}
+        ((_, snapshot),) = await _events(answer, 1)
+        assert snapshot == {
+            "jobs": [],
+            "run": None,
+            "providers": [],
+            "command": f"pipeline run --output {bench.folder}",
+        }
         bench.connection = open_ledger(bench.folder)
         bench.submit(asked(1))
         assert (await _board(answer, "jobs"))["jobs"][0]["name"] == "job"
@@ -157,7 +162,7 @@ async def test_a_silent_ledger_has_a_heartbeat(bench: Bench, monkeypatch: pytest
 
 async def test_one_who_is_too_slow_is_let_go_and_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "_WAITING", 2)
-    followed = event_stream.Feed(Config(None, bench.folder, None, {}))
+    followed = event_stream.EventStream(Config(None, bench.folder, None, {}))
     with followed.listening() as slow, followed.listening() as quick:
         for number in range(5):
             followed._tell(b"%d" % number)
@@ -227,48 +232,48 @@ def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tm
 
 
 async def _post(
-    client: aiohttp.ClientSession, door: Door, order: str, job: str = "job", **headers: str
+    client: aiohttp.ClientSession, access: AccessControl, order: str, job: str = "job", **headers: str
 ) -> tuple[int, str]:
-    form = {"form_token": door.form_token, "order": order, "job": job}
+    form = {"form_token": access.form_token, "order": order, "job": job}
     async with client.post("/orders", data=form, headers=headers) as answer:
         return answer.status, await answer.text()
 
 
 async def test_cancel_and_resume_do_as_the_commands_and_say_what_to_type(bench: Bench) -> None:
     bench.submit(asked(1), asked(2))
-    async with _open(bench) as (client, door):
-        status, said = await _post(client, door, "cancel")
+    async with _open(bench) as (client, access):
+        status, said = await _post(client, access, "cancel")
         assert (status, set(bench.statuses().values())) == (200, {"cancelled"})
         assert "2 requests of job taken out of the queue" in json.loads(said)["said"]
-        status, said = await _post(client, door, "resume")
+        status, said = await _post(client, access, "resume")
         assert (status, set(bench.statuses().values())) == (200, {"pending"})
         assert json.loads(said)["said"].endswith("To start, type")
         assert json.loads(said)["command"] == f"pipeline run --output {bench.folder}"
-        assert "nothing of job to put back" in (await _post(client, door, "resume"))[1]
-        assert (await _post(client, door, "resume", "unknown"))[0] == 404
-        assert (await _post(client, door, "delete"))[0] == 400
+        assert "nothing of job to put back" in (await _post(client, access, "resume"))[1]
+        assert (await _post(client, access, "resume", "unknown"))[0] == 404
+        assert (await _post(client, access, "delete"))[0] == 400
 
 
 async def test_resume_beside_a_run_says_who_takes_it_up(bench: Bench) -> None:
     bench.submit(asked(1))
     fail(bench, 1)
-    with held(bench.folder, bench.connection, lambda: None):
-        async with _open(bench) as (client, door):
-            said = (await _post(client, door, "resume"))[1]
+    with run_lock(bench.folder, bench.connection, lambda: None):
+        async with _open(bench) as (client, access):
+            said = (await _post(client, access, "resume"))[1]
     assert f"on {socket.gethostname()} is working and takes them up" in said
 
 
 def test_a_holder_is_one_that_lives_and_holds_the_lock(bench: Bench) -> None:
-    assert find_holder(bench.folder, bench.connection) is None
-    with held(bench.folder, bench.connection, lambda: None):
-        holder = find_holder(bench.folder, bench.connection)
-    assert holder is not None
-    assert socket.gethostname() in holder.who
-    assert find_holder(bench.folder, bench.connection) is None, "alive, but it has let go"
+    assert find_owner(bench.folder, bench.connection) is None
+    with run_lock(bench.folder, bench.connection, lambda: None):
+        owner = find_owner(bench.folder, bench.connection)
+    assert owner is not None
+    assert socket.gethostname() in owner.who
+    assert find_owner(bench.folder, bench.connection) is None, "alive, but it has let go"
     bench.set("UPDATE holder SET pid = 2147483646")
-    with held(bench.folder, bench.connection, lambda: None):
+    with run_lock(bench.folder, bench.connection, lambda: None):
         bench.set("UPDATE holder SET pid = 2147483646")
-        assert find_holder(bench.folder, bench.connection) is None, "dead, so the lock is not even tried"
+        assert find_owner(bench.folder, bench.connection) is None, "dead, so the lock is not even tried"
 
 
 @pytest.mark.parametrize(
@@ -283,8 +288,8 @@ def test_a_holder_is_one_that_lives_and_holds_the_lock(bench: Bench) -> None:
 )
 async def test_orders_of_other_sites_pages_are_refused(bench: Bench, headers: dict[str, str]) -> None:
     bench.submit(asked(1))
-    async with _open(bench) as (client, door):
-        assert (await _post(client, door, "cancel", **headers))[0] == 403
+    async with _open(bench) as (client, access):
+        assert (await _post(client, access, "cancel", **headers))[0] == 403
     assert set(bench.statuses().values()) == {"pending"}
 
 
@@ -317,21 +322,21 @@ async def test_a_name_that_somebody_else_points_here_is_not_answered(bench: Benc
 async def test_anywhere_but_on_loopback_a_token_is_asked_for_and_kept_in_a_cookie(bench: Bench) -> None:
     bench.submit(asked(1))
     hang(bench, 1, drawn(1))
-    async with _open(bench, "0.0.0.0") as (client, door):  # noqa: S104 - a door that is made as if
-        assert door.token is not None
+    async with _open(bench, "0.0.0.0") as (client, access):  # noqa: S104 - a door that is made as if
+        assert access.token is not None
         for path in (
             "/",
             "/?token=",
-            f"/?token={door.token}x",
+            f"/?token={access.token}x",
             "/events",
             "/pictures/1",
             "/live.js",
-            f"/pictures/1?token={door.token}",
+            f"/pictures/1?token={access.token}",
         ):
             async with client.get(path) as answer:
                 assert (answer.status, path) == (401, path)
-        assert (await _post(client, door, "cancel"))[0] == 401
-        async with client.get("/", params={"token": door.token}) as answer:
+        assert (await _post(client, access, "cancel"))[0] == 401
+        async with client.get("/", params={"token": access.token}) as answer:
             assert answer.status == 200
             cookie = answer.headers["Set-Cookie"]
             assert "HttpOnly" in cookie
@@ -357,14 +362,14 @@ async def test_where_no_thumbnail_can_be_written_the_page_is_told_so(bench: Benc
 
 
 def test_every_start_has_its_own_token_and_loopback_has_none() -> None:
-    assert Door.of("10.0.0.5").token != Door.of("10.0.0.5").token
-    assert [Door.of(host).token for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8")] == [None] * 4
+    assert AccessControl.of("10.0.0.5").token != AccessControl.of("10.0.0.5").token
+    assert [AccessControl.of(host).token for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8")] == [None] * 4
 
 
 async def test_the_page_shows_the_folder_as_text_and_may_load_only_its_own(bench: Bench) -> None:
-    async with _open(bench) as (client, door), client.get("/") as answer:
+    async with _open(bench) as (client, access), client.get("/") as answer:
         text = await answer.text()
-        assert door.form_token in text
+        assert access.form_token in text
         assert str(bench.folder) in text
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]

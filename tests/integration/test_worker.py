@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from pipeline.config.load import RateLimit, RetryRules
-from pipeline.engine.events import CallEnded, CallSent, LimitLowered, ProviderAway, ProviderBack, RequestEnded
+from pipeline.engine.events import CallEnded, CallSent, LimitLowered, ProviderDown, ProviderUp, RequestEnded
 from pipeline.errors import DiskFull
 from pipeline.ledger import attempts, submit
 from tests.support.workbench import PNG, PNG_BASE64, Body, answer_with, lab, request, vendor
@@ -335,9 +335,9 @@ async def test_an_upload_that_is_gone_is_no_answer_of_a_provider_that_is_away(
         gone = json.dumps([{"role": "image", "file": "inputs/gone.png", "content_type": "image/png"}])
         bench.set("UPDATE request SET served_by = 'edit', inputs = ? WHERE prompt = 'prompt 7'", gone)
         await bench.run(lab(base_url, concurrency=7))
-    assert [type(event) for event in bench.events if isinstance(event, ProviderAway | ProviderBack)] == [
-        ProviderAway,
-        ProviderBack,
+    assert [type(event) for event in bench.events if isinstance(event, ProviderDown | ProviderUp)] == [
+        ProviderDown,
+        ProviderUp,
     ]
     assert bench.one("SELECT attempts FROM request WHERE prompt = 'prompt 7'") == 0
 
@@ -357,14 +357,14 @@ async def test_the_events_tell_the_way_of_a_request(bench: Bench) -> None:
 
 async def test_a_provider_that_goes_away_and_comes_back_is_said_once_each(bench: Bench) -> None:
     def away() -> list[type[object]]:
-        return [type(event) for event in bench.events if isinstance(event, ProviderAway | ProviderBack)]
+        return [type(event) for event in bench.events if isinstance(event, ProviderDown | ProviderUp)]
 
     bench.retry = RetryRules(attempts=50, max_wait_seconds=0.01)
     served = Vendor(lambda body: _whole(body) if away() else _busy())
     async with vendor(served) as base_url:
         bench.submit(*(request(number) for number in range(8)))
         await bench.run(lab(base_url))
-    assert away() == [ProviderAway, ProviderBack]
+    assert away() == [ProviderDown, ProviderUp]
     assert {row[0] for row in bench.ask("SELECT status FROM request")} == {"succeeded"}
 
 
@@ -413,7 +413,7 @@ async def test_a_probe_that_is_called_off_does_not_keep_the_others_waiting(
     bench.retry = RetryRules(attempts=50, max_wait_seconds=0.01)
 
     def answer(body: Body) -> web.Response:
-        if any(isinstance(event, ProviderAway) for event in bench.events):
+        if any(isinstance(event, ProviderDown) for event in bench.events):
             return _whole(body)
         if len({body["prompt"] for body in served.bodies}) == 8:
             bench.set("UPDATE request SET status = 'cancelled' WHERE prompt != 'prompt 7'")
@@ -461,4 +461,4 @@ async def test_requests_that_always_fail_end_after_their_attempts_and_hold_up_no
     assert [status for status, _ in rows] == ["failed"] * 8
     assert all(attempts <= 5 for _, attempts in rows), "three, and the probes of an outage that was none"
     assert bench.one("SELECT count(*) FROM request WHERE status = 'succeeded'") == 24
-    assert len([event for event in bench.events if isinstance(event, ProviderAway)]) <= 1
+    assert len([event for event in bench.events if isinstance(event, ProviderDown)]) <= 1

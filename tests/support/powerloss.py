@@ -100,17 +100,17 @@ class _File:
 
     def content(self, writes: int, torn: int | None = None) -> bytes:
         """Give what the file holds after so many writes, the last one cut after `torn` bytes."""
-        held = bytearray()
+        run_lock = bytearray()
         for number, step in enumerate(self.writes[:writes], 1):
             if step.name == "ftruncate":
-                del held[step.offset :]
-                held += bytes(step.offset - len(held))
+                del run_lock[step.offset :]
+                run_lock += bytes(step.offset - len(run_lock))
                 continue
             piece = step.content if number < writes else step.content[:torn]
-            place = len(held) if step.offset < 0 else step.offset
-            held += bytes(max(0, place - len(held)))
-            held[place : place + len(piece)] = piece
-        return bytes(held)
+            place = len(run_lock) if step.offset < 0 else step.offset
+            run_lock += bytes(max(0, place - len(run_lock)))
+            run_lock[place : place + len(piece)] = piece
+        return bytes(run_lock)
 
 
 class Disk:

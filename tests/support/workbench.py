@@ -17,11 +17,11 @@ from aiohttp.test_utils import TestServer
 from PIL import Image
 
 from pipeline.config.load import Config, Provider, RetryRules
-from pipeline.engine.events import Pace
+from pipeline.engine.events import ProviderPace
 from pipeline.engine.runner import Runner
 from pipeline.ledger import submit
 from pipeline.ledger.database import open_ledger, transaction
-from pipeline.ledger.queue import Scope, Work, pending
+from pipeline.ledger.queue import QueuedRequest, Scope, pending
 from pipeline.ledger.recovery import recover
 from pipeline.models.table import Models
 from pipeline.planning.plan import ImageRequest, Plan
@@ -83,7 +83,7 @@ class Bench:
     folder: Path
     connection: sqlite3.Connection
     events: list[Event] = field(default_factory=list)
-    paces: list[Pace] = field(default_factory=list)
+    paces: list[ProviderPace] = field(default_factory=list)
     retry: RetryRules = field(default_factory=lambda: RetryRules(attempts=3, max_wait_seconds=0.01))
 
     def submit(self, *requests: ImageRequest, now: float | None = None, **more: Any) -> None:
@@ -117,7 +117,7 @@ class Bench:
             ).fetchall()
         )
 
-    def works(self, provider: str = "lab", scope: Scope = ALL, most: int = 100, **more: Any) -> list[Work]:
+    def works(self, provider: str = "lab", scope: Scope = ALL, most: int = 100, **more: Any) -> list[QueuedRequest]:
         """Give what a lane would take next."""
         with transaction(self.connection):
             return pending(self.connection, provider, scope, more.pop("taken", ()), most, **more)
@@ -128,7 +128,7 @@ class Bench:
         return Runner(self.connection, self.folder, config, models(), scope, {}, _address, self._hear, **more)
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, Pace):
+        if isinstance(event, ProviderPace):
             self.paces.append(event)
         else:
             self.events.append(event)

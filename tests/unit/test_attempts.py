@@ -14,13 +14,13 @@ from pipeline.storage import StoredImage
 from tests.support.workbench import request
 
 if TYPE_CHECKING:
-    from pipeline.ledger.queue import Work
+    from pipeline.ledger.queue import QueuedRequest
     from tests.support.workbench import Bench
 
 ROW = "SELECT status, attempts, maybe_paid, received, moderated, cost_usd, finished_at FROM request"
 
 
-def _begin(bench: Bench, n: int = 1) -> tuple[Work, int]:
+def _begin(bench: Bench, n: int = 1) -> tuple[QueuedRequest, int]:
     work = bench.works()[0]
     begun = attempts.begin(bench.connection, work.request, "lab", "http://x/v1", n, 0.5, 100)
     assert begun is not None

@@ -13,11 +13,11 @@ from pipeline.errors import BudgetSpent
 from tests.support.workbench import PRICE, lab, request, sandbox
 
 if TYPE_CHECKING:
-    from pipeline.ledger.queue import Work
+    from pipeline.ledger.queue import QueuedRequest
     from tests.support.workbench import Bench
 
 
-def _work(bench: Bench, **more: object) -> Work:
+def _work(bench: Bench, **more: object) -> QueuedRequest:
     bench.submit(request(1))
     return dataclasses.replace(bench.works()[0], **more)  # type: ignore[arg-type]
 

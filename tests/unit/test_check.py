@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.engine.image_writer import check, decode
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 
 
 def picture(kind: str) -> bytes:
@@ -36,22 +36,22 @@ def test_a_whole_picture_is_known_by_its_bytes(kind: str) -> None:
 def test_a_picture_that_is_cut_is_refused(kind: str) -> None:
     content = picture(kind)
     for end in (0, 1, 10, len(content) // 2, len(content) - 1):
-        with pytest.raises(BrokenPicture):
+        with pytest.raises(BrokenImage):
             check(content[:end], {})
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no</html>", b'{"error": 1}', b"\0" * 100])
 def test_what_is_no_picture_is_refused(content: bytes) -> None:
     for asked in ({}, {"output_format": "svg"}):
-        with pytest.raises(BrokenPicture):
+        with pytest.raises(BrokenImage):
             check(content, asked)
 
 
 def test_svg_counts_only_where_it_was_asked_for_and_without_scripts() -> None:
     assert check(SVG, {"output_format": "svg"}).format == "svg"
-    with pytest.raises(BrokenPicture):
+    with pytest.raises(BrokenImage):
         check(SVG, {})
-    with pytest.raises(BrokenPicture):
+    with pytest.raises(BrokenImage):
         check(SVG.replace(b'<path d="M0 0"/>', b"<script>1</script>"), {"output_format": "svg"})
 
 
@@ -64,5 +64,5 @@ def test_base64_may_be_wrapped_or_lack_its_padding() -> None:
 
 @pytest.mark.parametrize("text", ["a", "ab!d", "QUJ=QUJD", "caf\u00e9", "QUJD-_", "\ud800aaa", "data:image/png"])
 def test_what_is_no_base64_is_refused(text: str) -> None:
-    with pytest.raises(BrokenPicture):
+    with pytest.raises(BrokenImage):
         decode(text)

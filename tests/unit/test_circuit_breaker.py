@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.circuit_breaker import FAILURES, LONGEST_PAID_PROBE, LONGEST_PROBE, Outage
+from pipeline.engine.circuit_breaker import FAILURES, LONGEST_PAID_PROBE, LONGEST_PROBE, CircuitBreaker
 from pipeline.errors import (
     Invalid,
     NotSent,
@@ -33,23 +33,23 @@ def fault() -> RequestError:
     return ServerFault("overloaded", http_status=503)
 
 
-async def probe_until_stopped(outage: Outage, error: RequestError) -> tuple[list[float], Stop]:
+async def probe_until_stopped(breaker: CircuitBreaker, error: RequestError) -> tuple[list[float], Stop]:
     """Fail every probe at once; give their moments, and the stop."""
     begin, moments = now(), []
     while True:
-        assert await outage.passage(1)
+        assert await breaker.passage(1)
         moments.append(round(now() - begin, 2))
-        if stop := outage.failed(1, error):
+        if stop := breaker.failed(1, error):
             return moments, stop
 
 
 def test_a_call_that_never_left_is_an_outage_at_once_and_is_probed_at_growing_intervals() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", 300.0)
-        outage.failed(9, fault())  # it has answered in this run
-        outage.failed(1, NotSent("refused"))
-        assert outage.down_since == pytest.approx(now(), abs=0.01)
-        moments, stop = await probe_until_stopped(outage, NotSent("refused"))
+        breaker = CircuitBreaker("http://x/v1", 300.0)
+        breaker.failed(9, fault())  # it has answered in this run
+        breaker.failed(1, NotSent("refused"))
+        assert breaker.down_since == pytest.approx(now(), abs=0.01)
+        moments, stop = await probe_until_stopped(breaker, NotSent("refused"))
         assert moments == pytest.approx([1, 3, 7, 15, 31, 63, 123, 183, 243, 300], abs=0.05)
         assert isinstance(stop, OutageGivenUp)
 
@@ -59,10 +59,10 @@ def test_a_call_that_never_left_is_an_outage_at_once_and_is_probed_at_growing_in
 @pytest.mark.parametrize("error", [NotSent("refused"), OutcomeUnknown("cut")])
 def test_a_provider_that_never_answered_is_a_wrong_address_after_a_minute(error: RequestError) -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", 12 * HOUR)
+        breaker = CircuitBreaker("http://x/v1", 12 * HOUR)
         for request in range(1, FAILURES + 1):
-            outage.failed(request, error)
-        moments, stop = await probe_until_stopped(outage, error)
+            breaker.failed(request, error)
+        moments, stop = await probe_until_stopped(breaker, error)
         assert moments == pytest.approx([1, 3, 7, 15, 31, 60], abs=0.05)
         assert isinstance(stop, WrongAddress)
         assert "check `base_url` http://x/v1" in str(stop)
@@ -72,22 +72,22 @@ def test_a_provider_that_never_answered_is_a_wrong_address_after_a_minute(error:
 
 def test_five_different_requests_that_fail_in_a_row_are_an_outage() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
+        breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES - 1):
-            outage.failed(request, fault())
-            assert outage.down_since is None
-        outage.failed(FAILURES, fault())
-        assert outage.down_since is not None
+            breaker.failed(request, fault())
+            assert breaker.down_since is None
+        breaker.failed(FAILURES, fault())
+        assert breaker.down_since is not None
 
     run(main())
 
 
 def test_one_poisoned_request_alone_never_is() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
+        breaker = CircuitBreaker("http://x/v1", HOUR)
         for _ in range(50):
-            outage.failed(1, fault())
-            assert not await outage.passage(2)
+            breaker.failed(1, fault())
+            assert not await breaker.passage(2)
 
     run(main())
 
@@ -95,42 +95,42 @@ def test_one_poisoned_request_alone_never_is() -> None:
 @pytest.mark.parametrize("error", [RateLimited("slow", http_status=429), Invalid("no", http_status=400)])
 def test_any_answer_between_begins_the_count_again(error: RequestError) -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
+        breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES - 1):
-            outage.failed(request, fault())
-        assert outage.failed(7, error) is None
-        outage.failed(8, fault())
-        assert outage.down_since is None
+            breaker.failed(request, fault())
+        assert breaker.failed(7, error) is None
+        breaker.failed(8, fault())
+        assert breaker.down_since is None
 
     run(main())
 
 
 def test_one_probes_while_all_others_wait_and_an_answer_lets_them_go() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
-        outage.failed(0, NotSent("refused"))
-        waiting = {request: asyncio.create_task(outage.passage(request)) for request in range(1, 6)}
+        breaker = CircuitBreaker("http://x/v1", HOUR)
+        breaker.failed(0, NotSent("refused"))
+        waiting = {request: asyncio.create_task(breaker.passage(request)) for request in range(1, 6)}
         await asyncio.sleep(500)
         probing = [request for request, task in waiting.items() if task.done()]
         assert len(probing) == 1
-        outage.answered()
+        breaker.answered()
         assert sorted(await asyncio.gather(*waiting.values())) == [False] * 4 + [True]
-        assert outage.down_since is None
+        assert breaker.down_since is None
 
     run(main())
 
 
 def test_a_probe_that_is_called_off_lets_another_one_probe() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
-        outage.failed(0, NotSent("refused"))
-        assert await outage.passage(1)
-        other = asyncio.create_task(outage.passage(2))
+        breaker = CircuitBreaker("http://x/v1", HOUR)
+        breaker.failed(0, NotSent("refused"))
+        assert await breaker.passage(1)
+        other = asyncio.create_task(breaker.passage(2))
         await asyncio.sleep(50)
-        outage.released(3)  # was not the probe
+        breaker.released(3)  # was not the probe
         await asyncio.sleep(50)
         assert not other.done()
-        outage.released(1)
+        breaker.released(1)
         assert await other
 
     run(main())
@@ -138,12 +138,12 @@ def test_a_probe_that_is_called_off_lets_another_one_probe() -> None:
 
 def test_calls_in_flight_that_fail_during_an_outage_do_not_delay_the_probe() -> None:
     async def main() -> None:
-        outage, begin = Outage("http://x/v1", HOUR), now()
-        outage.failed(0, NotSent("refused"))
+        breaker, begin = CircuitBreaker("http://x/v1", HOUR), now()
+        breaker.failed(0, NotSent("refused"))
         for request in range(1, 9):
             await asyncio.sleep(0.1)
-            outage.failed(request, OutcomeUnknown("cut"))
-        assert await outage.passage(9)
+            breaker.failed(request, OutcomeUnknown("cut"))
+        assert await breaker.passage(9)
         assert now() - begin == pytest.approx(1, abs=0.01)
 
     run(main())
@@ -162,14 +162,14 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
     probes: list[float] = []
 
     async def main() -> float:
-        outage, begin = Outage("http://x/v1", 12 * HOUR), now()
+        breaker, begin = CircuitBreaker("http://x/v1", 12 * HOUR), now()
         probing: set[int] = set()  # in the outage that lasts
-        outage.answered()
+        breaker.answered()
 
         async def carry(request: int, latency: float) -> None:
             calls.append(0)
             while True:
-                probe = await outage.passage(request)
+                probe = await breaker.passage(request)
                 calls[request] += not probe
                 if probe:
                     probes.append(now())
@@ -180,10 +180,10 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
                 probing.discard(request)
                 if not is_down:
                     probing.clear()
-                    outage.answered()
+                    breaker.answered()
                     return
-                assert outage.failed(request, error) is None
-                outage.released(request)
+                assert breaker.failed(request, error) is None
+                breaker.released(request)
 
         await asyncio.gather(*(carry(*one) for one in enumerate(latencies)))
         return now() - begin
@@ -198,11 +198,11 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
 
 def test_probes_that_may_be_billed_become_rarer_than_free_ones() -> None:
     async def main(error: RequestError) -> int:
-        outage = Outage("http://x/v1", 12 * HOUR)
-        outage.answered()
+        breaker = CircuitBreaker("http://x/v1", 12 * HOUR)
+        breaker.answered()
         for request in range(FAILURES):
-            outage.failed(request, error)
-        moments, _ = await probe_until_stopped(outage, error)
+            breaker.failed(request, error)
+        moments, _ = await probe_until_stopped(breaker, error)
         return len(moments)
 
     free, paid = run(main(fault())), run(main(OutcomeUnknown("a gateway's", http_status=504)))
@@ -212,16 +212,16 @@ def test_probes_that_may_be_billed_become_rarer_than_free_ones() -> None:
 
 def test_who_has_not_failed_yet_probes_before_who_has() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
+        breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES):
-            outage.failed(request, fault())
-        failed = [asyncio.create_task(outage.passage(request)) for request in range(FAILURES)]
+            breaker.failed(request, fault())
+        failed = [asyncio.create_task(breaker.passage(request)) for request in range(FAILURES)]
         await asyncio.sleep(0)
-        fresh = asyncio.create_task(outage.passage(77))
+        fresh = asyncio.create_task(breaker.passage(77))
         assert await fresh
         assert not any(task.done() for task in failed)
-        outage.failed(77, fault())
-        outage.released(77)
+        breaker.failed(77, fault())
+        breaker.released(77)
         await asyncio.sleep(50)
         assert sum(task.done() for task in failed) == 1, "where all have failed, one of them probes"
         for task in failed:
@@ -232,45 +232,45 @@ def test_who_has_not_failed_yet_probes_before_who_has() -> None:
 
 def test_requests_that_fail_while_others_are_served_are_no_outage() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
+        breaker = CircuitBreaker("http://x/v1", HOUR)
         for poisoned in range(FAILURES - 1):
-            outage.failed(poisoned, fault())
-        outage.answered(50)
+            breaker.failed(poisoned, fault())
+        breaker.answered(50)
         for _ in range(3):
             for poisoned in range(FAILURES - 1):
-                outage.failed(poisoned, fault())
-            outage.failed(FAILURES, fault())
-        assert outage.down_since is None
+                breaker.failed(poisoned, fault())
+            breaker.failed(FAILURES, fault())
+        assert breaker.down_since is None
         for other in range(60, 60 + FAILURES):
-            outage.failed(other, fault())
-        assert outage.down_since is not None, "others that fail too still are one"
+            breaker.failed(other, fault())
+        assert breaker.down_since is not None, "others that fail too still are one"
 
     run(main())
 
 
 def test_a_request_that_is_served_after_all_is_no_suspect_any_more() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
-        outage.failed(1, fault())
-        outage.answered(2)
-        outage.answered(1)
+        breaker = CircuitBreaker("http://x/v1", HOUR)
+        breaker.failed(1, fault())
+        breaker.answered(2)
+        breaker.answered(1)
         for request in range(1, FAILURES + 1):
-            outage.failed(request, fault())
-        assert outage.down_since is not None
+            breaker.failed(request, fault())
+        assert breaker.down_since is not None
 
     run(main())
 
 
 def test_after_an_outage_the_intervals_begin_anew() -> None:
     async def main() -> None:
-        outage = Outage("http://x/v1", HOUR)
+        breaker = CircuitBreaker("http://x/v1", HOUR)
         for _ in range(2):
             begin = now()
-            outage.failed(0, NotSent("refused"))
-            assert await outage.passage(1)
+            breaker.failed(0, NotSent("refused"))
+            assert await breaker.passage(1)
             assert now() - begin == pytest.approx(1, abs=0.01)
-            outage.failed(1, NotSent("refused"))
-            assert await outage.passage(1)
-            outage.answered()
+            breaker.failed(1, NotSent("refused"))
+            assert await breaker.passage(1)
+            breaker.answered()
 
     run(main())

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from pipeline.client.classify import fate
-from pipeline.client.error_body import Envelope
-from pipeline.client.response import HttpAnswer, Inline, Link, read_answer
+from pipeline.client.classify import error_class
+from pipeline.client.error_body import ErrorBody
+from pipeline.client.response import HttpResponse, InlineImage, LinkedImage, read_response
 from pipeline.errors import (
     Deferred,
     GiveUp,
@@ -55,14 +55,14 @@ class Row:
     type: str | None
     code: str | None
     message: str
-    fate: Fate
+    error_class: Fate
     said: Fate
     bare: Fate
 
 
-def always(status: int, kind: str | None, code: str | None, message: str, fate: Fate) -> Row:
+def always(status: int, kind: str | None, code: str | None, message: str, error_class: Fate) -> Row:
     """Make a row whose status says all."""
-    return Row(status, kind, code, message, fate, fate, fate)
+    return Row(status, kind, code, message, error_class, error_class, error_class)
 
 
 REQUEST = "invalid_request_error"
@@ -277,7 +277,7 @@ def _cases(forms: dict[str, Any], rows: list[Row]) -> list[Any]:
 @pytest.mark.parametrize(("row", "form"), [*_cases(WHOLE, TABLE), *_cases(BY_CODE, [row for row in TABLE if row.code])])
 def test_where_type_and_code_arrive_they_decide(row: Row, form: Callable[[Row], bytes]) -> None:
     error = refused(row.status, form(row))
-    assert type(error) is row.fate
+    assert type(error) is row.error_class
     assert error.http_status == row.status
     assert (error.code or "").lower() == (row.code or "").lower()
     assert error.message.startswith(row.message.rstrip("."))
@@ -304,10 +304,10 @@ def test_wherever_a_body_is_cut_its_fate_is_one_of_the_three_and_never_worse_inf
     assert {error.code for error in errors} <= {None, row.code}, "half a name is none"
     assert {error.type for error in errors} <= {None, row.type}
     fates = [type(error) for error in errors]
-    assert set(fates) <= {row.fate, row.said, row.bare}
+    assert set(fates) <= {row.error_class, row.said, row.bare}
     assert fates[0] is row.bare
-    whole = fates.index(row.fate)
-    assert set(fates[whole:]) == {row.fate}, "what is once known stays known"
+    whole = fates.index(row.error_class)
+    assert set(fates[whole:]) == {row.error_class}, "what is once known stays known"
 
 
 @pytest.mark.parametrize("code", ["ResponsibleAIPolicyViolation", "content_policy_violation"])
@@ -319,7 +319,7 @@ def test_azure_s_inner_code_tells_moderation_where_the_outer_one_does_not(name: 
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "fate"),
+    ("status", "body", "error_class"),
     [
         (400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided"}, KeyRefused),
         (400, {"code": "Client specified an invalid argument", "error": "Unknown size"}, Invalid),
@@ -339,8 +339,8 @@ def test_azure_s_inner_code_tells_moderation_where_the_outer_one_does_not(name: 
         (404, {"detail": "Not Found"}, WrongPath),
     ],
 )
-def test_plain_shapes_of_other_vendors_have_their_fates(status: int, body: Any, fate: Fate) -> None:
-    assert type(refused(status, body)) is fate
+def test_plain_shapes_of_other_vendors_have_their_fates(status: int, body: Any, error_class: Fate) -> None:
+    assert type(refused(status, body)) is error_class
 
 
 def test_a_prompt_that_a_refusal_repeats_does_not_stop_the_run() -> None:
@@ -355,12 +355,12 @@ def test_a_prompt_that_a_refusal_repeats_does_not_stop_the_run() -> None:
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.status} {row.code or row.type}")
 def test_x_should_retry_true_saves_what_would_be_called_invalid_and_nothing_else(row: Row) -> None:
     error = refused(row.status, {"error": inner(row)}, x_should_retry="True")
-    assert type(error) is (ServerFault if row.fate is Invalid else row.fate)
+    assert type(error) is (ServerFault if row.error_class is Invalid else row.error_class)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.status} {row.code or row.type}")
 def test_x_should_retry_false_ends_nothing_that_may_pass(row: Row) -> None:
-    assert type(refused(row.status, {"error": inner(row)}, x_should_retry="false")) is row.fate
+    assert type(refused(row.status, {"error": inner(row)}, x_should_retry="false")) is row.error_class
 
 
 # Retry-After: what is asked → what is waited; None: our own backoff; a Stop where a person decides
@@ -443,8 +443,8 @@ def test_of_header_and_message_the_longer_wins(status: int, header: str, message
 
 def test_money_and_moderation_never_become_a_wait() -> None:
     for row in TABLE:
-        if row.fate in {QuotaSpent, Moderated, Invalid, KeyRefused, WrongPath, ModelUnknown}:
-            assert type(refused(row.status, {"error": inner(row)}, retry_after="86400")) is row.fate
+        if row.error_class in {QuotaSpent, Moderated, Invalid, KeyRefused, WrongPath, ModelUnknown}:
+            assert type(refused(row.status, {"error": inner(row)}, retry_after="86400")) is row.error_class
 
 
 # An error that comes as a success: what its words leave open may have been billed
@@ -453,9 +453,9 @@ HIDDEN: list[tuple[Any, Fate]] = [
     *(
         ({"error": inner(row)}, QuotaSpent)
         for row in TABLE
-        if row.fate is QuotaSpent and row.code and row.status != 402
+        if row.error_class is QuotaSpent and row.code and row.status != 402
     ),
-    *(({"error": inner(row)}, Moderated) for row in TABLE if row.fate is Moderated),
+    *(({"error": inner(row)}, Moderated) for row in TABLE if row.error_class is Moderated),
     *(({"error": inner(row)}, RateLimited) for row in TABLE if row.code == "slow_down"),
     ({"error": {"message": "Rate limit reached on input-images per min: Limit 4000", "type": "requests"}}, RateLimited),
     ({"error": {"message": "Rate limit reached", "type": "shell_api_error", "code": None}}, RateLimited),
@@ -477,11 +477,11 @@ HIDDEN: list[tuple[Any, Fate]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "fate"), HIDDEN, ids=str)
+@pytest.mark.parametrize(("body", "error_class"), HIDDEN, ids=str)
 @pytest.mark.parametrize("data", [{}, {"data": []}, {"data": None}], ids=str)
-def test_an_error_in_a_success_has_the_fate_of_its_words(body: Any, fate: Fate, data: Any) -> None:
+def test_an_error_in_a_success_has_the_fate_of_its_words(body: Any, error_class: Fate, data: Any) -> None:
     error = refused(200, {**data, **body})
-    assert type(error) is fate
+    assert type(error) is error_class
     assert error.http_status == 200
     assert error.message != "the server answered 200 without a picture"
 
@@ -521,7 +521,7 @@ def test_a_task_in_place_of_pictures_stops_since_each_more_would_be_paid_and_nev
 @pytest.mark.parametrize("status", [201, 202, 203, 206])
 def test_pictures_count_under_any_status_of_success(status: int) -> None:
     answer = read(status, {"data": [{"b64_json": "QUJD"}], "status": "queued"})
-    assert answer.pictures == (Inline("QUJD", None),)
+    assert answer.pictures == (InlineImage("QUJD", None),)
 
 
 @pytest.mark.parametrize(
@@ -535,7 +535,7 @@ def test_pictures_count_under_any_status_of_success(status: int) -> None:
     ],
 )
 def test_a_paid_picture_is_read_however_its_letters_are_written(body: bytes) -> None:
-    assert read(200, body).pictures == (Inline("QUJD", None),)
+    assert read(200, body).pictures == (InlineImage("QUJD", None),)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
@@ -576,18 +576,18 @@ FAILED = ("error", {"type": "error", "error": {"message": "no", "type": REQUEST,
 def test_a_stream_s_finished_picture_is_kept_since_it_is_paid(end: str, rest: bytes) -> None:
     body = streamed(PARTIAL, PARTIAL, COMPLETED, end=end) + rest
     answer = read(200, body, content_type="text/event-stream; charset=utf-8")
-    assert answer.pictures == (Inline("QUJD", None),)
+    assert answer.pictures == (InlineImage("QUJD", None),)
     assert (answer.usage, answer.settings) == ({"output_tokens": 5}, {"size": "1024x1024"})
 
 
 def test_a_stream_may_bring_several_pictures_or_a_whole_answer() -> None:
     assert len(read(200, streamed(COMPLETED, COMPLETED), content_type="text/event-stream").pictures) == 2
     whole = ("x", {"data": [{"url": "https://h/a"}]})
-    assert read(200, streamed(whole), content_type="text/event-stream").pictures == (Link("https://h/a", None),)
+    assert read(200, streamed(whole), content_type="text/event-stream").pictures == (LinkedImage("https://h/a", None),)
 
 
 @pytest.mark.parametrize(
-    ("body", "fate"),
+    ("body", "error_class"),
     [
         (streamed(FAILED), Moderated),
         (streamed(PARTIAL, FAILED), Moderated),
@@ -598,8 +598,8 @@ def test_a_stream_may_bring_several_pictures_or_a_whole_answer() -> None:
         (b'{"data": []}', Unusable),
     ],
 )
-def test_a_stream_without_a_finished_picture_has_its_fate(body: bytes, fate: Fate) -> None:
-    assert type(refused(200, body, content_type="text/event-stream")) is fate
+def test_a_stream_without_a_finished_picture_has_its_fate(body: bytes, error_class: Fate) -> None:
+    assert type(refused(200, body, content_type="text/event-stream")) is error_class
 
 
 # Whatever comes
@@ -636,11 +636,11 @@ lines = st.one_of(
 def test_a_hostile_answer_of_a_megabyte_costs_no_two_seconds(status: int, headers: dict[str, str], body: bytes) -> None:
     error: RequestError | None = None
     try:
-        assert read_answer(HttpAnswer(status, CIMultiDict(headers), body, URL), NOW).pictures
+        assert read_response(HttpResponse(status, CIMultiDict(headers), body, URL), NOW).pictures
     except RequestError as reason:
         error = reason
     if error is not None:
-        assert sum(isinstance(error, fate) for fate in (TryAgain, GiveUp, Stop)) == 1
+        assert sum(isinstance(error, error_class) for error_class in (TryAgain, GiveUp, Stop)) == 1
         assert len(error.message) < 1200
         assert error.message.isprintable()
 
@@ -663,4 +663,4 @@ def test_a_body_of_any_depth_is_read_or_left(depth: int, frame: bytes) -> None:
 
 def test_a_status_alone_always_has_a_fate() -> None:
     for status in range(100, 1000):
-        assert issubclass(fate(status, Envelope("", None, None, None), {}), RequestError)
+        assert issubclass(error_class(status, ErrorBody("", None, None, None), {}), RequestError)

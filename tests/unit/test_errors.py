@@ -39,7 +39,7 @@ def test_the_tree_in_the_docstring_is_that_of_the_classes() -> None:
 
 @pytest.mark.parametrize("kind", [one for one in subclasses(RequestError) if not one.__subclasses__()])
 def test_every_failure_of_a_request_has_exactly_one_fate(kind: type[RequestError]) -> None:
-    assert sum(issubclass(kind, fate) for fate in (TryAgain, GiveUp, Stop)) == 1
+    assert sum(issubclass(kind, error_class) for error_class in (TryAgain, GiveUp, Stop)) == 1
     assert kind.outcome in {"not_sent", "refused", "unknown"}
     if issubclass(kind, Stop):
         assert kind.exit_code == 3

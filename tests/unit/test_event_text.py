@@ -7,20 +7,20 @@ import time
 from typing import get_args
 
 from pipeline.engine.events import (
-    Began,
+    BackupFailed,
     CallEnded,
     CallSent,
     Event,
     ImageStored,
     LimitLowered,
-    NotBackedUp,
-    NoticeFailed,
-    Pace,
+    NotificationFailed,
     Paused,
-    ProviderAway,
-    ProviderBack,
+    ProviderDown,
+    ProviderPace,
+    ProviderUp,
     RequestEnded,
     Retrying,
+    RunStarted,
     Stopped,
     Stopping,
 )
@@ -39,15 +39,15 @@ EVENTS: list[Event] = [
     RequestEnded("lounge", "pool", "failed", BUSY),
     Paused("lab", 3.0, "slow down"),
     LimitLowered("lab", 5, 60.0, "Limit: 5/1min"),
-    ProviderAway("lab", "no way"),
-    ProviderBack("lab", 61.0),
+    ProviderDown("lab", "no way"),
+    ProviderUp("lab", 61.0),
     Stopping("SIGINT"),
     Stopped("provider `lab`", QuotaSpent("no money", http_status=429, code="insufficient_quota")),
-    Began(("lounge", "birds")),
-    Pace("lab", "paused", UNTIL, 50, 60.0, 2, UNTIL),
-    Pace("lab", "", None, None, None, 0, None),
-    NoticeFailed("webhook", "timed\nout"),
-    NotBackedUp(DiskFull("no room left")),
+    RunStarted(("lounge", "birds")),
+    ProviderPace("lab", "paused", UNTIL, 50, 60.0, 2, UNTIL),
+    ProviderPace("lab", "", None, None, None, 0, None),
+    NotificationFailed("webhook", "timed\nout"),
+    BackupFailed(DiskFull("no room left")),
 ]
 
 
@@ -82,7 +82,7 @@ def test_a_status_that_is_said_twice_is_told_once() -> None:
 
 
 def test_of_hundreds_of_jobs_the_first_are_named() -> None:
-    assert describe(Began(tuple(f"job-{number}" for number in range(300)))).endswith("job-9 and 290 more")
+    assert describe(RunStarted(tuple(f"job-{number}" for number in range(300)))).endswith("job-9 and 290 more")
 
 
 def test_every_event_is_one_line_of_json() -> None:
@@ -95,5 +95,5 @@ def test_every_event_is_one_line_of_json() -> None:
         "message": "the server\n is busy",
         "kind": "ServerFault",
     }
-    assert documents[13] == {"event": "began", "jobs": ["lounge", "birds"]}
+    assert documents[13] == {"event": "run_started", "jobs": ["lounge", "birds"]}
     assert all("\n" not in event_json(event) for event in EVENTS)

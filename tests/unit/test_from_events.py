@@ -8,42 +8,44 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.engine.events import (
-    Began,
     CallEnded,
     CallSent,
     ImageStored,
-    Pace,
-    ProviderAway,
-    ProviderBack,
+    ProviderDown,
+    ProviderPace,
+    ProviderUp,
     RequestEnded,
+    RunStarted,
     Stopping,
 )
-from pipeline.ledger.job_summary import STATUSES, Account
-from pipeline.progress.from_events import Rate, Tally
+from pipeline.ledger.job_summary import STATUSES, JobSummary
+from pipeline.progress.from_events import EventTotals, Rate
 
 if TYPE_CHECKING:
     from pipeline.progress.view import JobView, View
 
 NIGHT = 1_790_000_000.0
-AT_THE_LIMIT = Pace("lab", "limit", None, 50, 60.0, 0, None)
+AT_THE_LIMIT = ProviderPace("lab", "limit", None, 50, 60.0, 0, None)
 
 
-def account(name: str = "lounge", pending: int = 100, *, provider: str = "lab", cost: float | None = None) -> Account:
+def summary(
+    name: str = "lounge", pending: int = 100, *, provider: str = "lab", cost: float | None = None
+) -> JobSummary:
     """Make the account of a job whose every request wants one image for a cent."""
     counts = {**dict.fromkeys(STATUSES, 0), "pending": pending}
-    return Account(name, provider, False, counts, 0, pending, cost, pending * 0.01, 0)
+    return JobSummary(name, provider, False, counts, 0, pending, cost, pending * 0.01, 0)
 
 
-def tally(*accounts: Account) -> Tally:
+def totals(*summaries: JobSummary) -> EventTotals:
     """Begin a run over these jobs."""
-    made = Tally()
-    made.count(Began(tuple(one.name for one in accounts)), NIGHT)
+    made = EventTotals()
+    made.count(RunStarted(tuple(one.name for one in summaries)), NIGHT)
     made.about_to_read()
-    made.read(accounts)
+    made.read(summaries)
     return made
 
 
-def make(made: Tally, job: str, moment: float, *, status: str = "succeeded", provider: str = "lab") -> None:
+def make(made: EventTotals, job: str, moment: float, *, status: str = "succeeded", provider: str = "lab") -> None:
     """Have one request made."""
     made.count(CallSent(job, "x", provider, 1), moment)
     made.count(CallEnded(job, "x", provider, 1.0, 0.01, None), moment)
@@ -58,7 +60,7 @@ def job(view: View, name: str = "lounge") -> JobView:
 
 
 def test_events_are_added_to_what_the_ledger_said() -> None:
-    made = tally(account(cost=1.0))
+    made = totals(summary(cost=1.0))
     make(made, "lounge", NIGHT + 1)
     make(made, "lounge", NIGHT + 2, status="failed")
     made.count(CallSent("lounge", "y", "lab", 1), NIGHT + 3)
@@ -71,28 +73,28 @@ def test_events_are_added_to_what_the_ledger_said() -> None:
 
 
 def test_what_was_counted_before_a_reading_is_in_it_and_is_not_added_again() -> None:
-    made = tally(account())
+    made = totals(summary())
     make(made, "lounge", NIGHT + 1)
     made.about_to_read()
     make(made, "lounge", NIGHT + 2)
-    made.read([replace(account(pending=99), counts={**account().counts, "pending": 99, "succeeded": 1})])
+    made.read([replace(summary(pending=99), counts={**summary().counts, "pending": 99, "succeeded": 1})])
     assert (job(made.view(NIGHT + 3)).done, job(made.view(NIGHT + 3)).left) == (2, 98)
 
 
 def test_a_job_that_was_submitted_meanwhile_is_a_stranger_until_the_ledger_is_read() -> None:
-    made = tally(account())
+    made = totals(summary())
     make(made, "lounge", NIGHT)
     assert not made.has_strangers()
     make(made, "later", NIGHT)
     assert made.has_strangers()
     made.about_to_read()
-    made.read([account(), account("later"), account("not mine")])
+    made.read([summary(), summary("later"), summary("not mine")])
     assert [one.name for one in made.view(NIGHT).jobs] == ["lounge", "later"]
     assert not made.has_strangers()
 
 
 def test_at_the_limit_the_end_is_reckoned_by_it_job_after_job() -> None:
-    made = tally(account(), account("birds", 50))
+    made = totals(summary(), summary("birds", 50))
     made.count(AT_THE_LIMIT, NIGHT)
     view = made.view(NIGHT)
     assert job(view).ends_at == NIGHT + 120
@@ -100,8 +102,8 @@ def test_at_the_limit_the_end_is_reckoned_by_it_job_after_job() -> None:
 
 
 def test_where_the_provider_binds_the_end_is_reckoned_by_what_came_lately() -> None:
-    made = tally(account())
-    made.count(replace(AT_THE_LIMIT, binds="provider"), NIGHT)
+    made = totals(summary())
+    made.count(replace(AT_THE_LIMIT, bottleneck="provider"), NIGHT)
     for second in range(21):
         make(made, "lounge", NIGHT + 3 * second)
     view = made.view(NIGHT + 60)
@@ -110,36 +112,36 @@ def test_where_the_provider_binds_the_end_is_reckoned_by_what_came_lately() -> N
 
 
 def test_a_pause_puts_the_end_off_and_what_came_before_it_is_no_measure_after_it() -> None:
-    made = tally(account())
+    made = totals(summary())
     make(made, "lounge", NIGHT)
     make(made, "lounge", NIGHT + 1)
-    made.count(replace(AT_THE_LIMIT, binds="paused", until=NIGHT + 600), NIGHT + 2)
+    made.count(replace(AT_THE_LIMIT, bottleneck="paused", until=NIGHT + 600), NIGHT + 2)
     view = made.view(NIGHT + 10)
     assert job(view).ends_at == pytest.approx(NIGHT + 600 + 98 / 50 * 60)
-    assert (view.providers[0].binds, view.providers[0].until) == ("paused", NIGHT + 600)
+    assert (view.providers[0].bottleneck, view.providers[0].until) == ("paused", NIGHT + 600)
     made.count(AT_THE_LIMIT, NIGHT + 600)
     assert made.view(NIGHT + 606).providers[0].per_minute is None
 
 
 def test_while_a_provider_is_away_nobody_knows_the_end() -> None:
-    made = tally(account())
+    made = totals(summary())
     made.count(AT_THE_LIMIT, NIGHT)
-    made.count(ProviderAway("lab", "no way"), NIGHT + 1)
+    made.count(ProviderDown("lab", "no way"), NIGHT + 1)
     assert made.view(NIGHT + 2).providers[0].away_since == NIGHT + 1
     assert made.view(NIGHT + 2).total.ends_at is None
-    made.count(ProviderBack("lab", 9.0), NIGHT + 10)
+    made.count(ProviderUp("lab", 9.0), NIGHT + 10)
     assert made.view(NIGHT + 11).total.ends_at is not None
 
 
 def test_a_provider_whose_jobs_have_ended_is_shown_no_more() -> None:
-    made = tally(account(pending=1), account("birds", 5, provider="other"))
+    made = totals(summary(pending=1), summary("birds", 5, provider="other"))
     make(made, "lounge", NIGHT)
     make(made, "birds", NIGHT, provider="other")
     assert [one.name for one in made.view(NIGHT + 1).providers] == ["other"]
 
 
 def test_a_stop_shows() -> None:
-    made = tally(account())
+    made = totals(summary())
     made.count(Stopping("SIGINT"), NIGHT)
     assert made.view(NIGHT).stopping
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.config.load import RateLimit
 from pipeline.errors import BadInput
 from pipeline.ledger import attempts
-from pipeline.progress.from_ledger import take_pulse
+from pipeline.progress.from_ledger import read_view
 from pipeline.progress.view import ProviderView, View
 from tests.support.workbench import LAB, request
 
@@ -25,7 +25,7 @@ LIMITED = dataclasses.replace(LAB, rate_limit=RateLimit(50, 60))
 
 def look(bench: Bench, job: str | None = None) -> View:
     """Take the pulse."""
-    return take_pulse(bench.folder, job, {"lab": LIMITED}, NOW).view
+    return read_view(bench.folder, job, {"lab": LIMITED}, NOW).view
 
 
 def lab(bench: Bench) -> ProviderView:
@@ -45,7 +45,7 @@ def call(bench: Bench, ago: float, outcome: str | None = None, *, took: float = 
 
 
 def test_where_nothing_was_submitted_there_is_nothing(tmp_path: Path) -> None:
-    assert take_pulse(tmp_path, None, {}, NOW).view == View(NOW, (), ())
+    assert read_view(tmp_path, None, {}, NOW).view == View(NOW, (), ())
 
 
 def test_images_a_minute_are_those_of_the_last_minute_s_answers(bench: Bench) -> None:
@@ -70,14 +70,14 @@ def test_calls_in_flight_are_the_open_ones_but_not_those_of_a_run_that_died_long
     call(bench, 3)
     call(bench, 80)
     call(bench, 5000)
-    assert (lab(bench).in_flight, lab(bench).binds) == (2, "provider")
+    assert (lab(bench).in_flight, lab(bench).bottleneck) == (2, "provider")
 
 
 def test_a_window_that_is_full_is_bound_by_the_limit_and_reckons_with_it(bench: Bench) -> None:
     bench.submit(request(1, n=100))
     for k in range(5):
         call(bench, 10 * k, n=9)
-    assert lab(bench).binds == "limit"
+    assert lab(bench).bottleneck == "limit"
     assert look(bench).total.ends_at == NOW + 120
 
 
@@ -85,17 +85,17 @@ def test_a_young_run_that_keeps_the_limit_s_pace_is_bound_by_it_and_a_slower_one
     bench.submit(request(1, n=100))
     for k in range(10):
         call(bench, 1.2 * k)
-    assert lab(bench).binds == "limit"
+    assert lab(bench).bottleneck == "limit"
     bench.set("UPDATE attempt SET sent_at = ? - 2 * (? - sent_at)", NOW, NOW)
-    assert lab(bench).binds == "provider"
+    assert lab(bench).bottleneck == "provider"
 
 
 def test_a_pause_is_said_with_its_end_and_a_past_one_is_not(bench: Bench) -> None:
     bench.submit(request(1, n=50))
     attempts.pause(bench.connection, "lab", NOW - 1)
-    assert lab(bench).binds == ""
+    assert lab(bench).bottleneck == ""
     attempts.pause(bench.connection, "lab", NOW + 600)
-    assert (lab(bench).binds, lab(bench).until) == ("paused", NOW + 600)
+    assert (lab(bench).bottleneck, lab(bench).until) == ("paused", NOW + 600)
     assert look(bench).total.ends_at == NOW + 660
 
 
@@ -109,7 +109,7 @@ def test_paid_urls_bind_where_they_are_more_than_the_calls_and_the_nearest_death
             *(attempt, number, NOW + 1000 * number),
         )
     call(bench, 1)
-    assert (lab(bench).binds, lab(bench).dies_at) == ("downloads", NOW + 1000)
+    assert (lab(bench).bottleneck, lab(bench).expires_at) == ("downloads", NOW + 1000)
 
 
 def test_a_job_alone_can_be_looked_at_and_an_unknown_one_is_refused(bench: Bench) -> None:

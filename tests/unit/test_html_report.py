@@ -22,7 +22,7 @@ from pipeline.reports import write
 from pipeline.reports.causes import find_causes
 from pipeline.reports.html_report import embed, write_report
 from pipeline.reports.next_command import Commands, commands
-from pipeline.reports.report_data import read_gallery
+from pipeline.reports.report_data import read_report_data
 from tests.support.exhibits import REFUSED, asked, drawn, fail, hang
 from tests.support.stage import finish
 
@@ -48,7 +48,7 @@ def test_a_request_is_shown_with_all_that_the_ledger_knows_of_it(bench: Bench) -
     bench.submit(asked(1, "a cat", n=2, variables={"animal": "cat"}, id="cat"), asked(2, "a dog"))
     hang(bench, 1, drawn(1), drawn(2), revised_prompt="a very fine cat", seconds=4, attempts=3)
     fail(bench, 2)
-    shown = read_gallery(bench.connection, "job")
+    shown = read_report_data(bench.connection, "job")
     cat, dog = shown["requests"]
     assert (cat["prompt"], cat["variables"], cat["attempts"]) == ("a cat", {"animal": "cat"}, 3)
     assert (cat["seconds"], cat["cost_usd"]) == (4, 0.016)
@@ -62,7 +62,7 @@ def test_a_request_is_shown_with_all_that_the_ledger_knows_of_it(bench: Bench) -
 def test_requests_come_in_the_order_of_the_job_and_superseded_ones_last(bench: Bench) -> None:
     bench.submit(asked(1), asked(2), asked(3))
     bench.submit(asked(3), asked(1))
-    shown = read_gallery(bench.connection, "job")["requests"]
+    shown = read_report_data(bench.connection, "job")["requests"]
     assert [(one["prompt"], one["status"]) for one in shown] == [
         ("prompt 3", "pending"),
         ("prompt 1", "pending"),
@@ -75,7 +75,7 @@ def test_a_page_too_large_for_a_browser_leaves_out_what_succeeded_and_says_how_m
     for number in range(5):
         hang(bench, number, drawn(number))
     fail(bench, 5)
-    shown = read_gallery(bench.connection, "job", most=3)
+    shown = read_report_data(bench.connection, "job", most=3)
     assert [one["prompt"] for one in shown["requests"]] == ["prompt 0", "prompt 1", "prompt 5"]
     assert shown["left_out"] == 3
     assert shown["causes"][0]["requests"] == (2,)
@@ -209,8 +209,8 @@ async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
         begun.set()
         assert stop.wait(20)
 
-    monkeypatch.setattr(write, "_illustrate", make)
-    work = asyncio.create_task(write.illustrate(tmp_path, [tmp_path / "job" / "report.html"], 60.0))
+    monkeypatch.setattr(write, "_make_report_thumbnails", make)
+    work = asyncio.create_task(write.make_report_thumbnails(tmp_path, [tmp_path / "job" / "report.html"], 60.0))
     await asyncio.to_thread(begun.wait)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -223,10 +223,10 @@ async def test_a_run_waits_for_thumbnails_no_longer_than_it_may(bench: Bench) ->
     for number in range(1, 4):
         hang(bench, number, drawn(number))
     reports = [bench.folder / "job" / "report.html"]
-    assert await write.illustrate(bench.folder, reports, 0.0) == []
+    assert await write.make_report_thumbnails(bench.folder, reports, 0.0) == []
     left = len(list((bench.folder / "job").glob("thumbnails/*.webp")))
     assert left < 3, "what there was no time for is left out"
-    assert await write.illustrate(bench.folder, reports, 60.0) == []
+    assert await write.make_report_thumbnails(bench.folder, reports, 60.0) == []
     assert len(list((bench.folder / "job").glob("thumbnails/*.webp"))) == 3
 
 
@@ -252,7 +252,7 @@ def test_reading_the_ledger_needs_no_right_to_write_it(bench: Bench) -> None:
     assert connection is not None
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("UPDATE request SET attempts = 9")
-    assert len(read_gallery(connection, "job")["requests"]) == 1
+    assert len(read_report_data(connection, "job")["requests"]) == 1
     connection.close()
 
 

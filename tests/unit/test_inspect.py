@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 from pipeline.images.inspect import MAX_PIXELS, extension, inspect, inspect_svg
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "images"
@@ -102,7 +102,7 @@ def test_every_cut_of_a_picture_is_refused(name: str) -> None:
     if name == "mpo":  # its first picture is whole as soon as it is there, and no more is read
         lengths = {length for length in lengths if length < whole.index(b"\xff\xd9\xff\xd8")}
     for length in sorted(lengths):
-        with pytest.raises(BrokenPicture):
+        with pytest.raises(BrokenImage):
             inspect(whole[:length])
 
 
@@ -133,14 +133,14 @@ def test_bytes_behind_the_end_do_no_harm(name: str) -> None:
     ],
 )
 def test_what_is_no_picture_is_named(content: bytes, words: str) -> None:
-    with pytest.raises(BrokenPicture, match=words.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(BrokenImage, match=words.replace("(", r"\(").replace(")", r"\)")):
         inspect(content)
 
 
 def test_a_flipped_bit_among_the_pixels_of_a_png_is_found() -> None:
     content = bytearray(WHOLE["RGB png"])
     content[content.index(b"IDAT") + 100] ^= 4
-    with pytest.raises(BrokenPicture, match="checksum of its IDAT"):
+    with pytest.raises(BrokenImage, match="checksum of its IDAT"):
         inspect(bytes(content))
 
 
@@ -157,7 +157,7 @@ def test_a_damaged_second_frame_is_found() -> None:
     for entry in range(second + 2, second + 2 + 12 * struct.unpack_from("<H", whole, second)[0], 12):
         if struct.unpack_from("<H", whole, entry)[0] == 256:  # width
             struct.pack_into("<I", whole, entry + 8, 5000)
-    with pytest.raises(BrokenPicture):
+    with pytest.raises(BrokenImage):
         inspect(bytes(whole))
 
 
@@ -205,7 +205,7 @@ def test_damage_ends_in_a_description_or_a_refusal_and_nothing_else(name: str, a
     place = int(at * (len(whole) - 1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with contextlib.suppress(BrokenPicture):
+        with contextlib.suppress(BrokenImage):
             inspect(whole[:place] + junk + whole[place + len(junk) :])
 
 
@@ -260,7 +260,7 @@ def test_an_svg_has_the_size_of_its_attributes_or_its_view_box(attributes: str, 
     ],
 )
 def test_an_svg_that_could_run_or_fetch_something_is_refused(inside: str, words: str) -> None:
-    with pytest.raises(BrokenPicture, match=words):
+    with pytest.raises(BrokenImage, match=words):
         inspect_svg(SVG.format('width="1" height="1"', inside).encode())
 
 
@@ -275,7 +275,7 @@ def test_an_svg_that_could_run_or_fetch_something_is_refused(inside: str, words:
     ],
 )
 def test_what_is_no_svg_is_refused(content: bytes, words: str) -> None:
-    with pytest.raises(BrokenPicture, match=words):
+    with pytest.raises(BrokenImage, match=words):
         inspect_svg(content)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.ledger.job_summary import STATUSES, read_accounts, received
+from pipeline.ledger.job_summary import STATUSES, read_job_summaries, received
 from tests.support.workbench import LAB, request
 
 if TYPE_CHECKING:
@@ -20,32 +20,32 @@ def test_an_account_counts_each_status_once(bench: Bench) -> None:
     for number, status in enumerate(["pending", "running", "succeeded", "partial", "failed", "cancelled"]):
         bench.set("UPDATE request SET status = ?, received = 1, maybe_paid = 1 WHERE id = ?", status, str(number))
     bench.set("UPDATE request SET received = 2, cost_usd = 0.25, maybe_paid = 3 WHERE id IN ('2', '7')")
-    (account,) = read_accounts(bench.connection)
-    assert account.counts == {**dict.fromkeys(STATUSES, 1), "pending": 2}
-    assert (account.images, account.missing, account.maybe_paid) == (9, 7, 11)
-    assert account.cost_usd == pytest.approx(0.5)
-    assert (account.unfinished, account.unsuccessful) == (3, 2)
+    (summary,) = read_job_summaries(bench.connection)
+    assert summary.counts == {**dict.fromkeys(STATUSES, 1), "pending": 2}
+    assert (summary.images, summary.missing, summary.maybe_paid) == (9, 7, 11)
+    assert summary.cost_usd == pytest.approx(0.5)
+    assert (summary.unfinished, summary.unsuccessful) == (3, 2)
 
 
 def test_more_images_than_asked_are_not_missing_ones_of_others(bench: Bench) -> None:
     bench.submit(request(1, n=2), request(2, n=2))
     bench.set("UPDATE request SET received = 5 WHERE prompt = 'prompt 1'")
-    assert read_accounts(bench.connection)[0].missing == 2
+    assert read_job_summaries(bench.connection)[0].missing == 2
 
 
 def test_costs_are_unknown_where_none_is_known(bench: Bench) -> None:
     bench.submit(request(1))
-    assert read_accounts(bench.connection)[0].cost_usd is None
+    assert read_job_summaries(bench.connection)[0].cost_usd is None
 
 
 def test_accounts_come_the_oldest_job_first_and_only_those_asked_for(bench: Bench) -> None:
     for name, rehearsal in (("b", {}), ("a", None)):
         bench.submit(request(1), name=name, provider=dataclasses.replace(LAB, sandbox=rehearsal))
-    assert [(account.name, account.rehearsal) for account in read_accounts(bench.connection)] == [
+    assert [(summary.name, summary.rehearsal) for summary in read_job_summaries(bench.connection)] == [
         ("b", True),
         ("a", False),
     ]
-    assert [account.name for account in read_accounts(bench.connection, ["a"])] == ["a"]
+    assert [summary.name for summary in read_job_summaries(bench.connection, ["a"])] == ["a"]
 
 
 def test_what_is_paid_and_not_here_yet_is_had(bench: Bench) -> None:

@@ -7,8 +7,9 @@ import io
 import pytest
 from PIL import Image, ImageChops
 
-from pipeline.errors import PictureError
-from pipeline.images.prepared_cache import PreparedInput, Recipe, Source, prepare
+from pipeline.errors import ImageError
+from pipeline.images.options import ImageOptions, Source
+from pipeline.images.prepare import PreparedInput, prepare
 from pipeline.models.table import Models
 
 GPT = Models.load().find("gpt-image-2")
@@ -42,7 +43,7 @@ WHITE = png(marked(255, 0, "L"))
 BLACK = png(marked(0, 255, "L"))
 
 
-def edit(picture: bytes, recipe: Recipe, model: str = "gpt-image-2") -> tuple[PreparedInput, PreparedInput]:
+def edit(picture: bytes, recipe: ImageOptions, model: str = "gpt-image-2") -> tuple[PreparedInput, PreparedInput]:
     found = {"gpt-image-2": GPT, "dall-e-2": DALLE}[model]
     assert found is not None
     image, mask = prepare([Source.of(picture, name="photo.jpg")], recipe, found.demands("edit"), model)
@@ -60,13 +61,13 @@ def edited(mask: PreparedInput) -> Image.Image:
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(mask=Source.of(ALPHA, name="m.png")),
-        Recipe(mask=Source.of(WHITE, name="m.png"), mask_edit="white"),
-        Recipe(mask=Source.of(BLACK, name="m.png"), mask_edit="black"),
-        Recipe(mask_box=BOX),
+        ImageOptions(mask=Source.of(ALPHA, name="m.png")),
+        ImageOptions(mask=Source.of(WHITE, name="m.png"), mask_edit="white"),
+        ImageOptions(mask=Source.of(BLACK, name="m.png"), mask_edit="black"),
+        ImageOptions(mask_box=BOX),
     ],
 )
-def test_every_way_to_give_a_mask_marks_the_same_pixels(recipe: Recipe) -> None:
+def test_every_way_to_give_a_mask_marks_the_same_pixels(recipe: ImageOptions) -> None:
     _, mask = edit(png(Image.new("RGB", SIZE)), recipe)
     region = edited(mask)
     assert region.getbbox() == BOX
@@ -77,12 +78,12 @@ def test_every_way_to_give_a_mask_marks_the_same_pixels(recipe: Recipe) -> None:
 
 def test_a_mask_that_agrees_is_sent_byte_for_byte_and_so_is_its_picture() -> None:
     picture = png(Image.new("RGB", SIZE))
-    image, mask = edit(picture, Recipe(mask=Source.of(ALPHA)))
+    image, mask = edit(picture, ImageOptions(mask=Source.of(ALPHA)))
     assert (image.content, mask.content) == (picture, ALPHA)
 
 
 def test_with_a_mask_a_jpeg_becomes_a_png_of_the_same_pixels() -> None:
-    image, _ = edit(photo(), Recipe(mask_box=BOX))
+    image, _ = edit(photo(), ImageOptions(mask_box=BOX))
     with Image.open(io.BytesIO(image.content)) as sent, Image.open(io.BytesIO(photo())) as original:
         assert sent.format == "PNG"
         assert ImageChops.difference(sent.convert("RGB"), original).getbbox() is None
@@ -91,7 +92,7 @@ def test_with_a_mask_a_jpeg_becomes_a_png_of_the_same_pixels() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_box_is_counted_in_the_upright_picture(orientation: int) -> None:
     stored = SIZE if orientation < 5 else SIZE[::-1]
-    image, mask = edit(photo(orientation, stored), Recipe(mask_box=BOX))
+    image, mask = edit(photo(orientation, stored), ImageOptions(mask_box=BOX))
     assert (image.width, image.height) == SIZE
     assert edited(mask).getbbox() == BOX
     with Image.open(io.BytesIO(image.content)) as sent:
@@ -101,15 +102,15 @@ def test_a_box_is_counted_in_the_upright_picture(orientation: int) -> None:
 @pytest.mark.parametrize(
     ("recipe", "box"),
     [
-        (Recipe(fit="crop", mask_box=BOX), (0, 20, 24, 60)),
-        (Recipe(fit="pad", mask_box=BOX), (10, 36, 40, 76)),
-        (Recipe(fit="stretch", mask_box=BOX), (10, 30, 40, 90)),
-        (Recipe(fit="pad", resize=(48, 48), mask_box=BOX), (5, 18, 20, 38)),
-        (Recipe(resize=(192, 192), mask_box=BOX), (20, 60, 80, 180)),
+        (ImageOptions(fit="crop", mask_box=BOX), (0, 20, 24, 60)),
+        (ImageOptions(fit="pad", mask_box=BOX), (10, 36, 40, 76)),
+        (ImageOptions(fit="stretch", mask_box=BOX), (10, 30, 40, 90)),
+        (ImageOptions(fit="pad", resize=(48, 48), mask_box=BOX), (5, 18, 20, 38)),
+        (ImageOptions(resize=(192, 192), mask_box=BOX), (20, 60, 80, 180)),
     ],
 )
 def test_the_mask_takes_the_way_of_its_picture_and_padding_is_kept(
-    recipe: Recipe, box: tuple[int, int, int, int]
+    recipe: ImageOptions, box: tuple[int, int, int, int]
 ) -> None:
     _, mask = edit(photo(), recipe, "dall-e-2")
     assert edited(mask).getbbox() == box
@@ -119,37 +120,52 @@ def test_a_mask_that_is_turned_by_its_own_exif_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     upside_down = png(marked((0, 0, 0, 0), (0, 0, 0, 255), "RGBA").rotate(180), exif=exif)
-    _, mask = edit(png(Image.new("RGB", SIZE)), Recipe(mask=Source.of(upside_down)))
+    _, mask = edit(png(Image.new("RGB", SIZE)), ImageOptions(mask=Source.of(upside_down)))
     assert edited(mask).getbbox() == BOX
 
 
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        (Recipe(mask=Source.of(WHITE, name="m.png")), "m.png: has no alpha channel"),
-        (Recipe(mask=Source.of(WHITE, name="m.png")), r"write `mask: \{image: …, edit: white\}` or `edit: black`"),
-        (Recipe(mask=Source.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 255))), name="m.png")), "m.png: marks nothing"),
-        (Recipe(mask=Source.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 128))), name="m.png")), "marks nothing"),
-        (Recipe(mask=Source.of(png(Image.new("RGBA", SIZE)), name="m.png")), "m.png: marks everything"),
-        (Recipe(mask=Source.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="white"), "no pixel is white"),
-        (Recipe(mask=Source.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="black"), "every pixel is black"),
+        (ImageOptions(mask=Source.of(WHITE, name="m.png")), "m.png: has no alpha channel"),
         (
-            Recipe(mask=Source.of(png(Image.new("RGBA", (9, 9))), name="m.png")),
+            ImageOptions(mask=Source.of(WHITE, name="m.png")),
+            r"write `mask: \{image: …, edit: white\}` or `edit: black`",
+        ),
+        (
+            ImageOptions(mask=Source.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 255))), name="m.png")),
+            "m.png: marks nothing",
+        ),
+        (ImageOptions(mask=Source.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 128))), name="m.png")), "marks nothing"),
+        (ImageOptions(mask=Source.of(png(Image.new("RGBA", SIZE)), name="m.png")), "m.png: marks everything"),
+        (ImageOptions(mask=Source.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="white"), "no pixel is white"),
+        (
+            ImageOptions(mask=Source.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="black"),
+            "every pixel is black",
+        ),
+        (
+            ImageOptions(mask=Source.of(png(Image.new("RGBA", (9, 9))), name="m.png")),
             "m.png: is 9x9, but photo.jpg is 96x64; draw the mask in the size of the picture",
         ),
-        (Recipe(mask=Source.of(b"<html>", name="m.png")), "m.png: is an HTML page"),
-        (Recipe(mask=Source.of("absent.png")), "absent.png: does not exist"),
-        (Recipe(mask_box=(0, 0, 97, 10)), r"mask.box: \[0, 0, 97, 10\] reaches beyond the picture, which is 96x64"),
-        (Recipe(mask_box=(0, 0, 96, 64)), "mask.box: marks everything"),
-        (Recipe(fit="crop", mask_box=(0, 0, 10, 64)), "box: marks nothing: no pixel is to be edited once it is fitted"),
+        (ImageOptions(mask=Source.of(b"<html>", name="m.png")), "m.png: is an HTML page"),
+        (ImageOptions(mask=Source.of("absent.png")), "absent.png: does not exist"),
+        (
+            ImageOptions(mask_box=(0, 0, 97, 10)),
+            r"mask.box: \[0, 0, 97, 10\] reaches beyond the picture, which is 96x64",
+        ),
+        (ImageOptions(mask_box=(0, 0, 96, 64)), "mask.box: marks everything"),
+        (
+            ImageOptions(fit="crop", mask_box=(0, 0, 10, 64)),
+            "box: marks nothing: no pixel is to be edited once it is fitted",
+        ),
     ],
 )
-def test_a_useless_mask_is_refused_with_what_to_do(recipe: Recipe, words: str) -> None:
-    with pytest.raises(PictureError, match=words):
+def test_a_useless_mask_is_refused_with_what_to_do(recipe: ImageOptions, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
         edit(photo(), recipe, "dall-e-2" if recipe.fit else "gpt-image-2")
 
 
 def test_a_wrong_picture_and_a_wrong_mask_are_named_together() -> None:
-    with pytest.raises(PictureError) as caught:
-        edit(photo(), Recipe(mask=Source.of(WHITE, name="m.png")), "dall-e-2")
+    with pytest.raises(ImageError) as caught:
+        edit(photo(), ImageOptions(mask=Source.of(WHITE, name="m.png")), "dall-e-2")
     assert [problem.where for problem in caught.value.problems] == ["photo.jpg", "m.png"]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from pipeline.errors import PictureError
+from pipeline.errors import ImageError
 from pipeline.images import options as module
-from pipeline.images.options import Recipe, Source, parse_mask, parse_recipe
+from pipeline.images.options import ImageOptions, Source, parse_image_options, parse_mask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def test_a_pillow_image_keeps_its_orientation() -> None:
 
 
 def test_an_image_that_nothing_can_hold_is_refused() -> None:
-    with pytest.raises(PictureError, match="cannot be encoded"):
+    with pytest.raises(ImageError, match="cannot be encoded"):
         Source.of(Image.new("HSV", (3, 2)))
 
 
@@ -77,16 +77,16 @@ def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
         "photo.png": "photo.png: is larger than",
         "a\0b": "cannot be read",
     }.items():
-        with pytest.raises(PictureError, match=words):
+        with pytest.raises(ImageError, match=words):
             Source.of(name, folder=tmp_path).read()
-    with pytest.raises(PictureError, match="absent: does not exist"):
+    with pytest.raises(ImageError, match="absent: does not exist"):
         Source.of("absent", folder=tmp_path).sha256()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_named_pipe_does_not_hang_the_run(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(PictureError, match="is no ordinary file"):
+    with pytest.raises(ImageError, match="is no ordinary file"):
         Source.of("pipe", folder=tmp_path).read()
 
 
@@ -94,7 +94,7 @@ def test_a_named_pipe_does_not_hang_the_run(tmp_path: Path) -> None:
     ("value", "words"), [(io.StringIO("text"), 'mode "rb"'), (7, "give a path, bytes"), (None, "give")]
 )
 def test_what_is_no_source_is_refused(value: object, words: str) -> None:
-    with pytest.raises(PictureError, match=words):
+    with pytest.raises(ImageError, match=words):
         Source.of(value)
 
 
@@ -110,27 +110,27 @@ def test_the_hash_of_a_file_follows_its_content(tmp_path: Path) -> None:
 def test_a_recipe_enters_the_key_without_names_and_without_what_is_not_asked(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"mask")
     sha256 = hashlib.sha256(b"mask").hexdigest()
-    assert Recipe().canonical() == {}
-    assert Recipe(fit="pad", resize=(5, 6)).canonical() == {"fit": "pad", "resize": [5, 6]}
+    assert ImageOptions().canonical() == {}
+    assert ImageOptions(fit="pad", resize=(5, 6)).canonical() == {"fit": "pad", "resize": [5, 6]}
     by_name, by_bytes = Source.of("m.png", folder=tmp_path), Source.of(b"mask")
-    assert Recipe(mask=by_name).canonical() == {"mask": {"edit": "alpha", "sha256": sha256}}
-    assert Recipe(mask=by_name).canonical() == Recipe(mask=by_bytes).canonical()
-    assert Recipe(mask_box=(1, 2, 3, 4)).canonical() == {"mask": {"box": [1, 2, 3, 4]}}
+    assert ImageOptions(mask=by_name).canonical() == {"mask": {"edit": "alpha", "sha256": sha256}}
+    assert ImageOptions(mask=by_name).canonical() == ImageOptions(mask=by_bytes).canonical()
+    assert ImageOptions(mask_box=(1, 2, 3, 4)).canonical() == {"mask": {"box": [1, 2, 3, 4]}}
 
 
 def test_every_form_of_a_recipe_is_read(tmp_path: Path) -> None:
-    def read(fit: object = None, resize: object = None, mask: object = None) -> Recipe:
-        recipe, complaints = parse_recipe(fit, resize, mask, tmp_path)
+    def read(fit: object = None, resize: object = None, mask: object = None) -> ImageOptions:
+        options, complaints = parse_image_options(fit, resize, mask, tmp_path)
         assert complaints == []
-        return recipe
+        return options
 
     mask = Source("m.png", path=tmp_path / "m.png")
-    assert read() == Recipe()
-    assert read("crop", "512x512") == Recipe(fit="crop", resize=(512, 512))
-    assert read(mask="m.png") == Recipe(mask=mask)
-    assert read(mask={"image": "m.png"}) == Recipe(mask=mask)
-    assert read(mask={"image": "m.png", "edit": "white"}) == Recipe(mask=mask, mask_edit="white")
-    assert read("pad", None, {"box": [1, 2, 3, 4]}) == Recipe(fit="pad", mask_box=(1, 2, 3, 4))
+    assert read() == ImageOptions()
+    assert read("crop", "512x512") == ImageOptions(fit="crop", resize=(512, 512))
+    assert read(mask="m.png") == ImageOptions(mask=mask)
+    assert read(mask={"image": "m.png"}) == ImageOptions(mask=mask)
+    assert read(mask={"image": "m.png", "edit": "white"}) == ImageOptions(mask=mask, mask_edit="white")
+    assert read("pad", None, {"box": [1, 2, 3, 4]}) == ImageOptions(fit="pad", mask_box=(1, 2, 3, 4))
     assert read(mask=b"png").masks
     assert not read("pad").masks
     assert read("pad").mends
@@ -166,8 +166,8 @@ def test_every_form_of_a_recipe_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_mask_of_another_form_is_a_complaint(value: object, field: str, words: str) -> None:
-    recipe, complaints = parse_mask(value)
-    assert recipe == Recipe()
+    options, complaints = parse_mask(value)
+    assert options == ImageOptions()
     assert field in {complaint.field for complaint in complaints}
     assert words in " ".join(complaint.what for complaint in complaints)
 
@@ -186,9 +186,9 @@ def test_a_mask_of_another_form_is_a_complaint(value: object, field: str, words:
     ],
 )
 def test_a_wrong_fit_or_resize_is_a_complaint(fit: object, resize: object, fields: list[str]) -> None:
-    recipe, complaints = parse_recipe(fit, resize, None)
+    options, complaints = parse_image_options(fit, resize, None)
     assert [complaint.field for complaint in complaints] == fields
-    assert recipe == Recipe()
+    assert options == ImageOptions()
 
 
 def test_a_recipe_is_read_without_pillow() -> None:

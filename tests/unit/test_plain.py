@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pipeline.progress.plain import MOST_JOBS, News, view_lines
+from pipeline.progress.plain import MOST_JOBS, ChangedLines, view_lines
 from pipeline.progress.view import JobView, ProviderView, View, clock
 
 NOW = time.mktime((2026, 11, 22, 23, 5, 0, 0, 0, -1))  # a Sunday evening
@@ -29,11 +29,11 @@ def test_what_holds_a_provider_is_said_with_its_moment() -> None:
     def said(**more: object) -> str:
         return list(view_lines(view(lab=replace(LAB, **more))))[1].split(" · ", 2)[2]  # type: ignore[arg-type]
 
-    assert said(binds="paused", until=NOW + 61) == "paused until 23:06:01"
-    assert said(binds="provider") == "bound by the provider"
-    assert said(binds="provider", away_since=NOW - 600) == "provider away since 22:55"
-    assert said(binds="downloads", dies_at=NOW + 600) == "bound by downloads · next URL dies 23:15"
-    assert said(binds="disk") == "bound by the disk"
+    assert said(bottleneck="paused", until=NOW + 61) == "paused until 23:06:01"
+    assert said(bottleneck="provider") == "bound by the provider"
+    assert said(bottleneck="provider", away_since=NOW - 600) == "provider away since 22:55"
+    assert said(bottleneck="downloads", expires_at=NOW + 600) == "bound by downloads · next URL dies 23:15"
+    assert said(bottleneck="disk") == "bound by the disk"
 
 
 def test_an_unknown_price_a_rehearsal_and_an_end_are_said() -> None:
@@ -46,12 +46,12 @@ def test_an_unknown_price_a_rehearsal_and_an_end_are_said() -> None:
 
 
 def test_only_what_has_changed_is_said_again() -> None:
-    news = News()
+    news = ChangedLines()
     assert len(list(news.of(view()))) == 2
     assert list(news.of(view(later=5, lab=replace(LAB, per_minute=47.0)))) == []
     (line,) = news.of(view(replace(LOUNGE, done=613, left=1016), later=10))
     assert line.startswith("23:05:10 lounge: 613 done")
-    (line,) = news.of(view(replace(LOUNGE, done=613, left=1016), later=15, lab=replace(LAB, binds="provider")))
+    (line,) = news.of(view(replace(LOUNGE, done=613, left=1016), later=15, lab=replace(LAB, bottleneck="provider")))
     assert line.startswith("23:05:15 lab: ")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import BrokenPicture
+from pipeline.errors import BrokenImage
 from pipeline.images import inspect
 from pipeline.images.inspect import MAX_PIXELS
 from pipeline.images.png import whole_size
@@ -106,6 +106,6 @@ def test_whatever_is_taken_pillow_takes_as_well(mode: str, changes: list[tuple[i
         return
     try:
         found = inspect.inspect(bytes(content))
-    except BrokenPicture as reason:
+    except BrokenImage as reason:
         pytest.fail(f"taken, and {reason}")
     assert (found.width, found.height, found.frames) == (*size, 1)

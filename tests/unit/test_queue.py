@@ -10,19 +10,19 @@ import pytest
 
 from pipeline.ledger import attempts
 from pipeline.ledger.database import transaction
-from pipeline.ledger.queue import Bar, Scope, claim, waiting_providers
+from pipeline.ledger.queue import Block, Scope, claim, waiting_providers
 from tests.support.workbench import ALL, LAB, request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.ledger.queue import Work
+    from pipeline.ledger.queue import QueuedRequest
     from tests.support.workbench import Bench
 
 OPENAI = dataclasses.replace(LAB, name="openai")
 
 
-def _prompts(works: Sequence[Work]) -> list[str | None]:
+def _prompts(works: Sequence[QueuedRequest]) -> list[str | None]:
     return [work.prompt for work in works]
 
 
@@ -106,32 +106,32 @@ def test_a_run_works_the_jobs_it_was_given_and_those_submitted_since(bench: Benc
 
 
 @pytest.mark.parametrize(
-    ("barred", "left"),
+    ("blocked", "left"),
     [
-        ([Bar(job=1, model='it\'s "new"')], ["prompt 2", "prompt 3", "prompt 4"]),
-        ([Bar(job=1)], ["prompt 4"]),
-        ([Bar(job=2)], ["prompt 1", "prompt 2", "prompt 3"]),
+        ([Block(job=1, model='it\'s "new"')], ["prompt 2", "prompt 3", "prompt 4"]),
+        ([Block(job=1)], ["prompt 4"]),
+        ([Block(job=2)], ["prompt 1", "prompt 2", "prompt 3"]),
         (
-            [Bar(job=1, model='it\'s "new"'), Bar(job=1, model="dall-e-2"), Bar(job=2, model="dall-e-3")],
+            [Block(job=1, model='it\'s "new"'), Block(job=1, model="dall-e-2"), Block(job=2, model="dall-e-3")],
             ["prompt 3", "prompt 4"],
         ),
-        ([Bar(provider="lab", served_by="edit")], ["prompt 1", "prompt 2", "prompt 3", "prompt 4"]),
-        ([Bar(provider="lab", served_by="generation")], []),
-        ([Bar(provider="other")], ["prompt 1", "prompt 2", "prompt 3", "prompt 4"]),
+        ([Block(provider="lab", served_by="edit")], ["prompt 1", "prompt 2", "prompt 3", "prompt 4"]),
+        ([Block(provider="lab", served_by="generation")], []),
+        ([Block(provider="other")], ["prompt 1", "prompt 2", "prompt 3", "prompt 4"]),
     ],
 )
-def test_what_a_stop_holds_up_is_no_work(bench: Bench, barred: list[Bar], left: list[str]) -> None:
+def test_what_a_stop_holds_up_is_no_work(bench: Bench, blocked: list[Block], left: list[str]) -> None:
     bench.submit(request(1, model='it\'s "new"'), request(2), request(3, model=None), name="first", now=1)
     bench.submit(request(4), name="second", now=2)
     _pay(bench, "prompt 1", 100)
     every = bench.works()
-    assert _prompts(bench.works(barred=barred)) == left
-    assert _prompts([work for work in every if not any(bar.holds(work) for bar in barred)]) == left
+    assert _prompts(bench.works(blocked=blocked)) == left
+    assert _prompts([work for work in every if not any(bar.holds(work) for bar in blocked)]) == left
 
 
 def test_a_provider_all_of_whose_work_is_held_up_has_none_waiting(bench: Bench) -> None:
     bench.submit(request(1), request(2))
-    assert waiting_providers(bench.connection, ALL, [Bar(job=1, model="dall-e-2")]) == []
+    assert waiting_providers(bench.connection, ALL, [Block(job=1, model="dall-e-2")]) == []
 
 
 def test_among_100_000_requests_mostly_done_the_next_are_found_without_a_search(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from pipeline.client.error_body import LONGEST_MESSAGE
 from pipeline.client.rate_limit_hints import duration, pause, zero_limit
-from pipeline.client.response import Answer, HttpAnswer, Inline, Link, read_answer
+from pipeline.client.response import HttpResponse, ImagesResponse, InlineImage, LinkedImage, read_response
 from pipeline.errors import (
     GiveUp,
     Invalid,
@@ -37,10 +37,10 @@ NOW = 1_800_000_000.0
 URL = "https://api.example/v1/images/generations"
 
 
-def read(status: int, body: Any = b"", **headers: str) -> Answer:
+def read(status: int, body: Any = b"", **headers: str) -> ImagesResponse:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return read_answer(HttpAnswer(status, named, content, URL), NOW)
+    return read_response(HttpResponse(status, named, content, URL), NOW)
 
 
 def refused(status: int, body: Any = b"", **headers: str) -> RequestError:
@@ -49,7 +49,7 @@ def refused(status: int, body: Any = b"", **headers: str) -> RequestError:
     return caught.value
 
 
-def envelope(message: Any = "no", type: str | None = None, code: Any = None, param: str | None = None) -> Any:  # noqa: A002 - the API's own word
+def error_body(message: Any = "no", type: str | None = None, code: Any = None, param: str | None = None) -> Any:  # noqa: A002 - the API's own word
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
@@ -102,12 +102,12 @@ ROWS: list[tuple[int, str | None, str | None, type[RequestError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "kind", "code", "fate"), ROWS)
+@pytest.mark.parametrize(("status", "kind", "code", "error_class"), ROWS)
 def test_each_row_of_the_error_table_has_its_fate(
-    status: int, kind: str | None, code: str | None, fate: type[RequestError]
+    status: int, kind: str | None, code: str | None, error_class: type[RequestError]
 ) -> None:
-    error = refused(status, envelope("as it is", kind, code, "size"), x_request_id="req_1")
-    assert type(error) is fate
+    error = refused(status, error_body("as it is", kind, code, "size"), x_request_id="req_1")
+    assert type(error) is error_class
     assert (error.http_status, error.type, error.code, error.param) == (status, kind, code, "size")
     assert error.request_id == "req_1"
     assert error.message.startswith("as it is")
@@ -123,12 +123,12 @@ def test_each_row_of_the_error_table_has_its_fate(
     ],
 )
 def test_a_429_of_a_limit_of_nothing_or_of_quota_stops(message: str) -> None:
-    assert type(refused(429, envelope(message, "requests"))) is QuotaSpent
+    assert type(refused(429, error_body(message, "requests"))) is QuotaSpent
 
 
 def test_a_limit_of_nothing_in_the_headers_stops_too() -> None:
-    assert type(refused(429, envelope("slow", "requests"), x_ratelimit_limit_images="0")) is QuotaSpent
-    assert type(refused(500, envelope("slow", "requests"), x_ratelimit_limit_images="0")) is ServerFault
+    assert type(refused(429, error_body("slow", "requests"), x_ratelimit_limit_images="0")) is QuotaSpent
+    assert type(refused(500, error_body("slow", "requests"), x_ratelimit_limit_images="0")) is ServerFault
 
 
 @pytest.mark.parametrize(
@@ -158,10 +158,10 @@ def test_a_limit_of_nothing_in_the_headers_stops_too() -> None:
     ],
 )
 def test_the_limit_of_images_that_a_429_states_is_read(message: str, limit: tuple[int, float] | None) -> None:
-    error = refused(429, envelope(message, "requests", "rate_limit_exceeded"))
+    error = refused(429, error_body(message, "requests", "rate_limit_exceeded"))
     assert isinstance(error, RateLimited)
     assert error.limit == limit
-    by_tokens = refused(429, envelope(message, "tokens", "rate_limit_exceeded"))
+    by_tokens = refused(429, error_body(message, "tokens", "rate_limit_exceeded"))
     assert isinstance(by_tokens, RateLimited)
     assert by_tokens.limit is None
 
@@ -171,7 +171,7 @@ def test_the_limit_of_images_that_a_429_states_is_read(message: str, limit: tupl
     [("5", (5, None)), (" 50 ", (50, None)), ("1e3", None), ("-1", None), ("", None), ("9" * 99, None)],
 )
 def test_the_limit_of_images_in_the_headers_is_read(said: str, limit: tuple[int, None] | None) -> None:
-    error = refused(429, envelope("on requests per min: Limit 3", "requests"), x_ratelimit_limit_images=said)
+    error = refused(429, error_body("on requests per min: Limit 3", "requests"), x_ratelimit_limit_images=said)
     assert isinstance(error, RateLimited)
     assert error.limit == limit
 
@@ -187,20 +187,20 @@ def test_the_limit_of_images_in_the_headers_is_read(said: str, limit: tuple[int,
     ],
 )
 def test_a_429_of_pace_does_not_stop(message: str) -> None:
-    assert type(refused(429, envelope(message, "requests"))) is RateLimited
+    assert type(refused(429, error_body(message, "requests"))) is RateLimited
     assert not zero_limit({}, message)
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "fate"),
+    ("status", "body", "error_class"),
     [
         (404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}, ModelUnknown),
         (404, {"detail": "Not Found"}, WrongPath),
         (400, {"code": "Client error", "error": "Incorrect API key provided: xa***"}, KeyRefused),
     ],
 )
-def test_what_compatible_servers_say_in_words_counts(status: int, body: Any, fate: type[RequestError]) -> None:
-    assert type(refused(status, body)) is fate
+def test_what_compatible_servers_say_in_words_counts(status: int, body: Any, error_class: type[RequestError]) -> None:
+    assert type(refused(status, body)) is error_class
 
 
 @pytest.mark.parametrize(
@@ -253,12 +253,12 @@ def test_headers_say_how_long_to_wait(headers: dict[str, str], seconds: float | 
 
 
 def test_the_longer_of_header_and_message_wins() -> None:
-    assert refused(429, envelope("try again in 30s"), retry_after="1").retry_after == 30
-    assert refused(429, envelope("try again in 15ms"), retry_after="1").retry_after == 1
+    assert refused(429, error_body("try again in 30s"), retry_after="1").retry_after == 30
+    assert refused(429, error_body("try again in 15ms"), retry_after="1").retry_after == 1
 
 
 def test_a_fault_does_not_wait_for_the_reset_of_a_limit() -> None:
-    assert refused(500, envelope(), x_ratelimit_reset_requests="12ms").retry_after is None
+    assert refused(500, error_body(), x_ratelimit_reset_requests="12ms").retry_after is None
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -296,8 +296,8 @@ def test_durations_are_read_as_the_headers_write_them() -> None:
         ({"detail": {"error": {"message": "deep"}}}, "deep"),
         ({"error": None, "message": "flat"}, "flat"),
         ({"error": "only text"}, "only text"),
-        (envelope({"not": "text"}), '{"not": "text"}'),
-        (envelope(17), "17"),
+        (error_body({"not": "text"}), '{"not": "text"}'),
+        (error_body(17), "17"),
         ([1, 2], "[1, 2]"),
         (5, "5"),
         ("x", "x"),
@@ -318,7 +318,7 @@ def test_every_body_becomes_a_message(body: Any, message: str) -> None:
 
 
 def test_messages_are_kept_to_a_sane_length() -> None:
-    error = refused(400, envelope("x" * 100_000, "t" * 100_000, "c" * 100_000))
+    error = refused(400, error_body("x" * 100_000, "t" * 100_000, "c" * 100_000))
     assert len(error.message) == LONGEST_MESSAGE
     assert len(error.type or "") == len(error.code or "") == 200
     assert len(refused(302, location="https://h.example/" + "x" * 5000).message) < 300
@@ -350,13 +350,13 @@ def test_pictures_come_as_base64_data_urls_and_links() -> None:
         x_request_id="req_2",
     )
     assert answer.pictures == (
-        Inline("QUJD", "a cat"),
-        Inline("QUJD", None),
-        Inline("QUJD", None),
-        Link("https://h.example/a%2Fb?sig=x%3D", None),
-        Link("https://api.example/files/a.png?next=https://x", None),
-        Link("https://cdn.example/a", None),
-        Link("//[", None),
+        InlineImage("QUJD", "a cat"),
+        InlineImage("QUJD", None),
+        InlineImage("QUJD", None),
+        LinkedImage("https://h.example/a%2Fb?sig=x%3D", None),
+        LinkedImage("https://api.example/files/a.png?next=https://x", None),
+        LinkedImage("https://cdn.example/a", None),
+        LinkedImage("//[", None),
     )
     assert answer.usage == {"output_tokens": 5}
     assert answer.skew == pytest.approx(100, abs=1)
@@ -373,7 +373,7 @@ def test_lone_surrogates_never_reach_the_ledger() -> None:
         200, b'{"data": [{"url": "http://h/\\ud800", "revised_prompt": "a\\udfffb"}]}', x_request_id="r\udc80"
     )
     (link,) = answer.pictures
-    assert isinstance(link, Link)
+    assert isinstance(link, LinkedImage)
     assert f"{link.url} {link.revised_prompt} {answer.request_id}".encode()
 
 
@@ -399,25 +399,25 @@ def test_a_success_without_a_picture_is_unusable(body: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "fate"),
+    ("body", "error_class"),
     [
-        (envelope("slow", "requests", "rate_limit_exceeded"), RateLimited),
-        (envelope("Rate limit reached for images"), RateLimited),
-        (envelope("Too many", None, 429), RateLimited),
-        (envelope("money", "insufficient_quota"), QuotaSpent),
-        (envelope("no", None, "moderation_blocked"), Moderated),
-        (envelope("no", None, "model_not_found"), ModelUnknown),
-        (envelope("no", None, "invalid_api_key"), KeyRefused),
-        (envelope("no", "invalid_request_error"), Invalid),
-        (envelope("ouch", "server_error"), Unusable),
-        (envelope("ouch", None, 500), Unusable),
+        (error_body("slow", "requests", "rate_limit_exceeded"), RateLimited),
+        (error_body("Rate limit reached for images"), RateLimited),
+        (error_body("Too many", None, 429), RateLimited),
+        (error_body("money", "insufficient_quota"), QuotaSpent),
+        (error_body("no", None, "moderation_blocked"), Moderated),
+        (error_body("no", None, "model_not_found"), ModelUnknown),
+        (error_body("no", None, "invalid_api_key"), KeyRefused),
+        (error_body("no", "invalid_request_error"), Invalid),
+        (error_body("ouch", "server_error"), Unusable),
+        (error_body("ouch", None, 500), Unusable),
         ({"error": "ouch"}, Unusable),
         ({"detail": "ouch"}, Unusable),
     ],
 )
-def test_an_error_that_comes_as_a_success_has_its_fate(body: Any, fate: type[RequestError]) -> None:
+def test_an_error_that_comes_as_a_success_has_its_fate(body: Any, error_class: type[RequestError]) -> None:
     error = refused(200, {**body, "data": []})
-    assert type(error) is fate
+    assert type(error) is error_class
     assert error.http_status == 200
 
 
@@ -442,12 +442,12 @@ def test_any_answer_at_all_is_pictures_or_an_error_with_one_fate(
 ) -> None:
     error: RequestError | None = None
     try:
-        answer = read_answer(HttpAnswer(status, CIMultiDict(headers), body, URL))
+        answer = read_response(HttpResponse(status, CIMultiDict(headers), body, URL))
         assert answer.pictures or answer.moderated
     except RequestError as reason:
         error = reason
     if error is not None:
-        assert sum(isinstance(error, fate) for fate in (TryAgain, GiveUp, Stop)) == 1
+        assert sum(isinstance(error, error_class) for error_class in (TryAgain, GiveUp, Stop)) == 1
         assert len(error.message) <= LONGEST_MESSAGE + 100
         assert error.message.isprintable()
         for said in (error.message, error.type, error.code, error.param, error.request_id):

@@ -86,5 +86,5 @@ def test_what_binds_stands_out_and_a_stop_is_said() -> None:
 
 
 def test_two_providers_have_a_line_each() -> None:
-    seen = View(NOW, (LOUNGE,), (LAB, replace(LAB, name="other", binds="provider")), stopping=False)
+    seen = View(NOW, (LOUNGE,), (LAB, replace(LAB, name="other", bottleneck="provider")), stopping=False)
     assert [line.split()[0] for line in drawn(seen, 80)[1:3]] == ["lab", "other"]

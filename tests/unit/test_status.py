@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.load import RateLimit
 from pipeline.errors import BadInput
-from pipeline.reports.status import read_standing, standing_json, standing_lines
+from pipeline.reports.status import read_status, status_json, status_lines
 from tests.support.workbench import LAB, request
 
 if TYPE_CHECKING:
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def test_where_nothing_was_submitted_there_is_nothing_and_nothing_is_made(tmp_path: Path) -> None:
-    assert read_standing(tmp_path / "outputs", None) == []
+    assert read_status(tmp_path / "outputs", None) == []
     with pytest.raises(BadInput, match="nothing has been submitted"):
-        read_standing(tmp_path / "outputs", "lounge")
+        read_status(tmp_path / "outputs", "lounge")
     assert not (tmp_path / "outputs").exists()
-    assert "pipeline run JOB.yaml" in next(standing_lines([], {}))
+    assert "pipeline run JOB.yaml" in next(status_lines([], {}))
 
 
 def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> None:
     bench.submit(request(1, n=2), request(2))
     bench.set("UPDATE request SET estimate_usd = 0.02")
     bench.set("UPDATE request SET status = 'succeeded', received = 1, cost_usd = 0.12345678 WHERE prompt = 'prompt 2'")
-    assert standing_json(read_standing(bench.folder, "JOB")) == {
+    assert status_json(read_status(bench.folder, "JOB")) == {
         "jobs": [
             {
                 "name": "job",
@@ -53,7 +53,7 @@ def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> N
 def test_an_unknown_job_is_refused_with_the_known_ones(bench: Bench) -> None:
     bench.submit(request(1))
     with pytest.raises(BadInput, match="there is no job `jib`; known are job"):
-        read_standing(bench.folder, "jib")
+        read_status(bench.folder, "jib")
 
 
 def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
@@ -61,7 +61,7 @@ def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
     bench.submit(request(1, n=10), request(2, n=90), provider=provider)
     bench.set("UPDATE request SET estimate_usd = 0.02 * n")
     bench.set("UPDATE request SET maybe_paid = 1, cost_usd = 0.5 WHERE prompt = 'prompt 1'")
-    lines = list(standing_lines(read_standing(bench.folder, None), {"lab": provider}))
+    lines = list(status_lines(read_status(bench.folder, None), {"lab": provider}))
     assert lines == [
         "job (lab)",
         "  2 pending",
@@ -75,6 +75,6 @@ def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
 def test_a_provider_that_has_left_the_config_and_a_rehearsal_are_shown_too(bench: Bench) -> None:
     bench.submit(request(1), provider=dataclasses.replace(LAB, sandbox={}))
     bench.set("UPDATE request SET cost_usd = 0.25")
-    assert list(standing_lines(read_standing(bench.folder, None), {}))[-1] == (
+    assert list(status_lines(read_status(bench.folder, None), {}))[-1] == (
         "  0 images · $0.2500 spent in rehearsal · cost to come unknown"
     )

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import BadInput, JobError
 from pipeline.ledger import submit
 from pipeline.ledger.database import open_for_reading
-from pipeline.ledger.job_summary import read_accounts
+from pipeline.ledger.job_summary import read_job_summaries
 from tests.support.workbench import LAB, plan, request
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_a_submit_that_dies_leaves_nothing_that_counts_and_the_next_one_cleans_u
     assert bench.ask("SELECT * FROM request WHERE pk <= 3 ORDER BY pk") == before[1]
     assert list(bench.statuses()) == [request(2).id, request(3).id]
     assert len(bench.works()) == 2
-    assert read_accounts(bench.connection)[0].counts["superseded"] == 1
+    assert read_job_summaries(bench.connection)[0].counts["superseded"] == 1
     bench.submit(request(3), request(8))
     assert list(bench.statuses()) == [request(3).id, request(8).id]
     assert bench.one("SELECT count(*) FROM request") == 4, "prompt 7 was never stated"
@@ -96,7 +96,7 @@ def test_a_first_submit_that_dies_leaves_no_job_to_be_seen_and_no_claim_to_its_n
         with pytest.raises(ZeroDivisionError):
             bench.submit(request(1), file=tmp_path / "one.yaml")
     (tmp_path / "one.yaml").touch()
-    assert read_accounts(bench.connection) == []
+    assert read_job_summaries(bench.connection) == []
     with pytest.raises(BadInput, match="nothing has been submitted"):
         submit.known_names(bench.connection, ["job"])
     assert submit.check_claim(bench.connection, plan(file=tmp_path / "two.yaml")) == "job"

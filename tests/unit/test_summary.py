@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.summary import closing_lines
 from pipeline.config.load import RateLimit
-from pipeline.ledger.job_summary import read_accounts
+from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.result import Result
 from tests.support.stage import finish
 from tests.support.workbench import request
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def lines(bench: Bench, *again: str, **lowered: RateLimit) -> list[str]:
     """Write the summary of everything in the ledger."""
-    result = Result(bench.folder, read_accounts(bench.connection), (), None, (), lowered)
+    result = Result(bench.folder, read_job_summaries(bench.connection), (), None, (), lowered)
     return list(closing_lines(result, ["pipeline"], again or ["run"]))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.load import RateLimit
 from pipeline.engine.throttle import Throttle
-from pipeline.engine.window import Schedule
+from pipeline.engine.window import WindowScheduler
 from tests.support.virtual_time import run, steps
 
 LIMIT = RateLimit(images=50, per_seconds=60.0)
@@ -299,7 +299,7 @@ def test_a_bug_in_the_line_reaches_those_who_wait(monkeypatch: pytest.MonkeyPatc
     def fall(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Schedule, "next", fall)
+    monkeypatch.setattr(WindowScheduler, "next", fall)
 
     async def main() -> None:
         throttle = Throttle(LIMIT)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.load import RateLimit
 from pipeline.engine.dispatcher import LOOKAHEAD
-from pipeline.engine.window import Schedule, Ticket
+from pipeline.engine.window import Ticket, WindowScheduler
 
 LIMIT = RateLimit(images=50, per_seconds=60.0)
 
@@ -36,19 +36,19 @@ class Day:
     pace: float = 0.0
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule(self.limit)
+        self.scheduler = WindowScheduler(self.limit)
 
     def step(self, until: float = math.inf) -> Ticket | None:
         """Let one call go, or move the clock to when it is worth looking again, at most to `until`."""
         self.now = max(self.now, self.pace)
-        ticket = self.schedule.next(self.now)
+        ticket = self.scheduler.next(self.now)
         if ticket is None:
-            self.now = max(self.now, min(self.schedule.look_again(), self.now + 3600, until))
+            self.now = max(self.now, min(self.scheduler.look_again(), self.now + 3600, until))
             return None
-        self.pace = max(self.now - self.credit * self.limit.window, self.pace) + ticket.images * self.schedule.spacing
+        self.pace = max(self.now - self.credit * self.limit.window, self.pace) + ticket.images * self.scheduler.spacing
         self.order.append(ticket)
         self.at[ticket] = self.now
-        self.schedule.sent(ticket, self.now + self.delay)
+        self.scheduler.sent(ticket, self.now + self.delay)
         self.sends.append((self.now + self.delay, ticket.images))
         return ticket
 
@@ -56,9 +56,9 @@ class Day:
 def saturate(costs: list[int], limit: RateLimit = LIMIT, lookahead: int = LOOKAHEAD, delay: float = 0.0) -> Day:
     """Work off a long queue, of which so many stand in line at once."""
     day, left = Day(limit, delay), list(costs)
-    while left or day.schedule.waiting:
-        while left and day.schedule.waiting < lookahead:
-            day.schedule.join(left.pop(0))
+    while left or day.scheduler.waiting:
+        while left and day.scheduler.waiting < lookahead:
+            day.scheduler.join(left.pop(0))
         day.step()
     return day
 
@@ -93,19 +93,19 @@ def test_calls_that_alternate_use_nearly_all_of_it(mix: tuple[int, ...]) -> None
 
 def test_large_calls_are_not_starved_by_small_ones_that_never_end() -> None:
     day = Day(LIMIT)
-    large = day.schedule.join(50)
+    large = day.scheduler.join(50)
     while large not in day.at:
-        while day.schedule.waiting < 60:
-            day.schedule.join(1)
+        while day.scheduler.waiting < 60:
+            day.scheduler.join(1)
         day.step()
         assert day.now < 1
-    second = day.schedule.join(50)
+    second = day.scheduler.join(50)
     arrived, ahead = day.now, 60
     while second not in day.at:
-        while day.schedule.waiting < 60:
-            day.schedule.join(1)
+        while day.scheduler.waiting < 60:
+            day.scheduler.join(1)
         day.step()
-    assert day.at[second] - arrived <= 2 * LIMIT.window + ahead * day.schedule.spacing
+    assert day.at[second] - arrived <= 2 * LIMIT.window + ahead * day.scheduler.spacing
 
 
 events = st.lists(
@@ -127,34 +127,34 @@ def test_no_window_ever_holds_more_than_the_limit_whatever_comes(
     images: int, history: list[tuple[float, int]], happenings: list[tuple[str, float]]
 ) -> None:
     """Every window that ends with a send, or with a call that may leave any moment, is counted by hand."""
-    schedule, now = Schedule(RateLimit(images, 10.0)), 0.0
+    scheduler, now = WindowScheduler(RateLimit(images, 10.0)), 0.0
     for moment, n in history:
-        schedule.remember(moment, n)
+        scheduler.remember(moment, n)
     sends, tickets, granted = list(history), [], []
     for what, value in happenings:
         if what == "join":
-            tickets.append(schedule.join(int(value)))
-            assert tickets[-1].images <= schedule.limit.images
+            tickets.append(scheduler.join(int(value)))
+            assert tickets[-1].images <= scheduler.limit.images
         elif what == "wait":
             now += value
-        elif what == "next" and (ticket := schedule.next(now)):
+        elif what == "next" and (ticket := scheduler.next(now)):
             granted.append(ticket)
-            window = schedule.limit.window
-            held = sum(one.images for one in granted) + sum(n for moment, n in sends if moment + window > now)
-            assert held <= schedule.limit.images
+            window = scheduler.limit.window
+            run_lock = sum(one.images for one in granted) + sum(n for moment, n in sends if moment + window > now)
+            assert run_lock <= scheduler.limit.images
         elif what == "send" and value < len(granted):
             ticket = granted.pop(int(value))
-            schedule.sent(ticket, now)
-            schedule.sent(ticket, now)
-            schedule.leave(ticket)  # as the worker does at last: without effect
+            scheduler.sent(ticket, now)
+            scheduler.sent(ticket, now)
+            scheduler.leave(ticket)  # as the worker does at last: without effect
             sends.append((now, ticket.images))
         elif what == "leave" and value < len(tickets):
             ticket = tickets.pop(int(value))
-            schedule.leave(ticket)
+            scheduler.leave(ticket)
             if ticket in granted:
                 granted.remove(ticket)
-        elif what == "lower" and value <= schedule.limit.images:
-            schedule.lower(RateLimit(int(value), 10.0))
+        elif what == "lower" and value <= scheduler.limit.images:
+            scheduler.lower(RateLimit(int(value), 10.0))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -171,15 +171,15 @@ def test_a_call_that_goes_first_never_puts_the_head_off(
     window = day.limit.window
     left, arrived, head, promised = list(arrivals), 0.0, None, math.inf
     due: dict[Ticket, float] = {}
-    while left or day.schedule.waiting:
+    while left or day.scheduler.waiting:
         while left and arrived + left[0][0] <= day.now:
             wait, n = left.pop(0)
             arrived += wait
-            day.schedule.join(n)
-        if not day.schedule.waiting:
+            day.scheduler.join(n)
+        if not day.scheduler.waiting:
             day.now = arrived + left[0][0]
             continue
-        first = next(iter(day.schedule._line))
+        first = next(iter(day.scheduler._line))
         if first is not head:
             head = first
             expiries = sorted({day.now, day.pace, *(moment + window for moment, _ in day.sends)})
@@ -197,38 +197,38 @@ def test_a_call_that_goes_first_never_puts_the_head_off(
 
 def test_a_cancelled_head_leaves_its_reservation_to_the_next() -> None:
     day = Day(RateLimit(10, 10.0))
-    day.schedule.join(9)
+    day.scheduler.join(9)
     assert day.step() is not None
-    head, small = day.schedule.join(10), day.schedule.join(1)
+    head, small = day.scheduler.join(10), day.scheduler.join(1)
     day.now = day.pace
-    assert day.schedule.next(day.now) is None, "the small one would take the head's room when the window ends"
-    day.schedule.leave(head)
-    assert day.schedule.next(day.now) is small
+    assert day.scheduler.next(day.now) is None, "the small one would take the head's room when the window ends"
+    day.scheduler.leave(head)
+    assert day.scheduler.next(day.now) is small
 
 
 def test_a_granted_call_that_is_not_sent_gives_its_room_back_and_one_that_was_sent_does_not() -> None:
-    schedule = Schedule(RateLimit(4, 10.0))
-    schedule.join(4)
-    second = schedule.join(4)
-    first = schedule.next(0.0)
+    scheduler = WindowScheduler(RateLimit(4, 10.0))
+    scheduler.join(4)
+    second = scheduler.join(4)
+    first = scheduler.next(0.0)
     assert first is not None
-    assert schedule.next(1000.0) is None, "it holds its room however long it takes to leave"
-    assert schedule.look_again() == math.inf
-    schedule.leave(first)
-    assert schedule.next(1000.0) is second
-    schedule.sent(second, 1001.0)
-    schedule.leave(second)
-    schedule.join(1)
-    assert schedule.next(1001.0 + 10.0) is None
-    assert schedule.look_again() == pytest.approx(1001.0 + 10.05)
-    assert schedule.next(schedule.look_again()) is not None
+    assert scheduler.next(1000.0) is None, "it holds its room however long it takes to leave"
+    assert scheduler.look_again() == math.inf
+    scheduler.leave(first)
+    assert scheduler.next(1000.0) is second
+    scheduler.sent(second, 1001.0)
+    scheduler.leave(second)
+    scheduler.join(1)
+    assert scheduler.next(1001.0 + 10.0) is None
+    assert scheduler.look_again() == pytest.approx(1001.0 + 10.05)
+    assert scheduler.next(scheduler.look_again()) is not None
 
 
 def test_a_lower_limit_holds_for_those_in_line_too() -> None:
-    schedule = Schedule(LIMIT)
-    tickets = [schedule.join(n) for n in (10, 3, 60)]
+    scheduler = WindowScheduler(LIMIT)
+    tickets = [scheduler.join(n) for n in (10, 3, 60)]
     assert [ticket.images for ticket in tickets] == [10, 3, 50]
-    schedule.lower(RateLimit(5, 60.0))
+    scheduler.lower(RateLimit(5, 60.0))
     assert [ticket.images for ticket in tickets] == [5, 3, 5]
-    assert schedule.next(0.0) is tickets[0]
-    assert schedule.next(0.0) is None
+    assert scheduler.next(0.0) is tickets[0]
+    assert scheduler.next(0.0) is None
