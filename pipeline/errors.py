@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Outcome = Literal["not_sent", "refused", "answered", "unknown"]
+AttemptOutcome = Literal["not_sent", "refused", "answered", "unknown"]
 """How an attempt ended, for the money: only `answered` was billed for sure, and only `unknown` may have been."""
 
 Reach = Literal["provider", "operation", "model", "job", "everything"]
@@ -108,7 +108,7 @@ class RequestError(PipelineError):
     {"message", "type", "param", "code"}, each a string or None.
     """
 
-    outcome: ClassVar[Outcome] = "refused"
+    outcome: ClassVar[AttemptOutcome] = "refused"
     counted: ClassVar[bool] = True  # against retry.attempts
 
     def __init__(

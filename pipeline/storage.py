@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 IMAGES_FOLDER = "images"
 """Folder of the result images, below the job's folder."""
 
+QUARANTINE_FOLDER = "quarantine"
+"""Folder of damaged files, below the job's folder."""
+
 PART = ".part"
 """How the name of a file ends while it is being written; such a file may be deleted at any start."""
 
@@ -105,6 +108,88 @@ class StoredImage:
     height: int
     format: str
     revised_prompt: str | None
+
+
+class ImageStore:
+    """All result images below one folder, today as local files.
+
+    A name is `<job>/images/<file>`, with slashes on every platform. It is the only way to result images: a store in
+    another place needs these methods and nothing else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, name: str, content: bytes | memoryview) -> None:
+        """Store an image, whole or not at all; replaces what was there. Raises DiskFull.
+
+        The content is on disk when this returns, the name only after `flush_folder`. A caller that stores many images
+        flushes once for all of them, before the transaction that records them commits (see `Writer.settle`).
+        """
+        path = self.local_path(name)
+        try:
+            try:
+                write_unnamed(path, content)
+            except FileNotFoundError:
+                make_folder(path.parent)
+                write_unnamed(path, content)
+        except OSError as reason:
+            raise disk_error(reason, path.parents[1]) from None
+
+    def flush_folder(self, job: str) -> None:
+        """Make the names of a job's images durable. Raises OSError."""
+        sync_folder(self.job_folder(job))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of an image. Raises OSError, FileNotFoundError if there is none of this name."""
+        return self.local_path(name).read_bytes()
+
+    def size(self, name: str) -> int | None:
+        """Return the number of bytes of an image, None if there is none of this name. Raises OSError."""
+        try:
+            return self.local_path(name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def delete(self, name: str) -> None:
+        """Delete an image if there is one of this name. Raises OSError."""
+        self.local_path(name).unlink(missing_ok=True)
+
+    def quarantine(self, name: str) -> str | None:
+        """Move a damaged image to `<job>/quarantine/`; return its new name, None if it is missing. Raises OSError."""
+        path = self.local_path(name)
+        target = move_aside(path, path.parents[1] / QUARANTINE_FOLDER)
+        return None if target is None else target.relative_to(self.folder).as_posix()
+
+    def leftovers(self) -> list[str]:
+        """Return the names of half-written images of a killed run, which may be deleted while no run is at work."""
+        found = self.folder.glob(f"*/{IMAGES_FOLDER}/.*{PART}")
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
+
+    def local_path(self, name: str) -> Path:
+        """Return the path of an image, whether it exists or not."""
+        return self.folder / name
+
+    def job_folder(self, job: str) -> Path:
+        """Return the folder that holds the images of a job, whether it exists or not."""
+        return self.folder / job / IMAGES_FOLDER
+
+
+def move_aside(path: Path, folder: Path) -> Path | None:
+    """Move a file into `folder`, durably, and return its new path, None if there is no such file. Raises OSError.
+
+    A file of that name in `folder` is kept; the new one gets a `+` behind its stem.
+    """
+    if not path.exists():
+        return None
+    make_folder(folder)
+    target = folder / path.name
+    while target.exists():
+        target = target.with_name(f"{target.stem}+{target.suffix}")
+    path.replace(target)
+    sync_folder(folder)
+    sync_folder(path.parent)
+    return target
 
 
 def disk_error(reason: OSError, folder: Path) -> DiskFull:

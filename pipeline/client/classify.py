@@ -1,9 +1,9 @@
-"""What an error says, and its status → the class that is its fate.
+"""Error classification: the class of an HTTP error, from its type, code, message and status.
 
-Type and code decide before the status, since money and moderation come under many statuses; words of the message only
-where servers say it in no other way. The vendor's `x-should-retry` is heard in one case alone: `true` makes what would
-be given up as invalid worth another try. It never overrules a stop or a refusal of the policy, and `false` never ends
-what may pass: it is meant for clients that try three times within seconds, and we have the whole night.
+Type and code decide before the status, since servers send quota and moderation errors with many statuses; the message
+decides only if servers state the cause in no other way. The vendor's `x-should-retry` is used in one case alone: `true`
+makes a request that would be given up as invalid worth a retry. It never overrides a stop or a moderation error, and
+`false` never ends retries: it is meant for clients that retry three times within seconds, and a run has hours.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_deprecated"}
 _PACE = frozenset({"rate_limit_exceeded", "slow_down", "rate_limit_error"})
 _FORM = frozenset({"invalid_request_error", "invalid_value", "unknown_parameter", "invalid_image", "invalid_size"})
 
-# What servers say in words alone. A message of pace may name the billing page, so these are whole phrases.
+# What servers state in the message only. A rate-limit message may name the billing page, so these are whole phrases.
 _SAYS_QUOTA = re.compile(
     r"exceeded your current quota|billing hard limit|insufficient (?:quota|balance|credits?|funds)"
     r"|used all available credits|reached its monthly spending limit",  # xAI's
@@ -70,7 +70,7 @@ _SAYS_KEY = re.compile(  # with 400: xAI, Google, and a LiteLLM proxy that knows
 _SAYS_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|not exist)\b", re.IGNORECASE)  # vLLM: 404
 _SAYS_NO_MODEL = re.compile(r"invalid model name passed in|could not resolve provider for model", re.IGNORECASE)  # 400
 _SAYS_MODERATED = re.compile(r"rejected (?:as a result of our|by the) safety system", re.IGNORECASE)  # through gateways
-_SAYS_LOST = re.compile(  # gateways, of a call that they had passed on: it may be billed behind them
+_SAYS_LOST = re.compile(  # gateways, about a call that they had passed on: it may be billed behind them
     r"\bapitimeouterror\b|\bapiconnectionerror\b|\bfetch failed\b|\bsocket hang up\b|other side closed"
     r"|exceeded the timeout sent in the request|upstream (?:connect|request|server).{0,40}(?:time.?out|reset)",
     re.IGNORECASE,
@@ -81,7 +81,7 @@ _SAYS_PACE = re.compile(r"\brate limit\b|\btoo many requests\b", re.IGNORECASE)
 def error_class(
     status: int, error_body: ErrorBody, headers: Mapping[str, str], wait: float | None = None
 ) -> type[RequestError]:
-    """Give the fate of an HTTP error. `wait` is what the server asks for, in seconds."""
+    """Return the class of an HTTP error. `wait` is what the server asks for, in seconds."""
     kind = error_class_of_words(status, error_body, headers, wait) or _error_class_of_status(status)
     if kind is Invalid and headers.get("x-should-retry", "").strip().lower() == "true":
         return ServerFault
@@ -91,7 +91,7 @@ def error_class(
 def error_class_of_words(
     status: int, error_body: ErrorBody, headers: Mapping[str, str], wait: float | None = None
 ) -> type[RequestError] | None:
-    """Give the fate that an error's own words decide; None where they leave it to the status."""
+    """Return the class that type, code or message decide; None if they leave it to the status."""
     words, message = error_body.words, error_body.message
     if words & _QUOTA or status == 402:
         return QuotaSpent
@@ -119,12 +119,12 @@ def error_class_of_words(
 
 
 def _was_passed_on(message: str, headers: Mapping[str, str]) -> bool:
-    """Say whether a gateway lost a call that it had passed on."""
+    """Return whether a gateway lost a call after it had passed it on."""
     return bool(_SAYS_LOST.search(message)) or headers.get("x-portkey-gateway-exception") == "true"
 
 
 def stated_status(error_body: ErrorBody) -> int | None:
-    """Give the status of 4xx that an error means which came as a success; None where its words leave that open."""
+    """Return the 4xx status that an error in a success response stands for; None if it does not say."""
     if re.fullmatch(r"4[0-9]{2}", error_body.code or ""):  # gateways put the status into the body
         return int(error_body.code or 0)
     says_pace = _SAYS_PACE.search(error_body.message) and not error_body.words & _FORM
@@ -132,7 +132,7 @@ def stated_status(error_body: ErrorBody) -> int | None:
 
 
 def blames_the_call(error_body: ErrorBody) -> bool:
-    """Say whether an error's words call the request wrong."""
+    """Return whether an error blames the request."""
     return bool(error_body.words & _FORM)
 
 
@@ -146,9 +146,9 @@ def _error_class_of_status(status: int) -> type[RequestError]:
             return ServerFault
         case 429:
             return RateLimited
-        case 501:  # the server is well, and can never do this
+        case 501:  # the server works, and will never do this
             return Invalid
-        case 502 | 504:  # a gateway's: behind it the call may have gone on
+        case 502 | 504:  # a gateway's: the call may have continued behind it
             return OutcomeUnknown
         case _ if 520 <= status < 530:  # Cloudflare's: the same
             return OutcomeUnknown

@@ -1,4 +1,4 @@
-"""The only module that speaks to the Images API: one call over the wire, and what came of it."""
+"""HTTP client of one provider: sends one call and returns its parsed response, or raises the error that it means."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 30.0
 _IDLE_SECONDS = 1.0
-"""How long an idle connection is kept. Servers drop one after 2 s (gunicorn), 5 s (node, uvicorn) or more, and a call
-sent into that is of unknown outcome.
+"""How long an idle connection is kept. Servers close one after 2 s (gunicorn), 5 s (node, uvicorn) or more, and the
+outcome of a call that is sent at that moment is unknown.
 """
 
 _LARGE = 16 * 2**20  # a body above this is parsed in a thread; this much takes a millisecond or two
-_REFUSAL_BYTES = 1024 * 1024  # of an error's body: what it says stands at its beginning
+_REFUSAL_BYTES = 1024 * 1024  # of an error body that are read: the error is at its beginning
 
 
 class ImagesClient:
-    """One provider's door: an async context manager that makes calls with its key. The key goes nowhere else."""
+    """Client of one provider, an async context manager. The key is sent to the provider and nowhere else."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class ImagesClient:
         threads: Executor,
         timeout: float,
         connections: int,
-        most_bytes: int,
+        max_bytes: int,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self.in_flight = 0  # calls that wait for their answer
+        self.in_flight = 0  # calls that wait for their response
         self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
         self._urls = {name: URL(f"{self.base_url}/{path}") % dialect.query for name, path in dialect.paths.items()}
         self._threads = threads
@@ -58,7 +58,7 @@ class ImagesClient:
         self._headers.update(headers)
         self._timeout = timeout
         self._connections = connections
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._session: aiohttp.ClientSession | None = None
         self._proxy = functools.cache(proxy_for)  # reading the environment takes a quarter of a call's own time
 
@@ -81,10 +81,10 @@ class ImagesClient:
             await self._session.close()
 
     async def call(self, operation: str, body: Body, sent: Callable[[], None]) -> ImagesResponse:
-        """Make one call with the body that `body_of` gave; `sent` is told at the moment its first bytes leave.
+        """Make one call with a body from `build_body`; `sent` is called when the first bytes are sent.
 
-        Raises NotSent where they never left, OutcomeUnknown where they did and no answer came, else the RequestError
-        that the answer stands for.
+        Raises NotSent if none was sent, OutcomeUnknown if some were and no complete response came, else the
+        RequestError that the response stands for.
         """
         mark = _Mark(sent)
         self.in_flight += 1
@@ -107,11 +107,11 @@ class ImagesClient:
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": self._proxy(url)}
         async with self._session.post(url, **body, **options) as response:
             if 200 <= response.status < 300:
-                content = await receive(response, self._most_bytes)
+                content = await receive(response, self._max_bytes)
             else:
                 content = await receive_beginning(response, _REFUSAL_BYTES)
             if content is None:
-                what = f"the answer is larger than {self._most_bytes // 2**20} MB"
+                what = f"the response is larger than {self._max_bytes // 2**20} MB"
                 raise Unusable(what, http_status=response.status)
             return HttpResponse(response.status, response.headers, content, str(response.url))
 
@@ -120,7 +120,7 @@ class ImagesClient:
         if mark.sent_at is None:
             return NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
         after = time.monotonic() - mark.sent_at
-        what = "no whole answer" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
+        what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
         return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
 
     def _scrubbed(self, error: RequestError) -> RequestError:
@@ -132,14 +132,14 @@ class ImagesClient:
         return error
 
     def _scrub(self, text: str) -> str:
-        """Take the key out of what a server says; some repeat what they were sent."""
+        """Remove the key from a server's text; some repeat what they were sent."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
 
 class _Mark:
-    """Whether, and when, a call's first bytes left."""
+    """Whether, and when, the first bytes of a call were sent."""
 
     def __init__(self, sent: Callable[[], None]) -> None:
         self._sent = sent
@@ -158,7 +158,7 @@ async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, 
 def _reason(reason: Exception) -> str:
     if isinstance(reason, TimeoutError):
         return "timed out"
-    if isinstance(reason, aiohttp.ClientHttpProxyError):  # its own words hold the proxy's password
+    if isinstance(reason, aiohttp.ClientHttpProxyError):  # its text contains the proxy's password
         return f"the proxy answered {reason.status}"
     if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return f"its certificate is not accepted ({reason})"

@@ -1,4 +1,4 @@
-"""URL → bytes, within size and life, from hosts that a provider may name; the key is never near."""
+"""Downloads of image URLs: size limits, expiry, and protection against private hosts; the key is never sent."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CONNECT_SECONDS = 30.0
-_SILENT_SECONDS = 60.0  # between two pieces of a picture
-_TOTAL_SECONDS = 900.0  # for all of it: a host that drips a byte a minute holds nobody up for ever
+_SILENT_SECONDS = 60.0  # between two chunks of an image
+_TOTAL_SECONDS = 900.0  # in all: a host that sends a byte a minute blocks no request for ever
 _REDIRECTS = 5
-_REFUSAL_BYTES = 4000  # of what a host says when it refuses: its code stands at the beginning
+_REFUSAL_BYTES = 4000  # of an error body that are read: the code is at its beginning
 
 
 class DownloadFailed(PipelineError):
-    """This try brought no picture. `definite`: the server refused it in so many words, it was not the network."""
+    """This attempt brought no image. `definite` if the server refused it, as opposed to a network failure."""
 
     def __init__(self, message: str, *, http_status: int | None = None, definite: bool) -> None:
         super().__init__(message)
@@ -38,47 +38,47 @@ class DownloadFailed(PipelineError):
         self.definite = definite
 
 
-class UrlDead(DownloadFailed):
-    """The URL has died; its picture is gone."""
+class UrlExpired(DownloadFailed):
+    """The URL has expired."""
 
 
 class HostRefused(DownloadFailed):
-    """The URL leads where no provider may send us."""
+    """The URL points to a host that a provider may not name."""
 
 
 class Downloader:
-    """An async context manager with a session of its own, which knows no key, no cookie and no way around the rules."""
+    """Downloads images in a session of its own, without the key and without cookies; an async context manager."""
 
-    def __init__(self, *, base_url: str, allow_hosts: Collection[str], most_bytes: int, connections: int) -> None:
+    def __init__(self, *, base_url: str, allow_hosts: Collection[str], max_bytes: int, connections: int) -> None:
         base = URL(base_url)
         self._http_allowed = base.scheme == "http"
         self._trusted = {(base.host or "").lower(), *(host.lower().strip("[]") for host in allow_hosts)}
         self._resolver = _PublicResolver(self._trusted)
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._proxy = functools.cache(proxy_for)
-        self._deaths: dict[object, float] = {}
+        self._expiries: dict[object, float] = {}
 
     @property
-    def under_way(self) -> int:
-        """Pictures that are being brought, waits between two tries included."""
-        return len(self._deaths)
+    def active(self) -> int:
+        """Number of downloads in progress, waits between two attempts included."""
+        return len(self._expiries)
 
     @property
-    def expires_at(self) -> float | None:
-        """When the first of their URLs dies, in seconds since 1970."""
-        return min(self._deaths.values(), default=None)
+    def next_expiry(self) -> float | None:
+        """When the first of their URLs expires, in seconds since 1970."""
+        return min(self._expiries.values(), default=None)
 
     @contextlib.contextmanager
-    def bringing(self, expires_at: float) -> Iterator[None]:
-        """Count a picture as under way until the block ends."""
+    def tracking(self, expires_at: float) -> Iterator[None]:
+        """Count a download as in progress until the block ends."""
         one = object()
-        self._deaths[one] = expires_at
+        self._expiries[one] = expires_at
         try:
             yield
         finally:
-            del self._deaths[one]
+            del self._expiries[one]
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -98,11 +98,11 @@ class Downloader:
             await self._session.close()
 
     async def fetch(self, url: str, expires_at: float) -> bytes:
-        """Download a picture's bytes, unchecked; `expires_at` is in seconds since 1970. Raises DownloadFailed."""
+        """Return the bytes at a URL, not validated; `expires_at` is in seconds since 1970. Raises DownloadFailed."""
         try:
             return await self._fetch(_exact(url), expires_at)
         except (aiohttp.InvalidURL, ValueError) as reason:
-            raise HostRefused(f"the picture's URL is none: {str(reason).partition('?')[0]}", definite=True) from None
+            raise HostRefused(f"the image URL is invalid: {str(reason).partition('?')[0]}", definite=True) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
             refused = getattr(reason, "os_error", None)  # aiohttp wraps what a resolver raises
             if isinstance(refused, _PrivateHostError):
@@ -124,16 +124,16 @@ class Downloader:
                     return await self._receive(response, expires_at)
             url = url.join(_exact(target))
             if url.host != host:
-                raise HostRefused(f"the picture's URL redirects to another host, {url.host}", definite=True)
-        raise DownloadFailed("the picture's URL redirects in a circle", definite=True)
+                raise HostRefused(f"the image URL redirects to another host, {url.host}", definite=True)
+        raise DownloadFailed("the image URL redirects in a circle", definite=True)
 
     def _check(self, url: URL) -> None:
-        """Refuse what is not the open web: another scheme, a name or an address of this machine or its network."""
+        """Refuse another scheme, and names and addresses of this machine or its network."""
         host = (url.host or "").lower()
         if url.scheme not in {"https", "http"} or not re.fullmatch(r"[\w.:%-]+", host):
-            raise HostRefused("the picture's URL is no web address", definite=True)
+            raise HostRefused("the image URL is not a web address", definite=True)
         if url.scheme == "http" and not self._http_allowed:
-            raise HostRefused(f"the picture's URL on {host} is http, and the provider is not", definite=True)
+            raise HostRefused(f"the image URL on {host} is http, and the provider is https", definite=True)
         if host not in self._trusted and (host in self._resolver.proxies or not is_public(host)):
             raise HostRefused(_private(host), definite=True)
 
@@ -141,21 +141,22 @@ class Downloader:
         if response.status != 200:
             said = await receive_beginning(response, _REFUSAL_BYTES)
             raise _refusal(response.status, said[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
-        if (response.content_length or 0) > self._most_bytes:
+        if (response.content_length or 0) > self._max_bytes:
             raise self._too_large()
-        content = await receive(response, self._most_bytes)
+        content = await receive(response, self._max_bytes)
         if content is None:
             raise self._too_large()
         return content
 
     def _too_large(self) -> DownloadFailed:
-        return DownloadFailed(f"the picture is larger than download.max_bytes ({self._most_bytes})", definite=True)
+        return DownloadFailed(f"the image is larger than download.max_bytes ({self._max_bytes})", definite=True)
 
 
 def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = None) -> float:
-    """Give the moment a URL dies: what its signature says (`se`, or `ske` where that is earlier, or the kinds of Amazon
-    and Google; on the server's clock, which is `skew` seconds ahead of ours), else `default` seconds from now.
-    Seconds since 1970.
+    """Return when a URL expires, in seconds since 1970: as its signature states, else `default` seconds from now.
+
+    Signatures are Azure's (`se`, or `ske` if that is earlier), Amazon's and Google's. Their moments are by the
+    server's clock, which is `skew` seconds ahead of the local one.
     """
     try:
         query = {name.lower(): value for name, value in URL(url, encoded=True).query.items()} if "?" in url else {}
@@ -182,24 +183,24 @@ def _number(text: str, digits: int) -> float | None:
 
 
 def _exact(url: str) -> URL:
-    """Keep a URL byte for byte, as signers compare it; only what no request line can carry is encoded."""
+    """Return a URL byte for byte, as signatures cover it; only what no request line can carry is encoded."""
     return URL(re.sub(r"[^!-~]+", lambda found: quote(found[0], errors="replace"), url.strip()), encoded=True)
 
 
 def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
-    """Tell a dead URL from a refusal and both from a hiccup (Azure's storage answers XML; see its error codes)."""
+    """Return the error of a status: expired, refused, or a passing failure (Azure's storage answers XML)."""
     code = re.search(r"<Code>(\w+)</Code>", text)
-    said = f"the picture's host answered {status}" + (f" {code[1]}" if code else "")
+    said = f"the image host answered {status}" + (f" {code[1]}" if code else "")
     if status >= 500 or status in {408, 425, 429}:
         return DownloadFailed(said, http_status=status, definite=False)
     times = re.search(r"Expiry \[(.+?)\] - Current \[(.+?)\]", text)
     told = "Request has expired" in text or (times is not None and _is_past(times[1], times[2]))  # Amazon's words
-    kind = UrlDead if told or status == 410 or time.time() >= expires_at else DownloadFailed
+    kind = UrlExpired if told or status == 410 or time.time() >= expires_at else DownloadFailed
     return kind(said, http_status=status, definite=True)
 
 
 def _is_past(expiry_text: str, current_text: str) -> bool:
-    """Compare the two moments that the storage names itself, so that no clock of ours matters."""
+    """Compare the two moments that the storage states, so that the local clock does not matter."""
     try:
         ends, current = (datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT") for text in (expiry_text, current_text))  # noqa: DTZ007 - both GMT
     except ValueError:
@@ -208,16 +209,18 @@ def _is_past(expiry_text: str, current_text: str) -> bool:
 
 
 class _PrivateHostError(OSError):
-    """A name that resolves to an address of this machine or its network."""
+    """A host name resolves to an address of this machine or its network."""
 
 
 class _PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those that lead into a private network; trusted hosts excepted."""
+    """Resolves host names, and refuses those that lead into a private network, except trusted ones."""
 
     def __init__(self, trusted: Collection[str]) -> None:
         self._trusted = trusted
         self._inner = aiohttp.ThreadedResolver()
-        self.proxies: set[str] = set()  # of the environment; they may be anywhere, and are no place for pictures
+        self.proxies: set[str] = (
+            set()
+        )  # of the environment; they may be in a private network, and are no hosts of images
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -233,4 +236,4 @@ class _PublicResolver(AbstractResolver):
 
 
 def _private(host: str) -> str:
-    return f"the picture's URL leads to {host}, not on the open net; the provider's `picture_hosts` can allow it"
+    return f"the image URL leads to {host}, which is in a private network; the provider's `picture_hosts` can allow it"

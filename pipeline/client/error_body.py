@@ -1,4 +1,4 @@
-"""An error's body → what it says: the vendor's envelope, or what other servers send in its place."""
+"""Error bodies: the vendor's error object, or what other servers send instead, as one `ErrorBody`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_MESSAGE = 1000
-"""Characters of what a server says that are kept."""
+"""Characters of a server's message that are kept."""
 
-_BEGINNING = 4000  # characters of a body that is no JSON which are looked at
+_BEGINNING = 4000  # characters of a body that is not JSON which are examined
 _NAMED = re.compile(
     r'"(?P<name>message|detail|error|msg|type|code|param)"\s*:\s*'
     r'(?:"(?P<text>(?:[^"\\]|\\.)*)(?P<end>"?)|(?P<number>\d{1,9})(?=\s*[,}]))'
@@ -19,7 +19,7 @@ _NAMED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error's own words, cleaned. `inner` is the code of the error within, as Azure sends it."""
+    """The fields of an error, cleaned. `inner` is the code of the nested error that Azure sends."""
 
     message: str
     type: str | None
@@ -29,19 +29,19 @@ class ErrorBody:
 
     @property
     def words(self) -> set[str]:
-        """Type and codes, the stable discriminators, in small letters."""
+        """Type and codes, the stable discriminators, in lower case."""
         return {name.lower() for name in (self.type, self.code, self.inner) if name}
 
 
 def text_of(body: bytes) -> str:
-    """Decode a body by its byte order mark, or as JSON shows its encoding: UTF-8, 16 or 32. What is neither is
-    replaced, since a paid picture is not lost for one wrong letter beside it.
+    """Decode a body by its byte order mark, or as JSON's first bytes show: UTF-8, 16 or 32. Invalid bytes are replaced:
+    a paid image is not lost because of one wrong character beside it.
     """
     return body.decode(json.detect_encoding(body), "replace")
 
 
 def read_error_body(body: bytes) -> ErrorBody:
-    """Read a body of any kind: JSON, whole or cut off, and HTML too."""
+    """Parse a body of any kind: JSON, complete or truncated, or HTML."""
     text = text_of(body)
     try:
         return error_body_of(json.loads(text))
@@ -51,7 +51,7 @@ def read_error_body(body: bytes) -> ErrorBody:
 
 
 def error_body_of(value: Any) -> ErrorBody:
-    """Find the error in the vendor's envelope, FastAPI's {"detail"}, or what stands in for them."""
+    """Find the error in the vendor's object, FastAPI's {"detail"}, or what other servers send instead."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
         value = value[0]  # Google's: [{"error": …}]
     outer = value if isinstance(value, dict) else {}
@@ -68,7 +68,7 @@ def error_body_of(value: Any) -> ErrorBody:
 
 
 def _rest_of(text: str) -> ErrorBody | None:
-    """Read what came of an envelope that was cut off; None where nothing did. A name that is itself cut is none."""
+    """Parse a truncated error object; None if it has no field. A type, code or param that is itself cut is ignored."""
     said: dict[str, str] = {}
     for found in _NAMED.finditer(text):
         name, value = found["name"], found["number"] or found["text"]
@@ -89,12 +89,12 @@ def _unescaped(text: str) -> str:
 
 
 def _page(text: str) -> str:
-    """Read the words of an HTML page."""
+    """Return the text of an HTML page."""
     return plain(re.sub(r"(?is)<(style|script)\b.*?(?:</\1>|$)|<[^>]*>", " ", text), 300)
 
 
 def _message(said: Any) -> str:
-    """Write what a server says as one line; FastAPI's list of {"loc", "msg"} as "body.image: field required; …"."""
+    """Return a message as one line; FastAPI's list of {"loc", "msg"} becomes "body.image: field required; …"."""
     if said is None:
         return ""
     if isinstance(said, str):
@@ -120,19 +120,19 @@ def _place(steps: Any) -> str:
     return ".".join(str(step)[:80] for step in steps[:9] if isinstance(step, str | int))
 
 
-def plain(text: str, most: int) -> str:
-    """Keep what may stand in a terminal, a log and a ledger: no escapes, no lone surrogates, white space in one."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * most])
-    return " ".join(text.split())[:most]
+def plain(text: str, length: int) -> str:
+    """Return text that is safe in a terminal, log and ledger: printable, single spaces, at most `length` long."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * length])
+    return " ".join(text.split())[:length]
 
 
 def word(value: Any) -> str | None:
-    """Read a short name or number; None where it is neither, or Python's own word for nothing (LiteLLM's)."""
+    """Return a short name or number as text; None if it is neither, or is Python's "None" (LiteLLM)."""
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "None":
         return None
     return plain(str(value), 200) or None
 
 
 def encodable(text: str) -> str:
-    """Replace lone surrogates, which JSON can write and neither UTF-8 nor the ledger can."""
+    """Replace lone surrogates, which JSON can contain, but neither UTF-8 nor the ledger."""
     return text.encode("utf-8", "replace").decode()

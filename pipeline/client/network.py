@@ -1,7 +1,7 @@
-"""A URL's host → where it leads: to the open net or not, and through which proxy.
+"""Network rules: proxies of the environment, public and private hosts, and response bodies of bounded size.
 
-Proxies are read here, since aiohttp's own `trust_env` would read ~/.netrc besides: where an entry names the host, it
-would refuse to send our key, and it would send the entry's password to a download host.
+Proxies are read here because aiohttp's `trust_env` also reads ~/.netrc: if an entry names the host, aiohttp would
+refuse to send the key, and would send the entry's password to a download host.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/9
 
 
 def proxy_for(url: URL) -> URL | None:
-    """Give what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say; None for the direct way, which loopback always takes.
+    """Return the proxy of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`; None for a direct connection, as to loopback.
 
     Raises OSError for a proxy that does not speak HTTP.
     """
@@ -37,9 +37,9 @@ def proxy_for(url: URL) -> URL | None:
 
 
 def is_public(host: str) -> bool:
-    """Say whether an address is on the open net; a name is, until it is resolved, unless it names this machine."""
+    """Return whether an address is public; a name is, until it is resolved, unless it names this machine."""
     address = _address(host)
-    if address is None:  # a name, or what only resolvers take for an address: 127.1, 0177.0.0.1, 2130706433, 0x7f.1
+    if address is None:  # a name, or what only resolvers accept as an address: 127.1, 0177.0.0.1, 2130706433, 0x7f.1
         number = re.search(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", host)
         return not number and not _is_loopback(host)
     return address.is_global and not address.is_multicast and not getattr(address, "is_site_local", False)
@@ -51,7 +51,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Read an address; an IPv6 one that stands for an IPv4 one (mapped, 6to4, NAT64, ::a.b.c.d) as that."""
+    """Parse an address; an IPv6 one that embeds an IPv4 one (mapped, 6to4, NAT64, ::a.b.c.d) is returned as that."""
     try:
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
@@ -64,28 +64,28 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return embedded or address
 
 
-async def receive(response: ClientResponse, most: int) -> bytes | None:
-    """Read a body; None where it is larger than `most` bytes, and the connection is closed then.
+async def receive(response: ClientResponse, max_bytes: int) -> bytes | None:
+    """Return a response's body; None if it is larger than `max_bytes`, and the connection is closed then.
 
     Raises ClientError, TimeoutError and OSError, as aiohttp does.
     """
     pieces, size = [], 0
     async for piece in response.content.iter_any():
         size += len(piece)
-        if size > most:
+        if size > max_bytes:
             response.close()
             return None
         pieces.append(piece)
     return b"".join(pieces)
 
 
-async def receive_beginning(response: ClientResponse, most: int) -> bytes:
-    """Read what there is of a refusal, about `most` bytes of it: its status says enough, whatever breaks after."""
+async def receive_beginning(response: ClientResponse, max_bytes: int) -> bytes:
+    """Return the beginning of an error body, about `max_bytes`: the status matters, whatever fails after it."""
     content = bytearray()
     with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
         async for piece in response.content.iter_any():
             content += piece
-            if len(content) > most:
+            if len(content) > max_bytes:
                 response.close()
                 break
     return bytes(content)

@@ -1,4 +1,4 @@
-"""Headers and messages → seconds to wait, the limit that holds, and what the server's clock says."""
+"""Rate-limit hints in headers and messages: seconds to wait, the limit in force, and the server's clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LONGEST_PAUSE = 3600.0
-"""Seconds that a server may ask us to wait; for more, a person decides."""
+"""Seconds that a server may ask to wait; a longer wait stops the provider."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?![a-z])"
@@ -35,27 +35,27 @@ _RESETS = ("x-ratelimit-reset-images", "x-ratelimit-reset-requests")
 
 
 def pause(status: int, headers: Mapping[str, str], message: str, now: float) -> float | None:
-    """Give the seconds that the server asks us to wait, or None. Its message counts too, the longer wins.
+    """Return the seconds that the server asks to wait, or None; the longer of header and message.
 
-    A wait of nothing is no hint: accounts with a limit of 0 are offered one for ever.
+    A wait of zero is ignored: accounts with a limit of 0 are told one for ever.
     """
     stated = [_retry_after(headers, now), _in_words(message)]
-    if status == 429 and not any(stated):  # other answers carry these headers too, and do not mean them
+    if status == 429 and not any(stated):  # other responses have these headers too, without that meaning
         stated = [duration(headers.get(name, "")) for name in _RESETS]
         stated = [reset for reset in stated if reset is not None and reset <= LONGEST_PAUSE]  # until all is there again
     return max((wait for wait in stated if wait), default=None)
 
 
 def zero_limit(headers: Mapping[str, str], message: str) -> bool:
-    """Say whether a 429 tells of a limit of nothing, as in "Limit: 0/1min" or "Limit 0, Used 0"."""
+    """Return whether a 429 states a limit of zero, as in "Limit: 0/1min" or "Limit 0, Used 0"."""
     stated = re.search(r"\blimit\s*[:=]?\s*0(?:\.0+)?(?![.,]?\d)", message, re.IGNORECASE)
     return bool(stated) or headers.get(_IMAGES, "").strip() == "0"
 
 
 def image_limit(headers: Mapping[str, str], message: str) -> tuple[int, float | None] | None:
-    """Give the limit that a 429 states: images, and in how many seconds, None where only the number is said.
+    """Return the limit that a 429 states: images, and in how many seconds (None if only the number is stated).
 
-    Limits on tokens or on requests are none of images; one per day is left to the pause that comes with it.
+    Limits of tokens or requests are ignored; a limit per day is left to the pause that comes with it.
     """
     if not _OTHER_METER.search(message):
         if found := _LIMIT_PER.search(message):
@@ -71,7 +71,7 @@ def _whole(text: str) -> int:
 
 
 def duration(text: str) -> float | None:
-    """Read a duration as the rate-limit headers write it: 1s, 6m0s, 120ms. Seconds; None where it is none."""
+    """Parse a duration as the rate-limit headers write it (1s, 6m0s, 120ms) into seconds; None if it is none."""
     parts = [(float(number), unit.lower()) for number, unit in _DURATION.findall(text)]
     return sum(number * _SECONDS["ms" if unit.startswith(("ms", "mil")) else unit[0]] for number, unit in parts) or (
         0.0 if parts else None
@@ -79,14 +79,14 @@ def duration(text: str) -> float | None:
 
 
 def skew(headers: Mapping[str, str], now: float) -> float:
-    """Give the server's clock minus ours; under two seconds it is the header's own coarseness, not skew."""
+    """Return the server's clock minus the local one; below two seconds it is the header's resolution, not skew."""
     date = _date(headers.get("date"))
     ahead = 0.0 if date is None else date - now
     return ahead if abs(ahead) > 2 else 0.0
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Read `retry-after-ms`, then `Retry-After` as seconds or as an HTTP date (against the server's own clock)."""
+    """Parse `retry-after-ms`, then `Retry-After` as seconds or as an HTTP date (compared with the server's clock)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) * unit
@@ -105,9 +105,9 @@ def _in_words(message: str) -> float | None:
     return duration(found[1]) if found else None
 
 
-@functools.lru_cache(maxsize=64)  # the answers of one second all bear the same
+@functools.lru_cache(maxsize=64)  # the responses of one second all have the same
 def _date(text: str | None) -> float | None:
-    """Read an HTTP date; one without a zone is in UTC. Seconds since 1970."""
+    """Parse an HTTP date into seconds since 1970; one without a zone is in UTC."""
     try:
         date = parsedate_to_datetime(text or "")
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

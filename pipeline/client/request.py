@@ -1,4 +1,4 @@
-"""A call of the Images API → the body that is sent, in the words of the server that it is for."""
+"""Request bodies: an API call as JSON or multipart form, in the dialect of its server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from pipeline.config.dialect import Dialect, Uploads
 
 ASPECT_RATIOS: Final = ((1, 1), (2, 3), (3, 2), (3, 4), (4, 3), (4, 5), (5, 4), (9, 16), (16, 9), (1, 2), (2, 1))
-"""What servers that take an aspect ratio know by name."""
+"""Aspect ratios that servers know by name."""
 _NEAR: Final = 0.02  # 1792x1024, the wide size of the dall-e era, is within this of 16:9
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One picture that goes along."""
+    """One image that is uploaded with a call."""
 
     role: str  # image or mask
     path: Path
@@ -36,7 +36,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the Images API: plain values, so that it may be made anywhere."""
+    """One call of the Images API, as plain values that can be pickled."""
 
     operation: str
     params: Mapping[str, Any]
@@ -44,11 +44,11 @@ class Call:
 
 
 Body = dict[str, Any]
-"""What is sent, as aiohttp takes it; good for one call, as a form is."""
+"""Arguments for aiohttp's request; usable once, as a form is."""
 
 
-async def body_of(call: Call, dialect: Dialect) -> Body:
-    """Write a call's body. Raises Invalid where an uploaded file is gone."""
+async def build_body(call: Call, dialect: Dialect) -> Body:
+    """Return the body of a call. Raises Invalid if an uploaded file cannot be read."""
     fields = spoken(call.params, dialect)
     if not call.uploads and call.operation == "generation":
         return {"json": fields}
@@ -60,7 +60,7 @@ async def body_of(call: Call, dialect: Dialect) -> Body:
 
 
 def spoken(params: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """Say a call's parameters as the server wants them."""
+    """Return a call's parameters translated to the server's dialect."""
     fields = {name: value for name, value in {**dialect.body, **params}.items() if name not in dialect.leave_out}
     for name, theirs in dialect.values.items():
         value = fields.get(name)
@@ -82,7 +82,7 @@ def spoken(params: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
 
 
 def _ratio(width: int, height: int) -> str:
-    """Name the shape of a picture: the well-known ratio that is near enough, else the exact one."""
+    """Return the aspect ratio of a size: a well-known one that is near enough, else the exact one."""
     if not width or not height:
         return f"{width}:{height}"
     near = min(ASPECT_RATIOS, key=lambda ratio: abs(width * ratio[1] / (height * ratio[0]) - 1))
@@ -92,8 +92,8 @@ def _ratio(width: int, height: int) -> str:
 
 
 def _form(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) -> Body:
-    """Write a multipart body. Each file says what it is, since aiohttp would say application/octet-stream and the
-    service refuses that (openai-node issue 1468).
+    """Return a multipart body. Each file states its content type, since aiohttp would send application/octet-stream,
+    which the service refuses (openai-node issue 1468).
     """
     form = aiohttp.FormData()
     for name, value in fields.items():
@@ -108,7 +108,7 @@ def _form(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) 
 
 
 def _json(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) -> Body:
-    """Write a JSON body that holds its pictures."""
+    """Return a JSON body that contains its images."""
     body = dict(fields)
     images = [_reference(upload, words) for upload in uploads if upload.role == "image"]
     image = _image_field(uploads, words)
@@ -137,7 +137,7 @@ def _reference(upload: Upload, words: Uploads) -> str | dict[str, str]:
 
 
 def _fields(name: str, value: Any) -> list[tuple[str, str]]:
-    """Write a parameter as form fields: nested ones as svg[model], lists as name[]; the vendor's SDK does the same."""
+    """Return a parameter as form fields: nested ones as svg[model], lists as name[], as the vendor's SDK does."""
     if isinstance(value, dict):
         return [field for key, inner in value.items() for field in _fields(f"{name}[{key}]", inner)]
     if isinstance(value, list | tuple):

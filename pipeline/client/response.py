@@ -1,6 +1,6 @@
-"""An HTTP answer → the pictures in it, or the error whose class is the request's fate.
+"""Responses: the images of a success response, or the error that the response means.
 
-The facts stand in OpenAI's error-code and rate-limit guides; where servers differ, the widest reading is taken.
+The facts are from OpenAI's error-code and rate-limit guides; if servers differ, the widest interpretation is used.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from pipeline.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SETTINGS = ("size", "quality", "background", "output_format")  # that GPT Image answers name
+_SETTINGS = ("size", "quality", "background", "output_format")  # that responses of GPT Image models state
 _LATER = frozenset({"queued", "pending", "submitted", "processing", "in_progress"})
 _BEYOND = 1e15
 
 
 @dataclass(frozen=True, slots=True)
 class LinkedImage:
-    """A picture that is to be downloaded."""
+    """An image that is to be downloaded."""
 
     url: str
     revised_prompt: str | None
@@ -50,7 +50,7 @@ class LinkedImage:
 
 @dataclass(frozen=True, slots=True)
 class InlineImage:
-    """A picture that came along, in base64."""
+    """An image inside the response, in base64."""
 
     base64: str
     revised_prompt: str | None
@@ -58,13 +58,13 @@ class InlineImage:
 
 @dataclass(frozen=True, slots=True)
 class ImagesResponse:
-    """What a success answer brought. `settings` are those that the server says it used; `skew` is the server's clock
-    minus ours, in seconds.
+    """A success response. `settings` are those that the server says it used; `skew` is the server's clock minus the
+    local one, in seconds; `moderated` counts images that the service withheld.
     """
 
     http_status: int
     request_id: str | None
-    pictures: tuple[LinkedImage | InlineImage, ...]
+    images: tuple[LinkedImage | InlineImage, ...]
     moderated: int
     usage: Mapping[str, Any] | None
     settings: Mapping[str, Any]
@@ -73,47 +73,45 @@ class ImagesResponse:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """An answer as it came over the wire."""
+    """A response as it was received."""
 
     status: int
-    headers: Mapping[str, str]  # without regard to case
+    headers: Mapping[str, str]  # case-insensitive
     body: bytes
     url: str
 
     @property
     def request_id(self) -> str | None:
-        """The service's name for this call."""
+        """The service's id of this call."""
         names = ("x-request-id", "apim-request-id", "x-litellm-call-id")
         return word(next(filter(None, map(self.headers.get, names)), None))
 
 
 def read_response(http: HttpResponse, now: float | None = None) -> ImagesResponse:
-    """Read the pictures out of an answer. Raises the RequestError whose class is the request's fate."""
+    """Parse a response. Raises the RequestError that it means."""
     now = time.time() if now is None else now
     if not 200 <= http.status < 300:
-        raise _refusal(http, read_error_body(http.body), now)
+        raise _error_response(http, read_error_body(http.body), now)
     body = _success(http)
     data = body.get("data")
     items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
-    pictures = tuple(picture for item in items if (picture := _picture(item, http.url)))
+    images = tuple(image for item in items if (image := _image(item, http.url)))
     moderated = sum(_is_moderated(item) for item in items)
-    if pictures or moderated:
+    if images or moderated:
         usage = body.get("usage")
         usage = _kept(usage) if isinstance(usage, dict) else None
         settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
-        return ImagesResponse(
-            http.status, http.request_id, pictures, moderated, usage, settings, skew(http.headers, now)
-        )
+        return ImagesResponse(http.status, http.request_id, images, moderated, usage, settings, skew(http.headers, now))
     says_error = any(body.get(name) for name in ("error", "detail"))
     if not says_error and (http.status == 202 or any(_is_a_task(one) for one in (body, data, *items))):
-        raise _error(Deferred, http, ErrorBody("the server takes calls for later", None, None, None), None)
+        raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)
     if says_error or body.get("message") or body.get("msg"):
         raise _hidden_error(http, error_body_of(body), now)
-    raise _unusable(http, f"answered {http.status} without a picture")
+    raise _unusable(http, f"answered {http.status} without an image")
 
 
 def _success(http: HttpResponse) -> dict[str, Any]:
-    """Read a success answer's body. Raises Unusable where there is no JSON in it; a 202 may have none."""
+    """Parse the body of a success response. Raises Unusable if it is not JSON; a 202 may have none."""
     if http.headers.get("content-type", "").lower().startswith("text/event-stream"):
         return _from_stream(text_of(http.body))
     try:
@@ -121,12 +119,12 @@ def _success(http: HttpResponse) -> dict[str, Any]:
     except (ValueError, RecursionError):
         if http.status == 202:
             return {}
-        raise _unusable(http, f"answered {http.status} with what is no JSON") from None
+        raise _unusable(http, f"answered {http.status} with a body that is not JSON") from None
     return body if isinstance(body, dict) else {}
 
 
 def _parsed(body: bytes) -> Any:
-    """Parse JSON: at once as it should be, in six times as long what only resembles it. Raises ValueError."""
+    """Parse JSON, leniently in a second attempt that takes six times as long. Raises ValueError."""
     try:
         return from_json(body)
     except ValueError:
@@ -138,23 +136,23 @@ def _from_stream(text: str) -> dict[str, Any]:
 
     The client never asks for a stream, but `extra: {stream: true}` and some servers do, and its images are paid.
     """
-    answer: dict[str, Any] = {}
+    body: dict[str, Any] = {}
     items: list[Any] = []
     for event in text.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
         said = _event_data(event)
         if said.get("error"):
-            answer["error"] = said["error"]
-        elif isinstance(said.get("data"), list):  # a whole answer in one event
-            answer |= said
+            body["error"] = said["error"]
+        elif isinstance(said.get("data"), list):  # a complete response in one event
+            body |= said
             items += said["data"]
         elif "partial" not in str(said.get("type")) and (said.get("b64_json") or said.get("url")):
-            answer |= {name: value for name, value in said.items() if name not in {"type", "b64_json", "url"}}
+            body |= {name: value for name, value in said.items() if name not in {"type", "b64_json", "url"}}
             items.append(said)
-    return {**answer, "data": items}
+    return {**body, "data": items}
 
 
 def _event_data(event: str) -> dict[str, Any]:
-    """Read an event's data; nothing where it is no object, as [DONE] is none."""
+    """Return the data of an event; empty if it is not an object, as [DONE] is not."""
     lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
     try:
         said = json.loads("\n".join(lines))
@@ -164,25 +162,25 @@ def _event_data(event: str) -> dict[str, Any]:
 
 
 def _kept(value: Any, depth: int = 4) -> Any:
-    """Keep what a server says beside its pictures so that any ledger and any manifest can hold it."""
+    """Return a value of a response reduced to what a ledger and a manifest can hold."""
     if isinstance(value, str):
         return encodable(value[:200])
     if isinstance(value, dict):
         return {encodable(name[:80]): _kept(inner, depth - 1) for name, inner in value.items()} if depth else None
     if isinstance(value, list):
         return [_kept(inner, depth - 1) for inner in value[:99]] if depth else None
-    return value if value is not None and abs(value) < _BEYOND else None  # neither NaN nor a number beyond reckoning
+    return value if value is not None and abs(value) < _BEYOND else None  # neither NaN nor an absurd number
 
 
 def _is_a_task(said: Any) -> bool:
-    """Say whether this is the number of a picture that will be made later, as gateways give it out."""
+    """Return whether this is the id of a task whose image will be made later, as some gateways return it."""
     if not isinstance(said, dict):
         return False
     status = said.get("status")
     return bool(said.get("task_id")) or (isinstance(status, str) and status.lower() in _LATER)
 
 
-def _picture(item: Mapping[str, Any], base: str) -> LinkedImage | InlineImage | None:
+def _image(item: Mapping[str, Any], base: str) -> LinkedImage | InlineImage | None:
     said = item.get("revised_prompt")
     revised = encodable(said) if isinstance(said, str) else None
     for field in ("b64_json", "url"):
@@ -198,37 +196,37 @@ def _picture(item: Mapping[str, Any], base: str) -> LinkedImage | InlineImage | 
 
 
 def _absolute(url: str, base: str) -> str:
-    """Complete a relative URL; an absolute one stays byte for byte, as its signature may cover it."""
+    """Resolve a relative URL; an absolute one stays byte for byte, as its signature may cover it."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
         return url
     try:
         return urljoin(base, url)
-    except ValueError:  # "//[": no URL, and the download says so
+    except ValueError:  # "//[": invalid, which the download reports
         return url
 
 
 def _is_moderated(item: Mapping[str, Any]) -> bool:
-    """Say whether the service withheld this picture: HTTP 200, yet neither URL nor base64 (xAI's documentation)."""
+    """Return whether the service withheld this image: HTTP 200, yet neither URL nor base64 (xAI's documentation)."""
     return item.get("respect_moderation") is False and not item.get("url") and not item.get("b64_json")
 
 
-def _refusal(http: HttpResponse, error_body: ErrorBody, now: float, status: int | None = None) -> RequestError:
-    """Make the error of a refusal. `status` is what the body says that HTTP did not."""
+def _error_response(http: HttpResponse, error_body: ErrorBody, now: float, status: int | None = None) -> RequestError:
+    """Return the error of an error response. `status` replaces the HTTP status if the body states another."""
     status = status or http.status
     wait = pause(status, http.headers, error_body.message, now)
     kind = error_class(status, error_body, http.headers, wait)
     if wait is not None and wait > LONGEST_PAUSE:
         if kind in {RateLimited, ServerFault}:
             kind = PausedTooLong
-        else:  # behind a gateway the call may have gone on: that fate weighs more, and our own backoff holds
+        else:  # the call may have continued behind a gateway: that class matters more, and our own backoff applies
             wait = None
     return _error(kind, http, error_body, wait)
 
 
 def _hidden_error(http: HttpResponse, error_body: ErrorBody, now: float) -> RequestError:
-    """Make the error that came as a success: what its words leave open may have been billed."""
+    """Return the error that came with a success status: it may have been billed unless it says otherwise."""
     if status := stated_status(error_body):
-        return _refusal(http, error_body, now, status)
+        return _error_response(http, error_body, now, status)
     kind = error_class_of_words(http.status, error_body, http.headers)
     return _error(kind or (Invalid if blames_the_call(error_body) else Unusable), http, error_body, None)
 
@@ -254,7 +252,7 @@ _ADVICE: dict[type[RequestError], str] = {
     WrongAddress: "check `base_url`",
     WrongPath: "check `base_url`, and whether the server has this operation",
     ModelUnknown: "check `model`",
-    Deferred: "use an address whose answers bring the pictures themselves",
+    Deferred: "use an address whose responses contain the images",
 }
 
 

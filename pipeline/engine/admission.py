@@ -1,109 +1,138 @@
-"""Leave to call a provider: its outage, pause and limit are waited out here, and a stop cuts every wait short."""
+"""Admission control for one provider: waits for outages, server pauses and the rate limit; all waits end on a stop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.engine.circuit_breaker import CircuitBreaker
+from pipeline.engine.retry import Backoff
+from pipeline.engine.stop_policy import StopSignal
 from pipeline.engine.throttle import Throttle
 from pipeline.errors import OutageGivenUp, RateLimited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipeline.config.load import RateLimit
-    from pipeline.engine.throttle import Permit
+    from pipeline.engine.throttle import Reservation
     from pipeline.errors import RequestError, Stop
+
+_FIRST_PAUSE = 2.0  # seconds after a 429 that states no wait; each next one in a row is twice as long
+_MORE = 0.05  # what a pause is longer than the server asks, at most: that is the least
+
+
+class Permit:
+    """Permission to send one call of `images` images, once; `is_probe` if the call probes an outage."""
+
+    def __init__(self, admission: Admission, request_pk: int, reservation: Reservation, *, is_probe: bool) -> None:
+        self.images = reservation.images
+        self.is_probe = is_probe
+        self._admission = admission
+        self._request_pk = request_pk
+        self._reservation = reservation
+
+    def sent(self) -> None:
+        """The call's first bytes are sent now."""
+        self._reservation.sent()
+
+    def release(self) -> None:
+        """The call is over, or will not be sent: room in the window that it did not use is free again."""
+        self._reservation.cancel()
+        self._admission.released(self._request_pk)
 
 
 class Admission:
-    """What all calls of one provider go through. `moved` is set whenever somebody has got through, or need not wait."""
+    """Admission control for all calls of one provider. `changed` is set whenever a wait has ended."""
 
-    def __init__(self, limit: RateLimit | None, base_url: str, give_up_after: float, longest_backoff: float) -> None:
+    def __init__(
+        self,
+        limit: RateLimit | None,
+        base_url: str,
+        give_up_after: float,
+        longest_backoff: float,
+        signal: StopSignal | None = None,
+    ) -> None:
         self.throttle = Throttle(limit)
-        self.halted = False
-        self.lowered: RateLimit | None = None  # the limit that the server told us
-        self.moved = asyncio.Event()
+        self.lowered: RateLimit | None = None  # the limit that the server stated
+        self.signal = signal or StopSignal()
+        self.changed = self.signal.changed
         self._breaker = CircuitBreaker(base_url, give_up_after)
         self._give_up_after = give_up_after
-        self._longest_backoff = longest_backoff
+        self._pauses = Backoff(_FIRST_PAUSE, longest_backoff, jitter=(1.0, 1.0))
         self._waiting = 0
-        self._interruptible: set[asyncio.Task[Any]] = set()
-        self._refusals = 0  # 429s in a row
-        self._refused_since: float | None = None  # when the provider began to say nothing but 429, by the loop's clock
+        self._refused_since: float | None = None  # when the provider began to answer with nothing but 429s
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for leave."""
+        """Number of calls that wait for a permit."""
         return self._waiting
 
     @property
     def resting(self) -> int:
-        """Requests that wait for leave, or between two tries."""
-        return len(self._interruptible)
+        """Number of requests that wait for a permit, or between two attempts."""
+        return self.signal.waits
 
-    def halt(self) -> None:
-        """Let nobody through any more: whoever waits, here or in `sleep`, is cancelled at once."""
-        self.halted = True
-        for task in self._interruptible:
-            task.cancel()
-        self.moved.set()
+    @property
+    def halted(self) -> bool:
+        """Whether no further call may be made."""
+        return self.signal.is_set
 
-    async def leave(self, request: int, images: int) -> tuple[Permit, bool]:
-        """Wait for leave to call for `images` pictures; give the turn, and whether this call is an outage's probe."""
+    @property
+    def down_for(self) -> float | None:
+        """Seconds since the provider went down; None while it is up."""
+        since = self._breaker.open_since
+        return None if since is None else asyncio.get_running_loop().time() - since
+
+    async def acquire(self, request_pk: int, images: int) -> Permit:
+        """Wait until a call for `images` images may be sent, or for fewer if the limit in force allows no more.
+
+        Raises Withdrawn when the provider is stopped. The caller releases the permit.
+        """
         self._waiting += 1
         try:
-            with self._interruptible_wait():
-                return await self._leave(request, images)
-        except asyncio.CancelledError:
-            self.left(request)
+            async with self.signal.interruptible():
+                return await self._acquire(request_pk, images)
+        except BaseException:
+            self.released(request_pk)
             raise
         finally:
             self._waiting -= 1
-            self.moved.set()
+            self.changed.set()
 
-    def left(self, request: int) -> None:
-        """This request's call is over, or was never made: if it was to be the probe, another may be."""
-        self._breaker.released(request)
-
-    async def _leave(self, request: int, images: int) -> tuple[Permit, bool]:
+    async def _acquire(self, request_pk: int, images: int) -> Permit:
         while True:
-            probe = await self._breaker.passage(request)
-            turn = await self.throttle.turn(images)
-            if probe or self._breaker.down_since is None:
-                return turn, probe
-            turn.unsent()  # the provider went away while this one stood in line
+            is_probe = await self._breaker.admit(request_pk)
+            reservation = await self.throttle.reserve(images)
+            if is_probe or self._breaker.open_since is None:
+                return Permit(self, request_pk, reservation, is_probe=is_probe)
+            reservation.cancel()  # the provider went down while this call was queued
 
     async def sleep(self, seconds: float) -> None:
-        """Wait before another try; a stop cuts it short."""
-        with self._interruptible_wait():
+        """Wait before another attempt. Raises Withdrawn when the provider is stopped."""
+        async with self.signal.interruptible():
             await asyncio.sleep(seconds)
 
-    def answered(self, request: int) -> float | None:
-        """Note a request's answer; give for how long the provider had been away, None where it was not."""
-        self._refusals, self._refused_since = 0, None
-        away = self.away
-        self._breaker.answered(request)
-        return away
+    def released(self, request_pk: int) -> None:
+        """This request's call is over, or was never made: if it was to be the probe, another may be."""
+        self._breaker.released(request_pk)
 
-    @property
-    def away(self) -> float | None:
-        """For how long the provider has been away, in seconds; None while it is there."""
-        down_since = self._breaker.down_since
-        return None if down_since is None else asyncio.get_running_loop().time() - down_since
-
-    def failed(self, request: int, error: RequestError) -> Stop | None:
-        """Note a failed call; give the stop that follows."""
-        if isinstance(error, RateLimited):
-            return self._breaker.failed(request, error) or self._refused_for_good(error)
+    def succeeded(self, request_pk: int) -> float | None:
+        """Record a response; return for how many seconds the provider had been down, None if it had not."""
         self._refused_since = None
-        return self._breaker.failed(request, error)
+        self._pauses.reset()
+        down_for = self.down_for
+        self._breaker.succeeded(request_pk)
+        return down_for
 
-    def _refused_for_good(self, error: RateLimited) -> Stop | None:
-        """Give the stop where nothing but 429s came for too long: a limit of nothing that does not say so is one."""
+    def failed(self, request_pk: int, error: RequestError) -> Stop | None:
+        """Record a failed call; return the stop that follows, if any."""
+        if isinstance(error, RateLimited):
+            return self._breaker.failed(request_pk, error) or self._given_up(error)
+        self._refused_since = None
+        return self._breaker.failed(request_pk, error)
+
+    def _given_up(self, error: RateLimited) -> Stop | None:
+        """Return a stop if the provider has answered with nothing but 429s for too long: its limit is zero."""
         now = asyncio.get_running_loop().time()
         self._refused_since = now if self._refused_since is None else self._refused_since
         seconds = now - self._refused_since
@@ -113,34 +142,20 @@ class Admission:
         return OutageGivenUp(what, http_status=error.http_status, type=error.type, code=error.code)
 
     def pause(self, error: RateLimited) -> float:
-        """Hold everyone for as long as a 429 says, else for longer each time; give the seconds."""
-        self._refusals += 1
-        asked = error.retry_after
-        if asked is None:
-            asked = min(2.0 ** min(self._refusals, 30), self._longest_backoff)
-        seconds = asked + random.uniform(0.0, 0.05 * asked + 0.01)  # what the server says is the least
+        """Hold all calls for as long as a 429 asks, else by exponential backoff; return the seconds."""
+        delay = self._pauses.next()
+        asked = delay if error.retry_after is None else error.retry_after
+        seconds = random.uniform(asked, asked * (1 + _MORE) + 0.01)
         self.throttle.pause(seconds)
         return seconds
 
     def lower(self, error: RateLimited) -> RateLimit | None:
-        """Adopt the limit that a 429 states where it is lower than ours, for the rest of the run; give it."""
+        """Enforce the limit that a 429 states for the rest of the run if it is lower than ours; return it then."""
         if error.limit is None or not self.throttle.lower(*error.limit):
             return None
         self.lowered = self.throttle.limit
         return self.lowered
 
     def close(self) -> None:
-        """End what works for this gate in the background."""
+        """Cancel background work."""
         self.throttle.close()
-
-    @contextlib.contextmanager
-    def _interruptible_wait(self) -> Iterator[None]:
-        task = asyncio.current_task()
-        assert task is not None
-        if self.halted:
-            raise asyncio.CancelledError
-        self._interruptible.add(task)
-        try:
-            yield
-        finally:
-            self._interruptible.discard(task)

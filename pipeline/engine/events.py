@@ -1,4 +1,4 @@
-"""What happened, as small frozen values; the terminal and the log listen."""
+"""Events of a run, as small frozen values for the terminal, the log and notifications."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 Bottleneck = Literal["", "limit", "provider", "downloads", "disk", "paused"]
-"""What decides the speed of a provider's requests now; empty where nothing is at work."""
+"""What limits the speed of a provider's requests now; empty if none is at work."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run begins to work on these jobs; what is submitted meanwhile joins them."""
+    """A run starts to work on these jobs; jobs that are submitted meanwhile join them."""
 
     jobs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderPace:
-    """What a provider's requests wait for, looked at once a second and told where it has changed.
+    """What a provider's requests wait for, sampled once a second and emitted when it has changed.
 
     The limit in force is `images` in `per_seconds`, None without one. `until` is the end of a pause, `expires_at` the
-    nearest death of a URL whose picture is on its way, both in seconds since 1970.
+    next expiry of a URL whose image is being downloaded; both are in seconds since 1970.
     """
 
     provider: str
@@ -40,7 +40,7 @@ class ProviderPace:
 
 @dataclass(frozen=True, slots=True)
 class CallSent:
-    """A call left for its provider."""
+    """A call was sent to its provider."""
 
     job: str
     id: str
@@ -50,7 +50,7 @@ class CallSent:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """A call came back, with `error` where it brought no picture. `seconds` since it was sent."""
+    """A call ended, with `error` if it brought no image. `seconds` since it was recorded."""
 
     job: str
     id: str
@@ -62,7 +62,7 @@ class CallEnded:
 
 @dataclass(frozen=True, slots=True)
 class ImageStored:
-    """A picture is whole on disk and in the ledger. `file` is relative to the output folder."""
+    """An image is stored and recorded. `file` is relative to the output folder."""
 
     job: str
     id: str
@@ -71,7 +71,7 @@ class ImageStored:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """A request is tried again, after `seconds` of waiting."""
+    """A request is retried after `seconds` of waiting."""
 
     job: str
     id: str
@@ -81,7 +81,7 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class RequestEnded:
-    """A request has reached its end: succeeded, partial or failed."""
+    """A request has ended: succeeded, partial or failed."""
 
     job: str
     id: str
@@ -91,7 +91,7 @@ class RequestEnded:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A provider asked everyone to wait."""
+    """A provider asked all calls to wait."""
 
     provider: str
     seconds: float
@@ -100,7 +100,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class LimitLowered:
-    """A provider stated a lower limit than the configured one; it holds for the rest of the run."""
+    """A provider stated a lower limit than the configured one; it is in force for the rest of the run."""
 
     provider: str
     images: int
@@ -110,7 +110,7 @@ class LimitLowered:
 
 @dataclass(frozen=True, slots=True)
 class ProviderDown:
-    """A provider does not answer; the run waits for it and probes."""
+    """A provider does not answer; the run waits and probes it."""
 
     provider: str
     reason: str
@@ -134,21 +134,21 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """A signal asked the run to stop: what is in flight is finished, and no further call is made."""
+    """A signal asked the run to stop: calls in flight are completed, and no further call is made."""
 
     signal: str
 
 
 @dataclass(frozen=True, slots=True)
 class BackupFailed:
-    """There was no room for a copy of the ledger; the last one stays, and the run goes on."""
+    """The ledger could not be backed up; the last copy stays, and the run goes on."""
 
     error: RequestError
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationFailed:
-    """Somebody who wanted to be told of the run's end, stop or pause could not be; the run goes on all the same."""
+    """A notification could not be delivered; the run goes on."""
 
     how: str
     reason: str

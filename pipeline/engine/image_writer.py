@@ -1,4 +1,4 @@
-"""Writes a request's result images: decoded, validated, and stored as numbered files, in threads."""
+"""Image writer: validates the images of a response and stores them as numbered files, in threads."""
 
 from __future__ import annotations
 
@@ -6,89 +6,36 @@ import asyncio
 import binascii
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pybase64
 
 from pipeline.errors import BrokenImage
 from pipeline.images import inspect, png
-from pipeline.storage import IMAGES_FOLDER, StoredImage, disk_error, make_folder, write_unnamed
+from pipeline.storage import IMAGES_FOLDER, ImageStore, StoredImage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
     from concurrent.futures import Executor
-    from pathlib import Path
 
     from pipeline.client.response import InlineImage
 
 
-class ImageWriter:
-    """The files of one request below its job's `folder`. `numbers` are those that its pictures have already."""
+@dataclass(frozen=True, slots=True)
+class FileNames:
+    """How the result images of a request are named: `<job>/images/<stem>-<number>.<format of the bytes>`.
 
-    def __init__(self, folder: Path, params: Mapping[str, Any], numbers: Collection[int], threads: Executor) -> None:
-        self.stem = ""  # how the files are named; known as soon as the request is marked as running
-        self._threads = threads
-        self._folder = folder
-        self._params = params
-        self._numbers = set(numbers)
+    `output_format` is the one that the request asks for, None if it asks for none.
+    """
 
-    @property
-    def place(self) -> Path:
-        """The folder that the files are in."""
-        return self._folder / IMAGES_FOLDER
-
-    def take(self, count: int) -> list[int]:
-        """Take the lowest free numbers."""
-        highest = len(self._numbers) + count
-        free = [number for number in range(1, highest + 1) if number not in self._numbers][:count]
-        self._numbers.update(free)
-        return free
-
-    def give_back(self, number: int) -> None:
-        """Free the number of a picture that will not come."""
-        self._numbers.discard(number)
-
-    async def keep(self, content: bytes | str, number: int, revised_prompt: str | None = None) -> StoredImage:
-        """Check and file one picture. Raises BrokenPicture and DiskFull."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, _check_and_store, content, self._params, self._folder, self.stem, number, revised_prompt
-        )
-
-    async def keep_all(self, pictures: Sequence[InlineImage]) -> tuple[list[StoredImage], list[BrokenImage]]:
-        """Check and file pictures that came along; give those that are whole, and what is wrong with the others.
-
-        Raises DiskFull.
-        """
-        numbers = self.take(len(pictures))
-        results = await asyncio.gather(
-            *(self.keep(one.base64, number, one.revised_prompt) for one, number in zip(pictures, numbers, strict=True)),
-            return_exceptions=True,
-        )
-        whole: list[StoredImage] = []
-        broken: list[BrokenImage] = []
-        for number, result in zip(numbers, results, strict=True):
-            if isinstance(result, BrokenImage):
-                self.give_back(number)
-                broken.append(result)
-            elif not isinstance(result, BaseException):
-                whole.append(result)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, BrokenImage):
-                raise result
-        return whole, broken
-
-
-def _check_and_store(
-    content: bytes | str, params: Mapping[str, Any], folder: Path, stem: str, number: int, revised_prompt: str | None
-) -> StoredImage:
-    """Bytes, or base64 of them, → a file. Plain values in and out, for any thread or process."""
-    image = check(decode(content) if isinstance(content, str) else content, params)
-    return store(image, folder, stem, number, revised_prompt)
+    job: str
+    stem: str
+    output_format: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedImage:
-    """A whole picture, its bytes as they came."""
+class ValidImage:
+    """An image that was decoded completely; `content` is as it arrived."""
 
     content: bytes
     sha256: str
@@ -97,21 +44,81 @@ class CheckedImage:
     format: str  # png, jpeg, webp, gif, svg …
 
 
-def check(content: bytes, params: Mapping[str, Any]) -> CheckedImage:
-    """Decode a picture from its first byte to its last. Raises BrokenPicture.
+class ImageWriter:
+    """Writes images into a store; decoding and writing take place in `threads`."""
 
-    An SVG counts only where the request asked for one, and only without scripts; a whole picture of another kind than
-    the one asked for counts, as it is paid.
+    def __init__(self, store: ImageStore, threads: Executor) -> None:
+        self._store = store
+        self._threads = threads
+
+    async def write(
+        self, content: bytes | str, names: FileNames, number: int, revised_prompt: str | None = None
+    ) -> StoredImage:
+        """Validate and store one image, given as bytes or base64. Raises BrokenImage and DiskFull."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, _validate_and_store, content, self._store, names, number, revised_prompt
+        )
+
+    async def write_all(
+        self, images: Sequence[InlineImage], names: FileNames, numbers: Sequence[int]
+    ) -> tuple[list[StoredImage], list[BrokenImage]]:
+        """Validate and store the images of a response; return those stored, and the errors of the others.
+
+        Raises DiskFull.
+        """
+        results = await asyncio.gather(
+            *(
+                self.write(image.base64, names, number, image.revised_prompt)
+                for image, number in zip(images, numbers, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, BrokenImage):
+                raise result
+        stored = [result for result in results if isinstance(result, StoredImage)]
+        return stored, [result for result in results if isinstance(result, BrokenImage)]
+
+
+def free_numbers(taken: Collection[int], count: int) -> list[int]:
+    """Return the lowest numbers that are not taken."""
+    return [number for number in range(1, len(taken) + count + 1) if number not in taken][:count]
+
+
+def _validate_and_store(
+    content: bytes | str, store: ImageStore, names: FileNames, number: int, revised_prompt: str | None
+) -> StoredImage:
+    """Turn bytes, or base64 of them, into a stored image. Plain values in and out, for any thread or process."""
+    image = validate(decode(content) if isinstance(content, str) else content, names.output_format)
+    file = f"{IMAGES_FOLDER}/{names.stem}-{number}.{inspect.extension(image.format)}"
+    store.put(f"{names.job}/{file}", image.content)
+    return StoredImage(
+        number=number,
+        file=file,
+        sha256=image.sha256,
+        bytes=len(image.content),
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        revised_prompt=revised_prompt,
+    )
+
+
+def validate(content: bytes, output_format: str | None) -> ValidImage:
+    """Decode an image from its first byte to its last. Raises BrokenImage.
+
+    SVG is valid only if the request asked for it, and only without scripts. A complete image of another format than
+    the one that was asked for is valid, since it is paid.
     """
     if size := png.whole_size(content, inspect.MAX_PIXELS):
-        return CheckedImage(content, hashlib.sha256(content).hexdigest(), *size, "png")
-    svg = params.get("output_format") == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-    found = inspect.inspect_svg(content) if svg else inspect.inspect(content)
-    return CheckedImage(content, hashlib.sha256(content).hexdigest(), found.width, found.height, found.format)
+        return ValidImage(content, hashlib.sha256(content).hexdigest(), *size, "png")
+    is_svg = output_format == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content)
+    return ValidImage(content, hashlib.sha256(content).hexdigest(), found.width, found.height, found.format)
 
 
 def decode(text: str) -> bytes:
-    """Decode base64 strictly, save that lines may be wrapped and the padding left out. Raises BrokenPicture."""
+    """Decode base64 strictly, except that lines may be wrapped and the padding omitted. Raises BrokenImage."""
     try:
         return pybase64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -121,31 +128,3 @@ def decode(text: str) -> bytes:
         return pybase64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
     except (binascii.Error, ValueError) as reason:
         raise BrokenImage(f"has broken base64: {reason}") from None
-
-
-def store(image: CheckedImage, folder: Path, stem: str, number: int, revised_prompt: str | None) -> StoredImage:
-    """Write the picture as `<folder>/images/<stem>-<number>.<what its bytes are>`; the row that names it comes after,
-    and the writer brings the file's name to disk before that row; see `Writer.settle`.
-
-    A file of that name that no row owns is one that an earlier run wrote and could not record; it is replaced.
-    Raises DiskFull.
-    """
-    name = f"{IMAGES_FOLDER}/{stem}-{number}.{inspect.extension(image.format)}"
-    try:
-        try:
-            write_unnamed(folder / name, image.content)
-        except FileNotFoundError:
-            make_folder(folder / IMAGES_FOLDER)
-            write_unnamed(folder / name, image.content)
-    except OSError as reason:
-        raise disk_error(reason, folder) from None
-    return StoredImage(
-        number=number,
-        file=name,
-        sha256=image.sha256,
-        bytes=len(image.content),
-        width=image.width,
-        height=image.height,
-        format=image.format,
-        revised_prompt=revised_prompt,
-    )

@@ -1,10 +1,9 @@
-"""tenacity: which errors are tried again, how long after, and how often."""
+"""Retries with tenacity: which errors are retried, after how long, and how often; and the exponential backoff."""
 
 from __future__ import annotations
 
-import functools
 import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_base
@@ -22,9 +21,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_WAIT = 1.0
-"""Seconds before the second try, at most; each next wait may be twice as long."""
+"""Seconds before the second attempt, at most; each next wait may be twice as long."""
 
-_JITTER = 0.05  # above what the server asks, so that those who were told the same do not come back together
+_JITTER = 0.05  # added to what the server asks, so that clients that were told the same do not return together
+
+
+class Backoff:
+    """Exponential backoff with jitter: `next` returns a delay in seconds, based on twice the last, up to `longest`."""
+
+    def __init__(self, first: float, longest: float, jitter: tuple[float, float] = (0.5, 1.0)) -> None:
+        self._first = first
+        self._longest = longest
+        self._jitter = jitter
+        self._delay = first
+
+    def next(self, longest: float | None = None) -> float:
+        """Return the next delay; `longest` replaces the bound for this one and those after it."""
+        self._longest = self._longest if longest is None else longest
+        delay = min(self._delay, self._longest)
+        self._delay = min(2 * delay, self._longest)
+        return delay * random.uniform(*self._jitter)
+
+    def reset(self) -> None:
+        """Start again with the first delay."""
+        self._delay = self._first
 
 
 def retrying(
@@ -32,52 +52,44 @@ def retrying(
     sleep: Callable[[float], Awaitable[None]],
     counts: Callable[[RequestError], bool],
     before_sleep: Callable[[RetryCallState], None],
-) -> Retry:
-    """Build the loop of one request in one run. `counts` says whether an error counts against `rules.attempts`.
+) -> AsyncRetrying:
+    """Return the tenacity controller of one request in one run; it raises the last error unchanged.
 
-    The last error comes out as it is.
+    `counts` returns whether an error counts against `rules.attempts`.
     """
-    return Retry(
-        lambda: AsyncRetrying(
-            retry=retry_if_exception_type(TryAgain),
-            stop=_StopAfterCounted(rules.attempts, counts),
-            wait=_WaitAsAsked(rules.max_wait_seconds),
-            sleep=sleep,
-            before_sleep=before_sleep,
-            reraise=True,
-        )
+    return AsyncRetrying(
+        retry=retry_if_exception_type(TryAgain),
+        stop=_StopAfterCounted(rules.attempts, counts),
+        wait=_WaitAsAsked(rules.max_wait_seconds),
+        sleep=sleep,
+        before_sleep=before_sleep,
+        reraise=True,
     )
 
 
-class Retry:
-    """Calls until it need not be done again; its counts and waits go on from one call of it to the next.
+async def call_with_retries(operation: Callable[[], Awaitable[T]], controller: Callable[[], AsyncRetrying]) -> T:
+    """Call `operation` again after each TryAgain, as the controller decides, and return its result.
 
-    tenacity costs as much as a request's own way, so it is asked only where a try has failed.
+    The controller is created at the first failure: an AsyncRetrying takes 46 µs, 3 % of the time of a small image.
     """
+    try:
+        return await operation()
+    except TryAgain as error:
+        failures = [error]
 
-    def __init__(self, tenacious: Callable[[], AsyncRetrying]) -> None:
-        self._tenacious = functools.cache(tenacious)
+    async def again() -> T:
+        if failures:
+            raise failures.pop()  # tenacity starts with the failure that has occurred already
+        return await operation()
 
-    async def __call__(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Await what `make` gives, again after each TryAgain. Raises the last error."""
-        try:
-            return await make()
-        except TryAgain as failure:
-            met = [failure]
-
-        async def again() -> T:
-            if met:
-                raise met.pop()  # tenacity begins with the failure that was met already
-            return await make()
-
-        return await self._tenacious()(again)
+    return await controller()(again)
 
 
 class _StopAfterCounted(stop_base):
-    """Stops at the n-th error that counts; what was free may be tried for ever."""
+    """Stops at the n-th error that counts; free errors may be retried for ever."""
 
-    def __init__(self, most: int, counts: Callable[[RequestError], bool]) -> None:
-        self._left = most
+    def __init__(self, attempts: int, counts: Callable[[RequestError], bool]) -> None:
+        self._left = attempts
         self._counts = counts
 
     def __call__(self, state: RetryCallState) -> bool:
@@ -86,24 +98,25 @@ class _StopAfterCounted(stop_base):
 
 
 class _WaitAsAsked(wait_base):
-    """Waits as long as the server says, else with growing, random waits. Where the throttle or the outage already holds
-    everyone, the request itself does not wait besides, and its own waits do not grow.
+    """Waits as long as the server asks, else by exponential backoff.
+
+    If the throttle or the circuit breaker already holds all requests, the request itself does not wait in addition,
+    and its backoff does not grow.
     """
 
     def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._next = FIRST_WAIT
+        self._backoff = Backoff(FIRST_WAIT, longest)
 
     def __call__(self, state: RetryCallState) -> float:
         error = _error(state)
         if isinstance(error, RateLimited | NotSent):
             return 0.0
         if error.retry_after is not None:
-            return float(error.retry_after * random.uniform(1.0, 1.0 + _JITTER))
-        wait = min(self._next, self._longest)
-        self._next = 2 * wait
-        return random.uniform(0.5, 1.0) * wait
+            return error.retry_after * random.uniform(1.0, 1.0 + _JITTER)
+        return self._backoff.next()
 
 
-def _error(state: RetryCallState) -> Any:
-    return state.outcome.exception() if state.outcome else None
+def _error(state: RetryCallState) -> RequestError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, RequestError)  # nothing else is retried
+    return error

@@ -1,8 +1,9 @@
-"""The images-per-minute limit: aiolimiter's pace, the window's guarantee, and everyone's pause after a 429.
+"""The images-per-minute limit: pace, sliding window, and the pause of all calls after a 429.
 
-`AsyncLimiter(50, 60)` alone lets 99 pictures through in the first minute, and serves small waiters before large ones.
-So a call goes when the window has room for it (`scheduler`), and takes from an aiolimiter one unit per picture, which
-spaces the sends. The pace is that of the limit from the first call on, unless the window was used by an earlier run.
+`AsyncLimiter(50, 60)` alone lets 99 images through in the first minute, and serves small waiters before large ones.
+So a call goes when the window has room for it (`WindowScheduler`), and takes one unit per image from an aiolimiter
+bucket, which spaces the sends (`Pace`). The pace is that of the limit from the first call on, unless an earlier run
+used the window.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aiolimiter import AsyncLimiter
-
+from pipeline.engine.pace import Pace
 from pipeline.engine.window import WindowScheduler
 
 if TYPE_CHECKING:
@@ -22,17 +22,12 @@ if TYPE_CHECKING:
     from pipeline.config.load import RateLimit
     from pipeline.engine.window import Ticket
 
-_CATCH_UP = 0.15
-"""Of the limit: what the pace may make up for after the window, or a late timer, has held somebody up. Without it mixed
-calls reach 94 % of the limit, with it 97 %; time in which nobody waited, or nobody might go, is never made up for.
-"""
-
 _LEAST_SECONDS = 0.001
-"""The shortest sleep: a remainder of rounding is below the clock's own step and would be slept without end."""
+"""The shortest sleep: a rounding remainder is below the clock's own resolution and would be slept for ever."""
 
 
-class Permit:
-    """Leave to send one call of `images` pictures, once. It is stamped by `sent`, or given back by `unsent`."""
+class Reservation:
+    """Room in the window for one call of `images` images: used by `sent`, or freed by `cancel`."""
 
     def __init__(self, throttle: Throttle, images: int, ticket: Ticket | None) -> None:
         self.images = images
@@ -40,29 +35,28 @@ class Permit:
         self._ticket = ticket
 
     def sent(self) -> None:
-        """The call's first bytes leave now."""
+        """The call's first bytes are sent now."""
         if self._ticket is not None:
             self._throttle._sent(self._ticket)
 
-    def unsent(self) -> None:
-        """The call will never leave; its room is free again. Without effect on a call that was sent."""
+    def cancel(self) -> None:
+        """Free the room of a call that will not be sent. No effect on a call that was sent."""
         if self._ticket is not None:
-            self._throttle._leave(self._ticket)
+            self._throttle._withdraw(self._ticket)
 
 
 class Throttle:
-    """At most `images` pictures' worth of calls in any window; None means no limit, and pauses alone. Times are the
-    event loop's.
+    """At most `limit.images` images' worth of calls in any window; without a limit, pauses alone hold calls back.
+
+    Moments are the event loop's.
     """
 
     def __init__(self, limit: RateLimit | None) -> None:
         self._scheduler = WindowScheduler(limit) if limit else None
-        self._pace = _pace(limit) if limit else AsyncLimiter(1)
-        self._unearned = 0.0  # seconds that the pace does not make up for
-        self._in_hand = False  # a unit of the pace is taken, and its call has not gone
-        self._last: Ticket | None = None  # whose units are being taken
+        self._pace = Pace(limit) if limit else None
+        self._last: Ticket | None = None  # the call whose units are being acquired
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
-        self._server: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._idle_since = -math.inf
         self._changed = asyncio.Event()
         self._paused_until = 0.0
@@ -79,25 +73,25 @@ class Throttle:
 
     @property
     def paused_for(self) -> float:
-        """Seconds of pause that are left."""
+        """Remaining seconds of the pause."""
         return max(0.0, self._paused_until - asyncio.get_running_loop().time())
 
     def remember(self, sent: Iterable[tuple[float, int]]) -> None:
-        """Take calls of an earlier run into the log: (seconds ago, images)."""
+        """Add calls of an earlier run to the log: (seconds ago, images)."""
         now = asyncio.get_running_loop().time()
         for ago, images in sent:
             if self._scheduler:
                 self._scheduler.remember(now - max(0.0, ago), images)
 
     def pause(self, seconds: float) -> None:
-        """Let nobody through for as long, or for longer where a longer pause holds already."""
+        """Hold all calls for this long, or for longer if a longer pause is in force."""
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
         self._changed.set()
 
     def lower(self, images: int, per_seconds: float | None) -> bool:
-        """Hold to this limit from now on where it is lower than the one in force; say whether it is.
+        """Enforce this limit from now on if it is lower than the one in force; return whether it is.
 
-        `per_seconds` is None where the server did not say it. Where people chose no limit, none is adopted.
+        `per_seconds` is None if the server did not state it. If the config sets no limit, none is adopted.
         """
         old = self.limit
         if old is None or self._scheduler is None:
@@ -106,77 +100,70 @@ class Throttle:
         if images < 1 or limit.images * old.per_seconds >= old.images * limit.per_seconds:
             return False
         self._scheduler.lower(limit)
-        self._pace, self._unearned = _pace(limit), math.inf
+        self._pace = Pace(limit)
+        self._pace.discard(math.inf)
         self._changed.set()
         return True
 
-    async def turn(self, images: int) -> Permit:
-        """Wait for leave to send a call of `images` pictures, or of fewer where the limit in force allows no more.
+    async def reserve(self, images: int) -> Reservation:
+        """Wait for room for a call of `images` images, or of fewer if the limit in force allows no more.
 
-        A cancelled wait leaves no trace.
+        A cancelled wait has no effect.
         """
-        if self._scheduler is None:
+        if self._scheduler is None or self._pace is None:
             while wait := self.paused_for:
                 await self._sleep(wait)
-            return Permit(self, images, None)
-        ticket = self._scheduler.join(images)
+            return Reservation(self, images, None)
+        ticket = self._scheduler.enqueue(images)
         self._waiters[ticket] = asyncio.get_running_loop().create_future()
         self._changed.set()
-        if self._server is None or self._server.done():
-            self._begin(self._scheduler)
+        if self._task is None or self._task.done():
+            self._start(self._scheduler)
         try:
             await self._waiters[ticket]
         except BaseException:
-            self._leave(ticket)
+            self._withdraw(ticket)
             raise
         finally:
             del self._waiters[ticket]
-        return Permit(self, ticket.images, ticket)
+        return Reservation(self, ticket.images, ticket)
 
     def close(self) -> None:
-        """Let nobody through any more who waits now."""
-        if self._server is not None:
-            self._server.cancel()
+        """Cancel all waiting calls."""
+        if self._task is not None:
+            self._task.cancel()
         for future in self._waiters.values():
             future.cancel()
 
-    def _begin(self, scheduler: WindowScheduler) -> None:
-        self._server = asyncio.create_task(self._serve(scheduler), name="throttle")
-        self._server.add_done_callback(self._served)
+    def _start(self, scheduler: WindowScheduler) -> None:
+        self._task = asyncio.create_task(self._serve(scheduler), name="throttle")
+        self._task.add_done_callback(self._propagate_failure)
 
     async def _serve(self, scheduler: WindowScheduler) -> None:
-        """Let those in line go, one after another, while there are any."""
+        """Grant queued calls one after another, as long as there are any."""
         now = asyncio.get_running_loop().time
-        self._unearned += now() - self._idle_since
+        assert self._pace is not None
+        self._pace.discard(now() - self._idle_since)
         while scheduler.waiting:
-            await self._open(scheduler)
+            pace = self._pace
+            await pace.acquire_first()
             if paused := self.paused_for:
-                begin = now()
+                start = now()
                 await self._sleep(paused)
-                self._unearned += now() - begin
-            elif (ticket := scheduler.next(now())) is None:
-                await self._sleep(scheduler.look_again() - now())
-            elif self._waiters[ticket].done():  # cancelled, and has not yet noticed
-                scheduler.leave(ticket)
+                self._pace.discard(now() - start)
+            elif (ticket := scheduler.grant(now())) is None:
+                await self._sleep(scheduler.next_change() - now())
+            elif self._waiters[ticket].done():  # cancelled, and has not noticed yet
+                scheduler.withdraw(ticket)
             else:
                 self._waiters[ticket].set_result(None)
-                self._in_hand, self._last, pace = False, ticket, self._pace
-                for _ in range(ticket.images - 1):
-                    await pace.acquire()
+                self._last = ticket
+                await pace.acquire_rest(ticket.images)
         self._idle_since = now()
 
-    async def _open(self, scheduler: WindowScheduler) -> None:
-        """Take the first unit of the next call, and before it those that nobody earned by waiting."""
-        if self._unearned:
-            units, self._unearned = self._unearned / scheduler.spacing, 0.0
-            await self._pace.acquire(min(units, self._pace.max_rate - (not self._in_hand)))
-        if not self._in_hand:
-            await self._pace.acquire()
-            self._in_hand = True
-
-    def _served(self, server: asyncio.Task[None]) -> None:
-        """Leave nobody waiting without end for a server that fell."""
-        reason = None if server.cancelled() else server.exception()
+    def _propagate_failure(self, task: asyncio.Task[None]) -> None:
+        """Pass a failure of the serving task to all waiters, so that none waits for ever."""
+        reason = None if task.cancelled() else task.exception()
         if reason is None:
             return
         for future in self._waiters.values():
@@ -184,7 +171,7 @@ class Throttle:
                 future.set_exception(reason)
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, or less where something has changed meanwhile."""
+        """Sleep until the time is over or something has changed."""
         self._changed.clear()
         try:
             async with asyncio.timeout(None if seconds == math.inf else max(seconds, _LEAST_SECONDS)):
@@ -197,19 +184,14 @@ class Throttle:
             self._scheduler.sent(ticket, asyncio.get_running_loop().time())
             self._changed.set()
 
-    def _leave(self, ticket: Ticket) -> None:
-        """Give back the room of a call, and the pace that it took where nobody has gone since: it was not sent."""
-        if self._scheduler is None:
+    def _withdraw(self, ticket: Ticket) -> None:
+        """Free the room of a call that was not sent, and keep its pace if no other call has gone since."""
+        if self._scheduler is None or self._pace is None:
             return
-        granted = self._scheduler.leave(ticket)
+        granted = self._scheduler.withdraw(ticket)
         self._changed.set()
-        if granted and ticket is self._last and not self._in_hand and self._server is not None:
-            self._in_hand, self._idle_since = True, asyncio.get_running_loop().time()
-            self._server.cancel()
-            self._begin(self._scheduler)
-
-
-def _pace(limit: RateLimit) -> AsyncLimiter:
-    """Give a bucket of one picture and what may be made up for, which runs at the limit's pace."""
-    units = 1 + _CATCH_UP * limit.images
-    return AsyncLimiter(units, units * limit.window / limit.images)
+        if granted and ticket is self._last and not self._pace.holds_unit and self._task is not None:
+            self._pace.give_back()
+            self._idle_since = asyncio.get_running_loop().time()
+            self._task.cancel()
+            self._start(self._scheduler)

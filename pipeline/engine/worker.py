@@ -1,281 +1,179 @@
-"""A request becomes files: one function carries it from the queue to the record.
+"""Worker: processes one request, from the queue to its record.
 
-Throttle, call, record, download, check, store, record. What a death in between costs follows from the order: a call is
-written down before it is sent, a URL before its download, and a file is whole before the row that names it.
+Permit, record, call, store, record, download, store, record. What a crash in between costs follows from the order: a
+call is recorded before it is sent, a URL before its download, and a file is complete before the row that names it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from pipeline.client.download import expiry
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE
-from pipeline.client.request import Call, Upload, body_of
-from pipeline.client.response import InlineImage, LinkedImage
-from pipeline.engine import budget
-from pipeline.engine.events import (
-    CallEnded,
-    CallSent,
-    ImageStored,
-    LimitLowered,
-    Paused,
-    ProviderDown,
-    ProviderUp,
-    RequestEnded,
-    Retrying,
-)
-from pipeline.engine.fetch import fetch
-from pipeline.engine.image_writer import ImageWriter
-from pipeline.engine.provider_context import WrittenCall
-from pipeline.engine.retry import retrying
-from pipeline.errors import DiskFull, DownloadRefused, RateLimited, RequestError, Stop, Unusable, UrlLost
-from pipeline.ledger import attempts
-from pipeline.ledger.queue import claim
+from pipeline.client.request import Call, Upload
+from pipeline.engine.caller import CallSpec
+from pipeline.engine.events import LimitLowered, Paused, ProviderDown, ProviderUp, Retrying
+from pipeline.engine.image_writer import FileNames
+from pipeline.engine.retry import call_with_retries, retrying
+from pipeline.errors import DownloadRefused, Invalid, RateLimited, RequestError, Stop, UrlLost
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState
+    from pathlib import Path
 
-    from pipeline.client.request import Body
-    from pipeline.client.response import ImagesResponse
+    from tenacity import AsyncRetrying, RetryCallState
+
+    from pipeline.engine.caller import CallResult
     from pipeline.engine.provider_context import ProviderContext
-    from pipeline.engine.throttle import Permit
     from pipeline.ledger.queue import PaidUrl, QueuedRequest
-    from pipeline.storage import StoredImage
-
-
-T = TypeVar("T")
 
 
 class Worker:
-    """Carries one request to its end."""
+    """Processes one request with the admission, the caller and the records of its provider."""
 
-    def __init__(self, context: ProviderContext, work: QueuedRequest) -> None:
+    def __init__(self, context: ProviderContext, request: QueuedRequest) -> None:
         self._context = context
-        self._work = work
-        self._urls = list(work.urls)  # paid, not yet here
-        self._clock = time.monotonic() - time.time()  # when their moments of death were taken over
-        self._missing = work.missing  # still to be asked for
+        self._admission = context.admission
+        self._caller = context.caller
+        self._records = context.records
+        self._request = request
+        self._urls = list(request.urls)  # paid, to be downloaded
+        self._clock = time.monotonic() - time.time()  # when their expiry was taken over
+        self._missing = request.missing  # still to be requested
+        self._numbers = set(request.numbers)
+        self._names = FileNames(request.job_name, "", _output_format(request))
         self._succeeded = False
         self._is_probe = False
-        self._folder = context.folder / work.job_name
-        self._images = ImageWriter(self._folder, work.params, work.numbers, context.threads)
 
-    async def carry(self) -> None:
-        """Fetch what is paid and ask for what is missing until nothing is, then record how it ended. Raises Stop."""
-        retry = retrying(
-            self._context.config.retry,
-            sleep=self._context.admission.sleep,
-            counts=lambda error: error.counted and not self._is_probe,
-            before_sleep=self._say_retrying,
-        )
+    async def process(self) -> None:
+        """Download what is paid and call for what is missing until nothing is, then record the end.
+
+        Raises Stop if no further request like this one should be sent, and Withdrawn if this one should not.
+        """
         error: RequestError | None = None
-        await self._wait_as_asked()
+        left = (self._request.wait_until or 0.0) - time.time()
+        if left > 0 and not self._urls:
+            await self._admission.sleep(min(left, LONGEST_PAUSE))  # a clock that was set back adds nothing
         try:
-            while self._urls or self._missing > 0:
-                await retry(self._make)
+            await call_with_retries(self._make_images, self._controller)
         except Stop:
             raise
         except RequestError as reason:
             error = reason
-        await self._end(error)
+        await self._records.finish(self._request, error, succeeded=self._succeeded)
 
-    async def _wait_as_asked(self) -> None:
-        """Wait on where an earlier run was asked to wait for this request; a clock that was set back adds nothing."""
-        left = (self._work.wait_until or 0.0) - time.time()
-        if left > 0 and not self._urls:
-            await self._context.admission.sleep(min(left, LONGEST_PAUSE))
+    async def _make_images(self) -> None:
+        """Process the request until no image is missing. Raises the RequestError of the first failure."""
+        while self._urls or self._missing > 0:
+            if self._urls:
+                self._set_stem(await self._records.claim(self._request))
+            else:
+                await self._call()
+            await self._download_all()
 
-    async def _make(self) -> None:
-        """The way of a request: throttle, call, record, download, check, store, record."""
-        if not self._urls:
-            turn = await self._leave()
-            try:
-                body = await self._body(turn.images)
-                call = await self._begin(turn)
-                answer, files = await self._call(call, body)
-            finally:
-                turn.unsent()
-                self._context.admission.left(self._work.request)
-            await self._answered(call, answer, files)
-        else:
-            self._images.stem = self._claimed(await self._context.writer.do(claim, self._work.request))
-        await self._fetch()
-
-    def _claimed(self, claimed: T | None) -> T:
-        """Go on with what the ledger gave, or leave the request to itself: it was cancelled or changed meanwhile."""
-        if claimed is None:
-            raise asyncio.CancelledError
-        return claimed
-
-    async def _leave(self) -> Permit:
-        """Wait for leave to call: for what is missing, or as much of it as one call may ask."""
-        images = min(self._missing, self._context.provider.images_per_call)
-        turn, self._is_probe = await self._context.admission.leave(self._work.request, images)
-        return turn
-
-    async def _body(self, images: int) -> Body:
-        """Write the call's body. Raises Invalid where an upload is gone, before the call costs an attempt."""
-        work = self._work
-        params = {"prompt": work.prompt, **work.params, "n": images}
-        if work.prompt is None:
-            del params["prompt"]
-        uploads = [Upload(one["role"], self._folder / one["file"], one["content_type"]) for one in work.inputs]
-        return await body_of(Call(work.served_by, params, uploads), self._context.provider.dialect)
-
-    async def _begin(self, turn: Permit) -> WrittenCall:
-        """Set the money aside and write the call down, before it is sent."""
-        context, work, images = self._context, self._work, turn.images
-        estimate = self._estimate(images)
-        if not work.rehearsal and not context.money.knows(work):
-            context.money.learn(work, await context.writer.do(budget.committed, work.job))
-        if context.is_blocked(work):
-            raise asyncio.CancelledError
-        context.money.reserve(work, estimate)
-        begun = await context.writer.do(
-            attempts.begin, work.request, context.provider.name, context.api.base_url, images, estimate, time.time()
-        )
-        if begun is None or context.admission.halted:
-            context.money.settle(work, estimate, 0.0)
-        attempt, self._images.stem = self._claimed(begun)
-        if context.admission.halted:  # the stop came while this was written down
-            await context.writer.do(attempts.unsent, attempt, time.time())
-            raise asyncio.CancelledError
-        context.emit(CallSent(work.job_name, work.id, context.provider.name, images))
-        return WrittenCall(attempt, images, estimate, time.monotonic(), turn)
-
-    async def _call(self, call: WrittenCall, body: Body) -> tuple[ImagesResponse, list[StoredImage]]:
-        """Make the call, and file the pictures that came along. A failure is recorded, and raised."""
+    async def _call(self) -> None:
+        """Make one call for what is missing: permit, record, call, record."""
+        images = min(self._missing, self._context.target.provider.images_per_call)
+        permit = await self._admission.acquire(self._request.pk, images)
+        self._is_probe = permit.is_probe
         try:
-            answer = await self._context.api.call(self._work.served_by, body, call.sent)
-            return answer, await self._keep_inline(answer)
-        except RequestError as error:
-            await self._failed(call, error)
-            raise
+            call = self._build_call(permit.images)
+            attempt = await self._records.begin(self._request, permit)
+            self._set_stem(attempt.stem)
+            spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers))
+            result = await self._caller.call(spec, permit.sent)
+            completion = await self._records.complete(self._request, attempt, result)
+            self._update_admission(result)
+        finally:
+            permit.release()
+        if result.error is not None:
+            raise result.error
+        self._clock = time.monotonic() - time.time()
+        self._numbers.update(image.number for images in (result.images, result.urls) for image in images)
+        self._urls, self._succeeded = list(completion.urls), completion.succeeded
+        self._missing -= completion.settled
 
-    async def _keep_inline(self, answer: ImagesResponse) -> list[StoredImage]:
-        """File the pictures that came along. Raises Unusable where the answer has no whole one."""
-        inline = [picture for picture in answer.pictures if isinstance(picture, InlineImage)]
-        files, broken = await self._images.keep_all(inline)
-        if broken and len(broken) == len(answer.pictures):
-            raise Unusable(f"the picture that came {broken[0]}", http_status=200, request_id=answer.request_id)
-        return files
+    def _build_call(self, images: int) -> Call:
+        """Return the call for this many images. Raises Invalid if an upload is gone, before the call is recorded."""
+        request, folder = self._request, self._context.inputs / self._request.job_name
+        prompt = {} if request.prompt is None else {"prompt": request.prompt}
+        uploads = [Upload(one["role"], folder / one["file"], one["content_type"]) for one in request.inputs]
+        for upload in uploads:
+            _check_upload(upload.path)
+        return Call(request.served_by, {**prompt, **request.params, "n": images}, uploads)
 
-    async def _answered(self, call: WrittenCall, answer: ImagesResponse, files: list[StoredImage]) -> None:
-        """Record an answer: what it cost, the files that are here, the URLs that are to be fetched."""
-        context, work, now = self._context, self._work, time.time()
-        self._clock = time.monotonic() - now
-        self._say_back(context.admission.answered(work.request))
-        model = context.models.find(work.model)
-        cost = model.cost(work.served_by, work.params, len(answer.pictures), answer.usage) if model else None
-        links = [picture for picture in answer.pictures if isinstance(picture, LinkedImage)]
-        urls = [
-            attempts.NewUrl(
-                number,
-                link.url,
-                expiry(link.url, context.provider.url_ttl_seconds, skew=answer.skew, now=now),
-                link.revised_prompt,
-            )
-            for link, number in zip(links, self._images.take(len(links)), strict=True)
-        ]
-        sent_at = now if call.sent_at is None else call.sent_at
-        reply = attempts.Reply(
-            http_status=answer.http_status,
-            request_id=answer.request_id,
-            usage=answer.usage,
-            cost_usd=cost,
-            sent_at=sent_at,
-            ended_at=now,
-            moderated=answer.moderated,
-            settings=answer.settings,
-        )
-        if files:
-            context.writer.settle(self._images.place)
-        self._urls, self._succeeded = await context.writer.do(attempts.answered, work, call.attempt, reply, urls, files)
-        context.money.settle(work, call.estimate_usd, cost)
-        self._missing -= len(files) + len(links) + answer.moderated
-        context.emit(CallEnded(work.job_name, work.id, context.provider.name, call.seconds, cost, None))
-        for file in files:
-            context.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
+    def _update_admission(self, result: CallResult) -> None:
+        """Tell admission control how the call ended. Raises the Stop that follows from a failure."""
+        admission, emit, name = self._admission, self._records.emit, self._context.target.provider.name
+        error = result.error
+        if error is None:
+            down_for, stop = admission.succeeded(self._request.pk), None
+        elif result.outcome == "not_sent" and isinstance(error, Invalid):
+            return  # no call was made
+        else:
+            if isinstance(error, RateLimited):
+                self._pause(error)
+            down_for = admission.down_for
+            stop = admission.failed(self._request.pk, error)
+            if admission.down_for is not None and down_for is None:
+                emit(ProviderDown(name, error.message))
+        if admission.down_for is None and down_for is not None:
+            emit(ProviderUp(name, down_for))
+        if stop is not None:
+            raise stop
 
-    async def _failed(self, call: WrittenCall, error: RequestError) -> None:
-        """Record a call that brought nothing, and what follows for everyone. Raises the Stop that may follow."""
-        context, work = self._context, self._work
-        if isinstance(error, DiskFull):
-            return  # the picture was paid and could not be kept: left open in the ledger, the call counts as unknown
-        now = time.time()
-        await context.writer.do(attempts.failed, call.attempt, error, error.outcome, call.sent_at, now)
-        context.money.settle(work, call.estimate_usd, None if error.outcome == "unknown" else 0.0)
-        context.emit(CallEnded(work.job_name, work.id, context.provider.name, call.seconds, None, error))
-        if isinstance(error, RateLimited):
-            seconds = context.admission.pause(error)
-            context.writer.post(attempts.pause, context.provider.name, now + seconds)
-            context.emit(Paused(context.provider.name, seconds, error.message))
-            if limit := context.admission.lower(error):
-                context.emit(LimitLowered(context.provider.name, limit.images, limit.per_seconds, error.message))
-        away = context.admission.away
-        given_up = context.admission.failed(work.request, error)
-        if context.admission.away is None:
-            self._say_back(away)
-        elif away is None:
-            context.emit(ProviderDown(context.provider.name, error.message))
-        if given_up is not None:
-            raise given_up
+    def _pause(self, error: RateLimited) -> None:
+        """Hold all calls after a 429, and enforce the limit that it states."""
+        name = self._context.target.provider.name
+        seconds = self._admission.pause(error)
+        self._records.record_pause(time.time() + seconds)
+        self._records.emit(Paused(name, seconds, error.message))
+        if limit := self._admission.lower(error):
+            self._records.emit(LimitLowered(name, limit.images, limit.per_seconds, error.message))
 
-    def _say_back(self, away: float | None) -> None:
-        if away is not None:
-            self._context.emit(ProviderUp(self._context.provider.name, away))
-
-    async def _fetch(self) -> None:
-        """Bring all paid pictures home at once. Raises UrlLost where not one came, and DownloadRefused."""
+    async def _download_all(self) -> None:
+        """Download all pending URLs concurrently. Raises UrlLost if every one expired, and DownloadRefused."""
         urls, self._urls = self._urls, []
-        results = await asyncio.gather(*(self._fetch_one(url) for url in urls), return_exceptions=True)
+        results = await asyncio.gather(*(self._download(url) for url in urls), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in sorted(failures, key=lambda one: (isinstance(one, UrlLost), isinstance(one, DownloadRefused))):
             if not isinstance(failure, UrlLost) or len(failures) == len(urls):
                 raise failure
 
-    async def _fetch_one(self, url: PaidUrl) -> None:
-        context, work = self._context, self._work
+    async def _download(self, url: PaidUrl) -> None:
         try:
-            file = await fetch(
-                url,
-                url.expires_at + self._clock,
-                context.downloader,
-                lambda content: self._images.keep(content, url.number),
-                context.admission.sleep,
-                context.config.download.attempts,
-            )
+            image = await self._caller.download(url, self._names, url.expires_at + self._clock, self._admission.sleep)
         except UrlLost:
-            await context.writer.do(attempts.lost, url.image)
-            self._images.give_back(url.number)
+            await self._records.record_expired_url(url)
+            self._numbers.discard(url.number)
             self._missing += 1
             raise
-        context.writer.settle(self._images.place)
-        self._succeeded |= await context.writer.do(attempts.stored, work.request, url.image, file, time.time())
-        context.emit(ImageStored(work.job_name, work.id, f"{work.job_name}/{file.file}"))
+        self._succeeded |= await self._records.record_download(self._request, url, image)
 
-    async def _end(self, error: RequestError | None) -> None:
-        """Record how the request ended; a success was recorded with its last picture."""
-        context, work = self._context, self._work
-        if self._succeeded:
-            context.emit(RequestEnded(work.job_name, work.id, "succeeded", None))
-            return
-        ending, error = await context.writer.do(attempts.end, work.request, error, time.time())
-        if ending != "pending":
-            context.emit(RequestEnded(work.job_name, work.id, ending, error))
+    def _set_stem(self, stem: str) -> None:
+        self._names = FileNames(self._names.job, stem, self._names.output_format)
 
-    def _estimate(self, images: int) -> float | None:
-        """Give what a call for so many images costs at most; None without a price."""
-        work = self._work
-        model = self._context.models.find(work.model)
-        if model is None:
-            return None
-        sizes = [(one["width"], one["height"]) for one in work.inputs if one["role"] == "image"]
-        return model.most(work.served_by, work.prompt, work.params, images, sizes)
+    def _controller(self) -> AsyncRetrying:
+        return retrying(
+            self._context.retry,
+            sleep=self._admission.sleep,
+            counts=lambda error: error.counted and not self._is_probe,
+            before_sleep=self._emit_retrying,
+        )
 
-    def _say_retrying(self, state: RetryCallState) -> None:
+    def _emit_retrying(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RequestError):
-            self._context.emit(Retrying(self._work.job_name, self._work.id, state.upcoming_sleep, error))
+            self._records.emit(Retrying(self._request.job_name, self._request.id, state.upcoming_sleep, error))
+
+
+def _output_format(request: QueuedRequest) -> str | None:
+    value = request.params.get("output_format")
+    return value if isinstance(value, str) else None
+
+
+def _check_upload(path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as reason:
+        raise Invalid(f"{path} cannot be read: {reason.strerror}; submit the job again") from None

@@ -1,6 +1,6 @@
-"""The queue → work: which pending requests come next, and what a worker needs of each.
+"""The queue: which pending requests come next, with everything that a worker needs of each.
 
-Functions are for `Writer.do`: they take the ledger's connection first.
+Functions that take a connection run inside a transaction of the caller, such as `Writer.do`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PaidUrl:
-    """A picture that is paid and still at the server. `expires_at` is in seconds since 1970, on our clock."""
+    """A paid image that is still to be downloaded. `expires_at` is in seconds since 1970, by the local clock."""
 
-    image: int
+    image_pk: int
     number: int
     url: str
     expires_at: float
@@ -26,31 +26,29 @@ class PaidUrl:
 
 @dataclass(frozen=True, slots=True)
 class QueuedRequest:
-    """A request as a worker takes it from the ledger."""
+    """A request as the ledger hands it to a worker."""
 
-    request: int
-    job: int
+    pk: int
+    job_pk: int
     job_name: str
     provider: str
     rehearsal: bool
     budget_usd: float | None
     id: str
-    key: str
-    operation: str
-    served_by: str
+    served_by: str  # the operation whose endpoint is called
     prompt: str | None
     params: Mapping[str, Any]
     inputs: Sequence[Mapping[str, Any]]
     n: int
     received: int
     moderated: int
-    numbers: frozenset[int]
+    numbers: frozenset[int]  # of images that are stored or paid
     urls: tuple[PaidUrl, ...]
-    wait_until: float | None = None  # the server's wish, in seconds since 1970
+    wait_until: float | None = None  # as the server asked, in seconds since 1970
 
     @property
     def missing(self) -> int:
-        """Images still to be asked for: wanted, less those here, on their way, or refused for good."""
+        """Images still to be requested: wanted, less those stored, paid, or refused by the service."""
         return max(0, self.n - self.received - self.moderated - len(self.urls))
 
     @property
@@ -62,155 +60,115 @@ class QueuedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which jobs a run works on: those named, and those submitted after `since`; all where `names` is None."""
+    """The jobs of a run: those named, and those submitted after `since`; every job if `names` is None."""
 
     names: frozenset[str] | None
     since: float
 
 
-_IN_SCOPE = "(?2 IS NULL OR j.submitted_at > ?3 OR j.name IN (SELECT value FROM json_each(?2)))"
-
-
-def _scope(scope: Scope) -> tuple[str | None, float]:
-    return None if scope.names is None else json.dumps(sorted(scope.names)), scope.since
-
-
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The requests that a stop holds up: all to which everything that is named here applies."""
+    """Requests that a stop reaches: those that match every attribute that is set."""
 
     provider: str | None = None
-    job: int | None = None
+    job_pk: int | None = None
     model: str | None = None
     served_by: str | None = None
 
-    def holds(self, work: QueuedRequest) -> bool:
-        """Say whether a request is held up."""
-        named = ((self.provider, work.provider), (self.job, work.job), (self.model, work.model))
-        return all(mine in {None, its} for mine, its in (*named, (self.served_by, work.served_by)))
+    def covers(self, request: QueuedRequest) -> bool:
+        """Return whether the stop reaches a request."""
+        pairs = (
+            (self.provider, request.provider),
+            (self.job_pk, request.job_pk),
+            (self.model, request.model),
+            (self.served_by, request.served_by),
+        )
+        return all(mine in {None, its} for mine, its in pairs)
 
 
-def pending(
+_IN_SCOPE = "(?2 IS NULL OR j.submitted_at > ?3 OR j.name IN (SELECT value FROM json_each(?2)))"
+_MISSING = "r.n - r.received - r.moderated - (SELECT count(*) FROM image WHERE request = r.pk AND state = 'paid')"
+
+
+def next_requests(
     connection: sqlite3.Connection,
     provider: str,
     scope: Scope,
     taken: Collection[int],
-    most: int,
+    limit: int,
     blocked: Collection[Block] = (),
 ) -> list[QueuedRequest]:
-    """Take up to `most` pending requests that are neither `taken` nor barred.
+    """Return up to `limit` pending requests that are neither `taken` (primary keys) nor blocked.
 
-    Live URLs come first, the nearest death before all; then job by job, the oldest first, in the order of the job file.
+    Requests with paid URLs come first, ordered by expiry; then jobs by age, each in the order of its file.
     """
     names, since = _scope(scope)
-    free = _not_blocked(blocked)
-    dying = connection.execute(
+    allowed = _not_blocked(blocked)
+    expiring = connection.execute(
         "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
         " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.provider = ?1"
-        f" AND {_IN_SCOPE}{free} GROUP BY r.pk ORDER BY min(i.expires_at) LIMIT ?4",
-        (provider, names, since, most + len(taken)),
+        f" AND {_IN_SCOPE}{allowed} GROUP BY r.pk ORDER BY min(i.expires_at) LIMIT ?4",
+        (provider, names, since, limit + len(taken)),
     )
-    found = {row[0]: None for row in dying if row[0] not in taken}
+    found = {row[0]: None for row in expiring if row[0] not in taken}
     jobs = connection.execute(
         f"SELECT j.pk, j.revision FROM job j WHERE j.provider = ?1 AND {_IN_SCOPE} ORDER BY j.submitted_at, j.pk",
         (provider, names, since),
     ).fetchall()
-    for job, revision in jobs:
-        if len(found) >= most:
+    for job_pk, revision in jobs:
+        if len(found) >= limit:
             break
         rows = connection.execute(
             "SELECT r.pk FROM request r WHERE r.job = ?1 AND r.stated = ?2 AND r.status = 'pending'"
-            f"{free} ORDER BY r.position LIMIT ?3",
-            (job, revision, most + len(taken)),
+            f"{allowed} ORDER BY r.position LIMIT ?3",
+            (job_pk, revision, limit + len(taken)),
         )
         found.update((row[0], None) for row in rows if row[0] not in taken)
-    return _works(connection, list(found)[:most])
+    return _read(connection, list(found)[:limit])
 
 
-def _not_blocked(blocked: Collection[Block]) -> str:
-    """Write the condition that leaves barred requests out. People make up models' names, so they go in as JSON."""
-    if not blocked:
-        return ""
-    bars = json.dumps([[bar.provider, bar.job, bar.model, bar.served_by] for bar in blocked]).replace("'", "''")
-    provider, model = "(SELECT provider FROM job WHERE pk = r.job)", "json_extract(r.params, '$.model')"
-    applies = " AND ".join(
-        f"(json_extract(b.value, '$[{place}]') IS NULL OR json_extract(b.value, '$[{place}]') IS {column})"
-        for place, column in enumerate((provider, "r.job", model, "r.served_by"))
-    )
-    return f" AND NOT EXISTS (SELECT 1 FROM json_each('{bars}') b WHERE {applies})"
-
-
-def _works(connection: sqlite3.Connection, requests: Sequence[int]) -> list[QueuedRequest]:
-    """Read what a worker needs of each request, in the order that is given."""
+def waiting_providers(connection: sqlite3.Connection, scope: Scope, blocked: Collection[Block] = ()) -> list[str]:
+    """Return the names of the providers that have pending requests."""
+    names, since = _scope(scope)
     rows = connection.execute(
-        "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd,"
-        " EXISTS (SELECT 1 FROM image WHERE request = r.pk AND state != 'lost') AS has_images"
-        " FROM request r JOIN job j ON j.pk = r.job WHERE r.pk IN (SELECT value FROM json_each(?))",
-        (json.dumps(requests),),
+        f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
+        " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
+        f"{_not_blocked(blocked)})",
+        (None, names, since),
     )
-    works = {row["pk"]: _work(connection, row) for row in rows}
-    return [works[request] for request in requests]
+    return [row[0] for row in rows]
 
 
-def _work(connection: sqlite3.Connection, row: sqlite3.Row) -> QueuedRequest:
-    images: list[sqlite3.Row] = []
-    if row["has_images"]:
-        images = connection.execute(
-            "SELECT * FROM image WHERE request = ? AND state != 'lost'", (row["pk"],)
-        ).fetchall()
-    return QueuedRequest(
-        request=row["pk"],
-        job=row["job"],
-        job_name=row["job_name"],
-        provider=row["provider"],
-        rehearsal=bool(row["rehearsal"]),
-        budget_usd=row["budget_usd"],
-        id=row["id"],
-        key=row["key"],
-        operation=row["operation"],
-        served_by=row["served_by"],
-        prompt=row["prompt"],
-        params=json.loads(row["params"]),
-        inputs=json.loads(row["inputs"]),
-        n=row["n"],
-        received=row["received"],
-        moderated=row["moderated"],
-        numbers=frozenset(image["number"] for image in images),
-        urls=tuple(
-            PaidUrl(image["pk"], image["number"], image["url"], image["expires_at"])
-            for image in images
-            if image["state"] == "paid"
-        ),
-        wait_until=row["wait_until"],
-    )
-
-
-_LACKING = "r.n - r.received - r.moderated - (SELECT count(*) FROM image WHERE request = r.pk AND state = 'paid')"
-
-
-def lacking(connection: sqlite3.Connection, request: int) -> int:
-    """Count the images of a request that are neither here, nor paid, nor refused for good."""
-    return int(connection.execute(f"SELECT {_LACKING} FROM request r WHERE r.pk = ?", (request,)).fetchone()[0])
-
-
-def claim(connection: sqlite3.Connection, request: int) -> str | None:
-    """Mark a request as running, and give how its files are named; None where it is not to be worked."""
-    stem = free_stem(connection, request)
+def claim(connection: sqlite3.Connection, request_pk: int) -> str | None:
+    """Mark a request as running and return the stem of its file names; None if it is no longer to be processed."""
+    stem = free_stem(connection, request_pk)
     if stem is not None:
-        connection.execute("UPDATE request SET status = 'running', stem = ? WHERE pk = ?", (stem, request))
+        connection.execute("UPDATE request SET status = 'running', stem = ? WHERE pk = ?", (stem, request_pk))
     return stem
 
 
-def free_stem(connection: sqlite3.Connection, request: int, images: int | None = None) -> str | None:
-    """Give how a request's files are named: its id, and its key beside it where another owns that name or is about to.
+def requeue(connection: sqlite3.Connection, request_pk: int) -> None:
+    """Return a running request to the queue."""
+    connection.execute("UPDATE request SET status = 'pending' WHERE pk = ? AND status = 'running'", (request_pk,))
 
-    None where it is not to be worked: ended, cancelled or superseded meanwhile, or lacking fewer than so many images.
+
+def missing_images(connection: sqlite3.Connection, request_pk: int) -> int:
+    """Count the images of a request that are neither stored, nor paid, nor refused by the service."""
+    row = connection.execute(f"SELECT {_MISSING} FROM request r WHERE r.pk = ?", (request_pk,)).fetchone()
+    return int(row[0])
+
+
+def free_stem(connection: sqlite3.Connection, request_pk: int, images: int | None = None) -> str | None:
+    """Return the stem of a request's file names: its id, followed by part of its key if another request owns that name.
+
+    None if the request is not to be processed: ended, cancelled or superseded in the meantime, or fewer than `images`
+    are missing.
     """
     row = connection.execute(
         "SELECT r.pk, r.job, r.id, r.key FROM request r JOIN job j ON j.pk = r.job"
         " WHERE r.pk = ?1 AND r.status IN ('pending', 'running') AND r.stated = j.revision"
-        f" AND (?2 IS NULL OR {_LACKING} >= ?2)",
-        (request, images),
+        f" AND (?2 IS NULL OR {_MISSING} >= ?2)",
+        (request_pk, images),
     ).fetchone()
     if row is None:
         return None
@@ -227,13 +185,61 @@ def free_stem(connection: sqlite3.Connection, request: int, images: int | None =
     return f"{name}-{row['key'][:8]}" if owned else str(name)
 
 
-def waiting_providers(connection: sqlite3.Connection, scope: Scope, blocked: Collection[Block] = ()) -> list[str]:
-    """Name the providers that pending requests wait for."""
-    names, since = _scope(scope)
-    rows = connection.execute(
-        f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
-        " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
-        f"{_not_blocked(blocked)})",
-        (None, names, since),
+def _scope(scope: Scope) -> tuple[str | None, float]:
+    return None if scope.names is None else json.dumps(sorted(scope.names)), scope.since
+
+
+def _not_blocked(blocked: Collection[Block]) -> str:
+    """Return the condition that excludes blocked requests. Model names come from users, so they are passed as JSON."""
+    if not blocked:
+        return ""
+    values = [[block.provider, block.job_pk, block.model, block.served_by] for block in blocked]
+    literal = json.dumps(values).replace("'", "''")
+    provider, model = "(SELECT provider FROM job WHERE pk = r.job)", "json_extract(r.params, '$.model')"
+    matches = " AND ".join(
+        f"(json_extract(b.value, '$[{place}]') IS NULL OR json_extract(b.value, '$[{place}]') IS {column})"
+        for place, column in enumerate((provider, "r.job", model, "r.served_by"))
     )
-    return [row[0] for row in rows]
+    return f" AND NOT EXISTS (SELECT 1 FROM json_each('{literal}') b WHERE {matches})"
+
+
+def _read(connection: sqlite3.Connection, request_pks: Sequence[int]) -> list[QueuedRequest]:
+    """Read requests by primary key, in the given order."""
+    rows = connection.execute(
+        "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd,"
+        " EXISTS (SELECT 1 FROM image WHERE request = r.pk AND state != 'lost') AS has_images"
+        " FROM request r JOIN job j ON j.pk = r.job WHERE r.pk IN (SELECT value FROM json_each(?))",
+        (json.dumps(request_pks),),
+    )
+    requests = {row["pk"]: _request(connection, row) for row in rows}
+    return [requests[pk] for pk in request_pks]
+
+
+def _request(connection: sqlite3.Connection, row: sqlite3.Row) -> QueuedRequest:
+    images: list[sqlite3.Row] = []
+    if row["has_images"]:
+        query = "SELECT * FROM image WHERE request = ? AND state != 'lost'"
+        images = connection.execute(query, (row["pk"],)).fetchall()
+    return QueuedRequest(
+        pk=row["pk"],
+        job_pk=row["job"],
+        job_name=row["job_name"],
+        provider=row["provider"],
+        rehearsal=bool(row["rehearsal"]),
+        budget_usd=row["budget_usd"],
+        id=row["id"],
+        served_by=row["served_by"],
+        prompt=row["prompt"],
+        params=json.loads(row["params"]),
+        inputs=json.loads(row["inputs"]),
+        n=row["n"],
+        received=row["received"],
+        moderated=row["moderated"],
+        numbers=frozenset(image["number"] for image in images),
+        urls=tuple(
+            PaidUrl(image["pk"], image["number"], image["url"], image["expires_at"])
+            for image in images
+            if image["state"] == "paid"
+        ),
+        wait_until=row["wait_until"],
+    )

@@ -53,7 +53,7 @@ def measure(folder: Path, base_url: str, requests: int, submitted: int) -> tuple
     def timed(self: Writer, statement: Any, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         began = time.perf_counter()
         future = do(self, statement, *args, **kwargs)
-        if statement is attempts.answered:
+        if statement is attempts.record_response:
             future.add_done_callback(lambda _: waits.note(time.perf_counter() - began))
         return future
 

@@ -18,7 +18,7 @@ from pipeline.ledger import submit
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.database import FILE_NAME, named_errors, open_ledger, transaction
 from pipeline.ledger.job_summary import read_job_summaries
-from pipeline.ledger.queue import pending
+from pipeline.ledger.queue import next_requests
 from pipeline.ledger.recovery import recover
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.report_data import read_report_data
@@ -46,7 +46,7 @@ def looks(bench: Bench) -> dict[str, Callable[[], Any]]:
     def mend_and_take() -> None:
         recover(connection)
         with transaction(connection):
-            pending(connection, "lab", ALL, (), 10)
+            next_requests(connection, "lab", ALL, (), 10)
 
     return {
         "standing": lambda: read_status(folder, None),

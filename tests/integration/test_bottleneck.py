@@ -101,13 +101,13 @@ async def test_pictures_that_do_not_come_bind_and_the_nearest_death_is_said(benc
 
 
 async def test_files_that_are_slow_to_write_are_the_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, inner = threading.Event(), image_writer._check_and_store
+    written, inner = threading.Event(), image_writer._validate_and_store
 
     def slow(*arguments: Any) -> Any:
         written.wait()
         return inner(*arguments)
 
-    monkeypatch.setattr(image_writer, "_check_and_store", slow)
+    monkeypatch.setattr(image_writer, "_validate_and_store", slow)
     door = Door()
     door.open.set()
     async with vendor(door) as base_url, at_work(bench, lab(base_url)):

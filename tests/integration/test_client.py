@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.client.client import ImagesClient
-from pipeline.client.request import Call, Upload, body_of
+from pipeline.client.request import Call, Upload, build_body
 from pipeline.client.response import ImagesResponse, InlineImage
 from pipeline.config.dialect import Dialect
-from pipeline.engine.provider_context import image_threads
+from pipeline.engine.caller import image_threads
 from pipeline.errors import (
     Invalid,
     KeyRefused,
@@ -103,14 +103,14 @@ def door(base_url: str, **more: Any) -> ImagesClient:
         "threads": image_threads(),
         "timeout": 20.0,
         "connections": 8,
-        "most_bytes": 1_000_000,
+        "max_bytes": 1_000_000,
         **more,
     }
     return ImagesClient(base_url, settings.pop("key", KEY), settings.pop("headers", {}), **settings)
 
 
 async def make(api: ImagesClient, call: Call, sent: Callable[[], None]) -> ImagesResponse:
-    return await api.call(call.operation, await body_of(call, Dialect()), sent)
+    return await api.call(call.operation, await build_body(call, Dialect()), sent)
 
 
 async def refused(api: ImagesClient, call: Call = CALL) -> tuple[RequestError, int]:
@@ -130,7 +130,7 @@ async def test_a_call_carries_the_key_in_one_header_and_tells_once_that_it_left(
         assert len(told) == 1
         server.hold.set()
         answer = await call
-    assert answer.pictures == (InlineImage("QUJD", None),)
+    assert answer.images == (InlineImage("QUJD", None),)
     (sent,) = server.calls
     head, _, body = sent.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/images/generations HTTP/1.1\r\n")
@@ -231,7 +231,7 @@ async def test_a_call_that_gets_no_answer_in_time_is_of_unknown_outcome() -> Non
         error, told = await refused(api)
         server.hold.set()
     assert (type(error), told) == (OutcomeUnknown, 1)
-    assert "no whole answer within 0." in error.message
+    assert "no complete response within 0." in error.message
 
 
 async def test_a_reused_connection_that_the_server_has_closed_never_sends_a_call_twice() -> None:
@@ -251,7 +251,7 @@ async def test_an_error_whose_body_breaks_off_keeps_the_fate_of_its_status() -> 
 
 
 async def test_an_error_s_body_of_any_size_keeps_its_fate() -> None:
-    async with serving(reply(400, b"x" * 3_000_000)) as server, door(server.url, most_bytes=1000) as api:
+    async with serving(reply(400, b"x" * 3_000_000)) as server, door(server.url, max_bytes=1000) as api:
         error, _ = await refused(api)
     assert type(error) is Invalid
 
@@ -267,7 +267,7 @@ async def test_a_large_answer_is_read() -> None:
     body = b'{"data": [{"b64_json": "' + b"A" * 400_000 + b'"}]}'
     async with serving(reply(200, body)) as server, door(server.url) as api:
         answer = await make(api, CALL, lambda: None)
-    assert answer.pictures == (InlineImage("A" * 400_000, None),)
+    assert answer.images == (InlineImage("A" * 400_000, None),)
 
 
 async def test_redirects_are_not_followed() -> None:

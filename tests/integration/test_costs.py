@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.client.response import HttpResponse, InlineImage, read_response
-from pipeline.engine.image_writer import ImageWriter
-from pipeline.engine.provider_context import image_threads
+from pipeline.engine.caller import image_threads
+from pipeline.engine.image_writer import FileNames, ImageWriter
 from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.writer import Writer
 from pipeline.reports.status import read_status
+from pipeline.storage import ImageStore
 from tests.support.workbench import PNG_BASE64, answer_with, lab, request, vendor
 
 if TYPE_CHECKING:
@@ -142,13 +143,12 @@ async def test_a_picture_is_copied_no_more_than_twice_while_it_is_filed(tmp_path
     from tests.bench.pictures import noise
 
     picture = noise(512, 1)
-    image_writer = ImageWriter(tmp_path, {}, set(), image_threads())
-    image_writer.stem = "one"
+    writer, names = ImageWriter(ImageStore(tmp_path), image_threads()), FileNames("job", "one", None)
     inline = InlineImage(base64.b64encode(picture).decode(), None)
-    await image_writer.keep_all([inline])
+    await writer.write_all([inline], names, [1])
     decoded = 512 * 512 * 4
     tracemalloc.start()
-    await image_writer.keep_all([inline])
+    await writer.write_all([inline], names, [1])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= COPIES_OF_A_PICTURE * len(picture) + decoded

@@ -12,7 +12,7 @@ from pipeline.config.load import RateLimit
 from pipeline.engine.dispatcher import LOOKAHEAD
 from pipeline.errors import DiskFull, ModelUnknown
 from pipeline.ledger import submit
-from pipeline.ledger.queue import pending
+from pipeline.ledger.queue import next_requests
 from tests.support.workbench import PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ async def test_a_ledger_that_cannot_even_be_asked_stops_the_run_and_cuts_off_no_
     def full(*arguments: Any) -> list[QueuedRequest]:
         if door.inside:
             raise DiskFull("no room")
-        return pending(*arguments)
+        return next_requests(*arguments)
 
-    monkeypatch.setattr("pipeline.engine.dispatcher.pending", full)
+    monkeypatch.setattr("pipeline.engine.dispatcher.next_requests", full)
     async with vendor(door) as base_url:
         bench.submit(*(request(number) for number in range(5)))
         runner = bench.runner(lab(base_url, concurrency=10, rate_limit=RateLimit(2, 600)))

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlDead, expiry
+from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlExpired, expiry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ async def hosting(*answers: bytes) -> AsyncIterator[Host]:
 
 
 def downloader(**more: Any) -> Downloader:
-    given: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "allow_hosts": (), "most_bytes": 50_000}
+    given: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "allow_hosts": (), "max_bytes": 50_000}
     return Downloader(**{**given, "connections": 4, **more})
 
 
@@ -110,13 +110,13 @@ XML = (
 @pytest.mark.parametrize(
     ("status", "body", "kind", "definite"),
     [
-        (403, XML.format("10"), UrlDead, True),
+        (403, XML.format("10"), UrlExpired, True),
         (403, XML.format("09"), DownloadFailed, True),
-        (403, "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", UrlDead, True),
+        (403, "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", UrlExpired, True),
         (403, "", DownloadFailed, True),
         (404, "<Code>BlobNotFound</Code>", DownloadFailed, True),
         (409, "", DownloadFailed, True),
-        (410, "", UrlDead, True),
+        (410, "", UrlExpired, True),
         (204, "", DownloadFailed, True),
         (206, "", DownloadFailed, True),
         (304, "", DownloadFailed, True),
@@ -136,7 +136,7 @@ async def test_a_dead_url_a_refusal_and_a_hiccup_are_told_apart(
 
 async def test_a_refusal_after_the_url_s_own_end_means_that_it_is_dead() -> None:
     async with hosting(reply(403)) as host:
-        assert type(await failure(host.url(), time.time() - 1)) is UrlDead
+        assert type(await failure(host.url(), time.time() - 1)) is UrlExpired
     async with hosting(reply(503)) as host:
         assert type(await failure(host.url(), time.time() - 1)) is DownloadFailed
 
@@ -170,7 +170,7 @@ async def test_a_picture_may_be_as_large_as_allowed_and_no_larger() -> None:
         async with hosting(answer) as host:
             error = await failure(host.url())
         assert (str(error).partition(" (")[0], error.definite) == (
-            "the picture is larger than download.max_bytes",
+            "the image is larger than download.max_bytes",
             True,
         )
 

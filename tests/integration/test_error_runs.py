@@ -412,7 +412,7 @@ async def test_a_503_of_an_hour_holds_its_request_alone(bench: Bench, as_date: b
     assert HOUR - 150 <= left <= HOUR, "and it is written down"
     runner = bench.runner(lab("http://127.0.0.1:9/v1"))
     run = asyncio.create_task(runner.run())
-    await until(lambda: "lab" in runner._dispatchers and runner._dispatchers["lab"]._carrying)
+    await until(lambda: "lab" in runner._dispatchers and runner._dispatchers["lab"]._active)
     assert runner._admissions["lab"].waiting == 0, "another run waits too, and calls nobody"
     runner.halt()
     await run
@@ -429,7 +429,7 @@ async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_requ
     assert list(bench.statuses().values()) == ["succeeded"]
     bench.submit(request(1), request(2))
     bench.set("UPDATE request SET wait_until = ? WHERE status = 'pending'", time.time() + 30 * 86400)
-    (work,) = bench.works()
+    (queued,) = bench.works()
     slept: list[float] = []
     runner = bench.runner(lab("http://127.0.0.1:9/v1"))
 
@@ -440,7 +440,7 @@ async def test_a_wait_that_has_passed_or_a_clock_that_was_set_back_holds_no_requ
     monkeypatch.setattr(Admission, "sleep", sleep)  # time alone is fake
     await runner.run()
     assert slept == [HOUR]
-    assert work.wait_until is not None
+    assert queued.wait_until is not None
 
 
 async def _gives(body: Body) -> web.StreamResponse:

@@ -100,7 +100,7 @@ async def test_a_provider_s_gate_and_what_it_knows_last_for_the_whole_run(bench:
         bench.submit(request(8), name="slow", provider=lab(slow_url, "slow"))
         runner = bench.runner(quick, lab(slow_url, "slow"))
         run = asyncio.create_task(runner.run())
-        await until(lambda: door.inside == 1)
+        await until(lambda: door.prompts)
         admission = runner._admissions["lab"]
         door.open.set()
         await until(lambda: "lab" not in runner._dispatchers)
@@ -114,7 +114,7 @@ async def test_a_provider_s_gate_and_what_it_knows_last_for_the_whole_run(bench:
 
 async def test_a_run_remembers_what_an_earlier_one_sent_and_was_told(bench: Bench) -> None:
     bench.submit(request(1))
-    attempts.pause(bench.connection, "lab", time.time() + 600)
+    attempts.record_pause(bench.connection, "lab", time.time() + 600)
     for ago, n in ((10, 2), (700, 5)):
         bench.set("INSERT INTO attempt (request, provider, n, sent_at) VALUES (1, 'lab', ?, ?)", n, time.time() - ago)
     runner = bench.runner(lab("http://127.0.0.1:9/v1", rate_limit=RateLimit(3, 60)))
@@ -128,7 +128,7 @@ async def test_a_run_remembers_what_an_earlier_one_sent_and_was_told(bench: Benc
 
 async def test_a_pause_that_a_clock_set_back_made_longer_is_an_hour_at_most(bench: Bench) -> None:
     bench.submit(request(1))
-    attempts.pause(bench.connection, "lab", time.time() + 30 * 86400)
+    attempts.record_pause(bench.connection, "lab", time.time() + 30 * 86400)
     runner = bench.runner(lab("http://127.0.0.1:9/v1"))
     run = asyncio.create_task(runner.run())
     await until(lambda: "lab" in runner._admissions and runner._admissions["lab"].waiting == 1)
@@ -164,7 +164,7 @@ async def test_a_disk_that_is_full_stops_everything_and_the_next_run_mends_it(be
 
 
 async def test_a_bug_ends_the_run_with_its_own_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Lane", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "Dispatcher", lambda *_: 1 / 0)
     bench.submit(request(1))
     with pytest.raises(ExceptionGroup) as raised:
         await bench.run(lab("http://127.0.0.1:9/v1"))

@@ -161,7 +161,7 @@ async def test_of_several_urls_only_the_lost_one_is_generated_again(bench: Bench
 
 async def test_each_url_is_in_the_ledger_before_its_download_begins(bench: Bench) -> None:
     seen: list[object] = []
-    original = attempts.stored
+    original = attempts.record_download
 
     def look(*arguments: Any) -> bool:
         seen.append(bench.one("SELECT count(*) FROM image WHERE state = 'paid'"))
@@ -169,7 +169,7 @@ async def test_each_url_is_in_the_ledger_before_its_download_begins(bench: Bench
 
     served = Vendor(lambda _: answer_with({"url": "/picture/a"}, {"url": "/picture/b"}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attempts, "stored", look)
+        patch.setattr(attempts, "record_download", look)
         async with vendor(served) as base_url:
             bench.submit(request(1, n=2))
             await bench.run(lab(base_url))
@@ -394,12 +394,12 @@ async def test_a_paid_url_of_an_earlier_run_is_fetched_and_not_paid_again(bench:
     served = Vendor(_whole)
     async with vendor(served) as base_url:
         bench.submit(request(1, id="pool", n=2))
-        (work,) = bench.works()
+        (queued,) = bench.works()
         begun = attempts.begin(bench.connection, 1, "lab", base_url, 2, None, 1)
         assert begun is not None
-        url = attempts.NewUrl(1, base_url.replace("/v1", "/picture/a"), time.time() + 600, None)
-        reply = attempts.Reply(200, None, None, None, 1, 2)
-        attempts.answered(bench.connection, work, begun[0], reply, [url], [])
+        url = attempts.ImageUrl(1, base_url.replace("/v1", "/picture/a"), time.time() + 600, None)
+        reply = attempts.ResponseRecord(200, None, None, None, 1, 2)
+        attempts.record_response(bench.connection, queued, begun[0], reply, [url], [])
         await bench.run(lab(base_url))
     assert served.asked == [1]
     assert (bench.folder / "job" / "images" / "pool-1.png").read_bytes() == PNG

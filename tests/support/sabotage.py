@@ -84,14 +84,14 @@ def _sizes(most: str) -> None:
 def _bug(number: str) -> None:
     from pipeline.ledger import attempts
 
-    real, answered = attempts.answered, itertools.count(1)
+    real, answered = attempts.record_response, itertools.count(1)
 
     def stumbling(*args: Any, **more: Any) -> Any:
         if next(answered) >= int(number):
             raise RuntimeError(f"a bug that a drill has put here, with {os.environ.get('STAGE_KEY')} in its words")
         return real(*args, **more)
 
-    attempts.answered = stumbling
+    attempts.record_response = stumbling
 
 
 def _die(number: str) -> None:

@@ -21,7 +21,7 @@ from pipeline.engine.events import ProviderPace
 from pipeline.engine.runner import Runner
 from pipeline.ledger import submit
 from pipeline.ledger.database import open_ledger, transaction
-from pipeline.ledger.queue import QueuedRequest, Scope, pending
+from pipeline.ledger.queue import QueuedRequest, Scope, next_requests
 from pipeline.ledger.recovery import recover
 from pipeline.models.table import Models
 from pipeline.planning.plan import ImageRequest, Plan
@@ -120,7 +120,7 @@ class Bench:
     def works(self, provider: str = "lab", scope: Scope = ALL, most: int = 100, **more: Any) -> list[QueuedRequest]:
         """Give what a lane would take next."""
         with transaction(self.connection):
-            return pending(self.connection, provider, scope, more.pop("taken", ()), most, **more)
+            return next_requests(self.connection, provider, scope, more.pop("taken", ()), most, **more)
 
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
         """Make a run over what is pending at these providers."""

@@ -1,4 +1,4 @@
-"""Leave to call: waited for in order, and cut short by a stop."""
+"""Admission control: permits are waited for in order, and a stop ends every wait."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config.load import RateLimit
 from pipeline.engine.admission import Admission
+from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import Invalid, ModelUnknown, NotSent, OutageGivenUp, RateLimited, Stop, WrongAddress
 from tests.support.virtual_time import run
 from tests.support.workbench import until
@@ -17,41 +18,52 @@ def _admission(limit: RateLimit | None = None) -> Admission:
     return Admission(limit, "http://x/v1", give_up_after=3600, longest_backoff=8)
 
 
-async def test_whoever_waits_is_counted_and_let_through() -> None:
+async def test_a_waiting_call_is_counted_and_gets_a_permit() -> None:
     admission = _admission()
-    turn, probe = await admission.leave(1, 3)
-    assert (turn.images, probe, admission.waiting, admission.moved.is_set()) == (3, False, 0, True)
+    permit = await admission.acquire(1, 3)
+    assert (permit.images, permit.is_probe, admission.waiting, admission.changed.is_set()) == (3, False, 0, True)
 
 
-async def test_a_halt_cancels_whoever_waits_for_the_limit_or_sleeps_and_lets_nobody_in() -> None:
+async def test_a_stop_ends_all_waits_at_once_and_admits_nobody() -> None:
     admission = _admission(RateLimit(1, 600))
-    await admission.leave(1, 1)
-    waiting = [asyncio.create_task(admission.leave(number, 1)) for number in (2, 3)]
+    await admission.acquire(1, 1)
+    waiting = [asyncio.create_task(admission.acquire(number, 1)) for number in (2, 3)]
     sleeping = asyncio.create_task(admission.sleep(600))
-    await until(lambda: admission.waiting == 2)
-    admission.moved.clear()
-    admission.halt()
+    await until(lambda: admission.waiting == 2 and admission.resting == 3)
+    admission.changed.clear()
+    admission.signal.set()
     results = await asyncio.gather(*waiting, sleeping, return_exceptions=True)
-    assert [type(result) for result in results] == [asyncio.CancelledError] * 3
-    assert (admission.waiting, admission.moved.is_set()) == (0, True)
-    for late in (admission.leave(4, 1), admission.sleep(0)):
-        with pytest.raises(asyncio.CancelledError):
+    assert [type(result) for result in results] == [Withdrawn] * 3
+    assert (admission.waiting, admission.resting, admission.changed.is_set()) == (0, 0, True)
+    for late in (admission.acquire(4, 1), admission.sleep(0)):
+        with pytest.raises(Withdrawn):
             await late
 
 
-async def test_a_halt_does_not_touch_whoever_is_through() -> None:
+async def test_a_cancelled_wait_is_cancelled_and_not_withdrawn() -> None:
+    admission = _admission(RateLimit(1, 600))
+    await admission.acquire(1, 1)
+    waiting = asyncio.create_task(admission.acquire(2, 1))
+    await until(lambda: admission.waiting == 1)
+    waiting.cancel("second SIGINT")
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert admission.waiting == 0
+
+
+async def test_a_stop_does_not_affect_a_call_in_flight() -> None:
     admission = _admission()
-    through, done = asyncio.Event(), asyncio.Event()
+    admitted, done = asyncio.Event(), asyncio.Event()
 
     async def call() -> str:
-        await admission.leave(1, 1)
-        through.set()
+        await admission.acquire(1, 1)
+        admitted.set()
         await done.wait()
         return "answered"
 
     task = asyncio.create_task(call())
-    await through.wait()
-    admission.halt()
+    await admitted.wait()
+    admission.signal.set()
     done.set()
     assert await task == "answered"
 
@@ -59,12 +71,12 @@ async def test_a_halt_does_not_touch_whoever_is_through() -> None:
 async def test_a_429_pauses_for_what_the_server_says_or_longer_each_time_up_to_our_own_longest() -> None:
     admission = _admission()
     assert 5 <= admission.pause(RateLimited("slow", retry_after=5)) < 5.5
-    admission.answered(1)
+    admission.succeeded(1)
     pauses = [admission.pause(RateLimited("slow")) for _ in range(5)]
     for pause, least in zip(pauses, (2, 4, 8, 8, 8), strict=True):
         assert least <= pause <= 1.05 * least + 0.01
     assert admission.throttle.paused_for > 7
-    admission.answered(1)
+    admission.succeeded(1)
     assert 2 <= admission.pause(RateLimited("slow")) < 2.2
 
 
@@ -76,12 +88,12 @@ def test_nothing_but_429s_for_as_long_as_an_outage_may_last_is_one_and_any_other
             admission.pause(error)
             if (stop := admission.failed(1, error)) or asyncio.get_running_loop().time() > end:
                 return stop
-            await admission.leave(1, 1)
+            (await admission.acquire(1, 1)).release()
 
     async def main() -> None:
         admission = _admission()
         assert await refused_for(3000, admission) is None
-        admission.answered(1)
+        admission.succeeded(1)
         assert await refused_for(3000, admission) is None
         assert admission.failed(2, Invalid("no", http_status=400)) is None
         assert await refused_for(3500, admission) is None
@@ -107,33 +119,33 @@ async def test_the_limit_that_a_429_states_is_adopted_where_it_is_lower() -> Non
 async def test_an_outage_lets_one_probe_through_and_its_answer_all_the_others() -> None:
     admission = _admission()
     assert admission.failed(1, NotSent("no way")) is None
-    assert admission.away is not None
-    waiting = [asyncio.create_task(admission.leave(number, 1)) for number in (1, 2, 3)]
+    assert admission.down_for is not None
+    waiting = [asyncio.create_task(admission.acquire(number, 1)) for number in (1, 2, 3)]
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    assert [probe for _, probe in (task.result() for task in done)] == [True]
-    away = admission.answered(1)
-    assert away is not None
-    assert away >= 1
-    assert sorted(probe for _, probe in await asyncio.gather(*waiting)) == [False, False, True]
+    assert [task.result().is_probe for task in done] == [True]
+    seconds = admission.succeeded(1)
+    assert seconds is not None
+    assert seconds >= 1
+    assert sorted(permit.is_probe for permit in await asyncio.gather(*waiting)) == [False, False, True]
 
 
 async def test_a_probe_that_is_never_made_leaves_its_place_to_another() -> None:
     admission = _admission()
     admission.failed(1, NotSent("no way"))
-    _, probe = await admission.leave(1, 1)
-    assert probe
-    second = asyncio.create_task(admission.leave(2, 1))
+    permit = await admission.acquire(1, 1)
+    assert permit.is_probe
+    second = asyncio.create_task(admission.acquire(2, 1))
     await asyncio.sleep(0)
     assert not second.done()
-    admission.left(1)
-    assert (await second)[1]
+    permit.release()
+    assert (await second).is_probe
 
 
 async def test_a_refusal_too_shows_that_the_provider_is_back() -> None:
     admission = _admission()
     admission.failed(1, NotSent("no way"))
     assert admission.failed(1, ModelUnknown("no such model", http_status=404)) is None
-    assert admission.away is None
+    assert admission.down_for is None
 
 
 async def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

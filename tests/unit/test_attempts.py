@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import Moderated, NotSent, OutcomeUnknown, RequestError, ServerFault
-from pipeline.ledger import attempts
-from pipeline.ledger.attempts import NewUrl, Reply
+from pipeline.ledger import attempts, queue
+from pipeline.ledger.attempts import ImageUrl, ResponseRecord
 from pipeline.storage import StoredImage
 from tests.support.workbench import request
 
@@ -21,13 +21,13 @@ ROW = "SELECT status, attempts, maybe_paid, received, moderated, cost_usd, finis
 
 
 def _begin(bench: Bench, n: int = 1) -> tuple[QueuedRequest, int]:
-    work = bench.works()[0]
-    begun = attempts.begin(bench.connection, work.request, "lab", "http://x/v1", n, 0.5, 100)
+    queued = bench.works()[0]
+    begun = attempts.begin(bench.connection, queued.pk, "lab", "http://x/v1", n, 0.5, 100)
     assert begun is not None
-    return work, begun[0]
+    return queued, begun[0]
 
 
-def _reply(**more: Any) -> Reply:
+def _reply(**more: Any) -> ResponseRecord:
     plain = {
         "http_status": 200,
         "request_id": "req_1",
@@ -36,7 +36,7 @@ def _reply(**more: Any) -> Reply:
         "sent_at": 101,
         "ended_at": 110,
     }
-    return Reply(**{**plain, **more})
+    return ResponseRecord(**{**plain, **more})
 
 
 def _file(number: int) -> StoredImage:
@@ -66,7 +66,7 @@ def test_a_failed_call_is_counted_as_what_it_was(
 ) -> None:
     bench.submit(request(1))
     _, attempt = _begin(bench)
-    attempts.failed(bench.connection, attempt, error, error.outcome, None if counted == 0 else 102, 103)
+    attempts.record_failure(bench.connection, attempt, error, error.outcome, None if counted == 0 else 102, 103)
     assert bench.ask(ROW) == [("running", counted, maybe_paid, 0, 0, None, None)]
     assert bench.ask("SELECT outcome, sent_at, ended_at, http_status, request_id FROM attempt") == [
         (error.outcome, sent_at, 103, error.http_status, error.request_id)
@@ -77,21 +77,23 @@ def test_a_failed_call_is_counted_as_what_it_was(
 def test_a_call_that_was_called_off_is_none(bench: Bench) -> None:
     bench.submit(request(1))
     _, attempt = _begin(bench)
-    attempts.unsent(bench.connection, attempt, 101)
+    attempts.record_withdrawal(bench.connection, attempt, 101)
     assert bench.ask("SELECT outcome, ended_at FROM attempt") == [("not_sent", 101)]
     assert bench.one("SELECT attempts FROM request") == 0
 
 
 def test_an_answers_urls_are_written_down_as_paid(bench: Bench) -> None:
     bench.submit(request(1, n=2))
-    work, attempt = _begin(bench, 2)
-    urls = [NewUrl(number, f"http://x/{number}", 900, "revised") for number in (1, 2)]
-    paid, succeeded = attempts.answered(bench.connection, work, attempt, _reply(usage={"input_tokens": 3}), urls, [])
+    queued, attempt = _begin(bench, 2)
+    urls = [ImageUrl(number, f"http://x/{number}", 900, "revised") for number in (1, 2)]
+    paid, succeeded = attempts.record_response(
+        bench.connection, queued, attempt, _reply(usage={"input_tokens": 3}), urls, []
+    )
     assert not succeeded
     assert [(url.number, url.url, url.expires_at) for url in paid] == [(1, "http://x/1", 900), (2, "http://x/2", 900)]
     assert bench.ask("SELECT pk, state, url, revised_prompt FROM image") == [
-        (paid[0].image, "paid", "http://x/1", "revised"),
-        (paid[1].image, "paid", "http://x/2", "revised"),
+        (paid[0].image_pk, "paid", "http://x/1", "revised"),
+        (paid[1].image_pk, "paid", "http://x/2", "revised"),
     ]
     assert bench.ask(ROW) == [("running", 1, 0, 0, 0, 0.25, None)]
     assert bench.ask("SELECT outcome, request_id, usage, cost_usd, sent_at FROM attempt") == [
@@ -101,12 +103,12 @@ def test_an_answers_urls_are_written_down_as_paid(bench: Bench) -> None:
 
 def test_the_picture_that_completes_a_request_ends_it(bench: Bench) -> None:
     bench.submit(request(1, n=2))
-    work, attempt = _begin(bench, 2)
-    paid, succeeded = attempts.answered(
-        bench.connection, work, attempt, _reply(), [NewUrl(2, "http://x", 900, None)], [_file(1)]
+    queued, attempt = _begin(bench, 2)
+    paid, succeeded = attempts.record_response(
+        bench.connection, queued, attempt, _reply(), [ImageUrl(2, "http://x", 900, None)], [_file(1)]
     )
     assert (succeeded, bench.one("SELECT status FROM request")) == (False, "running")
-    assert attempts.stored(bench.connection, work.request, paid[0].image, _file(2), 120)
+    assert attempts.record_download(bench.connection, queued.pk, paid[0].image_pk, _file(2), 120)
     assert bench.ask(ROW) == [("succeeded", 1, 0, 2, 0, 0.25, 120)]
     assert bench.ask("SELECT state, url, file FROM image ORDER BY number") == [
         ("stored", None, "images/a-1.png"),
@@ -117,18 +119,20 @@ def test_the_picture_that_completes_a_request_ends_it(bench: Bench) -> None:
 def test_costs_of_several_answers_add_up_and_an_unknown_one_takes_nothing_away(bench: Bench) -> None:
     bench.submit(request(1, n=9))
     for cost in (0.25, None, 0.5):
-        work, attempt = _begin(bench)
-        attempts.answered(bench.connection, work, attempt, _reply(cost_usd=cost, moderated=1), [], [])
-        attempts.put_back(bench.connection, work.request)
+        queued, attempt = _begin(bench)
+        attempts.record_response(bench.connection, queued, attempt, _reply(cost_usd=cost, moderated=1), [], [])
+        queue.requeue(bench.connection, queued.pk)
     assert bench.ask("SELECT cost_usd, moderated FROM request") == [(0.75, 3)]
 
 
 def test_a_lost_url_is_forgotten_and_its_number_is_free_again(bench: Bench) -> None:
     bench.submit(request(1))
-    work, attempt = _begin(bench)
-    paid, _ = attempts.answered(bench.connection, work, attempt, _reply(), [NewUrl(1, "http://x", 900, None)], [])
-    attempts.lost(bench.connection, paid[0].image)
-    attempts.put_back(bench.connection, work.request)
+    queued, attempt = _begin(bench)
+    paid, _ = attempts.record_response(
+        bench.connection, queued, attempt, _reply(), [ImageUrl(1, "http://x", 900, None)], []
+    )
+    attempts.record_expired_url(bench.connection, paid[0].image_pk)
+    queue.requeue(bench.connection, queued.pk)
     (again,) = bench.works()
     assert (again.numbers, again.missing, again.urls) == (frozenset(), 1, ())
 
@@ -151,7 +155,7 @@ def test_how_a_request_ends_is_reckoned_from_what_the_job_asks_for_now(
 ) -> None:
     bench.submit(request(1, n=n))
     bench.set("UPDATE request SET status = 'running', received = ?, moderated = ?", received, moderated)
-    said = attempts.end(bench.connection, 1, error, 150)
+    said = attempts.finish(bench.connection, 1, error, 150)
     assert said[0] == bench.one("SELECT status FROM request") == ending
     assert bench.one("SELECT finished_at FROM request") == (None if ending == "pending" else 150)
     assert (said[1] is None) == (bench.one("SELECT error FROM request") is None) == (ending in {"succeeded", "pending"})
@@ -163,8 +167,8 @@ def test_how_a_request_ends_is_reckoned_from_what_the_job_asks_for_now(
 def test_an_end_does_not_undo_what_somebody_else_decided(bench: Bench) -> None:
     bench.submit(request(1))
     bench.set("UPDATE request SET status = 'cancelled'")
-    attempts.end(bench.connection, 1, ServerFault("busy"), 150)
-    attempts.put_back(bench.connection, 1)
+    attempts.finish(bench.connection, 1, ServerFault("busy"), 150)
+    queue.requeue(bench.connection, 1)
     assert bench.one("SELECT status FROM request") == "cancelled"
 
 
@@ -188,5 +192,5 @@ def test_what_was_sent_within_the_window_is_remembered_by_provider_and_unsent_ca
 def test_the_longest_pause_holds(bench: Bench) -> None:
     assert attempts.paused_until(bench.connection, "lab") == 0
     for until in (100, 300, 200):
-        attempts.pause(bench.connection, "lab", until)
+        attempts.record_pause(bench.connection, "lab", until)
     assert attempts.paused_until(bench.connection, "lab") == 300

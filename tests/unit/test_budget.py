@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.engine.budget import Budget, committed
+from pipeline.engine.budget import Budget
 from pipeline.errors import BudgetSpent
+from pipeline.ledger.attempts import committed_usd
 from tests.support.workbench import PRICE, lab, request, sandbox
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def test_a_rehearsal_is_outside_budgets(bench: Bench) -> None:
 
 def test_what_is_set_aside_counts_until_it_is_settled(bench: Bench) -> None:
     work, money = _work(bench, budget_usd=1.0), Budget(None, None)
-    money.learn(work, 0.25)
+    money.load(work, 0.25)
     money.reserve(work, 0.5)
-    with pytest.raises(BudgetSpent, match=r"\$0.7500 of its \$1.00 are spent or may be; raise `budget_usd`"):
+    with pytest.raises(BudgetSpent, match=r"\$0.7500 of its budget of \$1.00 are spent or may be; raise `budget_usd`"):
         money.reserve(work, 0.5)
     money.settle(work, 0.5, 0.0)  # refused: nothing was spent
     money.reserve(work, 0.5)
@@ -60,9 +61,9 @@ def test_the_last_cent_may_be_spent(bench: Bench) -> None:
 
 def test_a_budget_that_comes_while_the_run_works_counts_what_it_has_spent_already(bench: Bench) -> None:
     work, money = _work(bench), Budget(None, None)
-    money.learn(work, 0.5)
+    money.load(work, 0.5)
     money.reserve(work, 0.4)
-    money.learn(work, 0.0)
+    money.load(work, 0.0)
     with pytest.raises(BudgetSpent):
         money.reserve(dataclasses.replace(work, budget_usd=1.0), 0.2)
 
@@ -70,7 +71,7 @@ def test_a_budget_that_comes_while_the_run_works_counts_what_it_has_spent_alread
 def test_jobs_have_budgets_of_their_own(bench: Bench) -> None:
     work, money = _work(bench, budget_usd=1.0), Budget(None, None)
     money.reserve(work, 1.0)
-    money.reserve(dataclasses.replace(work, job=2), 1.0)
+    money.reserve(dataclasses.replace(work, job_pk=2), 1.0)
 
 
 def test_the_ledgers_sum_takes_the_cost_where_it_is_known_and_the_estimate_where_it_may_have_been_paid(
@@ -93,7 +94,7 @@ def test_the_ledgers_sum_takes_the_cost_where_it_is_known_and_the_estimate_where
             " VALUES (?, 'lab', 1, 1, ?, ?, ?, ?)",
             *(job, None if outcome is None else 2, outcome, estimate, cost),
         )
-    assert committed(bench.connection, 1) == 21_210
+    assert committed_usd(bench.connection, 1) == 21_210
 
 
 @pytest.mark.parametrize("concurrency", [8, 200])
@@ -110,7 +111,7 @@ async def test_200_calls_at_once_never_cross_the_wall_and_the_next_run_starts_fr
             assert {type(stop) for stop in runner.stops} == {BudgetSpent}
             charged = sum(_charged(line) for line in books.read_text().splitlines()) * PRICE
             assert calls / 2 < charged <= calls
-            assert charged <= committed(bench.connection, 1) + 1e-9 <= calls + 1e-6
+            assert charged <= committed_usd(bench.connection, 1) + 1e-9 <= calls + 1e-6
             assert bench.one("SELECT count(*) FROM request WHERE status NOT IN ('pending', 'succeeded')") == 0
             assert bench.one("SELECT count(*) FROM attempt WHERE outcome IS NULL") == 0
 

@@ -37,7 +37,7 @@ async def probe_until_stopped(breaker: CircuitBreaker, error: RequestError) -> t
     """Fail every probe at once; give their moments, and the stop."""
     begin, moments = now(), []
     while True:
-        assert await breaker.passage(1)
+        assert await breaker.admit(1)
         moments.append(round(now() - begin, 2))
         if stop := breaker.failed(1, error):
             return moments, stop
@@ -48,7 +48,7 @@ def test_a_call_that_never_left_is_an_outage_at_once_and_is_probed_at_growing_in
         breaker = CircuitBreaker("http://x/v1", 300.0)
         breaker.failed(9, fault())  # it has answered in this run
         breaker.failed(1, NotSent("refused"))
-        assert breaker.down_since == pytest.approx(now(), abs=0.01)
+        assert breaker.open_since == pytest.approx(now(), abs=0.01)
         moments, stop = await probe_until_stopped(breaker, NotSent("refused"))
         assert moments == pytest.approx([1, 3, 7, 15, 31, 63, 123, 183, 243, 300], abs=0.05)
         assert isinstance(stop, OutageGivenUp)
@@ -75,9 +75,9 @@ def test_five_different_requests_that_fail_in_a_row_are_an_outage() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES - 1):
             breaker.failed(request, fault())
-            assert breaker.down_since is None
+            assert breaker.open_since is None
         breaker.failed(FAILURES, fault())
-        assert breaker.down_since is not None
+        assert breaker.open_since is not None
 
     run(main())
 
@@ -87,7 +87,7 @@ def test_one_poisoned_request_alone_never_is() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for _ in range(50):
             breaker.failed(1, fault())
-            assert not await breaker.passage(2)
+            assert not await breaker.admit(2)
 
     run(main())
 
@@ -100,7 +100,7 @@ def test_any_answer_between_begins_the_count_again(error: RequestError) -> None:
             breaker.failed(request, fault())
         assert breaker.failed(7, error) is None
         breaker.failed(8, fault())
-        assert breaker.down_since is None
+        assert breaker.open_since is None
 
     run(main())
 
@@ -109,13 +109,13 @@ def test_one_probes_while_all_others_wait_and_an_answer_lets_them_go() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         breaker.failed(0, NotSent("refused"))
-        waiting = {request: asyncio.create_task(breaker.passage(request)) for request in range(1, 6)}
+        waiting = {request: asyncio.create_task(breaker.admit(request)) for request in range(1, 6)}
         await asyncio.sleep(500)
         probing = [request for request, task in waiting.items() if task.done()]
         assert len(probing) == 1
-        breaker.answered()
+        breaker.succeeded()
         assert sorted(await asyncio.gather(*waiting.values())) == [False] * 4 + [True]
-        assert breaker.down_since is None
+        assert breaker.open_since is None
 
     run(main())
 
@@ -124,8 +124,8 @@ def test_a_probe_that_is_called_off_lets_another_one_probe() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         breaker.failed(0, NotSent("refused"))
-        assert await breaker.passage(1)
-        other = asyncio.create_task(breaker.passage(2))
+        assert await breaker.admit(1)
+        other = asyncio.create_task(breaker.admit(2))
         await asyncio.sleep(50)
         breaker.released(3)  # was not the probe
         await asyncio.sleep(50)
@@ -143,7 +143,7 @@ def test_calls_in_flight_that_fail_during_an_outage_do_not_delay_the_probe() -> 
         for request in range(1, 9):
             await asyncio.sleep(0.1)
             breaker.failed(request, OutcomeUnknown("cut"))
-        assert await breaker.passage(9)
+        assert await breaker.admit(9)
         assert now() - begin == pytest.approx(1, abs=0.01)
 
     run(main())
@@ -164,12 +164,12 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
     async def main() -> float:
         breaker, begin = CircuitBreaker("http://x/v1", 12 * HOUR), now()
         probing: set[int] = set()  # in the outage that lasts
-        breaker.answered()
+        breaker.succeeded()
 
         async def carry(request: int, latency: float) -> None:
             calls.append(0)
             while True:
-                probe = await breaker.passage(request)
+                probe = await breaker.admit(request)
                 calls[request] += not probe
                 if probe:
                     probes.append(now())
@@ -180,7 +180,7 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
                 probing.discard(request)
                 if not is_down:
                     probing.clear()
-                    breaker.answered()
+                    breaker.succeeded()
                     return
                 assert breaker.failed(request, error) is None
                 breaker.released(request)
@@ -199,7 +199,7 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
 def test_probes_that_may_be_billed_become_rarer_than_free_ones() -> None:
     async def main(error: RequestError) -> int:
         breaker = CircuitBreaker("http://x/v1", 12 * HOUR)
-        breaker.answered()
+        breaker.succeeded()
         for request in range(FAILURES):
             breaker.failed(request, error)
         moments, _ = await probe_until_stopped(breaker, error)
@@ -215,9 +215,9 @@ def test_who_has_not_failed_yet_probes_before_who_has() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES):
             breaker.failed(request, fault())
-        failed = [asyncio.create_task(breaker.passage(request)) for request in range(FAILURES)]
+        failed = [asyncio.create_task(breaker.admit(request)) for request in range(FAILURES)]
         await asyncio.sleep(0)
-        fresh = asyncio.create_task(breaker.passage(77))
+        fresh = asyncio.create_task(breaker.admit(77))
         assert await fresh
         assert not any(task.done() for task in failed)
         breaker.failed(77, fault())
@@ -235,15 +235,15 @@ def test_requests_that_fail_while_others_are_served_are_no_outage() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for poisoned in range(FAILURES - 1):
             breaker.failed(poisoned, fault())
-        breaker.answered(50)
+        breaker.succeeded(50)
         for _ in range(3):
             for poisoned in range(FAILURES - 1):
                 breaker.failed(poisoned, fault())
             breaker.failed(FAILURES, fault())
-        assert breaker.down_since is None
+        assert breaker.open_since is None
         for other in range(60, 60 + FAILURES):
             breaker.failed(other, fault())
-        assert breaker.down_since is not None, "others that fail too still are one"
+        assert breaker.open_since is not None, "others that fail too still are one"
 
     run(main())
 
@@ -252,11 +252,11 @@ def test_a_request_that_is_served_after_all_is_no_suspect_any_more() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         breaker.failed(1, fault())
-        breaker.answered(2)
-        breaker.answered(1)
+        breaker.succeeded(2)
+        breaker.succeeded(1)
         for request in range(1, FAILURES + 1):
             breaker.failed(request, fault())
-        assert breaker.down_since is not None
+        assert breaker.open_since is not None
 
     run(main())
 
@@ -267,10 +267,10 @@ def test_after_an_outage_the_intervals_begin_anew() -> None:
         for _ in range(2):
             begin = now()
             breaker.failed(0, NotSent("refused"))
-            assert await breaker.passage(1)
+            assert await breaker.admit(1)
             assert now() - begin == pytest.approx(1, abs=0.01)
             breaker.failed(1, NotSent("refused"))
-            assert await breaker.passage(1)
-            breaker.answered()
+            assert await breaker.admit(1)
+            breaker.succeeded()
 
     run(main())

@@ -515,13 +515,13 @@ def test_a_task_in_place_of_pictures_stops_since_each_more_would_be_paid_and_nev
     error = refused(status, body)
     assert type(error) is Deferred
     assert error.outcome == "unknown"
-    assert error.message.startswith("the server takes calls for later")
+    assert error.message.startswith("the server accepts calls for later")
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 206])
 def test_pictures_count_under_any_status_of_success(status: int) -> None:
     answer = read(status, {"data": [{"b64_json": "QUJD"}], "status": "queued"})
-    assert answer.pictures == (InlineImage("QUJD", None),)
+    assert answer.images == (InlineImage("QUJD", None),)
 
 
 @pytest.mark.parametrize(
@@ -535,7 +535,7 @@ def test_pictures_count_under_any_status_of_success(status: int) -> None:
     ],
 )
 def test_a_paid_picture_is_read_however_its_letters_are_written(body: bytes) -> None:
-    assert read(200, body).pictures == (InlineImage("QUJD", None),)
+    assert read(200, body).images == (InlineImage("QUJD", None),)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
@@ -576,14 +576,14 @@ FAILED = ("error", {"type": "error", "error": {"message": "no", "type": REQUEST,
 def test_a_stream_s_finished_picture_is_kept_since_it_is_paid(end: str, rest: bytes) -> None:
     body = streamed(PARTIAL, PARTIAL, COMPLETED, end=end) + rest
     answer = read(200, body, content_type="text/event-stream; charset=utf-8")
-    assert answer.pictures == (InlineImage("QUJD", None),)
+    assert answer.images == (InlineImage("QUJD", None),)
     assert (answer.usage, answer.settings) == ({"output_tokens": 5}, {"size": "1024x1024"})
 
 
 def test_a_stream_may_bring_several_pictures_or_a_whole_answer() -> None:
-    assert len(read(200, streamed(COMPLETED, COMPLETED), content_type="text/event-stream").pictures) == 2
+    assert len(read(200, streamed(COMPLETED, COMPLETED), content_type="text/event-stream").images) == 2
     whole = ("x", {"data": [{"url": "https://h/a"}]})
-    assert read(200, streamed(whole), content_type="text/event-stream").pictures == (LinkedImage("https://h/a", None),)
+    assert read(200, streamed(whole), content_type="text/event-stream").images == (LinkedImage("https://h/a", None),)
 
 
 @pytest.mark.parametrize(
@@ -636,7 +636,7 @@ lines = st.one_of(
 def test_a_hostile_answer_of_a_megabyte_costs_no_two_seconds(status: int, headers: dict[str, str], body: bytes) -> None:
     error: RequestError | None = None
     try:
-        assert read_response(HttpResponse(status, CIMultiDict(headers), body, URL), NOW).pictures
+        assert read_response(HttpResponse(status, CIMultiDict(headers), body, URL), NOW).images
     except RequestError as reason:
         error = reason
     if error is not None:
@@ -656,7 +656,7 @@ def test_a_body_of_any_depth_is_read_or_left(depth: int, frame: bytes) -> None:
         assert refused(status, body, **headers).message
     with_picture = b'{"data": [{"b64_json": "QUJD"}], "usage": {"a":' + body + b"}}"
     try:
-        assert read(200, with_picture).pictures
+        assert read(200, with_picture).images
     except Unusable:
         assert depth > 1, "such a body is left only where no parser of Python's reads it"
 

@@ -30,7 +30,7 @@ def fail(bench: Bench, number: int, error: RequestError, job: str = "job") -> No
         f"prompt {number}",
         job,
     )
-    attempts.end(bench.connection, request_, error, 1.0)
+    attempts.finish(bench.connection, request_, error, 1.0)
 
 
 def test_requests_that_failed_for_one_reason_are_one_cause_whatever_the_server_s_words(bench: Bench) -> None:

@@ -92,9 +92,9 @@ def test_a_young_run_that_keeps_the_limit_s_pace_is_bound_by_it_and_a_slower_one
 
 def test_a_pause_is_said_with_its_end_and_a_past_one_is_not(bench: Bench) -> None:
     bench.submit(request(1, n=50))
-    attempts.pause(bench.connection, "lab", NOW - 1)
+    attempts.record_pause(bench.connection, "lab", NOW - 1)
     assert lab(bench).bottleneck == ""
-    attempts.pause(bench.connection, "lab", NOW + 600)
+    attempts.record_pause(bench.connection, "lab", NOW + 600)
     assert (lab(bench).bottleneck, lab(bench).until) == ("paused", NOW + 600)
     assert look(bench).total.ends_at == NOW + 660
 

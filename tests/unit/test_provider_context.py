@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 
-from pipeline.engine.provider_context import image_threads
+from pipeline.engine.caller import image_threads
 
 
 async def test_there_are_few_threads_and_what_is_more_waits() -> None:

@@ -23,7 +23,7 @@ OPENAI = dataclasses.replace(LAB, name="openai")
 
 
 def _prompts(works: Sequence[QueuedRequest]) -> list[str | None]:
-    return [work.prompt for work in works]
+    return [queued.prompt for queued in works]
 
 
 def _pay(bench: Bench, prompt: str, expires_at: float, number: int = 1) -> None:
@@ -65,14 +65,14 @@ def test_live_urls_come_first_and_the_nearest_death_before_all(bench: Bench) -> 
     _pay(bench, "prompt 4", 700, number=2)
     works = bench.works()
     assert _prompts(works) == ["prompt 4", "prompt 1", "prompt 3", "prompt 0", "prompt 2"]
-    assert [len(work.urls) for work in works] == [2, 1, 1, 0, 0]
-    assert [work.missing for work in works] == [0, 1, 1, 2, 2]
+    assert [len(queued.urls) for queued in works] == [2, 1, 1, 0, 0]
+    assert [queued.missing for queued in works] == [0, 1, 1, 2, 2]
 
 
 def test_what_is_carried_already_is_left_out_and_does_not_use_up_the_room(bench: Bench) -> None:
     bench.submit(*(request(number) for number in range(6)))
     _pay(bench, "prompt 5", 100)
-    taken = {work.request for work in bench.works(most=4)}
+    taken = {queued.pk for queued in bench.works(most=4)}
     assert _prompts(bench.works(most=2, taken=taken)) == ["prompt 3", "prompt 4"]
 
 
@@ -108,11 +108,15 @@ def test_a_run_works_the_jobs_it_was_given_and_those_submitted_since(bench: Benc
 @pytest.mark.parametrize(
     ("blocked", "left"),
     [
-        ([Block(job=1, model='it\'s "new"')], ["prompt 2", "prompt 3", "prompt 4"]),
-        ([Block(job=1)], ["prompt 4"]),
-        ([Block(job=2)], ["prompt 1", "prompt 2", "prompt 3"]),
+        ([Block(job_pk=1, model='it\'s "new"')], ["prompt 2", "prompt 3", "prompt 4"]),
+        ([Block(job_pk=1)], ["prompt 4"]),
+        ([Block(job_pk=2)], ["prompt 1", "prompt 2", "prompt 3"]),
         (
-            [Block(job=1, model='it\'s "new"'), Block(job=1, model="dall-e-2"), Block(job=2, model="dall-e-3")],
+            [
+                Block(job_pk=1, model='it\'s "new"'),
+                Block(job_pk=1, model="dall-e-2"),
+                Block(job_pk=2, model="dall-e-3"),
+            ],
             ["prompt 3", "prompt 4"],
         ),
         ([Block(provider="lab", served_by="edit")], ["prompt 1", "prompt 2", "prompt 3", "prompt 4"]),
@@ -126,12 +130,12 @@ def test_what_a_stop_holds_up_is_no_work(bench: Bench, blocked: list[Block], lef
     _pay(bench, "prompt 1", 100)
     every = bench.works()
     assert _prompts(bench.works(blocked=blocked)) == left
-    assert _prompts([work for work in every if not any(bar.holds(work) for bar in blocked)]) == left
+    assert _prompts([queued for queued in every if not any(bar.covers(queued) for bar in blocked)]) == left
 
 
 def test_a_provider_all_of_whose_work_is_held_up_has_none_waiting(bench: Bench) -> None:
     bench.submit(request(1), request(2))
-    assert waiting_providers(bench.connection, ALL, [Block(job=1, model="dall-e-2")]) == []
+    assert waiting_providers(bench.connection, ALL, [Block(job_pk=1, model="dall-e-2")]) == []
 
 
 def test_among_100_000_requests_mostly_done_the_next_are_found_without_a_search(bench: Bench) -> None:
@@ -207,9 +211,15 @@ def test_work_brings_all_that_a_worker_needs(bench: Bench) -> None:
     bench.set("UPDATE request SET received = 1, moderated = 1")
     _store(bench, 1, "images/pool-1.png")
     _pay(bench, "prompt 1", 900, number=3)
-    (work,) = bench.works()
-    assert (work.n, work.received, work.moderated, work.missing, work.numbers) == (4, 1, 1, 1, frozenset({1, 3}))
-    assert (work.id, work.budget_usd, work.rehearsal, work.model) == ("pool", 2.5, False, "dall-e-2")
-    assert work.params == {"model": "dall-e-2", "size": "256x256", "quality": "hd"}
-    assert json.loads(json.dumps(list(work.inputs))) == []
-    assert [(url.number, url.url, url.expires_at) for url in work.urls] == [(3, "http://x/3", 900)]
+    (queued,) = bench.works()
+    assert (queued.n, queued.received, queued.moderated, queued.missing, queued.numbers) == (
+        4,
+        1,
+        1,
+        1,
+        frozenset({1, 3}),
+    )
+    assert (queued.id, queued.budget_usd, queued.rehearsal, queued.model) == ("pool", 2.5, False, "dall-e-2")
+    assert queued.params == {"model": "dall-e-2", "size": "256x256", "quality": "hd"}
+    assert json.loads(json.dumps(list(queued.inputs))) == []
+    assert [(url.number, url.url, url.expires_at) for url in queued.urls] == [(3, "http://x/3", 900)]

@@ -349,7 +349,7 @@ def test_pictures_come_as_base64_data_urls_and_links() -> None:
         date=formatdate(NOW + 100, usegmt=True),
         x_request_id="req_2",
     )
-    assert answer.pictures == (
+    assert answer.images == (
         InlineImage("QUJD", "a cat"),
         InlineImage("QUJD", None),
         InlineImage("QUJD", None),
@@ -365,14 +365,14 @@ def test_pictures_come_as_base64_data_urls_and_links() -> None:
 
 def test_pictures_count_though_an_error_stands_beside_them() -> None:
     answer = read(200, {"error": {"message": "one of two failed"}, "data": [{"b64_json": "QUJD"}]})
-    assert len(answer.pictures) == 1
+    assert len(answer.images) == 1
 
 
 def test_lone_surrogates_never_reach_the_ledger() -> None:
     answer = read(
         200, b'{"data": [{"url": "http://h/\\ud800", "revised_prompt": "a\\udfffb"}]}', x_request_id="r\udc80"
     )
-    (link,) = answer.pictures
+    (link,) = answer.images
     assert isinstance(link, LinkedImage)
     assert f"{link.url} {link.revised_prompt} {answer.request_id}".encode()
 
@@ -380,8 +380,8 @@ def test_lone_surrogates_never_reach_the_ledger() -> None:
 def test_moderated_pictures_are_counted() -> None:
     item = {"respect_moderation": False, "url": None}
     answer = read(200, {"data": [item, {"url": "https://h/x", "respect_moderation": True}]})
-    assert (answer.moderated, len(answer.pictures)) == (1, 1)
-    assert read(200, {"data": [item]}).pictures == ()
+    assert (answer.moderated, len(answer.images)) == (1, 1)
+    assert read(200, {"data": [item]}).images == ()
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_any_answer_at_all_is_pictures_or_an_error_with_one_fate(
     error: RequestError | None = None
     try:
         answer = read_response(HttpResponse(status, CIMultiDict(headers), body, URL))
-        assert answer.pictures or answer.moderated
+        assert answer.images or answer.moderated
     except RequestError as reason:
         error = reason
     if error is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.config.load import RetryRules
-from pipeline.engine.retry import retrying
+from pipeline.engine.retry import Backoff, call_with_retries, retrying
 from pipeline.errors import (
     Invalid,
     KeyRefused,
@@ -23,6 +23,8 @@ from pipeline.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tenacity import AsyncRetrying
 
 
 async def tried(
@@ -41,15 +43,17 @@ async def tried(
             raise left.pop(0)
         return "made"
 
-    loop = retrying(
-        rules,
-        sleep,
-        counts=lambda error: error.counted and not probes,
-        before_sleep=lambda state: said.append(state.upcoming_sleep),
-    )
+    def controller() -> AsyncRetrying:
+        return retrying(
+            rules,
+            sleep,
+            counts=lambda error: error.counted and not probes,
+            before_sleep=lambda state: said.append(state.upcoming_sleep),
+        )
+
     outcome: object
     try:
-        outcome = await loop(attempt)
+        outcome = await call_with_retries(attempt, controller)
     except RequestError as error:
         outcome = error
     assert said == waits
@@ -103,19 +107,42 @@ async def test_our_own_waits_grow_are_random_and_stay_under_the_cap() -> None:
     assert len(set(waits)) == 2000
 
 
-async def test_attempts_are_of_one_run_and_not_of_one_call() -> None:
+async def test_attempts_are_counted_over_a_whole_run_and_not_since_the_last_progress() -> None:
     async def sleep(_seconds: float) -> None:
         pass
 
-    loop = retrying(RetryRules(attempts=4), sleep, lambda error: error.counted, lambda _state: None)
-    failures = 0
+    calls, images = 0, 0
 
-    async def fail_twice_then_answer() -> None:
-        nonlocal failures
-        failures += 1
-        if failures % 3:
-            raise ServerFault(f"number {failures}")
+    async def make_two_images() -> None:
+        nonlocal calls, images
+        while images < 2:
+            calls += 1
+            if calls % 3:
+                raise ServerFault(f"number {calls}")
+            images += 1
 
-    await loop(fail_twice_then_answer)
+    rules = RetryRules(attempts=4)
     with pytest.raises(ServerFault, match="number 5"):
-        await loop(fail_twice_then_answer)
+        await call_with_retries(
+            make_two_images, lambda: retrying(rules, sleep, lambda error: error.counted, lambda _state: None)
+        )
+    assert images == 1
+
+
+async def test_without_a_failure_no_controller_is_created() -> None:
+    async def make() -> str:
+        return "made"
+
+    def controller() -> AsyncRetrying:
+        raise AssertionError
+
+    assert await call_with_retries(make, controller) == "made"
+
+
+def test_a_backoff_doubles_up_to_its_longest_delay_and_starts_again_after_a_reset() -> None:
+    backoff = Backoff(1.0, 60.0, jitter=(1.0, 1.0))
+    assert [backoff.next() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [backoff.next(300.0) for _ in range(4)] == [60, 120, 240, 300]
+    backoff.reset()
+    assert backoff.next() == 1
+    assert 0.25 <= Backoff(0.5, 60.0).next() <= 0.5

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 import threading
 from pathlib import Path
 
 import pytest
 
-from pipeline.storage import PART, make_folder, whole_file, write_whole
+from pipeline.errors import DiskFull
+from pipeline.storage import PART, ImageStore, make_folder, whole_file, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -129,3 +132,81 @@ def test_who_finds_a_folder_that_another_thread_has_just_made_goes_on_only_when_
     go_on.set()
     first.join()
     second.join()
+
+
+NAME = "lounge/images/cat-1.png"
+
+
+def test_an_image_is_stored_whole_in_a_folder_that_is_made_for_it_and_replaces_what_was_there(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    store.put(NAME, b"old")
+    store.put(NAME, memoryview(b"new"))
+    assert (tmp_path / "lounge" / "images" / "cat-1.png").read_bytes() == b"new"
+    assert (store.read(NAME), store.size(NAME)) == (b"new", 3)
+    assert store.local_path(NAME).parent == store.job_folder("lounge")
+    assert names(store.job_folder("lounge")) == ["cat-1.png"]
+
+
+def test_the_name_of_an_image_is_made_durable_by_the_flush_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, flushed, fsync = ImageStore(tmp_path), list[bool](), os.fsync
+    store.put(NAME, b"first")  # makes the folders, which are flushed at once
+
+    def seen_fsync(number: int) -> None:
+        flushed.append(stat.S_ISDIR(os.fstat(number).st_mode))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    store.put(NAME, b"second")
+    assert flushed == [False]
+    store.flush_folder("lounge")
+    assert flushed == ([False] if os.name == "nt" else [False, True])
+
+
+def test_an_image_for_which_there_is_no_room_is_a_full_disk_that_names_the_jobs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ImageStore(tmp_path)
+    store.put(NAME, b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DiskFull, match=re.escape(str(tmp_path / "lounge"))):
+        store.put(NAME, b"new")
+    assert (store.read(NAME), store.leftovers()) == (b"old", [])
+
+
+def test_an_image_that_is_not_there_has_no_size_and_is_no_trouble_to_delete_or_to_quarantine(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    assert store.size(NAME) is None
+    assert store.quarantine(NAME) is None
+    store.delete(NAME)
+    assert names(tmp_path) == []
+    with pytest.raises(FileNotFoundError):
+        store.read(NAME)
+
+
+def test_a_deleted_image_is_gone_and_its_neighbours_are_not(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    store.put(NAME, b"one")
+    store.put("lounge/images/cat-2.png", b"two")
+    store.delete(NAME)
+    assert names(store.job_folder("lounge")) == ["cat-2.png"]
+
+
+def test_damaged_images_are_quarantined_beside_each_other_though_they_have_the_same_name(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    moved = []
+    for content in (b"first", b"second", b"third"):
+        store.put(NAME, content)
+        moved.append(store.quarantine(NAME))
+    assert moved == [f"lounge/quarantine/cat-1{plus}.png" for plus in ("", "+", "++")]
+    assert [store.read(name or "") for name in moved] == [b"first", b"second", b"third"]
+    assert store.size(NAME) is None
+
+
+def test_half_written_images_are_found_by_name_and_whole_ones_are_not_among_them(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    store.put(NAME, b"whole")
+    (store.job_folder("lounge") / f".cat-2.png.00000000{PART}").write_bytes(b"half")
+    (tmp_path / "lounge" / f".manifest.jsonl.00000000{PART}").write_bytes(b"none of ours")
+    assert store.leftovers() == [f"lounge/images/.cat-2.png.00000000{PART}"]

@@ -32,7 +32,7 @@ def worst_window(stamps: list[tuple[float, int]], window: float) -> int:
 
 @dataclass(frozen=True)
 class Caller:
-    """One call: when it comes, for how many images, how long after its turn it leaves, and how it ends."""
+    """One call: when it comes, for how many images, how long after its reservation it leaves, and how it ends."""
 
     arrives: float
     images: int
@@ -66,25 +66,25 @@ class Record:
     """What the calls of a run did."""
 
     stamps: list[tuple[float, int]] = field(default_factory=list)
-    turns: int = 0
+    reservations: int = 0
     gone: int = 0
 
 
 async def call(throttle: Throttle, caller: Caller, record: Record) -> None:
     try:
         async with asyncio.timeout(caller.patience):
-            turn = await throttle.turn(caller.images)
+            reservation = await throttle.reserve(caller.images)
     except TimeoutError:
         record.gone += 1
         return
-    record.turns += 1
+    record.reservations += 1
     await asyncio.sleep(caller.delay)
     if caller.unsent:
-        turn.unsent()
+        reservation.cancel()
     else:
-        turn.sent()
-        turn.unsent()  # as the runner does in its `finally`: without effect
-        record.stamps.append((now(), turn.images))
+        reservation.sent()
+        reservation.cancel()  # as the runner does in its `finally`: without effect
+        record.stamps.append((now(), reservation.images))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -114,7 +114,7 @@ def test_no_window_ever_holds_more_than_the_limit_and_everyone_is_served(
 
     seconds, taken = run(main(), start=start)
     assert worst_window(record.stamps, limit.window) <= limit.images
-    assert record.turns + record.gone == len(calls)
+    assert record.reservations + record.gone == len(calls)
     images = sum(one.images for one in calls) + sum(count for _, count in history)
     assert seconds <= 40 + 15 + sum(pauses) + (2 + 2 * images / limit.images) * (limit.window + 15)
     assert taken <= 200 + 40 * (images + len(calls))
@@ -165,7 +165,7 @@ def test_a_quiet_while_or_a_pause_is_followed_by_no_burst() -> None:
     async def main() -> list[float]:
         throttle, moments = Throttle(LIMIT), []
         for number in range(20):
-            await throttle.turn(1)
+            await throttle.reserve(1)
             moments.append(now())
             if number == 7:
                 await asyncio.sleep(300)
@@ -180,8 +180,8 @@ def test_a_quiet_while_or_a_pause_is_followed_by_no_burst() -> None:
 def test_a_call_for_more_than_the_limit_is_given_leave_for_as_much_as_it_allows() -> None:
     async def main() -> None:
         throttle = Throttle(RateLimit(images=10, per_seconds=60.0))
-        turn = await throttle.turn(11)
-        assert turn.images == 10
+        reservation = await throttle.reserve(11)
+        assert reservation.images == 10
 
     run(main())
 
@@ -191,9 +191,9 @@ def test_a_lower_limit_holds_at_once_for_those_in_line_too() -> None:
         throttle, stamps = Throttle(LIMIT), []
 
         async def send(images: int) -> None:
-            turn = await throttle.turn(images)
-            turn.sent()
-            stamps.append((now(), turn.images))
+            reservation = await throttle.reserve(images)
+            reservation.sent()
+            stamps.append((now(), reservation.images))
 
         waiting = [asyncio.create_task(send(10)) for _ in range(40)]
         await asyncio.sleep(30)
@@ -213,11 +213,11 @@ def test_a_lower_limit_holds_at_once_for_those_in_line_too() -> None:
 def test_a_lower_limit_has_its_own_pace() -> None:
     async def main() -> None:
         throttle, moments = Throttle(LIMIT), []
-        (await throttle.turn(1)).sent()
+        (await throttle.reserve(1)).sent()
         await asyncio.sleep(100)
         assert throttle.lower(5, 60.0)
         for _ in range(5):
-            (await throttle.turn(1)).sent()
+            (await throttle.reserve(1)).sent()
             moments.append(now())
         gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
         assert min(gaps) == pytest.approx(60 * 1.005 / 5, abs=0.01)
@@ -253,12 +253,12 @@ def test_calls_that_are_called_off_cost_no_time(images: int) -> None:
     async def main() -> None:
         throttle, begin = Throttle(LIMIT), now()
         for _ in range(200):
-            turn = await throttle.turn(images)
+            reservation = await throttle.reserve(images)
             await asyncio.sleep(0.001)
-            turn.unsent()
-        (await throttle.turn(images)).sent()
+            reservation.cancel()
+        (await throttle.reserve(images)).sent()
         assert now() - begin < 1
-        await throttle.turn(1)
+        await throttle.reserve(1)
         assert now() - begin >= images * LIMIT.window / LIMIT.images
 
     run(main())
@@ -269,9 +269,9 @@ def test_of_those_in_line_many_may_be_called_off_and_the_others_go_on() -> None:
         throttle, begin = Throttle(LIMIT), now()
 
         async def ask(number: int) -> None:
-            turn = await throttle.turn(1)
+            reservation = await throttle.reserve(1)
             await asyncio.sleep(0.01)
-            (turn.sent if number % 20 == 0 else turn.unsent)()
+            (reservation.sent if number % 20 == 0 else reservation.cancel)()
 
         await asyncio.gather(*(ask(number) for number in range(200)))
         assert 9 * LIMIT.window / LIMIT.images <= now() - begin < 14 * LIMIT.window / LIMIT.images
@@ -284,8 +284,8 @@ def test_a_throttle_that_is_closed_leaves_nobody_waiting() -> None:
     async def main() -> None:
         throttle = Throttle(LIMIT)
         throttle.close()
-        await throttle.turn(50)
-        waiting = [asyncio.create_task(throttle.turn(1)) for _ in range(3)]
+        await throttle.reserve(50)
+        waiting = [asyncio.create_task(throttle.reserve(1)) for _ in range(3)]
         await asyncio.sleep(1)
         throttle.close()
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -299,11 +299,11 @@ def test_a_bug_in_the_line_reaches_those_who_wait(monkeypatch: pytest.MonkeyPatc
     def fall(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(WindowScheduler, "next", fall)
+    monkeypatch.setattr(WindowScheduler, "grant", fall)
 
     async def main() -> None:
         throttle = Throttle(LIMIT)
-        results = await asyncio.gather(throttle.turn(1), throttle.turn(2), return_exceptions=True)
+        results = await asyncio.gather(throttle.reserve(1), throttle.reserve(2), return_exceptions=True)
         assert [type(result) for result in results] == [ZeroDivisionError] * 2
         assert throttle.used == 0
 
@@ -315,7 +315,7 @@ def test_small_calls_go_ahead_of_a_large_one_that_waits_and_do_not_delay_it() ->
         throttle, begin, order = Throttle(RateLimit(images=10, per_seconds=10.0, margin=1.0)), now(), []
 
         async def send(name: str, images: int) -> None:
-            (await throttle.turn(images)).sent()
+            (await throttle.reserve(images)).sent()
             order.append(name)
             if name == "large":
                 order.append(f"{now() - begin:.2f}")
@@ -335,7 +335,7 @@ def test_what_an_earlier_run_sent_counts_after_a_restart() -> None:
     async def main() -> None:
         throttle, begin = Throttle(LIMIT), now()
         throttle.remember([(10.0, 25), (20.0, 25), (-3.0, 0)])
-        await throttle.turn(1)
+        await throttle.reserve(1)
         assert now() - begin == pytest.approx(LIMIT.window - 20.0, abs=0.01)
 
     run(main())
@@ -347,7 +347,7 @@ def test_a_pause_holds_everyone_and_the_longer_one_wins() -> None:
         throttle.pause(30)
         throttle.pause(10)
         throttle.pause(-5)
-        waiting = [asyncio.create_task(throttle.turn(1)) for _ in range(3)]
+        waiting = [asyncio.create_task(throttle.reserve(1)) for _ in range(3)]
         await asyncio.sleep(29)
         assert not any(task.done() for task in waiting)
         throttle.pause(21)  # while they wait
@@ -363,7 +363,7 @@ def test_a_pause_holds_where_there_is_no_limit_too() -> None:
     async def main() -> None:
         throttle, begin = Throttle(None), now()
         throttle.pause(7)
-        await asyncio.gather(*(throttle.turn(1000) for _ in range(5)))
+        await asyncio.gather(*(throttle.reserve(1000) for _ in range(5)))
         assert now() - begin == pytest.approx(7, abs=0.01)
 
     run(main())
@@ -372,12 +372,12 @@ def test_a_pause_holds_where_there_is_no_limit_too() -> None:
 def test_a_call_that_was_never_sent_gives_its_room_back() -> None:
     async def main() -> None:
         throttle = Throttle(RateLimit(images=4, per_seconds=60.0))
-        first = await throttle.turn(4)
-        second = asyncio.create_task(throttle.turn(4))
+        first = await throttle.reserve(4)
+        second = asyncio.create_task(throttle.reserve(4))
         await asyncio.sleep(100)
         assert not second.done()
         begin = now()
-        first.unsent()
+        first.cancel()
         await second
         assert now() - begin < 0.01
 
@@ -388,11 +388,11 @@ def test_the_window_begins_when_a_call_is_sent_and_not_at_its_turn() -> None:
     async def main() -> None:
         limit = RateLimit(images=1, per_seconds=10.0)
         throttle = Throttle(limit)
-        turn = await throttle.turn(1)
+        reservation = await throttle.reserve(1)
         await asyncio.sleep(25)
-        turn.sent()
+        reservation.sent()
         begin = now()
-        await throttle.turn(1)
+        await throttle.reserve(1)
         assert now() - begin >= limit.window
 
     run(main())
@@ -401,9 +401,9 @@ def test_the_window_begins_when_a_call_is_sent_and_not_at_its_turn() -> None:
 def test_a_cancelled_head_lets_the_next_one_go() -> None:
     async def main() -> None:
         throttle = Throttle(RateLimit(images=10, per_seconds=10.0))
-        (await throttle.turn(6)).sent()
-        large = asyncio.create_task(throttle.turn(10))
-        small = asyncio.create_task(throttle.turn(1))
+        (await throttle.reserve(6)).sent()
+        large = asyncio.create_task(throttle.reserve(10))
+        small = asyncio.create_task(throttle.reserve(1))
         await asyncio.sleep(7)
         begin = now()
         assert not small.done()

@@ -41,9 +41,9 @@ class Day:
     def step(self, until: float = math.inf) -> Ticket | None:
         """Let one call go, or move the clock to when it is worth looking again, at most to `until`."""
         self.now = max(self.now, self.pace)
-        ticket = self.scheduler.next(self.now)
+        ticket = self.scheduler.grant(self.now)
         if ticket is None:
-            self.now = max(self.now, min(self.scheduler.look_again(), self.now + 3600, until))
+            self.now = max(self.now, min(self.scheduler.next_change(), self.now + 3600, until))
             return None
         self.pace = max(self.now - self.credit * self.limit.window, self.pace) + ticket.images * self.scheduler.spacing
         self.order.append(ticket)
@@ -58,7 +58,7 @@ def saturate(costs: list[int], limit: RateLimit = LIMIT, lookahead: int = LOOKAH
     day, left = Day(limit, delay), list(costs)
     while left or day.scheduler.waiting:
         while left and day.scheduler.waiting < lookahead:
-            day.scheduler.join(left.pop(0))
+            day.scheduler.enqueue(left.pop(0))
         day.step()
     return day
 
@@ -93,17 +93,17 @@ def test_calls_that_alternate_use_nearly_all_of_it(mix: tuple[int, ...]) -> None
 
 def test_large_calls_are_not_starved_by_small_ones_that_never_end() -> None:
     day = Day(LIMIT)
-    large = day.scheduler.join(50)
+    large = day.scheduler.enqueue(50)
     while large not in day.at:
         while day.scheduler.waiting < 60:
-            day.scheduler.join(1)
+            day.scheduler.enqueue(1)
         day.step()
         assert day.now < 1
-    second = day.scheduler.join(50)
+    second = day.scheduler.enqueue(50)
     arrived, ahead = day.now, 60
     while second not in day.at:
         while day.scheduler.waiting < 60:
-            day.scheduler.join(1)
+            day.scheduler.enqueue(1)
         day.step()
     assert day.at[second] - arrived <= 2 * LIMIT.window + ahead * day.scheduler.spacing
 
@@ -133,11 +133,11 @@ def test_no_window_ever_holds_more_than_the_limit_whatever_comes(
     sends, tickets, granted = list(history), [], []
     for what, value in happenings:
         if what == "join":
-            tickets.append(scheduler.join(int(value)))
+            tickets.append(scheduler.enqueue(int(value)))
             assert tickets[-1].images <= scheduler.limit.images
         elif what == "wait":
             now += value
-        elif what == "next" and (ticket := scheduler.next(now)):
+        elif what == "next" and (ticket := scheduler.grant(now)):
             granted.append(ticket)
             window = scheduler.limit.window
             run_lock = sum(one.images for one in granted) + sum(n for moment, n in sends if moment + window > now)
@@ -146,11 +146,11 @@ def test_no_window_ever_holds_more_than_the_limit_whatever_comes(
             ticket = granted.pop(int(value))
             scheduler.sent(ticket, now)
             scheduler.sent(ticket, now)
-            scheduler.leave(ticket)  # as the worker does at last: without effect
+            scheduler.withdraw(ticket)  # as the worker does at last: without effect
             sends.append((now, ticket.images))
         elif what == "leave" and value < len(tickets):
             ticket = tickets.pop(int(value))
-            scheduler.leave(ticket)
+            scheduler.withdraw(ticket)
             if ticket in granted:
                 granted.remove(ticket)
         elif what == "lower" and value <= scheduler.limit.images:
@@ -175,11 +175,11 @@ def test_a_call_that_goes_first_never_puts_the_head_off(
         while left and arrived + left[0][0] <= day.now:
             wait, n = left.pop(0)
             arrived += wait
-            day.scheduler.join(n)
+            day.scheduler.enqueue(n)
         if not day.scheduler.waiting:
             day.now = arrived + left[0][0]
             continue
-        first = next(iter(day.scheduler._line))
+        first = next(iter(day.scheduler._queue))
         if first is not head:
             head = first
             expiries = sorted({day.now, day.pace, *(moment + window for moment, _ in day.sends)})
@@ -197,38 +197,38 @@ def test_a_call_that_goes_first_never_puts_the_head_off(
 
 def test_a_cancelled_head_leaves_its_reservation_to_the_next() -> None:
     day = Day(RateLimit(10, 10.0))
-    day.scheduler.join(9)
+    day.scheduler.enqueue(9)
     assert day.step() is not None
-    head, small = day.scheduler.join(10), day.scheduler.join(1)
+    head, small = day.scheduler.enqueue(10), day.scheduler.enqueue(1)
     day.now = day.pace
-    assert day.scheduler.next(day.now) is None, "the small one would take the head's room when the window ends"
-    day.scheduler.leave(head)
-    assert day.scheduler.next(day.now) is small
+    assert day.scheduler.grant(day.now) is None, "the small one would take the head's room when the window ends"
+    day.scheduler.withdraw(head)
+    assert day.scheduler.grant(day.now) is small
 
 
 def test_a_granted_call_that_is_not_sent_gives_its_room_back_and_one_that_was_sent_does_not() -> None:
     scheduler = WindowScheduler(RateLimit(4, 10.0))
-    scheduler.join(4)
-    second = scheduler.join(4)
-    first = scheduler.next(0.0)
+    scheduler.enqueue(4)
+    second = scheduler.enqueue(4)
+    first = scheduler.grant(0.0)
     assert first is not None
-    assert scheduler.next(1000.0) is None, "it holds its room however long it takes to leave"
-    assert scheduler.look_again() == math.inf
-    scheduler.leave(first)
-    assert scheduler.next(1000.0) is second
+    assert scheduler.grant(1000.0) is None, "it holds its room however long it takes to leave"
+    assert scheduler.next_change() == math.inf
+    scheduler.withdraw(first)
+    assert scheduler.grant(1000.0) is second
     scheduler.sent(second, 1001.0)
-    scheduler.leave(second)
-    scheduler.join(1)
-    assert scheduler.next(1001.0 + 10.0) is None
-    assert scheduler.look_again() == pytest.approx(1001.0 + 10.05)
-    assert scheduler.next(scheduler.look_again()) is not None
+    scheduler.withdraw(second)
+    scheduler.enqueue(1)
+    assert scheduler.grant(1001.0 + 10.0) is None
+    assert scheduler.next_change() == pytest.approx(1001.0 + 10.05)
+    assert scheduler.grant(scheduler.next_change()) is not None
 
 
 def test_a_lower_limit_holds_for_those_in_line_too() -> None:
     scheduler = WindowScheduler(LIMIT)
-    tickets = [scheduler.join(n) for n in (10, 3, 60)]
+    tickets = [scheduler.enqueue(n) for n in (10, 3, 60)]
     assert [ticket.images for ticket in tickets] == [10, 3, 50]
     scheduler.lower(RateLimit(5, 60.0))
     assert [ticket.images for ticket in tickets] == [5, 3, 5]
-    assert scheduler.next(0.0) is tickets[0]
-    assert scheduler.next(0.0) is None
+    assert scheduler.grant(0.0) is tickets[0]
+    assert scheduler.grant(0.0) is None

@@ -1,0 +1,187 @@
+"""Records of one provider's attempts: budget and ledger before a call, and everything that a result means after it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.engine.events import CallEnded, CallSent, ImageStored, RequestEnded
+from pipeline.engine.stop_policy import Withdrawn
+from pipeline.errors import DiskFull
+from pipeline.ledger import attempts, queue
+from pipeline.storage import ImageStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.engine.admission import Permit
+    from pipeline.engine.budget import Budget
+    from pipeline.engine.caller import CallResult, Target
+    from pipeline.engine.events import Event, Listener
+    from pipeline.engine.stop_policy import StopPolicy
+    from pipeline.errors import RequestError
+    from pipeline.ledger.queue import PaidUrl, QueuedRequest
+    from pipeline.ledger.writer import Writer
+    from pipeline.models.table import Models
+    from pipeline.storage import StoredImage
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A call that is recorded in the ledger and may be sent; `started` is a moment of the monotonic clock."""
+
+    pk: int
+    stem: str  # of the request's file names
+    estimate_usd: float | None
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a result means for its request: URLs to download, images that are settled, and whether it has succeeded.
+
+    Settled images need not be requested again: they are stored, paid, or withheld by the service.
+    """
+
+    urls: Sequence[PaidUrl] = ()
+    settled: int = 0
+    succeeded: bool = False
+
+
+class Records:
+    """Records what happens to the requests of one provider. Each method returns when its record is on disk."""
+
+    def __init__(
+        self, target: Target, models: Models, writer: Writer, budget: Budget, stops: StopPolicy, emit: Listener
+    ) -> None:
+        self._target = target
+        self._provider = target.provider.name
+        self._store = ImageStore(target.images)
+        self._models = models
+        self._writer = writer
+        self._budget = budget
+        self._stops = stops
+        self.emit = emit
+
+    async def claim(self, request: QueuedRequest) -> str:
+        """Mark a request as running and return the stem of its file names. Raises Withdrawn."""
+        stem = await self._writer.do(queue.claim, request.pk)
+        if stem is None:  # cancelled or changed in the meantime
+            raise Withdrawn
+        return stem
+
+    def requeue(self, request: QueuedRequest) -> None:
+        """Return a request to the queue, without waiting for the record."""
+        self._writer.post(queue.requeue, request.pk)
+
+    async def begin(self, request: QueuedRequest, permit: Permit) -> Attempt:
+        """Reserve the money of a call and record the call, before it is sent. Raises Withdrawn and BudgetSpent."""
+        estimate = self._estimate(request, permit.images)
+        if not request.rehearsal and not self._budget.knows(request):
+            self._budget.load(request, await self._writer.do(attempts.committed_usd, request.job_pk))
+        if not self._stops.allows(request):
+            raise Withdrawn
+        self._budget.reserve(request, estimate)
+        target = self._target
+        begun = await self._writer.do(
+            attempts.begin, request.pk, self._provider, target.base_url, permit.images, estimate, time.time()
+        )
+        stopped = self._stops.is_stopped(self._provider)  # while this was recorded
+        if begun is None or stopped:
+            self._budget.settle(request, estimate, 0.0)
+            if begun is not None:
+                await self._writer.do(attempts.record_withdrawal, begun[0], time.time())
+            raise Withdrawn
+        self.emit(CallSent(request.job_name, request.id, self._provider, permit.images))
+        return Attempt(*begun, estimate, time.monotonic())
+
+    async def complete(self, request: QueuedRequest, attempt: Attempt, result: CallResult) -> Completion:
+        """Record what a result means: its cost, its images, the URLs to download, or how the attempt failed.
+
+        Raises DiskFull if the response's images could not be stored: they are paid, so the attempt is left open and
+        counts as unknown.
+        """
+        if isinstance(result.error, DiskFull):
+            raise result.error
+        if result.error is not None:
+            return await self._complete_failed(request, attempt, result, result.error)
+        model = self._models.find(request.model)
+        cost = model.cost(request.served_by, request.params, result.returned, result.usage) if model else None
+        response = attempts.ResponseRecord(
+            http_status=result.http_status or 200,
+            request_id=result.request_id,
+            usage=result.usage,
+            cost_usd=cost,
+            sent_at=result.ended_at if result.sent_at is None else result.sent_at,
+            ended_at=result.ended_at,
+            moderated=result.moderated,
+            settings=result.settings,
+        )
+        if result.images:
+            self._settle_names(request)
+        urls, succeeded = await self._writer.do(
+            attempts.record_response, request, attempt.pk, response, result.urls, result.images
+        )
+        self._budget.settle(request, attempt.estimate_usd, cost)
+        self._emit_ended(request, attempt, cost, None)
+        for image in result.images:
+            self._emit_stored(request, image)
+        settled = len(result.images) + len(result.urls) + result.moderated
+        return Completion(urls, settled, succeeded)
+
+    async def _complete_failed(
+        self, request: QueuedRequest, attempt: Attempt, result: CallResult, error: RequestError
+    ) -> Completion:
+        await self._writer.do(
+            attempts.record_failure, attempt.pk, error, result.outcome, result.sent_at, result.ended_at
+        )
+        self._budget.settle(request, attempt.estimate_usd, None if result.outcome == "unknown" else 0.0)
+        self._emit_ended(request, attempt, None, error)
+        return Completion()
+
+    async def record_download(self, request: QueuedRequest, url: PaidUrl, image: StoredImage) -> bool:
+        """Record that a paid image is stored; return whether the request has succeeded with it."""
+        self._settle_names(request)
+        succeeded = await self._writer.do(attempts.record_download, request.pk, url.image_pk, image, time.time())
+        self._emit_stored(request, image)
+        return succeeded
+
+    async def record_expired_url(self, url: PaidUrl) -> None:
+        """Record that a paid URL expired before its image was stored."""
+        await self._writer.do(attempts.record_expired_url, url.image_pk)
+
+    async def finish(self, request: QueuedRequest, error: RequestError | None, *, succeeded: bool) -> None:
+        """Record how a request ended; success was recorded with its last image."""
+        if succeeded:
+            self.emit(RequestEnded(request.job_name, request.id, "succeeded", None))
+            return
+        ending, error = await self._writer.do(attempts.finish, request.pk, error, time.time())
+        if ending != "pending":
+            self.emit(RequestEnded(request.job_name, request.id, ending, error))
+
+    def record_pause(self, until: float) -> None:
+        """Record until when the provider is not to be called, without waiting for the record."""
+        self._writer.post(attempts.record_pause, self._provider, until)
+
+    def _settle_names(self, request: QueuedRequest) -> None:
+        """Make the names of the job's new images durable before the next record."""
+        self._writer.settle(self._store.job_folder(request.job_name))
+
+    def _emit_ended(
+        self, request: QueuedRequest, attempt: Attempt, cost: float | None, error: RequestError | None
+    ) -> None:
+        seconds = time.monotonic() - attempt.started
+        ended: Event = CallEnded(request.job_name, request.id, self._provider, seconds, cost, error)
+        self.emit(ended)
+
+    def _emit_stored(self, request: QueuedRequest, image: StoredImage) -> None:
+        self.emit(ImageStored(request.job_name, request.id, f"{request.job_name}/{image.file}"))
+
+    def _estimate(self, request: QueuedRequest, images: int) -> float | None:
+        """Return what a call for this many images costs at most; None without a price."""
+        model = self._models.find(request.model)
+        if model is None:
+            return None
+        sizes = [(one["width"], one["height"]) for one in request.inputs if one["role"] == "image"]
+        return model.most(request.served_by, request.prompt, request.params, images, sizes)

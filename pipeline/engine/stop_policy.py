@@ -1,0 +1,137 @@
+"""Stop policy: which stops have occurred in a run, how far each reaches, and which requests may still be processed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from pipeline.engine.events import Stopped
+from pipeline.ledger.queue import Block
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pipeline.engine.events import Listener
+    from pipeline.errors import Stop
+    from pipeline.ledger.queue import QueuedRequest
+
+
+class Withdrawn(Exception):
+    """The request is not to be processed any further: a stop reached it, or its job changed in the meantime."""
+
+
+class StopSignal:
+    """Whether calls of one provider have been stopped; ends the waits of its requests at once when it is set."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.changed = asyncio.Event()  # for the dispatcher
+        self._deadlines: set[asyncio.Timeout] = set()
+
+    @property
+    def waits(self) -> int:
+        """Number of interruptible waits in progress."""
+        return len(self._deadlines)
+
+    def set(self) -> None:
+        """Stop: every interruptible wait ends with Withdrawn."""
+        if self.is_set:
+            return
+        self.is_set = True
+        self.changed.set()
+        now = asyncio.get_running_loop().time()
+        for deadline in self._deadlines:
+            deadline.reschedule(now)
+
+    @contextlib.asynccontextmanager
+    async def interruptible(self) -> AsyncIterator[None]:
+        """Run the block until it ends or the signal is set. Raises Withdrawn, also if it is set already."""
+        if self.is_set:
+            raise Withdrawn
+        try:
+            async with asyncio.timeout(None) as deadline:
+                self._deadlines.add(deadline)
+                try:
+                    yield
+                finally:
+                    self._deadlines.discard(deadline)
+        except TimeoutError:
+            raise Withdrawn from None
+
+
+class StopPolicy:
+    """Decides what is stopped in one run. `stops` are all that have occurred, `blocks` what a part of them reaches."""
+
+    def __init__(self, emit: Listener) -> None:
+        self.stops: list[Stop] = []
+        self.blocks: set[Block] = set()
+        self._emit = emit
+        self._halted = False
+        self._stopped: set[str] = set()  # providers
+        self._signals: dict[str, StopSignal] = {}
+
+    @property
+    def halted(self) -> bool:
+        """Whether no further call is made to any provider."""
+        return self._halted
+
+    def signal(self, provider: str) -> StopSignal:
+        """Return the stop signal of a provider, one for the whole run."""
+        if provider not in self._signals:
+            self._signals[provider] = StopSignal()
+            if self.is_stopped(provider):
+                self._signals[provider].set()
+        return self._signals[provider]
+
+    def is_stopped(self, provider: str) -> bool:
+        """Return whether no further call is made to a provider."""
+        return self._halted or provider in self._stopped
+
+    def allows(self, request: QueuedRequest) -> bool:
+        """Return whether a request may be called."""
+        return not self.is_stopped(request.provider) and not any(block.covers(request) for block in self.blocks)
+
+    def halt(self) -> None:
+        """Make no further call; calls in flight are completed."""
+        self._halted = True
+        for signal in self._signals.values():
+            signal.set()
+
+    def stop(self, error: Stop, request: QueuedRequest | None) -> None:
+        """Stop as much as the cause of an error reaches, and report it once. Without a request that is everything."""
+        if request is None or error.reach == "everything":
+            self.stops.append(error)
+            if not self._halted:
+                self._emit(Stopped("everything", error))
+            self.halt()
+        elif error.reach == "provider":
+            self.stop_provider(request.provider, error)
+        else:
+            self._block(error, request)
+
+    def stop_provider(self, provider: str, error: Stop) -> None:
+        """Make no further call to a provider."""
+        self.stops.append(error)
+        if provider not in self._stopped:
+            self._emit(Stopped(f"provider `{provider}`", error))
+        self._stopped.add(provider)
+        if provider in self._signals:
+            self._signals[provider].set()
+
+    def _block(self, error: Stop, request: QueuedRequest) -> None:
+        """Block the requests that the cause of a stop reaches."""
+        self.stops.append(error)
+        match error.reach:
+            case "operation":
+                block = Block(provider=request.provider, served_by=request.served_by)
+                what = f"provider `{request.provider}` and its {request.served_by}s"
+            case "model":
+                block = Block(job_pk=request.job_pk, model=request.model)
+                what = f"job `{request.job_name}` and its model `{request.model}`"
+            case _:
+                block = Block(job_pk=request.job_pk)
+                what = f"job `{request.job_name}`"
+        if block not in self.blocks:
+            self._emit(Stopped(what, error))
+        self.blocks.add(block)

@@ -1,0 +1,231 @@
+"""Calls from `CallSpec` to `CallResult`, here and in another process; downloads until the URL expires."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from pipeline.client.request import Call, Upload
+from pipeline.config.load import DownloadRules, EnvironmentName
+from pipeline.engine import caller as module
+from pipeline.engine.caller import CallResult, CallSpec, LocalCaller, Target
+from pipeline.engine.image_writer import FileNames
+from pipeline.errors import DiskFull, DownloadRefused, Invalid, Moderated, NotSent, OutcomeUnknown, UrlLost
+from pipeline.ledger.queue import PaidUrl
+from tests.support.workbench import MODEL, PNG, PNG_BASE64, Body, answer_with, lab, vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline.storage import StoredImage
+
+NAMES = FileNames("job", "a", None)
+
+
+def spec(base_url: str, folder: Path, *, taken: Sequence[int] = (), **more: Any) -> CallSpec:
+    """Return a call for two images, whose key and one header come from the environment."""
+    headers = {"X-Team": EnvironmentName("TEAM")}
+    provider = lab(base_url, api_key_env="LAB_KEY", headers=headers, **more)
+    params = {"prompt": "a cat", "n": 2, **MODEL}
+    target = Target(provider, base_url, DownloadRules(), folder)
+    return CallSpec(target, Call("generation", params), NAMES, frozenset(taken))
+
+
+ENVIRONMENT = {"LAB_KEY": "sk-0123456789", "TEAM": "night"}
+
+
+async def call(made: CallSpec, environment: dict[str, str] = ENVIRONMENT) -> tuple[CallResult, int]:
+    """Make a call; return its result, and how often it was reported as sent."""
+    reports: list[float] = []
+    async with LocalCaller(made.target, environment) as caller:
+        result = await caller.call(made, lambda: reports.append(time.time()))
+    return result, len(reports)
+
+
+def call_pickled(content: bytes) -> bytes:
+    """Make a call in this process from a pickled spec; return the pickled process id and result."""
+    result, reports = asyncio.run(call(pickle.loads(content)))  # noqa: S301 - our own bytes
+    return pickle.dumps((os.getpid(), result, reports))
+
+
+async def _two(_: Body) -> web.Response:
+    return answer_with(
+        {"b64_json": PNG_BASE64}, {"url": "/picture/a?se=2099-01-01T00:00:00Z"}, usage={"total_tokens": 7}
+    )
+
+
+async def test_a_result_has_everything_that_the_response_brought(tmp_path: Path) -> None:
+    async with vendor(_two) as base_url:
+        result, reports = await call(spec(base_url, tmp_path, taken=[1]))
+    (image,), (url,) = result.images, result.urls
+    assert (image.number, image.file, url.number) == (2, "images/a-2.png", 3)
+    assert (tmp_path / "job" / image.file).read_bytes() == PNG
+    assert (result.outcome, result.error, result.returned, result.usage) == ("answered", None, 2, {"total_tokens": 7})
+    assert url.expires_at == pytest.approx(4070908800, abs=5)
+    assert reports == 1
+    assert result.sent_at is not None
+    assert result.sent_at <= result.ended_at
+
+
+async def test_a_spec_and_its_result_are_pickled_and_the_call_is_made_in_another_process(tmp_path: Path) -> None:
+    async with vendor(_two) as base_url:
+        made = spec(base_url, tmp_path)
+        content = pickle.dumps(made)
+        assert b"sk-0123456789" not in content, "the key is named, never held"
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            answer = await asyncio.get_running_loop().run_in_executor(pool, call_pickled, content)
+    process, result, reports = pickle.loads(answer)  # noqa: S301 - our own bytes
+    assert process != os.getpid()
+    assert reports == 1
+    assert [image.file for image in result.images] == ["images/a-1.png"]
+    assert (tmp_path / "job" / "images" / "a-1.png").read_bytes() == PNG
+    assert [url.number for url in result.urls] == [2]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "outcome"),
+    [
+        (400, {"code": "moderation_blocked", "message": "no"}, Moderated, "refused"),
+        (502, {"message": "bad gateway"}, OutcomeUnknown, "unknown"),
+    ],
+)
+async def test_an_error_is_returned_with_its_outcome_and_can_be_pickled(
+    tmp_path: Path, status: int, error: Body, kind: type[Exception], outcome: str
+) -> None:
+    async def refuse(_: Body) -> web.Response:
+        return web.json_response({"error": error}, status=status)
+
+    async with vendor(refuse) as base_url:
+        result, reports = await call(spec(base_url, tmp_path))
+    assert isinstance(result.error, kind)
+    assert (result.outcome, reports) == (outcome, 1)
+    again = pickle.loads(pickle.dumps(result))  # noqa: S301 - our own bytes
+    assert type(again.error) is type(result.error)
+    assert vars(again.error) == vars(result.error)
+
+
+async def test_a_call_that_never_left_is_not_sent(tmp_path: Path) -> None:
+    result, reports = await call(spec("http://127.0.0.1:9/v1", tmp_path))
+    assert isinstance(result.error, NotSent)
+    assert (result.outcome, result.sent_at, reports) == ("not_sent", None, 0)
+
+
+async def test_an_upload_that_cannot_be_read_is_not_sent(tmp_path: Path) -> None:
+    async with vendor(_two) as base_url:
+        made = spec(base_url, tmp_path)
+        gone = Call("edit", made.call.params, [Upload("image", tmp_path / "gone.png", "image/png")])
+        result, reports = await call(CallSpec(made.target, gone, NAMES, frozenset()))
+    assert isinstance(result.error, Invalid)
+    assert (result.outcome, result.sent_at, reports) == ("not_sent", None, 0)
+
+
+class Host:
+    """Answers with one status after another, the last for ever; 200 returns the image, 299 half of it."""
+
+    def __init__(self, folder: Path, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.waits: list[float] = []
+        self.folder = folder
+        self.asked = 0
+
+    async def _answer(self, _http: web.Request) -> web.Response:
+        self.asked += 1
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if status == 299:
+            return web.Response(body=PNG[:40])
+        return web.Response(status=status, body=PNG if status == 200 else b"no")
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await asyncio.sleep(0)
+
+    async def fetch(self, *, lives: float = 3600, attempts: int = 3, path: str = "/p?sig=secret") -> StoredImage:
+        """Serve, and download one URL that expires after this many seconds."""
+        app = web.Application()
+        app.router.add_get("/{name}", self._answer)
+        async with TestServer(app) as server:
+            base = str(server.make_url("/"))
+            target = Target(lab(base), base, DownloadRules(attempts=attempts), self.folder)
+            async with LocalCaller(target, {}) as caller:
+                url = PaidUrl(1, 1, path if "://" in path else base.rstrip("/") + path, time.time() + lives)
+                return await caller.download(url, NAMES, time.monotonic() + lives, self._sleep)
+
+
+async def test_an_image_is_downloaded(tmp_path: Path) -> None:
+    stored = await Host(tmp_path, 200).fetch()
+    assert (tmp_path / "job" / stored.file).read_bytes() == PNG
+
+
+@pytest.mark.parametrize("statuses", [[503] * 12 + [200], [429] * 12 + [200], [404, 404, 503, 200], [299, 403, 200]])
+async def test_a_hiccup_is_tried_again_for_as_long_as_the_url_lives(tmp_path: Path, statuses: Sequence[int]) -> None:
+    host = Host(tmp_path, *statuses)
+    await host.fetch()
+    assert host.asked == len(statuses)
+
+
+async def test_the_waits_grow_and_have_an_end(tmp_path: Path) -> None:
+    host = Host(tmp_path, *[503] * 14, 200)
+    await host.fetch()
+    for number, wait in enumerate(host.waits):
+        full = min(module._FIRST_WAIT * 2**number, module._LONGEST_WAIT)
+        assert full / 2 <= wait <= full
+
+
+@pytest.mark.parametrize("status", [403, 299])
+async def test_definite_refusals_of_a_live_url_end_it_and_it_stays_paid(tmp_path: Path, status: int) -> None:
+    host = Host(tmp_path, status)
+    with pytest.raises(DownloadRefused, match=r"3 times.*`pipeline resume` downloads it without paying") as refused:
+        await host.fetch()
+    assert host.asked == 3
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("status", [503, 403, 299])
+async def test_a_dead_url_that_brings_nothing_is_lost(tmp_path: Path, status: int) -> None:
+    host = Host(tmp_path, status)
+    with pytest.raises(UrlLost):
+        await host.fetch(lives=-1)
+    assert host.asked == 1, "it is asked once, since our clock may be wrong"
+
+
+@pytest.mark.parametrize("jump", [7200.0, -7200.0])
+async def test_a_clock_that_jumps_meanwhile_neither_kills_a_url_nor_keeps_one_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    real, host = time.time, Host(tmp_path, *[503] * 5, 200)
+    monkeypatch.setattr(time, "time", lambda: real() + (jump if host.asked else 0.0))
+    await host.fetch()
+    host = Host(tmp_path, 503)
+    with pytest.raises(UrlLost):
+        await host.fetch(lives=0.1)
+
+
+async def test_a_wait_does_not_outlast_the_url(tmp_path: Path) -> None:
+    host = Host(tmp_path, 503)
+    with pytest.raises(UrlLost):
+        await host.fetch(lives=0.1)
+    assert all(wait <= 0.1 for wait in host.waits)
+
+
+async def test_a_url_into_a_private_network_is_refused_at_once(tmp_path: Path) -> None:
+    host = Host(tmp_path, 200)
+    with pytest.raises(DownloadRefused, match=r"192\.168\.0\.1"):
+        await host.fetch(path="http://192.168.0.1/p")
+    assert host.waits == []
+
+
+async def test_a_full_disk_goes_through(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "images").touch()
+    with pytest.raises(DiskFull):
+        await Host(tmp_path, 200).fetch()

@@ -1,0 +1,135 @@
+"""Images of responses are decoded completely or refused, and stored under their final names, whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import io
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from pipeline.engine.image_writer import FileNames, _validate_and_store, decode, free_numbers, validate
+from pipeline.errors import BrokenImage, DiskFull
+from pipeline.storage import ImageStore, StoredImage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def picture(kind: str) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", (12, 7), (10, 120, 200)).save(made, kind)
+    return made.getvalue()
+
+
+SVG = b'\xef\xbb\xbf <svg xmlns="http://www.w3.org/2000/svg" width="4" height="3"><path d="M0 0"/></svg>'
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif"])
+def test_a_whole_picture_is_known_by_its_bytes(kind: str) -> None:
+    content = picture(kind)
+    for asked in (None, "png", "svg"):
+        found = validate(content, asked)
+        assert (found.format, found.width, found.height) == (kind, 12, 7)
+        assert found.sha256 == hashlib.sha256(content).hexdigest()
+        assert found.content is content
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_picture_that_is_cut_is_refused(kind: str) -> None:
+    content = picture(kind)
+    for end in (0, 1, 10, len(content) // 2, len(content) - 1):
+        with pytest.raises(BrokenImage):
+            validate(content[:end], None)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no</html>", b'{"error": 1}', b"\0" * 100])
+def test_what_is_no_picture_is_refused(content: bytes) -> None:
+    for asked in (None, "svg"):
+        with pytest.raises(BrokenImage):
+            validate(content, asked)
+
+
+def test_svg_counts_only_where_it_was_asked_for_and_without_scripts() -> None:
+    assert validate(SVG, "svg").format == "svg"
+    with pytest.raises(BrokenImage):
+        validate(SVG, None)
+    with pytest.raises(BrokenImage):
+        validate(SVG.replace(b'<path d="M0 0"/>', b"<script>1</script>"), "svg")
+
+
+def test_base64_may_be_wrapped_or_lack_its_padding() -> None:
+    for content in (b"", b"a", b"ab", b"abc", picture("png")):
+        text = base64.b64encode(content).decode()
+        wrapped = "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+        assert decode(text) == decode(wrapped) == decode(text.rstrip("=")) == content
+
+
+@pytest.mark.parametrize("text", ["a", "ab!d", "QUJ=QUJD", "caf\u00e9", "QUJD-_", "\ud800aaa", "data:image/png"])
+def test_what_is_no_base64_is_refused(text: str) -> None:
+    with pytest.raises(BrokenImage):
+        decode(text)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def store(folder: Path, kind: str = "png", number: int = 1, revised_prompt: str | None = None) -> StoredImage:
+    names = FileNames("job", "x", None)
+    return _validate_and_store(picture(kind), ImageStore(folder), names, number, revised_prompt)
+
+
+@pytest.mark.parametrize(("kind", "extension"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp"), ("gif", "gif")])
+def test_a_file_is_named_by_what_its_bytes_are(kind: str, extension: str, tmp_path: Path) -> None:
+    stored = store(tmp_path, kind, 2, "a cat")
+    assert stored.file == f"images/x-2.{extension}"
+    content = (tmp_path / "job" / stored.file).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == stored.sha256
+    assert (stored.bytes, stored.width, stored.height, stored.format) == (len(content), 12, 7, kind)
+    assert (stored.number, stored.revised_prompt) == (2, "a cat")
+
+
+def test_a_file_that_no_row_owns_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "job" / "images").mkdir(parents=True)
+    (tmp_path / "job" / "images" / "x-1.png").write_bytes(b"of an earlier run")
+    store(tmp_path)
+    assert (tmp_path / "job" / "images" / "x-1.png").read_bytes() == picture("png")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "no room left"), (errno.EDQUOT, "no room left"), (errno.EROFS, "cannot be written: sorry")],
+)
+def test_a_disk_that_takes_no_more_stops_everything_and_leaves_nothing_half(
+    step: str, number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job" / "images").mkdir(parents=True)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "sorry")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(DiskFull, match=said) as caught:
+        store(tmp_path)
+    assert caught.value.reach == "everything"
+    assert str(tmp_path) in str(caught.value)
+    assert names(tmp_path / "job" / "images") == []
+
+
+def test_a_folder_that_cannot_be_made_stops_everything(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "images").write_bytes(b"a file in the way")
+    with pytest.raises(DiskFull):
+        store(tmp_path)
+
+
+def test_numbers_are_the_lowest_that_are_free() -> None:
+    assert free_numbers({1, 3, 4}, 3) == [2, 5, 6]
+    assert free_numbers(set(), 2) == [1, 2]
+    assert free_numbers({9}, 0) == []
