@@ -1,4 +1,4 @@
-"""`python -m pipeline.sandbox`: serve until stopped, and say where in one line of JSON."""
+"""Serve the sandbox until stopped (`python -m pipeline.sandbox`), and print its address as one line of JSON."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = SandboxSettings.from_mapping(_mapping(options.settings))
     except ValueError as error:
-        return _complain(f"settings: {error}", BAD_INPUT)
+        return _fail(f"settings: {error}", BAD_INPUT)
     try:
         asyncio.run(_serve_until_stopped(settings, options))
     except OSError as error:
-        return _complain(f"the sandbox cannot serve: {error}", CANNOT_LISTEN)
+        return _fail(f"the sandbox cannot serve: {error}", CANNOT_LISTEN)
     return 0
 
 
@@ -42,14 +42,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
     parser.add_argument("--settings", default="{}", metavar="JSON", help="the mapping under `sandbox:`, as JSON")
     parser.add_argument("--books", type=Path, metavar="FILE", help="append one JSON line for each call and download")
-    parser.add_argument("--with-stdin", action="store_true", help="stop when stdin ends, so as to die with the parent")
+    parser.add_argument(
+        "--with-stdin", action="store_true", help="stop when stdin ends, so that it ends with its parent"
+    )
     return parser
 
 
 def _mapping(text: str) -> dict[str, object]:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {text[:100]}")  # noqa: TRY004 - one kind of error for people
+        raise ValueError(f"expected a JSON object, got {text[:100]}")  # noqa: TRY004 - one kind of error for users
     return value
 
 
@@ -63,7 +65,7 @@ async def _serve_until_stopped(settings: SandboxSettings, options: argparse.Name
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_soon)  # not loop.add_signal_handler, which Windows lacks
-    async with serve(settings, port=options.port, books=options.books) as sandbox:
+    async with serve(settings, port=options.port, request_log=options.books) as sandbox:
         line = {"base_url": sandbox.base_url, "port": sandbox.port, "pid": os.getpid()}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
@@ -73,14 +75,14 @@ async def _serve_until_stopped(settings: SandboxSettings, options: argparse.Name
 
 
 def _watch_stdin(stop: Callable[[], None]) -> None:
-    """Wait for the end of stdin; a thread of its own, since no loop can wait on every kind of file."""
-    with contextlib.suppress(OSError):  # a stdin that was closed from the start has ended, too
+    """Call `stop` at the end of stdin; runs in a thread, since an event loop cannot wait on every kind of file."""
+    with contextlib.suppress(OSError):  # a stdin that was closed from the start counts as ended
         while os.read(0, 4096):
             pass
     stop()
 
 
-def _complain(sentence: str, code: int) -> int:
+def _fail(sentence: str, code: int) -> int:
     sys.stderr.write(f"{sentence}\n")
     return code
 

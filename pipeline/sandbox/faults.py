@@ -1,6 +1,6 @@
-"""A call's number becomes the fault it suffers, the same in every run with the same seed.
+"""Choose the fault of each call and download by its number; the same seed gives the same faults in every run.
 
-Faults exclude each other. Each call and each download is drawn anew, so a retry may well succeed.
+Faults exclude each other. Each call and each download is chosen anew, so a retry may succeed.
 """
 
 from __future__ import annotations
@@ -19,55 +19,55 @@ BAD_GATEWAY: Final = (
     b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
     b"<center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n"
 )
-NOT_THE_PICTURE: Final = b"<!DOCTYPE html><html><body><h1>This picture is on holiday.</h1></body></html>\n"
+WRONG_PAGE: Final = b"<!DOCTYPE html><html><body><h1>This picture is on holiday.</h1></body></html>\n"
 Name = TypeVar("Name", bound=str)
-DRIPS: Final = 20
-DRIP_SECONDS: Final = 0.1
+SLOW_CHUNKS: Final = 20
+SLOW_CHUNK_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Luck:
-    """All that chance decides about one call."""
+class FaultPlan:
+    """What fault injection decides about one call."""
 
     fault: CallFault | None
     latency: float
-    pace_wait: float  # the wait that an `http_429` tells, in seconds
-    says_retry_after: bool  # whether an `http_503` says when to come back
+    retry_wait: float  # of an `http_429`, in seconds
+    sends_retry_after: bool  # whether an `http_503` has the header
 
-    def refusal(self, limit: RateLimit | None, images: int) -> errors.ApiError | None:
-        """Give the JSON error of a fault that is one; None for the others."""
+    def api_error(self, limit: RateLimit | None, images: int) -> errors.ApiError | None:
+        """Return the JSON error of a fault that is one; None for the others."""
         match self.fault:
             case "http_429":
                 full = limit or RateLimit()
-                return errors.rate_limited(full, used=full.images, asked=images, wait=self.pace_wait, meter="images")
+                return errors.rate_limited(full, used=full.images, asked=images, wait=self.retry_wait, meter="images")
             case "http_500":
                 return errors.server_error()
             case "http_503":
-                return errors.overloaded(1 if self.says_retry_after else None)
+                return errors.overloaded(1 if self.sends_retry_after else None)
             case _:
                 return None
 
 
-def draw_call(settings: SandboxSettings, number: int) -> Luck:
-    """Draw what happens to the call with this number."""
-    chance = random.Random(f"{settings.seed}:call:{number}")
+def plan_faults(settings: SandboxSettings, number: int) -> FaultPlan:
+    """Choose what happens to the call with this number."""
+    rng = random.Random(f"{settings.seed}:call:{number}")
     shares = [getattr(settings.faults, name) for name in CALL_FAULTS]
-    return Luck(
-        fault=_pick(CALL_FAULTS, shares, chance),
-        latency=chance.uniform(*settings.latency_seconds),
-        pace_wait=chance.randint(50, 300) / 1000,
-        says_retry_after=chance.random() < 0.5,
+    return FaultPlan(
+        fault=_pick(CALL_FAULTS, shares, rng),
+        latency=rng.uniform(*settings.latency_seconds),
+        retry_wait=rng.randint(50, 300) / 1000,
+        sends_retry_after=rng.random() < 0.5,
     )
 
 
-def draw_download(settings: SandboxSettings, number: int) -> DownloadFault | None:
-    """Draw what happens to the download with this number."""
-    chance = random.Random(f"{settings.seed}:download:{number}")
-    return _pick(DOWNLOAD_FAULTS, [getattr(settings.faults, name) for name in DOWNLOAD_FAULTS], chance)
+def pick_download_fault(settings: SandboxSettings, number: int) -> DownloadFault | None:
+    """Choose what happens to the download with this number."""
+    rng = random.Random(f"{settings.seed}:download:{number}")
+    return _pick(DOWNLOAD_FAULTS, [getattr(settings.faults, name) for name in DOWNLOAD_FAULTS], rng)
 
 
-def _pick(names: tuple[Name, ...], shares: list[float], chance: random.Random) -> Name | None:
-    point = chance.random()
+def _pick(names: tuple[Name, ...], shares: list[float], rng: random.Random) -> Name | None:
+    point = rng.random()
     for name, share in zip(names, shares, strict=True):
         point -= share
         if point < 0:

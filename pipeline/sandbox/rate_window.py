@@ -1,7 +1,7 @@
-"""An arrival becomes a place in the strict sliding window, or a wait.
+"""Enforce the rate limit of images by a strict sliding window.
 
-A call arrives when its last byte is here, since only then is `n` known. In no window of `per_seconds` are more than
-`images` images accepted; a refused call takes no place. The state is bounded by `images`.
+A request arrives when its last byte is read, since only then `n` is known. In no window of `per_seconds` are more than
+`images` images accepted; a refused request takes no place. The state is bounded by `images`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SlidingWindow:
-    """The images accepted in the last `per_seconds`, each arrival with its number of images."""
+    """The images accepted in the last `per_seconds`: each arrival with its number of images."""
 
     def __init__(self, limit: RateLimit) -> None:
         self.limit = limit
@@ -26,7 +26,7 @@ class SlidingWindow:
 
         More images than the limit never pass; the wait is then a whole window.
         """
-        self._forget(now)
+        self._expire(now)
         excess = self.used + images - self.limit.images
         if excess <= 0:
             self._accepted.append((now, images))
@@ -38,7 +38,7 @@ class SlidingWindow:
                 return arrival + self.limit.per_seconds - now
         return self.limit.per_seconds
 
-    def _forget(self, now: float) -> None:
-        # Compared as `arrival + period` on both sides, so that the wait told above is exactly the wait needed.
+    def _expire(self, now: float) -> None:
+        # Compared as `arrival + period` on both sides, so that the wait returned above is exactly the wait needed.
         while self._accepted and self._accepted[0][0] + self.limit.per_seconds <= now:
             self.used -= self._accepted.popleft()[1]

@@ -1,6 +1,6 @@
-"""The bytes of a request become fields and file parts.
+"""Parse the multipart or JSON body of a request into fields and files.
 
-Whatever the bytes are, the outcome is a `Form` or a refusal; nothing is read beyond what some model could take.
+Whatever the bytes are, the result is a `RequestBody` or an ApiError; nothing beyond the largest limit is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MIB: Final = 1024 * 1024
 MAX_IMAGES: Final = 16
-MAX_FILE_BYTES: Final = 50 * MIB  # one picture of a GPT Image edit
+MAX_FILE_BYTES: Final = 50 * MIB  # one image of a GPT Image edit
 MAX_FIELD_BYTES: Final = 32_000 * 4  # the longest prompt, in UTF-8
 MAX_DATA_URL: Final = 20_971_520  # ImageRefParam.image_url.maxLength
 MAX_JSON_BYTES: Final = 4 * MIB
@@ -29,25 +29,25 @@ MAX_JSON_EDIT_BYTES: Final = (MAX_IMAGES + 1) * MAX_DATA_URL + MAX_JSON_BYTES
 MAX_FORM_BYTES: Final = (MAX_IMAGES + 1) * MAX_FILE_BYTES + MIB
 MAX_PARTS: Final = 100
 IDLE_SECONDS: Final = 60.0
-"""A body that stops coming for so long is given up, so that no call hangs on a client that is no more."""
+"""Read timeout of a body, so that no call hangs on a client that is gone."""
 NESTED: Final = re.compile(r"([a-z_]+)((?:\[[a-z_]+\]){1,2})")
 BROKEN_BODY: Final = (
     web.RequestPayloadError,  # the client went away, or a broken Content-Encoding or chunk
     HttpProcessingError,
     ContentTypeError,
     ValueError,
-    LookupError,  # a charset or transfer encoding that nobody knows
+    LookupError,  # an unknown charset or transfer encoding
     RuntimeError,
     AssertionError,
     EOFError,
-    Warning,  # a broken Content-Disposition, where warnings are errors
+    Warning,  # a broken Content-Disposition, if warnings are errors
 )
-"""What aiohttp raises for bytes that are no body; found by throwing garbage at it (tests/test_sandbox_form.py)."""
+"""What aiohttp raises for an invalid body; found by fuzzing (tests/integration/test_sandbox_request_body.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """One file of a form; `content_type` is None where the part names none."""
+    """One file of a multipart body; `content_type` is None if the part names none."""
 
     field: str
     content: bytes
@@ -55,38 +55,38 @@ class FilePart:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What a call carries: JSON values, or the texts and files of a multipart body."""
+class RequestBody:
+    """What a request carries: JSON values, or the texts and files of a multipart body."""
 
     encoding: Literal["json", "multipart"]
     fields: dict[str, object]
     files: tuple[FilePart, ...] = ()
 
 
-async def read_form(request: web.Request, accepted: tuple[str, ...]) -> Form:
+async def read_body(request: web.Request, accepted: tuple[str, ...]) -> RequestBody:
     """Read the whole body as one of the `accepted` content types. Raises ApiError."""
     if request.content_type not in accepted:
         got = request.headers.get("Content-Type", "")
         raise errors.wrong_content_type(got[:200], accepted[0])
     try:
-        async with asyncio.timeout(IDLE_SECONDS) as patience:
+        async with asyncio.timeout(IDLE_SECONDS) as timeout:
             if request.content_type == "application/json":
                 limit = MAX_JSON_BYTES if len(accepted) == 1 else MAX_JSON_EDIT_BYTES
-                body = await _read_body(request, limit, patience)
+                body = await _read_json(request, limit, timeout)
             else:
-                return await _read_multipart(await request.multipart(), patience)
+                return await _read_multipart(await request.multipart(), timeout)
     except TimeoutError as error:
         raise errors.too_slow(IDLE_SECONDS) from error
     except BROKEN_BODY as error:
         raise errors.unreadable_form(type(error).__name__) from error
-    return Form("json", await asyncio.to_thread(parse_json, body) if len(body) > MIB else parse_json(body))
+    return RequestBody("json", await asyncio.to_thread(parse_json, body) if len(body) > MIB else parse_json(body))
 
 
 def parse_json(body: bytes) -> dict[str, object]:
-    """Parse a JSON object, strictly: UTF-8, no NaN, no key twice, no half of a surrogate pair. Raises ApiError."""
+    """Parse a JSON object strictly: UTF-8, no NaN, no duplicate key, no lone surrogate. Raises ApiError."""
     try:
         value = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
-        if b"\\u" in body:  # json.loads lets a lone surrogate through, which no later step could write down
+        if b"\\u" in body:  # json.loads accepts a lone surrogate, which no later step could encode
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise errors.unreadable_json() from error
@@ -108,17 +108,17 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _wait_on(patience: asyncio.Timeout) -> None:
-    """A byte came: give the next one its whole time again."""
-    patience.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
+def _extend(timeout: asyncio.Timeout) -> None:
+    """Restart the read timeout after a byte came."""
+    timeout.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
 
 
-async def _read_body(request: web.Request, limit: int, patience: asyncio.Timeout) -> bytes:
+async def _read_json(request: web.Request, limit: int, timeout: asyncio.Timeout) -> bytes:
     body = bytearray()
     try:
         async for chunk in request.content.iter_any():
             body += chunk
-            _wait_on(patience)
+            _extend(timeout)
             if len(body) > limit:
                 raise errors.too_large("the body", limit)
     except BROKEN_BODY as error:
@@ -126,17 +126,17 @@ async def _read_body(request: web.Request, limit: int, patience: asyncio.Timeout
     return bytes(body)
 
 
-async def _read_multipart(reader: MultipartReader, patience: asyncio.Timeout) -> Form:
+async def _read_multipart(reader: MultipartReader, timeout: asyncio.Timeout) -> RequestBody:
     fields: dict[str, object] = {}
     files: list[FilePart] = []
     total = 0
     for _ in range(MAX_PARTS):
         part = await reader.next()
         if part is None:
-            return Form("multipart", fields, tuple(files))
+            return RequestBody("multipart", fields, tuple(files))
         if not isinstance(part, BodyPartReader) or part.name is None:
             raise errors.unreadable_form("a part without a name, or with parts of its own")
-        content = await _read_part(part, patience)
+        content = await _read_part(part, timeout)
         total += len(content)
         if total > MAX_FORM_BYTES:
             raise errors.too_large("the form", MAX_FORM_BYTES)
@@ -148,7 +148,7 @@ async def _read_multipart(reader: MultipartReader, patience: asyncio.Timeout) ->
 
 
 def _put(fields: dict[str, object], name: str, text: str) -> None:
-    """Place a text: `svg[reasoning][effort]` is how the vendor's SDK writes an object into a form."""
+    """Set a field; `svg[reasoning][effort]` is how the vendor's SDK writes an object into a form."""
     nested = NESTED.fullmatch(name)
     *outer, last = [nested[1], *nested[2][1:-1].split("][")] if nested else [name]
     for key in outer:
@@ -161,12 +161,12 @@ def _put(fields: dict[str, object], name: str, text: str) -> None:
     fields[last] = text
 
 
-async def _read_part(part: BodyPartReader, patience: asyncio.Timeout) -> bytes:
+async def _read_part(part: BodyPartReader, timeout: asyncio.Timeout) -> bytes:
     limit = MAX_FIELD_BYTES if part.filename is None else MAX_FILE_BYTES
     content = bytearray()
     while chunk := await part.read_chunk(65536):
         content += chunk
-        _wait_on(patience)
+        _extend(timeout)
         if len(content) > limit:
             raise errors.too_large(f"'{part.name}'", limit)
     return bytes(content)

@@ -1,6 +1,6 @@
-"""What was charged becomes lines of a file.
+"""Append one JSON line for each call and download to a file.
 
-The sandbox's own log, one JSON object a line, flushed at once: what a test holds against the client's ledger.
+Each line is flushed at once; tests compare the file with the client's ledger.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class CallEntry:
-    """One call; filled in while it is served, written at its end or drop (`status` null: no whole answer left)."""
+    """One call; filled in while it is served, written at its end (`status` null: no complete response was sent)."""
 
     at: float  # unix seconds of the arrival
-    mono: float  # monotonic seconds of the arrival, the clock of the rate limit
+    mono: float  # monotonic seconds of the arrival, as the rate limit counts
     path: str
     operation: str | None
     request_id: str
@@ -34,7 +34,7 @@ class CallEntry:
 
 @dataclass(slots=True)
 class DownloadEntry:
-    """One request for a picture's URL."""
+    """One request for an image URL."""
 
     at: float
     path: str
@@ -43,8 +43,8 @@ class DownloadEntry:
     type: Literal["download"] = "download"
 
 
-class Books:
-    """A file that entries are appended to, or nothing at all where no file is wanted."""
+class RequestLog:
+    """A file that entries are appended to; does nothing if the path is None."""
 
     def __init__(self, path: Path | None) -> None:
         """Open the file for appending. Raises OSError."""
@@ -58,7 +58,7 @@ class Books:
             self._file.close()
 
     def write(self, entry: CallEntry | DownloadEntry) -> None:
-        """Append one line."""
+        """Append an entry as one line."""
         if self._file and not self._file.closed:
             self._file.write(json.dumps(asdict(entry)) + "\n")
             self._file.flush()

@@ -1,6 +1,6 @@
-"""Sketches become the JSON or the event stream of a success.
+"""Build the JSON or the event stream of a response.
 
-Pure functions of what they are given: they draw and encode, so they run in a thread.
+Pure functions; those that draw and encode images run in a thread.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pipeline.sandbox.drawing.images import Sketch, caption_of, draw, seed_of, unfinished
+from pipeline.sandbox.drawing.image_spec import ImageSpec, caption_of, seed_of
+from pipeline.sandbox.drawing.images import draw, partial_image
 from pipeline.sandbox.rules.errors import JSON_TYPE, ApiError
 from pipeline.sandbox.rules.usage import TOKENS_PER_PARTIAL, output_tokens, svg_usage, usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.sandbox.rules.uploads import Upload, Uploads
+    from pipeline.sandbox.rules.image_files import Upload
+    from pipeline.sandbox.rules.uploads import Uploads
     from pipeline.sandbox.rules.validate import ImageCall
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -26,8 +28,8 @@ AUTO_QUALITY: Final = "medium"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes out: each chunk is one write, and more than one chunk is sent without a length."""
+class Response:
+    """One response: each chunk is one write; several chunks without a pause are sent without a length."""
 
     status: int
     content_type: str
@@ -36,19 +38,19 @@ class Answer:
     pause: float = 0.0  # seconds between two chunks
 
 
-def refused(refusal: ApiError) -> Answer:
-    """Answer with the error envelope."""
-    return Answer(refusal.status, JSON_TYPE, (refusal.body(),), refusal.headers)
+def error_response(error: ApiError) -> Response:
+    """Return the error envelope."""
+    return Response(error.status, JSON_TYPE, (error.body(),), error.headers)
 
 
-def sketches(call: ImageCall, uploads: Uploads | None) -> tuple[Sketch, ...]:
-    """Plan the pictures of a call: alike in subject, each another composition."""
+def image_specs(call: ImageCall, uploads: Uploads | None) -> tuple[ImageSpec, ...]:
+    """Return the specs of a call's images, which share everything but the seed."""
     images = uploads.images if uploads else ()
     mask = uploads.mask if uploads else None
     width, height = map(int, _size(call, images).split("x"))
     sources = [image.sha256 for image in images]
     return tuple(
-        Sketch(
+        ImageSpec(
             seed=seed_of(call.operation, call.model, call.prompt, sources, number),
             caption=caption_of(call.prompt),
             width=width,
@@ -66,53 +68,53 @@ def sketches(call: ImageCall, uploads: Uploads | None) -> tuple[Sketch, ...]:
     )
 
 
-def answer_with_urls(call: ImageCall, urls: Sequence[str], created: int) -> Answer:
-    """Answer as the dall-e family does by default."""
-    return answer_with({"created": created, "data": [{"url": url, **_revised(call)} for url in urls]})
+def url_response(call: ImageCall, urls: Sequence[str], created: int) -> Response:
+    """Return image URLs, as the dall-e family does by default."""
+    return json_response({"created": created, "data": [{"url": url, **_revised(call)} for url in urls]})
 
 
-def answer_with_bytes(call: ImageCall, plan: Sequence[Sketch], uploads: Uploads | None, created: int) -> Answer:
-    """Draw the pictures and answer with their base64, as one JSON document or as a stream of events."""
+def base64_response(call: ImageCall, specs: Sequence[ImageSpec], uploads: Uploads | None, created: int) -> Response:
+    """Draw the images and return them as base64, in one JSON document or in a stream of events."""
     files = {upload.sha256: upload.content for upload in uploads.all} if uploads else {}
-    pictures = [draw(sketch, files.__getitem__) for sketch in plan]
+    contents = [draw(spec, files.__getitem__) for spec in specs]
     if call.stream:
-        return _stream(call, plan, pictures, uploads, created)
-    data = [{"b64_json": _base64(picture), **_revised(call)} for picture in pictures]
-    answer: dict[str, object] = {"created": created, "data": data}
+        return _stream(call, specs, contents, uploads, created)
+    data = [{"b64_json": _base64(content), **_revised(call)} for content in contents]
+    document: dict[str, object] = {"created": created, "data": data}
     if call.family.is_gpt:
-        answer |= {**_echo(call, plan[0]), "usage": _usage(call, plan, uploads)}
+        document |= {**_echo(call, specs[0]), "usage": _usage(call, specs, uploads)}
     if call.output_format == "svg":
-        answer["svg_usage"] = svg_usage(call.svg_model, call.svg_effort, call.prompt, len(pictures[0]))
-    return answer_with(answer)
+        document["svg_usage"] = svg_usage(call.svg_model, call.svg_effort, call.prompt, len(contents[0]))
+    return json_response(document)
 
 
-def answer_with_nothing(created: int) -> Answer:
-    """Answer 200 without a picture, as LiteLLM once did (BerriAI/litellm #10811)."""
-    return answer_with({"created": created, "data": []})
+def empty_response(created: int) -> Response:
+    """Return a success without an image, as LiteLLM once did (BerriAI/litellm #10811)."""
+    return json_response({"created": created, "data": []})
 
 
 def _stream(
-    call: ImageCall, plan: Sequence[Sketch], pictures: Sequence[bytes], uploads: Uploads | None, created: int
-) -> Answer:
+    call: ImageCall, specs: Sequence[ImageSpec], contents: Sequence[bytes], uploads: Uploads | None, created: int
+) -> Response:
     prefix = "image_edit" if call.operation == "edit" else "image_generation"
     events: list[bytes] = []
-    for sketch, picture in zip(plan, pictures, strict=True):
-        shared = {"created_at": created, **_echo(call, sketch)}
+    for spec, content in zip(specs, contents, strict=True):
+        shared = {"created_at": created, **_echo(call, spec)}
         for index in range(call.partial_images):
-            partial = {"b64_json": _base64(unfinished(picture, sketch, index)), "partial_image_index": index}
+            partial = {"b64_json": _base64(partial_image(content, spec, index)), "partial_image_index": index}
             events.append(_event(f"{prefix}.partial_image", {**partial, **shared}))
-        whole = {"b64_json": _base64(picture), **shared, "usage": _usage(call, [sketch], uploads)}
-        events.append(_event(f"{prefix}.completed", whole))
-    return Answer(200, EVENT_STREAM, tuple(events))
+        completed = {"b64_json": _base64(content), **shared, "usage": _usage(call, [spec], uploads)}
+        events.append(_event(f"{prefix}.completed", completed))
+    return Response(200, EVENT_STREAM, tuple(events))
 
 
 def _event(name: str, content: dict[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps({'type': name, **content})}\n\n".encode()
 
 
-def answer_with(content: dict[str, object]) -> Answer:
-    """Answer 200 with this document."""
-    return Answer(200, JSON_TYPE, (json.dumps(content).encode(),))
+def json_response(content: dict[str, object]) -> Response:
+    """Return a success with this document."""
+    return Response(200, JSON_TYPE, (json.dumps(content).encode(),))
 
 
 def _base64(content: bytes) -> str:
@@ -120,27 +122,27 @@ def _base64(content: bytes) -> str:
 
 
 def _revised(call: ImageCall) -> dict[str, str]:
-    """dall-e-3 rewrites the prompt and says so; nobody else does."""
+    """Return the rewritten prompt of dall-e-3, the only model that reports one."""
     if call.model != "dall-e-3":
         return {}
     return {"revised_prompt": f"A finely composed picture with flat shapes and calm colours: {call.prompt}"}
 
 
-def _echo(call: ImageCall, sketch: Sketch) -> dict[str, object]:
+def _echo(call: ImageCall, spec: ImageSpec) -> dict[str, object]:
     return {
         "background": "transparent" if call.transparent else "opaque",
         "output_format": call.output_format,
         "quality": _quality(call),
-        "size": f"{sketch.width}x{sketch.height}",
+        "size": f"{spec.width}x{spec.height}",
         **({"safety_identifier": call.safety_identifier} if call.safety_identifier else {}),
     }
 
 
-def _usage(call: ImageCall, plan: Sequence[Sketch], uploads: Uploads | None) -> dict[str, object]:
+def _usage(call: ImageCall, specs: Sequence[ImageSpec], uploads: Uploads | None) -> dict[str, object]:
     tokens = sum(
-        output_tokens(call.family.generation, _quality(call), sketch.width, sketch.height)
+        output_tokens(call.family.generation, _quality(call), spec.width, spec.height)
         + TOKENS_PER_PARTIAL * call.partial_images * call.stream
-        for sketch in plan
+        for spec in specs
     )
     sizes = [(upload.width, upload.height) for upload in uploads.all] if uploads else []
     return usage(call.prompt, sizes, tokens)
@@ -151,10 +153,10 @@ def _quality(call: ImageCall) -> str:
 
 
 def _size(call: ImageCall, images: Sequence[Upload]) -> str:
-    """Choose for `auto`: a square, or for an edit the standard size nearest to its picture's shape."""
+    """Return the size; `auto` is a square, or for an edit the standard size nearest to its image's shape."""
     if call.size != "auto":
         return call.size
-    slant = math.log(images[0].width / images[0].height) if images else 0.0
-    if abs(slant) < math.log(1.5) / 2:
+    shape = math.log(images[0].width / images[0].height) if images else 0.0
+    if abs(shape) < math.log(1.5) / 2:
         return "1024x1024"
-    return "1536x1024" if slant > 0 else "1024x1536"
+    return "1536x1024" if shape > 0 else "1024x1536"

@@ -1,12 +1,11 @@
-"""Requests become answers.
+"""Listen and route each request: generation, download, list of models, or an error.
 
-Every path below `/v1` is answered here, and whatever else is asked gets the service's refusal in JSON.
+Every path below `/v1` is answered here; all other paths get the service's 404 in JSON.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -20,27 +19,28 @@ from aiohttp import web
 
 from pipeline.sandbox import responses
 from pipeline.sandbox.download import serve_download
-from pipeline.sandbox.generate import Service, authenticate, drop, send, serve_call, service_headers
-from pipeline.sandbox.http_server import Door
-from pipeline.sandbox.rate_window import SlidingWindow
-from pipeline.sandbox.request_log import Books
-from pipeline.sandbox.responses import Answer
+from pipeline.sandbox.generate import serve_call
+from pipeline.sandbox.http_server import HttpServer, drop, send, service_headers
+from pipeline.sandbox.request_log import RequestLog
 from pipeline.sandbox.rules import errors
-from pipeline.sandbox.rules.models import MODELS, SHUTDOWN_DATES, is_alive
-from pipeline.sandbox.signed_urls import PREFIX, Links
-from pipeline.sandbox.translate import restate
-from pipeline.sandbox.upload_store import Spool, default_folder
+from pipeline.sandbox.rules.models import MODELS, SHUTDOWN_DATES, is_available
+from pipeline.sandbox.service import Admission, Service
+from pipeline.sandbox.signed_urls import PREFIX, SignedUrls
+from pipeline.sandbox.translate_request import authenticate
+from pipeline.sandbox.translate_response import translate_response
+from pipeline.sandbox.upload_store import UploadStore, default_folder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from pipeline.sandbox.responses import Response
     from pipeline.sandbox.settings import SandboxSettings
 
 MODELS_PATH: Final = "/v1/models"
 MODELS_CREATED: Final = 1_667_433_600  # the day on which the Images API opened; any date will do
-LAST_CALLS_SECONDS: Final = 0.1
-"""How long open calls may go on when the sandbox stops."""
+SHUTDOWN_SECONDS: Final = 0.1
+"""How long open calls may continue when the sandbox stops."""
 BACKLOG: Final = 1024
 log = logging.getLogger(__name__)
 
@@ -59,48 +59,48 @@ async def serve(
     *,
     port: int = 0,
     host: str = "127.0.0.1",
-    books: Path | None = None,
-    spool: Path | None = None,
+    request_log: Path | None = None,
+    upload_folder: Path | None = None,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[RunningSandbox]:
-    """Serve until the with-block ends; port 0 takes a free one. Raises OSError where the port is taken."""
+    """Serve until the with-block ends; port 0 takes a free one. Raises OSError if the port is taken."""
     threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="sandbox")
-    with Books(books) as opened_books:
+    with RequestLog(request_log) as opened_log:
         service = Service(
             settings=settings,
-            window=SlidingWindow(settings.rate_limit) if settings.rate_limit else None,
-            links=Links(settings.seed, settings.url_ttl_seconds, clock),
-            spool=Spool(spool or default_folder()),
-            books=opened_books,
+            admission=Admission(settings),
+            signed_urls=SignedUrls(settings.seed, settings.url_ttl_seconds, clock),
+            upload_store=UploadStore(upload_folder or default_folder()),
+            request_log=opened_log,
             threads=threads,
             clock=clock,
             monotonic=monotonic,
         )
-        runner = web.ServerRunner(door(service), shutdown_timeout=LAST_CALLS_SECONDS)
+        async with _listening(service, host, port) as running:
+            yield running
+
+
+@contextlib.asynccontextmanager
+async def _listening(service: Service, host: str, port: int) -> AsyncIterator[RunningSandbox]:
+    async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            await runner.setup()
-            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
-            bound = int(runner.addresses[0][1])
-            yield RunningSandbox(f"http://{host}:{bound}/v1", bound)
-        finally:
-            await runner.cleanup()
-            threads.shutdown(wait=False, cancel_futures=True)
-
-
-def door(service: Service) -> Door:
-    """Open one door for every method and path, so that no answer is aiohttp's own."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        try:
-            return await _answer(service, request)
-        except ConnectionError:  # the client has gone away
+            return await _handle(service, request)
+        except ConnectionError:  # the client has closed the connection
             return drop(request)
 
-    return Door(answer)
+    runner = web.ServerRunner(HttpServer(handle), shutdown_timeout=SHUTDOWN_SECONDS)
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        bound = int(runner.addresses[0][1])
+        yield RunningSandbox(f"http://{host}:{bound}/v1", bound)
+    finally:
+        await runner.cleanup()
+        service.threads.shutdown(wait=False, cancel_futures=True)
 
 
-async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
+async def _handle(service: Service, request: web.Request) -> web.StreamResponse:
     started, request_id = time.monotonic(), f"req_{uuid.uuid4().hex}"
     operations = service.settings.dialect.operations
     try:
@@ -108,18 +108,18 @@ async def _answer(service: Service, request: web.Request) -> web.StreamResponse:
             return await serve_download(service, request)
         if request.path in operations and request.method == "POST":
             return await serve_call(service, request, operations[request.path], request_id)
-        answer = _read_only(service, request)
-    except errors.ApiError as refusal:
-        answer = restate(responses.refused(refusal), service.settings.dialect)
+        response = _read_only(service, request)
+    except errors.ApiError as error:
+        response = translate_response(responses.error_response(error), service.settings.dialect)
     except ConnectionError:
         raise
     except Exception:
         log.exception("the sandbox failed on %s %s", request.method, request.path)
-        answer = responses.refused(errors.server_error())
-    return await send(request, answer, {**service_headers(request_id, started), **answer.headers})
+        response = responses.error_response(errors.server_error())
+    return await send(request, response, service_headers(request_id, started))
 
 
-def _read_only(service: Service, request: web.Request) -> Answer:
+def _read_only(service: Service, request: web.Request) -> Response:
     """Answer what needs no body: the models, and every wrong path and method. Raises ApiError."""
     path, method = request.path, request.method
     if path != "/v1" and not path.startswith("/v1/"):
@@ -132,14 +132,14 @@ def _read_only(service: Service, request: web.Request) -> Answer:
     if method not in {"GET", "HEAD"}:
         raise errors.wrong_method(method, path, ("GET", "HEAD"))
     if path == MODELS_PATH:
-        alive = [_model(name) for name in MODELS if is_alive(name, service.settings.today)]
-        return _document({"object": "list", "data": alive})
+        available = [_model(name) for name in MODELS if is_available(name, service.settings.today)]
+        return responses.json_response({"object": "list", "data": available})
     name = unquote(path.removeprefix(f"{MODELS_PATH}/"))
     if name not in MODELS:
         raise errors.model_not_found(name[:200])
-    if not is_alive(name, service.settings.today):
+    if not is_available(name, service.settings.today):
         raise errors.model_shut_down(name)
-    return _document(_model(name))
+    return responses.json_response(_model(name))
 
 
 def _model(name: str) -> dict[str, object]:
@@ -151,7 +151,3 @@ def _model(name: str) -> dict[str, object]:
         "owned_by": "sandbox",
         "shutdown_date": shutdown.isoformat() if shutdown else None,
     }
-
-
-def _document(content: dict[str, object]) -> Answer:
-    return Answer(200, errors.JSON_TYPE, (json.dumps(content).encode(),))

@@ -1,6 +1,6 @@
-"""A mapping under `sandbox:` becomes checked settings.
+"""Parse the mapping under `sandbox:` into validated settings.
 
-Errors are `ValueError`s whose sentence names the key and, where a key is unknown, the nearest right spelling.
+Errors are `ValueError`s whose message names the key and, if a key is unknown, the nearest known spelling.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from datetime import date
 from typing import Final, Literal, TypeAlias, get_args
 
 from pipeline.sandbox.dialect import Dialect, read_dialect
-from pipeline.sandbox.validation import flag, mapping_of, number, refuse_unknown_keys, whole
+from pipeline.sandbox.validation import boolean, integer, mapping_of, number, refuse_unknown_keys
 
 CallFault: TypeAlias = Literal[
-    "http_429",  # pace: refused with a wait of 50 to 300 ms
-    "http_500",  # the service blames itself, in JSON
-    "http_503",  # overloaded, in JSON, now and then with Retry-After
+    "http_429",  # rate limit: refused with a wait of 50 to 300 ms
+    "http_500",  # internal error, in JSON
+    "http_503",  # overloaded, in JSON, sometimes with Retry-After
     "html_502",  # a proxy's HTML page
     "drop_before",  # the connection closes, nothing was made or charged
-    "drop_after",  # the connection closes, the pictures were made and charged
-    "broken_json",  # 200, charged, and the body ends in the middle
-    "empty",  # 200 without a picture, not charged
-    "slow",  # the right answer, in drips over about two seconds
+    "drop_after",  # the connection closes, the images were made and charged
+    "broken_json",  # 200, charged, and the body is truncated
+    "empty",  # 200 without an image, not charged
+    "slow",  # the correct response, in small chunks over about two seconds
 ]
 DownloadFault: TypeAlias = Literal[
     "cut_download",  # the whole length is declared, and the connection closes midway
-    "wrong_download",  # 200 with bytes that are not the picture
+    "wrong_download",  # 200 with bytes that are not the image
 ]
 
 CALL_FAULTS: Final[tuple[CallFault, ...]] = get_args(CallFault)
@@ -35,7 +35,7 @@ DOWNLOAD_FAULTS: Final[tuple[DownloadFault, ...]] = get_args(DownloadFault)
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `images` in any window of `per_seconds`; zero images is the account that may not make any."""
+    """At most `images` in any window of `per_seconds`; zero is an account that may not make any."""
 
     images: int = 50
     per_seconds: float = 60.0
@@ -43,7 +43,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The probability of each fault, 0 to 1: of a call, or of the download of a picture."""
+    """The probability of each fault, 0 to 1, per call or per download."""
 
     http_429: float = 0.0
     http_500: float = 0.0
@@ -58,7 +58,7 @@ class Faults:
     wrong_download: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse probabilities that leave no room: the faults of one call exclude each other."""
+        """Refuse probabilities that add up to more than 1, since the faults of one call exclude each other."""
         shares = asdict(self)
         for kind, names in (("calls", CALL_FAULTS), ("downloads", DOWNLOAD_FAULTS)):
             total = sum(shares[name] for name in names)
@@ -68,7 +68,7 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
-    """How the sandbox behaves; every default is a service in good health with OpenAI's documented limit."""
+    """How the sandbox behaves; the defaults are a healthy service with OpenAI's documented limit."""
 
     rate_limit: RateLimit | None = RateLimit()
     latency_seconds: tuple[float, float] = (0.0, 0.0)
@@ -78,24 +78,24 @@ class SandboxSettings:
     faults: Faults = field(default_factory=Faults)
     quota_images: int | None = None
     dialect: Dialect = field(default_factory=Dialect)
-    today: date | None = None  # models whose shutdown date has come are gone; null: both eras are alive
+    today: date | None = None  # models are gone from their shutdown date on; null: every model is available
     verified: bool = True  # false: the organization may not use GPT Image models
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
-        """Read settings as people write them. Raises ValueError with one sentence."""
+        """Parse a mapping from config.yaml or the command line. Raises ValueError with one sentence."""
         refuse_unknown_keys(mapping, [known.name for known in fields(cls)], "")
         return cls(
             rate_limit=_rate_limit(mapping["rate_limit"]) if "rate_limit" in mapping else cls().rate_limit,
             latency_seconds=_latency(mapping.get("latency_seconds", (0.0, 0.0))),
             url_ttl_seconds=number("url_ttl_seconds", mapping.get("url_ttl_seconds", 3600.0), low=0.001, high=1e9),
-            seed=whole("seed", mapping.get("seed", 0), low=None),
-            require_key=flag("require_key", mapping.get("require_key", True)),
+            seed=integer("seed", mapping.get("seed", 0), low=None),
+            require_key=boolean("require_key", mapping.get("require_key", True)),
             faults=_faults(mapping.get("faults", {})),
             quota_images=_quota(mapping.get("quota_images")),
             dialect=read_dialect(mapping.get("dialect", {})),
-            today=_day("today", mapping.get("today")),
-            verified=flag("verified", mapping.get("verified", True)),
+            today=_date("today", mapping.get("today")),
+            verified=boolean("verified", mapping.get("verified", True)),
         )
 
 
@@ -105,7 +105,7 @@ def _rate_limit(value: object) -> RateLimit | None:
     mapping = mapping_of("rate_limit", value)
     refuse_unknown_keys(mapping, [known.name for known in fields(RateLimit)], "rate_limit.")
     return RateLimit(
-        images=whole("rate_limit.images", mapping.get("images", 50), low=0),
+        images=integer("rate_limit.images", mapping.get("images", 50), low=0),
         per_seconds=number("rate_limit.per_seconds", mapping.get("per_seconds", 60.0), low=0.001, high=1e6),
     )
 
@@ -126,10 +126,10 @@ def _faults(value: object) -> Faults:
 
 
 def _quota(value: object) -> int | None:
-    return None if value is None else whole("quota_images", value, low=0)
+    return None if value is None else integer("quota_images", value, low=0)
 
 
-def _day(key: str, value: object) -> date | None:
+def _date(key: str, value: object) -> date | None:
     if value is None or type(value) is date:
         return value
     try:

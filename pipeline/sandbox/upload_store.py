@@ -1,6 +1,7 @@
-"""Uploaded pictures become files, so that a URL can be drawn again after a restart.
+"""Store uploaded images as files, so that an image URL can be drawn again after a restart.
 
-A file is named by the SHA-256 of its bytes and appears whole. It may go after a day, long after its URLs have died.
+A file is named by the SHA-256 of its bytes and written atomically. It is removed after a day,
+long after its URLs expired.
 """
 
 from __future__ import annotations
@@ -8,28 +9,26 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import re
 import secrets
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-SHA256: Final = re.compile(r"[0-9a-f]{64}")
 KEPT_SECONDS: Final = 86400
 
 
 def default_folder() -> Path:
-    """Name a folder of this user's own among the temporary files."""
+    """Return a folder of this user's own among the temporary files."""
     owner = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
     return Path(tempfile.gettempdir()) / f"image-batch-pipeline-sandbox-{owner}"
 
 
-class Spool:
-    """A folder of uploaded pictures, for this user's eyes only."""
+class UploadStore:
+    """A folder of uploaded images that only this user can read."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder and remove what is older than a day. Raises OSError, also where it is somebody else's."""
+        """Create the folder and remove files older than a day. Raises OSError, also if another user owns the folder."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
             raise PermissionError(f"{folder} belongs to another user")
@@ -40,8 +39,8 @@ class Spool:
                 if file.stat().st_mtime < oldest:
                     file.unlink()
 
-    def keep(self, sha256: str, content: bytes) -> None:
-        """Store the bytes under their hash, or make what is there young again. Raises OSError."""
+    def put(self, sha256: str, content: bytes) -> None:
+        """Store the bytes under their hash, or renew the age of a file that exists. Raises OSError."""
         path = self._folder / sha256
         with contextlib.suppress(FileNotFoundError):
             os.utime(path)
@@ -51,7 +50,7 @@ class Spool:
         part.replace(path)
 
     def read(self, sha256: str) -> bytes:
-        """Return the bytes with this hash. Raises LookupError where they are gone."""
+        """Return the bytes with this hash. Raises LookupError if they are gone."""
         try:
             return (self._folder / sha256).read_bytes()
         except OSError as error:

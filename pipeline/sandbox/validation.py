@@ -1,4 +1,7 @@
-"""One value under `sandbox:` becomes a checked one, or a ValueError whose sentence names its key."""
+"""Check single values of the mapping under `sandbox:`.
+
+Every function raises ValueError with a message that names the key.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def refuse_unknown_keys(mapping: Mapping[str, object], known: Sequence[str], prefix: str) -> None:
-    """Refuse a key that is none of the known ones, with the nearest right spelling."""
+    """Refuse an unknown key; the message suggests the nearest known spelling."""
     for key in mapping:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -21,14 +24,14 @@ def refuse_unknown_keys(mapping: Mapping[str, object], known: Sequence[str], pre
 
 
 def mapping_of(key: str, value: object) -> Mapping[str, object]:
-    """Take a mapping."""
+    """Return a mapping."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{key}: expected a mapping, got {value!r}")  # noqa: TRY004 - one kind of error for people
+        raise ValueError(f"{key}: expected a mapping, got {value!r}")  # noqa: TRY004 - one kind of error for users
     return value
 
 
 def number(key: str, value: object, *, low: float, high: float) -> float:
-    """Take a number from `low` to `high`."""
+    """Return a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{key}: expected a number, got {value!r}")
     if not low <= value <= high:
@@ -36,8 +39,8 @@ def number(key: str, value: object, *, low: float, high: float) -> float:
     return float(value)
 
 
-def whole(key: str, value: object, *, low: int | None) -> int:
-    """Take a whole number of at least `low`."""
+def integer(key: str, value: object, *, low: int | None) -> int:
+    """Return a whole number of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{key}: expected a whole number, got {value!r}")  # noqa: TRY004 - as above
     if low is not None and value < low:
@@ -45,22 +48,22 @@ def whole(key: str, value: object, *, low: int | None) -> int:
     return value
 
 
-def flag(key: str, value: object) -> bool:
-    """Take true or false."""
+def boolean(key: str, value: object) -> bool:
+    """Return a boolean."""
     if not isinstance(value, bool):
         raise ValueError(f"{key}: expected true or false, got {value!r}")  # noqa: TRY004 - as above
     return value
 
 
 def text(key: str, value: object) -> str:
-    """Take text that is not empty."""
+    """Return a string that is not empty."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{key}: expected text, got {value!r}")
     return value
 
 
-def word(key: str, value: object, known: Sequence[str]) -> str:
-    """Take one of a few words."""
+def choice(key: str, value: object, known: Sequence[str]) -> str:
+    """Return one of the known values."""
     if value not in known:
         raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
     return str(value)

@@ -103,8 +103,8 @@ async def calling(folder: Path, time: Time | None = None, *, port: int = 0, **se
         serve(
             SandboxSettings.from_mapping(settings),
             port=port,
-            books=books,
-            spool=folder / "spool",
+            request_log=books,
+            upload_folder=folder / "uploads",
             clock=time,
             monotonic=time,
         ) as sandbox,
@@ -416,7 +416,7 @@ async def test_a_url_whose_source_has_left_the_spool_is_404(tmp_path: Path) -> N
     async with calling(tmp_path) as caller:
         source = png()
         reply = await caller.upload("/images/variations", [("image", source, None)])
-        (tmp_path / "spool" / hashlib.sha256(source).hexdigest()).unlink()
+        (tmp_path / "uploads" / hashlib.sha256(source).hexdigest()).unlink()
         gone = await caller.download(reply.json["data"][0]["url"])
         assert gone.status == 404
         assert b"<Code>BlobNotFound</Code>" in gone.content

@@ -11,8 +11,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from PIL import Image, ImageSequence
 
-from pipeline.sandbox.drawing.encode import svg
-from pipeline.sandbox.drawing.images import PALETTES, Sketch, draw
+from pipeline.sandbox.drawing.encode import encode_svg
+from pipeline.sandbox.drawing.image_spec import ImageSpec
+from pipeline.sandbox.drawing.images import PALETTES, draw
 from tests.integration.test_sandbox import calling, picture, png
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ async def test_a_gif_has_the_asked_frames_each_shown_as_long_as_a_gif_can_say(
 
 def test_a_gif_of_one_colour_has_its_frames_all_the_same() -> None:
     blank = {"source": png("RGB", colour="white")}
-    sketch = Sketch("1", "", 256, 256, "gif", source="source", keeps_source=True, mask="mask", frames=5, frame_ms=50)
-    with Image.open(io.BytesIO(draw(sketch, {**blank, "mask": png("RGB")}.__getitem__))) as film:
+    spec = ImageSpec("1", "", 256, 256, "gif", source="source", keeps_source=True, mask="mask", frames=5, frame_ms=50)
+    with Image.open(io.BytesIO(draw(spec, {**blank, "mask": png("RGB")}.__getitem__))) as film:
         assert getattr(film, "n_frames", 1) == 5
 
 
@@ -83,8 +84,8 @@ async def test_an_edit_takes_the_svg_object_as_form_fields(tmp_path: Path) -> No
 
 
 def test_an_svg_is_the_same_each_time_and_needs_no_caption() -> None:
-    sketch = Sketch("1", "", 640, 1024, "svg")
-    assert draw(sketch, nothing) == draw(sketch, nothing)
+    spec = ImageSpec("1", "", 640, 1024, "svg")
+    assert draw(spec, nothing) == draw(spec, nothing)
     for palette in PALETTES:
-        drawing = ET.fromstring(svg(sketch, palette, random.Random(1)))  # noqa: S314 - as above
+        drawing = ET.fromstring(encode_svg(spec, palette, random.Random(1)))  # noqa: S314 - as above
         assert drawing.get("height") == "1024"

@@ -181,7 +181,7 @@ async def test_requests_with_some_bytes_changed_get_an_answer_of_the_services_fo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(request_body, "IDLE_SECONDS", 0.2)
-    chance = random.Random(4)
+    rng = random.Random(4)
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(CAT), CAT)
     sources = [
         post(),
@@ -191,7 +191,7 @@ async def test_requests_with_some_bytes_changed_get_an_answer_of_the_services_fo
     ]
     async with calling(tmp_path, rate_limit=None) as caller:
         for number in range(MUTATIONS):
-            sent = mutated(sources[number % len(sources)], chance)
+            sent = mutated(sources[number % len(sources)], rng)
             if b"\r\n\r\n" not in sent:
                 continue  # a head without an end is no request yet
             async with asyncio.timeout(10):
@@ -201,16 +201,16 @@ async def test_requests_with_some_bytes_changed_get_an_answer_of_the_services_fo
             assert caplog.text == "", (number, sent)
 
 
-def mutated(sent: bytes, chance: random.Random) -> bytes:
+def mutated(sent: bytes, rng: random.Random) -> bytes:
     """Change, drop or double a few bytes, mostly of the head."""
     content = bytearray(sent)
-    for _ in range(chance.randint(1, 4)):
-        place = chance.randrange(min(len(content), chance.choice((60, 300, 10_000))))
-        match chance.randrange(3):
+    for _ in range(rng.randint(1, 4)):
+        place = rng.randrange(min(len(content), rng.choice((60, 300, 10_000))))
+        match rng.randrange(3):
             case 0:
-                content[place] = chance.randrange(256)
+                content[place] = rng.randrange(256)
             case 1:
                 del content[place]
             case _:
-                content[place:place] = content[place : place + chance.randint(1, 20)]
+                content[place:place] = content[place : place + rng.randint(1, 20)]
     return bytes(content)

@@ -10,38 +10,39 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from pipeline.sandbox.drawing.images import CAPTION_CHARACTERS, PALETTES, Sketch, caption_of, draw, seed_of
-from pipeline.sandbox.drawing.patterns import MOTIFS
+from pipeline.sandbox.drawing.image_spec import CAPTION_CHARACTERS, ImageSpec, caption_of, seed_of
+from pipeline.sandbox.drawing.images import PALETTES, draw
+from pipeline.sandbox.drawing.patterns import PATTERNS
 from tests.integration.test_sandbox import hole, picture, png
 
 FILES = {"source": png("RGB", (90, 60)), "mask": hole((90, 60)), "plain": png("L", (8, 8))}
 
 
-def sketch(prompt: str = "a cat", width: int = 256, height: int = 256) -> Sketch:
-    return Sketch(seed_of(prompt), caption_of(prompt), width, height)
+def spec(prompt: str = "a cat", width: int = 256, height: int = 256) -> ImageSpec:
+    return ImageSpec(seed_of(prompt), caption_of(prompt), width, height)
 
 
 def test_the_same_sketch_gives_the_same_bytes() -> None:
-    assert draw(sketch(), FILES.__getitem__) == draw(sketch(), FILES.__getitem__)
+    assert draw(spec(), FILES.__getitem__) == draw(spec(), FILES.__getitem__)
 
 
 def test_a_hundred_prompts_give_a_hundred_pictures() -> None:
-    assert len({draw(sketch(f"cat {number}"), FILES.__getitem__) for number in range(100)}) == 100
+    assert len({draw(spec(f"cat {number}"), FILES.__getitem__) for number in range(100)}) == 100
 
 
 def test_every_motif_is_drawn_by_some_prompt() -> None:
     chosen = set()
     for number in range(100):
-        chance = random.Random(seed_of(number))
-        chance.choice(PALETTES)
-        chosen.add(chance.choice(MOTIFS))
-    assert chosen == set(MOTIFS)
+        rng = random.Random(seed_of(number))
+        rng.choice(PALETTES)
+        chosen.add(rng.choice(PATTERNS))
+    assert chosen == set(PATTERNS)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (1024, 1536), (1792, 1024), (3840, 1280), (16, 16)])
-@pytest.mark.parametrize("number", range(len(MOTIFS)))
+@pytest.mark.parametrize("number", range(len(PATTERNS)))
 def test_a_picture_has_the_asked_size(size: tuple[int, int], number: int) -> None:
-    assert picture(draw(sketch(str(number), *size), FILES.__getitem__)).size == size
+    assert picture(draw(spec(str(number), *size), FILES.__getitem__)).size == size
 
 
 def test_a_caption_is_short_and_without_control_characters() -> None:
@@ -51,15 +52,15 @@ def test_a_caption_is_short_and_without_control_characters() -> None:
 
 
 def test_the_caption_is_on_the_picture() -> None:
-    with_words = picture(draw(replace(sketch(), caption="a cat"), FILES.__getitem__)).convert("RGB")
-    without = picture(draw(replace(sketch(), caption=""), FILES.__getitem__)).convert("RGB")
+    with_words = picture(draw(replace(spec(), caption="a cat"), FILES.__getitem__)).convert("RGB")
+    without = picture(draw(replace(spec(), caption=""), FILES.__getitem__)).convert("RGB")
     assert with_words.crop((0, 0, 256, 220)).tobytes() == without.crop((0, 0, 256, 220)).tobytes()
     assert with_words.tobytes() != without.tobytes()
 
 
 @pytest.mark.parametrize("mask", [None, "mask"])
 def test_an_edit_without_a_mask_changes_the_middle_and_keeps_the_corners(mask: str | None) -> None:
-    edited = replace(sketch(), source="source", mask=mask, keeps_source=True)
+    edited = replace(spec(), source="source", mask=mask, keeps_source=True)
     content = picture(draw(edited, FILES.__getitem__)).convert("RGB")
     assert content.getpixel((2, 2)) == (0xC0, 0x49, 0x6B)
     assert content.getpixel((200, 128)) != (0xC0, 0x49, 0x6B)
@@ -67,17 +68,17 @@ def test_an_edit_without_a_mask_changes_the_middle_and_keeps_the_corners(mask: s
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_a_variation_is_drawn_from_any_source(name: str) -> None:
-    assert picture(draw(replace(sketch(), source=name), FILES.__getitem__)).size == (256, 256)
+    assert picture(draw(replace(spec(), source=name), FILES.__getitem__)).size == (256, 256)
 
 
 def test_less_compression_quality_makes_a_smaller_jpeg() -> None:
-    sizes = [len(draw(replace(sketch(), format="jpeg", compression=q), FILES.__getitem__)) for q in (0, 50, 100)]
+    sizes = [len(draw(replace(spec(), format="jpeg", compression=q), FILES.__getitem__)) for q in (0, 50, 100)]
     assert sizes == sorted(set(sizes))
 
 
 def test_a_megapixel_is_drawn_fast_enough_for_rehearsals() -> None:
     start = time.process_time()
     for number in range(10):
-        with Image.open(io.BytesIO(draw(sketch(str(number), 1024, 1024), FILES.__getitem__))) as drawn:
+        with Image.open(io.BytesIO(draw(spec(str(number), 1024, 1024), FILES.__getitem__))) as drawn:
             assert drawn.size == (1024, 1024)
     assert (time.process_time() - start) / 10 < 0.25, "about 12 ms each on a small machine; twenty times that is wrong"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.sandbox.request_body import MIB, FilePart, Form
+from pipeline.sandbox.request_body import MIB, FilePart, RequestBody
 from pipeline.sandbox.rules.errors import ApiError
-from pipeline.sandbox.rules.uploads import Uploads, read_uploads
-from pipeline.sandbox.rules.validate import read_call
+from pipeline.sandbox.rules.uploads import Uploads, decode_uploads
+from pipeline.sandbox.rules.validate import validate_call
 from tests.integration.test_sandbox import hole, png
 
 BIG = png() + b"\0" * (4 * MIB)
@@ -25,8 +25,8 @@ def part(field: str, content: bytes, mime: str | None = "image/png") -> FilePart
 
 def read(operation: Any, model: str, *files: FilePart) -> Uploads:
     fields: dict[str, object] = {"model": model, **({} if operation == "variation" else {"prompt": "x"})}
-    form = Form("multipart", fields, files)
-    return read_uploads(read_call(operation, form), form)
+    form = RequestBody("multipart", fields, files)
+    return decode_uploads(validate_call(operation, form), form)
 
 
 def refusal(operation: Any, model: str, *files: FilePart) -> dict[str, Any]:
@@ -147,9 +147,9 @@ def test_older_models_know_no_markup() -> None:
 
 def test_an_animation_takes_no_mask() -> None:
     files = (part("image", png()), part("mask", hole()))
-    form = Form("multipart", {"prompt": "x", "model": "gpt-image-2.6-flare", "output_format": "gif"}, files)
+    form = RequestBody("multipart", {"prompt": "x", "model": "gpt-image-2.6-flare", "output_format": "gif"}, files)
     with pytest.raises(ApiError) as caught:
-        read_uploads(read_call("edit", form), form)
+        decode_uploads(validate_call("edit", form), form)
     assert caught.value.error["param"] == "mask"
 
 
@@ -179,7 +179,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     ],
 )
 def test_a_json_edit_refuses_references_like(images: object, code: str) -> None:
-    form = Form("json", {"prompt": "x", "images": images})
+    form = RequestBody("json", {"prompt": "x", "images": images})
     with pytest.raises(ApiError) as caught:
-        read_uploads(read_call("edit", form), form)
+        decode_uploads(validate_call("edit", form), form)
     assert caught.value.error["code"] == code

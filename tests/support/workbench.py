@@ -182,7 +182,7 @@ def answer_with(*data: Body, **more: Any) -> web.Response:
 async def sandbox(books: Path | None = None, **settings: Any) -> AsyncIterator[str]:
     """Serve the sandbox in this process; give its base_url."""
     mapping = {"rate_limit": None, "require_key": False, **settings}
-    async with serve(SandboxSettings.from_mapping(mapping), books=books) as running:
+    async with serve(SandboxSettings.from_mapping(mapping), request_log=books) as running:
         yield running.base_url
 
 

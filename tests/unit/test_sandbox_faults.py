@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pipeline.sandbox.faults import draw_call, draw_download
+from pipeline.sandbox.faults import pick_download_fault, plan_faults
 from pipeline.sandbox.settings import CALL_FAULTS, Faults, SandboxSettings
 
 
 def test_a_run_is_repeatable_and_another_seed_is_another_run() -> None:
     settings = SandboxSettings(faults=Faults(http_500=0.5), latency_seconds=(1.0, 2.0))
-    run = [draw_call(settings, number) for number in range(50)]
-    assert run == [draw_call(settings, number) for number in range(50)]
+    run = [plan_faults(settings, number) for number in range(50)]
+    assert run == [plan_faults(settings, number) for number in range(50)]
     other = SandboxSettings(faults=Faults(http_500=0.5), latency_seconds=(1.0, 2.0), seed=1)
-    assert run != [draw_call(other, number) for number in range(50)]
-    assert all(1.0 <= luck.latency <= 2.0 for luck in run)
+    assert run != [plan_faults(other, number) for number in range(50)]
+    assert all(1.0 <= plan.latency <= 2.0 for plan in run)
 
 
 def test_each_fault_comes_as_often_as_its_probability_says() -> None:
     settings = SandboxSettings(faults=Faults(**dict.fromkeys(CALL_FAULTS, 0.1)))
-    drawn = Counter(draw_call(settings, number).fault for number in range(3000))
+    drawn = Counter(plan_faults(settings, number).fault for number in range(3000))
     assert drawn.keys() == {*CALL_FAULTS, None}
     assert all(200 < count < 400 for count in drawn.values())
 
 
 def test_downloads_are_drawn_apart_from_calls() -> None:
     settings = SandboxSettings(faults=Faults(cut_download=1.0))
-    assert draw_call(settings, 0).fault is None
-    assert draw_download(settings, 0) == "cut_download"
+    assert plan_faults(settings, 0).fault is None
+    assert pick_download_fault(settings, 0) == "cut_download"

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from pipeline.sandbox.request_body import FilePart, Form
+from pipeline.sandbox.request_body import FilePart, RequestBody
 from pipeline.sandbox.rules.errors import ApiError
-from pipeline.sandbox.rules.validate import ImageCall, images_asked, moderate, read_call
+from pipeline.sandbox.rules.validate import ImageCall, images_asked, moderate, validate_call
 
 NEWEST = {"prompt": "x", "model": "gpt-image-2.6-flare"}
 
 
 def generation(**fields: object) -> ImageCall:
-    return read_call("generation", Form("json", {"prompt": "a cat", **fields}))
+    return validate_call("generation", RequestBody("json", {"prompt": "a cat", **fields}))
 
 
 def refusal(operation: Any, encoding: Any, files: tuple[FilePart, ...] = (), **fields: object) -> dict[str, Any]:
     with pytest.raises(ApiError) as caught:
-        read_call(operation, Form(encoding, dict(fields), files))
+        validate_call(operation, RequestBody(encoding, dict(fields), files))
     return {"status": caught.value.status, **caught.value.error}
 
 
@@ -32,8 +32,8 @@ def test_the_defaults_are_those_of_the_guide() -> None:
 
 def test_without_a_model_a_gpt_parameter_calls_a_gpt_model() -> None:
     assert generation(background="opaque").model == "gpt-image-1.5"
-    assert read_call("edit", Form("json", {"prompt": "x", "images": []})).model == "gpt-image-1.5"
-    assert read_call("edit", Form("multipart", {"prompt": "x"})).model == "dall-e-2"
+    assert validate_call("edit", RequestBody("json", {"prompt": "x", "images": []})).model == "gpt-image-1.5"
+    assert validate_call("edit", RequestBody("multipart", {"prompt": "x"})).model == "dall-e-2"
 
 
 def test_null_means_the_default_but_never_for_the_prompt() -> None:
@@ -123,25 +123,28 @@ def test_an_unknown_model_is_404() -> None:
 
 
 def test_a_model_that_is_shut_down_by_the_day_is_404_and_one_that_is_not_answers() -> None:
-    form = Form("json", {"prompt": "x", "model": "gpt-image-1"})
-    assert read_call("generation", form, today=date(2026, 10, 22)).model == "gpt-image-1"
+    form = RequestBody("json", {"prompt": "x", "model": "gpt-image-1"})
+    assert validate_call("generation", form, today=date(2026, 10, 22)).model == "gpt-image-1"
     with pytest.raises(ApiError) as caught:
-        read_call("generation", form, today=date(2026, 10, 23))
+        validate_call("generation", form, today=date(2026, 10, 23))
     assert (caught.value.status, caught.value.error["code"]) == (404, "model_not_found")
     assert "`gpt-image-1` has been deprecated" in str(caught.value)
 
 
 def test_once_dall_e_2_is_gone_an_edit_without_a_model_is_for_a_gpt_model() -> None:
-    assert read_call("edit", Form("multipart", {"prompt": "x"}), today=date(2026, 6, 1)).model == "gpt-image-1.5"
+    assert (
+        validate_call("edit", RequestBody("multipart", {"prompt": "x"}), today=date(2026, 6, 1)).model
+        == "gpt-image-1.5"
+    )
     with pytest.raises(ApiError) as caught:
-        read_call("generation", Form("json", {"prompt": "x"}), today=date(2026, 6, 1))
+        validate_call("generation", RequestBody("json", {"prompt": "x"}), today=date(2026, 6, 1))
     assert caught.value.error["code"] == "model_not_found"
 
 
 def test_an_organization_that_is_not_verified_may_use_the_older_models_only() -> None:
-    assert read_call("generation", Form("json", {"prompt": "x"}), verified=False).model == "dall-e-2"
+    assert validate_call("generation", RequestBody("json", {"prompt": "x"}), verified=False).model == "dall-e-2"
     with pytest.raises(ApiError) as caught:
-        read_call("generation", Form("json", {"prompt": "x", "model": "gpt-image-2"}), verified=False)
+        validate_call("generation", RequestBody("json", {"prompt": "x", "model": "gpt-image-2"}), verified=False)
     assert (caught.value.status, caught.value.error["type"]) == (403, "invalid_request_error")
     assert (caught.value.error["code"], caught.value.error["param"]) == (None, None)
     assert "organization must be verified to use the model `gpt-image-2`" in str(caught.value)
@@ -190,14 +193,14 @@ def test_an_operation_that_a_model_does_not_serve_is_refused(operation: str, enc
 
 def test_form_fields_are_texts_that_become_numbers_and_flags() -> None:
     fields: dict[str, object] = {"prompt": "x", "model": "gpt-image-1", "n": "3", "stream": "true"}
-    call = read_call("edit", Form("multipart", fields))
+    call = validate_call("edit", RequestBody("multipart", fields))
     assert (call.n, call.stream) == (3, True)
     assert refusal("edit", "multipart", prompt="x", n="three")["code"] == "invalid_type"
 
 
 def test_input_fidelity_is_for_edits_of_the_first_generation() -> None:
     fields: dict[str, object] = {"prompt": "x", "model": "gpt-image-1.5", "input_fidelity": "high"}
-    assert read_call("edit", Form("multipart", fields)).model == "gpt-image-1.5"
+    assert validate_call("edit", RequestBody("multipart", fields)).model == "gpt-image-1.5"
     mini = refusal("edit", "multipart", prompt="x", model="gpt-image-1-mini", input_fidelity="high")
     assert mini["code"] == "invalid_value"
     second = refusal("edit", "multipart", prompt="x", model="gpt-image-2", input_fidelity="high")
@@ -228,10 +231,10 @@ def test_a_file_where_a_text_belongs_and_a_text_where_a_file_belongs_are_refused
 
 
 def test_the_place_in_the_limit_is_n_and_one_where_n_is_wrong() -> None:
-    assert images_asked(Form("json", {"n": 7})) == 7
-    assert images_asked(Form("multipart", {"n": "7"})) == 7
+    assert images_asked(RequestBody("json", {"n": 7})) == 7
+    assert images_asked(RequestBody("multipart", {"n": "7"})) == 7
     for wrong in (0, 11, "7", True, None, [7], 7.0):
-        assert images_asked(Form("json", {"n": wrong})) == 1
+        assert images_asked(RequestBody("json", {"n": wrong})) == 1
 
 
 def test_the_policy_looks_for_the_word_in_any_case() -> None:

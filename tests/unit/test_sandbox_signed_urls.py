@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sandbox.drawing.images import Sketch, caption_of
-from pipeline.sandbox.signed_urls import BlobError, Links
+from pipeline.sandbox.drawing.image_spec import ImageSpec, caption_of
+from pipeline.sandbox.signed_urls import BlobError, SignedUrls
 
 PARAMETERS = ["st", "se", "sp", "sv", "sr", "rscd", "rsct", "skoid", "sktid", "skt", "ske", "sks", "skv", "sig"]
 NOW = 1_800_000_000.0
-SKETCH = Sketch("0123456789abcdef", "a cat", 256, 256)
+SKETCH = ImageSpec("0123456789abcdef", "a cat", 256, 256)
 
 
-def links(now: float = NOW, seed: int = 0, ttl: float = 3600.0) -> Links:
-    return Links(seed, ttl, lambda: now)
+def links(now: float = NOW, seed: int = 0, ttl: float = 3600.0) -> SignedUrls:
+    return SignedUrls(seed, ttl, lambda: now)
 
 
 def raw_path(url: str) -> str:
@@ -36,24 +36,24 @@ def test_a_url_has_the_form_of_the_service_and_tells_its_life() -> None:
 
 @given(st.text(max_size=2000), st.sampled_from(["png", "jpeg", "webp"]), st.none() | st.just("0" * 64))
 def test_a_url_of_any_prompt_gives_its_sketch_again_and_stays_short(prompt: str, kind: str, source: str | None) -> None:
-    sketch = Sketch("0" * 16, caption_of(prompt), 1024, 768, format=kind, source=source)
-    url = links().sign("http://host", sketch)
-    assert links().open(raw_path(url)) == sketch
+    spec = ImageSpec("0" * 16, caption_of(prompt), 1024, 768, format=kind, source=source)
+    url = links().sign("http://host", spec)
+    assert links().verify(raw_path(url)) == spec
     assert len(url) < 2500
 
 
 def test_another_seed_signs_otherwise() -> None:
     url = links(seed=1).sign("http://host", SKETCH)
     with pytest.raises(BlobError) as caught:
-        links(seed=2).open(raw_path(url))
+        links(seed=2).verify(raw_path(url))
     assert (caught.value.status, caught.value.code) == (403, "AuthenticationFailed")
 
 
 def test_a_short_life_is_not_made_shorter_by_whole_seconds() -> None:
     url = links(now=NOW + 0.9, ttl=0.5).sign("http://host", SKETCH)
-    assert links(now=NOW + 1.3).open(raw_path(url)) == SKETCH
+    assert links(now=NOW + 1.3).verify(raw_path(url)) == SKETCH
     with pytest.raises(BlobError, match="authenticate"):
-        links(now=NOW + 2).open(raw_path(url))
+        links(now=NOW + 2).verify(raw_path(url))
 
 
 def test_a_long_life_outlives_no_delegation_key() -> None:

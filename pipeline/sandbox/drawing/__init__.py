@@ -1,1 +1,1 @@
-"""Deterministic test images for the sandbox."""
+"""Draw deterministic test images."""

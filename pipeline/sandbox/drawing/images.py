@@ -1,31 +1,29 @@
-"""A sketch becomes the bytes of a picture, the same bytes each time.
+"""Draw the image that an `ImageSpec` describes; the same spec gives the same bytes.
 
-A composition is drawn in tones at twice the size, halved, which smooths its edges, and coloured by a table of 256
-colours: 1024x1024 in about 12 ms. Only what shows an uploaded picture is drawn in full colour.
+A pattern is drawn in shades of grey at twice the size, halved, which smooths its edges, and coloured by a palette of
+256 colours: 1024x1024 in about 12 ms. Only an image that shows an uploaded one is drawn in full colour.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import random
 import textwrap
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
-from pipeline.sandbox.drawing.encode import encoded, svg
-from pipeline.sandbox.drawing.patterns import MOTIFS
+from pipeline.sandbox.drawing.encode import Colour, encode_image, encode_svg
+from pipeline.sandbox.drawing.patterns import PATTERNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Colour: TypeAlias = tuple[int, ...]
-CAPTION_CHARACTERS: Final = 150
+    from pipeline.sandbox.drawing.image_spec import ImageSpec
+
 CAPTION_LINES: Final = 2
 SMOOTHED_PIXELS: Final = 4_200_000
-"""Above this the edges stay rough: twice the edge of a 4K picture would be 33 megapixels."""
+"""Above this the edges are not smoothed: twice the edge of a 4K image would be 33 megapixels."""
 PALETTES: Final = tuple(
     tuple(ImageColor.getrgb(f"#{stop}") for stop in stops.split())
     for stops in (
@@ -45,84 +43,53 @@ PALETTES: Final = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sketch:
-    """All that it takes to draw a picture; `source` and `mask` are SHA-256 sums of uploaded files."""
-
-    seed: str
-    caption: str
-    width: int
-    height: int
-    format: str = "png"
-    compression: int = 100
-    transparent: bool = False
-    source: str | None = None
-    mask: str | None = None
-    keeps_source: bool = False
-    """True for an edit, which shows its source; a variation takes only the source's colours."""
-    frames: int = 1
-    frame_ms: int = 0
-    """Of a GIF alone: its pictures, and how long each is shown."""
+def draw(spec: ImageSpec, read: Callable[[str], bytes]) -> bytes:
+    """Draw and encode an image; `read` returns an uploaded file by its SHA-256 and may raise LookupError."""
+    rng = random.Random(spec.seed)
+    source = _decode_source(read(spec.source)) if spec.source else None
+    palette = rng.choice(PALETTES) if source is None or spec.keeps_source else _palette_of(source)
+    if spec.format == "svg":
+        return encode_svg(spec, palette if source is None else _palette_of(source), rng)
+    image = _composition(spec, palette, rng)
+    if source is not None and spec.keeps_source:
+        mask = _decode_source(read(spec.mask)) if spec.mask else None
+        image = _edit(source, mask, image.convert("RGB"))
+        _write_caption(image, spec.caption, palette[0], palette[-1])
+    elif spec.transparent:
+        image = _cut_out(image)
+    return encode_image(image, spec)
 
 
-def caption_of(prompt: str) -> str:
-    """Return the beginning of a prompt that fits under a picture, without line breaks and control characters."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in prompt[:1000]).split())
-    return text if len(text) <= CAPTION_CHARACTERS else text[: CAPTION_CHARACTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def seed_of(*parts: object) -> str:
-    """Return a short hash of whatever makes one picture another than its neighbour."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def draw(sketch: Sketch, read: Callable[[str], bytes]) -> bytes:
-    """Draw a sketch and encode it; `read` gives an uploaded file by its SHA-256 and may raise LookupError."""
-    chance = random.Random(sketch.seed)
-    source = _opened(read(sketch.source)) if sketch.source else None
-    palette = chance.choice(PALETTES) if source is None or sketch.keeps_source else _palette_of(source)
-    if sketch.format == "svg":
-        return svg(sketch, palette if source is None else _palette_of(source), chance)
-    picture = _composition(sketch, palette, chance)
-    if source is not None and sketch.keeps_source:
-        mask = _opened(read(sketch.mask)) if sketch.mask else None
-        picture = _edited(source, mask, picture.convert("RGB"))
-        _write_caption(picture, sketch.caption, palette[0], palette[-1])
-    elif sketch.transparent:
-        picture = _cut_out(picture)
-    return encoded(picture, sketch)
-
-
-def unfinished(content: bytes, sketch: Sketch, step: int) -> bytes:
-    """Return a picture as it looks while it is being made: coarse, and finer with each step from 0."""
-    with Image.open(io.BytesIO(content)) as picture:
-        whole = picture.convert("RGBA" if sketch.transparent else "RGB")
+def partial_image(content: bytes, spec: ImageSpec, step: int) -> bytes:
+    """Return a partial image as a stream shows it: coarse, and finer with each step from 0."""
+    with Image.open(io.BytesIO(content)) as image:
+        whole = image.convert("RGBA" if spec.transparent else "RGB")
     coarse = whole.resize((16 << step, 16 << step), Image.Resampling.BOX)
-    return encoded(coarse.resize(whole.size, Image.Resampling.NEAREST), sketch)
+    return encode_image(coarse.resize(whole.size, Image.Resampling.NEAREST), spec)
 
 
-def _opened(content: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
-        return picture.convert("RGBA")
+def _decode_source(content: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
+        return image.convert("RGBA")
 
 
-def _composition(sketch: Sketch, palette: tuple[Colour, ...], chance: random.Random) -> Image.Image:
-    """Draw a motif in tones, smooth it, and colour it through the palette."""
-    scale = 2 if sketch.width * sketch.height <= SMOOTHED_PIXELS else 1
-    width, height = sketch.width * scale, sketch.height * scale
+def _composition(spec: ImageSpec, palette: tuple[Colour, ...], rng: random.Random) -> Image.Image:
+    """Draw a pattern in shades of grey, smooth it, and colour it through the palette."""
+    scale = 2 if spec.width * spec.height <= SMOOTHED_PIXELS else 1
+    width, height = spec.width * scale, spec.height * scale
     canvas = Image.linear_gradient("L").resize((width, height), Image.Resampling.NEAREST)
     canvas = canvas.point([round(70 + 0.55 * tone) for tone in range(256)])
-    chance.choice(MOTIFS)(ImageDraw.Draw(canvas), width, height, chance)
+    rng.choice(PATTERNS)(ImageDraw.Draw(canvas), width, height, rng)
     if scale > 1:
         canvas = canvas.reduce(scale)
-    if not sketch.keeps_source:
-        _write_caption(canvas, sketch.caption, 0, 255)
-    canvas.putpalette(_table(palette))
+    if not spec.keeps_source:
+        _write_caption(canvas, spec.caption, 0, 255)
+    canvas.putpalette(_interpolate(palette))
     return canvas
 
 
-def _table(palette: tuple[Colour, ...]) -> bytes:
-    """Spread the stops of a palette evenly over 256 tones."""
+def _interpolate(palette: tuple[Colour, ...]) -> bytes:
+    """Return a palette's colours interpolated over 256 tones."""
     table = bytearray()
     for tone in range(256):
         stop, part = divmod(tone * (len(palette) - 1), 255)
@@ -132,7 +99,7 @@ def _table(palette: tuple[Colour, ...]) -> bytes:
 
 
 def _palette_of(source: Image.Image) -> tuple[Colour, ...]:
-    """Return a source's five main colours from dark to light."""
+    """Return the five main colours of a source from dark to light."""
     small = source.convert("RGB").resize((48, 48)).quantize(5)
     flat = small.getpalette() or []
     colours = [tuple(flat[place : place + 3]) for place in range(0, min(len(flat), 15), 3)]
@@ -140,8 +107,8 @@ def _palette_of(source: Image.Image) -> tuple[Colour, ...]:
     return tuple(sorted(colours, key=lambda rgb: 299 * rgb[0] + 587 * rgb[1] + 114 * rgb[2]))
 
 
-def _edited(source: Image.Image, mask: Image.Image | None, drawing: Image.Image) -> Image.Image:
-    """Lay the drawing into the transparent part of the mask, else of the source, else softly into the middle."""
+def _edit(source: Image.Image, mask: Image.Image | None, drawing: Image.Image) -> Image.Image:
+    """Paste the drawing into the transparent part of the mask, else of the source, else softly into the middle."""
     source = ImageOps.fit(source, drawing.size)
     alpha = (ImageOps.fit(mask, drawing.size) if mask else source).getchannel("A")
     if mask is None and alpha.getextrema() == (255, 255):
@@ -149,29 +116,29 @@ def _edited(source: Image.Image, mask: Image.Image | None, drawing: Image.Image)
     return Image.composite(source.convert("RGB"), drawing, alpha)
 
 
-def _cut_out(picture: Image.Image) -> Image.Image:
-    """Leave a disc of the picture on a transparent ground."""
+def _cut_out(image: Image.Image) -> Image.Image:
+    """Return a disc of the image on a transparent background."""
     alpha = (
         Image.radial_gradient("L")
-        .resize(picture.size)
+        .resize(image.size)
         .point([max(0, min(255, 64 * (172 - tone))) for tone in range(256)])
     )
-    cut = picture.convert("RGBA")
+    cut = image.convert("RGBA")
     cut.putalpha(alpha)
     return cut
 
 
-def _write_caption(picture: Image.Image, caption: str, ground: Colour | int, ink: Colour | int) -> None:
-    """Write the caption at the bottom, light on a dark band, in at most two lines."""
+def _write_caption(image: Image.Image, caption: str, ground: Colour | int, ink: Colour | int) -> None:
+    """Draw the caption at the bottom, light on a dark band, in at most two lines."""
     if not caption:
         return
-    size = max(9, min(picture.size) // 42)
+    size = max(9, min(image.size) // 42)
     font = ImageFont.load_default(size)
-    across = max(8, int(picture.width * 0.94 / (size * 0.52)))
+    across = max(8, int(image.width * 0.94 / (size * 0.52)))
     lines = textwrap.wrap(caption, across, max_lines=CAPTION_LINES, placeholder=" \N{HORIZONTAL ELLIPSIS}")
     step = round(size * 1.35)
-    top = picture.height - step * len(lines) - size
-    pen = ImageDraw.Draw(picture)
-    pen.rectangle((0, top, picture.width, picture.height), fill=ground)
+    top = image.height - step * len(lines) - size
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, top, image.width, image.height), fill=ground)
     for number, line in enumerate(lines):
-        pen.text((picture.width * 0.03, top + size * 0.45 + step * number), line, font=font, fill=ink)
+        pen.text((image.width * 0.03, top + size * 0.45 + step * number), line, font=font, fill=ink)

@@ -1,1 +1,1 @@
-"""Validation rules of the sandbox: an independent reading of the API documentation."""
+"""Validate requests by an independent reading of the API documentation."""

@@ -1,7 +1,7 @@
-"""What is wrong with a call becomes an error answer in the service's words.
+"""Build API errors with the service's statuses, codes and messages.
 
 The envelope is `{"error": {"message", "type", "param", "code"}}`, all four always there (schema Error of OpenAI's
-description); people and programs recognise the sentences, so they are the service's own where a report shows them.
+description). People and programs match the messages, so they are the service's own wherever a report quotes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Meter: TypeAlias = Literal["images", "input-images"]
 
 
 class ApiError(Exception):
-    """A refusal: the status, the four fields of the envelope, and the headers that go with it."""
+    """An error response: the status, the four fields of the envelope, and the headers."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class ApiError(Exception):
         self.error = {"message": message, "type": kind, "param": param, "code": code, **(details or {})}
 
     def body(self) -> bytes:
-        """Return the envelope as bytes of JSON, also where it quotes bytes that are no UTF-8."""
+        """Return the envelope as JSON; bytes that are not UTF-8 are replaced."""
         return json.dumps({"error": self.error}, ensure_ascii=False).encode("utf-8", "replace")
 
 
@@ -54,7 +54,7 @@ def missing_key() -> ApiError:
 
 
 def incorrect_key(key: str) -> ApiError:
-    """401: the key is refused; the service shows no more of it than this."""
+    """401: the key is refused; the message shows no more of it than the service does."""
     return ApiError(
         f"Incorrect API key provided: {key[:4]}****. You can find your API key at "
         "https://platform.openai.com/account/api-keys.",
@@ -69,12 +69,12 @@ def invalid_url(method: str, path: str) -> ApiError:
 
 
 def not_http(why: str) -> ApiError:
-    """400: what came is no HTTP request; nobody knows what it asks for."""
+    """400: the bytes are not an HTTP request."""
     return ApiError(f"Could not parse the HTTP request: {why[:200]}.")
 
 
 def too_slow(seconds: float) -> ApiError:
-    """408: the body stopped coming."""
+    """408: the rest of the body did not arrive in time."""
     return ApiError(f"Timed out: no byte of the body came for {seconds:g} seconds.", status=408, code="request_timeout")
 
 
@@ -85,7 +85,7 @@ def wrong_method(method: str, path: str, allowed: Iterable[str]) -> ApiError:
 
 
 def wrong_content_type(got: str, expected: str) -> ApiError:
-    """400: the endpoint takes no body of this kind."""
+    """400: the endpoint does not accept this content type."""
     return ApiError(
         f"Invalid Content-Type header ({got}), expected {expected}. "
         f"(HINT: If you're using curl, you can pass -H 'Content-Type: {expected}')",
@@ -106,23 +106,23 @@ def unreadable_form(why: str) -> ApiError:
 
 
 def too_large(what: str, limit: int) -> ApiError:
-    """413: more bytes than any rule allows, so the rest was not read."""
+    """413: more bytes than any limit allows, so the rest is not read."""
     return ApiError(f"Maximum content size limit ({limit}) exceeded by {what}.", status=413, code="content_too_large")
 
 
 def missing_parameter(name: str) -> ApiError:
-    """400: a parameter that must be there is not."""
+    """400: a required parameter is missing."""
     sentence = "You must provide a prompt." if name == "prompt" else f"Missing required parameter: '{name}'."
     return ApiError(sentence, code="missing_required_parameter", param=name)
 
 
 def unknown_parameter(name: str) -> ApiError:
-    """400: this model knows no such parameter on this endpoint."""
+    """400: this model has no such parameter on this endpoint."""
     return ApiError(f"Unknown parameter: '{name}'.", code="unknown_parameter", param=name)
 
 
 def duplicate_parameter(name: str) -> ApiError:
-    """400: one value is wanted and several came."""
+    """400: a parameter with one value was given several times."""
     return ApiError(
         f"Duplicate parameter: '{name}'. You provided multiple values for this parameter, whereas only one is allowed.",
         code="duplicate_parameter",
@@ -137,14 +137,14 @@ def invalid_type(name: str, expected: str, got: str) -> ApiError:
 
 
 def invalid_value(name: str, got: str, supported: Iterable[str]) -> ApiError:
-    """400: the value is none of the few that this model takes."""
+    """400: the value is not one of those that this model accepts."""
     values = [f"'{value}'" for value in supported]
     words = f"{', '.join(values[:-1])}, and {values[-1]}" if len(values) > 1 else values[0]
     return ApiError(f"Invalid value: '{got}'. Supported values are: {words}.", code="invalid_value", param=name)
 
 
 def unsupported(message: str, param: str, code: str = "invalid_value") -> ApiError:
-    """400: the value is right for some call, not for this one."""
+    """400: the value is valid for other calls, not for this one."""
     return ApiError(message, code=code, param=param)
 
 
@@ -165,7 +165,7 @@ def model_shut_down(model: str) -> ApiError:
 
 
 def not_verified(model: str) -> ApiError:
-    """403: GPT Image models are for verified organizations only; no wait cures it."""
+    """403: GPT Image models are for verified organizations only; not retryable."""
     return ApiError(
         f"Your organization must be verified to use the model `{model}`. Please go to: "
         "https://platform.openai.com/settings/organization/general and click on Verify Organization. If you just "
@@ -175,7 +175,7 @@ def not_verified(model: str) -> ApiError:
 
 
 def content_policy_violation() -> ApiError:
-    """400: the dall-e family's refusal of a prompt."""
+    """400: the content policy refuses a prompt, in the form of the dall-e family."""
     return ApiError(
         "Your request was rejected as a result of our safety system. Your prompt may contain text that is not allowed "
         "by our safety system.",
@@ -184,7 +184,7 @@ def content_policy_violation() -> ApiError:
 
 
 def moderation_blocked() -> ApiError:
-    """400: the GPT Image models' refusal of a prompt; `moderation_details` as in OpenAI's image guide."""
+    """400: moderation refuses a prompt, in the form of GPT Image; `moderation_details` as in OpenAI's image guide."""
     return ApiError(
         "Your request was rejected by the safety system. If you believe this is an error, contact us at "
         "help.openai.com and include the request ID. safety_violations=[violence].",
@@ -195,7 +195,7 @@ def moderation_blocked() -> ApiError:
 
 
 def insufficient_quota() -> ApiError:
-    """429 that no wait cures: the money is spent."""
+    """429 that is not retryable: the quota is spent."""
     return ApiError(
         "You exceeded your current quota, please check your plan and billing details. For more information on this "
         "error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
@@ -206,7 +206,7 @@ def insufficient_quota() -> ApiError:
 
 
 def rate_limited(limit: RateLimit, *, used: int, asked: int, wait: float, meter: Meter) -> ApiError:
-    """429 of pace: the same call passes once `wait` seconds have gone by. Edits are metered by another sentence."""
+    """429 that is retryable after `wait` seconds. Edits have another message."""
     minute = limit.per_seconds == 60
     period = "1min" if minute else f"{limit.per_seconds:g}s"
     if meter == "images":
@@ -236,7 +236,7 @@ def rate_limited(limit: RateLimit, *, used: int, asked: int, wait: float, meter:
 
 
 def server_error() -> ApiError:
-    """500: the service blames itself."""
+    """500: an internal error of the service."""
     return ApiError(
         "The server had an error while processing your request. Sorry about that! You can retry your request, or "
         "contact us through our help center at help.openai.com if the error persists.",
@@ -246,7 +246,7 @@ def server_error() -> ApiError:
 
 
 def overloaded(retry_after: int | None) -> ApiError:
-    """503: no capacity at the moment; `retry_after` in seconds where the service says it."""
+    """503: no capacity at the moment; `retry_after` in seconds, or None if the header is not sent."""
     return ApiError(
         "The server is currently overloaded with other requests. Sorry about that! Please try again later.",
         status=503,
@@ -257,7 +257,7 @@ def overloaded(retry_after: int | None) -> ApiError:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as the service does, never shorter than they are: `120ms`, `1.2s`, `6m0s`, `1h0m0s`."""
+    """Return seconds as the service writes them, rounded up: `120ms`, `1.2s`, `6m0s`, `1h0m0s`."""
     milliseconds = math.ceil(seconds * 1000)
     if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"

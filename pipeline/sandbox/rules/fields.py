@@ -1,6 +1,6 @@
-"""One value of a field becomes a checked parameter.
+"""Check and convert the value of one field.
 
-A value comes from JSON, where types are strict, or as the text of a form field, where `3` and `true` are texts.
+A value comes from JSON, where types are strict, or as the text of a form field, where `3` and `true` are strings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JSON_TYPES: Final[dict[type, str]] = {
 
 
 def json_type(value: object) -> str:
-    """Name the JSON type of a value with its article, as the service's sentences do."""
+    """Return the name of a value's JSON type with its article, as in the service's messages."""
     return JSON_TYPES.get(type(value), "an object")
 
 
@@ -44,13 +44,13 @@ def _text(name: str, value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Any text of `shortest` to `longest` characters."""
+    """A string of `shortest` to `longest` characters."""
 
     longest: int
     shortest: int = 0
 
-    def read(self, name: str, value: object, *, from_text: bool) -> str:  # noqa: ARG002 - texts are texts in both
-        """Check a text. Raises ApiError."""
+    def parse(self, name: str, value: object, *, from_text: bool) -> str:  # noqa: ARG002 - strings are the same in both
+        """Return a valid string. Raises ApiError."""
         text = _text(name, value)
         if len(text) > self.longest:
             raise errors.unsupported(
@@ -70,28 +70,28 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class OneOf:
-    """One of a few words."""
+class Choice:
+    """One of a few strings."""
 
-    words: tuple[str, ...]
+    values: tuple[str, ...]
 
-    def read(self, name: str, value: object, *, from_text: bool) -> str:  # noqa: ARG002 - words are texts in both
-        """Check a word. Raises ApiError."""
+    def parse(self, name: str, value: object, *, from_text: bool) -> str:  # noqa: ARG002 - strings are the same in both
+        """Return a valid choice. Raises ApiError."""
         text = _text(name, value)
-        if text not in self.words:
-            raise errors.invalid_value(name, text[:100], self.words)
+        if text not in self.values:
+            raise errors.invalid_value(name, text[:100], self.values)
         return text
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Integer:
     """A whole number from `low` to `high`; in JSON a number, in a form its digits."""
 
     low: int
     high: int
 
-    def read(self, name: str, value: object, *, from_text: bool) -> int:
-        """Check a number. Raises ApiError."""
+    def parse(self, name: str, value: object, *, from_text: bool) -> int:
+        """Return a valid number. Raises ApiError."""
         if from_text and isinstance(value, str) and WHOLE_NUMBER.fullmatch(value):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
@@ -110,11 +110,11 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
+class Boolean:
     """True or false."""
 
-    def read(self, name: str, value: object, *, from_text: bool) -> bool:
-        """Check a flag. Raises ApiError."""
+    def parse(self, name: str, value: object, *, from_text: bool) -> bool:
+        """Return a boolean. Raises ApiError."""
         if from_text and isinstance(value, str):
             value = {"true": True, "false": False}.get(value.lower(), value)
         if not isinstance(value, bool):
@@ -129,8 +129,8 @@ class Size:
     named: tuple[str, ...]
     free: bool = False
 
-    def read(self, name: str, value: object, *, from_text: bool) -> str:  # noqa: ARG002 - sizes are texts in both
-        """Check a size. Raises ApiError."""
+    def parse(self, name: str, value: object, *, from_text: bool) -> str:  # noqa: ARG002 - strings are the same in both
+        """Return a valid size. Raises ApiError."""
         text = _text(name, value)
         if text in self.named:
             return text
@@ -144,7 +144,7 @@ class Size:
 
 
 def _broken_size_rule(width: int, height: int) -> str | None:
-    """Say which rule of the image guide (free sizes) a size breaks."""
+    """Return the rule of the image guide (free sizes) that a size breaks, or None."""
     short, long = sorted((width, height))
     if width % EDGE_STEP or height % EDGE_STEP:
         return f"Width and height must both be divisible by {EDGE_STEP}."
@@ -159,13 +159,13 @@ def _broken_size_rule(width: int, height: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """An object of checked fields; in a form it was `name[key]` and `name[key][key]`."""
+    """An object with known fields; in a form it is `name[key]` and `name[key][key]`."""
 
     fields: Mapping[str, Check]
     required: tuple[str, ...] = ()
 
-    def read(self, name: str, value: object, *, from_text: bool) -> dict[str, Value]:
-        """Check an object. Raises ApiError."""
+    def parse(self, name: str, value: object, *, from_text: bool) -> dict[str, Value]:
+        """Return the checked fields of an object. Raises ApiError."""
         if not isinstance(value, dict):
             raise errors.invalid_type(name, "an object", json_type(value))
         values: dict[str, Value] = {}
@@ -173,12 +173,12 @@ class Fields:
             if key not in self.fields:
                 raise errors.unknown_parameter(f"{name}.{key[:100]}")
             if inner is not None:
-                values[key] = self.fields[key].read(f"{name}.{key}", inner, from_text=from_text)
+                values[key] = self.fields[key].parse(f"{name}.{key}", inner, from_text=from_text)
         for key in self.required:
             if key not in values:
                 raise errors.missing_parameter(f"{name}.{key}")
         return values
 
 
-Check: TypeAlias = Text | OneOf | Whole | Flag | Size | Fields
+Check: TypeAlias = Text | Choice | Integer | Boolean | Size | Fields
 Value: TypeAlias = "str | int | bool | dict[str, Value]"

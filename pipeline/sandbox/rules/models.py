@@ -1,4 +1,4 @@
-"""What each model takes, as data.
+"""Tables of the parameters that each model accepts, and of shutdown dates.
 
 Read from OpenAI's OpenAPI description of 2026-08 (the last that documents dall-e), the SDK's type hints of 2026-11 for
 what came later, its deprecations page of 2026-11 for the dates, and the 2023 beta guide for dall-e-2. A parameter that
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from pipeline.sandbox.rules.fields import Check, Fields, Flag, OneOf, Size, Text, Whole
+from pipeline.sandbox.rules.fields import Boolean, Check, Choice, Fields, Integer, Size, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,14 +22,14 @@ Generation: TypeAlias = Literal["dall-e", "gpt-image-1", "gpt-image-2", "gpt-ima
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Models that obey the same rules; an operation without a table is one that they do not serve."""
+    """Models with the same rules; an operation without a table is not supported."""
 
     generation: Generation
     parameters: Mapping[Operation, Mapping[str, Check]]
 
     @property
     def is_gpt(self) -> bool:
-        """Whether these are GPT Image models: base64 only, billed by tokens, another refusal."""
+        """Whether these are GPT Image models: base64 only, billed by tokens, another moderation error."""
         return self.generation != "dall-e"
 
     @property
@@ -38,9 +38,9 @@ class Family:
         return self.generation == "gpt-image-2.5"
 
 
-COUNT: Final = Whole(1, 10)
+COUNT: Final = Integer(1, 10)
 IDENTIFIER: Final = Text(longest=512)
-RESPONSE_FORMAT: Final = OneOf(("url", "b64_json"))
+RESPONSE_FORMAT: Final = Choice(("url", "b64_json"))
 SQUARES: Final = Size(("256x256", "512x512", "1024x1024"))
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 GPT_SIZES: Final = ("1024x1024", "1536x1024", "1024x1536", "auto")
@@ -50,44 +50,44 @@ _DALL_E_2: Final[dict[str, Check]] = {**_DALL_E, "size": SQUARES}
 _DALL_E_2_PROMPTED: Final[dict[str, Check]] = {
     **_DALL_E_2,
     "prompt": Text(1000, shortest=1),
-    "quality": OneOf(("standard",)),
+    "quality": Choice(("standard",)),
 }
 _DALL_E_3: Final[dict[str, Check]] = {
     **_DALL_E,
     "prompt": Text(4000, shortest=1),
-    "n": Whole(1, 1),
+    "n": Integer(1, 1),
     "size": Size(("1024x1024", "1792x1024", "1024x1792")),
-    "quality": OneOf(("standard", "hd")),
-    "style": OneOf(("vivid", "natural")),
+    "quality": Choice(("standard", "hd")),
+    "style": Choice(("vivid", "natural")),
 }
 _GPT: Final[dict[str, Check]] = {
     "prompt": Text(32_000, shortest=1),
     "n": COUNT,
     "size": Size(GPT_SIZES, free=True),
-    "quality": OneOf(("low", "medium", "high", "auto")),
-    "background": OneOf(("transparent", "opaque", "auto")),
-    "output_format": OneOf(("png", "jpeg", "webp")),
-    "output_compression": Whole(0, 100),
-    "moderation": OneOf(("low", "auto")),
-    "stream": Flag(),
-    "partial_images": Whole(0, 3),
+    "quality": Choice(("low", "medium", "high", "auto")),
+    "background": Choice(("transparent", "opaque", "auto")),
+    "output_format": Choice(("png", "jpeg", "webp")),
+    "output_compression": Integer(0, 100),
+    "moderation": Choice(("low", "auto")),
+    "stream": Boolean(),
+    "partial_images": Integer(0, 3),
     "user": IDENTIFIER,
     "safety_identifier": IDENTIFIER,
 }
 _GPT_1: Final[dict[str, Check]] = {**_GPT, "size": Size(GPT_SIZES)}
-_GPT_2_5: Final[dict[str, Check]] = {**_GPT, "quality": OneOf(("low", "medium", "high", "xhigh", "max", "auto"))}
+_GPT_2_5: Final[dict[str, Check]] = {**_GPT, "quality": Choice(("low", "medium", "high", "xhigh", "max", "auto"))}
 _GPT_2_6: Final[dict[str, Check]] = {
     **_GPT_2_5,
-    "complexity": OneOf(("low", "medium", "high")),
-    "output_format": OneOf(("png", "jpeg", "webp", "gif", "svg")),
-    "frame_count": Whole(2, 16),
-    "frame_duration_ms": Whole(1, 2**31 - 1),  # longer than a GIF can hold is capped, not refused
-    "svg": Fields({"model": IDENTIFIER, "reasoning": Fields({"effort": OneOf(EFFORTS)})}, required=("model",)),
+    "complexity": Choice(("low", "medium", "high")),
+    "output_format": Choice(("png", "jpeg", "webp", "gif", "svg")),
+    "frame_count": Integer(2, 16),
+    "frame_duration_ms": Integer(1, 2**31 - 1),  # longer than a GIF can hold is capped, not refused
+    "svg": Fields({"model": IDENTIFIER, "reasoning": Fields({"effort": Choice(EFFORTS)})}, required=("model",)),
 }
 
 
 def _gpt(generation: Generation, parameters: dict[str, Check], fidelity: tuple[str, ...] = ()) -> Family:
-    edit = {**parameters, "input_fidelity": OneOf(fidelity)} if fidelity else parameters
+    edit = {**parameters, "input_fidelity": Choice(fidelity)} if fidelity else parameters
     return Family(generation, {"generation": parameters, "edit": edit})
 
 
@@ -128,15 +128,15 @@ SHUTDOWN_DATES: Final[dict[str, date]] = {
     "gpt-image-1.5-2025-12-16": date(2026, 12, 1),
     "chatgpt-image-latest": date(2026, 12, 1),
 }
-"""The first day on which a model no longer answers; one that is not here has no announced end."""
+"""The first day on which a model is unavailable; one that is missing here has no announced shutdown."""
 
 DEFAULT_MODEL: Final = "dall-e-2"
 DEFAULT_GPT_MODEL: Final = "gpt-image-1.5"
 GPT_ONLY: Final = (_GPT_2_6.keys() | {"input_fidelity"}) - _DALL_E_3.keys()
-"""Parameters that, without `model`, make the call one for a GPT Image model (CreateImageRequest.model)."""
+"""Parameters that select a GPT Image model if `model` is missing (CreateImageRequest.model)."""
 
 
-def is_alive(model: str, today: date | None) -> bool:
-    """Whether a model still answers on that day; without a day the sandbox serves every era at once."""
+def is_available(model: str, today: date | None) -> bool:
+    """Whether a model is available on that day; every model is if `today` is None."""
     shutdown = SHUTDOWN_DATES.get(model)
     return today is None or shutdown is None or today < shutdown

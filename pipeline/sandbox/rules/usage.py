@@ -1,8 +1,8 @@
-"""A call becomes the tokens that the service would bill.
+"""Compute the tokens that the service would bill for a call.
 
 Output tokens follow OpenAI's image guide: a table for gpt-image-1, and from gpt-image-2 on the closed formula of its
 calculator (re-computed against about twenty published counts, all exact). For inputs no formula is published: prompts
-count four bytes a token here, pictures one token for 1024 pixels; nor for what a GIF costs, which is one picture here.
+count four bytes a token here, images one token for 1024 pixels; nor for what a GIF costs, which is one image here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pipeline.sandbox.rules.models import Generation
 
-TABLE: Final = {
+GPT_IMAGE_1_TOKENS: Final = {
     "low": {"1024x1024": 272, "1024x1536": 408, "1536x1024": 400},
     "medium": {"1024x1024": 1056, "1024x1536": 1584, "1536x1024": 1568},
     "high": {"1024x1024": 4160, "1024x1536": 6240, "1536x1024": 6208},
@@ -34,13 +34,13 @@ REASONING_TOKENS: Final = {
     "xhigh": 4000,
     "max": 8000,
 }
-"""What an SVG's author thinks, by effort; invented, in the order that the words promise."""
+"""Reasoning tokens of an SVG by effort; invented, in ascending order."""
 
 
 def output_tokens(generation: Generation, quality: str, width: int, height: int) -> int:
-    """Count the tokens of one picture; `quality` is a real one, not `auto`."""
+    """Return the output tokens of one image; `quality` is not `auto`."""
     if generation not in LONG_EDGE_TOKENS:
-        return TABLE[quality][f"{width}x{height}"]
+        return GPT_IMAGE_1_TOKENS[quality][f"{width}x{height}"]
     short, long = sorted((width, height))
     edge = LONG_EDGE_TOKENS[generation][quality]
     side = (2 * edge * short + long) // (2 * long)  # edge * short / long, rounded half up
@@ -48,7 +48,7 @@ def output_tokens(generation: Generation, quality: str, width: int, height: int)
 
 
 def usage(prompt: str, sizes: Iterable[tuple[int, int]], image_tokens: int) -> dict[str, object]:
-    """Write the bill of a call: its prompt, the sizes of the pictures that it brought, the tokens that it made."""
+    """Return the `usage` of a call from its prompt, the sizes of its uploads and its output tokens."""
     text_in = text_tokens(prompt)
     image_in = sum(math.ceil(width * height / 1024) for width, height in sizes)
     return {
@@ -61,7 +61,7 @@ def usage(prompt: str, sizes: Iterable[tuple[int, int]], image_tokens: int) -> d
 
 
 def svg_usage(model: str, effort: str, prompt: str, size: int) -> dict[str, object]:
-    """Write the bill of the author of an SVG of `size` bytes, which is one beside that of the pictures."""
+    """Return the `svg_usage` of an SVG of `size` bytes, which is billed besides the images."""
     text_in, reasoning = text_tokens(prompt), REASONING_TOKENS[effort]
     out = reasoning + math.ceil(size / 4)
     return {
@@ -74,5 +74,5 @@ def svg_usage(model: str, effort: str, prompt: str, size: int) -> dict[str, obje
 
 
 def text_tokens(prompt: str) -> int:
-    """Count the tokens of a prompt."""
+    """Return the tokens of a prompt."""
     return math.ceil(len(prompt.encode()) / 4)

@@ -1,4 +1,4 @@
-"""Fields become an `ImageCall`, or the refusal that the service would give."""
+"""Validate the fields of a request against the model's rules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.sandbox.rules.models import (
     MODELS,
     Family,
     Operation,
-    is_alive,
+    is_available,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from datetime import date
 
-    from pipeline.sandbox.request_body import Form
+    from pipeline.sandbox.request_body import RequestBody
 
 FILE_FIELDS: Final[dict[Operation, frozenset[str]]] = {
     "generation": frozenset(),
@@ -29,20 +29,20 @@ FILE_FIELDS: Final[dict[Operation, frozenset[str]]] = {
     "variation": frozenset({"image"}),
 }
 REFERENCE_FIELDS: Final = frozenset({"images", "mask"})
-"""What carries the pictures of a JSON edit (EditImageBodyJsonParam)."""
+"""The image fields of a JSON edit (EditImageBodyJsonParam)."""
 NEVER_NULL: Final = frozenset({"prompt", "user"})
-"""Every other parameter is nullable in the description, and null there means: the default."""
+"""Every other parameter is nullable in the description; null means the default."""
 FORBIDDEN_WORD: Final = "forbidden"
 COMPRESSION: Final = "output_compression"
 DEFAULT_FRAMES: Final = 9
 DEFAULT_FRAME_MS: Final = 200
-DEFAULT_SVG_MODEL: Final = "svg-author"  # which model writes it where nobody says so is not published
+DEFAULT_SVG_MODEL: Final = "svg-author"  # the default is not published
 DEFAULT_SVG_EFFORT: Final = "medium"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCall:
-    """A call that the rules allow; `size` and `quality` may still be `auto`."""
+    """A valid call; `size` and `quality` may still be `auto`."""
 
     operation: Operation
     model: str
@@ -64,24 +64,32 @@ class ImageCall:
     safety_identifier: str
 
 
-def images_asked(form: Form) -> int:
-    """How many places of the rate limit a call takes: its `n`, and one where `n` is absent or wrong."""
-    n = form.fields.get("n")
-    if form.encoding == "multipart" and isinstance(n, str) and n.isascii() and n.isdigit() and len(n) < 3:
+def images_asked(body: RequestBody) -> int:
+    """Return the images that the rate limit counts for a call: `n`, or 1 if `n` is missing or invalid."""
+    n = body.fields.get("n")
+    if body.encoding == "multipart" and isinstance(n, str) and n.isascii() and n.isdigit() and len(n) < 3:
         n = int(n)
     return n if type(n) is int and 1 <= n <= 10 else 1
 
 
-def read_call(operation: Operation, form: Form, *, today: date | None = None, verified: bool = True) -> ImageCall:
-    """Check every field against the model's table. Raises ApiError with the first thing that is wrong."""
-    model = _model(operation, form, today)
-    family = MODELS[model]
-    if family.is_gpt and not verified:
+def validate_call(
+    operation: Operation, body: RequestBody, *, today: date | None = None, verified: bool = True
+) -> ImageCall:
+    """Check every field against the model's table. Raises ApiError for the first invalid one."""
+    model = _model(operation, body, today)
+    if MODELS[model].is_gpt and not verified:
         raise errors.not_verified(model)
-    values = _parameters(operation, model, form)
+    values = _parameters(operation, model, body)
     if "prompt" not in values and operation != "variation":
         raise errors.missing_parameter("prompt")
-    call = ImageCall(
+    call = _image_call(operation, model, values)
+    _refuse_contradictions(call, values)
+    return call
+
+
+def _image_call(operation: Operation, model: str, values: Mapping[str, Any]) -> ImageCall:
+    family = MODELS[model]
+    return ImageCall(
         operation=operation,
         model=model,
         family=family,
@@ -101,47 +109,47 @@ def read_call(operation: Operation, form: Form, *, today: date | None = None, ve
         svg_effort=str(values.get("svg", {}).get("reasoning", {}).get("effort", DEFAULT_SVG_EFFORT)),
         safety_identifier=str(values.get("safety_identifier") or values.get("user", "")),
     )
-    _refuse_contradictions(call, values)
-    return call
 
 
 def moderate(call: ImageCall) -> None:
-    """Refuse a prompt as the content policy does, in the family's own way. Raises ApiError."""
+    """Refuse a prompt with the forbidden word, in the form of the model's family. Raises ApiError."""
     if FORBIDDEN_WORD in call.prompt.casefold():
         raise errors.moderation_blocked() if call.family.is_gpt else errors.content_policy_violation()
 
 
-def _model(operation: Operation, form: Form, today: date | None) -> str:
-    model = form.fields.get("model")
+def _model(operation: Operation, body: RequestBody, today: date | None) -> str:
+    model = body.fields.get("model")
     if model is None:
-        # The description makes gpt-image-1.5 the default of every edit; the guide's calls without a model come first.
-        edit = operation == "edit" and (form.encoding == "json" or not is_alive(DEFAULT_MODEL, today))
-        gpt = edit or form.fields.keys() & GPT_ONLY
+        # The description makes gpt-image-1.5 the default of every edit; calls without a model as in the guide win.
+        edit = operation == "edit" and (body.encoding == "json" or not is_available(DEFAULT_MODEL, today))
+        gpt = edit or body.fields.keys() & GPT_ONLY
         model = DEFAULT_GPT_MODEL if gpt and operation != "variation" else DEFAULT_MODEL
     if not isinstance(model, str):
         raise errors.invalid_type("model", "a string", json_type(model))
     if model not in MODELS:
         raise errors.model_not_found(model[:200])
-    if not is_alive(model, today):
+    if not is_available(model, today):
         raise errors.model_shut_down(model)
-    serving = [name for name, family in MODELS.items() if _serves(family, operation, form) and is_alive(name, today)]
+    serving = [
+        name for name, family in MODELS.items() if _serves(family, operation, body) and is_available(name, today)
+    ]
     if model not in serving:
         raise errors.invalid_value("model", model, serving)
     return model
 
 
-def _serves(family: Family, operation: Operation, form: Form) -> bool:
-    """Whether these models take the operation in this encoding; JSON edits are for GPT Image models only."""
-    json_edit = operation == "edit" and form.encoding == "json"
+def _serves(family: Family, operation: Operation, body: RequestBody) -> bool:
+    """Whether these models support the operation in this encoding; JSON edits are for GPT Image models only."""
+    json_edit = operation == "edit" and body.encoding == "json"
     return operation in family.parameters and (family.is_gpt or not json_edit)
 
 
-def _parameters(operation: Operation, model: str, form: Form) -> dict[str, Any]:
-    from_text = form.encoding == "multipart"
+def _parameters(operation: Operation, model: str, body: RequestBody) -> dict[str, Any]:
+    from_text = body.encoding == "multipart"
     table = MODELS[model].parameters[operation]
     values: dict[str, Any] = {}
-    for name, value in form.fields.items():
-        if name == "model" or _is_picture(operation, name, form):
+    for name, value in body.fields.items():
+        if name == "model" or _is_image_field(operation, name, body):
             continue
         if name == "input_fidelity" and operation == "edit" and MODELS[model].is_gpt and name not in table:
             sentence = f"The model '{model}' does not support the 'input_fidelity' parameter."
@@ -150,21 +158,21 @@ def _parameters(operation: Operation, model: str, form: Form) -> dict[str, Any]:
             # CreateImageEditRequest has no `moderation`, EditImageBodyJsonParam has.
             raise errors.unknown_parameter(name[:200])
         if value is not None or name in NEVER_NULL:
-            values[name] = table[name].read(name, value, from_text=from_text)
-    _refuse_stray_files(operation, MODELS[model], form)
+            values[name] = table[name].parse(name, value, from_text=from_text)
+    _refuse_stray_files(operation, MODELS[model], body)
     return values
 
 
-def _is_picture(operation: Operation, name: str, form: Form) -> bool:
-    if form.encoding == "json":
+def _is_image_field(operation: Operation, name: str, body: RequestBody) -> bool:
+    if body.encoding == "json":
         return operation == "edit" and name in REFERENCE_FIELDS
     if name in FILE_FIELDS[operation]:
         raise errors.invalid_type(name, "one of an array of files or file", "a string")
     return False
 
 
-def _refuse_stray_files(operation: Operation, family: Family, form: Form) -> None:
-    for part in form.files:
+def _refuse_stray_files(operation: Operation, family: Family, body: RequestBody) -> None:
+    for part in body.files:
         if part.field in FILE_FIELDS[operation] and (part.field != "markup" or family.takes_markup):
             continue
         if part.field == "model" or part.field in family.parameters[operation]:
@@ -173,7 +181,7 @@ def _refuse_stray_files(operation: Operation, family: Family, form: Form) -> Non
 
 
 def _refuse_contradictions(call: ImageCall, given: Collection[str]) -> None:
-    """Refuse values that are right alone and wrong together."""
+    """Refuse values that are valid alone and invalid together."""
     kind = call.output_format
     if call.transparent and kind not in {"png", "webp"}:
         message = f"Transparent background is not supported for {kind.upper()} output format."
