@@ -23,8 +23,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from tests.integration.test_sandbox import hole, png
 from tests.support.readme import HOME
+from tests.support.sandbox_client import hole, png
 from tests.support.stage import staged
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Every model family, from the job to the bill: what is sent, what the sandbox makes of it, and what it costs."""
+"""Every model family end to end: parameters sent, images made by the sandbox, and cost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("model", "params"), FAMILIES, ids=[model for model, _ in FAMILIES])
-def test_every_parameter_of_a_family_reaches_a_server_that_takes_it(
+def test_every_parameter_of_a_family_is_accepted_by_the_server(
     stage: Stage, model: str, params: dict[str, Any]
 ) -> None:
     server = stage.serve(rate_limit=None)
@@ -65,7 +65,7 @@ def test_every_parameter_of_a_family_reaches_a_server_that_takes_it(
         ("gpt-image-2.5-flare", {"size": "1024x1024", "quality": "low"}),
     ],
 )
-def test_an_edit_of_each_era_reaches_a_server_that_takes_it(stage: Stage, model: str, params: dict[str, Any]) -> None:
+def test_an_edit_of_each_family_is_accepted_by_the_server(stage: Stage, model: str, params: dict[str, Any]) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGBA", (256, 256), "#3a7ca5").save(stage.folder / name)
     images = "a.png" if model == "dall-e-2" else ["a.png", "b.png"]
@@ -79,7 +79,7 @@ def test_an_edit_of_each_era_reaches_a_server_that_takes_it(stage: Stage, model:
 
 @pytest.mark.parametrize("quality", ["low", "medium", "high"])
 @pytest.mark.parametrize("model", ["gpt-image-1", "gpt-image-1.5", "gpt-image-2", "gpt-image-2.5-flare"])
-def test_the_estimate_of_plan_and_the_bill_by_usage_agree_within_5_percent(
+def test_the_estimate_of_plan_and_the_cost_by_usage_agree_within_5_percent(
     stage: Stage, model: str, quality: str
 ) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))

@@ -1,4 +1,4 @@
-"""Whatever bytes come over a socket, the answer has the service's form: never aiohttp's own, a 5xx, or silence."""
+"""Any bytes from a socket get a response in the service's form: never aiohttp's own, a 5xx, or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.sandbox import request_body
-from tests.integration.test_sandbox import calling, png
+from tests.support.sandbox_client import calling, png
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +45,8 @@ def post(
     return b"%b %b %b\r\n%b%b%b%b\r\n%b" % (method, path, version, host, key, head, size.encode(), body)
 
 
-async def answer_to(port: int, sent: bytes) -> tuple[int, dict[bytes, bytes], bytes] | None:
-    """Send bytes and read the final answer; None where the connection closes without one."""
+async def response_to(port: int, sent: bytes) -> tuple[int, dict[bytes, bytes], bytes] | None:
+    """Send bytes and return the final response, or None if the connection closes without one."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
     try:
         writer.write(sent)
@@ -63,7 +63,7 @@ async def answer_to(port: int, sent: bytes) -> tuple[int, dict[bytes, bytes], by
         writer.close()
 
 
-def has_the_form(status: int, headers: dict[bytes, bytes], body: bytes) -> bool:
+def is_in_service_form(status: int, headers: dict[bytes, bytes], body: bytes) -> bool:
     if headers[b"content-type"] == b"application/xml":  # the blob store's
         return 400 <= status < 500 and body.startswith(b"\xef\xbb\xbf<?xml")
     if not headers[b"x-request-id"].startswith(b"req_") or headers[b"content-type"] != b"application/json":
@@ -75,7 +75,7 @@ def has_the_form(status: int, headers: dict[bytes, bytes], body: bytes) -> bool:
     return 400 <= status < 500 and document["error"].keys() >= {"message", "type", "param", "code"}
 
 
-BROKEN = [
+MALFORMED = [
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), 400),  # TLS
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),  # HTTP/2
     (b"hello\r\n\r\n", 400),
@@ -138,37 +138,37 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "status"), BROKEN, ids=range(len(BROKEN)))
-@pytest.mark.filterwarnings("ignore")  # aiohttp warns of a broken Content-Disposition, as it may
-async def test_broken_input_gets_an_answer_of_the_services_form(
+@pytest.mark.parametrize(("sent", "status"), MALFORMED, ids=range(len(MALFORMED)))
+@pytest.mark.filterwarnings("ignore")  # aiohttp warns of a broken Content-Disposition
+async def test_malformed_input_gets_a_response_in_the_services_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sent: bytes, status: int
 ) -> None:
     monkeypatch.setattr(request_body, "IDLE_SECONDS", 0.2)
     async with calling(tmp_path) as caller:
-        answer = await answer_to(caller.sandbox.port, sent)
+        answer = await response_to(caller.sandbox.port, sent)
         assert answer
         assert answer[0] == status, answer
-        assert has_the_form(*answer)
-    assert caplog.text == "", "what fails after the answer is only logged"
+        assert is_in_service_form(*answer)
+    assert caplog.text == "", "failures after the response are only logged"
 
 
-async def test_a_head_request_has_the_headers_alone(tmp_path: Path) -> None:
+async def test_a_head_request_returns_headers_only(tmp_path: Path) -> None:
     async with calling(tmp_path) as caller:
         for path, status in ((b"/v1/models", 200), (b"/v1/images/edits", 405), (b"/", 404)):
-            answer = await answer_to(caller.sandbox.port, post(path, method=b"HEAD"))
+            answer = await response_to(caller.sandbox.port, post(path, method=b"HEAD"))
             assert answer
             assert (answer[0], answer[1][b"content-type"]) == (status, b"application/json")
             assert int(answer[1][b"content-length"]) > 0
 
 
-async def test_a_host_that_is_none_is_not_written_into_a_url(tmp_path: Path) -> None:
+async def test_an_invalid_host_header_is_not_used_in_urls(tmp_path: Path) -> None:
     async with calling(tmp_path) as caller:
         port = caller.sandbox.port
         for host, origin in (
             (b'Host: a b"<\xff>\r\n', f"http://127.0.0.1:{port}/"),
             (b"Host: some-name:81\r\n", "http://some-name:81/"),
         ):
-            answer = await answer_to(port, post(host=host))
+            answer = await response_to(port, post(host=host))
             assert answer
             assert json.loads(answer[2])["data"][0]["url"].startswith(origin)
 
@@ -177,7 +177,7 @@ MUTATIONS = 400
 
 
 @pytest.mark.filterwarnings("ignore")  # as above
-async def test_requests_with_some_bytes_changed_get_an_answer_of_the_services_form(
+async def test_mutated_requests_get_a_response_in_the_services_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(request_body, "IDLE_SECONDS", 0.2)
@@ -193,16 +193,16 @@ async def test_requests_with_some_bytes_changed_get_an_answer_of_the_services_fo
         for number in range(MUTATIONS):
             sent = mutated(sources[number % len(sources)], rng)
             if b"\r\n\r\n" not in sent:
-                continue  # a head without an end is no request yet
+                continue  # an unfinished head is not a request yet
             async with asyncio.timeout(10):
-                answer = await answer_to(caller.sandbox.port, sent)
+                answer = await response_to(caller.sandbox.port, sent)
             assert answer, (number, sent)
-            assert has_the_form(*answer), (number, sent, answer)
+            assert is_in_service_form(*answer), (number, sent, answer)
             assert caplog.text == "", (number, sent)
 
 
 def mutated(sent: bytes, rng: random.Random) -> bytes:
-    """Change, drop or double a few bytes, mostly of the head."""
+    """Return the bytes with a few changed, deleted or doubled, mostly in the head."""
     content = bytearray(sent)
     for _ in range(rng.randint(1, 4)):
         place = rng.randrange(min(len(content), rng.choice((60, 300, 10_000))))

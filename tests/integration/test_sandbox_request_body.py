@@ -1,4 +1,4 @@
-"""Whatever bytes come, the answer is an envelope with a 4xx, or a success."""
+"""Any body gets a success or a 4xx with the error envelope."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.sandbox.request_body import MAX_FIELD_BYTES, MAX_JSON_BYTES, parse_json
 from pipeline.sandbox.rules.errors import ApiError
-from tests.integration.test_sandbox import calling, png
+from tests.support.sandbox_client import calling, png
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,25 +92,25 @@ def test_multipart_garbage_gets_an_envelope(
         b'{"prompt": "x"} x',
     ],
 )
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         parse_json(body)
     assert "could not parse the JSON body" in str(caught.value)
 
 
-def test_a_key_given_twice_is_refused() -> None:
+def test_a_duplicate_key_is_refused() -> None:
     with pytest.raises(ApiError) as caught:
         parse_json(b'{"prompt": "a", "prompt": "b"}')
     assert caught.value.error["code"] == "duplicate_parameter"
 
 
-def test_a_duplicate_among_very_many_keys_is_found_at_once() -> None:
+def test_a_duplicate_among_very_many_keys_is_found_quickly() -> None:
     keys = ",".join(f'"k{number}":1' for number in range(300_000))
     start = time.monotonic()
     with pytest.raises(ApiError) as caught:
         parse_json(f'{{{keys},"twice":1,"twice":1}}'.encode())
     assert caught.value.error["param"] == "twice"
-    assert time.monotonic() - start < 20, "no comparison of each with each"
+    assert time.monotonic() - start < 20, "not quadratic"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_duplicate_among_very_many_keys_is_found_at_once() -> None:
         ("application/x-www-form-urlencoded", b"prompt=x", 400),
     ],
 )
-async def test_a_generation_takes_json_of_a_reasonable_size_only(
+async def test_a_generation_accepts_only_json_of_limited_size(
     tmp_path: Path, content_type: str, body: bytes, status: int
 ) -> None:
     async with calling(tmp_path) as caller:
@@ -143,7 +143,7 @@ async def test_a_generation_takes_json_of_a_reasonable_size_only(
         ([("a" + "[b]" * 1000, False, b"x", False)], 400),
     ],
 )
-async def test_a_form_beyond_its_bounds_is_refused(
+async def test_a_form_beyond_its_limits_is_refused(
     tmp_path: Path, parts: list[tuple[str, bool, bytes, bool]], status: int
 ) -> None:
     async with calling(tmp_path) as caller:
@@ -152,7 +152,7 @@ async def test_a_form_beyond_its_bounds_is_refused(
         assert (reply.status, reply.error["type"]) == (status, "invalid_request_error")
 
 
-async def test_a_body_that_lies_about_its_encoding_is_refused(tmp_path: Path) -> None:
+async def test_a_body_with_a_wrong_content_encoding_is_refused(tmp_path: Path) -> None:
     async with calling(tmp_path) as caller:
         for kind in ("application/json", "multipart/form-data; boundary=b"):
             headers = {**caller.headers, "Content-Type": kind, "Content-Encoding": "gzip"}

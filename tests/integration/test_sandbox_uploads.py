@@ -1,4 +1,4 @@
-"""What pictures each model takes."""
+"""Validation of uploaded images for each model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.sandbox.request_body import MIB, FilePart, RequestBody
 from pipeline.sandbox.rules.errors import ApiError
 from pipeline.sandbox.rules.uploads import Uploads, decode_uploads
 from pipeline.sandbox.rules.validate import validate_call
-from tests.integration.test_sandbox import hole, png
+from tests.support.sandbox_client import hole, png
 
 BIG = png() + b"\0" * (4 * MIB)
 
@@ -29,14 +29,14 @@ def read(operation: Any, model: str, *files: FilePart) -> Uploads:
     return decode_uploads(validate_call(operation, form), form)
 
 
-def refusal(operation: Any, model: str, *files: FilePart) -> dict[str, Any]:
+def api_error(operation: Any, model: str, *files: FilePart) -> dict[str, Any]:
     with pytest.raises(ApiError) as caught:
         read(operation, model, *files)
     assert caught.value.status == 400
     return caught.value.error
 
 
-def test_a_good_picture_comes_with_its_hash_and_dimensions() -> None:
+def test_a_valid_upload_has_its_hash_and_dimensions() -> None:
     uploads = read("edit", "dall-e-2", part("image", png()), part("mask", hole()))
     assert uploads.images[0].sha256 == hashlib.sha256(png()).hexdigest()
     assert (uploads.images[0].width, uploads.images[0].mode) == (64, "RGBA")
@@ -45,7 +45,7 @@ def test_a_good_picture_comes_with_its_hash_and_dimensions() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "L"])
-def test_dall_e_2_edits_pictures_of_these_modes(mode: str) -> None:
+def test_dall_e_2_edits_images_of_these_modes(mode: str) -> None:
     assert read("edit", "dall-e-2", part("image", png(mode), None)).images[0].mode == mode
 
 
@@ -66,22 +66,22 @@ def test_dall_e_2_edits_pictures_of_these_modes(mode: str) -> None:
         ([part("image", png()), part("mask", png(kind="WEBP"))], "mask must be a PNG"),
     ],
 )
-def test_dall_e_2_refuses_an_edit_with(files: list[FilePart], words: str) -> None:
-    error = refusal("edit", "dall-e-2", *files)
+def test_dall_e_2_refuses_invalid_uploads(files: list[FilePart], words: str) -> None:
+    error = api_error("edit", "dall-e-2", *files)
     assert words in error["message"]
     assert error["code"] == "invalid_image"
 
 
-def test_dall_e_2_takes_one_image_and_one_mask() -> None:
-    assert refusal("edit", "dall-e-2", part("image", png()), part("image", png()))["code"] == "array_above_max_length"
+def test_dall_e_2_accepts_one_image_and_one_mask() -> None:
+    assert api_error("edit", "dall-e-2", part("image", png()), part("image", png()))["code"] == "array_above_max_length"
     twice = [part("image", png()), part("mask", hole()), part("mask", hole())]
-    assert refusal("edit", "dall-e-2", *twice)["code"] == "duplicate_parameter"
-    assert refusal("edit", "dall-e-2")["code"] == "missing_required_parameter"
+    assert api_error("edit", "dall-e-2", *twice)["code"] == "duplicate_parameter"
+    assert api_error("edit", "dall-e-2")["code"] == "missing_required_parameter"
 
 
-def test_a_variation_takes_a_square_png_of_any_mode() -> None:
+def test_a_variation_accepts_a_square_png_of_any_mode() -> None:
     assert read("variation", "dall-e-2", part("image", png("RGB"), None)).images[0].mode == "RGB"
-    assert "square" in refusal("variation", "dall-e-2", part("image", png(size=(32, 64))))["message"]
+    assert "square" in api_error("variation", "dall-e-2", part("image", png(size=(32, 64))))["message"]
 
 
 @pytest.mark.parametrize(
@@ -94,25 +94,25 @@ def test_a_variation_takes_a_square_png_of_any_mode() -> None:
     ],
 )
 def test_an_untyped_file_part_is_refused_for_gpt_image_models_only(mime: str | None, code: str) -> None:
-    assert refusal("edit", "gpt-image-1", part("image", png(), mime))["code"] == code
+    assert api_error("edit", "gpt-image-1", part("image", png(), mime))["code"] == code
     assert len(read("edit", "dall-e-2", part("image", png(), mime)).images) == 1
 
 
-def test_gpt_image_models_take_sixteen_pictures_of_any_shape_and_no_more() -> None:
+def test_gpt_image_models_accept_up_to_sixteen_images_of_any_shape() -> None:
     images = [part("image[]", png("RGB", (40, 20)))] * 16
     assert len(read("edit", "gpt-image-2", *images).images) == 16
-    assert refusal("edit", "gpt-image-2", *images, images[0])["code"] == "array_above_max_length"
+    assert api_error("edit", "gpt-image-2", *images, images[0])["code"] == "array_above_max_length"
 
 
 def turned(kind: str = "JPEG") -> bytes:
-    """A picture of 64 x 32 pixels that is looked at as 32 x 64."""
+    """An image of 64 x 32 pixels that is displayed as 32 x 64."""
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 32)).save(file, kind, exif=exif)
     return file.getvalue()
 
 
-def test_markup_is_a_transparent_png_of_the_first_pictures_size_as_it_is_looked_at() -> None:
+def test_markup_is_a_transparent_png_of_the_first_images_displayed_size() -> None:
     for model in ("gpt-image-2.5-sunburst", "gpt-image-2.6-flare"):
         assert read("edit", model, part("image", png()), part("markup", hole())).markup
     sideways = part("image", turned(), "image/jpeg")
@@ -120,7 +120,7 @@ def test_markup_is_a_transparent_png_of_the_first_pictures_size_as_it_is_looked_
     assert len(uploads.all) == 2
     assert (
         "must match the image size"
-        in refusal("edit", "gpt-image-2.6-flare", sideways, part("markup", hole((64, 32))))["message"]
+        in api_error("edit", "gpt-image-2.6-flare", sideways, part("markup", hole((64, 32))))["message"]
     )
 
 
@@ -135,17 +135,17 @@ def test_markup_is_a_transparent_png_of_the_first_pictures_size_as_it_is_looked_
         ([part("markup", hole()), part("markup", hole())], "duplicate_parameter"),
     ],
 )
-def test_markup_is_refused_when_it_is(files: list[FilePart], code: str) -> None:
-    assert refusal("edit", "gpt-image-2.6-flare", part("image", png()), *files)["code"] == code
+def test_invalid_markup_is_refused(files: list[FilePart], code: str) -> None:
+    assert api_error("edit", "gpt-image-2.6-flare", part("image", png()), *files)["code"] == code
 
 
-def test_older_models_know_no_markup() -> None:
+def test_older_models_refuse_markup() -> None:
     for model in ("gpt-image-2", "dall-e-2"):
-        error = refusal("edit", model, part("image", png()), part("markup", hole()))
+        error = api_error("edit", model, part("image", png()), part("markup", hole()))
         assert (error["code"], error["param"]) == ("unknown_parameter", "markup")
 
 
-def test_an_animation_takes_no_mask() -> None:
+def test_an_animation_refuses_a_mask() -> None:
     files = (part("image", png()), part("mask", hole()))
     form = RequestBody("multipart", {"prompt": "x", "model": "gpt-image-2.6-flare", "output_format": "gif"}, files)
     with pytest.raises(ApiError) as caught:
@@ -153,10 +153,10 @@ def test_an_animation_takes_no_mask() -> None:
     assert caught.value.error["param"] == "mask"
 
 
-def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+def test_a_decompression_bomb_is_refused_before_decoding() -> None:
     bomb = bytearray(png())
     bomb[16:24] = (20000).to_bytes(4) + (20000).to_bytes(4)
-    assert refusal("edit", "gpt-image-2", part("image", bytes(bomb)))["code"] == "invalid_image"
+    assert api_error("edit", "gpt-image-2", part("image", bytes(bomb)))["code"] == "invalid_image"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         ([{}] * 17, "array_above_max_length"),
     ],
 )
-def test_a_json_edit_refuses_references_like(images: object, code: str) -> None:
+def test_a_json_edit_refuses_invalid_references(images: object, code: str) -> None:
     form = RequestBody("json", {"prompt": "x", "images": images})
     with pytest.raises(ApiError) as caught:
         decode_uploads(validate_call("edit", form), form)

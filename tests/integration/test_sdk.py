@@ -1,4 +1,4 @@
-"""The vendor's own SDK, as it is today, against the sandbox: what it sends is taken, what it is told it believes."""
+"""The vendor's current SDK against the sandbox: requests are accepted, responses and errors are understood."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai.types import ImagesResponse
 
-from tests.integration.test_sandbox import Caller, calling, hole, picture, png
+from tests.support.sandbox_client import Caller, calling, decoded, hole, png
 from tests.support.workbench import sandbox
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def client_of(base_url: str, **options: Any) -> openai.AsyncOpenAI:
 
 @contextlib.asynccontextmanager
 async def sdk(folder: Path, **settings: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, Caller]]:
-    """Serve a sandbox, and give the SDK's client for it, and a caller to download with and to read the books by."""
+    """Serve a sandbox and yield the SDK's client for it, and a caller for downloads and the request log."""
     async with calling(folder, **settings) as caller, client_of(caller.sandbox.base_url) as client:
         yield client, caller
 
@@ -48,11 +48,11 @@ def named(content: bytes, name: str) -> io.BytesIO:
 
 def drawn(answer: ImagesResponse) -> list[Image.Image]:
     assert answer.data
-    return [picture(base64.b64decode(item.b64_json or "")) for item in answer.data]
+    return [decoded(base64.b64decode(item.b64_json or "")) for item in answer.data]
 
 
 def strictly(answer: ImagesResponse) -> ImagesResponse:
-    """Hold an answer to the SDK's types, which it does not do by itself, and to nothing beside them."""
+    """Check a response against the SDK's types, which it does not do itself, and for unknown fields."""
     ImagesResponse.model_validate(answer.to_dict(), strict=True)
     assert not answer.model_extra
     assert answer.data is not None
@@ -60,10 +60,10 @@ def strictly(answer: ImagesResponse) -> ImagesResponse:
     return answer
 
 
-# What is sent is taken
+# Requests are accepted
 
 
-async def test_dall_e_2_answers_urls_and_dall_e_3_a_revised_prompt_beside(tmp_path: Path) -> None:
+async def test_dall_e_2_returns_urls_and_dall_e_3_a_revised_prompt_too(tmp_path: Path) -> None:
     async with sdk(tmp_path) as (client, caller):
         two = strictly(await client.images.generate(prompt=CAT, n=2, **OLD))
         three = strictly(
@@ -75,20 +75,20 @@ async def test_dall_e_2_answers_urls_and_dall_e_3_a_revised_prompt_beside(tmp_pa
         sizes = []
         for item in [*(two.data or []), *(three.data or [])]:
             assert item.url
-            sizes.append(picture((await caller.download(item.url)).content).size)
+            sizes.append(decoded((await caller.download(item.url)).content).size)
         assert sizes == [(256, 256), (256, 256), (1792, 1024)]
         assert CAT in ((three.data or [])[0].revised_prompt or "")
         assert (two.usage, two.size, two.quality) == (None, None, None)
 
 
-async def test_dall_e_2_answers_base64_where_it_is_asked_to(tmp_path: Path) -> None:
+async def test_dall_e_2_returns_base64_on_request(tmp_path: Path) -> None:
     async with sdk(tmp_path) as (client, _):
         answer = strictly(await client.images.generate(prompt=CAT, n=2, response_format="b64_json", **OLD))
     assert [image.size for image in drawn(answer)] == [(256, 256)] * 2
     assert [item.url for item in answer.data or []] == [None, None]
 
 
-async def test_a_gpt_image_comes_as_base64_with_its_settings_and_its_bill(tmp_path: Path) -> None:
+async def test_a_gpt_image_is_base64_with_its_settings_and_usage(tmp_path: Path) -> None:
     async with sdk(tmp_path) as (client, _):
         answer = strictly(
             await client.images.generate(
@@ -112,7 +112,7 @@ async def test_a_gpt_image_comes_as_base64_with_its_settings_and_its_bill(tmp_pa
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
 
 
-async def test_what_is_none_is_the_default_in_json_and_is_left_out_of_a_form(tmp_path: Path) -> None:
+async def test_none_is_the_default_in_json_and_in_a_form(tmp_path: Path) -> None:
     async with sdk(tmp_path) as (client, _):
         made = await client.images.generate(
             prompt=CAT, model="gpt-image-1", n=None, size=None, quality=None, background=None, stream=None
@@ -125,7 +125,7 @@ async def test_what_is_none_is_the_default_in_json_and_is_left_out_of_a_form(tmp
 
 
 @pytest.mark.parametrize("kind", ["bytes", "stream", "named", "file", "path", "tuple"])
-async def test_dall_e_2_edits_a_picture_in_every_form_the_sdk_takes(tmp_path: Path, kind: str) -> None:
+async def test_dall_e_2_edits_an_image_in_every_form_of_the_sdk(tmp_path: Path, kind: str) -> None:
     (tmp_path / "image.png").write_bytes(png())
     (tmp_path / "mask.png").write_bytes(hole())
     with (tmp_path / "image.png").open("rb") as image_file, (tmp_path / "mask.png").open("rb") as mask_file:
@@ -142,12 +142,12 @@ async def test_dall_e_2_edits_a_picture_in_every_form_the_sdk_takes(tmp_path: Pa
             answer = strictly(await client.images.edit(image=image, mask=mask, prompt=CAT, n=2, **OLD))
             assert answer.data
             for item in answer.data:
-                edited = picture((await caller.download(item.url or "")).content).convert("RGB")
+                edited = decoded((await caller.download(item.url or "")).content).convert("RGB")
                 assert edited.crop((0, 0, 120, 200)).getcolors() == [(120 * 200, (0xC0, 0x49, 0x6B))]
 
 
 @pytest.mark.parametrize("image", [png("RGB"), ("image.png", png("RGB"), "image/png"), io.BytesIO(png("RGB"))])
-async def test_a_variation_is_made_as_a_url_and_as_base64(tmp_path: Path, image: Any) -> None:
+async def test_a_variation_is_returned_as_url_and_as_base64(tmp_path: Path, image: Any) -> None:
     async with sdk(tmp_path) as (client, caller):
         linked = strictly(await client.images.create_variation(image=image, n=2, size="256x256"))
         assert [(await caller.download(item.url or "")).status for item in linked.data or []] == [200, 200]
@@ -157,7 +157,7 @@ async def test_a_variation_is_made_as_a_url_and_as_base64(tmp_path: Path, image:
         assert [image.size for image in drawn(strictly(packed))] == [(256, 256)]
 
 
-async def test_a_gpt_image_edit_takes_paths_names_and_types_together(tmp_path: Path) -> None:
+async def test_a_gpt_image_edit_accepts_paths_names_and_types_together(tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes(png("RGB", kind="JPEG"))
     images: list[Any] = [
         tmp_path / "one.jpg",
@@ -182,11 +182,11 @@ async def test_a_gpt_image_edit_takes_paths_names_and_types_together(tmp_path: P
         )
         assert [(image.format, image.size) for image in drawn(answer)] == [("JPEG", (1536, 1024))] * 2
         assert answer.usage
-        assert answer.usage.input_tokens_details.image_tokens == 5 * 4, "four pictures and the mask"
+        assert answer.usage.input_tokens_details.image_tokens == 5 * 4, "four images and the mask"
         assert answer.usage.output_tokens == 2 * 400
 
 
-async def test_a_gpt_image_edit_takes_sixteen_pictures_and_no_more(tmp_path: Path) -> None:
+async def test_a_gpt_image_edit_accepts_up_to_sixteen_images(tmp_path: Path) -> None:
     images = [(f"{number}.png", png(), "image/png") for number in range(17)]
     async with sdk(tmp_path) as (client, _):
         strictly(await client.images.edit(image=images[:16], prompt=CAT, **NEW))
@@ -195,7 +195,7 @@ async def test_a_gpt_image_edit_takes_sixteen_pictures_and_no_more(tmp_path: Pat
     assert refused.value.code == "array_above_max_length"
 
 
-async def test_the_newest_model_makes_an_animation_an_svg_and_follows_markup(tmp_path: Path) -> None:
+async def test_the_newest_model_makes_animations_and_svg_and_accepts_markup(tmp_path: Path) -> None:
     image = ("image.png", png(), "image/png")
     async with sdk(tmp_path) as (client, _):
         film = strictly(
@@ -215,7 +215,7 @@ async def test_the_newest_model_makes_an_animation_an_svg_and_follows_markup(tmp
         assert strictly(marked).usage
 
 
-async def test_models_tell_when_they_are_shut_down(tmp_path: Path) -> None:
+async def test_models_have_shutdown_dates(tmp_path: Path) -> None:
     async with sdk(tmp_path) as (client, _):
         dates = {model.id: model.shutdown_date async for model in client.models.list()}
         assert (dates["dall-e-2"], dates["gpt-image-1-mini"]) == ("2026-05-12", "2026-12-01")
@@ -262,15 +262,15 @@ async def test_a_stream_is_read_to_its_end(tmp_path: Path, operation: str, n: in
     assert [event.type for event in events] == one * n
     assert [event.partial_image_index for event in events if "partial" in event.type] == [*range(partials)] * n
     whole = [event for event in events if "completed" in event.type]
-    assert [event.usage.output_tokens for event in whole] == [107 + 100 * partials] * n, "each partial picture costs"
+    assert [event.usage.output_tokens for event in whole] == [107 + 100 * partials] * n, "each partial image costs"
     for event in events:
         type(event).model_validate(event.to_dict(), strict=True)
         assert (event.size, event.quality, event.output_format) == ("1024x640", "low", "png")
-        assert picture(base64.b64decode(event.b64_json)).size == (1024, 640)
+        assert decoded(base64.b64decode(event.b64_json)).size == (1024, 640)
     assert {event.safety_identifier for event in whole} == {"someone"}
 
 
-async def test_a_stream_is_read_by_the_client_without_a_loop(tmp_path: Path) -> None:
+async def test_a_stream_is_read_by_the_synchronous_client(tmp_path: Path) -> None:
     def read(base_url: str) -> list[str]:
         with openai.OpenAI(base_url=base_url, api_key="sk-test", max_retries=0) as client:
             stream = client.images.generate(prompt=CAT, stream=True, partial_images=2, **NEW)
@@ -283,7 +283,7 @@ async def test_a_stream_is_read_by_the_client_without_a_loop(tmp_path: Path) -> 
     assert kinds == [partial, partial, "image_generation.completed", "image_edit.completed"]
 
 
-# What is told is believed: an exception class for each status
+# Errors: an exception class for each status
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ async def test_a_stream_is_read_by_the_client_without_a_loop(tmp_path: Path) -> 
         ({**OLD, "quality": "hd"}, "invalid_value", "quality", "'standard'"),
     ],
 )
-async def test_a_wrong_parameter_is_a_bad_request(
+async def test_an_invalid_parameter_is_a_bad_request(
     tmp_path: Path, asked: dict[str, Any], code: str, param: str, words: str
 ) -> None:
     async with sdk(tmp_path) as (client, caller):
@@ -321,7 +321,7 @@ async def test_a_wrong_parameter_is_a_bad_request(
         (("image.png", b"no picture"), "invalid_image"),
     ],
 )
-async def test_a_file_that_does_not_say_what_it_is_is_a_bad_request_for_gpt_image(
+async def test_a_file_without_an_image_type_is_a_bad_request_for_gpt_image(
     tmp_path: Path, image: Any, code: str
 ) -> None:
     async with sdk(tmp_path) as (client, _):
@@ -330,7 +330,7 @@ async def test_a_file_that_does_not_say_what_it_is_is_a_bad_request_for_gpt_imag
     assert (caught.value.code, caught.value.param) == (code, "image")
 
 
-async def test_a_picture_that_dall_e_2_does_not_take_is_a_bad_request(tmp_path: Path) -> None:
+async def test_an_image_that_dall_e_2_refuses_is_a_bad_request(tmp_path: Path) -> None:
     async with sdk(tmp_path) as (client, _):
         for image in (png(size=(64, 32)), png() + b"\0" * 4 * 1024 * 1024, png("RGB")):
             with pytest.raises(openai.BadRequestError) as caught:
@@ -338,7 +338,7 @@ async def test_a_picture_that_dall_e_2_does_not_take_is_a_bad_request(tmp_path: 
             assert caught.value.code == "invalid_image"
 
 
-async def test_the_policy_refuses_each_era_in_its_own_way(tmp_path: Path) -> None:
+async def test_the_content_policy_error_differs_by_model_family(tmp_path: Path) -> None:
     async with sdk(tmp_path) as (client, _):
         with pytest.raises(openai.BadRequestError) as old:
             await client.images.generate(prompt="a forbidden cat", **OLD)
@@ -350,7 +350,7 @@ async def test_the_policy_refuses_each_era_in_its_own_way(tmp_path: Path) -> Non
     assert new.value.body["moderation_details"]["categories"]
 
 
-async def test_a_refused_key_a_missing_right_and_an_unknown_model_have_their_classes(tmp_path: Path) -> None:
+async def test_refused_keys_permissions_models_and_paths_have_their_classes(tmp_path: Path) -> None:
     async with sdk(tmp_path, verified=False) as (client, _):
         with pytest.raises(openai.AuthenticationError) as key:
             await client.with_options(api_key="bad-key").images.generate(prompt=CAT, **OLD)
@@ -368,7 +368,7 @@ async def test_a_refused_key_a_missing_right_and_an_unknown_model_have_their_cla
     assert all(error.value.request_id for error in (key, right, model, path))
 
 
-async def test_a_call_that_is_too_quick_is_a_rate_limit_error_that_says_when(tmp_path: Path) -> None:
+async def test_a_rate_limit_error_has_the_time_of_the_retry(tmp_path: Path) -> None:
     async with sdk(tmp_path, rate_limit={"images": 3, "per_seconds": 60}) as (client, caller):
         await client.images.generate(prompt=CAT, n=3, **OLD)
         caller.time.now += 20
@@ -382,7 +382,7 @@ async def test_a_call_that_is_too_quick_is_a_rate_limit_error_that_says_when(tmp
     assert headers["x-ratelimit-reset-images"] == "40s"
 
 
-async def test_a_spent_quota_is_a_rate_limit_error_that_says_so(tmp_path: Path) -> None:
+async def test_a_spent_quota_is_a_rate_limit_error_with_its_own_code(tmp_path: Path) -> None:
     async with sdk(tmp_path, quota_images=1) as (client, _):
         await client.images.generate(prompt=CAT, **OLD)
         with pytest.raises(openai.RateLimitError) as caught:
@@ -411,13 +411,13 @@ async def test_a_dropped_connection_is_a_connection_error(tmp_path: Path, fault:
             await client.images.generate(prompt=CAT, **OLD)
 
 
-async def test_an_answer_that_does_not_come_is_a_timeout() -> None:
+async def test_a_missing_response_is_a_timeout() -> None:
     async with sandbox(latency_seconds=[30, 30]) as base_url, client_of(base_url, timeout=0.3) as client:
         with pytest.raises(openai.APITimeoutError):
             await client.images.generate(prompt=CAT, **OLD)
 
 
-async def test_the_sdk_waits_as_long_as_it_is_told_and_then_passes() -> None:
+async def test_the_sdk_waits_for_retry_after_and_succeeds() -> None:
     limit = {"images": 1, "per_seconds": 0.8}
     async with sandbox(rate_limit=limit) as base_url, client_of(base_url, max_retries=2) as client:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The SDK of the guide's time, in an environment of its own, makes the guide's calls against the sandbox."""
+"""openai 0.28, the SDK of the beta guide, in its own environment: the guide's calls against the sandbox."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from tests.integration.test_sandbox import calling
 from tests.support.readme import HOME
+from tests.support.sandbox_client import calling
 
 DRIVER = Path(__file__).parents[1].joinpath("support", "guide_calls.py")
 REQUIREMENTS = ("openai==0.28.1", "pillow")
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(2 * INSTALL_SECONDS)  # whichever test is the f
 
 @pytest.fixture(scope="session")
 def old_python(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the old SDK, kept beside pytest's cache, so that only the first run of a clone makes it."""
+    """An environment with the old SDK, cached by pytest, so that only the first run of a clone creates it."""
     cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # None under `-p no:cacheprovider`
     home = cache.mkdir("sdk-0.28") if cache else tmp_path_factory.mktemp("sdk-0.28")
     folder = home / "venv"
@@ -64,8 +64,8 @@ def _run(*command: str) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """The pictures that the guide's examples name."""
+def guide_images(tmp_path: Path) -> Path:
+    """Copy the images that the guide's examples use."""
     for name in ("sunlit_lounge.png", "mask.png", "corgi_and_cat_paw.png"):
         shutil.copy(HOME / "jobs" / "images" / name, tmp_path)
     shutil.copy(HOME / "jobs" / "images" / "corgi_and_cat_paw.png", tmp_path / "image.png")
@@ -74,7 +74,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 async def calls(python: Path, folder: Path, part: str, **settings: Any) -> dict[str, Any]:
-    """Run a part of the driver against a sandbox and give what it saw."""
+    """Run a part of the driver against a sandbox and return its results."""
     async with calling(folder, **settings) as caller:
         process = await asyncio.create_subprocess_exec(
             *(str(python), str(DRIVER), caller.sandbox.base_url, part),
@@ -89,8 +89,8 @@ async def calls(python: Path, folder: Path, part: str, **settings: Any) -> dict[
     return seen
 
 
-async def test_the_guides_calls_give_pictures_behind_urls(old_python: Path, pictures: Path) -> None:
-    seen = await calls(old_python, pictures, "guide")
+async def test_the_guides_calls_return_urls_of_images(old_python: Path, guide_images: Path) -> None:
+    seen = await calls(old_python, guide_images, "guide")
     assert seen.pop("version") == "0.28.1"
     assert seen == {
         name: {"kind": "PNG", "size": [1024, 1024], "keys": ["created", "data"]}
@@ -98,8 +98,8 @@ async def test_the_guides_calls_give_pictures_behind_urls(old_python: Path, pict
     }
 
 
-async def test_the_guides_error_handling_finds_status_and_error(old_python: Path, pictures: Path) -> None:
-    errors = (await calls(old_python, pictures, "errors"))["errors"]
+async def test_the_guides_error_handling_gets_status_and_error(old_python: Path, guide_images: Path) -> None:
+    errors = (await calls(old_python, guide_images, "errors"))["errors"]
     oblong = errors.pop("oblong")
     assert (oblong["class"], oblong["http_status"]) == ("InvalidRequestError", 400)
     assert oblong["error"].keys() == {"message", "type", "param", "code"}
@@ -112,11 +112,11 @@ async def test_the_guides_error_handling_finds_status_and_error(old_python: Path
         "key": ("AuthenticationError", 401, "invalid_api_key"),
     }
     for seen in errors.values():
-        assert seen["organization"], "a header that every answer carries"
+        assert seen["organization"], "a header of every response"
 
 
-async def test_base64_and_the_variants_without_waiting_work_too(old_python: Path, pictures: Path) -> None:
-    seen = await calls(old_python, pictures, "more")
+async def test_base64_and_the_async_variants_work_too(old_python: Path, guide_images: Path) -> None:
+    seen = await calls(old_python, guide_images, "more")
     assert seen["base64"] == [{"kind": "PNG", "size": [256, 256]}] * 2
     assert seen["acreate"] == seen["acreate_edit"] == seen["acreate_variation"] == {"kind": "PNG", "size": [256, 256]}
     assert seen["aerror"]["http_status"] == 400
@@ -134,8 +134,8 @@ async def test_base64_and_the_variants_without_waiting_work_too(old_python: Path
         ({"faults": {"drop_before": 1}}, None, "APIConnectionError", None),
     ],
 )
-async def test_what_a_server_says_of_itself_has_its_class(
-    old_python: Path, pictures: Path, settings: dict[str, Any], status: int | None, name: str, code: str | None
+async def test_server_errors_have_their_classes(
+    old_python: Path, guide_images: Path, settings: dict[str, Any], status: int | None, name: str, code: str | None
 ) -> None:
-    seen = (await calls(old_python, pictures, "once", **settings))["error"]
+    seen = (await calls(old_python, guide_images, "once", **settings))["error"]
     assert (seen["class"], seen["http_status"], (seen["error"] or {}).get("code")) == (name, status, code)

@@ -1,4 +1,4 @@
-"""Refusals in the service's words and forms."""
+"""API errors: envelopes, headers and durations in the service's form."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_envelope_has_all_four_fields_and_is_unicode_whatever_it_quotes() -> 
     }
 
 
-def test_pictures_and_edits_are_metered_in_other_words_with_the_same_headers() -> None:
+def test_rate_limit_errors_of_generations_and_edits_differ_in_message_and_not_in_headers() -> None:
     limit = RateLimit(5, 60)
     made = errors.rate_limited(limit, used=5, asked=2, wait=12.0, meter="images")
     edited = errors.rate_limited(limit, used=5, asked=2, wait=12.0, meter="input-images")

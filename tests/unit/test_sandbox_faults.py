@@ -1,4 +1,4 @@
-"""Chance, the same in every run with the same seed."""
+"""Fault injection is the same in every run with the same seed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def test_a_run_is_repeatable_and_another_seed_is_another_run() -> None:
     assert all(1.0 <= plan.latency <= 2.0 for plan in run)
 
 
-def test_each_fault_comes_as_often_as_its_probability_says() -> None:
+def test_each_fault_occurs_as_often_as_its_probability() -> None:
     settings = SandboxSettings(faults=Faults(**dict.fromkeys(CALL_FAULTS, 0.1)))
-    drawn = Counter(plan_faults(settings, number).fault for number in range(3000))
-    assert drawn.keys() == {*CALL_FAULTS, None}
-    assert all(200 < count < 400 for count in drawn.values())
+    chosen = Counter(plan_faults(settings, number).fault for number in range(3000))
+    assert chosen.keys() == {*CALL_FAULTS, None}
+    assert all(200 < count < 400 for count in chosen.values())
 
 
-def test_downloads_are_drawn_apart_from_calls() -> None:
+def test_faults_of_downloads_and_calls_are_independent() -> None:
     settings = SandboxSettings(faults=Faults(cut_download=1.0))
     assert plan_faults(settings, 0).fault is None
     assert pick_download_fault(settings, 0) == "cut_download"

@@ -25,7 +25,7 @@ def test_no_window_ever_holds_more_than_the_limit(arrivals: list[tuple[float, in
 
 
 @given(ARRIVALS)
-def test_the_wait_that_is_told_is_true_and_no_longer_than_needed(arrivals: list[tuple[float, int]]) -> None:
+def test_the_returned_wait_is_sufficient_and_not_longer_than_needed(arrivals: list[tuple[float, int]]) -> None:
     window = SlidingWindow(RateLimit(10, 10.0))
     now = 0.0
     for pause, count in arrivals:
@@ -38,7 +38,7 @@ def test_the_wait_that_is_told_is_true_and_no_longer_than_needed(arrivals: list[
             assert window.admit(now, count) is None
 
 
-def test_what_is_above_the_limit_never_passes() -> None:
+def test_more_images_than_the_limit_never_pass() -> None:
     window = SlidingWindow(RateLimit(5, 60.0))
     assert window.admit(0.0, 6) == 60.0
     assert window.admit(1000.0, 6) == 60.0

@@ -1,4 +1,4 @@
-"""What each model takes: the sandbox's reading of the documentation, refusal by refusal."""
+"""Validation of parameters for each model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def generation(**fields: object) -> ImageCall:
     return validate_call("generation", RequestBody("json", {"prompt": "a cat", **fields}))
 
 
-def refusal(operation: Any, encoding: Any, files: tuple[FilePart, ...] = (), **fields: object) -> dict[str, Any]:
+def api_error(operation: Any, encoding: Any, files: tuple[FilePart, ...] = (), **fields: object) -> dict[str, Any]:
     with pytest.raises(ApiError) as caught:
         validate_call(operation, RequestBody(encoding, dict(fields), files))
     return {"status": caught.value.status, **caught.value.error}
@@ -30,7 +30,7 @@ def test_the_defaults_are_those_of_the_guide() -> None:
     assert generation(model="gpt-image-2").response_format == "b64_json"
 
 
-def test_without_a_model_a_gpt_parameter_calls_a_gpt_model() -> None:
+def test_without_a_model_a_gpt_parameter_selects_a_gpt_model() -> None:
     assert generation(background="opaque").model == "gpt-image-1.5"
     assert validate_call("edit", RequestBody("json", {"prompt": "x", "images": []})).model == "gpt-image-1.5"
     assert validate_call("edit", RequestBody("multipart", {"prompt": "x"})).model == "dall-e-2"
@@ -38,7 +38,7 @@ def test_without_a_model_a_gpt_parameter_calls_a_gpt_model() -> None:
 
 def test_null_means_the_default_but_never_for_the_prompt() -> None:
     assert generation(n=None, size=None, quality=None, model=None).n == 1
-    assert refusal("generation", "json", prompt=None)["code"] == "invalid_type"
+    assert api_error("generation", "json", prompt=None)["code"] == "invalid_type"
 
 
 @pytest.mark.parametrize(
@@ -106,23 +106,23 @@ def test_null_means_the_default_but_never_for_the_prompt() -> None:
     ],
 )
 def test_a_generation_is_refused_with_its_code_and_parameter(fields: dict[str, Any], code: str, param: str) -> None:
-    refused = refusal("generation", "json", **fields)
+    refused = api_error("generation", "json", **fields)
     assert (refused["status"], refused["code"], refused["param"]) == (400, code, param)
     assert refused["type"] == "invalid_request_error"
 
 
-def test_a_wrong_value_is_answered_with_the_supported_ones() -> None:
-    message = refusal("generation", "json", prompt="x", size="500x500")["message"]
+def test_an_invalid_value_error_lists_the_supported_values() -> None:
+    message = api_error("generation", "json", prompt="x", size="500x500")["message"]
     assert message == "Invalid value: '500x500'. Supported values are: '256x256', '512x512', and '1024x1024'."
-    assert refusal("generation", "json", prompt="x", foo=1)["message"] == "Unknown parameter: 'foo'."
+    assert api_error("generation", "json", prompt="x", foo=1)["message"] == "Unknown parameter: 'foo'."
 
 
 def test_an_unknown_model_is_404() -> None:
-    refused = refusal("generation", "json", prompt="x", model="dall-e-9")
+    refused = api_error("generation", "json", prompt="x", model="dall-e-9")
     assert (refused["status"], refused["code"]) == (404, "model_not_found")
 
 
-def test_a_model_that_is_shut_down_by_the_day_is_404_and_one_that_is_not_answers() -> None:
+def test_a_model_is_404_from_its_shutdown_date_on() -> None:
     form = RequestBody("json", {"prompt": "x", "model": "gpt-image-1"})
     assert validate_call("generation", form, today=date(2026, 10, 22)).model == "gpt-image-1"
     with pytest.raises(ApiError) as caught:
@@ -131,7 +131,7 @@ def test_a_model_that_is_shut_down_by_the_day_is_404_and_one_that_is_not_answers
     assert "`gpt-image-1` has been deprecated" in str(caught.value)
 
 
-def test_once_dall_e_2_is_gone_an_edit_without_a_model_is_for_a_gpt_model() -> None:
+def test_after_the_shutdown_of_dall_e_2_an_edit_without_a_model_selects_a_gpt_model() -> None:
     assert (
         validate_call("edit", RequestBody("multipart", {"prompt": "x"}), today=date(2026, 6, 1)).model
         == "gpt-image-1.5"
@@ -151,7 +151,7 @@ def test_an_organization_that_is_not_verified_may_use_the_older_models_only() ->
 
 
 @pytest.mark.parametrize("size", ["1536x864", "2048x2048", "3840x2160", "1024x640", "2048x688", "auto"])
-def test_a_free_size_within_the_rules_is_taken(size: str) -> None:
+def test_a_free_size_within_the_rules_is_accepted(size: str) -> None:
     assert generation(model="gpt-image-2", size=size).size == size
 
 
@@ -168,11 +168,11 @@ def test_a_free_size_within_the_rules_is_taken(size: str) -> None:
         ("\u0661024x1024", "Supported values"),
     ],
 )
-def test_a_free_size_outside_the_rules_is_refused_with_the_rule(size: str, rule: str) -> None:
-    assert rule in refusal("generation", "json", prompt="x", model="gpt-image-2.6-flare", size=size)["message"]
+def test_a_free_size_error_names_the_broken_rule(size: str, rule: str) -> None:
+    assert rule in api_error("generation", "json", prompt="x", model="gpt-image-2.6-flare", size=size)["message"]
 
 
-def test_newer_models_take_what_older_ones_do_not() -> None:
+def test_newer_models_accept_parameters_that_older_ones_refuse() -> None:
     assert generation(model="gpt-image-2.5-sunburst", quality="max").quality == "max"
     assert generation(model="gpt-image-2.6-flare", complexity="low").model == "gpt-image-2.6-flare"
 
@@ -186,58 +186,58 @@ def test_newer_models_take_what_older_ones_do_not() -> None:
         ("variation", "multipart", "gpt-image-2"),
     ],
 )
-def test_an_operation_that_a_model_does_not_serve_is_refused(operation: str, encoding: str, model: str) -> None:
-    refused = refusal(operation, encoding, prompt="x", model=model)
+def test_an_operation_that_a_model_does_not_support_is_refused(operation: str, encoding: str, model: str) -> None:
+    refused = api_error(operation, encoding, prompt="x", model=model)
     assert (refused["code"], refused["param"]) == ("invalid_value", "model")
 
 
-def test_form_fields_are_texts_that_become_numbers_and_flags() -> None:
+def test_form_fields_are_converted_to_numbers_and_booleans() -> None:
     fields: dict[str, object] = {"prompt": "x", "model": "gpt-image-1", "n": "3", "stream": "true"}
     call = validate_call("edit", RequestBody("multipart", fields))
     assert (call.n, call.stream) == (3, True)
-    assert refusal("edit", "multipart", prompt="x", n="three")["code"] == "invalid_type"
+    assert api_error("edit", "multipart", prompt="x", n="three")["code"] == "invalid_type"
 
 
 def test_input_fidelity_is_for_edits_of_the_first_generation() -> None:
     fields: dict[str, object] = {"prompt": "x", "model": "gpt-image-1.5", "input_fidelity": "high"}
     assert validate_call("edit", RequestBody("multipart", fields)).model == "gpt-image-1.5"
-    mini = refusal("edit", "multipart", prompt="x", model="gpt-image-1-mini", input_fidelity="high")
+    mini = api_error("edit", "multipart", prompt="x", model="gpt-image-1-mini", input_fidelity="high")
     assert mini["code"] == "invalid_value"
-    second = refusal("edit", "multipart", prompt="x", model="gpt-image-2", input_fidelity="high")
+    second = api_error("edit", "multipart", prompt="x", model="gpt-image-2", input_fidelity="high")
     assert second["code"] == "invalid_input_fidelity_model"
 
 
-def test_the_parts_of_an_svg_may_be_null_and_the_defaults_are_told() -> None:
+def test_the_fields_of_an_svg_may_be_null_for_the_default() -> None:
     call = generation(model="gpt-image-2.6-flare", output_format="svg", svg={"model": "x", "reasoning": None})
     assert (call.svg_model, call.svg_effort) == ("x", "medium")
     assert generation(model="gpt-image-2.6-flare", output_format="svg", svg=None).svg_model
 
 
-def test_a_safety_identifier_that_is_not_empty_wins_over_the_user() -> None:
+def test_a_safety_identifier_takes_precedence_over_the_user_unless_empty() -> None:
     for given, effective in (("one", "one"), ("", "two"), (None, "two")):
         assert generation(model="gpt-image-2", safety_identifier=given, user="two").safety_identifier == effective
-    assert refusal("generation", "json", prompt="x", model="gpt-image-2", user=None)["code"] == "invalid_type"
+    assert api_error("generation", "json", prompt="x", model="gpt-image-2", user=None)["code"] == "invalid_type"
 
 
-def test_a_whole_number_beyond_all_bounds_is_too_large_in_a_form_too() -> None:
-    assert refusal("edit", "multipart", prompt="x", n="9" * 200)["code"] == "integer_above_max_value"
+def test_a_huge_integer_in_a_form_is_above_the_maximum() -> None:
+    assert api_error("edit", "multipart", prompt="x", n="9" * 200)["code"] == "integer_above_max_value"
 
 
-def test_a_file_where_a_text_belongs_and_a_text_where_a_file_belongs_are_refused() -> None:
+def test_a_file_in_a_text_field_and_text_in_a_file_field_are_refused() -> None:
     image = FilePart("prompt", b"", "image/png")
-    assert refusal("edit", "multipart", (image,), prompt="x")["code"] == "invalid_type"
-    assert refusal("edit", "multipart", image="x", prompt="x")["code"] == "invalid_type"
-    assert refusal("edit", "multipart", (FilePart("picture", b"", None),), prompt="x")["code"] == "unknown_parameter"
+    assert api_error("edit", "multipart", (image,), prompt="x")["code"] == "invalid_type"
+    assert api_error("edit", "multipart", image="x", prompt="x")["code"] == "invalid_type"
+    assert api_error("edit", "multipart", (FilePart("picture", b"", None),), prompt="x")["code"] == "unknown_parameter"
 
 
-def test_the_place_in_the_limit_is_n_and_one_where_n_is_wrong() -> None:
+def test_the_rate_limit_counts_n_or_one_if_n_is_invalid() -> None:
     assert images_asked(RequestBody("json", {"n": 7})) == 7
     assert images_asked(RequestBody("multipart", {"n": "7"})) == 7
     for wrong in (0, 11, "7", True, None, [7], 7.0):
         assert images_asked(RequestBody("json", {"n": wrong})) == 1
 
 
-def test_the_policy_looks_for_the_word_in_any_case() -> None:
+def test_the_content_policy_ignores_case() -> None:
     moderate(generation(prompt="a permitted cat"))
     with pytest.raises(ApiError) as caught:
         moderate(generation(prompt="a ForBidden cat"))

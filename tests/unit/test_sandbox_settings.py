@@ -1,4 +1,4 @@
-"""The settings as people write them."""
+"""Parsing of settings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from pipeline.sandbox.settings import RateLimit, SandboxSettings
 
 
-def test_an_empty_mapping_is_a_service_in_good_health() -> None:
+def test_an_empty_mapping_is_the_default() -> None:
     assert SandboxSettings.from_mapping({}) == SandboxSettings()
     assert SandboxSettings().rate_limit == RateLimit(50, 60)
 
 
-def test_null_means_no_limit_and_a_part_keeps_the_other_default() -> None:
+def test_null_means_no_limit_and_missing_keys_keep_their_defaults() -> None:
     assert SandboxSettings.from_mapping({"rate_limit": None}).rate_limit is None
     assert SandboxSettings.from_mapping({"rate_limit": {"images": 5}}).rate_limit == RateLimit(5, 60)
 
@@ -39,6 +39,6 @@ def test_null_means_no_limit_and_a_part_keeps_the_other_default() -> None:
         ({"zzz": 1}, "zzz: unknown key; the keys are rate_limit"),
     ],
 )
-def test_a_wrong_setting_is_a_sentence_that_names_it(mapping: dict[str, object], sentence: str) -> None:
+def test_an_invalid_setting_is_named_in_the_message(mapping: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence.replace("?", r"\?")):
         SandboxSettings.from_mapping(mapping)

@@ -1,4 +1,4 @@
-"""Tokens, against the counts of OpenAI's image guide."""
+"""Token counts, compared with OpenAI's image guide."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from pipeline.sandbox.rules.usage import output_tokens, usage
         ("gpt-image-2.5", "max", (1024, 1536), 5488),
     ],
 )
-def test_the_tokens_of_a_picture_are_those_of_the_guide(
+def test_the_tokens_of_an_image_are_those_of_the_guide(
     generation: Any, quality: str, size: tuple[int, int], tokens: int
 ) -> None:
     assert output_tokens(generation, quality, *size) == tokens
 
 
-def test_a_bill_adds_up() -> None:
+def test_usage_adds_up() -> None:
     bill = usage("a white cat!", [(1024, 1024)], 196)
     assert (bill["input_tokens"], bill["output_tokens"], bill["total_tokens"]) == (3 + 1024, 196, 3 + 1024 + 196)
 
