@@ -82,7 +82,7 @@ def base64_response(call: ImageCall, specs: Sequence[ImageSpec], uploads: Upload
     data = [{"b64_json": _base64(content), **_revised(call)} for content in contents]
     document: dict[str, object] = {"created": created, "data": data}
     if call.family.is_gpt:
-        document |= {**_echo(call, specs[0]), "usage": _usage(call, specs, uploads)}
+        document |= {**_echo(call, specs[0]), **_identifier(call), "usage": _usage(call, specs, uploads)}
     if call.output_format == "svg":
         document["svg_usage"] = svg_usage(call.svg_model, call.svg_effort, call.prompt, len(contents[0]))
     return json_response(document)
@@ -103,7 +103,8 @@ def _stream(
         for index in range(call.partial_images):
             partial = {"b64_json": _base64(partial_image(content, spec, index)), "partial_image_index": index}
             events.append(_event(f"{prefix}.partial_image", {**partial, **shared}))
-        completed = {"b64_json": _base64(content), **shared, "usage": _usage(call, [spec], uploads)}
+        completed = {"b64_json": _base64(content), **shared, **_identifier(call)}
+        completed["usage"] = _usage(call, [spec], uploads)
         events.append(_event(f"{prefix}.completed", completed))
     return Response(200, EVENT_STREAM, tuple(events))
 
@@ -134,8 +135,12 @@ def _echo(call: ImageCall, spec: ImageSpec) -> dict[str, object]:
         "output_format": call.output_format,
         "quality": _quality(call),
         "size": f"{spec.width}x{spec.height}",
-        **({"safety_identifier": call.safety_identifier} if call.safety_identifier else {}),
     }
+
+
+def _identifier(call: ImageCall) -> dict[str, object]:
+    """Return the effective safety identifier; partial images carry none."""
+    return {"safety_identifier": call.safety_identifier} if call.safety_identifier else {}
 
 
 def _usage(call: ImageCall, specs: Sequence[ImageSpec], uploads: Uploads | None) -> dict[str, object]:

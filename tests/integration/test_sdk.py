@@ -265,6 +265,7 @@ async def test_a_stream_is_read_to_its_end(tmp_path: Path, operation: str, n: in
     assert [event.usage.output_tokens for event in whole] == [107 + 100 * partials] * n, "each partial image costs"
     for event in events:
         type(event).model_validate(event.to_dict(), strict=True)
+        assert not event.model_extra
         assert (event.size, event.quality, event.output_format) == ("1024x640", "low", "png")
         assert decoded(base64.b64decode(event.b64_json)).size == (1024, 640)
     assert {event.safety_identifier for event in whole} == {"someone"}
