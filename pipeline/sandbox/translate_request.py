@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from pipeline.sandbox.rules import errors
-from pipeline.sandbox.rules.fields import json_type
+from pipeline.sandbox.rules.fields import WHOLE_NUMBER, json_type
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -93,9 +93,9 @@ def _translate_values(fields: dict[str, object], dialect: Dialect) -> None:
         value = fields.get(name)
         if value is None:
             continue
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise errors.invalid_value(name, str(value)[:100], list(known))
-        fields[name] = known[str(value)]
+        fields[name] = known[value]
 
 
 def _translate_size(fields: dict[str, object], dialect: Dialect, *, multipart: bool) -> None:
@@ -108,7 +108,9 @@ def _translate_size(fields: dict[str, object], dialect: Dialect, *, multipart: b
             _refuse_size(fields)
             sides = [fields.pop(name, None) for name in ("width", "height")]
             if multipart:
-                sides = [int(side) if isinstance(side, str) and side.isdecimal() else side for side in sides]
+                sides = [
+                    int(side) if isinstance(side, str) and WHOLE_NUMBER.fullmatch(side) else side for side in sides
+                ]
             if any(side is not None for side in sides):
                 for name, side in zip(("width", "height"), sides, strict=True):
                     if type(side) is not int:
@@ -117,9 +119,9 @@ def _translate_size(fields: dict[str, object], dialect: Dialect, *, multipart: b
         case "aspect_ratio":
             _refuse_size(fields)
             ratio = fields.pop("aspect_ratio", "1:1")
-            if ratio not in SIZES:
+            if not isinstance(ratio, str) or ratio not in SIZES:
                 raise errors.invalid_value("aspect_ratio", str(ratio)[:100], list(SIZES))
-            fields["size"] = SIZES[str(ratio)]
+            fields["size"] = SIZES[ratio]
 
 
 def _refuse_size(fields: dict[str, object]) -> None:
