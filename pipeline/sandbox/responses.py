@@ -75,6 +75,8 @@ def url_response(call: ImageCall, urls: Sequence[str], created: int) -> Response
 
 def base64_response(call: ImageCall, specs: Sequence[ImageSpec], uploads: Uploads | None, created: int) -> Response:
     """Draw the images and return them as base64, in one JSON document or in a stream of events."""
+    if not specs:
+        return empty_response(created)
     files = {upload.sha256: upload.content for upload in uploads.all} if uploads else {}
     contents = [draw(spec, files.__getitem__) for spec in specs]
     if call.stream:

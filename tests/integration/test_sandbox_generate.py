@@ -159,6 +159,14 @@ async def test_a_model_has_a_shutdown_date_and_is_unavailable_from_then_on(tmp_p
             assert (gone.status, gone.error["code"]) == (404, "model_not_found")
 
 
+async def test_a_dialect_that_returns_no_image_is_a_success_without_data(tmp_path: Path) -> None:
+    async with calling(tmp_path, dialect={"most_images": 0}) as caller:
+        for parameters in ({}, {"response_format": "b64_json"}, {"model": "gpt-image-2", "size": "auto"}):
+            reply = await caller.generate(**parameters)
+            assert (reply.status, reply.json["data"]) == (200, [])
+        assert [entry["charged"] for entry in caller.entries("call")] == [0, 0, 0]
+
+
 async def test_an_organization_that_is_not_verified_is_403(tmp_path: Path) -> None:
     async with calling(tmp_path, verified=False) as caller:
         refused = await caller.generate(model="gpt-image-2", size="1024x1024")
