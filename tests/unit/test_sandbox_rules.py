@@ -191,6 +191,14 @@ def test_an_operation_that_a_model_does_not_support_is_refused(operation: str, e
     assert (refused["code"], refused["param"]) == ("invalid_value", "model")
 
 
+def test_a_variation_of_another_model_is_refused_after_the_shutdown_of_dall_e_2_too() -> None:
+    with pytest.raises(ApiError) as caught:
+        validate_call("variation", RequestBody("multipart", {"model": "gpt-image-2"}), today=date(2026, 11, 28))
+    error = caught.value.error
+    assert (caught.value.status, error["code"], error["param"]) == (400, "invalid_value", "model")
+    assert error["message"] == "Invalid value: 'gpt-image-2'."
+
+
 def test_form_fields_are_converted_to_numbers_and_booleans() -> None:
     fields: dict[str, object] = {"prompt": "x", "model": "gpt-image-1", "n": "3", "stream": "true"}
     call = validate_call("edit", RequestBody("multipart", fields))

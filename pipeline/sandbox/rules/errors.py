@@ -139,6 +139,8 @@ def invalid_type(name: str, expected: str, got: str) -> ApiError:
 def invalid_value(name: str, got: str, supported: Iterable[str]) -> ApiError:
     """400: the value is not one of those that this model accepts."""
     values = [f"'{value}'" for value in supported]
+    if not values:  # every model of the endpoint is shut down
+        return ApiError(f"Invalid value: '{got}'.", code="invalid_value", param=name)
     words = f"{', '.join(values[:-1])}, and {values[-1]}" if len(values) > 1 else values[0]
     return ApiError(f"Invalid value: '{got}'. Supported values are: {words}.", code="invalid_value", param=name)
 
