@@ -20,7 +20,13 @@ from pipeline.sandbox.responses import Response
 from pipeline.sandbox.rules import errors
 from pipeline.sandbox.rules.uploads import decode_uploads
 from pipeline.sandbox.rules.validate import images_asked, moderate, validate_call
-from pipeline.sandbox.translate_request import accepted_content_types, authenticate, check_query, translate_request
+from pipeline.sandbox.translate_request import (
+    accepted_content_types,
+    authenticate,
+    check_query,
+    max_json_bytes,
+    translate_request,
+)
 from pipeline.sandbox.translate_response import translate_response, withheld_images
 
 if TYPE_CHECKING:
@@ -88,8 +94,10 @@ async def _read_and_admit(
     service: Service, request: web.Request, operation: Operation, entry: CallEntry
 ) -> RequestBody:
     """Read the body and admit the call; one that cannot be read counts as one image."""
+    dialect = service.settings.dialect
     try:
-        body = await read_body(request, accepted_content_types(operation, service.settings.dialect))
+        accepted, limit = accepted_content_types(operation, dialect), max_json_bytes(operation, dialect)
+        body = await read_body(request, accepted, limit)
     except errors.ApiError:
         service.admit(entry, 1)
         raise

@@ -63,7 +63,7 @@ class RequestBody:
     files: tuple[FilePart, ...] = ()
 
 
-async def read_body(request: web.Request, accepted: tuple[str, ...]) -> RequestBody:
+async def read_body(request: web.Request, accepted: tuple[str, ...], max_json_bytes: int) -> RequestBody:
     """Read the whole body as one of the `accepted` content types. Raises ApiError."""
     if request.content_type not in accepted:
         got = request.headers.get("Content-Type", "")
@@ -71,8 +71,7 @@ async def read_body(request: web.Request, accepted: tuple[str, ...]) -> RequestB
     try:
         async with asyncio.timeout(IDLE_SECONDS) as timeout:
             if request.content_type == "application/json":
-                limit = MAX_JSON_BYTES if len(accepted) == 1 else MAX_JSON_EDIT_BYTES
-                body = await _read_json(request, limit, timeout)
+                body = await _read_json(request, max_json_bytes, timeout)
             else:
                 return await _read_multipart(await request.multipart(), timeout)
     except TimeoutError as error:

@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from pipeline.sandbox.request_body import MAX_JSON_BYTES, MAX_JSON_EDIT_BYTES
 from pipeline.sandbox.rules import errors
 from pipeline.sandbox.rules.fields import WHOLE_NUMBER, json_type
 
@@ -34,6 +35,16 @@ def accepted_content_types(operation: Operation, dialect: Dialect) -> tuple[str,
     if operation == "generation" or dialect.uploads is None:
         return ACCEPTED[operation]
     return (MULTIPART if dialect.uploads.encoding == "multipart" else errors.JSON_TYPE,)
+
+
+def max_json_bytes(operation: Operation, dialect: Dialect) -> int:
+    """Return the size limit of a JSON body; one that may hold images as data URLs is larger."""
+    holds_images = operation != "generation" or _edits_by_generation(dialect)
+    return MAX_JSON_EDIT_BYTES if holds_images else MAX_JSON_BYTES
+
+
+def _edits_by_generation(dialect: Dialect) -> bool:
+    return dialect.uploads is not None and dialect.paths["edit"] == dialect.paths["generation"]
 
 
 def authenticate(request: web.Request, settings: SandboxSettings) -> None:
@@ -65,7 +76,7 @@ def translate_request(operation: Operation, body: RequestBody, dialect: Dialect)
     body = replace(body, fields=fields)
     if dialect.uploads is None:
         return operation, body
-    if operation == "generation" and dialect.paths["edit"] == dialect.paths["generation"]:
+    if operation == "generation" and _edits_by_generation(dialect):
         operation = "edit" if fields.keys() & dialect.uploads.fields else "generation"
     if operation == "generation":
         return operation, body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import time
@@ -150,6 +151,17 @@ async def test_a_form_beyond_its_limits_is_refused(
         headers = {**caller.headers, "Content-Type": "multipart/form-data; boundary=b"}
         reply = await caller.call("POST", "/images/edits", data=multipart(parts), headers=headers)
         assert (reply.status, reply.error["type"]) == (status, "invalid_request_error")
+
+
+@pytest.mark.parametrize("paths", [{}, {"generation": "images/edits"}], ids=["own path", "shared path"])
+async def test_a_json_edit_of_a_dialect_may_be_as_large_as_its_images(tmp_path: Path, paths: dict[str, str]) -> None:
+    dialect = {"uploads": {"encoding": "json", "reference": "data_url"}, "paths": paths}
+    large = f"data:image/png;base64,{base64.b64encode(png() + bytes(MAX_JSON_BYTES)).decode()}"
+    async with calling(tmp_path, dialect=dialect) as caller:
+        body = io.BytesIO(json.dumps({"prompt": "x", "model": "gpt-image-2", "images": [large]}).encode())
+        headers = {**caller.headers, "Content-Type": "application/json"}
+        reply = await caller.call("POST", "/images/edits", data=body, headers=headers)
+        assert reply.status == 200, reply.content[:200]
 
 
 async def test_a_body_with_a_wrong_content_encoding_is_refused(tmp_path: Path) -> None:

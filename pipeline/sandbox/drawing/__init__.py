@@ -1,1 +1,1 @@
-"""Draw deterministic test images."""
+"""Deterministic test images for the sandbox."""

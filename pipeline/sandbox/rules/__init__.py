@@ -1,1 +1,1 @@
-"""Validate requests by an independent reading of the API documentation."""
+"""Validation rules of the sandbox: an independent reading of the API documentation."""
