@@ -1,6 +1,6 @@
-"""Run the benchmarks and print the README's table: `python -m tests.bench [--only PART] [--times N] [--write]`.
+"""Run the benchmarks and print the table of their README: `python -m tests.bench [--only PART] [--times N] [--write]`.
 
-The parts: throughput, lag, memory, limit, queue, startup, beside. Nothing else should work on the machine meanwhile;
+The parts: throughput, memory, limit, queue, startup, beside. Nothing else should work on the machine meanwhile;
 ratios compare what was measured in one run, by turns.
 """
 
@@ -23,7 +23,7 @@ from tests.bench.pictures import noise
 from tests.bench.server import serving
 from tests.bench.table import machine, medians, megabytes, table, verdict
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).with_name("README.md")
 Row = tuple[str, str, str]  # what, measured, target
 MOST_QUEUED = (15, 200, 0.5, 2)
 """For 100,000 requests: seconds of a submit, its megabytes, seconds of a status and to the first call of a run."""
@@ -168,11 +168,11 @@ PARTS: dict[str, Part] = {
 
 
 def main() -> None:
-    """Measure, and print the table; with --write, put it into the README."""
+    """Measure, and print the table; with --write, put it into the README beside this module."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--times", type=int, default=5, help="how often each contender works")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into tests/bench/README.md")
     parser.add_argument("--folder", type=Path, help="where the work is done (default: the system's temporary folder)")
     given = parser.parse_args()
     rows: list[Row] = []

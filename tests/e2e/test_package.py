@@ -72,11 +72,10 @@ def python(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _build(folder: Path, *, age: int) -> Path:
     """Build from a copy of the tree whose files are `age` seconds older than they are."""
     tree = folder / "tree"
-    ignored = shutil.ignore_patterns("__pycache__", "outputs")
     for name in SOURCES:
         source = HOME / name
         if source.is_dir():
-            shutil.copytree(source, tree / name, ignore=None if "data" in source.parts else ignored)
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             tree.mkdir(exist_ok=True)
             shutil.copy2(source, tree / name)
@@ -142,6 +141,7 @@ def test_the_quickstart_runs_from_the_wheel_with_the_files_of_the_sdist(
         archive.extractall(tmp_path, filter="data")
     (tree,) = tmp_path.iterdir()
     assert {path.name for path in tree.iterdir()} == {*SOURCES, "PKG-INFO"}
+    assert (tree / "tests" / "data" / "ledger-v2" / "outputs" / "ledger.sqlite3").exists()
     shutil.rmtree(tree / "pipeline")
     place = json.loads(_run(python, "-c", "import json, pipeline; print(json.dumps(pipeline.__file__))", cwd=tree))
     assert Path(place).is_relative_to(python.parents[1])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +13,6 @@ import pipeline
 from pipeline import BadInput, Batch, RequestError, make_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.stage import Server, Stage
 
 SMALL = {"model": "dall-e-2", "size": "256x256"}
@@ -124,20 +120,3 @@ def test_everything_handed_out_is_there_and_nothing_heavy_is_imported_for_it() -
     assert all(getattr(pipeline, name) for name in pipeline.__all__)
     with pytest.raises(AttributeError):
         _ = pipeline.nothing
-
-
-def _examples() -> Iterator[Any]:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for number, example in enumerate(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)):
-        yield pytest.param(example, id=f"example {number + 1}")
-
-
-@pytest.mark.parametrize("example", list(_examples()))
-def test_the_examples_of_the_readme_run(stage: Stage, monkeypatch: pytest.MonkeyPatch, example: str) -> None:
-    monkeypatch.chdir(stage.folder)
-    (stage.folder / "config.yaml").write_text("providers: {sandbox: {sandbox: {rate_limit: null}, rate_limit: null}}")
-    Image.new("RGBA", (640, 480), "#3a7ca5").save("image.png")
-    (stage.folder / "corgi.png").write_bytes(_png())
-    code = compile(example, "README.md", "exec", flags=0x2000)  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    assert os.getcwd() == str(stage.folder)  # noqa: PTH109 - as the example sees it
-    exec(code, {"__name__": "__main__"})  # noqa: S102 - our own README

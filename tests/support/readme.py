@@ -1,16 +1,18 @@
-"""The code → the parts of README that are told by it; `python -m tests.support.readme` writes them anew.
+"""The parts of READMEs that the code can write; `python -m tests.support.readme` writes them anew.
 
-A part stands between `<!-- NAME -->` and `<!-- end -->`. test_layout.py holds the README to what this would write.
+A part stands between `<!-- NAME -->` and `<!-- end -->`. test_layout.py compares them with what this writes.
 """
 
 from __future__ import annotations
 
 import ast
+import sqlite3
 from pathlib import Path
 
 import click
 
 from pipeline.cli.main import cli
+from pipeline.ledger.database import MIGRATIONS
 
 HOME = Path(__file__).parents[2]
 README = HOME / "README.md"
@@ -33,6 +35,24 @@ ROOMS = [
     ),
     *("config", "sandbox", "sandbox/rules", "sandbox/drawing"),
 ]
+WAY = (
+    *("ledger/queue", "engine/dispatcher", "engine/worker"),
+    *("engine/admission", "engine/circuit_breaker", "engine/throttle", "engine/window"),
+    *("client/request", "client/client", "client/response"),
+    *("client/error_body", "client/classify", "client/rate_limit_hints"),
+    *("engine/fetch", "client/download", "engine/image_writer", "storage"),
+    *("ledger/attempts", "ledger/writer"),
+)
+"""The modules on the way of one request from the queue to its record, in the order in which it meets them."""
+
+FORMS = (
+    ("planning/job", "Entry", "one entry of `requests:`, with the job's defaults under it"),
+    ("planning/expand", "Draft", "one combination of row and matrix, variables filled in"),
+    ("planning/plan", "ImageRequest", "checked, with its key, its id and its prepared inputs"),
+    ("ledger/schema.sql", "request", "a row of the ledger, with its status"),
+    ("ledger/queue", "QueuedRequest", "what a worker needs of the row"),
+)
+"""The forms of a request before its last one, the manifest's: module, class or table, what it is."""
 
 
 def summary(path: Path) -> str:
@@ -51,6 +71,37 @@ def modules() -> str:
         title = f"pipeline/{name}/" if name else "pipeline/"
         tables.append(f"| `{title}` | {summary(room / '__init__.py')} |\n|---|---|\n{rows}")
     return "\n".join(tables)
+
+
+def way() -> str:
+    """Write the modules that one request meets between the queue and its record."""
+    rows = [
+        f"| {number} | `{name}` | {summary(PACKAGE / f'{name}.py')} |\n" for number, name in enumerate(WAY, start=1)
+    ]
+    return "| | module | what it does |\n|---|---|---|\n" + "".join(rows)
+
+
+def forms() -> str:
+    """Write the forms that a request takes, with the fields of each."""
+    rows = [
+        f"| {number} | `{name}` in `{place}` | {what} | {', '.join(_fields(place, name))} |\n"
+        for number, (place, name, what) in enumerate(FORMS, start=1)
+    ]
+    last = f"| {len(FORMS) + 1} | a line of `manifest.jsonl` | what people and their scripts read |"
+    fields = "see [jobs/README.md](../jobs/README.md#manifest)"
+    return f"| | form | what it is | fields |\n|---|---|---|---|\n{''.join(rows)}{last} {fields} |\n"
+
+
+def _fields(place: str, name: str) -> list[str]:
+    if place.endswith(".sql"):
+        connection = sqlite3.connect(":memory:")
+        for migrate in MIGRATIONS:
+            migrate(connection)
+        return [str(row[1]) for row in connection.execute(f"PRAGMA table_info({name})")]
+    tree = ast.parse((PACKAGE / f"{place}.py").read_text())
+    (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    fields = [one.target for one in found.body if isinstance(one, ast.AnnAssign)]
+    return [field.id for field in fields if isinstance(field, ast.Name)]
 
 
 def commands() -> str:
@@ -91,7 +142,7 @@ def _help(text: str | None) -> str:
     return " ".join((text or "").split()).removesuffix(".").replace("|", "\\|")
 
 
-PARTS = {README: {"commands": commands}, ARCHITECTURE: {"modules": modules}}
+PARTS = {README: {"commands": commands}, ARCHITECTURE: {"forms": forms, "way": way, "modules": modules}}
 
 
 def written(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The house is as its lists say: every module in its room's list, and the README's list the same."""
+"""The package is as its lists say: every room is listed, and the READMEs' generated parts are current."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.readme import HOME, PACKAGE, PARTS, README, ROOMS, written
+from tests.support.readme import HOME, PACKAGE, PARTS, README, ROOMS, WAY, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 def test_the_readmes_list_every_room() -> None:
     assert {PACKAGE / name for name in ROOMS} == {path.parent for path in PACKAGE.rglob("__init__.py")}
+
+
+def test_a_request_meets_at_most_21_modules() -> None:
+    assert len(set(WAY)) == len(WAY) <= 21
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(HOME)))

@@ -9,7 +9,7 @@ import pytest
 from pipeline.config.notifications import Notify
 from pipeline.config.provider import EnvironmentName
 from pipeline.errors import ConfigError
-from tests.support.readme import README
+from tests.support.readme import PACKAGE
 from tests.unit.test_config import read, refusal
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 
 def test_the_readme_s_example_is_read(tmp_path: Path) -> None:
-    block = README.read_text().partition("### Being told\n\n```yaml\n")[2].partition("```")[0]
+    readme = (PACKAGE / "config" / "README.md").read_text()
+    block = readme.partition("## Notifications\n\n```yaml config\n")[2].partition("```")[0]
     told = read(tmp_path, block).notify
     assert told is not None
     assert (told.webhook, told.template, told.command) == (

@@ -1,0 +1,78 @@
+"""Stands for the programs that blocks of READMEs call, under their names: `readme_commands.install` puts it there.
+
+`pipeline` is the real command; what would serve until stopped is stopped after its first line. Programs that install,
+test or measure for minutes only have their arguments checked.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+_STUBS = ("pip", "pytest", "ruff", "mypy", "lint-imports", "apt-get", "chromium")
+_PIPELINE = ("pipeline", "image-batch-pipeline")
+_PYTHON = ("python", "python3")
+
+
+def install(folder: Path) -> Path:
+    """Make `.venv` in a folder, as `python3 -m venv` and `pip install` would; return its folder of programs."""
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f"PATH={shlex.quote(str(programs))}:$PATH\n")
+    for name in (*_STUBS, *_PIPELINE, *_PYTHON):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(__file__)} {name} "$@"\n')
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return programs
+
+
+def main(name: str, arguments: list[str]) -> int:
+    """Do as the program called `name`; return its exit code."""
+    if name in _PIPELINE:
+        return _pipeline(arguments)
+    if name in _PYTHON:
+        return _python(arguments)
+    missing = [one for one in arguments if "/" in one and not Path(one.partition("::")[0]).exists()]
+    return _refuse(f"{name}: there is no {missing[0]}") if missing and name == "pytest" else 0
+
+
+def _pipeline(arguments: list[str]) -> int:
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    if arguments[:1] not in (["serve"], ["sandbox"]) and "--watch" not in arguments:
+        return subprocess.run(command, check=False).returncode
+    if "--port" in arguments:
+        command[command.index("--port") + 1] = "0"
+    elif "serve" in arguments:
+        command += ["--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+    return 0 if line and process.returncode in {0, 130} else _refuse(f"{arguments}: {line!r}, {process.returncode}")
+
+
+def _python(arguments: list[str]) -> int:
+    if arguments[:2] == ["-m", "venv"]:
+        return 0
+    if arguments[:2] != ["-m", "tests.bench"]:
+        return subprocess.run([sys.executable, *arguments], check=False).returncode
+    usage = subprocess.run([sys.executable, "-m", "tests.bench", "--help"], capture_output=True, text=True, check=True)
+    unknown = [one for one in arguments if one.startswith("--") and one not in usage.stdout]
+    return _refuse(f"tests.bench knows no {unknown[0]}") if unknown else 0
+
+
+def _refuse(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 64
+
+
+if __name__ == "__main__":
+    os.environ.pop("PYTHONSAFEPATH", None)
+    sys.path.pop(0)
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
