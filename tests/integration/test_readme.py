@@ -204,7 +204,7 @@ def _keys(entry: dict[str, Any]) -> list[set[str]]:
 def test_the_readme_has_the_usual_headings_and_is_short() -> None:
     text = README.read_text()
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == HEADINGS
-    assert text.count("\n") <= 280
+    assert text.count("\n") <= 285
 
 
 @each_readme
