@@ -27,7 +27,7 @@ from pipeline.engine import events
 from pipeline.errors import BadInput, Stop
 from pipeline.models.table import Models
 from pipeline.planning.build import JobOptions, make_plans
-from pipeline.planning.job import OURS, read_job
+from pipeline.planning.job import read_job
 from pipeline.sandbox.dialect import Dialect
 from pipeline.sandbox.settings import Faults, SandboxSettings
 from pipeline.sandbox_process import check_settings
@@ -54,6 +54,20 @@ HEADINGS = [
     *("What it does", "Features", "Quick start", "Usage", "Job files", "Configuration", "Command line"),
     *("Notifications", "Output", "Reports and web UI", "Python API", "Guarantees", "Performance", "Development"),
     "Changelog",
+]
+KEYS_OF_A_REQUEST = [
+    "operation",
+    "prompt",
+    "n",
+    "id",
+    "image",
+    "mask",
+    "fit",
+    "resize",
+    "model",
+    "matrix",
+    "rows",
+    "extra",
 ]
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "outputs", "data", "dist", "build")
@@ -267,7 +281,7 @@ def test_every_key_of_the_config_is_described(tmp_path: Path, section: str, text
 def test_every_key_of_a_job_is_described(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("nonsense: 1\nrequests: [{prompt: x}]")
     (problem,) = read_job(tmp_path / "job.yaml").problems
-    _assert_named(OF_JOBS, [*_known(str(problem)), *OURS, "model"])
+    _assert_named(OF_JOBS, [*_known(str(problem)), *KEYS_OF_A_REQUEST])
 
 
 def test_every_setting_of_the_sandbox_is_described() -> None:

@@ -6,6 +6,7 @@ A part stands between `<!-- NAME -->` and `<!-- end -->`. test_layout.py compare
 from __future__ import annotations
 
 import ast
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -45,14 +46,14 @@ WAY = (
 )
 """The modules on the way of one request from the queue to its record, in the order in which it meets them."""
 
-FORMS = (
-    ("planning/job", "Entry", "one entry of `requests:`, with the job's defaults under it"),
-    ("planning/expand", "Draft", "one combination of row and matrix, variables filled in"),
-    ("planning/plan", "ImageRequest", "checked, with its key, its id and its prepared inputs"),
-    ("ledger/schema.sql", "request", "a row of the ledger, with its status"),
-    ("ledger/queue", "QueuedRequest", "what a worker needs of the row"),
-)
-"""The forms of a request before its last one, the manifest's: module, class or table, what it is."""
+FORMS = {
+    "Entry": "one entry of `requests:`, with the job's defaults under it",
+    "Draft": "one combination of row and matrix, variables filled in",
+    "ImageRequest": "checked, with its key, its id and its prepared inputs",
+    "request": "a row of the ledger, with its status",
+    "QueuedRequest": "what a worker needs of the row",
+}
+"""The forms of a request before its last one, the manifest's: the name of a class or of the table, and what it is."""
 
 
 def summary(path: Path) -> str:
@@ -83,25 +84,36 @@ def way() -> str:
 
 def forms() -> str:
     """Write the forms that a request takes, with the fields of each."""
-    rows = [
-        f"| {number} | `{name}` in `{place}` | {what} | {', '.join(_fields(place, name))} |\n"
-        for number, (place, name, what) in enumerate(FORMS, start=1)
-    ]
+    rows = []
+    for number, (name, what) in enumerate(FORMS.items(), start=1):
+        place, fields = _table(name) if name.islower() else _class(name)
+        rows.append(f"| {number} | `{name}` in `{place}` | {what} | {', '.join(fields)} |\n")
     last = f"| {len(FORMS) + 1} | a line of `manifest.jsonl` | what people and their scripts read |"
-    fields = "see [jobs/README.md](../jobs/README.md#manifest)"
-    return f"| | form | what it is | fields |\n|---|---|---|---|\n{''.join(rows)}{last} {fields} |\n"
+    fields_of_last = "see [jobs/README.md](../jobs/README.md#manifest)"
+    return f"| | form | what it is | fields |\n|---|---|---|---|\n{''.join(rows)}{last} {fields_of_last} |\n"
 
 
-def _fields(place: str, name: str) -> list[str]:
-    if place.endswith(".sql"):
-        connection = sqlite3.connect(":memory:")
+def _table(name: str) -> tuple[str, list[str]]:
+    """Return where a table of the ledger is defined, and its columns."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         for migrate in MIGRATIONS:
             migrate(connection)
-        return [str(row[1]) for row in connection.execute(f"PRAGMA table_info({name})")]
-    tree = ast.parse((PACKAGE / f"{place}.py").read_text())
-    (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    fields = [one.target for one in found.body if isinstance(one, ast.AnnAssign)]
-    return [field.id for field in fields if isinstance(field, ast.Name)]
+        return "ledger/schema.sql", [str(row[1]) for row in connection.execute(f"PRAGMA table_info({name})")]
+
+
+def _class(name: str) -> tuple[str, list[str]]:
+    """Return the module of a class, and its fields; a name stands for one class outside the sandbox."""
+    ((path, found),) = [
+        (path, node)
+        for path in PACKAGE.rglob("*.py")
+        if "sandbox" not in path.relative_to(PACKAGE).parts
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    ]
+    fields = [
+        one.target.id for one in found.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+    ]
+    return str(path.relative_to(PACKAGE).with_suffix("")), fields
 
 
 def commands() -> str:
