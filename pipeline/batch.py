@@ -213,7 +213,7 @@ class Batch:
 
     def _check_notify(self) -> None:
         if self.config.notify is not None:
-            self.config.notify.address(self.environment)
+            self.config.notify.webhook_url(self.environment)
             self.config.notify.header_values(self.environment)
 
     async def _make_report_thumbnails(self, result: Result, began: float) -> Result:

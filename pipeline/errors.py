@@ -1,35 +1,35 @@
-"""The tree of errors: the class of an error is its fate.
+"""Exception hierarchy; the class decides: retry, fail the request, or stop the run.
 
 PipelineError
-├── BadInput                    exit 2: nothing was changed, nobody was called
+├── BadInput                    exit 2: nothing was changed, no call was sent
 │   ├── ConfigError             config.yaml, the environment or the command line
-│   ├── JobError                a job file or what it names
-│   ├── ImageError              an input picture
+│   ├── JobError                a job file or a file that it names
+│   ├── ImageError              an input image
 │   └── LedgerError             a ledger that is damaged, read-only or newer than the program
 ├── FolderBusy                  exit 3: another run holds the output folder
-├── BrokenImage                 bytes that are no whole picture
-├── RequestError                a request that did not bring its pictures; the three fates:
-│   ├── TryAgain                    the same call may succeed
-│   │   ├── NotSent                 connect, DNS or TLS failed: free
-│   │   ├── RateLimited             a 429 of pace: free, and everyone pauses
-│   │   ├── ServerFault             the server refused and blames itself or the moment (500, 503, 408, 409)
+├── BrokenImage                 bytes that are not a complete image
+├── RequestError                a request that brought no images; three error classes:
+│   ├── TryAgain                    retry: the same call may succeed
+│   │   ├── NotSent                 connect, DNS or TLS failed: not billed
+│   │   ├── RateLimited             a 429 of the rate limit: not billed, and every call to the provider pauses
+│   │   ├── ServerFault             the server refused and reports a fault of its own (500, 503, 408, 409)
 │   │   ├── OutcomeUnknown          cut off after sending: may have been billed
-│   │   ├── Unusable                a success answer without a usable picture: may have been billed
-│   │   └── UrlLost                 a paid URL died before its picture was here
-│   ├── GiveUp                      this request, as it is, never succeeds
-│   │   ├── Invalid                 the service calls the request wrong
+│   │   ├── Unusable                a success response without a usable image: may have been billed
+│   │   └── UrlLost                 a paid URL expired before its image was downloaded
+│   ├── GiveUp                      fail the request: as it is, it never succeeds
+│   │   ├── Invalid                 the service rejects the request as invalid
 │   │   ├── Moderated               the content policy refused it
-│   │   └── DownloadRefused         a paid URL that lives but gives no picture; it stays in the ledger
-│   └── Stop                        exit 3: no call like this one succeeds until a person acts
+│   │   └── DownloadRefused         a paid URL that is valid but brings no image; it stays in the ledger
+│   └── Stop                        stop, exit 3: no call like this one succeeds until a person acts
 │       ├── KeyRefused              401, 403
-│       ├── QuotaSpent              quota or billing, whatever its status; a zero limit
+│       ├── QuotaSpent              quota or billing, whatever the status; a limit of zero
 │       ├── WrongAddress            a redirect, or a provider that never answered
 │       │   └── WrongPath               404: stops the provider's requests for that operation
-│       ├── Deferred                a task number or 202 in place of pictures: may be billed, and never come
+│       ├── Deferred                a task id or 202 in place of images: may be billed, and never brings an image
 │       ├── ModelUnknown            404 or 400 model_not_found: stops the job's requests for that model
 │       ├── PausedTooLong           a Retry-After of more than an hour
-│       ├── OutageGivenUp           the provider stayed away for longer than `retry.outage_hours`
-│       ├── BudgetSpent             the next call could cross `budget_usd`: stops the job
+│       ├── OutageGivenUp           the provider was down for longer than `retry.outage_hours`
+│       ├── BudgetSpent             the next call could exceed `budget_usd`: stops the job
 │       └── DiskFull                stops everything
 """
 
@@ -42,31 +42,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 AttemptOutcome = Literal["not_sent", "refused", "answered", "unknown"]
-"""How an attempt ended, for the money: only `answered` was billed for sure, and only `unknown` may have been."""
+"""How an attempt ended: only `answered` was certainly billed, and only `unknown` may have been."""
 
 Reach = Literal["provider", "operation", "model", "job", "everything"]
-"""What a stop holds up; all else that is queued goes on to its end."""
+"""Which queued requests a stop affects; all others are processed to the end."""
 
 
 class PipelineError(Exception):
-    """Whatever this program has to say to a person, in one clear sentence."""
+    """An error whose message is written for users of the program."""
 
     exit_code: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with what was given: where it stands (file, line, field), and what to write instead."""
+    """One mistake in the input: its location (file, line, field), and a message that says what to write instead."""
 
-    where: str
-    what: str
+    location: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" if self.where else self.what
+        return f"{self.location}: {self.message}" if self.location else self.message
 
 
 class BadInput(PipelineError):
-    """The input is wrong; every problem that was found is named, not the first alone."""
+    """Invalid input, with every problem that was found, not only the first one."""
 
     exit_code = 2
 
@@ -76,15 +76,15 @@ class BadInput(PipelineError):
 
 
 class ConfigError(BadInput):
-    """config.yaml, the environment or the command line asks for something that does not exist."""
+    """A mistake in config.yaml, the environment or the command line."""
 
 
 class JobError(BadInput):
-    """A job file, or a file that it names, is wrong."""
+    """A mistake in a job file or in a file that it names."""
 
 
 class ImageError(BadInput):
-    """An input picture does not meet what the model demands."""
+    """An input image that does not meet the requirements of the model."""
 
 
 class LedgerError(BadInput):
@@ -98,18 +98,18 @@ class FolderBusy(PipelineError):
 
 
 class BrokenImage(PipelineError):
-    """These bytes are no whole picture."""
+    """Bytes that are not a complete image."""
 
 
 class RequestError(PipelineError):
-    """A request did not bring its pictures.
+    """A request that brought no images.
 
-    `http_status` is None where no HTTP answer came. `error` is the API's own envelope:
+    `http_status` is None if no HTTP response came. `error` is the API's own error body:
     {"message", "type", "param", "code"}, each a string or None.
     """
 
     outcome: ClassVar[AttemptOutcome] = "refused"
-    counted: ClassVar[bool] = True  # against retry.attempts
+    counted: ClassVar[bool] = True  # counts against retry.attempts
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class RequestError(PipelineError):
 
     @property
     def error(self) -> dict[str, str | None]:
-        """The API's error envelope."""
+        """The error body, as the API writes it."""
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
 
 
@@ -142,16 +142,16 @@ class TryAgain(RequestError):
 
 
 class NotSent(TryAgain):
-    """The call never left: connect, DNS or TLS failed. It is free."""
+    """The call was not sent, because connect, DNS or TLS failed. It is not billed."""
 
     outcome = "not_sent"
     counted = False
 
 
 class RateLimited(TryAgain):
-    """A 429 of pace: free, and everyone who calls this provider pauses.
+    """A 429 of the rate limit: not billed, and every call to this provider pauses.
 
-    `limit` is what the server says it allows: images, and in how many seconds where it says that too.
+    `limit` is what the server says it allows: images, and the seconds of the window if it says that too.
     """
 
     counted = False
@@ -159,43 +159,43 @@ class RateLimited(TryAgain):
 
 
 class ServerFault(TryAgain):
-    """The server refused and blames itself or the moment; nothing was billed."""
+    """The server refused and reports a fault of its own; nothing was billed."""
 
 
 class OutcomeUnknown(TryAgain):
-    """The call was sent and its answer was lost: the picture may have been made and billed."""
+    """The call was sent and its response was lost: the image may have been made and billed."""
 
     outcome = "unknown"
 
 
 class Unusable(TryAgain):
-    """The server said success, and there is no usable picture in what it sent."""
+    """The server reported success, and its response holds no usable image."""
 
     outcome = "unknown"
 
 
 class UrlLost(TryAgain):
-    """A paid URL died before its picture was here; the picture is generated again."""
+    """A paid URL expired before its image was downloaded; the image is generated again."""
 
 
 class GiveUp(RequestError):
-    """This request, as it is, never succeeds."""
+    """The request fails: as it is, it never succeeds."""
 
 
 class Invalid(GiveUp):
-    """The service calls the request wrong."""
+    """The service rejects the request as invalid."""
 
 
 class Moderated(GiveUp):
-    """The content policy refused the request or its pictures."""
+    """The content policy refused the request or its images."""
 
 
 class DownloadRefused(GiveUp):
-    """A paid URL lives but gives no picture; it stays in the ledger, and `resume` tries it again for nothing."""
+    """A paid URL is valid but brings no image; it stays in the ledger, and `resume` tries it again at no cost."""
 
 
 class Stop(RequestError):
-    """No call like this one succeeds until a person acts."""
+    """The run stops calls like this one: none succeeds until a person acts."""
 
     exit_code = 3
     reach: ClassVar[Reach] = "provider"
@@ -203,11 +203,11 @@ class Stop(RequestError):
 
 
 class KeyRefused(Stop):
-    """The provider refuses the key or what it may do."""
+    """The provider refuses the key, or the key lacks a permission."""
 
 
 class QuotaSpent(Stop):
-    """Quota or billing: money, not pace."""
+    """The quota or the billing limit is reached, not the rate limit."""
 
 
 class WrongAddress(Stop):
@@ -215,13 +215,13 @@ class WrongAddress(Stop):
 
 
 class WrongPath(WrongAddress):
-    """This address knows no such path: it may still serve other operations."""
+    """The server does not know this path; it may still serve other operations."""
 
     reach = "operation"
 
 
 class Deferred(Stop):
-    """The server takes calls for later: the picture may be made and billed, and no answer brings it."""
+    """The server queues calls for later: the image may be made and billed, but no response brings it."""
 
     outcome = "unknown"
 
@@ -233,23 +233,23 @@ class ModelUnknown(Stop):
 
 
 class PausedTooLong(Stop):
-    """The server asks for a wait of more than an hour."""
+    """The server asks for a pause of more than an hour."""
 
 
 class OutageGivenUp(Stop):
-    """The provider stayed away for longer than `retry.outage_hours`."""
+    """The provider was down for longer than `retry.outage_hours`."""
 
     outcome = "not_sent"
 
 
 class BudgetSpent(Stop):
-    """The next call could cross `budget_usd`."""
+    """The next call could exceed `budget_usd`."""
 
     outcome = "not_sent"
     reach = "job"
 
 
 class DiskFull(Stop):
-    """There is no room, or no right, to write."""
+    """The disk is full, or writing is not permitted."""
 
     reach = "everything"

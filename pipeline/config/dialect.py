@@ -1,7 +1,7 @@
-"""How a server's Images API deviates from OpenAI's: the part of a provider's entry that is about words, not about pace.
+"""Read how a server's Images API deviates from OpenAI's: names, paths and encodings of a provider's entry.
 
-Every option is data, so that a server needs an entry in config.yaml and no code. The deviations that are known stand in
-config.yaml beside the servers that have them.
+Every option is data, so that a server needs an entry in config.yaml and no code. The known deviations are in
+config.yaml, beside the servers that have them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OPERATIONS: Final = ("generation", "edit", "variation")
 
 @dataclass(frozen=True, slots=True)
 class Uploads:
-    """How pictures travel to the server.
+    """How input images are uploaded.
 
-    `image` is the field of a single one (None: a single one goes like several), `images` that of each of several.
+    `image` is the form field of a single image (None: the same field as for several), `images` that of each of several.
     `reference` is for JSON: {"image_url": DATA_URL}, {"url": DATA_URL}, or the data URL or base64 itself.
     """
 
@@ -43,12 +43,12 @@ class Uploads:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A server's own words; the defaults are OpenAI's."""
+    """The deviations of one server; the defaults are OpenAI's API."""
 
     auth_header: str = "Authorization"
     auth_scheme: str | None = "Bearer"
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] = field(default_factory=dict)  # sent where the request does not state it itself
+    body: Mapping[str, Any] = field(default_factory=dict)  # parameters added to a call if the request has none
     leave_out: frozenset[str] = frozenset()
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # parameter → our value → theirs
     size_as: SizeStyle = "WxH"
@@ -60,17 +60,17 @@ class Dialect:
         }
     )
     uploads: Uploads = field(default_factory=Uploads)
-    picture_hosts: frozenset[str] = frozenset()  # may serve pictures, although they are not on the open net
+    picture_hosts: frozenset[str] = frozenset()  # downloads from these are allowed although their addresses are private
 
     def credentials(self, key: str | None) -> dict[str, str]:
-        """Give the header that carries the key; none without one."""
+        """Return the header that carries the key, or no header without a key."""
         if key is None:
             return {}
         return {self.auth_header: f"{self.auth_scheme} {key}" if self.auth_scheme else key}
 
 
 def read_dialect(section: Section) -> Dialect:
-    """Read these options of one entry of `providers`; mistakes are noted in the section."""
+    """Read the dialect options of one entry of `providers`; problems are recorded in the section."""
     header, scheme = _read_auth(section.section("auth"))
     return Dialect(
         auth_header=header,
@@ -87,14 +87,14 @@ def read_dialect(section: Section) -> Dialect:
 
 
 def _read_auth(section: Section) -> tuple[str, str | None]:
-    section.only("header", "scheme")
+    section.reject_unknown_keys("header", "scheme")
     header = section.text("header", "Authorization")
     if not HEADER_NAME.fullmatch(header):
-        section.wrong("header", f"`{header:.60}` is no name of an HTTP header")
-    usual = "Bearer" if header.lower() == "authorization" else None
-    scheme = section.text("scheme", None if "scheme" in section.value else usual)
+        section.add_problem("header", f"`{header:.60}` is not a valid name of an HTTP header")
+    default = "Bearer" if header.lower() == "authorization" else None
+    scheme = section.text("scheme", None if "scheme" in section.value else default)
     if scheme is not None and not HEADER_NAME.fullmatch(scheme):
-        section.wrong("scheme", "must be a word like Bearer, or null for the bare key")
+        section.add_problem("scheme", "must be a word like Bearer, or null for the bare key")
     return header, scheme
 
 
@@ -102,9 +102,9 @@ def _read_query(section: Section) -> dict[str, str]:
     query: dict[str, str] = {}
     for name, value in section.value.items():
         if SECRET_NAME.search(name):
-            section.wrong(name, "a key does not belong in an address; `auth` names the header that carries it")
+            section.add_problem(name, "a key does not belong in a URL; `auth` names the header that carries it")
         elif isinstance(value, bool) or not isinstance(value, str | int | float):
-            section.wrong(name, f"must be text, not {value!r:.60}")
+            section.add_problem(name, f"must be text, not {value!r:.60}")
         else:
             query[name] = str(value)
     return query
@@ -113,7 +113,7 @@ def _read_query(section: Section) -> dict[str, str]:
 def _read_body(section: Section) -> dict[str, Any]:
     body = section.mapping("body")
     for name in body.keys() & {"prompt", "n", "image", "images", "mask", "stream", "partial_images"}:
-        section.section("body").wrong(name, "is not for all calls alike; it comes from the request")
+        section.section("body").add_problem(name, "cannot be the same for all calls; it comes from the request")
     return body
 
 
@@ -121,11 +121,11 @@ def _read_leave_out(section: Section) -> frozenset[str]:
     names = section.texts("leave_out")
     for index, name in enumerate(names):
         if name == "prompt":
-            section.wrong("leave_out", "without `prompt` there is nothing to make")
+            section.add_problem("leave_out", "`prompt` cannot be left out: every call needs it")
         if name in names[:index]:
-            section.wrong("leave_out", f"names `{name:.60}` twice")
+            section.add_problem("leave_out", f"names `{name:.60}` twice")
     if "n" in names and section.value.get("images_per_call") != 1:
-        section.wrong("leave_out", "without `n` a call makes one picture: write `images_per_call: 1` beside it")
+        section.add_problem("leave_out", "without `n` a call makes one image: write `images_per_call: 1` beside it")
     return frozenset(names)
 
 
@@ -134,26 +134,28 @@ def _read_values(section: Section) -> dict[str, dict[str, Any]]:
 
 
 def _read_paths(section: Section) -> dict[str, str]:
-    section.only(*OPERATIONS)
+    section.reject_unknown_keys(*OPERATIONS)
     paths = dict(Dialect().paths)
     for operation in OPERATIONS:
         path = section.text(operation, paths[operation])
         if not re.fullmatch(r"[\w.~:-]+(/[\w.~:-]+)*", path):
-            section.wrong(operation, f"`{path:.60}` is no path below base_url; write it like {paths[operation]}")
+            section.add_problem(
+                operation, f"`{path:.60}` is not a path below base_url; write it like {paths[operation]}"
+            )
         paths[operation] = path
     return paths
 
 
 def _read_uploads(section: Section) -> Uploads:
-    section.only("encoding", "image", "images", "mask", "reference")
+    section.reject_unknown_keys("encoding", "image", "images", "mask", "reference")
     encoding: Encoding = section.choice("encoding", "multipart", get_args(Encoding))
-    usual = Uploads() if encoding == "multipart" else Uploads("json", None, "images")
+    default = Uploads() if encoding == "multipart" else Uploads("json", None, "images")
     if encoding == "multipart" and "reference" in section.value:
-        section.wrong("reference", "is for `encoding: json`; a form carries the files themselves")
+        section.add_problem("reference", "is for `encoding: json`; a multipart form contains the files themselves")
     return Uploads(
         encoding,
-        image=section.text("image", None if "image" in section.value else usual.image),
-        images=section.text("images", usual.images),
-        mask=section.text("mask", usual.mask),
-        reference=section.choice("reference", usual.reference, get_args(Reference)),
+        image=section.text("image", None if "image" in section.value else default.image),
+        images=section.text("images", default.images),
+        mask=section.text("mask", default.mask),
+        reference=section.choice("reference", default.reference, get_args(Reference)),
     )

@@ -1,4 +1,4 @@
-"""config.yaml and the environment → a frozen `Config`; mistakes name file, line and the nearest right spelling."""
+"""Read config.yaml into a frozen `Config`; problems name file, line and the closest known key."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import yaml_document
-from pipeline.config.notifications import Notify, read_notify
-from pipeline.config.provider import NAME, EnvironmentName, Provider, RateLimit, read_provider
+from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.notifications import NotificationSettings, read_notifications
+from pipeline.config.provider import Provider, RateLimit, read_provider
 from pipeline.config.validation import Section
 from pipeline.errors import ConfigError, Problem
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.yaml_document import Document
 
-__all__ = ["NAME", "Config", "DownloadRules", "EnvironmentName", "Provider", "RateLimit", "RetryRules", "load"]
+__all__ = ["Config", "DownloadRules", "Provider", "RateLimit", "RetryRules", "load"]
 
 DEFAULT_FILE = "config.yaml"
 FILE_VARIABLE = "PIPELINE_CONFIG"
@@ -26,7 +27,7 @@ FILE_VARIABLE = "PIPELINE_CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """How often and how long a request is tried."""
+    """How often a call is retried, and how long the run waits."""
 
     attempts: int = 10
     max_wait_seconds: float = 120.0
@@ -35,7 +36,7 @@ class RetryRules:
 
 @dataclass(frozen=True, slots=True)
 class DownloadRules:
-    """How often a definite refusal is asked again, how large a picture may be, and which hosts may be private ones."""
+    """How often a refused download is retried, the size limit, and hosts that may have private addresses."""
 
     attempts: int = 6
     max_bytes: int = 100 * 1024 * 1024
@@ -44,7 +45,7 @@ class DownloadRules:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that holds for all jobs."""
+    """The settings of all jobs."""
 
     file: Path | None
     output: Path
@@ -54,25 +55,25 @@ class Config:
     retry: RetryRules = field(default_factory=RetryRules)
     download: DownloadRules = field(default_factory=DownloadRules)
     models: Mapping[str, Any] = field(default_factory=dict)
-    notify: Notify | None = None
+    notify: NotificationSettings | None = None
 
     def secrets(self, environment: Mapping[str, str]) -> list[str]:
-        """Give every value that this config takes from the environment, as far as it is there; they may be keys."""
+        """Return every value that this config reads from the environment and that is set; any of them may be a key."""
         named = [provider.api_key_env for provider in self.providers.values()]
         headers = [value for provider in self.providers.values() for value in provider.headers.values()]
         if self.notify is not None:
             headers += [*self.notify.headers.values(), *([self.notify.webhook] if self.notify.webhook else [])]
-        named += [value.variable for value in headers if isinstance(value, EnvironmentName)]
+        named += [value.variable for value in headers if isinstance(value, EnvironmentVariable)]
         return [value for name in named if name and (value := environment.get(name, "").strip())]
 
     def find_provider(self, name: str) -> Provider:
-        """Give the provider called `name`. Raises ConfigError that names the nearest one."""
+        """Return the provider called `name`. Raises ConfigError, which suggests the closest name."""
         if name in self.providers:
             return self.providers[name]
-        raise ConfigError([Problem("", self.no_provider(name))])
+        raise ConfigError([Problem("", self.unknown_provider(name))])
 
-    def no_provider(self, name: str) -> str:
-        """Say that there is no provider of that name, and which one was probably meant."""
+    def unknown_provider(self, name: str) -> str:
+        """Return the message for an unknown provider, with the closest name."""
         return f"{self.file or 'the built-in config'} has no provider `{name}`; {_hint(name, self.providers)}"
 
 
@@ -81,7 +82,7 @@ def load(
 ) -> Config:
     """Read the config: `path`, else `$PIPELINE_CONFIG`, else ./config.yaml, else the built-in defaults.
 
-    `output` wins over the file's own. Raises ConfigError.
+    `output` overrides the one in the file. Raises ConfigError.
     """
     chosen = path or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     if chosen is None and Path(DEFAULT_FILE).is_file():
@@ -98,37 +99,46 @@ _OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_AP
 
 def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
     top = Section(doc, (), list(doc.problems))
-    top.only("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify")
+    top.reject_unknown_keys("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify")
     folder = output or path.parent / top.text("output", "outputs")
-    named = top.section("providers")
-    providers = {name: read_provider(named.section(name), name) for name in named.value}
-    retry, download = top.section("retry"), top.section("download")
-    retry.only("attempts", "max_wait_seconds", "outage_hours")
-    download.only("attempts", "max_bytes", "allow_hosts")
+    entries = top.section("providers")
+    providers = {name: read_provider(entries.section(name), name) for name in entries.value}
     config = Config(
         file=path,
         output=folder.absolute(),
         provider=top.text("provider", None),
         providers=providers or {"sandbox": _SANDBOX, "openai": _OPENAI},
         budget_usd=top.number("budget_usd", None, least=0),
-        retry=RetryRules(
-            attempts=retry.integer("attempts", 10, least=1),
-            max_wait_seconds=retry.number("max_wait_seconds", 120.0, least=0),
-            outage_hours=retry.number("outage_hours", 12.0, least=0),
-        ),
-        download=DownloadRules(
-            attempts=download.integer("attempts", 6, least=1),
-            max_bytes=download.integer("max_bytes", 100 * 1024 * 1024, least=1),
-            allow_hosts=frozenset(host.lower() for host in download.texts("allow_hosts")),
-        ),
+        retry=_read_retry(top.section("retry")),
+        download=_read_download(top.section("download")),
         models=top.mapping("models"),
-        notify=read_notify(top.section("notify")),
+        notify=read_notifications(top.section("notify")),
     )
     if config.provider is not None and config.provider not in config.providers:
-        top.wrong("provider", f"there is no provider `{config.provider}`; {_hint(config.provider, config.providers)}")
+        top.add_problem(
+            "provider", f"there is no provider `{config.provider}`; {_hint(config.provider, config.providers)}"
+        )
     if top.problems:
         raise ConfigError(top.problems)
     return config
+
+
+def _read_retry(section: Section) -> RetryRules:
+    section.reject_unknown_keys("attempts", "max_wait_seconds", "outage_hours")
+    return RetryRules(
+        attempts=section.integer("attempts", 10, least=1),
+        max_wait_seconds=section.number("max_wait_seconds", 120.0, least=0),
+        outage_hours=section.number("outage_hours", 12.0, least=0),
+    )
+
+
+def _read_download(section: Section) -> DownloadRules:
+    section.reject_unknown_keys("attempts", "max_bytes", "allow_hosts")
+    return DownloadRules(
+        attempts=section.integer("attempts", 6, least=1),
+        max_bytes=section.integer("max_bytes", 100 * 1024 * 1024, least=1),
+        allow_hosts=frozenset(host.lower() for host in section.texts("allow_hosts")),
+    )
 
 
 def _hint(name: str, known: Mapping[str, Provider]) -> str:

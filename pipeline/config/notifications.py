@@ -1,4 +1,4 @@
-"""`notify:` of config.yaml → a `Notify`: who is told when a run ends, stops, or pauses for long."""
+"""Read `notify:` of config.yaml: which webhook or command is notified when a run ends, stops, or pauses for long."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from pipeline.config.provider import EnvironmentName, environment_name, read_headers, values_of, variable_of
+from pipeline.config.environment import (
+    EnvironmentVariable,
+    parse_variable_reference,
+    read_headers,
+    read_variable,
+    resolve_headers,
+)
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,73 +21,73 @@ if TYPE_CHECKING:
     from pipeline.config.validation import Section
 
 TEMPLATES: Final = ("json", "ntfy", "slack", "discord")
-MOMENTS: Final = ("end", "stop", "pause")
+EVENTS: Final = ("end", "stop", "pause")
 
 
 @dataclass(frozen=True, slots=True)
-class Notify:
-    """A webhook, a command, or both, and the moments at which they are told."""
+class NotificationSettings:
+    """A webhook, a command, or both, and the events that they are notified of."""
 
-    webhook: str | EnvironmentName | None = None
+    webhook: str | EnvironmentVariable | None = None
     template: str = "json"
-    headers: Mapping[str, str | EnvironmentName] = field(default_factory=dict)
+    headers: Mapping[str, str | EnvironmentVariable] = field(default_factory=dict)
     command: tuple[str, ...] = ()
-    on: frozenset[str] = frozenset(MOMENTS)
+    on: frozenset[str] = frozenset(EVENTS)
     pause_minutes: float = 15.0
 
-    def address(self, environment: Mapping[str, str]) -> str | None:
-        """Give the webhook's URL. Raises ConfigError, without repeating it, where its variable holds none."""
-        if not isinstance(self.webhook, EnvironmentName):
+    def webhook_url(self, environment: Mapping[str, str]) -> str | None:
+        """Return the webhook's URL. Raises ConfigError, without the value, if its variable does not hold a URL."""
+        if not isinstance(self.webhook, EnvironmentVariable):
             return self.webhook
-        url = variable_of(environment, self.webhook.variable, "`notify` takes its webhook from")
-        if not _is_address(url, self.template):
-            raise ConfigError(f"`notify` takes its webhook from ${self.webhook.variable}, which holds no address")
+        url = read_variable(environment, self.webhook.variable, "`notify` takes its webhook from")
+        if not _is_url(url, self.template):
+            raise ConfigError(f"`notify` takes its webhook from ${self.webhook.variable}, which does not hold a URL")
         return url
 
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Read the values of the webhook's headers. Raises ConfigError where a named variable is unset or empty."""
-        return values_of(self.headers, environment, "`notify`")
+        """Return the webhook's headers. Raises ConfigError if a variable is unset or empty."""
+        return resolve_headers(self.headers, environment, "`notify`")
 
 
-def read_notify(section: Section) -> Notify | None:
-    """Read `notify`; None where there is none. Its mistakes are noted in the section."""
+def read_notifications(section: Section) -> NotificationSettings | None:
+    """Read `notify`, or return None if it is missing; problems are recorded in the section."""
     if not section.value:
         return None
-    section.only("webhook", "template", "headers", "command", "on", "pause_minutes")
+    section.reject_unknown_keys("webhook", "template", "headers", "command", "on", "pause_minutes")
     template = section.choice("template", "json", TEMPLATES)
     webhook, command = _read_webhook(section, template), _read_command(section)
     if section.value.get("webhook") is None and section.value.get("command") is None:
-        section.wrong(None, "tells nobody: give it a `webhook` or a `command`")
-    return Notify(
+        section.add_problem(None, "has no recipient: add a `webhook` or a `command`")
+    return NotificationSettings(
         webhook=webhook,
         template=template,
         headers=read_headers(section.section("headers")),
         command=command,
-        on=frozenset(_read_moments(section)),
+        on=frozenset(_read_events(section)),
         pause_minutes=section.number("pause_minutes", 15.0, least=0),
     )
 
 
-def _read_webhook(section: Section, template: str) -> str | EnvironmentName | None:
+def _read_webhook(section: Section, template: str) -> str | EnvironmentVariable | None:
     value: Any = section.value.get("webhook")
-    named = environment_name(value)
+    named = parse_variable_reference(value)
     if value is None or named is not None:
         return named
-    if isinstance(value, str) and _is_address(value, template):
+    if isinstance(value, str) and _is_url(value, template):
         return value
-    # An address like this is a secret, and is not repeated.
-    what = "https://ntfy.sh/TOPIC" if template == "ntfy" else "https://…"
-    section.wrong("webhook", f"must be an address like {what}, or {{env: NAME}} for one from the environment")
+    # A webhook's URL is a secret, so the message does not repeat it.
+    example = "https://ntfy.sh/TOPIC" if template == "ntfy" else "https://…"
+    section.add_problem("webhook", f"must be a URL like {example}, or {{env: NAME}} for one from the environment")
     return None
 
 
-def _is_address(url: str, template: str) -> bool:
+def _is_url(url: str, template: str) -> bool:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+        is_valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
-    return bool(good and url.isprintable() and " " not in url and (template != "ntfy" or parts.path.strip("/")))
+    return bool(is_valid and url.isprintable() and " " not in url and (template != "ntfy" or parts.path.strip("/")))
 
 
 def _read_command(section: Section) -> tuple[str, ...]:
@@ -90,15 +96,15 @@ def _read_command(section: Section) -> tuple[str, ...]:
         return ()
     if isinstance(words, list) and words and all(isinstance(w, str) and w and "\0" not in w for w in words):
         return tuple(words)
-    section.wrong("command", "must be a list of words, like [notify-send, pictures]; no shell reads it")
+    section.add_problem("command", "must be a list of words, like [notify-send, images]; it runs without a shell")
     return ()
 
 
-def _read_moments(section: Section) -> list[str]:
-    stated = section.value.get("on")
-    if stated is None:
-        return list(MOMENTS)
-    if not isinstance(stated, list):
-        section.wrong("on", f"must be a list of {', '.join(MOMENTS)}")
+def _read_events(section: Section) -> list[str]:
+    names = section.value.get("on")
+    if names is None:
+        return list(EVENTS)
+    if not isinstance(names, list):
+        section.add_problem("on", f"must be a list of {', '.join(EVENTS)}")
         return []
-    return [moment for moment in stated if section.known("on", moment, MOMENTS)]
+    return [name for name in names if section.check_choice("on", name, EVENTS)]

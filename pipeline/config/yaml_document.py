@@ -1,7 +1,7 @@
-"""YAML text → plain values, each with the line it stands on.
+"""Parse YAML text into plain values, each with its line number.
 
-One reading for job files and config: plain scalars are JSON numbers, true, false, null or text (no sexagesimals, no
-yes/no, no octals, no dates), a key stands once, and neither size nor aliases can blow up the program.
+Used for job files and the config: plain scalars are JSON numbers, true, false, null or text (no sexagesimals, no
+yes/no, no octals, no dates), a key is unique in its mapping, and size and alias expansion are limited.
 """
 
 from __future__ import annotations
@@ -13,54 +13,54 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.config.yaml_nodes import MERGE, Unreadable, compose
+from pipeline.config.yaml_nodes import MERGE, InvalidYaml, compose
 from pipeline.errors import BadInput, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-Place = tuple[str | int, ...]
-"""A value's way from the top of the document: ("requests", 3, "size")."""
+KeyPath = tuple[str | int, ...]
+"""The keys and indexes from the top of the document to a value: ("requests", 3, "size")."""
 
 MAX_BYTES = 64 * 1024 * 1024
-MOST_PROBLEMS = 100
-"""Mistakes that are named at once; nobody reads more."""
+MAX_PROBLEMS = 100
+"""Problems that are reported at once; nobody reads more."""
 
 _MAPPING, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML file, read: its value, and the line (from 1) of every place in it. What is no file has line 0.
+    """A parsed YAML file: its value, and the line (from 1) of every key path. A job made in Python has line 0.
 
-    `problems` are mistakes beside which the rest could be read: who reads the value, names them with its own.
+    `problems` are mistakes that did not prevent reading the rest: the caller reports them together with its own.
     """
 
     file: str
     value: Any
-    lines: Mapping[Place, int]
-    written: Mapping[Place, str] = field(default_factory=dict)  # numbers, true and false as they stand in the file
+    lines: Mapping[KeyPath, int]
+    written: Mapping[KeyPath, str] = field(default_factory=dict)  # numbers, true and false as written in the file
     problems: tuple[Problem, ...] = ()
 
-    def where(self, *place: str | int) -> str:
-        """Say where a place stands: `jobs/a.yaml, line 12, requests[3].size`; the nearest parent that has a line."""
-        known = place
+    def location(self, *path: str | int) -> str:
+        """Return a value's location, with the line of its nearest parent: `jobs/a.yaml, line 12, requests[3].size`."""
+        known = path
         while known and known not in self.lines:
             known = known[:-1]
-        return _where(self.file, self.lines.get(known, 1), place)
+        return _location(self.file, self.lines.get(known, 1), path)
 
 
-def dotted(place: Place) -> str:
-    """Write a place as people do: requests[3].size, counted from 0 as in the file's list."""
+def dotted(path: KeyPath) -> str:
+    """Format a key path: requests[3].size, with indexes from 0."""
     text = ""
-    for step in place:
+    for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{_short(step)}" if text else _short(step)
     return text
 
 
 def read(path: Path, error: type[BadInput]) -> Document:
-    """Read a YAML file. Raises `error`, which names file and line, where it is no YAML."""
+    """Read a YAML file. Raises `error`, which names file and line, if it is not YAML."""
     name = str(path)
     try:
         with path.open("rb") as file:
@@ -78,97 +78,99 @@ def read(path: Path, error: type[BadInput]) -> Document:
 
 
 def parse(text: str, name: str, error: type[BadInput]) -> Document:
-    """Turn YAML text into a document called `name`. Raises `error` where it is no YAML."""
+    """Parse YAML text into a document called `name`. Raises `error` if it is not YAML."""
     try:
         node = compose(text)
-    except Unreadable as reason:
-        raise error([Problem(f"{name}, line {reason.line}", reason.what)]) from None
-    reading = _Reading(name)
-    value = None if node is None else reading.value(node, ())
-    return Document(name, value, reading.lines, reading.written, tuple(reading.problems))
+    except InvalidYaml as reason:
+        raise error([Problem(f"{name}, line {reason.line}", reason.message)]) from None
+    constructor = _Constructor(name)
+    value = None if node is None else constructor.value(node, ())
+    return Document(name, value, constructor.lines, constructor.written, tuple(constructor.problems))
 
 
-class _Reading:
-    """The construction of one document: values, lines, and what is wrong."""
+class _Constructor:
+    """Constructs the values of one document from its nodes; collects line numbers and problems."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines: dict[Place, int] = {}
-        self.written: dict[Place, str] = {}
+        self.lines: dict[KeyPath, int] = {}
+        self.written: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
 
-    def value(self, node: yaml.Node, place: Place) -> Any:
-        self.lines[place] = node.start_mark.line + 1
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, place)
+            return self._scalar(node, path)
         if node.tag not in {_MAPPING, _SEQUENCE}:
-            self._wrong(node, place, f"`{_short(node.tag)}` is a tag that is not known here; leave it out")
+            self._add_problem(node, path, f"`{_short(node.tag)}` is not a supported tag; leave it out")
         elif isinstance(node, yaml.MappingNode):
-            return self._mapping(node, place)
+            return self._mapping(node, path)
         elif isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
         return None
 
-    def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == MERGE:
-                self._merge(value_node, place, result)
-        self.lines[place] = node.start_mark.line + 1
+                self._merge(value_node, path, result)
+        self.lines[path] = node.start_mark.line + 1
         own: set[str] = set()
         for key_node, value_node in node.value:
             if key_node.tag == MERGE:
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                self._wrong(key_node, place, "a key must be a word")
+                self._add_problem(key_node, path, "a key must be a word")
                 continue
             key = key_node.value
             if key in own:
-                self._wrong(key_node, (*place, key), f"`{_short(key)}` stands here twice; keep one")
+                self._add_problem(key_node, (*path, key), f"`{_short(key)}` is given twice; keep one")
                 continue
             own.add(key)
-            result[key] = self.value(value_node, (*place, key))
-            self.lines[*place, key] = key_node.start_mark.line + 1
+            result[key] = self.value(value_node, (*path, key))
+            self.lines[*path, key] = key_node.start_mark.line + 1
         return result
 
-    def _merge(self, node: yaml.Node, place: Place, into: dict[str, Any]) -> None:
-        """Lay what `<<` names under a mapping: of several, the first that has a key gives it."""
+    def _merge(self, node: yaml.Node, path: KeyPath, into: dict[str, Any]) -> None:
+        """Merge the mappings that `<<` names; if several have a key, the first one's value counts."""
         for source in reversed(node.value) if isinstance(node, yaml.SequenceNode) else [node]:
-            value = self.value(source, place)
+            value = self.value(source, path)
             if isinstance(value, dict):
                 into.update(value)
             else:
-                self._wrong(source, place, "`<<` merges mappings only")
+                self._add_problem(source, path, "`<<` merges mappings only")
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text: str = node.value
         match node.tag:
             case "tag:yaml.org,2002:null":
                 return None
             case "tag:yaml.org,2002:bool" if text.lower() in {"true", "false"}:
-                self.written[place] = text
+                self.written[path] = text
                 return text.lower() == "true"
             case "tag:yaml.org,2002:int" if len(text) <= 400 and re.fullmatch(r"[-+]?[0-9]+", text):
-                self.written[place] = text
+                self.written[path] = text
                 return int(text)
             case "tag:yaml.org,2002:float" if (number := _finite(text)) is not None:
-                self.written[place] = text
+                self.written[path] = text
                 return number
-            case "tag:yaml.org,2002:str" if not _is_whole(text):
-                self._wrong(node, place, "holds half a character (a lone surrogate); mend its encoding")
+            case "tag:yaml.org,2002:str" if _has_surrogate(text):
+                self._add_problem(node, path, "holds half a character (a lone surrogate); correct its encoding")
                 return None
             case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge":
                 return text
-        self._wrong(node, place, f"`{_short(text)}` cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}")
+        self._add_problem(
+            node, path, f"`{_short(text)}` cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}"
+        )
         return None
 
-    def _wrong(self, node: yaml.Node, place: Place, what: str) -> None:
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(Problem(_where(self.name, node.start_mark.line + 1, place), what))
+    def _add_problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(_location(self.name, node.start_mark.line + 1, path), message))
 
 
-def _where(file: str, line: int, place: Place) -> str:
-    return ", ".join([file, *([f"line {line}"] if line else []), *([dotted(place)] if place else [])])
+def _location(file: str, line: int, path: KeyPath) -> str:
+    return ", ".join([file, *([f"line {line}"] if line else []), *([dotted(path)] if path else [])])
 
 
 def _finite(text: str) -> float | None:
@@ -179,8 +181,8 @@ def _finite(text: str) -> float | None:
     return number if abs(number) < float("inf") else None
 
 
-def _is_whole(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+def _has_surrogate(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _short(text: str) -> str:
@@ -188,14 +190,14 @@ def _short(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Give the known word that a person probably meant, or None."""
+    """Return the known word that is closest to `word`, or None if none is close."""
     words = {one.lower(): one for one in known}
     close = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.75)
     return words[close[0]] if close else None
 
 
-def unknown_key(word: str, known: Iterable[str]) -> str:
-    """Say that a key is unknown, with the nearest right spelling, else with all of them."""
+def unknown_key_message(word: str, known: Iterable[str]) -> str:
+    """Return the message for an unknown key, with the closest known key, else with all of them."""
     known = sorted(known)
     close = nearest(word, known)
     hint = f"did you mean `{close}`?" if close else f"known are {', '.join(known)}"

@@ -1,6 +1,6 @@
-"""YAML text → nodes, no larger and no deeper than the program can hold.
+"""Compose YAML text into nodes, with limits on size and depth.
 
-Plain scalars follow JSON and line ends follow YAML 1.2: in a prompt, U+0085, U+2028 and U+2029 are characters like any.
+Plain scalars follow JSON and line ends follow YAML 1.2: in a prompt, U+0085, U+2028 and U+2029 are ordinary characters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-MAX_VALUES = 1_000_000  # after aliases are expanded
+MAX_VALUES = 1_000_000  # with aliases expanded
 MAX_DEPTH = 60
 
 MERGE = "tag:yaml.org,2002:merge"
@@ -20,101 +20,108 @@ _BREAKS = "\x85\u2028\u2029"  # line ends in YAML 1.1, which PyYAML reads
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class Unreadable(ValueError):
-    """The text is not YAML, or more than we take; `line` counts from 1."""
+class InvalidYaml(ValueError):
+    """Text that is not YAML, or that exceeds a limit; `line` counts from 1."""
 
-    def __init__(self, line: int, what: str) -> None:
-        super().__init__(what)
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
         self.line = line
-        self.what = what
+        self.message = message
 
 
-class _CoreLoader(_Loader):  # type: ignore[misc]  # the C loader where libyaml is there, else the Python one
-    """Composes nodes whose plain scalars follow JSON, not YAML 1.1."""
+class _CoreLoader(_Loader):  # type: ignore[misc]  # the C loader if libyaml is installed, else the Python one
+    """A loader whose plain scalars follow JSON, not YAML 1.1."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - the class that we extend says so
-
-
-def _resolve(kind: str, pattern: str, first: str) -> None:
-    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), list(first))
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own class attribute
 
 
-_resolve("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789")
-_resolve("float", r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)", "-+0123456789")
-_resolve("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
-_resolve("null", "null|Null|NULL|~", "nN~")
+def _add_resolver(type_name: str, pattern: str, first_characters: str) -> None:
+    tag = f"tag:yaml.org,2002:{type_name}"
+    _CoreLoader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), list(first_characters))
+
+
+_add_resolver("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789")
+_add_resolver("float", r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)", "-+0123456789")
+_add_resolver("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
+_add_resolver("null", "null|Null|NULL|~", "nN~")
 _CoreLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
-_resolve("merge", "<<", "<")
+_add_resolver("merge", "<<", "<")
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Read the one document in `text`; None where it is empty. Raises Unreadable."""
+    """Return the root node of the one document in `text`, or None if it is empty. Raises InvalidYaml."""
     if bad := _UNPRINTABLE.search(text):
-        what = f"holds the raw character U+{ord(bad[0]):04X}, which YAML takes as an escape in double quotes only"
-        raise Unreadable(text.count("\n", 0, bad.start()) + 1, what)
-    stand_ins = _stand_ins(text)
-    text = text.translate(stand_ins)
+        message = f"holds the raw character U+{ord(bad[0]):04X}, which YAML allows only as an escape in double quotes"
+        raise InvalidYaml(text.count("\n", 0, bad.start()) + 1, message)
+    placeholders = _placeholders(text)
+    text = text.translate(placeholders)
     try:
-        _refuse_depth(text)
+        _check_depth(text)
         node: yaml.Node | None = yaml.compose(text, Loader=_CoreLoader)
     except yaml.MarkedYAMLError as reason:
         mark = reason.problem_mark or reason.context_mark
-        said = ", ".join(part for part in (reason.context, reason.problem) if part)
-        last = text.rstrip().count("\n")  # libyaml says of what is open at the end that it ends on the next line
-        raise Unreadable(min(mark.line, last) + 1 if mark else 1, f"is not YAML: {said}") from None
+        details = ", ".join(part for part in (reason.context, reason.problem) if part)
+        last = text.rstrip().count("\n")  # libyaml reports an unclosed value on the line after the last
+        raise InvalidYaml(min(mark.line, last) + 1 if mark else 1, f"is not YAML: {details}") from None
+    except InvalidYaml:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
-        raise Unreadable(getattr(reason, "line", 1), getattr(reason, "what", f"is not YAML: {reason}")) from None
+        raise InvalidYaml(1, f"is not YAML: {reason}") from None
     if node is not None:
-        _Scales({ord(mark): chr(code) for code, mark in stand_ins.items()}).weigh(node)
+        _Expansion({ord(mark): chr(code) for code, mark in placeholders.items()}).measure(node)
     return node
 
 
-def _stand_ins(text: str) -> dict[int, str]:
-    """Give, for each of YAML 1.1's own line ends in the text, a private character that the text does not use."""
+def _placeholders(text: str) -> dict[int, str]:
+    """Map each YAML 1.1 line end in the text to a private-use character that the text does not contain."""
     found = [mark for mark in _BREAKS if mark in text]
     free = (chr(code) for code in range(0xE000, 0xF900) if not found or chr(code) not in text)
-    return {ord(mark): stand_in for mark, stand_in in zip(found, free, strict=False)}
+    return {ord(mark): placeholder for mark, placeholder in zip(found, free, strict=False)}
 
 
-def _refuse_depth(text: str) -> None:
-    """Refuse what is nested so deep that composing it would exhaust the stack."""
+def _check_depth(text: str) -> None:
+    """Raise InvalidYaml if the text is nested so deep that composing it would exhaust the stack."""
     depth = 0
     for event in yaml.parse(text, Loader=_CoreLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             line = event.start_mark.line + 1 if event.start_mark else 1
-            raise Unreadable(line, f"is nested deeper than {MAX_DEPTH} levels")
+            raise InvalidYaml(line, f"is nested deeper than {MAX_DEPTH} levels")
 
 
-class _Scales:
-    """Weighs what a document becomes once its aliases are expanded, without expanding them; puts line ends back."""
+class _Expansion:
+    """The size of a document with its aliases expanded, counted without expanding them.
+
+    The same walk restores the line ends that were replaced.
+    """
 
     def __init__(self, originals: dict[int, str]) -> None:
         self._originals = originals
-        self._known: dict[yaml.Node, tuple[int, int] | None] = {}  # values and depth; None while it is being weighed
+        self._known: dict[yaml.Node, tuple[int, int] | None] = {}  # None while the node is being measured
 
-    def weigh(self, node: yaml.Node) -> tuple[int, int]:
+    def measure(self, node: yaml.Node) -> tuple[int, int]:
+        """Return (values, depth) of a node. Raises InvalidYaml if they exceed the limits."""
         if node in self._known:
             known = self._known[node]
             if known is None:
-                raise Unreadable(node.start_mark.line + 1, "an alias contains itself")
+                raise InvalidYaml(node.start_mark.line + 1, "an alias contains itself")
             return known
         self._known[node] = None
         values, depth = 1, 0
-        for inner, is_key in _inside(node):
-            inner_values, inner_depth = self.weigh(inner)
+        for inner, is_key in _children(node):
+            inner_values, inner_depth = self.measure(inner)
             values += 0 if is_key else inner_values
             depth = max(depth, inner_depth)
         if isinstance(node, yaml.ScalarNode) and self._originals:
             node.value = node.value.translate(self._originals)
         if values > MAX_VALUES or depth >= MAX_DEPTH:
-            what = f"its aliases expand beyond {MAX_VALUES:,} values or {MAX_DEPTH} levels"
-            raise Unreadable(node.start_mark.line + 1, f"is too large: {what}; put the prompts into a `rows:` file")
+            excess = f"its aliases expand beyond {MAX_VALUES:,} values or {MAX_DEPTH} levels"
+            raise InvalidYaml(node.start_mark.line + 1, f"is too large: {excess}; put the prompts into a `rows:` file")
         self._known[node] = values, depth + 1
         return values, depth + 1
 
 
-def _inside(node: yaml.Node) -> list[tuple[yaml.Node, bool]]:
+def _children(node: yaml.Node) -> list[tuple[yaml.Node, bool]]:
     if isinstance(node, yaml.MappingNode):
         return [(one, index == 0) for pair in node.value for index, one in enumerate(pair)]
     return [(one, False) for one in node.value] if isinstance(node, yaml.SequenceNode) else []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipeline.config.yaml_document import nearest, unknown_key
+from pipeline.config.yaml_document import nearest, unknown_key_message
 from pipeline.errors import ImageError, Problem
 from pipeline.models.model import Complaint
 from pipeline.models.rules import either, parse_size, quoted
@@ -166,7 +166,9 @@ def parse_mask(value: object, folder: Path | None = None) -> tuple[ImageOptions,
 
 def _parse_mask_mapping(value: Mapping[Any, Any], folder: Path | None) -> tuple[ImageOptions, list[Complaint]]:
     known = ("image", "edit", "box")
-    complaints = [Complaint("mask", f"has an {unknown_key(str(key), known)}") for key in value if key not in known]
+    complaints = [
+        Complaint("mask", f"has an {unknown_key_message(str(key), known)}") for key in value if key not in known
+    ]
     if ("image" in value) == ("box" in value):
         complaints.append(Complaint("mask", f"is {quoted(value)}; it takes {_MASK_WORDS}"))
     elif "box" in value:

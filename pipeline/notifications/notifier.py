@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from pipeline.config.provider import EnvironmentName
+from pipeline.config.environment import EnvironmentVariable
 from pipeline.engine import events
 from pipeline.notifications.delivery import DeliveryError, deliver, post, run_command
 from pipeline.notifications.message import end_message, failure_message, pause_message
@@ -131,7 +131,7 @@ class Notifier:
         if notify is None or message.moment not in notify.on:
             return
         ways: list[tuple[str, Callable[[], Awaitable[None]]]] = []
-        if address := notify.address(self._environment):
+        if address := notify.webhook_url(self._environment):
             headers = notify.header_values(self._environment)
             ways.append(("webhook", partial(post, address, notify.template, headers, message)))
         if notify.command:
@@ -152,5 +152,5 @@ class Notifier:
         providers = self._config.providers.values()
         headers = [value for provider in providers for value in provider.headers.values()]
         secret = {provider.api_key_env for provider in providers}
-        secret |= {value.variable for value in headers if isinstance(value, EnvironmentName)}
+        secret |= {value.variable for value in headers if isinstance(value, EnvironmentVariable)}
         return {name: value for name, value in self._environment.items() if name not in secret}

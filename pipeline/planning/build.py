@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.load import NAME, Provider
+from pipeline.config.provider import NAME, Provider
 from pipeline.config.yaml_document import Document
 from pipeline.errors import BadInput, ConfigError, JobError, Problem
 from pipeline.sandbox_process import check_settings
@@ -128,7 +128,7 @@ def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOp
         provider = Provider("unknown", None, sandbox={})  # so that the job's other mistakes are named beside this one
     if NAME.fullmatch(job.name) and not NAME.fullmatch(name):
         problems.append(
-            Problem(job.document.where("name"), f"`{name:.120}` is too long a name; 100 characters at most")
+            Problem(job.document.location("name"), f"`{name:.120}` is too long a name; 100 characters at most")
         )
     try:
         plan = make_plan(
@@ -143,14 +143,14 @@ def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOp
 
 
 def _choose_provider(config: Config, job: Job, asked: str | None) -> Provider:
-    where = job.document.where("provider")
+    where = job.document.location("provider")
     name = asked or job.provider or config.provider
     if name is None:
         known = ", ".join(sorted(config.providers))
         what = f"names no provider, and there is no default: add a line `provider: NAME` ({known})"
         raise JobError([Problem(where, what)])
     if asked is None and job.provider is not None and name not in config.providers:
-        raise JobError([Problem(where, config.no_provider(name))])
+        raise JobError([Problem(where, config.unknown_provider(name))])
     provider = config.find_provider(name)
     if provider.sandbox is not None:
         check_settings(config, provider)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from pipeline.config.yaml_document import MOST_PROBLEMS
+from pipeline.config.yaml_document import MAX_PROBLEMS
 from pipeline.errors import JobError, Problem
 from pipeline.models.table import convert
 from pipeline.planning.rows import combinations, read_rows
@@ -42,24 +42,24 @@ class Findings:
     @property
     def full(self) -> bool:
         """Whether there are as many problems as anyone will read."""
-        return len(self.problems) >= MOST_PROBLEMS
+        return len(self.problems) >= MAX_PROBLEMS
 
     def wrong(self, where: str, what: str) -> None:
         """Note a problem."""
         if self.full:
             return
         self.problems[Problem(where, what)] = None
-        if len(self.problems) == MOST_PROBLEMS - 1:
+        if len(self.problems) == MAX_PROBLEMS - 1:
             self.problems[Problem("", "there may be more; these come first")] = None
 
     def wrong_field(self, draft: Draft, key: str, what: str) -> None:
         """Note a problem of a draft's field, if it is not one of form, which is named already."""
         if key.split(".", maxsplit=1)[0] not in draft.entry.faulty:
-            self.wrong(self.where(draft, key), what)
+            self.wrong(self.location(draft, key), what)
 
-    def where(self, draft: Draft, key: str) -> str:
+    def location(self, draft: Draft, key: str) -> str:
         """Say where a draft's field stands in the job file, and which row filled it."""
-        where = self.job.where(draft.entry, key)
+        where = self.job.location(draft.entry, key)
         return where if draft.line is None else f"{where} ({draft.entry.rows}, line {draft.line})"
 
 
@@ -99,7 +99,7 @@ class Expansion:
                     yield self._fill(entry, line, variables, templates)
             except JobError as error:
                 for problem in error.problems:
-                    self.findings.wrong(problem.where, problem.what)
+                    self.findings.wrong(problem.location, problem.message)
             if not drafted and self.findings.problems:  # without its variables, the rest can be judged all the same
                 yield self._fill(self._without(entry, templates), None, {}, frozenset())
 
@@ -108,7 +108,7 @@ class Expansion:
         if self.most is None or count <= self.most:
             return False
         what = f"makes {count:,} requests, more than {self.most:,}; if that is meant, add --allow-large"
-        self.findings.wrong(self.job.where(entry, "matrix"), what)
+        self.findings.wrong(self.job.location(entry, "matrix"), what)
         return True
 
     def _variables(self, entry: Entry) -> Iterator[tuple[int | None, Variables]]:
@@ -119,12 +119,12 @@ class Expansion:
         if entry.rows is None:
             yield from ((None, axis) for axis in combinations(matrix))
             return
-        for line, row in read_rows(self.job.folder / entry.rows, self.job.where(entry, "rows"), entry.rows):
+        for line, row in read_rows(self.job.folder / entry.rows, self.job.location(entry, "rows"), entry.rows):
             if isinstance(row, str):
                 self.findings.wrong(f"{entry.rows}, line {line}", row)
             elif twice := row.keys() & matrix.keys():
                 what = f"`{min(twice)}` is also a column of {entry.rows}; give one of them another name"
-                raise JobError([Problem(self.job.where(entry, "matrix"), what)])
+                raise JobError([Problem(self.job.location(entry, "matrix"), what)])
             elif matrix:
                 yield from ((line, {**row, **axis}) for axis in combinations(matrix))
             else:

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.load import NAME
+from pipeline.config.provider import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

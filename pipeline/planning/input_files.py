@@ -84,7 +84,7 @@ class InputImages:
 
     def _wrong(self, draft: Draft, error: ImageError, mask: Source | None = None) -> None:
         for problem in error.problems:
-            field = "mask" if mask is not None and problem.where == mask.name else "image"
+            field = "mask" if mask is not None and problem.location == mask.name else "image"
             self.findings.wrong_field(draft, field, str(problem))
 
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.config import yaml_document
-from pipeline.config.load import NAME
-from pipeline.config.yaml_document import MOST_PROBLEMS
+from pipeline.config.provider import NAME
+from pipeline.config.yaml_document import MAX_PROBLEMS
 from pipeline.errors import JobError, Problem
 from pipeline.models.table import known_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pipeline.config.yaml_document import Document, Place
+    from pipeline.config.yaml_document import Document, KeyPath
 
 Operation = Literal["generation", "edit", "variation"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -112,12 +112,12 @@ class Job:
     document: Document
     problems: tuple[Problem, ...] = ()
 
-    def where(self, entry: Entry, field: str | None = None) -> str:
+    def location(self, entry: Entry, field: str | None = None) -> str:
         """Say where a field ("size", "mask.edit") of an entry stands in the file, be it its own or a default."""
         way = field.split(".") if field else []
         if way and way[0] not in entry.own and ("defaults", way[0]) in self.document.lines:
-            return self.document.where("defaults", *way)
-        return self.document.where("requests", entry.index, *way)
+            return self.document.location("defaults", *way)
+        return self.document.location("requests", entry.index, *way)
 
 
 def read_job(path: Path) -> Job:
@@ -130,8 +130,8 @@ def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = 
     value = doc.value
     if not isinstance(value, dict):
         what = "a job is a mapping with `requests:`; see jobs/quickstart.yaml"
-        raise JobError([*doc.problems, Problem(doc.where(), what)])
-    faults = dict(itertools.islice(itertools.chain(_strange_keys(value), _wrong_forms(value)), MOST_PROBLEMS))
+        raise JobError([*doc.problems, Problem(doc.location(), what)])
+    faults = dict(itertools.islice(itertools.chain(_strange_keys(value), _wrong_forms(value)), MAX_PROBLEMS))
     name = _as_written(doc, value.get("name"), "name") if value.get("name") is not None else (file.stem if file else "")
     if not isinstance(name, str) or not NAME.fullmatch(name) or _RESERVED_NAMES.match(name):
         what = (
@@ -149,11 +149,11 @@ def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = 
         entries=tuple(_entries(doc, value, frozenset(place[:3] for place in faults))),
         budget_usd=good.get("budget_usd"),
         document=doc,
-        problems=(*doc.problems, *(Problem(doc.where(*place), what) for place, what in faults.items())),
+        problems=(*doc.problems, *(Problem(doc.location(*place), what) for place, what in faults.items())),
     )
 
 
-def _entries(doc: Document, value: Mapping[str, Any], faults: frozenset[Place]) -> Iterator[Entry]:
+def _entries(doc: Document, value: Mapping[str, Any], faults: frozenset[KeyPath]) -> Iterator[Entry]:
     defaults = value.get("defaults")
     defaults = defaults if isinstance(defaults, dict) else {}
     requests = value.get("requests")
@@ -177,7 +177,7 @@ def _entries(doc: Document, value: Mapping[str, Any], faults: frozenset[Place]) 
         yield Entry(index, fields, frozenset(own), matrix, rows, frozenset(faulty))
 
 
-def _starts(faults: Iterable[Place]) -> set[Place]:
+def _starts(faults: Iterable[KeyPath]) -> set[KeyPath]:
     return {place[:2] for place in faults}
 
 
@@ -185,10 +185,10 @@ def _as_written(doc: Document, value: Any, *place: str | int) -> Any:
     return value if isinstance(value, str) else doc.written.get(place, value)
 
 
-def _strange_keys(value: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+def _strange_keys(value: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Find keys that nearly are ours, that a batch cannot serve, or that stand where they mean nothing."""
     requests = value.get("requests")
-    mappings: list[tuple[Place, Any]] = [(("defaults",), value.get("defaults"))]
+    mappings: list[tuple[KeyPath, Any]] = [(("defaults",), value.get("defaults"))]
     mappings += [
         (("requests", index), item) for index, item in enumerate(requests if isinstance(requests, list) else [])
     ]
@@ -231,12 +231,12 @@ _SENTENCES = {
 }
 
 
-def _wrong_forms(value: Any) -> Iterator[tuple[Place, str]]:
+def _wrong_forms(value: Any) -> Iterator[tuple[KeyPath, str]]:
     """Turn pydantic's findings into sentences about places in the file, one a place."""
     try:
         _JobFile.model_validate(value)
     except ValidationError as reason:
-        seen: set[Place] = set()
+        seen: set[KeyPath] = set()
         for error in reason.errors(include_url=False):
             place = _place(error["loc"], value)
             if place in seen:
@@ -253,7 +253,7 @@ def _wrong_forms(value: Any) -> Iterator[tuple[Place, str]]:
 def _unknown(key: str) -> str:
     if key in RESERVED and key not in STRUCTURE:
         return f"`{key}` says something of requests; put it under `defaults:` or into a request"
-    return yaml_document.unknown_key(key, _OF_THE_JOB)
+    return yaml_document.unknown_key_message(key, _OF_THE_JOB)
 
 
 def _shown(value: Any) -> str:
@@ -262,7 +262,7 @@ def _shown(value: Any) -> str:
     return words[value] if isinstance(value, bool) else "null" if value is None else f"{value!r:.60}"
 
 
-def _place(loc: tuple[str | int, ...], value: Any) -> Place:
+def _place(loc: tuple[str | int, ...], value: Any) -> KeyPath:
     """Drop from pydantic's location the names of union members, which are no keys of the file."""
     place: list[str | int] = []
     for step in loc:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.planning.expand import Draft
     from pipeline.planning.job import Job
 
-MOST_REQUESTS = 1_000_000
+MAX_REQUESTS = 1_000_000
 
 VARIATION_PROMPT = "A variation of this picture: the same subject, style and colours in a new composition."
 """What an edit is told that stands for a variation, where the request gives no prompt of its own."""
@@ -82,13 +82,13 @@ def make_plan(
     Prepared input pictures are kept below `spool`, under their `file`, where one is given.
     """
     findings = Findings(job, dict.fromkeys(job.problems))
-    most = None if allow_large or limit is not None else MOST_REQUESTS
+    most = None if allow_large or limit is not None else MAX_REQUESTS
     planner = _Planner(provider, models, findings, most, InputImages(findings, spool))
-    cut = limit if allow_large else min(limit or MOST_REQUESTS + 1, MOST_REQUESTS + 1)
+    cut = limit if allow_large else min(limit or MAX_REQUESTS + 1, MAX_REQUESTS + 1)
     requests = list(itertools.islice(planner.requests(), cut))
-    if len(requests) > MOST_REQUESTS and not allow_large:
-        what = f"makes more than {MOST_REQUESTS:,} requests; if that is meant, add --allow-large"
-        findings.wrong(job.document.where("requests"), what)
+    if len(requests) > MAX_REQUESTS and not allow_large:
+        what = f"makes more than {MAX_REQUESTS:,} requests; if that is meant, add --allow-large"
+        findings.wrong(job.document.location("requests"), what)
     planner.tell_apart(requests)
     if findings.problems:
         raise JobError(findings.problems)
@@ -135,7 +135,7 @@ class _Planner:
                     draft, "prompt", "holds half a character (a lone surrogate); mend its encoding"
                 )
             except ValueError as reason:
-                where = self.findings.job.where(draft.entry)
+                where = self.findings.job.location(draft.entry)
                 self.findings.wrong(where, f"cannot be written as JSON: {reason}")
 
     def tell_apart(self, requests: list[ImageRequest]) -> None:
@@ -219,7 +219,7 @@ class _Planner:
         given = draft.fields.get("id")
         if given is None:
             return identity.made_id(prompt, prepared[0].source if prepared else None, key)
-        self._given[key] = self.findings.where(draft, "id")
+        self._given[key] = self.findings.location(draft, "id")
         name = identity.given_id(given, part)
         if not identity.is_name(name):
             self.findings.wrong_field(draft, "id", f"`{name:.120}` cannot name files: {identity.NAME_RULE}")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.config.environment import EnvironmentVariable
 from pipeline.config.load import Config, Provider
-from pipeline.config.notifications import Notify
-from pipeline.config.provider import EnvironmentName
+from pipeline.config.notifications import NotificationSettings
 from pipeline.engine.events import CallEnded, Event, Paused, ProviderDown, ProviderPace, RequestEnded, RunStarted
 from pipeline.errors import DiskFull, ServerFault
 from pipeline.notifications.notifier import Notifier
@@ -38,7 +38,7 @@ class Rings(Notifier):
     def __init__(self, **rules: Any) -> None:
         self.events: list[Event] = []
         self.notices: list[Any] = []
-        notify = Notify(command=("tell",), **rules)
+        notify = NotificationSettings(command=("tell",), **rules)
         config = Config(Path("/my night/config.yaml"), Path("/out"), None, {}, notify=notify)
         super().__init__(config, {}, self.events.append)
 
@@ -131,9 +131,9 @@ async def test_an_error_that_ends_a_run_is_told_and_a_cancelled_run_waits_for_no
 
 
 def _bell(command: tuple[str, ...], events: list[Event], environment: dict[str, str], **rules: Any) -> Notifier:
-    secret = EnvironmentName("LAB_SECRET")
+    secret = EnvironmentVariable("LAB_SECRET")
     providers = {"lab": Provider("lab", "http://x/v1", api_key_env="LAB_KEY", headers={"X-A": secret})}
-    config = Config(None, Path("/out"), None, providers, notify=Notify(command=command, **rules))
+    config = Config(None, Path("/out"), None, providers, notify=NotificationSettings(command=command, **rules))
     return Notifier(config, environment, events.append)
 
 

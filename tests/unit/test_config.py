@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.config.dialect import KEYS as DIALECT_KEYS
 from pipeline.config.dialect import Uploads
-from pipeline.config.load import Config, EnvironmentName, Provider, RateLimit, load
+from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.load import Config, Provider, RateLimit, load
 from pipeline.config.validation import Section
 from pipeline.config.yaml_document import parse
 from pipeline.errors import BadInput, ConfigError
@@ -115,7 +116,7 @@ providers:
         images_per_call=2,
         timeout_seconds=30.0,
         url_ttl_seconds=60.0,
-        headers={"X-Team": "art", "X-Secret": EnvironmentName("LAB_SECRET")},
+        headers={"X-Team": "art", "X-Secret": EnvironmentVariable("LAB_SECRET")},
     )
     assert lab.rate_limit is not None
     assert lab.rate_limit.window == pytest.approx(11.0)
@@ -175,7 +176,7 @@ def test_the_entries_that_wait_in_config_yaml_are_right_once_their_marks_are_tak
     ("text", "words"),
     [
         ("[]", "must be a mapping"),
-        ("provider: a\nprovider: b", "line 2, provider: `provider` stands here twice"),
+        ("provider: a\nprovider: b", "line 2, provider: `provider` is given twice"),
         ("provider: sandbx", "line 1, provider: there is no provider `sandbx`; did you mean `sandbox`?"),
         ("output: 5", "line 1, output: must be text, not 5"),
         ('output: "a\\0b"', "line 1, output: must be text"),
@@ -188,38 +189,44 @@ def test_the_entries_that_wait_in_config_yaml_are_right_once_their_marks_are_tak
         ("download: {allow_hosts: a}", "download.allow_hosts: must be a list of names"),
         ("providers: {lab: null}", "providers.lab: needs `base_url"),
         ("providers: {lab: 5}", "providers.lab: must be a mapping"),
-        ("providers: {.lab: {sandbox: true}}", "`.lab` is no name"),
+        ("providers: {.lab: {sandbox: true}}", "`.lab` is not a valid name"),
         ("providers: {lab: {sandbox: 1}}", "providers.lab.sandbox: must be true or a mapping"),
-        ("providers: {lab: {sandbox: true, base_url: 'http://x'}}", "a sandbox gets its own address"),
-        ("providers: {lab: {base_url: x.example}}", "`x.example` is no address"),
-        ("providers: {lab: {base_url: 'ftp://x'}}", "is no address"),
-        ("providers: {lab: {base_url: 'http://x:99999/'}}", "is no address"),
-        ("providers: {lab: {base_url: 'http://a b/v1'}}", "is no address"),
-        ("providers: {lab: {base_url: 'http://key@x/v1'}}", "a key does not belong in an address"),
-        ("providers: {lab: {base_url: 'http://x/v1?a=b'}}", "a query does not belong here"),
+        ("providers: {lab: {sandbox: true, base_url: 'http://x'}}", "a sandbox has its own URL"),
+        ("providers: {lab: {base_url: x.example}}", "`x.example` is not a URL"),
+        ("providers: {lab: {base_url: 'ftp://x'}}", "is not a URL"),
+        ("providers: {lab: {base_url: 'http://x:99999/'}}", "is not a URL"),
+        ("providers: {lab: {base_url: 'http://a b/v1'}}", "is not a URL"),
+        ("providers: {lab: {base_url: 'http://key@x/v1'}}", "a key does not belong in a URL"),
+        ("providers: {lab: {base_url: 'http://x/v1?a=b'}}", "write the query under `query:`"),
         ("providers: {lab: {base_url: 'http://x', rate_limit: {images: 0}}}", "rate_limit.images: must be"),
         ("providers: {lab: {base_url: 'http://x', rate_limit: {margin: 0.9}}}", "rate_limit.margin: must be"),
-        ("providers: {lab: {base_url: 'http://x', headers: {A B: c}}}", "is no name of an HTTP header"),
-        ("providers: {lab: {base_url: 'http://x', headers: {X: 1}}}", "headers.X: must be a line of text"),
-        ("providers: {lab: {base_url: 'http://x', headers: {X: {env: a b}}}}", "headers.X: must be a line of text"),
-        ('providers: {lab: {base_url: "http://x", headers: {X: "a\\nb"}}}', "headers.X: must be a line of text"),
+        ("providers: {lab: {base_url: 'http://x', headers: {A B: c}}}", "is not a valid name of an HTTP header"),
+        ("providers: {lab: {base_url: 'http://x', headers: {X: 1}}}", "headers.X: must be one line of ASCII text"),
+        (
+            "providers: {lab: {base_url: 'http://x', headers: {X: {env: a b}}}}",
+            "headers.X: must be one line of ASCII text",
+        ),
+        (
+            'providers: {lab: {base_url: "http://x", headers: {X: "a\\nb"}}}',
+            "headers.X: must be one line of ASCII text",
+        ),
         *(
             (f"providers: {{lab: {{base_url: 'http://x', {options}}}}}", words)
             for options, words in [
                 ("auth: {headr: a}", "auth.headr: unknown key `headr`; did you mean `header`?"),
-                ("auth: {header: 'a b'}", "auth.header: `a b` is no name of an HTTP header"),
+                ("auth: {header: 'a b'}", "auth.header: `a b` is not a valid name of an HTTP header"),
                 ("auth: {scheme: 'a b'}", "auth.scheme: must be a word like Bearer, or null"),
-                ("query: {api-key: sk-1}", "query.api-key: a key does not belong in an address"),
+                ("query: {api-key: sk-1}", "query.api-key: a key does not belong in a URL"),
                 ("query: {v: [1]}", "query.v: must be text"),
-                ("body: {n: 2}", "body.n: is not for all calls alike"),
+                ("body: {n: 2}", "body.n: cannot be the same for all calls"),
                 ("leave_out: model", "leave_out: must be a list of names"),
-                ("leave_out: [prompt]", "leave_out: without `prompt` there is nothing to make"),
+                ("leave_out: [prompt]", "leave_out: `prompt` cannot be left out"),
                 ("leave_out: [model, model]", "leave_out: names `model` twice"),
-                ("leave_out: [n]", "leave_out: without `n` a call makes one picture: write `images_per_call: 1`"),
+                ("leave_out: [n]", "leave_out: without `n` a call makes one image: write `images_per_call: 1`"),
                 ("values: {response_format: 5}", "values.response_format: must be a mapping"),
                 ("size_as: w*h", "size_as: `w*h` is not known; did you mean `W*H`?"),
                 ("paths: {edits: a}", "paths.edits: unknown key `edits`; did you mean `edit`?"),
-                ("paths: {edit: '../a?b'}", "paths.edit: `../a?b` is no path below base_url"),
+                ("paths: {edit: '../a?b'}", "paths.edit: `../a?b` is not a path below base_url"),
                 ("uploads: {encoding: xml}", "uploads.encoding: `xml` is not known; write one of multipart, json"),
                 ("uploads: {reference: url}", "uploads.reference: is for `encoding: json`"),
                 ("picture_hosts: a", "picture_hosts: must be a list of names"),
@@ -240,7 +247,7 @@ providers:
   b: {base_url: "http://x/v1", headers: {Authorization: Bearer sk-proj-123456}}
 """
     said = refusal(tmp_path, text)
-    assert said.count("a key is never written in a file") == 2
+    assert said.count("keys are never written in files") == 2
     assert "sk-proj" not in said
 
 
@@ -251,7 +258,7 @@ def test_a_key_comes_from_its_variable_and_an_unset_or_empty_one_is_refused(tmp_
     for environment in ({}, {"LAB_KEY": "  "}):
         with pytest.raises(ConfigError, match=r"\$LAB_KEY, which is unset or empty"):
             lab.key(environment)
-    with pytest.raises(ConfigError, match="characters that no HTTP header can carry") as caught:
+    with pytest.raises(ConfigError, match="characters that are not allowed in an HTTP header") as caught:
         lab.key({"LAB_KEY": "sk-\x00secret"})
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"\$TWO"):
@@ -323,3 +330,10 @@ def test_any_values_as_a_config_are_read_or_refused(tmp_path_factory: pytest.Tem
 @given(st.text(max_size=200))
 def test_any_text_as_a_config_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     _read_or_refused(tmp_path_factory.getbasetemp(), text)
+
+
+@pytest.mark.parametrize(
+    ("images", "per_seconds", "per_minute"), [(50, 60.0, 50.0), (5, 1.0, 300.0), (100, 600.0, 10.0)]
+)
+def test_a_rate_limit_is_also_a_number_of_images_per_minute(images: int, per_seconds: float, per_minute: float) -> None:
+    assert RateLimit(images, per_seconds, margin=2.0).per_minute == per_minute

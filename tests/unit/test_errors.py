@@ -1,4 +1,4 @@
-"""The tree that is drawn is the tree that is."""
+"""The exception tree in the docstring is the tree of the classes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_tree_in_the_docstring_is_that_of_the_classes() -> None:
 
 
 @pytest.mark.parametrize("kind", [one for one in subclasses(RequestError) if not one.__subclasses__()])
-def test_every_failure_of_a_request_has_exactly_one_fate(kind: type[RequestError]) -> None:
+def test_every_failure_of_a_request_has_exactly_one_error_class(kind: type[RequestError]) -> None:
     assert sum(issubclass(kind, error_class) for error_class in (TryAgain, GiveUp, Stop)) == 1
     assert kind.outcome in {"not_sent", "refused", "unknown"}
     if issubclass(kind, Stop):
@@ -50,7 +50,7 @@ def test_every_class_says_what_it_means() -> None:
     assert all(one.__doc__ for one in subclasses(PipelineError))
 
 
-def test_an_error_carries_the_api_s_envelope() -> None:
+def test_an_error_carries_the_api_s_error_body() -> None:
     error = errors.Invalid("no", type="t", code="c", param="p", http_status=400)
     assert error.error == {"message": "no", "type": "t", "param": "p", "code": "c"}
     assert str(error) == "no"

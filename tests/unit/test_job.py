@@ -82,11 +82,11 @@ def test_a_prompt_or_id_that_yaml_takes_for_a_number_counts_as_it_is_written(wri
 def test_a_place_is_where_the_field_stands_be_it_a_default() -> None:
     read = job("defaults:\n  size: x\nrequests:\n  - prompt: a\n    mask:\n      edit: white\n")
     (entry,) = read.entries
-    assert read.where(entry, "size") == "night.yaml, line 2, defaults.size"
-    assert read.where(entry, "prompt") == "night.yaml, line 4, requests[0].prompt"
-    assert read.where(entry, "mask.edit") == "night.yaml, line 6, requests[0].mask.edit"
-    assert read.where(entry, "image") == "night.yaml, line 4, requests[0].image"
-    assert read.where(entry) == "night.yaml, line 4, requests[0]"
+    assert read.location(entry, "size") == "night.yaml, line 2, defaults.size"
+    assert read.location(entry, "prompt") == "night.yaml, line 4, requests[0].prompt"
+    assert read.location(entry, "mask.edit") == "night.yaml, line 6, requests[0].mask.edit"
+    assert read.location(entry, "image") == "night.yaml, line 4, requests[0].image"
+    assert read.location(entry) == "night.yaml, line 4, requests[0]"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_place_is_where_the_field_stands_be_it_a_default() -> None:
             "requests: [{prompt: a, provider: x}]",
             f"line 1, requests[0].provider: `provider` {OF_THE_JOB}",
         ),
-        ("requests: [{prompt: a, prompt: b}]", "line 1, requests[0].prompt: `prompt` stands here twice; keep one"),
+        ("requests: [{prompt: a, prompt: b}]", "line 1, requests[0].prompt: `prompt` is given twice; keep one"),
     ],
 )
 def test_a_mistake_of_form_is_named_with_file_line_and_field(text: str, said: str) -> None:

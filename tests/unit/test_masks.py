@@ -168,4 +168,4 @@ def test_a_useless_mask_is_refused_with_what_to_do(recipe: ImageOptions, words: 
 def test_a_wrong_picture_and_a_wrong_mask_are_named_together() -> None:
     with pytest.raises(ImageError) as caught:
         edit(photo(), ImageOptions(mask=Source.of(WHITE, name="m.png")), "dall-e-2")
-    assert [problem.where for problem in caught.value.problems] == ["photo.jpg", "m.png"]
+    assert [problem.location for problem in caught.value.problems] == ["photo.jpg", "m.png"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.config.notifications import Notify
-from pipeline.config.provider import EnvironmentName
+from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.notifications import NotificationSettings
 from pipeline.errors import ConfigError
 from tests.support.readme import PACKAGE
 from tests.unit.test_config import read, refusal
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def notify(folder: Path, text: str) -> Notify:
+def notify(folder: Path, text: str) -> NotificationSettings:
     """Read one."""
     found = read(folder, f"notify: {text}").notify
     assert found is not None
@@ -32,10 +32,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         tmp_path,
         "{webhook: {env: HOOK}, template: ntfy, headers: {Authorization: {env: AUTH}}, command: [tell, me],"
         " on: [stop, pause], pause_minutes: 5}",
-    ) == Notify(
-        webhook=EnvironmentName("HOOK"),
+    ) == NotificationSettings(
+        webhook=EnvironmentVariable("HOOK"),
         template="ntfy",
-        headers={"Authorization": EnvironmentName("AUTH")},
+        headers={"Authorization": EnvironmentVariable("AUTH")},
         command=("tell", "me"),
         on=frozenset({"stop", "pause"}),
         pause_minutes=5.0,
@@ -48,7 +48,7 @@ def test_the_readme_s_example_is_read(tmp_path: Path) -> None:
     told = read(tmp_path, block).notify
     assert told is not None
     assert (told.webhook, told.template, told.command) == (
-        EnvironmentName("NTFY_URL"),
+        EnvironmentVariable("NTFY_URL"),
         "ntfy",
         ("/usr/local/bin/tell",),
     )
@@ -57,7 +57,7 @@ def test_the_readme_s_example_is_read(tmp_path: Path) -> None:
 def test_what_is_left_out_is_as_the_readme_says(tmp_path: Path) -> None:
     plain = notify(tmp_path, "{webhook: 'http://x/y'}")
     assert (plain.template, sorted(plain.on), plain.pause_minutes) == ("json", ["end", "pause", "stop"], 15.0)
-    assert plain.address({}) == "http://x/y"
+    assert plain.webhook_url({}) == "http://x/y"
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_what_is_left_out_is_as_the_readme_says(tmp_path: Path) -> None:
         ("{template: slak, command: [x]}", "`slak` is not known; did you mean `slack`?"),
         ("{on: [ends], command: [x]}", "`ends` is not known; did you mean `end`?"),
         ("{on: end, command: [x]}", "must be a list of end, stop, pause"),
-        ("{on: [stop]}", "tells nobody"),
+        ("{on: [stop]}", "has no recipient"),
         ("{command: notify-send hello}", "must be a list of words"),
         ("{command: []}", "must be a list of words"),
         ("{command: [x], pause_minutes: -1}", "at least 0"),
-        ("{webhook: 'https://x/y', headers: {Authorization: Bearer secret}}", "a key is never written in a file"),
-        ("{webhook: {env: NOT-A-NAME}}", "must be an address"),
+        ("{webhook: 'https://x/y', headers: {Authorization: Bearer secret}}", "keys are never written in files"),
+        ("{webhook: {env: NOT-A-NAME}}", "must be a URL"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
@@ -82,11 +82,11 @@ def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
 @pytest.mark.parametrize("address", ["hooks.x/secret", "ftp://x/secret", "https://", "https://x/a secret", "https://["])
 def test_what_is_no_address_is_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
     said = refusal(tmp_path, f"notify: {{webhook: '{address}'}}")
-    assert "must be an address like https://" in said
+    assert "must be a URL like https://" in said
     assert "secret" not in said
     named = notify(tmp_path, "{webhook: {env: HOOK}}")
-    with pytest.raises(ConfigError, match=r"\$HOOK, which holds no address") as caught:
-        named.address({"HOOK": address})
+    with pytest.raises(ConfigError, match=r"\$HOOK, which does not hold a URL") as caught:
+        named.webhook_url({"HOOK": address})
     assert "secret" not in str(caught.value)
 
 
@@ -96,9 +96,9 @@ def test_ntfy_needs_its_topic(tmp_path: Path) -> None:
 
 def test_what_stands_in_the_environment_is_read_from_there_and_demanded(tmp_path: Path) -> None:
     named = notify(tmp_path, "{webhook: {env: HOOK}, headers: {X-Key: {env: AUTH}}}")
-    assert named.address({"HOOK": "https://x/y"}) == "https://x/y"
+    assert named.webhook_url({"HOOK": "https://x/y"}) == "https://x/y"
     assert named.header_values({"AUTH": "z"}) == {"X-Key": "z"}
     with pytest.raises(ConfigError, match=r"its webhook from \$HOOK, which is unset or empty"):
-        named.address({})
+        named.webhook_url({})
     with pytest.raises(ConfigError, match=r"its header X-Key from \$AUTH"):
         named.header_values({})

@@ -543,7 +543,7 @@ def test_a_limit_takes_the_first_requests_only(tmp_path: Path) -> None:
 
 
 def test_more_than_the_most_requests_need_to_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "MOST_REQUESTS", 5)
+    monkeypatch.setattr(plan, "MAX_REQUESTS", 5)
     (tmp_path / "p.txt").write_text("a\n" * 6)
     for text in (
         "  - {prompt: '{{ prompt }}', rows: p.txt}\n",

@@ -171,7 +171,7 @@ def test_an_awkward_picture_is_made_fit_or_refused_by_name(
         refusal = reason
     if refusal is not None:
         assert str(refusal).startswith(f"{name}: ")
-        assert all(problem.where == name for problem in refusal.problems)
+        assert all(problem.location == name for problem in refusal.problems)
     else:
         meets(one, demands, carries_mask=demands is DALLE_EDIT)
         assert one.source == name
@@ -404,7 +404,7 @@ def test_all_pictures_are_named_at_once(tmp_path: Path) -> None:
     ]
     with pytest.raises(ImageError) as caught:
         prepare(sources, ImageOptions(mask_box=(0, 0, 9, 9)), GPT, "gpt-image-2")
-    assert [problem.where for problem in caught.value.problems] == ["absent.png", "old.bmp", "cut.jpg"]
+    assert [problem.location for problem in caught.value.problems] == ["absent.png", "old.bmp", "cut.jpg"]
 
 
 def test_several_pictures_keep_their_order_and_the_mask_comes_last() -> None:

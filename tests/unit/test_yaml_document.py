@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.yaml_document import Document, dotted, nearest, parse, read, unknown_key
+from pipeline.config.yaml_document import Document, dotted, nearest, parse, read, unknown_key_message
 from pipeline.errors import BadInput, ConfigError, JobError
 
 if TYPE_CHECKING:
@@ -89,16 +89,16 @@ def test_a_bom_and_windows_line_ends_are_taken(tmp_path: Path) -> None:
 
 def test_each_place_knows_its_line() -> None:
     doc = parse("a: 1\nrequests:\n  - prompt: x\n    size: y\n", "jobs/a.yaml", JobError)
-    assert doc.where("requests", 0, "size") == "jobs/a.yaml, line 4, requests[0].size"
-    assert doc.where("requests", 0, "mask", "box") == "jobs/a.yaml, line 3, requests[0].mask.box"
-    assert doc.where() == "jobs/a.yaml, line 1"
+    assert doc.location("requests", 0, "size") == "jobs/a.yaml, line 4, requests[0].size"
+    assert doc.location("requests", 0, "mask", "box") == "jobs/a.yaml, line 3, requests[0].mask.box"
+    assert doc.location() == "jobs/a.yaml, line 1"
 
 
 def test_a_key_that_stands_twice_is_named_with_its_line_and_the_rest_is_read_on() -> None:
     doc = parse("a: {b: 1}\nc:\n  d: 1\n  d: 2\nc: 3\n", "a.yaml", JobError)
     assert [str(problem) for problem in doc.problems] == [
-        "a.yaml, line 4, c.d: `d` stands here twice; keep one",
-        "a.yaml, line 5, c: `c` stands here twice; keep one",
+        "a.yaml, line 4, c.d: `d` is given twice; keep one",
+        "a.yaml, line 5, c: `c` is given twice; keep one",
     ]
     assert doc.value == {"a": {"b": 1}, "c": {"d": 1}}
 
@@ -196,7 +196,7 @@ def test_the_nearest_word_is_found_without_regard_to_case() -> None:
     assert nearest("Promt", ["prompt", "model"]) == "prompt"
     assert nearest("lab", ["Lab", "openai"]) == "Lab"
     assert nearest("zebra", ["prompt", "model"]) is None
-    assert unknown_key("zebra", ["b", "a"]) == "unknown key `zebra`; known are a, b"
+    assert unknown_key_message("zebra", ["b", "a"]) == "unknown key `zebra`; known are a, b"
 
 
 def test_places_are_written_as_people_do() -> None:
