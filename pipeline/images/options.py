@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.config.yaml_document import nearest, unknown_key_message
 from pipeline.errors import ImageError, Problem
-from pipeline.models.model import Complaint
-from pipeline.models.rules import either, parse_size, quoted
+from pipeline.models.rules import join_or, parse_size, quoted
+from pipeline.models.validation import FieldProblem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,21 +138,21 @@ class ImageOptions:
 
 def parse_image_options(
     fit: object, resize: object, mask: object, folder: Path | None = None
-) -> tuple[ImageOptions, list[Complaint]]:
+) -> tuple[ImageOptions, list[FieldProblem]]:
     """Turn the job's values of `fit`, `resize` and `mask` (None where absent) into a recipe, and name what is wrong."""
     options, complaints = parse_mask(mask, folder)
     known = next((word for word in _FITS if word == fit), None)
     if fit is not None and known is None:
-        complaints.append(Complaint("fit", f"is {quoted(fit)}; it takes {either(_FITS)}"))
+        complaints.append(FieldProblem("fit", f"is {quoted(fit)}; it takes {join_or(_FITS)}"))
     size = parse_size(resize)
     if resize is not None and (size is None or max(size) > _LONGEST_EDGE):
         words = f"it takes WIDTHxHEIGHT, like 512x512, up to {_LONGEST_EDGE} pixels an edge"
-        complaints.append(Complaint("resize", f"is {quoted(resize)}; {words}"))
+        complaints.append(FieldProblem("resize", f"is {quoted(resize)}; {words}"))
         size = None
     return replace(options, fit=known, resize=size), complaints
 
 
-def parse_mask(value: object, folder: Path | None = None) -> tuple[ImageOptions, list[Complaint]]:
+def parse_mask(value: object, folder: Path | None = None) -> tuple[ImageOptions, list[FieldProblem]]:
     """Turn the job's value of `mask` into a recipe that has nothing else, and name what is wrong with its form."""
     if value is None:
         return ImageOptions(), []
@@ -161,32 +161,32 @@ def parse_mask(value: object, folder: Path | None = None) -> tuple[ImageOptions,
     try:
         return ImageOptions(mask=Source.of(value, folder=folder)), []
     except ImageError:
-        return ImageOptions(), [Complaint("mask", f"is {quoted(value)}; it takes {_MASK_WORDS}")]
+        return ImageOptions(), [FieldProblem("mask", f"is {quoted(value)}; it takes {_MASK_WORDS}")]
 
 
-def _parse_mask_mapping(value: Mapping[Any, Any], folder: Path | None) -> tuple[ImageOptions, list[Complaint]]:
+def _parse_mask_mapping(value: Mapping[Any, Any], folder: Path | None) -> tuple[ImageOptions, list[FieldProblem]]:
     known = ("image", "edit", "box")
     complaints = [
-        Complaint("mask", f"has an {unknown_key_message(str(key), known)}") for key in value if key not in known
+        FieldProblem("mask", f"has an {unknown_key_message(str(key), known)}") for key in value if key not in known
     ]
     if ("image" in value) == ("box" in value):
-        complaints.append(Complaint("mask", f"is {quoted(value)}; it takes {_MASK_WORDS}"))
+        complaints.append(FieldProblem("mask", f"is {quoted(value)}; it takes {_MASK_WORDS}"))
     elif "box" in value:
         box = value["box"]
         if "edit" in value:
-            complaints.append(Complaint("mask.edit", "goes with `image`; a box is what is edited"))
+            complaints.append(FieldProblem("mask.edit", "goes with `image`; a box is what is edited"))
         if not _is_box(box):
             words = "four whole numbers [left, top, right, bottom] with left < right and top < bottom"
-            complaints.append(Complaint("mask.box", f"is {quoted(box)}; it takes {words}"))
+            complaints.append(FieldProblem("mask.box", f"is {quoted(box)}; it takes {words}"))
         elif not complaints:
             return ImageOptions(mask_box=(box[0], box[1], box[2], box[3])), []
     else:
         edit = value.get("edit", "alpha")
         if edit not in get_args(MaskEdit):
-            complaints.append(Complaint("mask.edit", f"is {quoted(edit)}; it takes alpha, white or black"))
+            complaints.append(FieldProblem("mask.edit", f"is {quoted(edit)}; it takes alpha, white or black"))
         options, wrong = parse_mask(value["image"], folder)
         if isinstance(value["image"], dict) or options.mask is None:
-            wrong = [Complaint("mask.image", f"is {quoted(value['image'])}; it takes a file name")]
+            wrong = [FieldProblem("mask.image", f"is {quoted(value['image'])}; it takes a file name")]
         complaints += wrong
         if not complaints:
             return replace(options, mask_edit=edit), []

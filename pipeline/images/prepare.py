@@ -20,8 +20,8 @@ from pipeline.images.inspect import ImageInfo, extension, open_whole
 from pipeline.images.masks import Mask, encode_mask, find_mask, fit_mask, own_mask, refuse_useless
 from pipeline.images.options import ImageOptions, Source
 from pipeline.images.transform import Geometry, encode_png, fit_geometry, to_rgba
-from pipeline.models.model import Demands, unknown_demands
-from pipeline.models.rules import either
+from pipeline.models.model import ImageRequirements, default_requirements
+from pipeline.models.rules import join_or
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,11 +55,11 @@ class PreparedInput:
 
 
 def prepare(
-    images: Sequence[Source], options: ImageOptions, demands: Demands | None, model_name: str | None
+    images: Sequence[Source], options: ImageOptions, requirements: ImageRequirements | None, model_name: str | None
 ) -> tuple[PreparedInput, ...]:
     """Make the pictures of one request ready: images in their order, the mask last.
 
-    `demands` is None for a model without rules. Raises PictureError with all problems.
+    `requirements` is None for a model without rules. Raises PictureError with all problems.
     """
     problems: list[Problem] = []
     prepared: list[PreparedInput] = []
@@ -67,7 +67,7 @@ def prepare(
         asked = options if number == 0 else ImageOptions(options.fit, options.resize)  # a mask is the first picture's
         try:
             prepared += _Preparation(
-                source, asked, demands or unknown_demands(), model_name or "the model", is_first=number == 0
+                source, asked, requirements or default_requirements(), model_name or "the model", is_first=number == 0
             ).run()
         except ImageError as wrong:
             problems += wrong.problems
@@ -82,7 +82,7 @@ class _Preparation:
 
     source: Source
     options: ImageOptions
-    demands: Demands
+    requirements: ImageRequirements
     model: str
     is_first: bool
 
@@ -111,7 +111,7 @@ class _Preparation:
     @property
     def _carries_mask(self) -> bool:
         """Whether the picture's own transparency says what is edited."""
-        return self.is_first and bool(self.demands.own_mask_modes) and not self.options.masks
+        return self.is_first and bool(self.requirements.own_mask_modes) and not self.options.masks
 
     def _wrong(self, reason: BrokenImage) -> ImageError:
         return ImageError([Problem(self.source.name, str(reason))])
@@ -128,7 +128,7 @@ class _Preparation:
             what = f"has no transparency that says what to edit (mode {picture.mode}): {_ADD_MASK}"
             problems.append(Problem(self.source.name, what))
         try:
-            mask = find_mask(self.options, picture, self.source.name, self.demands.mask_max_bytes)
+            mask = find_mask(self.options, picture, self.source.name, self.requirements.mask_max_bytes)
         except ImageError as wrong:
             problems += wrong.problems
         if problems:
@@ -138,50 +138,50 @@ class _Preparation:
     def _geometry(self, picture: ImageInfo, content: bytes) -> Geometry | None:
         if picture.frames > 1:
             raise BrokenImage(f"has {picture.frames} frames or pages; give a picture of one, not an animation")
-        options, demands = self.options, self.demands
+        options, requirements = self.options, self.requirements
         faults = set(self._faults(picture, content))
         if faults and not options.mends:
             raise BrokenImage(self._words(picture, content, faults))
-        if demands.square and options.resize and options.resize[0] != options.resize[1]:
+        if requirements.square and options.resize and options.resize[0] != options.resize[1]:
             size = _edges(options.resize)
             raise BrokenImage(f"would become {size} by `resize: {size}`; {self.model} takes square pictures")
-        geometry = fit_geometry(picture.upright, options.fit, options.resize, square=demands.square)
+        geometry = fit_geometry(picture.upright, options.fit, options.resize, square=requirements.square)
         must_agree = options.masks and (picture.orientation != 1 or picture.format != "png")
         return geometry if faults or must_agree or not geometry.keeps(picture.upright) else None
 
     def _faults(self, picture: ImageInfo, content: bytes) -> Iterator[Fault]:
-        demands = self.demands
-        if picture.format not in demands.formats:
+        requirements = self.requirements
+        if picture.format not in requirements.formats:
             yield "format"
-        if demands.square and picture.width != picture.height:
+        if requirements.square and picture.width != picture.height:
             yield "shape"
-        if demands.max_bytes is not None and len(content) >= demands.max_bytes:
+        if requirements.max_bytes is not None and len(content) >= requirements.max_bytes:
             yield "bytes"
-        if demands.upright and picture.orientation != 1:
+        if requirements.upright and picture.orientation != 1:
             yield "turned"
-        if self._carries_mask and picture.has_alpha and picture.mode not in demands.own_mask_modes:
+        if self._carries_mask and picture.has_alpha and picture.mode not in requirements.own_mask_modes:
             yield "mode"
 
     def _words(self, picture: ImageInfo, content: bytes, faults: set[Fault]) -> str:
         """Say what the picture is, what the model takes, and what to add to the job."""
         is_now = f"is {_edges(picture.upright)} {picture.format.upper()}"
-        takes = either([kind.upper() for kind in self.demands.formats])
-        if self.demands.square:
+        takes = join_or([kind.upper() for kind in self.requirements.formats])
+        if self.requirements.square:
             takes = f"square {takes}"
         if "turned" in faults:
             is_now += f", turned by its EXIF orientation ({picture.orientation})"
             takes += " that stands upright"
         if "mode" in faults:
             is_now += f" in mode {picture.mode}"
-            takes += f" in mode {either(self.demands.own_mask_modes)} where it carries its own mask"
+            takes += f" in mode {join_or(self.requirements.own_mask_modes)} where it carries its own mask"
         if "bytes" in faults:
             is_now += f" of {len(content) / _MEGA:.1f} MB"
-            takes += f" under {(self.demands.max_bytes or 0) / _MEGA:.3g} MB"
+            takes += f" under {(self.requirements.max_bytes or 0) / _MEGA:.3g} MB"
         return f"{is_now}; {self.model} takes {takes}: {_SHAPES if 'shape' in faults else _CONVERT}"
 
     def _mend(self, rgba: Image.Image, geometry: Geometry, *, own: bool) -> tuple[bytes, Geometry]:
         """Encode the picture in its shape, smaller and smaller until it is below the byte limit."""
-        limit = self.demands.max_bytes
+        limit = self.requirements.max_bytes
         content = b""
         for _ in range(_SHRINKS):
             fitted = geometry.apply(rgba, Image.Resampling.LANCZOS, (0, 0, 0, 0))
@@ -217,7 +217,7 @@ class _Preparation:
         except BrokenImage as wrong:
             raise ImageError([Problem(mask.name, str(wrong))]) from None
         content = encode_mask(marked)
-        limit = self.demands.mask_max_bytes
+        limit = self.requirements.mask_max_bytes
         if limit is not None and len(content) >= limit:
             what = f"is {len(content) / _MEGA:.1f} MB as a mask: add a `resize` to the request"
             raise ImageError([Problem(mask.name, what)])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.images.options import ImageOptions, Source
-    from pipeline.models.model import Demands
+    from pipeline.models.model import ImageRequirements
 
 MAX_REMEMBERED = 256 * 1024 * 1024
 """Bytes of prepared pictures that are remembered, at most."""
@@ -39,18 +39,22 @@ class PreparedCache:
         self._lock = threading.Lock()
 
     def prepare(
-        self, images: Sequence[Source], options: ImageOptions, demands: Demands | None, model_name: str | None
+        self,
+        images: Sequence[Source],
+        options: ImageOptions,
+        requirements: ImageRequirements | None,
+        model_name: str | None,
     ) -> tuple[PreparedInput, ...]:
         """Do as `prepare`, or remember. Raises PictureError."""
         try:
-            key = _key(images, options, demands, model_name)
+            key = _key(images, options, requirements, model_name)
         except ImageError:
-            return prepare(images, options, demands, model_name)  # which names all problems, not the first alone
+            return prepare(images, options, requirements, model_name)  # which names all problems, not the first alone
         with self._lock:
             if key in self._prepared:
                 self._prepared.move_to_end(key)
                 return self._prepared[key]
-        prepared = prepare(images, options, demands, model_name)
+        prepared = prepare(images, options, requirements, model_name)
         with self._lock:
             self._remember(key, prepared)
         return prepared
@@ -93,10 +97,21 @@ def preview(prepared: Sequence[PreparedInput]) -> bytes:
         raise ImageError([Problem(first.source, str(wrong))]) from None
 
 
-def _key(images: Sequence[Source], options: ImageOptions, demands: Demands | None, model_name: str | None) -> object:
+def _key(
+    images: Sequence[Source], options: ImageOptions, requirements: ImageRequirements | None, model_name: str | None
+) -> object:
     sources = [*images, *([options.mask] if options.mask else [])]
     known = tuple((source.name, source.identity()) for source in sources)
-    return known, options.fit, options.resize, options.mask_edit, options.mask_box, len(images), demands, model_name
+    return (
+        known,
+        options.fit,
+        options.resize,
+        options.mask_edit,
+        options.mask_box,
+        len(images),
+        requirements,
+        model_name,
+    )
 
 
 def _size(prepared: Sequence[PreparedInput]) -> int:

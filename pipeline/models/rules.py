@@ -1,4 +1,4 @@
-"""What one parameter takes: a rule of models.yaml, which judges a value and converts a text cell."""
+"""Check the value of one parameter by its rule in models.yaml, and convert text cells to the type it needs."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ class FreeSize:
             f"not longer than {self.ratio:g}:1, {least:,} to {most:,} pixels"
         )
 
-    def fault(self, size: tuple[int, int]) -> str | None:
-        """Say what is wrong with (width, height), or None."""
+    def violation(self, size: tuple[int, int]) -> str | None:
+        """Return what is wrong with (width, height), or None."""
         short, long = sorted(size)
         least, most = self.pixels
-        faults = []
+        violations = []
         if short % self.step or long % self.step:
-            faults.append(f"an edge is no multiple of {self.step}")
+            violations.append(f"an edge is not a multiple of {self.step}")
         if long > self.longest:
-            faults.append(f"an edge is longer than {self.longest}")
+            violations.append(f"an edge is longer than {self.longest}")
         if long > self.ratio * short:
-            faults.append(f"it is longer than {self.ratio:g}:1")
+            violations.append(f"it is longer than {self.ratio:g}:1")
         if not least <= short * long <= most:
-            faults.append(f"it has {short * long:,} pixels")
-        return " and ".join(faults) or None
+            violations.append(f"it has {short * long:,} pixels")
+        return " and ".join(violations) or None
 
     def largest(self) -> str:
-        """Give the largest square: no other size has more pixels, or as many tokens."""
+        """Return the largest square: no other size has more pixels or more tokens."""
         edge = min(self.longest, math.isqrt(self.pixels[1])) // self.step * self.step
         return f"{edge}x{edge}"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What one parameter takes; the keys are explained at the top of models.yaml."""
+class ParameterRule:
+    """The accepted values of one parameter; the fields are explained at the top of models.yaml."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -74,32 +74,32 @@ class Rule:
     refused: str | None = None
 
     def allowed(self) -> str:
-        """Say in words what is taken: "low, medium or high", "a whole number from 0 to 100"."""
-        ways = list(self.values)
+        """Describe the accepted values: "low, medium or high", "a whole number from 0 to 100"."""
+        kinds = list(self.values)
         if self.takes == "whole":
-            ways.append("a whole number" + (f" from {self.range[0]:,} to {self.range[1]:,}" if self.range else ""))
+            kinds.append("a whole number" + (f" from {self.range[0]:,} to {self.range[1]:,}" if self.range else ""))
         elif self.takes == "text":
-            ways.append("text" + (f" of at most {self.longest:,} characters" if self.longest else ""))
+            kinds.append("text" + (f" of at most {self.longest:,} characters" if self.longest else ""))
         elif self.takes is not None:
-            ways.append({"flag": "true or false", "mapping": "a mapping"}[self.takes])
+            kinds.append({"flag": "true or false", "mapping": "a mapping"}[self.takes])
         if self.free_size is not None:
-            ways.append(str(self.free_size))
-        return either(ways)
+            kinds.append(str(self.free_size))
+        return join_or(kinds)
 
-    def fault(self, value: object) -> str | None:
-        """Say what is wrong with a value ("is `hd`"), or None; what is allowed is said by `allowed`."""
+    def violation(self, value: object) -> str | None:
+        """Return what is wrong with a value ("is `hd`"), or None; `allowed` describes the accepted values."""
         if isinstance(value, str) and value in self.values:
             return None
         size = parse_size(value)
         if self.free_size is not None and size is not None:
-            reason = self.free_size.fault(size)
+            reason = self.free_size.violation(size)
             return f"is {quoted(value)}: {reason}" if reason else None
-        if self.takes is not None and self._is_of_kind(value):
+        if self.takes is not None and self._has_type(value):
             return None
         close = nearest(value, self.values) if isinstance(value, str) else None
         return f"is {quoted(value)}" + (f" (did you mean `{close}`?)" if close else "")
 
-    def _is_of_kind(self, value: object) -> bool:
+    def _has_type(self, value: object) -> bool:
         match self.takes:
             case "text":
                 return isinstance(value, str) and (self.longest is None or len(value) <= self.longest)
@@ -112,7 +112,7 @@ class Rule:
                 return isinstance(value, dict)
 
     def convert(self, text: str) -> object:
-        """Turn a text cell into what the parameter needs; what does not fit stays text, for `fault` to name."""
+        """Convert a text cell to the type that the parameter needs; text that does not fit stays text."""
         if self.takes == "whole" and _WHOLE.fullmatch(text.strip()):
             return int(text)
         if self.takes == "flag" and text.strip().lower() in {"true", "false"}:
@@ -121,17 +121,17 @@ class Rule:
 
 
 def parse_size(value: object) -> tuple[int, int] | None:
-    """Read "WIDTHxHEIGHT" in pixels; None for anything else."""
+    """Parse "WIDTHxHEIGHT" in pixels; return None for anything else."""
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     return (int(match[1]), int(match[2])) if match else None
 
 
-def either(words: list[str] | tuple[str, ...]) -> str:
-    """Join words as in a sentence: "png, jpeg or webp"."""
+def join_or(words: list[str] | tuple[str, ...]) -> str:
+    """Join words into an alternative: "png, jpeg or webp"."""
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def quoted(value: object) -> str:
-    """Show a value in a message, as people wrote it and not at length."""
+    """Format a value for a message: in backticks, as written in YAML, cut after 80 characters."""
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
     return f"`{text[:80]}…`" if len(text) > 80 else f"`{text}`"

@@ -182,7 +182,7 @@ class Expansion:
             what = "no `model` is given: the server chooses one, and nothing can be checked or priced before"
             self.findings.warnings[what] = None
         elif name is not None and model is None:
-            self.findings.warnings[self.models.warn_unknown(name)] = None
+            self.findings.warnings[self.models.unknown_model_warning(name)] = None
         if model is None or model.prices is None:
             self.findings.unpriced.add(name or "(none)")
         return model

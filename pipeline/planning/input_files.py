@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ImageError
-from pipeline.models.model import unknown_demands
+from pipeline.models.model import default_requirements
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ class InputImages:
             fields.get("fit"), fields.get("resize"), fields.get("mask"), self.findings.job.folder
         )
         for complaint in complaints:
-            self.findings.wrong_field(draft, complaint.field, complaint.what)
+            self.findings.wrong_field(draft, complaint.field, complaint.message)
         return options, sources
 
     def prepare(
@@ -71,9 +71,9 @@ class InputImages:
 
         self._inputs = self._inputs or PreparedCache()
         model = draft.model
-        demands = model.demands(operation) if model else unknown_demands()
+        requirements = model.image_requirements(operation) if model else default_requirements()
         try:
-            prepared = self._inputs.prepare(images, options, demands, model.name if model else None)
+            prepared = self._inputs.prepare(images, options, requirements, model.name if model else None)
             sources = [*(one.source_sha256 for one in prepared if one.role == "image"), options.canonical()]
         except ImageError as error:
             self._wrong(draft, error, options.mask)

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError
+from pipeline.models.validation import validate
 from pipeline.planning import identity
 from pipeline.planning.expand import OURS, Expansion, Findings
 from pipeline.planning.input_files import InputFile, InputImages
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Provider
-    from pipeline.models.model import Complaint, Model
+    from pipeline.models.model import Model
     from pipeline.models.table import Models
+    from pipeline.models.validation import FieldProblem
     from pipeline.planning.expand import Draft
     from pipeline.planning.job import Job
 
@@ -108,7 +110,7 @@ class _Params:
     """Parameters that many requests share: kept, written and judged once."""
 
     values: Mapping[str, Any]
-    complaints: dict[str, list[Complaint]] = field(default_factory=dict)  # by operation
+    complaints: dict[str, list[FieldProblem]] = field(default_factory=dict)  # by operation
 
 
 @dataclass(slots=True)
@@ -234,14 +236,14 @@ class _Planner:
             return
         if self.provider.sandbox is None:
             self.findings.warnings.update(dict.fromkeys(model.warnings(self._today)))
-        complaints = model.check(operation, prompt, {}, images, masked)
+        complaints = validate(model, operation, prompt, {}, images, mask=masked)
         if operation not in params.complaints:
-            both = model.check(operation, prompt, params.values, images, masked)
+            both = validate(model, operation, prompt, params.values, images, mask=masked)
             params.complaints[operation] = [one for one in both if one not in complaints]
         if operation not in OPERATIONS:
             complaints = [one for one in complaints if one.field == "operation"]
         for complaint in (*complaints, *params.complaints[operation]):
-            self.findings.wrong_field(draft, complaint.field, complaint.what)
+            self.findings.wrong_field(draft, complaint.field, complaint.message)
 
     def _judge_unknown(
         self, draft: Draft, operation: str, prompt: str | None, params: _Params, images: int, *, masked: bool

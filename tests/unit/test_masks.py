@@ -46,7 +46,7 @@ BLACK = png(marked(0, 255, "L"))
 def edit(picture: bytes, recipe: ImageOptions, model: str = "gpt-image-2") -> tuple[PreparedInput, PreparedInput]:
     found = {"gpt-image-2": GPT, "dall-e-2": DALLE}[model]
     assert found is not None
-    image, mask = prepare([Source.of(picture, name="photo.jpg")], recipe, found.demands("edit"), model)
+    image, mask = prepare([Source.of(picture, name="photo.jpg")], recipe, found.image_requirements("edit"), model)
     assert (image.role, mask.role) == ("image", "mask")
     assert (image.width, image.height, image.format) == (mask.width, mask.height, mask.format)
     return image, mask

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.models.model import Complaint, Model, unknown_demands
+from pipeline.models.model import Model, default_requirements
 from pipeline.models.table import Models, convert
+from pipeline.models.validation import FieldProblem, validate
 
 TABLE = Models.load()
 GPT = ["gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "chatgpt-image-latest", "gpt-image-2"]
@@ -34,10 +35,10 @@ def model(name: str) -> Model:
     return found
 
 
-def complaints(name: str, operation: str = "generation", /, **params: object) -> list[Complaint]:
+def problems(name: str, operation: str = "generation", /, **params: object) -> list[FieldProblem]:
     images = 0 if operation == "generation" else 1
     prompt = None if operation == "variation" else "a cat"
-    return model(name).check(operation, prompt, params, images, mask=False)
+    return validate(model(name), operation, prompt, params, images, mask=False)
 
 
 # One row a parameter of the fact sheet's table: family → (what it takes, what it refuses). The rest refuse all of it.
@@ -97,30 +98,30 @@ FOREIGN = [
 
 @pytest.mark.parametrize(("parameter", "name", "value"), TAKEN)
 def test_a_value_of_the_table_is_taken(parameter: str, name: str, value: object) -> None:
-    assert complaints(name, **{parameter: value}) == []
+    assert problems(name, **{parameter: value}) == []
 
 
 @pytest.mark.parametrize(("parameter", "name", "value"), REFUSED)
 def test_another_value_is_refused_with_field_value_and_what_is_allowed(
     parameter: str, name: str, value: object
 ) -> None:
-    (complaint,) = complaints(name, **{parameter: value})
-    assert complaint.field == parameter
-    assert f"`{str(value).lower() if isinstance(value, bool) else value}`" in complaint.what
-    assert f"{name} takes " in complaint.what
+    (problem,) = problems(name, **{parameter: value})
+    assert problem.field == parameter
+    assert f"`{str(value).lower() if isinstance(value, bool) else value}`" in problem.message
+    assert f"{name} takes " in problem.message
 
 
 @pytest.mark.parametrize(("parameter", "name"), FOREIGN)
 def test_a_parameter_of_other_models_is_refused(parameter: str, name: str) -> None:
-    (complaint,) = complaints(name, **{parameter: "x"})
-    assert complaint.field == parameter
-    assert f"{name} does not take" in complaint.what
+    (problem,) = problems(name, **{parameter: "x"})
+    assert problem.field == parameter
+    assert f"{name} does not take" in problem.message
 
 
 @pytest.mark.parametrize("name", [*GPT, *NEW])
 def test_gpt_image_takes_no_response_format_and_the_message_says_to_leave_it_out(name: str) -> None:
-    (complaint,) = complaints(name, response_format="url")
-    assert "leave it out" in complaint.what
+    (problem,) = problems(name, response_format="url")
+    assert "leave it out" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -141,50 +142,50 @@ def test_gpt_image_takes_no_response_format_and_the_message_says_to_leave_it_out
     ],
 )
 def test_input_fidelity_is_for_edits_of_the_first_gpt_models(name: str, value: str, taken: bool) -> None:
-    assert (complaints(name, "edit", input_fidelity=value) == []) is taken
-    assert complaints(name, "generation", input_fidelity=value)
+    assert (problems(name, "edit", input_fidelity=value) == []) is taken
+    assert problems(name, "generation", input_fidelity=value)
 
 
 @pytest.mark.parametrize("name", [GPT_1, GPT_2, GPT_25, GPT_26])
 def test_compression_is_a_whole_number_from_0_to_100_for_jpeg_and_webp(name: str) -> None:
     for value in (0, 80, 100):
-        assert complaints(name, output_compression=value, output_format="webp") == []
-        assert complaints(name, output_compression=value, **JPEG) == []
+        assert problems(name, output_compression=value, output_format="webp") == []
+        assert problems(name, output_compression=value, **JPEG) == []
     for wrong in (-1, 101, 80.0, "80", True):
-        (complaint,) = complaints(name, output_compression=wrong, **JPEG)
-        assert "a whole number from 0 to 100" in complaint.what
+        (problem,) = problems(name, output_compression=wrong, **JPEG)
+        assert "a whole number from 0 to 100" in problem.message
     for others in ({}, {"output_format": "png"}):
-        (complaint,) = complaints(name, output_compression=80, **others)
-        assert "`80` with `output_format: png`" in complaint.what
-        assert "jpeg or webp only" in complaint.what
+        (problem,) = problems(name, output_compression=80, **others)
+        assert "`80` with `output_format: png`" in problem.message
+        assert "jpeg or webp only" in problem.message
 
 
 @pytest.mark.parametrize("name", [GPT_1, GPT_2, GPT_25, GPT_26])
 def test_a_transparent_jpeg_is_refused(name: str) -> None:
-    (complaint,) = complaints(name, background="transparent", **JPEG)
-    assert complaint.field == "background"
-    assert "png or webp only" in complaint.what
-    assert complaints(name, background="transparent", output_format="webp") == []
-    assert complaints(name, background="opaque", **JPEG) == []
+    (problem,) = problems(name, background="transparent", **JPEG)
+    assert problem.field == "background"
+    assert "png or webp only" in problem.message
+    assert problems(name, background="transparent", output_format="webp") == []
+    assert problems(name, background="opaque", **JPEG) == []
 
 
 def test_frames_go_with_gif_only() -> None:
-    assert complaints(GPT_26, frame_count=16, frame_duration_ms=655_350, output_format="gif") == []
-    assert {c.field for c in complaints(GPT_26, frame_count=17, frame_duration_ms=5, output_format="gif")} == {
+    assert problems(GPT_26, frame_count=16, frame_duration_ms=655_350, output_format="gif") == []
+    assert {c.field for c in problems(GPT_26, frame_count=17, frame_duration_ms=5, output_format="gif")} == {
         "frame_count",
         "frame_duration_ms",
     }
-    (complaint,) = complaints(GPT_26, frame_count=9)
-    assert "output_format gif only" in complaint.what
-    assert complaints(GPT_25, frame_count=9)
+    (problem,) = problems(GPT_26, frame_count=9)
+    assert "output_format gif only" in problem.message
+    assert problems(GPT_25, frame_count=9)
 
 
 def test_svg_settings_go_with_svg_only() -> None:
     svg = {"model": "x", "reasoning": {"effort": "low"}}
-    assert complaints(GPT_26, svg=svg, output_format="svg") == []
-    assert len(complaints(GPT_26, svg=svg)) == 1
-    assert len(complaints(GPT_26, svg="x", output_format="svg")) == 1
-    assert len(complaints(GPT_26, output_compression=5, output_format="svg")) == 1
+    assert problems(GPT_26, svg=svg, output_format="svg") == []
+    assert len(problems(GPT_26, svg=svg)) == 1
+    assert len(problems(GPT_26, svg="x", output_format="svg")) == 1
+    assert len(problems(GPT_26, output_compression=5, output_format="svg")) == 1
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_svg_comes_one_a_call() -> None:
 )
 def test_an_operation_that_the_model_does_not_offer_is_refused(name: str, operations: set[str]) -> None:
     for operation in ("generation", "edit", "variation"):
-        fields = {complaint.field for complaint in complaints(name, operation)}
+        fields = {problem.field for problem in problems(name, operation)}
         assert ("operation" in fields) is (operation not in operations)
 
 
@@ -218,22 +219,22 @@ def test_an_operation_that_the_model_does_not_offer_is_refused(name: str, operat
     ("name", "most"), [("dall-e-2", 1000), ("dall-e-3", 4000), *[(name, 32_000) for name in (*GPT, *NEW)]]
 )
 def test_a_prompt_is_counted_in_characters(name: str, most: int) -> None:
-    assert model(name).check("generation", "ü" * most, {}, 0, mask=False) == []
-    (complaint,) = model(name).check("generation", "a" * (most + 1), {}, 0, mask=False)
-    assert complaint == Complaint("prompt", f"has {most + 1:,} characters; {name} takes at most {most:,}")
+    assert validate(model(name), "generation", "ü" * most, {}, 0, mask=False) == []
+    (problem,) = validate(model(name), "generation", "a" * (most + 1), {}, 0, mask=False)
+    assert problem == FieldProblem("prompt", f"has {most + 1:,} characters; {name} takes at most {most:,}")
 
 
 @pytest.mark.parametrize("prompt", [None, "", " \n"])
 def test_a_missing_prompt_is_named(prompt: str | None) -> None:
     for operation, images in (("generation", 0), ("edit", 1)):
-        (complaint,) = model("dall-e-2").check(operation, prompt, {}, images, mask=False)
-        assert complaint.field == "prompt"
+        (problem,) = validate(model("dall-e-2"), operation, prompt, {}, images, mask=False)
+        assert problem.field == "prompt"
 
 
 def test_a_variation_takes_no_prompt() -> None:
-    (complaint,) = model("dall-e-2").check("variation", "a cat", {}, 1, mask=False)
-    assert complaint.field == "prompt"
-    assert "leave it out" in complaint.what
+    (problem,) = validate(model("dall-e-2"), "variation", "a cat", {}, 1, mask=False)
+    assert problem.field == "prompt"
+    assert "leave it out" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -251,8 +252,8 @@ def test_a_variation_takes_no_prompt() -> None:
 )
 def test_input_pictures_are_counted(name: str, operation: str, images: int, fine: bool) -> None:
     prompt = None if operation == "variation" else "a cat"
-    found = model(name).check(operation, prompt, {}, images, mask=False)
-    assert [complaint.field for complaint in found] == ([] if fine else ["image"])
+    found = validate(model(name), operation, prompt, {}, images, mask=False)
+    assert [problem.field for problem in found] == ([] if fine else ["image"])
 
 
 @pytest.mark.parametrize(
@@ -261,47 +262,51 @@ def test_input_pictures_are_counted(name: str, operation: str, images: int, fine
 )
 def test_a_mask_goes_with_an_edit_only(name: str, operation: str, fine: bool) -> None:
     images, prompt = (0 if operation == "generation" else 1), (None if operation == "variation" else "a cat")
-    found = model(name).check(operation, prompt, {}, images, mask=True)
-    assert [complaint.field for complaint in found] == ([] if fine else ["mask"])
+    found = validate(model(name), operation, prompt, {}, images, mask=True)
+    assert [problem.field for problem in found] == ([] if fine else ["mask"])
 
 
 def test_all_mistakes_are_named_at_once() -> None:
     params = {"size": "512x512", "quality": "hd", "qualty": "low", "response_format": "url", "style": "vivid"}
-    found = model(GPT_2).check("variation", "a cat", params, 0, mask=True)
+    found = validate(model(GPT_2), "variation", "a cat", params, 0, mask=True)
     fields = ["operation", "prompt", "image", "mask", *params]
-    assert [complaint.field for complaint in found] == fields
+    assert [problem.field for problem in found] == fields
 
 
 def test_a_misspelt_parameter_or_value_is_answered_with_the_nearest() -> None:
-    (complaint,) = complaints(GPT_2, qualty="low")
-    assert "did you mean `quality`?" in complaint.what
-    (complaint,) = complaints(GPT_2, quality="hihg")
-    assert "did you mean `high`?" in complaint.what
+    (problem,) = problems(GPT_2, qualty="low")
+    assert "did you mean `quality`?" in problem.message
+    (problem,) = problems(GPT_2, quality="hihg")
+    assert "did you mean `high`?" in problem.message
 
 
 def test_model_and_what_is_null_are_passed_over() -> None:
-    assert complaints(GPT_2, model=GPT_2, style=None, size=None) == []
+    assert problems(GPT_2, model=GPT_2, style=None, size=None) == []
 
 
 def test_a_free_size_is_refused_with_every_reason() -> None:
-    (complaint,) = complaints(GPT_2, size="4001x1000")
-    for words in ("no multiple of 16", "longer than 3840", "longer than 3:1"):
-        assert words in complaint.what
+    (problem,) = problems(GPT_2, size="4001x1000")
+    for words in ("not a multiple of 16", "longer than 3840", "longer than 3:1"):
+        assert words in problem.message
 
 
 def test_what_pictures_must_be_is_known_by_operation() -> None:
     dalle, gpt = model("dall-e-2"), model(GPT_2)
-    edit, variation = dalle.demands("edit"), dalle.demands("variation")
+    edit, variation = dalle.image_requirements("edit"), dalle.image_requirements("variation")
     assert edit is not None
     assert variation is not None
     assert (edit.formats, edit.square, edit.max_bytes) == (("png",), True, 4 * 2**20)
     assert edit.own_mask_modes == ("RGBA", "LA", "L")
     assert not variation.own_mask_modes
-    assert dalle.demands("generation") is None
-    demands = gpt.demands("edit")
-    assert demands is not None
-    assert (set(demands.formats), demands.most, demands.max_bytes) == ({"png", "webp", "jpeg"}, 16, 50 * 2**20)
-    assert unknown_demands().max_bytes is None
+    assert dalle.image_requirements("generation") is None
+    requirements = gpt.image_requirements("edit")
+    assert requirements is not None
+    assert (set(requirements.formats), requirements.most, requirements.max_bytes) == (
+        {"png", "webp", "jpeg"},
+        16,
+        50 * 2**20,
+    )
+    assert default_requirements().max_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -339,8 +344,8 @@ def test_a_snapshot_is_its_model_and_any_other_name_is_unknown() -> None:
 
 
 def test_an_unknown_model_is_a_warning_with_the_nearest_name() -> None:
-    assert "did you mean gpt-image-2?" in TABLE.warn_unknown("gpt-image-02")
-    assert "without a price" in TABLE.warn_unknown("sdxl")
+    assert "did you mean gpt-image-2?" in TABLE.unknown_model_warning("gpt-image-02")
+    assert "without a price" in TABLE.unknown_model_warning("sdxl")
 
 
 @pytest.mark.parametrize(
@@ -366,8 +371,8 @@ def test_a_text_cell_for_a_flag_becomes_true_or_false() -> None:
     lab = Models.load({"lab": {"inherits": GPT_2, "parameters": {"tiled": {"takes": "flag"}}}}).find("lab")
     assert lab is not None
     assert [convert("tiled", text, lab) for text in ("true", "False", "yes")] == [True, False, "yes"]
-    assert lab.check("generation", "a", {"tiled": True}, 0, mask=False) == []
-    assert "true or false" in lab.check("generation", "a", {"tiled": "yes"}, 0, mask=False)[0].what
+    assert validate(lab, "generation", "a", {"tiled": True}, 0, mask=False) == []
+    assert "true or false" in validate(lab, "generation", "a", {"tiled": "yes"}, 0, mask=False)[0].message
 
 
 def test_a_user_adds_a_model_and_changes_one_without_touching_code() -> None:
@@ -389,11 +394,11 @@ def test_a_user_adds_a_model_and_changes_one_without_touching_code() -> None:
     assert mine is not None
     assert gpt is not None
     assert heir is not None
-    assert flux.check("generation", "a", {"steps": 50}, 0, mask=False) == []
-    assert flux.check("generation", "a" * 501, {"steps": 51}, 0, mask=False)
+    assert validate(flux, "generation", "a", {"steps": 50}, 0, mask=False) == []
+    assert validate(flux, "generation", "a" * 501, {"steps": 51}, 0, mask=False)
     assert (gpt.max_n("generation", {}), mine.max_n("generation", {}), heir.max_n("generation", {})) == (4, 4, 4)
-    assert gpt.check("generation", "a", {"quality": "high"}, 0, mask=False)
-    assert heir.check("generation", "a", {"quality": "high"}, 0, mask=False) == []
+    assert validate(gpt, "generation", "a", {"quality": "high"}, 0, mask=False)
+    assert validate(heir, "generation", "a", {"quality": "high"}, 0, mask=False) == []
     assert "user" not in mine.parameters
     assert mine.shutdown == date(2027, 1, 1)
     assert model(GPT_2).n == 10  # the built-in table is as it was
@@ -415,11 +420,11 @@ def test_mistakes_in_the_users_models_are_named_with_their_keys() -> None:
     text = str(caught.value)
     assert text.count("valuse") == 1  # though five models inherit it
     assert "models.gpt-image-2.parameters.size.valuse: is an unknown key; did you mean `values`?" in text
-    assert "models.a: inherits from `gpt-imag-2`, which is no model; did you mean `gpt-image-2`?" in text
-    assert "models.b.inherits: runs in a circle" in text
+    assert "models.a: inherits from `gpt-imag-2`, which is not a model; did you mean `gpt-image-2`?" in text
+    assert "models.b.inherits: is a cycle" in text
     assert "models.d.n: is 'many'" in text
     assert "models.e.operations: is missing" in text
-    assert "models.f: is no mapping" in text
+    assert "models.f: is not a mapping" in text
 
 
 def test_the_table_is_imported_without_pillow_aiohttp_or_pydantic() -> None:

@@ -120,8 +120,8 @@ def test_a_recipe_enters_the_key_without_names_and_without_what_is_not_asked(tmp
 
 def test_every_form_of_a_recipe_is_read(tmp_path: Path) -> None:
     def read(fit: object = None, resize: object = None, mask: object = None) -> ImageOptions:
-        options, complaints = parse_image_options(fit, resize, mask, tmp_path)
-        assert complaints == []
+        options, problems = parse_image_options(fit, resize, mask, tmp_path)
+        assert problems == []
         return options
 
     mask = Source("m.png", path=tmp_path / "m.png")
@@ -166,10 +166,10 @@ def test_every_form_of_a_recipe_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_mask_of_another_form_is_a_complaint(value: object, field: str, words: str) -> None:
-    options, complaints = parse_mask(value)
+    options, problems = parse_mask(value)
     assert options == ImageOptions()
-    assert field in {complaint.field for complaint in complaints}
-    assert words in " ".join(complaint.what for complaint in complaints)
+    assert field in {problem.field for problem in problems}
+    assert words in " ".join(problem.message for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_a_mask_of_another_form_is_a_complaint(value: object, field: str, words:
     ],
 )
 def test_a_wrong_fit_or_resize_is_a_complaint(fit: object, resize: object, fields: list[str]) -> None:
-    options, complaints = parse_image_options(fit, resize, None)
-    assert [complaint.field for complaint in complaints] == fields
+    options, problems = parse_image_options(fit, resize, None)
+    assert [problem.field for problem in problems] == fields
     assert options == ImageOptions()
 
 

@@ -23,7 +23,7 @@ from pipeline.models.table import Models
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.models.model import Demands
+    from pipeline.models.model import ImageRequirements
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "images"
 needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no photographs in {PHOTOS}")
@@ -31,12 +31,12 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 TABLE = Models.load()
 
 
-def rules(name: str, operation: str) -> Demands:
+def rules(name: str, operation: str) -> ImageRequirements:
     model = TABLE.find(name)
     assert model is not None
-    demands = model.demands(operation)
-    assert demands is not None
-    return demands
+    requirements = model.image_requirements(operation)
+    assert requirements is not None
+    return requirements
 
 
 DALLE_EDIT, VARIATION, GPT = rules("dall-e-2", "edit"), rules("dall-e-2", "variation"), rules("gpt-image-2", "edit")
@@ -132,20 +132,20 @@ CORPUS: dict[str, bytes] = {
 }
 
 
-def meets(one: PreparedInput, demands: Demands, *, carries_mask: bool) -> None:
+def meets(one: PreparedInput, requirements: ImageRequirements, *, carries_mask: bool) -> None:
     """Check by Pillow alone what the service would check."""
     with Image.open(io.BytesIO(one.content)) as image:
         image.load()
         assert image.size == (one.width, one.height)
         assert str(image.format).lower() == one.format
-        assert one.format in demands.formats
+        assert one.format in requirements.formats
         assert getattr(image, "n_frames", 1) == 1
-        if demands.square:
+        if requirements.square:
             assert image.width == image.height
-        if demands.upright:
+        if requirements.upright:
             assert image.getexif().get(0x0112, 1) == 1
-        if demands.max_bytes is not None:
-            assert len(one.content) < demands.max_bytes
+        if requirements.max_bytes is not None:
+            assert len(one.content) < requirements.max_bytes
         if carries_mask:
             assert image.mode in {"RGBA", "LA", "L"}
             assert image.getchannel("A").getextrema() == (0, 255)
@@ -162,18 +162,18 @@ def test_the_corpus_is_wide() -> None:
 )
 @pytest.mark.parametrize("name", CORPUS)
 def test_an_awkward_picture_is_made_fit_or_refused_by_name(
-    name: str, model: str, demands: Demands, fit: Fit | None
+    name: str, model: str, requirements: ImageRequirements, fit: Fit | None
 ) -> None:
     refusal = None
     try:
-        (one,) = prepare([Source.of(CORPUS[name], name=name)], ImageOptions(fit=fit), demands, model)
+        (one,) = prepare([Source.of(CORPUS[name], name=name)], ImageOptions(fit=fit), requirements, model)
     except ImageError as reason:
         refusal = reason
     if refusal is not None:
         assert str(refusal).startswith(f"{name}: ")
         assert all(problem.location == name for problem in refusal.problems)
     else:
-        meets(one, demands, carries_mask=demands is DALLE_EDIT)
+        meets(one, requirements, carries_mask=requirements is DALLE_EDIT)
         assert one.source == name
         if fit is None:
             assert one.content == CORPUS[name]
@@ -250,9 +250,9 @@ def test_what_cannot_be_mended_is_refused_with_its_reason(name: str, words: str)
         ("nothing but air.png", DALLE_EDIT, "dall-e-2", "marks everything"),
     ],
 )
-def test_a_refusal_gives_the_words_to_add(name: str, demands: Demands, model: str, words: str) -> None:
+def test_a_refusal_gives_the_words_to_add(name: str, requirements: ImageRequirements, model: str, words: str) -> None:
     with pytest.raises(ImageError) as caught:
-        prepare([Source.of(CORPUS[name], name=name)], ImageOptions(), demands, model)
+        prepare([Source.of(CORPUS[name], name=name)], ImageOptions(), requirements, model)
     assert words in str(caught.value)
 
 
@@ -424,10 +424,10 @@ def test_a_photograph_goes_through_edits_and_variations(photo: str, fit: Fit) ->
     source = Source.of(photo, folder=PHOTOS)
     (one,) = prepare([source], ImageOptions(fit=fit), VARIATION, "dall-e-2")
     meets(one, VARIATION, carries_mask=False)
-    for demands, model in ((DALLE_EDIT, "dall-e-2"), (GPT, "gpt-image-2")):
-        image, mask = prepare([source], ImageOptions(fit=fit, mask_box=(100, 100, 250, 250)), demands, model)
-        meets(image, demands, carries_mask=False)
-        meets(replace(mask, format="png"), replace(demands, formats=("png",)), carries_mask=True)
+    for requirements, model in ((DALLE_EDIT, "dall-e-2"), (GPT, "gpt-image-2")):
+        image, mask = prepare([source], ImageOptions(fit=fit, mask_box=(100, 100, 250, 250)), requirements, model)
+        meets(image, requirements, carries_mask=False)
+        meets(replace(mask, format="png"), replace(requirements, formats=("png",)), carries_mask=True)
         assert (image.width, image.height) == (mask.width, mask.height)
 
 

@@ -87,7 +87,7 @@ def test_dall_e_costs_a_price_a_picture(name: str, params: dict[str, object], us
     one = model(name)
     operation = "generation"
     assert one.estimate(operation, "a" * 900, params, 3, []).usd == pytest.approx(3 * usd)
-    assert one.most(operation, "a" * 900, params, 3, []) == pytest.approx(3 * usd)
+    assert one.max_cost(operation, "a" * 900, params, 3, []) == pytest.approx(3 * usd)
     assert one.cost(operation, params, 2, None) == pytest.approx(2 * usd)
 
 
@@ -145,7 +145,7 @@ def test_what_has_no_price_is_none_and_never_0() -> None:
     estimate = lab.estimate("generation", "a", {}, 1, [])
     assert estimate.usd is None
     assert estimate.assumed == ("lab has no price in the table",)
-    assert lab.most("generation", "a", {}, 1, []) is None
+    assert lab.max_cost("generation", "a", {}, 1, []) is None
     assert lab.cost("generation", {}, 1, {"output_tokens": 5}) is None
     svg = {"output_format": "svg"}
     assert model("gpt-image-2.6-flare").estimate("generation", "a", svg, 1, []).usd is None
@@ -157,7 +157,7 @@ def test_what_is_guessed_is_said() -> None:
     assumed = " | ".join(model("gpt-image-2.6-flare").estimate("edit", "a cat", {}, 1, [(1024, 1024)]).assumed)
     for words in ("quality auto counted as high", "size auto counted as 1024x1024", "one token per 4 characters"):
         assert words in assumed
-    assert "input pictures counted as 1,536 tokens each" in assumed
+    assert "input images counted as 1,536 tokens each" in assumed
     assert "not verified" in assumed
     stated = model("gpt-image-2").estimate("generation", "a cat", {"quality": "low", "size": SQUARE}, 1, [])
     assert stated.assumed == ("the prompt counted as one token per 4 characters",)
@@ -182,7 +182,7 @@ def test_a_partial_image_costs_100_tokens() -> None:
 def test_the_bound_takes_the_dearest_of_what_is_left_open() -> None:
     one = model("gpt-image-2")
     dearest = grid_tokens(96, 2880, 2880) * 30 / 1e6
-    bound = one.most("generation", "", {}, 1, [])
+    bound = one.max_cost("generation", "", {}, 1, [])
     assert bound is not None
     assert dearest <= bound < dearest + 0.001
     all_sizes = [
@@ -214,7 +214,7 @@ def test_the_bound_is_never_below_the_estimate(
 ) -> None:
     n, inputs = counts
     estimate = model(name).estimate(operation, prompt, params, n, [(1024, 1024)] * inputs)
-    bound = model(name).most(operation, prompt, params, n, [(1024, 1024)] * inputs)
+    bound = model(name).max_cost(operation, prompt, params, n, [(1024, 1024)] * inputs)
     assert estimate.usd is not None
     assert bound is not None
     assert 0 < estimate.usd <= bound
