@@ -110,7 +110,7 @@ def validate(content: bytes, output_format: str | None) -> ValidImage:
     SVG is valid only if the request asked for it, and only without scripts. A complete image of another format than
     the one that was asked for is valid, since it is paid.
     """
-    if size := png.whole_size(content, inspect.MAX_PIXELS):
+    if size := png.complete_png_size(content, inspect.MAX_PIXELS):
         return ValidImage(content, hashlib.sha256(content).hexdigest(), *size, "png")
     is_svg = output_format == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
     found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content)

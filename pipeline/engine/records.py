@@ -184,4 +184,4 @@ class Records:
         if model is None:
             return None
         sizes = [(one["width"], one["height"]) for one in request.inputs if one["role"] == "image"]
-        return model.most(request.served_by, request.prompt, request.params, images, sizes)
+        return model.max_cost(request.served_by, request.prompt, request.params, images, sizes)

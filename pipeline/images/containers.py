@@ -1,7 +1,7 @@
-"""Bytes → the kind of picture that they claim to be, and whether its frame is closed: no decoding, no Pillow.
+"""Detect the format of an image from its bytes, and check that its container is complete, without decoding.
 
-Decoders forgive a missing end, so a download that broke off can decode. Each walk below follows the file's own
-structure to its end mark; what stands behind the end mark is ignored, as every viewer does.
+Decoders tolerate a missing end, so a truncated download can decode. Each function below follows the file's own
+structure to its end mark; bytes after the end mark are ignored, as in every viewer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Content = bytes | memoryview
 
-_MARKS = tuple(
+_SIGNATURES = tuple(
     (name, re.compile(mark, re.DOTALL))
     for name, mark in (
         ("png", rb"\x89PNG\r\n\x1a\n"),
@@ -29,34 +29,32 @@ _MARKS = tuple(
         ("avif", rb"....ftyp.*avi[fs]"),
     )
 )
-_JPEG_MARKER = re.compile(
-    rb"\xff[^\x00\xff\xd0-\xd7]"
-)  # in a scan: neither a stuffed FF, nor a fill byte, nor a restart
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in a scan: not a stuffed FF, fill byte or restart marker
 _TIFF_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # field type → bytes
 _TIFF_DATA = {273: 279, 324: 325}  # tag of the offsets of strips, tiles → tag of their byte counts
 
 
-def kind(content: Content) -> str | None:
-    """Give the kind by the first bytes, None for what is not taken: exotic decoders start other programs (EPS)."""
+def detect_format(content: Content) -> str | None:
+    """Return the format by the first bytes, or None if it is not supported; some decoders run programs (EPS)."""
     head = bytes(content[:32])
-    for name, mark in _MARKS:
+    for name, mark in _SIGNATURES:
         if mark.match(head):
             return name
     return None
 
 
-def fault(kind: str, content: Content) -> str | None:
-    """Say what is wrong with the frame of a picture of this kind ("is cut off: …"), or None if it is closed."""
+def structure_error(image_format: str, content: Content) -> str | None:
+    """Return what is wrong with the structure of an image of this format ("is cut off: …"), or None."""
     try:
-        return _WALKS[kind](content)
+        return _CHECKS[image_format](content)
     except (IndexError, struct.error):
-        return "is cut off: its parts point behind its last byte"
+        return "is cut off: it refers to bytes after its end"
 
 
 def _png(content: Content) -> str | None:
-    """Walk the chunks to IEND; each checksum must hold (Pillow skips those of the pixels)."""
-    for name, _, holds in png.chunks(content):
-        if not holds:
+    """Walk the chunks to IEND; every checksum must match (Pillow skips those of the pixels)."""
+    for name, _, is_valid in png.chunks(content):
+        if not is_valid:
             return f"is damaged: the checksum of its {name.decode('latin-1')} chunk is wrong"
         if name == b"IEND":
             break
@@ -64,7 +62,7 @@ def _png(content: Content) -> str | None:
 
 
 def _jpeg(content: Content) -> str | None:
-    """Walk the segments to EOI. A plain search would be content with the EOI of the thumbnail inside EXIF."""
+    """Walk the segments to EOI. A plain search would find the EOI of the thumbnail inside EXIF."""
     at = 2
     while True:
         match = _JPEG_MARKER.search(content, at)
@@ -74,7 +72,7 @@ def _jpeg(content: Content) -> str | None:
         if marker == 0xD9:
             return None
         at = match.end()
-        if marker != 0x01:  # TEM stands alone; every other segment says its length
+        if marker != 0x01:  # TEM has no content; every other segment begins with its length
             at += struct.unpack_from(">H", content, at)[0]
 
 
@@ -84,7 +82,7 @@ def _webp(content: Content) -> str | None:
 
 
 def _gif(content: Content) -> str | None:
-    """Walk the blocks to the trailer; a last byte that merely equals the trailer is none."""
+    """Walk the blocks to the trailer; a last byte that equals the trailer is not enough."""
     at = 13 + _colours(content[10])
     while content[at] != 0x3B:
         block = content[at]
@@ -95,12 +93,12 @@ def _gif(content: Content) -> str | None:
         elif block == 0:  # some writers pad with zeros
             at += 1
         else:
-            return f"is damaged: 0x{block:02x} begins no GIF block"
+            return f"is damaged: 0x{block:02x} does not begin a GIF block"
     return None
 
 
 def _colours(flags: int) -> int:
-    """Bytes of the palette that the flags announce."""
+    """Return the size in bytes of the palette that the flags announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
@@ -111,16 +109,16 @@ def _skip_blocks(content: Content, at: int) -> int:
 
 
 def _bmp(content: Content) -> str | None:
-    (size,) = struct.unpack_from("<I", content, 2)  # 0 where the writer did not care
+    (size,) = struct.unpack_from("<I", content, 2)  # 0 if the writer did not set it
     return None if size <= len(content) else f"is cut off: {len(content)} of {size} bytes are here"
 
 
 def _avif(content: Content) -> str | None:
-    """Walk the outermost boxes; the last one's length tells where the file must end."""
+    """Walk the outermost boxes; the file must end where the last one ends."""
     at = 0
     while at < len(content):
         (size,) = struct.unpack_from(">I", content, at)
-        if size == 0:  # to the end of the file, wherever that was
+        if size == 0:  # to the end of the file
             return None
         if size == 1:
             (size,) = struct.unpack_from(">Q", content, at + 8)
@@ -148,19 +146,22 @@ def _tiff(content: Content) -> str | None:
 
 
 def _tiff_tags(content: Content, order: str, at: int, number: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield (tag, its values if they are strips' places). Raises struct.error where a value lies outside the file."""
+    """Yield each tag, with its values if they are offsets or byte counts of pixels.
+
+    Raises struct.error if a value lies outside the file.
+    """
     for entry in range(at, at + 12 * number, 12):
-        tag, kind, count = struct.unpack_from(order + "HHI", content, entry)
-        size = _TIFF_WIDTHS.get(kind, 1) * count
-        place = entry + 8 if size <= 4 else struct.unpack_from(order + "I", content, entry + 8)[0]
-        if place + size > len(content):
+        tag, field_type, count = struct.unpack_from(order + "HHI", content, entry)
+        size = _TIFF_WIDTHS.get(field_type, 1) * count
+        start = entry + 8 if size <= 4 else struct.unpack_from(order + "I", content, entry + 8)[0]
+        if start + size > len(content):
             raise struct.error
-        is_place = tag in _TIFF_DATA or tag in _TIFF_DATA.values()
-        letter = {3: "H", 4: "I"}.get(kind)
-        yield tag, struct.unpack_from(f"{order}{count}{letter}", content, place) if is_place and letter else ()
+        is_location = tag in _TIFF_DATA or tag in _TIFF_DATA.values()
+        letter = {3: "H", 4: "I"}.get(field_type)
+        yield tag, struct.unpack_from(f"{order}{count}{letter}", content, start) if is_location and letter else ()
 
 
-_WALKS: dict[str, Callable[[Content], str | None]] = {
+_CHECKS: dict[str, Callable[[Content], str | None]] = {
     "png": _png,
     "jpeg": _jpeg,
     "webp": _webp,

@@ -1,8 +1,9 @@
-"""Bytes → a picture that is whole, its kind and size; what is cut, bombed or no picture at all is refused.
+"""Decode bytes to verify that they are a complete image, and return its format and size.
 
-Used for inputs and for results, from worker threads. Pillow's readers are called directly: `Image.open` would warn
-of bombs through Python's process-wide warning filters and try plugins that start other programs; here the size is
-compared before a pixel is decoded, and only the kinds in `_READERS` are read.
+Truncated files, decompression bombs and other content are rejected. Used for inputs and results, from worker threads.
+Pillow's readers are called directly: `Image.open` would warn of bombs through Python's process-wide warning filters
+and try plugins that start other programs; here the size is checked before a pixel is decoded, and only the formats in
+`_READERS` are read.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from typing import TYPE_CHECKING
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from pipeline.errors import BrokenImage
-from pipeline.images import containers
+from pipeline.images.containers import detect_format, structure_error
 from pipeline.images.svg import svg_size
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 89_478_485
-"""Pixels of one frame, at most: Pillow's own bound, above which it warns of a bomb (a quarter of a GiB as RGB)."""
+"""Maximum pixels of one frame: Pillow's own limit, above which it warns of a bomb (a quarter of a GiB as RGB)."""
 
 MAX_FRAMES = 100
-"""Frames that are decoded, at most; what follows is only known to be closed."""
+"""Maximum frames that are decoded; of the rest only the structure of the file is checked."""
 
-_ALL_FRAMES_PIXELS = 4 * MAX_PIXELS  # over all frames: some seconds of work
+_ALL_FRAMES_PIXELS = 4 * MAX_PIXELS  # of all frames: takes some seconds
 _ORIENTATION = 0x0112  # EXIF tag: 1 upright … 8
 _TRANSPOSED = frozenset({5, 6, 7, 8})
 
 _READERS: dict[str, type[ImageFile]] = {
     "png": PngImagePlugin.PngImageFile,
-    "jpeg": JpegImagePlugin.JpegImageFile,  # reads an MPO's first picture as the JPEG that it is
+    "jpeg": JpegImagePlugin.JpegImageFile,  # reads the first image of an MPO, which is a JPEG
     "webp": WebPImagePlugin.WebPImageFile,
     "gif": GifImagePlugin.GifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
@@ -46,33 +47,32 @@ except ImportError:
 else:
     _READERS["avif"] = AvifImagePlugin.AvifImageFile
 
-# Pillow remarks upon harmless oddities of metadata (TIFF tags, APNG control): not for the terminal.
+# Pillow warns of harmless deviations in metadata (TIFF tags, APNG control), which should not reach the terminal.
 warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png)ImagePlugin")
 
 
-_MISTAKEN = {
-    b"<!doctype html": "is an HTML page, not a picture",
-    b"<html": "is an HTML page, not a picture",
-    b"<svg": "is SVG, not a picture made of pixels",
-    b"<": "is XML or HTML, not a picture",
-    b"{": "is JSON, not a picture",
-    b"[": "is JSON, not a picture",
-    b"%pdf": "is a PDF, not a picture",
+_OTHER_CONTENT = {
+    b"<!doctype html": "is an HTML page, not an image",
+    b"<html": "is an HTML page, not an image",
+    b"<svg": "is SVG, not a bitmap image",
+    b"<": "is XML or HTML, not an image",
+    b"{": "is JSON, not an image",
+    b"[": "is JSON, not an image",
+    b"%pdf": "is a PDF, not an image",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What is known of a whole picture. `width` and `height` are pixels as stored, before EXIF orientation."""
+    """Properties of a complete image. `width` and `height` are pixels as stored, before EXIF orientation."""
 
-    format: str  # lower case, by the bytes: png, jpeg, webp, gif, bmp, tiff, avif, svg
+    format: str  # lower case, detected from the bytes: png, jpeg, webp, gif, bmp, tiff, avif, svg
     width: int
     height: int
-    mode: str  # Pillow's word: 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr, LAB, I;16, I, F; "svg" for SVG
-    frames: int  # pictures of an animation, pages of a TIFF
-    has_alpha: bool  # an alpha channel, or a colour or palette entry that is transparent
-    orientation: int  # EXIF, 1 to 8; 1 where there is none
-    has_icc: bool
+    mode: str  # Pillow's mode: 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr, LAB, I;16, I, F; "svg" for SVG
+    frames: int  # frames of an animation, pages of a TIFF
+    has_alpha: bool  # an alpha channel, or a transparent colour or palette entry
+    orientation: int  # EXIF, 1 to 8; 1 if there is none
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -81,13 +81,13 @@ class ImageInfo:
 
 
 def inspect(content: bytes | memoryview) -> ImageInfo:
-    """Decode the whole picture, every frame up to `MAX_FRAMES`. Raises BrokenPicture with what is wrong."""
-    picture, image = open_whole(content)
+    """Decode the whole image, every frame up to `MAX_FRAMES`. Raises BrokenImage with what is wrong."""
+    info, image = open_image(content)
     budget = _ALL_FRAMES_PIXELS - image.width * image.height
     try:
-        for frame in range(1, min(picture.frames, MAX_FRAMES)):
+        for frame in range(1, min(info.frames, MAX_FRAMES)):
             image.seek(frame)
-            _refuse_bomb(image)
+            _check_size(image)
             budget -= image.width * image.height
             if budget < 0:
                 break
@@ -95,82 +95,81 @@ def inspect(content: bytes | memoryview) -> ImageInfo:
     except BrokenImage:
         raise
     except Exception as reason:
-        raise BrokenImage(f"is a {picture.format.upper()} that cannot be decoded: {_words(reason)}") from reason
-    return picture
+        raise BrokenImage(f"is a {info.format.upper()} that cannot be decoded: {_reason(reason)}") from reason
+    return info
 
 
-def open_whole(content: bytes | memoryview) -> tuple[ImageInfo, ImageFile]:
-    """Decode the first frame: (what it is, Pillow's image with its pixels in memory). Raises BrokenPicture."""
-    kind = containers.kind(content)
-    if kind is None or kind not in _READERS:
-        raise BrokenImage(_not_a_picture(content))
-    if fault := containers.fault(kind, content):
-        raise BrokenImage(f"is a {kind.upper()} that {fault}")
+def open_image(content: bytes | memoryview) -> tuple[ImageInfo, ImageFile]:
+    """Decode the first frame; return the info and Pillow's image with its pixels in memory. Raises BrokenImage."""
+    name = detect_format(content)
+    if name is None or name not in _READERS:
+        raise BrokenImage(_describe_other_content(content))
+    if error := structure_error(name, content):
+        raise BrokenImage(f"is a {name.upper()} that {error}")
     try:
-        image = _READERS[kind](io.BytesIO(content))
-        _refuse_bomb(image)
+        image = _READERS[name](io.BytesIO(content))
+        _check_size(image)
         frames = getattr(image, "n_frames", 1)
         has_alpha = image.has_transparency_data
         image.load()
-        return _describe(kind, image, frames, has_alpha=has_alpha), image
+        return _describe(name, image, frames, has_alpha=has_alpha), image
     except BrokenImage:
         raise
-    except Exception as reason:  # a hostile file can make Pillow raise anything, and it is the file's fault
-        raise BrokenImage(f"is a {kind.upper()} that cannot be decoded: {_words(reason)}") from reason
+    except Exception as reason:  # a hostile file can make Pillow raise any exception
+        raise BrokenImage(f"is a {name.upper()} that cannot be decoded: {_reason(reason)}") from reason
 
 
 def inspect_svg(content: bytes) -> ImageInfo:
-    """Check SVG as XML without scripts, entities or links to the outside. Raises BrokenPicture."""
+    """Check that SVG is XML without scripts, entities or external references. Raises BrokenImage."""
     if not content.strip():
         raise BrokenImage("is empty (0 bytes)")
     width, height = svg_size(content)
-    return ImageInfo("svg", width, height, "svg", 1, has_alpha=True, orientation=1, has_icc=False)
+    return ImageInfo("svg", width, height, "svg", 1, has_alpha=True, orientation=1)
 
 
-def extension(format: str) -> str:  # noqa: A002 - the word of `ImageInfo` and of the API
-    """Give the file name's end for a format, without the dot: "jpeg" → "jpg"."""
+def extension(format: str) -> str:  # noqa: A002 - the name in `ImageInfo` and in the API
+    """Return the file name extension for a format, without the dot: "jpeg" → "jpg"."""
     return {"jpeg": "jpg"}.get(format, format)
 
 
-def _describe(kind: str, image: ImageFile, frames: int, *, has_alpha: bool) -> ImageInfo:
+def _describe(name: str, image: ImageFile, frames: int, *, has_alpha: bool) -> ImageInfo:
     return ImageInfo(
-        format=kind,
+        format=name,
         width=image.width,
         height=image.height,
         mode=image.mode,
         frames=frames,
         has_alpha=has_alpha,
         orientation=_orientation(image),
-        has_icc=bool(image.info.get("icc_profile")),
     )
 
 
 def _orientation(image: ImageFile) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF is a remark that cannot be read, not a damaged picture
+    except Exception:  # noqa: BLE001 - damaged EXIF does not make the image unusable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _refuse_bomb(image: ImageFile) -> None:
+def _check_size(image: ImageFile) -> None:
     if image.width < 1 or image.height < 1:
         raise BrokenImage(f"claims a size of {image.width}x{image.height}")
     if image.width * image.height > MAX_PIXELS:
         raise BrokenImage(f"claims {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} are not decoded")
 
 
-def _not_a_picture(content: bytes | memoryview) -> str:
-    """Say what these bytes seem to be instead: a server's error page is the usual case."""
+def _describe_other_content(content: bytes | memoryview) -> str:
+    """Describe bytes that are not an image; most often they are a server's error page."""
     if not len(content):
         return "is empty (0 bytes)"
     head = bytes(content[:512]).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for mark, what in _MISTAKEN.items():
+    for mark, description in _OTHER_CONTENT.items():
         if head.startswith(mark):
-            return what
-    kinds = ", ".join(_READERS)
-    return f"is not a picture of a kind that is taken ({kinds}); it begins with {bytes(content[:8]).hex(' ')}"
+            return description
+    formats = ", ".join(_READERS)
+    return f"is not an image of a supported format ({formats}); it begins with {bytes(content[:8]).hex(' ')}"
 
 
-def _words(reason: Exception) -> str:
+def _reason(reason: Exception) -> str:
     return " ".join(str(reason).split())[:200] or type(reason).__name__

@@ -1,7 +1,7 @@
-"""A PNG → its size, where all of its pixels inflate as they must: whole, without making a picture of them.
+"""Verify that a PNG is complete, by inflating its pixels without making an image of them, and return its size.
 
-As strict as decoding: every chunk's checksum, the stream's own checksum, as many bytes as the rows need, and a filter
-that exists on each row. What is not wholly regular (interlaced, animated, odd, damaged) is left to Pillow to judge.
+As strict as decoding: every chunk's checksum, the stream's own checksum, as many bytes as the rows need, and a valid
+filter on each row. Everything else (interlaced, animated, unusual, damaged) is left to Pillow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-import deflate  # libdeflate: twice as fast as the standard library's, as strict, and one call without the GIL
+import deflate  # libdeflate: twice as fast as zlib, as strict, and one call without the GIL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 _HEAD: Final = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR"
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type → samples a pixel
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-_LAST_FILTER: Final = 4  # Paeth
-_MOST_BYTES: Final = 1 << 30
-_MOST_RATIO: Final = 1032  # deflate makes no more bytes than this of one: what claims more has no room made for it
+_MAX_FILTER: Final = 4  # Paeth
+_MAX_BYTES: Final = 1 << 30
+_MAX_RATIO: Final = 1032  # of deflate: no buffer is allocated for a stream that claims more
 
 
-def whole_size(content: bytes, most_pixels: int) -> tuple[int, int] | None:
-    """Give width and height of a regular, whole PNG; None for everything else, which may still be a picture."""
+def complete_png_size(content: bytes, max_pixels: int) -> tuple[int, int] | None:
+    """Return (width, height) of a regular, complete PNG; None for everything else, which may still be an image."""
     try:
-        return _whole_size(memoryview(content), most_pixels) if content.startswith(_HEAD) else None
+        return _complete_png_size(memoryview(content), max_pixels) if content.startswith(_HEAD) else None
     except (struct.error, deflate.DeflateError, IndexError):
         return None
 
 
-def _whole_size(content: memoryview, most_pixels: int) -> tuple[int, int] | None:
+def _complete_png_size(content: memoryview, max_pixels: int) -> tuple[int, int] | None:
     width, height, depth, colour, *methods = struct.unpack_from(">IIBBBBB", content, 16)
-    if any(methods) or depth not in _DEPTHS.get(colour, ()) or not 0 < width * height <= most_pixels:
+    if any(methods) or depth not in _DEPTHS.get(colour, ()) or not 0 < width * height <= max_pixels:
         return None
     parts = _pixel_parts(content, needs_palette=colour == 3)
     row = 1 + (width * depth * _CHANNELS[colour] + 7) // 8
-    if parts is None or row * height > _MOST_BYTES:
+    if parts is None or row * height > _MAX_BYTES:
         return None
     pixels = _inflated(parts, row * height)
-    if pixels is None or max(pixels[::row]) > _LAST_FILTER:
+    if pixels is None or max(pixels[::row]) > _MAX_FILTER:
         return None
     return width, height
 
 
 def chunks(content: bytes | memoryview) -> Iterator[tuple[bytes, memoryview, bool]]:
-    """Walk the chunks of a PNG: each one's name, content, and whether its checksum holds. Whoever walks stops at IEND.
+    """Yield the chunks of a PNG: name, content, and whether the checksum matches. The caller stops at IEND.
 
-    Raises struct.error where one is cut off.
+    Raises struct.error if a chunk is cut off.
     """
     view, at = memoryview(content), 8
     while True:
@@ -58,11 +58,11 @@ def chunks(content: bytes | memoryview) -> Iterator[tuple[bytes, memoryview, boo
 
 
 def _pixel_parts(content: memoryview, *, needs_palette: bool) -> list[memoryview] | None:
-    """Walk the chunks to IEND; give the pixels' own, which follow each other."""
+    """Return the contents of the IDAT chunks, which must be consecutive; None if the PNG is not regular."""
     parts: list[memoryview] = []
     ended, has_palette = False, False
-    for name, part, holds in chunks(content):
-        if not holds:
+    for name, part, is_valid in chunks(content):
+        if not is_valid:
             return None
         match name:
             case b"IEND":
@@ -80,9 +80,9 @@ def _pixel_parts(content: memoryview, *, needs_palette: bool) -> list[memoryview
 
 
 def _inflated(parts: list[memoryview], size: int) -> bytearray | None:
-    """Inflate to exactly so many bytes and the stream's checksum; None where there are fewer, and an error for more."""
+    """Inflate to exactly `size` bytes. Return None if there are fewer; raises DeflateError if there are more."""
     stream = parts[0] if len(parts) == 1 else b"".join(parts)
-    if size > _MOST_RATIO * len(stream):
+    if size > _MAX_RATIO * len(stream):
         return None
     pixels = deflate.zlib_decompress(stream, size)
     return pixels if len(pixels) == size else None

@@ -1,7 +1,7 @@
-"""SVG → whether it is whole and harmless, and its size: read as a stream of XML, nothing is drawn or loaded.
+"""Check that an SVG is complete and safe, and return its size: a streaming XML parse that draws and loads nothing.
 
-An SVG is a program as much as a picture: opened in a browser it may run scripts and fetch what it names. Refused are
-scripts and handlers, whatever lies outside the file, and DOCTYPE with its entities (which can also blow up memory).
+An SVG that is opened in a browser can run scripts and load other files. Rejected are scripts and event handlers,
+references outside the file, and DOCTYPE with its entities (which can also exhaust memory).
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from pipeline.errors import BrokenImage
 _ELEMENTS = frozenset({"script", "foreignobject", "iframe", "object", "embed", "handler", "listener"})
 _LINKS = frozenset({"href", "src"})
 _SAFE_LINK = re.compile(r"#|data:image/(?:png|jpeg|webp|gif)[;,]", re.IGNORECASE)
-_OUTSIDE = re.compile(r"url\(\s*[\"']?\s*(?!\s*[\"']?(?:#|data:image/(?!svg)))|@import", re.IGNORECASE)
-_UNSEEN = re.compile(r"[\x00-\x20]+")
+_EXTERNAL = re.compile(r"url\(\s*[\"']?\s*(?!\s*[\"']?(?:#|data:image/(?!svg)))|@import", re.IGNORECASE)
+_INVISIBLE = re.compile(r"[\x00-\x20]+")
 _LENGTH = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)(px|in|cm|mm|pt|pc)?\s*")
-_PIXELS = {None: 1, "px": 1, "in": 96, "cm": 96 / 2.54, "mm": 96 / 25.4, "pt": 96 / 72, "pc": 16}  # CSS: 96 to the inch
+_PIXELS = {None: 1, "px": 1, "in": 96, "cm": 96 / 2.54, "mm": 96 / 25.4, "pt": 96 / 72, "pc": 16}  # CSS: 96 per inch
 
 
 def svg_size(content: bytes) -> tuple[int, int]:
-    """Give width and height in pixels, from the attributes, else from the viewBox. Raises BrokenPicture."""
-    reading = _Reading()
+    """Return (width, height) in pixels, from the attributes, else from the viewBox. Raises BrokenImage."""
+    handler = _Handler()
     parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler = reading.element
-    parser.CharacterDataHandler = reading.text
-    parser.StartDoctypeDeclHandler = reading.doctype
-    parser.ProcessingInstructionHandler = reading.instruction
+    parser.StartElementHandler = handler.element
+    parser.CharacterDataHandler = handler.text
+    parser.StartDoctypeDeclHandler = handler.doctype
+    parser.ProcessingInstructionHandler = handler.instruction
     try:
         parser.Parse(content, True)
     except expat.ExpatError as reason:
-        raise BrokenImage(f"is no whole SVG: {reason}") from None
-    return _size(reading.root)
+        raise BrokenImage(f"is not a complete SVG: {reason}") from None
+    return _size(handler.root)
 
 
 @dataclass(slots=True)
-class _Reading:
-    """What the parser has met; refuses by raising out of it."""
+class _Handler:
+    """Handles the parser's events; raises BrokenImage for what is not allowed."""
 
     root: dict[str, str] = field(default_factory=dict)
     started: bool = False
@@ -47,32 +47,32 @@ class _Reading:
         local = name.rpartition(" ")[2].lower()
         if not self.started:
             if local != "svg":
-                raise BrokenImage(f"is no SVG: its outermost element is <{local}>")
+                raise BrokenImage(f"is not SVG: its outermost element is <{local}>")
             self.started, self.root = True, attributes
         if local in _ELEMENTS:
-            raise BrokenImage(f"is an SVG with <{local}>, which is refused")
+            raise BrokenImage(f"is an SVG with <{local}>, which is not allowed")
         for key, value in attributes.items():
-            _refuse_attribute(key.rpartition(" ")[2].lower(), value)
+            _check_attribute(key.rpartition(" ")[2].lower(), value)
 
     def text(self, text: str) -> None:
-        if _OUTSIDE.search(text):
-            raise BrokenImage("is an SVG whose style names something outside the file, which is refused")
+        if _EXTERNAL.search(text):
+            raise BrokenImage("is an SVG whose style refers to something outside the file, which is not allowed")
 
     def doctype(self, *_: object) -> None:
-        raise BrokenImage("is an SVG with a DOCTYPE, which is refused (entities)")
+        raise BrokenImage("is an SVG with a DOCTYPE, which is not allowed (entities)")
 
     def instruction(self, target: str, _: str) -> None:
-        raise BrokenImage(f"is an SVG with a <?{target}?> instruction, which is refused")
+        raise BrokenImage(f"is an SVG with a <?{target}?> instruction, which is not allowed")
 
 
-def _refuse_attribute(name: str, value: str) -> None:
-    seen = _UNSEEN.sub("", value).lower()
+def _check_attribute(name: str, value: str) -> None:
+    visible = _INVISIBLE.sub("", value).lower()
     if name.startswith("on"):
-        raise BrokenImage(f"is an SVG with the handler {name}=…, which is refused")
-    if "javascript:" in seen or "vbscript:" in seen:
-        raise BrokenImage(f"is an SVG with a script in {name}=…, which is refused")
-    if (name in _LINKS and seen and not _SAFE_LINK.match(seen)) or _OUTSIDE.search(value):
-        raise BrokenImage(f"is an SVG whose {name}=… names something outside the file, which is refused")
+        raise BrokenImage(f"is an SVG with the handler {name}=…, which is not allowed")
+    if "javascript:" in visible or "vbscript:" in visible:
+        raise BrokenImage(f"is an SVG with a script in {name}=…, which is not allowed")
+    if (name in _LINKS and visible and not _SAFE_LINK.match(visible)) or _EXTERNAL.search(value):
+        raise BrokenImage(f"is an SVG whose {name}=… refers to something outside the file, which is not allowed")
 
 
 def _size(root: dict[str, str]) -> tuple[int, int]:
@@ -89,6 +89,6 @@ def _size(root: dict[str, str]) -> tuple[int, int]:
 
 
 def _length(text: str | None) -> float | None:
-    """Pixels of a CSS length, or None where it is absent or relative (a percentage, em)."""
+    """Return the pixels of a CSS length, or None if it is missing or relative (a percentage, em)."""
     match = _LENGTH.fullmatch(text or "")
     return float(match[1]) * _PIXELS[match[2]] if match else None

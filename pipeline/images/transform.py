@@ -1,6 +1,6 @@
-"""A decoded picture → an RGBA PNG of the shape that is wanted: turned upright, in sRGB, cropped, padded or stretched.
+"""Transform a decoded image into an upright RGBA PNG in sRGB: cropped, padded or stretched to a shape.
 
-Every picture that is encoded anew becomes RGBA PNG: lossless, taken by every model, and able to carry a mask.
+Every image that is encoded again becomes an RGBA PNG: lossless, accepted by every model, and able to contain a mask.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 
-_LONGEST_SIDE = 4096  # of a square made without `resize`: four times what dall-e-2 draws, and 1x30000 padded is no bomb
+_LONGEST_SIDE = (
+    4096  # of a square made without `resize`: four times the size of dall-e-2; bounds the padding of 1x30000
+)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,8 +31,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_COLOURS = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # mode → what an ICC profile calls it
-_REFUSED = {
+_ICC_COLOUR_SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # by mode
+_UNSUPPORTED = {
     "F": "has floating-point pixels",
     "I": "has 32-bit pixels",
     "LAB": "has Lab colours",
@@ -39,19 +41,19 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where a picture's pixels go: `crop` of it, scaled to `size`, laid at `offset` upon `canvas`; all in pixels."""
+    """How an image is fitted: `crop` it, scale that to `size`, paste it at `offset` on `canvas`; all in pixels."""
 
     crop: Box
     size: Size
     offset: Size
     canvas: Size
 
-    def keeps(self, size: Size) -> bool:
-        """Whether a picture of this size comes out as it went in."""
+    def is_identity(self, size: Size) -> bool:
+        """Whether an image of this size stays unchanged."""
         return self.crop == (0, 0, *size) and self.size == self.canvas == size
 
     def apply(self, image: Image.Image, resample: Image.Resampling, empty: int | tuple[int, ...]) -> Image.Image:
-        """Fit an upright image; `empty` is the colour of the bars that padding adds."""
+        """Fit an upright image; `empty` is the colour of the padding."""
         fitted = image.resize(self.size, resample, box=self.crop)
         if self.size == self.canvas:
             return fitted
@@ -61,7 +63,7 @@ class Geometry:
 
 
 def fit_geometry(size: Size, fit: Fit | None, resize: Size | None, *, square: bool) -> Geometry:
-    """Plan how an upright picture of `size` gets its shape: that of `resize`, else a square if that is demanded.
+    """Return how an upright image of `size` is fitted to `resize`, else to a square if `square` is set.
 
     The square's side is the shorter one to crop, the longer one to pad or stretch. `resize` without `fit` stretches.
     """
@@ -85,44 +87,44 @@ def fit_geometry(size: Size, fit: Fit | None, resize: Size | None, *, square: bo
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn an image as its EXIF orientation (1 to 8) says."""
+    """Rotate or flip an image by its EXIF orientation (1 to 8)."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
-def to_rgba(image: Image.Image, picture: ImageInfo) -> Image.Image:
-    """Give the upright picture as RGBA in sRGB, without metadata. Raises BrokenPicture for pixels that have no RGB."""
-    if picture.mode in _REFUSED:
-        raise BrokenImage(f"{_REFUSED[picture.mode]} (mode {picture.mode}); save it as an 8-bit PNG")
-    if picture.mode.startswith("I;16"):
-        return turn_upright(_eight_bit(image).convert("RGBA"), picture.orientation)
+def to_rgba(image: Image.Image, info: ImageInfo) -> Image.Image:
+    """Return the upright image as RGBA in sRGB, without metadata. Raises BrokenImage for modes without RGB."""
+    if info.mode in _UNSUPPORTED:
+        raise BrokenImage(f"{_UNSUPPORTED[info.mode]} (mode {info.mode}); save it as an 8-bit PNG")
+    if info.mode.startswith("I;16"):
+        return turn_upright(_eight_bit(image).convert("RGBA"), info.orientation)
     if image.mode in {"P", "PA"}:
         image = image.convert("RGBA")
-    alpha = image.convert("RGBA").getchannel("A") if picture.has_alpha else None
+    alpha = image.convert("RGBA").getchannel("A") if info.has_alpha else None
     rgba = _to_srgb(image).convert("RGBA")
     if alpha is not None:
         rgba.putalpha(alpha)
-    rgba = turn_upright(rgba, picture.orientation)
-    rgba.info.clear()  # a profile or a transparent colour there would be written into the PNG
+    rgba = turn_upright(rgba, info.orientation)
+    rgba.info.clear()  # else its profile or transparent colour is written into the PNG
     return rgba
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Give 16-bit grey as 8-bit grey, without a transparent colour; Pillow's own conversion would clip at 255."""
+    """Convert 16-bit grey to 8-bit grey, without a transparent colour; Pillow's own conversion would clip at 255."""
     wide = image.convert("I")
     wide.info.clear()
     return wide.point(lambda value: value * (255 / 65535)).convert("L")
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Give RGB in sRGB by the embedded profile; one that is damaged or of another kind of colour is ignored."""
+    """Convert to sRGB by the embedded profile; one that is damaged or for another colour space is ignored."""
     base = image.convert({"LA": "L", "L": "L", "1": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
     icc = image.info.get("icc_profile")
     if not icc:
         return base.convert("RGB")
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        if profile.profile.xcolor_space != _COLOURS[base.mode]:
+        if profile.profile.xcolor_space != _ICC_COLOUR_SPACES[base.mode]:
             return base.convert("RGB")
         converted = ImageCms.profileToProfile(base, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):

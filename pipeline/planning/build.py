@@ -67,9 +67,9 @@ def _source(value: Any) -> Any:
         return [_source(item) for item in value]
     if isinstance(value, dict):
         return {key: _source(item) if key == "image" else item for key, item in value.items()}
-    from pipeline.images.options import Source
+    from pipeline.images.source import ImageSource
 
-    return Source.of(value)
+    return ImageSource.of(value)
 
 
 def load_models(config: Config) -> Models:

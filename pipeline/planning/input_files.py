@@ -11,9 +11,10 @@ from pipeline.models.model import default_requirements
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.images.options import ImageOptions, Source
+    from pipeline.images.options import ImageOptions
     from pipeline.images.prepare import PreparedInput
     from pipeline.images.prepared_cache import PreparedCache
+    from pipeline.images.source import ImageSource
     from pipeline.planning.expand import Draft, Findings
 
 _CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
@@ -40,18 +41,19 @@ class InputImages:
     spool: Path | None
     _inputs: PreparedCache | None = None  # made when the first picture comes: Pillow stays out of jobs without any
 
-    def read(self, draft: Draft) -> tuple[ImageOptions | None, list[Source]]:
+    def read(self, draft: Draft) -> tuple[ImageOptions | None, list[ImageSource]]:
         """Read what a request says of its pictures; nothing is opened yet."""
         fields = draft.fields
         if fields.keys().isdisjoint({"image", "mask", "fit", "resize"}):
             return None, []
-        from pipeline.images.options import Source, parse_image_options
+        from pipeline.images.options import parse_image_options
+        from pipeline.images.source import ImageSource
 
         given = fields.get("image")
         sources = []
         for value in given if isinstance(given, list) else [] if given is None else [given]:
             try:
-                sources.append(Source.of(value, folder=self.findings.job.folder))
+                sources.append(ImageSource.of(value, folder=self.findings.job.folder))
             except ImageError as error:
                 self._wrong(draft, error)
         options, complaints = parse_image_options(
@@ -62,12 +64,12 @@ class InputImages:
         return options, sources
 
     def prepare(
-        self, draft: Draft, options: ImageOptions | None, images: list[Source], operation: str
+        self, draft: Draft, options: ImageOptions | None, images: list[ImageSource], operation: str
     ) -> tuple[tuple[InputFile, ...], list[Any]]:
         """Make the pictures ready; give them, and what of them enters the content key."""
         if options is None or not images:
             return (), []
-        from pipeline.images.prepared_cache import PreparedCache
+        from pipeline.images.prepared_cache import PreparedCache, write_inputs
 
         self._inputs = self._inputs or PreparedCache()
         model = draft.model
@@ -79,10 +81,10 @@ class InputImages:
             self._wrong(draft, error, options.mask)
             return (), []
         if self.spool is not None:
-            self._inputs.store(self.spool, prepared)
+            write_inputs(self.spool, prepared)
         return tuple(_input_file(one) for one in prepared), sources
 
-    def _wrong(self, draft: Draft, error: ImageError, mask: Source | None = None) -> None:
+    def _wrong(self, draft: Draft, error: ImageError, mask: ImageSource | None = None) -> None:
         for problem in error.problems:
             field = "mask" if mask is not None and problem.location == mask.name else "image"
             self.findings.wrong_field(draft, field, str(problem))

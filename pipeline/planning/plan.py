@@ -173,7 +173,7 @@ class _Planner:
         unread = len(self.findings.problems)
         options, images = self.pictures.read(draft)
         readable = len(self.findings.problems) == unread
-        self._judge(draft, served_by, prompt, params, len(images), masked=options is not None and options.masks)
+        self._judge(draft, served_by, prompt, params, len(images), masked=options is not None and options.has_mask)
         if not readable or operation not in OPERATIONS:
             return
         prepared, sources = self.pictures.prepare(draft, options, images, served_by)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.images.masks import draw_mask
+from pipeline.images.masks import draw_mask_overlay
 from pipeline.storage import make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def write_previews(plan: Plan, spool: Path, folder: Path) -> list[Path]:
         if first is None or files in made:
             continue
         mask = next((spool / one.file for one in request.inputs if one.role == "mask"), None)
-        drawn = draw_mask((spool / first.file).read_bytes(), mask.read_bytes() if mask else None)
+        drawn = draw_mask_overlay((spool / first.file).read_bytes(), mask.read_bytes() if mask else None)
         make_folder(folder)
         made[files] = folder / f"{request.id}.png"
         write_whole(made[files], drawn)

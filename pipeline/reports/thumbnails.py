@@ -106,10 +106,10 @@ def _make(folder: Path, source: Source, stop: threading.Event | None) -> bool:
 
 def shrink(content: bytes) -> bytes:
     """Make a thumbnail of a picture: WebP. Raises BrokenPicture."""
-    from pipeline.images.inspect import open_whole
+    from pipeline.images.inspect import open_image
     from pipeline.images.transform import to_rgba
 
-    picture, image = open_whole(content)
+    picture, image = open_image(content)
     if image.mode in {"RGB", "RGBA", "L"} and "transparency" not in image.info:  # else a pixel's numbers are no colour
         image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     upright = to_rgba(image, picture)

@@ -122,8 +122,8 @@ def test_bytes_behind_the_end_do_no_harm(name: str) -> None:
         (b'{"error": {"message": "no"}}', "is JSON"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is SVG"),
         (b"%PDF-1.7", "is a PDF"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture of a kind that is taken"),
-        (b"\0" * 100, "not a picture of a kind that is taken"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image of a supported format"),
+        (b"\0" * 100, "not an image of a supported format"),
         (png_header(50_000, 50_000), "claims 50000x50000"),
         (png_header(MAX_PIXELS + 1, 1), "are not decoded"),
         (png_header(0, 5), "cannot be decoded"),
@@ -255,8 +255,8 @@ def test_an_svg_has_the_size_of_its_attributes_or_its_view_box(attributes: str, 
         ("<style>@import 'http://example.com';</style>", "outside the file"),
         ("<foreignObject/>", "foreignobject"),
         ("<?php echo 1 ?>", "instruction"),
-        ("<rect>", "no whole SVG"),
-        ("&nbsp;", "no whole SVG"),
+        ("<rect>", "not a complete SVG"),
+        ("&nbsp;", "not a complete SVG"),
     ],
 )
 def test_an_svg_that_could_run_or_fetch_something_is_refused(inside: str, words: str) -> None:
@@ -271,7 +271,7 @@ def test_an_svg_that_could_run_or_fetch_something_is_refused(inside: str, words:
         (b"<html/>", "outermost element is <html>"),
         (b'<!DOCTYPE svg [<!ENTITY a "aa">]><svg xmlns="http://www.w3.org/2000/svg">&a;</svg>', "DOCTYPE"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "without a size"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg" width="1" heig', "no whole SVG"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg" width="1" heig', "not a complete SVG"),
     ],
 )
 def test_what_is_no_svg_is_refused(content: bytes, words: str) -> None:

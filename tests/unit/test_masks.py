@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageChops
 
 from pipeline.errors import ImageError
-from pipeline.images.options import ImageOptions, Source
+from pipeline.images.options import ImageOptions
 from pipeline.images.prepare import PreparedInput, prepare
+from pipeline.images.source import ImageSource
 from pipeline.models.table import Models
 
 GPT = Models.load().find("gpt-image-2")
@@ -46,7 +47,7 @@ BLACK = png(marked(0, 255, "L"))
 def edit(picture: bytes, recipe: ImageOptions, model: str = "gpt-image-2") -> tuple[PreparedInput, PreparedInput]:
     found = {"gpt-image-2": GPT, "dall-e-2": DALLE}[model]
     assert found is not None
-    image, mask = prepare([Source.of(picture, name="photo.jpg")], recipe, found.image_requirements("edit"), model)
+    image, mask = prepare([ImageSource.of(picture, name="photo.jpg")], recipe, found.image_requirements("edit"), model)
     assert (image.role, mask.role) == ("image", "mask")
     assert (image.width, image.height, image.format) == (mask.width, mask.height, mask.format)
     return image, mask
@@ -61,9 +62,9 @@ def edited(mask: PreparedInput) -> Image.Image:
 @pytest.mark.parametrize(
     "recipe",
     [
-        ImageOptions(mask=Source.of(ALPHA, name="m.png")),
-        ImageOptions(mask=Source.of(WHITE, name="m.png"), mask_edit="white"),
-        ImageOptions(mask=Source.of(BLACK, name="m.png"), mask_edit="black"),
+        ImageOptions(mask=ImageSource.of(ALPHA, name="m.png")),
+        ImageOptions(mask=ImageSource.of(WHITE, name="m.png"), mask_edit="white"),
+        ImageOptions(mask=ImageSource.of(BLACK, name="m.png"), mask_edit="black"),
         ImageOptions(mask_box=BOX),
     ],
 )
@@ -78,7 +79,7 @@ def test_every_way_to_give_a_mask_marks_the_same_pixels(recipe: ImageOptions) ->
 
 def test_a_mask_that_agrees_is_sent_byte_for_byte_and_so_is_its_picture() -> None:
     picture = png(Image.new("RGB", SIZE))
-    image, mask = edit(picture, ImageOptions(mask=Source.of(ALPHA)))
+    image, mask = edit(picture, ImageOptions(mask=ImageSource.of(ALPHA)))
     assert (image.content, mask.content) == (picture, ALPHA)
 
 
@@ -120,38 +121,44 @@ def test_a_mask_that_is_turned_by_its_own_exif_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     upside_down = png(marked((0, 0, 0, 0), (0, 0, 0, 255), "RGBA").rotate(180), exif=exif)
-    _, mask = edit(png(Image.new("RGB", SIZE)), ImageOptions(mask=Source.of(upside_down)))
+    _, mask = edit(png(Image.new("RGB", SIZE)), ImageOptions(mask=ImageSource.of(upside_down)))
     assert edited(mask).getbbox() == BOX
 
 
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        (ImageOptions(mask=Source.of(WHITE, name="m.png")), "m.png: has no alpha channel"),
+        (ImageOptions(mask=ImageSource.of(WHITE, name="m.png")), "m.png: has no alpha channel"),
         (
-            ImageOptions(mask=Source.of(WHITE, name="m.png")),
+            ImageOptions(mask=ImageSource.of(WHITE, name="m.png")),
             r"write `mask: \{image: …, edit: white\}` or `edit: black`",
         ),
         (
-            ImageOptions(mask=Source.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 255))), name="m.png")),
+            ImageOptions(mask=ImageSource.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 255))), name="m.png")),
             "m.png: marks nothing",
         ),
-        (ImageOptions(mask=Source.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 128))), name="m.png")), "marks nothing"),
-        (ImageOptions(mask=Source.of(png(Image.new("RGBA", SIZE)), name="m.png")), "m.png: marks everything"),
-        (ImageOptions(mask=Source.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="white"), "no pixel is white"),
         (
-            ImageOptions(mask=Source.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="black"),
+            ImageOptions(mask=ImageSource.of(png(Image.new("RGBA", SIZE, (0, 0, 0, 128))), name="m.png")),
+            "marks nothing",
+        ),
+        (ImageOptions(mask=ImageSource.of(png(Image.new("RGBA", SIZE)), name="m.png")), "m.png: marks everything"),
+        (
+            ImageOptions(mask=ImageSource.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="white"),
+            "no pixel is white",
+        ),
+        (
+            ImageOptions(mask=ImageSource.of(png(Image.new("L", SIZE)), name="m.png"), mask_edit="black"),
             "every pixel is black",
         ),
         (
-            ImageOptions(mask=Source.of(png(Image.new("RGBA", (9, 9))), name="m.png")),
-            "m.png: is 9x9, but photo.jpg is 96x64; draw the mask in the size of the picture",
+            ImageOptions(mask=ImageSource.of(png(Image.new("RGBA", (9, 9))), name="m.png")),
+            "m.png: is 9x9, but photo.jpg is 96x64; draw the mask in the size of the image",
         ),
-        (ImageOptions(mask=Source.of(b"<html>", name="m.png")), "m.png: is an HTML page"),
-        (ImageOptions(mask=Source.of("absent.png")), "absent.png: does not exist"),
+        (ImageOptions(mask=ImageSource.of(b"<html>", name="m.png")), "m.png: is an HTML page"),
+        (ImageOptions(mask=ImageSource.of("absent.png")), "absent.png: does not exist"),
         (
             ImageOptions(mask_box=(0, 0, 97, 10)),
-            r"mask.box: \[0, 0, 97, 10\] reaches beyond the picture, which is 96x64",
+            r"mask.box: \[0, 0, 97, 10\] reaches beyond the image, which is 96x64",
         ),
         (ImageOptions(mask_box=(0, 0, 96, 64)), "mask.box: marks everything"),
         (
@@ -167,5 +174,5 @@ def test_a_useless_mask_is_refused_with_what_to_do(recipe: ImageOptions, words: 
 
 def test_a_wrong_picture_and_a_wrong_mask_are_named_together() -> None:
     with pytest.raises(ImageError) as caught:
-        edit(photo(), ImageOptions(mask=Source.of(WHITE, name="m.png")), "dall-e-2")
+        edit(photo(), ImageOptions(mask=ImageSource.of(WHITE, name="m.png")), "dall-e-2")
     assert [problem.location for problem in caught.value.problems] == ["photo.jpg", "m.png"]

@@ -53,7 +53,7 @@ def draw(path: Path, colour: tuple[int, int, int, int] = (200, 40, 40, 255), siz
     return path
 
 
-def draw_mask(path: Path) -> Path:
+def draw_mask_overlay(path: Path) -> Path:
     """Draw a picture that is white and opaque on the left, and black and transparent on the right."""
     picture = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
     picture.paste((0, 0, 0, 0), (32, 0, 64, 64))
@@ -252,7 +252,7 @@ def test_the_key_changes_with_a_pictures_content_and_not_with_its_path(tmp_path:
 
 def test_the_key_changes_with_operation_fit_resize_and_mask(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
-    draw_mask(tmp_path / "m.png")
+    draw_mask_overlay(tmp_path / "m.png")
     Image.open(tmp_path / "m.png").convert("RGB").save(tmp_path / "w.png")
     edit = "  - {operation: edit, prompt: x, image: a.png, model: gpt-image-2REST}\n"
     rests = [
@@ -407,7 +407,7 @@ def test_an_empty_cell_leaves_out_id_picture_and_prompt_too(tmp_path: Path) -> N
 
 def test_pictures_and_masks_may_be_named_by_variables(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
-    draw_mask(tmp_path / "m.png")
+    draw_mask_overlay(tmp_path / "m.png")
     (tmp_path / "p.csv").write_text("i,m\na.png,m.png\n")
     text = "  - {operation: edit, prompt: x, id: 'e-{{ i }}', image: '{{ i }}', mask: '{{ m }}', rows: p.csv}\n"
     (found,) = requests(text, tmp_path)
@@ -512,7 +512,7 @@ def test_a_shut_down_model_is_a_warning_where_it_is_really_called() -> None:
     ],
 )
 def test_what_holds_for_every_model_is_checked_for_unknown_ones(tmp_path: Path, fields: str, said: str) -> None:
-    draw_mask(tmp_path / "a.png")
+    draw_mask_overlay(tmp_path / "a.png")
     (found,) = refusal(f"  - {{model: mine, {fields}}}\n", tmp_path)
     assert said in found
 

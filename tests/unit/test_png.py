@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.errors import BrokenImage
 from pipeline.images import inspect
 from pipeline.images.inspect import MAX_PIXELS
-from pipeline.images.png import whole_size
+from pipeline.images.png import complete_png_size
 from tests.bench.pictures import noise
 
 
@@ -43,7 +43,7 @@ def test_a_whole_png_of_any_mode_has_its_size(mode: str) -> None:
         stream = io.BytesIO()
         Image.new("I;16", (24, 17), 500).save(stream, "PNG")
         content = stream.getvalue()
-    assert whole_size(content, MAX_PIXELS) == (24, 17)
+    assert complete_png_size(content, MAX_PIXELS) == (24, 17)
     found = inspect.inspect(content)
     assert (found.width, found.height) == (24, 17)
 
@@ -51,9 +51,12 @@ def test_a_whole_png_of_any_mode_has_its_size(mode: str) -> None:
 def test_pixels_in_many_chunks_with_others_around_them_are_whole() -> None:
     content = noise(300, 1)
     assert content.count(b"IDAT") > 2
-    assert whole_size(content, MAX_PIXELS) == (300, 300)
-    assert whole_size(made(b"\0ab\4cd", before=chunk(b"tEXt", b"a\0b"), after=chunk(b"tEXt", b"c\0d")), 4) == (2, 2)
-    assert whole_size(content + b"behind the end", MAX_PIXELS) == (300, 300)
+    assert complete_png_size(content, MAX_PIXELS) == (300, 300)
+    assert complete_png_size(made(b"\0ab\4cd", before=chunk(b"tEXt", b"a\0b"), after=chunk(b"tEXt", b"c\0d")), 4) == (
+        2,
+        2,
+    )
+    assert complete_png_size(content + b"behind the end", MAX_PIXELS) == (300, 300)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +78,12 @@ def test_pixels_in_many_chunks_with_others_around_them_are_whole() -> None:
     ],
 )
 def test_what_is_not_wholly_regular_is_left_to_pillow(content: bytes) -> None:
-    assert whole_size(content, MAX_PIXELS) is None
+    assert complete_png_size(content, MAX_PIXELS) is None
 
 
 def test_every_cut_of_a_png_is_left_to_pillow() -> None:
     content = png()
-    assert all(whole_size(content[:length], MAX_PIXELS) is None for length in range(len(content)))
+    assert all(complete_png_size(content[:length], MAX_PIXELS) is None for length in range(len(content)))
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
@@ -101,7 +104,7 @@ def test_whatever_is_taken_pillow_takes_as_well(mode: str, changes: list[tuple[i
                 break
             struct.pack_into(">I", content, at + 8 + length, zlib.crc32(content[at + 4 : at + 8 + length]))
             at += 12 + length
-    size = whole_size(bytes(content), MAX_PIXELS)
+    size = complete_png_size(bytes(content), MAX_PIXELS)
     if size is None:
         return
     try:

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image, ImageChops, ImageCms
 
 from pipeline.errors import ImageError
-from pipeline.images.inspect import ImageInfo, open_whole
-from pipeline.images.options import Fit, ImageOptions, Source
+from pipeline.images.inspect import ImageInfo, open_image
+from pipeline.images.masks import draw_mask_overlay
+from pipeline.images.options import Fit, ImageOptions
 from pipeline.images.prepare import PreparedInput, prepare
-from pipeline.images.prepared_cache import PreparedCache, preview, store
+from pipeline.images.prepared_cache import PreparedCache, write_inputs
+from pipeline.images.source import ImageSource
 from pipeline.models.table import Models
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def test_the_corpus_is_wide() -> None:
 
 @pytest.mark.parametrize("fit", [None, *FITS])
 @pytest.mark.parametrize(
-    ("model", "demands"), [("dall-e-2", DALLE_EDIT), ("dall-e-2", VARIATION), ("gpt-image-2", GPT)]
+    ("model", "requirements"), [("dall-e-2", DALLE_EDIT), ("dall-e-2", VARIATION), ("gpt-image-2", GPT)]
 )
 @pytest.mark.parametrize("name", CORPUS)
 def test_an_awkward_picture_is_made_fit_or_refused_by_name(
@@ -166,7 +168,7 @@ def test_an_awkward_picture_is_made_fit_or_refused_by_name(
 ) -> None:
     refusal = None
     try:
-        (one,) = prepare([Source.of(CORPUS[name], name=name)], ImageOptions(fit=fit), requirements, model)
+        (one,) = prepare([ImageSource.of(CORPUS[name], name=name)], ImageOptions(fit=fit), requirements, model)
     except ImageError as reason:
         refusal = reason
     if refusal is not None:
@@ -190,7 +192,7 @@ MENDABLE = [
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("name", MENDABLE)
 def test_every_whole_picture_of_one_frame_can_be_mended_for_a_variation(name: str, fit: Fit) -> None:
-    (one,) = prepare([Source.of(CORPUS[name], name=name)], ImageOptions(fit=fit), VARIATION, "dall-e-2")
+    (one,) = prepare([ImageSource.of(CORPUS[name], name=name)], ImageOptions(fit=fit), VARIATION, "dall-e-2")
     meets(one, VARIATION, carries_mask=False)
 
 
@@ -205,7 +207,7 @@ def test_every_whole_picture_of_one_frame_can_be_mended_for_a_variation(name: st
         ("page.png", "HTML"),
         ("error.png", "JSON"),
         ("vector.svg", "SVG"),
-        ("script.eps", "not a picture of a kind that is taken"),
+        ("script.eps", "not an image of a supported format"),
         ("mode F.tiff", "has floating-point pixels (mode F); save it as an 8-bit PNG"),
         ("mode I.tiff", "has 32-bit pixels"),
         ("mode LAB.tiff", "has Lab colours"),
@@ -213,12 +215,12 @@ def test_every_whole_picture_of_one_frame_can_be_mended_for_a_variation(name: st
 )
 def test_what_cannot_be_mended_is_refused_with_its_reason(name: str, words: str) -> None:
     with pytest.raises(ImageError) as caught:
-        prepare([Source.of(CORPUS[name], name=name)], ImageOptions(fit="pad"), VARIATION, "dall-e-2")
+        prepare([ImageSource.of(CORPUS[name], name=name)], ImageOptions(fit="pad"), VARIATION, "dall-e-2")
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "demands", "model", "words"),
+    ("name", "requirements", "model", "words"),
     [
         (
             "mode RGB.jpg",
@@ -238,7 +240,7 @@ def test_what_cannot_be_mended_is_refused_with_its_reason(name: str, words: str)
             "square RGB.png",
             DALLE_EDIT,
             "dall-e-2",
-            "has no transparency that says what to edit (mode RGB): add `mask:`",
+            "has no transparency to mark what is edited (mode RGB): add `mask:`",
         ),
         (
             "transparent palette.png",
@@ -252,7 +254,7 @@ def test_what_cannot_be_mended_is_refused_with_its_reason(name: str, words: str)
 )
 def test_a_refusal_gives_the_words_to_add(name: str, requirements: ImageRequirements, model: str, words: str) -> None:
     with pytest.raises(ImageError) as caught:
-        prepare([Source.of(CORPUS[name], name=name)], ImageOptions(), requirements, model)
+        prepare([ImageSource.of(CORPUS[name], name=name)], ImageOptions(), requirements, model)
     assert words in str(caught.value)
 
 
@@ -260,18 +262,20 @@ def test_too_many_bytes_are_refused_and_shrunk_where_fit_is_given() -> None:
     noisy = encoded(Image.effect_noise((300, 300), 90).convert("RGB"), "png")
     small = replace(VARIATION, max_bytes=20_000)
     with pytest.raises(ImageError, match=r"of 0\.2 MB; dall-e-2 takes square PNG under 0\.0191 MB"):
-        prepare([Source.of(noisy)], ImageOptions(), small, "dall-e-2")
-    (one,) = prepare([Source.of(noisy)], ImageOptions(fit="crop"), small, "dall-e-2")
+        prepare([ImageSource.of(noisy)], ImageOptions(), small, "dall-e-2")
+    (one,) = prepare([ImageSource.of(noisy)], ImageOptions(fit="crop"), small, "dall-e-2")
     meets(one, small, carries_mask=False)
     assert len(one.content) > 10_000  # not smaller than it must be
     with pytest.raises(ImageError, match="write a smaller `resize`"):
-        prepare([Source.of(noisy)], ImageOptions(fit="crop", resize=(290, 290)), small, "dall-e-2")
+        prepare([ImageSource.of(noisy)], ImageOptions(fit="crop", resize=(290, 290)), small, "dall-e-2")
 
 
 def test_a_mask_shrinks_with_its_picture() -> None:
     noisy = encoded(Image.effect_noise((300, 300), 90).convert("RGB"), "png")
     small = replace(DALLE_EDIT, max_bytes=20_000)
-    image, mask = prepare([Source.of(noisy)], ImageOptions(fit="crop", mask_box=(0, 0, 150, 300)), small, "dall-e-2")
+    image, mask = prepare(
+        [ImageSource.of(noisy)], ImageOptions(fit="crop", mask_box=(0, 0, 150, 300)), small, "dall-e-2"
+    )
     assert (image.width, image.height) == (mask.width, mask.height)
     assert image.width < 300
 
@@ -280,8 +284,8 @@ def test_a_mask_shrinks_with_its_picture() -> None:
 @pytest.mark.parametrize(
     "options", [ImageOptions(), *[ImageOptions(fit=fit) for fit in FITS], ImageOptions(resize=SQUARE)]
 )
-def test_a_picture_that_meets_the_demands_is_sent_byte_for_byte(name: str, options: ImageOptions) -> None:
-    (one,) = prepare([Source.of(CORPUS[name], name=name)], options, VARIATION, "dall-e-2")
+def test_a_picture_that_meets_the_requirements_is_sent_byte_for_byte(name: str, options: ImageOptions) -> None:
+    (one,) = prepare([ImageSource.of(CORPUS[name], name=name)], options, VARIATION, "dall-e-2")
     assert one.content == CORPUS[name]
     assert one.sha256 == one.source_sha256
 
@@ -289,9 +293,9 @@ def test_a_picture_that_meets_the_demands_is_sent_byte_for_byte(name: str, optio
 @pytest.mark.parametrize("number", range(1, 9))
 def test_a_turned_jpeg_goes_as_it_is_to_a_service_that_reads_exif_and_upright_where_it_is_mended(number: int) -> None:
     content = turned(number)
-    (as_it_is,) = prepare([Source.of(content)], ImageOptions(), GPT, "gpt-image-2")
+    (as_it_is,) = prepare([ImageSource.of(content)], ImageOptions(), GPT, "gpt-image-2")
     assert as_it_is.content == content
-    (mended,) = prepare([Source.of(content)], ImageOptions(resize=(48, 48), fit="pad"), GPT, "gpt-image-2")
+    (mended,) = prepare([ImageSource.of(content)], ImageOptions(resize=(48, 48), fit="pad"), GPT, "gpt-image-2")
     with Image.open(io.BytesIO(mended.content)) as image:
         assert image.getexif().get(0x0112, 1) == 1
         inside = image.getchannel("A").getbbox()
@@ -323,13 +327,13 @@ def colour(one: PreparedInput, at: tuple[float, float]) -> tuple[int, ...]:
 def test_colours_survive_their_conversion(mode: str, kind: str, wanted: tuple[int, ...]) -> None:
     image = Image.new("RGB", (30, 20), (200, 40, 90))
     content = encoded(image.convert(mode), kind)
-    (one,) = prepare([Source.of(content)], ImageOptions(fit="crop"), VARIATION, "dall-e-2")
+    (one,) = prepare([ImageSource.of(content)], ImageOptions(fit="crop"), VARIATION, "dall-e-2")
     assert colour(one, (0.5, 0.5))[:3] == pytest.approx(wanted, abs=3)
 
 
 def test_16_bit_grey_keeps_its_brightness() -> None:
     image = Image.new("I;16", (30, 20), 128 * 257)
-    (one,) = prepare([Source.of(encoded(image, "png"))], ImageOptions(fit="crop"), VARIATION, "dall-e-2")
+    (one,) = prepare([ImageSource.of(encoded(image, "png"))], ImageOptions(fit="crop"), VARIATION, "dall-e-2")
     assert colour(one, (0.5, 0.5)) == (128, 128, 128, 255)
 
 
@@ -342,7 +346,7 @@ def test_an_icc_profile_is_applied_where_the_picture_is_encoded_anew() -> None:
     swapped[places[b"rXYZ"] : places[b"rXYZ"] + 8] = blue
     swapped[places[b"bXYZ"] : places[b"bXYZ"] + 8] = red
     content = encoded(Image.new("RGB", (30, 20), (250, 0, 0)), "png", icc_profile=bytes(swapped))
-    (one,) = prepare([Source.of(content)], ImageOptions(fit="crop"), VARIATION, "dall-e-2")
+    (one,) = prepare([ImageSource.of(content)], ImageOptions(fit="crop"), VARIATION, "dall-e-2")
     red_now, _, blue_now, _ = colour(one, (0.5, 0.5))
     assert red_now < 30
     assert blue_now > 200
@@ -364,12 +368,12 @@ def test_an_icc_profile_is_applied_where_the_picture_is_encoded_anew() -> None:
 def test_a_square_is_the_shorter_side_cropped_and_the_longer_padded_or_stretched(
     options: ImageOptions, size: tuple[int, int]
 ) -> None:
-    (one,) = prepare([Source.of(CORPUS["mode RGB.jpg"])], options, VARIATION, "dall-e-2")
+    (one,) = prepare([ImageSource.of(CORPUS["mode RGB.jpg"])], options, VARIATION, "dall-e-2")
     assert (one.width, one.height) == size
 
 
 def test_padding_is_transparent_and_the_crop_is_the_middle() -> None:
-    source = Source.of(CORPUS["mode RGB.png"])
+    source = ImageSource.of(CORPUS["mode RGB.png"])
     (padded,) = prepare([source], ImageOptions(fit="pad"), VARIATION, "dall-e-2")
     assert colour(padded, (0.5, 0.05))[3] == 0
     assert colour(padded, (0.5, 0.5))[3] == 255
@@ -379,28 +383,30 @@ def test_padding_is_transparent_and_the_crop_is_the_middle() -> None:
 
 
 def test_a_resize_that_is_not_square_is_refused_where_squares_are_demanded() -> None:
-    with pytest.raises(ImageError, match="would become 60x40 by `resize: 60x40`; dall-e-2 takes square pictures"):
-        prepare([Source.of(CORPUS["mode RGB.png"], name="a.png")], ImageOptions(resize=(60, 40)), VARIATION, "dall-e-2")
+    with pytest.raises(ImageError, match="would become 60x40 by `resize: 60x40`; dall-e-2 takes square images"):
+        prepare(
+            [ImageSource.of(CORPUS["mode RGB.png"], name="a.png")], ImageOptions(resize=(60, 40)), VARIATION, "dall-e-2"
+        )
 
 
 def test_a_very_long_picture_padded_to_a_square_is_no_bomb() -> None:
     content = encoded(Image.new("L", (30_000, 1)), "png")
-    (one,) = prepare([Source.of(content)], ImageOptions(fit="pad"), VARIATION, "dall-e-2")
+    (one,) = prepare([ImageSource.of(content)], ImageOptions(fit="pad"), VARIATION, "dall-e-2")
     assert (one.width, one.height) == (4096, 4096)
 
 
 def test_a_picture_for_an_unknown_model_is_sent_as_it_is() -> None:
     for name in ("mode RGB.jpg", "photo.webp", "mode P.png", "orientation 6.jpg"):
-        (one,) = prepare([Source.of(CORPUS[name])], ImageOptions(), None, None)
+        (one,) = prepare([ImageSource.of(CORPUS[name])], ImageOptions(), None, None)
         assert one.content == CORPUS[name]
     with pytest.raises(ImageError, match="the model takes PNG, JPEG or WEBP"):
-        prepare([Source.of(CORPUS["old.bmp"])], ImageOptions(), None, None)
+        prepare([ImageSource.of(CORPUS["old.bmp"])], ImageOptions(), None, None)
 
 
 def test_all_pictures_are_named_at_once(tmp_path: Path) -> None:
     sources = [
-        Source.of("absent.png", folder=tmp_path),
-        *(Source.of(CORPUS[name], name=name) for name in ("old.bmp", "cut.jpg")),
+        ImageSource.of("absent.png", folder=tmp_path),
+        *(ImageSource.of(CORPUS[name], name=name) for name in ("old.bmp", "cut.jpg")),
     ]
     with pytest.raises(ImageError) as caught:
         prepare(sources, ImageOptions(mask_box=(0, 0, 9, 9)), GPT, "gpt-image-2")
@@ -409,7 +415,7 @@ def test_all_pictures_are_named_at_once(tmp_path: Path) -> None:
 
 def test_several_pictures_keep_their_order_and_the_mask_comes_last() -> None:
     names = ["square RGBA.png", "mode RGB.jpg", "photo.webp"]
-    sources = [Source.of(CORPUS[name], name=name) for name in names]
+    sources = [ImageSource.of(CORPUS[name], name=name) for name in names]
     prepared = prepare(sources, ImageOptions(mask_box=(0, 0, 9, 9)), GPT, "gpt-image-2")
     assert [(one.role, one.source) for one in prepared] == [*(("image", name) for name in names), ("mask", "box")]
     assert [one.content for one in prepared[:3]] == [CORPUS[name] for name in names]
@@ -421,7 +427,7 @@ def test_several_pictures_keep_their_order_and_the_mask_comes_last() -> None:
 )
 @pytest.mark.parametrize("fit", FITS)
 def test_a_photograph_goes_through_edits_and_variations(photo: str, fit: Fit) -> None:
-    source = Source.of(photo, folder=PHOTOS)
+    source = ImageSource.of(photo, folder=PHOTOS)
     (one,) = prepare([source], ImageOptions(fit=fit), VARIATION, "dall-e-2")
     meets(one, VARIATION, carries_mask=False)
     for requirements, model in ((DALLE_EDIT, "dall-e-2"), (GPT, "gpt-image-2")):
@@ -434,7 +440,7 @@ def test_a_photograph_goes_through_edits_and_variations(photo: str, fit: Fit) ->
 @needs_photos
 def test_photographs_without_fit_are_sent_or_refused_as_they_are() -> None:
     for photo in sorted(PHOTOS.iterdir()):
-        source = Source.of(photo.name, folder=PHOTOS)
+        source = ImageSource.of(photo.name, folder=PHOTOS)
         (one,) = prepare([source], ImageOptions(), GPT, "gpt-image-2")
         assert one.content == photo.read_bytes()
         if photo.name in {"astronaut.png", "logo.png"}:
@@ -451,13 +457,13 @@ def test_a_shared_picture_is_prepared_once_until_it_changes(tmp_path: Path, monk
 
     def open_and_count(content: bytes) -> tuple[ImageInfo, Image.Image]:
         opened.append(len(content))
-        return open_whole(content)
+        return open_image(content)
 
-    monkeypatch.setattr("pipeline.images.prepare.open_whole", open_and_count)
+    monkeypatch.setattr("pipeline.images.prepare.open_image", open_and_count)
     inputs = PreparedCache()
 
     def ask(options: ImageOptions) -> PreparedInput:
-        return inputs.prepare([Source.of("a.png", folder=tmp_path)], options, VARIATION, "dall-e-2")[0]
+        return inputs.prepare([ImageSource.of("a.png", folder=tmp_path)], options, VARIATION, "dall-e-2")[0]
 
     first = ask(ImageOptions(fit="crop"))
     assert all(ask(ImageOptions(fit="crop")) is first for _ in range(100))
@@ -471,7 +477,7 @@ def test_a_shared_picture_is_prepared_once_until_it_changes(tmp_path: Path, monk
 
 def test_what_is_remembered_is_bounded() -> None:
     inputs = PreparedCache(max_bytes=40_000)
-    sources = [Source.of(encoded(Image.effect_noise((100, 100), 90), "png")) for _ in range(10)]
+    sources = [ImageSource.of(encoded(Image.effect_noise((100, 100), 90), "png")) for _ in range(10)]
     for source in sources:
         inputs.prepare([source], ImageOptions(), None, None)
     assert inputs._bytes <= 40_000
@@ -479,7 +485,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_problems_come_through_the_cache_all_at_once(tmp_path: Path) -> None:
-    sources = [Source.of(name, folder=tmp_path) for name in ("a.png", "b.png")]
+    sources = [ImageSource.of(name, folder=tmp_path) for name in ("a.png", "b.png")]
     with pytest.raises(ImageError) as caught:
         PreparedCache().prepare(sources, ImageOptions(), GPT, "gpt-image-2")
     assert [str(problem) for problem in caught.value.problems] == ["a.png: does not exist", "b.png: does not exist"]
@@ -487,32 +493,37 @@ def test_problems_come_through_the_cache_all_at_once(tmp_path: Path) -> None:
 
 def test_inputs_are_stored_once_by_their_hash(tmp_path: Path) -> None:
     prepared = prepare(
-        [Source.of(CORPUS["square RGBA.png"]), Source.of(CORPUS["mode RGB.jpg"])], ImageOptions(), GPT, "gpt-image-2"
+        [ImageSource.of(CORPUS["square RGBA.png"]), ImageSource.of(CORPUS["mode RGB.jpg"])],
+        ImageOptions(),
+        GPT,
+        "gpt-image-2",
     )
-    PreparedCache().store(tmp_path, prepared)
+    write_inputs(tmp_path, prepared)
     files = sorted((tmp_path / "inputs").iterdir())
     assert {f"inputs/{path.name}" for path in files} == {one.file for one in prepared}
     assert sorted(path.suffix for path in files) == [".jpg", ".png"]
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.stem for path in files)
     before = [path.stat().st_mtime_ns for path in files]
-    store(tmp_path, prepared)
+    write_inputs(tmp_path, prepared)
     assert [path.stat().st_mtime_ns for path in files] == before
     files[0].write_bytes(b"half")
-    store(tmp_path, prepared)
+    write_inputs(tmp_path, prepared)
     assert hashlib.sha256(files[0].read_bytes()).hexdigest() == files[0].stem
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: prepare([Source.of(CORPUS["mode RGB.png"])], ImageOptions(mask_box=(10, 10, 50, 40)), GPT, "m"),
-        lambda: prepare([Source.of(CORPUS["square RGBA.png"])], ImageOptions(), DALLE_EDIT, "m"),
-        lambda: prepare([Source.of(CORPUS["orientation 6.jpg"])], ImageOptions(), GPT, "m"),
+        lambda: prepare([ImageSource.of(CORPUS["mode RGB.png"])], ImageOptions(mask_box=(10, 10, 50, 40)), GPT, "m"),
+        lambda: prepare([ImageSource.of(CORPUS["square RGBA.png"])], ImageOptions(), DALLE_EDIT, "m"),
+        lambda: prepare([ImageSource.of(CORPUS["orientation 6.jpg"])], ImageOptions(), GPT, "m"),
     ],
 )
 def test_the_preview_tints_what_is_edited_and_nothing_else(make: Callable[[], tuple[PreparedInput, ...]]) -> None:
     prepared = make()
-    with Image.open(io.BytesIO(preview(prepared))) as image, Image.open(io.BytesIO(prepared[0].content)) as sent:
+    mask = next((one.content for one in prepared if one.role == "mask"), None)
+    drawn = draw_mask_overlay(prepared[0].content, mask)
+    with Image.open(io.BytesIO(drawn)) as image, Image.open(io.BytesIO(prepared[0].content)) as sent:
         upright = sent.size if sent.getexif().get(0x0112, 1) < 5 else sent.size[::-1]
         assert image.size == upright
         if len(prepared) == 2:
