@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.batch import Batch
     from pipeline.errors import BadInput, FolderBusy, PipelineError, RequestError
-    from pipeline.planning.build import JobOptions, make_job
+    from pipeline.planning.build import JobOptions
+    from pipeline.planning.python_job import make_job
     from pipeline.result import ImageFile, Outcome, Result
 
 __all__ = [
@@ -27,7 +28,8 @@ __all__ = [
 _HOMES = {
     "pipeline.batch": ("Batch",),
     "pipeline.errors": ("BadInput", "FolderBusy", "PipelineError", "RequestError"),
-    "pipeline.planning.build": ("JobOptions", "make_job"),
+    "pipeline.planning.build": ("JobOptions",),
+    "pipeline.planning.python_job": ("make_job",),
     "pipeline.result": ("ImageFile", "Outcome", "Result"),
 }
 

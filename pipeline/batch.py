@@ -18,7 +18,7 @@ from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.lock import opened, run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
-from pipeline.planning.build import JobOptions, make_plans, spooling
+from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import make_report_thumbnails, write_job_report
@@ -70,10 +70,10 @@ class Batch:
 
     def submit(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Plan]:
         """Check, expand and queue jobs; calls nobody. Raises BadInput, having changed nothing."""
-        with spooling() as spool:
-            plans = make_plans(self.config, jobs, options, spool)
+        with staging_folder() as staging:
+            plans = make_plans(self.config, jobs, options, staging)
             with opened(self.folder) as connection:
-                self._queue(connection, plans, spool)
+                self._queue(connection, plans, staging)
         return plans
 
     def run_sync(
@@ -99,19 +99,19 @@ class Batch:
         Raises BadInput, having changed nothing and called nobody, and FolderBusy, having queued the jobs.
         """
         began = time.monotonic()
-        with spooling() as spool:
-            plans = make_plans(self.config, jobs, options, spool)
+        with staging_folder() as staging:
+            plans = make_plans(self.config, jobs, options, staging)
             for plan in plans:
                 check_keys(plan.provider, self.environment)
             self._check_notify()
             with (
                 opened(self.folder) as connection,
-                run_lock(self.folder, connection, lambda: self._queue(connection, plans, spool)),
+                run_lock(self.folder, connection, lambda: self._queue(connection, plans, staging)),
             ):
                 copy_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
-                names = self._queue(connection, plans, spool)
+                names = self._queue(connection, plans, staging)
                 started(plans)
                 scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
                 result = await self._work(connection, scope, options, emit)
@@ -186,7 +186,7 @@ class Batch:
             pictures = [damage for damage in damages if damage.image is not None]
             return verify.count_images(connection, name) + (len(pictures) if repair else 0), damages
 
-    def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], spool: Path) -> list[str]:
+    def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path) -> list[str]:
         """Put plans and their input pictures where a run finds them; all are checked before the first is queued.
 
         One process at a time; gives the jobs' names as the ledger spells them.
@@ -195,18 +195,18 @@ class Batch:
             with FileLock(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
                 names = [submit.check_claim(connection, plan) for plan in plans]
                 for name, plan in zip(names, plans, strict=True):
-                    self._bring_inputs(name, plan, spool)
+                    self._copy_inputs(name, plan, staging)
                     submit.submit(connection, plan)
         except OSError as reason:
             raise disk_error(reason, self.folder) from None
         return names
 
-    def _bring_inputs(self, name: str, plan: Plan, spool: Path) -> None:
+    def _copy_inputs(self, name: str, plan: Plan, staging: Path) -> None:
         for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
             target = self.folder / name / file
-            if not target.exists() or target.stat().st_size != (spool / file).stat().st_size:
+            if not target.exists() or target.stat().st_size != (staging / file).stat().st_size:
                 make_folder(target.parent)
-                write_whole(target, (spool / file).read_bytes())
+                write_whole(target, (staging / file).read_bytes())
 
     async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
         return await Run(self.config, self.environment, connection, scope, options.budget_usd).work(emit)

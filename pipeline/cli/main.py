@@ -141,16 +141,16 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 @click.pass_obj
 def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **extra: Any) -> int:
     """Show what a job would do: requests, images, minutes at the limit, cost; calls nobody."""
-    from pipeline.planning.build import load_models, make_plans, spooling
+    from pipeline.planning.build import load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
 
     config = options.load()
-    with spooling() as spool:
-        (made,) = make_plans(config, [job], _job_options(**extra), spool if preview else None)
+    with staging_folder() as staging:
+        (made,) = make_plans(config, [job], _job_options(**extra), staging if preview else None)
         if preview is not None:
             from pipeline.reports.mask_preview import write_previews
 
-            for path in write_previews(made, spool, preview):
+            for path in write_previews(made, staging, preview):
                 click.echo(path, err=True)
     view = estimate_plan(config.output, made, load_models(config))
     if as_json:

@@ -42,9 +42,9 @@ class Models:
         """Return the model by its name or a snapshot's, or None if it is unknown or `name` is None."""
         return None if name is None else self._by_name.get(name)
 
-    def names(self) -> list[str]:
-        """Return every known name, snapshots included."""
-        return sorted(self._by_name)
+    def has_parameter(self, name: str) -> bool:
+        """Whether any model of the table knows a parameter of this name, be it only to refuse it."""
+        return any(name in model.parameters for model in self._by_name.values())
 
     def unknown_model_warning(self, name: str) -> str:
         """Return the warning for a model that the table does not know."""

@@ -1,4 +1,4 @@
-"""What a request asks for → its key, by which it is known for ever, and a name for people and files."""
+"""Compute the content key of a request, by which the ledger knows it, and a readable id that names its files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SHORT, LONG = 8, 16
-"""Characters of the key in an id that we make, and in one that would collide."""
+"""Characters of the key in a generated id, and in one that would collide with another."""
 
-NAME_RULE = "letters, digits, '.', '_', '-', no dot in front, at most 100 characters"
+NAME_RULE = "letters, digits, '.', '_', '-', not beginning with a dot, at most 100 characters"
 
 
 def canonical(value: Any) -> str:
-    """Write JSON in the one way that equal values share. Raises ValueError for what JSON has not."""
+    """Serialize a value as canonical JSON, equal for equal values. Raises ValueError for values that JSON lacks."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def content_of(
+def canonical_content(
     operation: str, provider: str, prompt: str | None, params: Mapping[str, Any], inputs: Sequence[Any]
 ) -> str:
-    """Write what a request asks for: no id, no paths, no n, nothing of where the provider is or how fast.
+    """Serialize what a request asks for: without id, paths, n, and without the provider's URL and limits.
 
-    `inputs` are the SHA-256 of the source pictures, then their recipe.
+    `inputs` are the SHA-256 of the source images, then their image options.
     """
     return canonical(
         {"operation": operation, "provider": provider, "prompt": prompt, "params": params, "inputs": inputs}
@@ -38,45 +38,45 @@ def content_of(
 
 
 def digest(content: str) -> bytes:
-    """Give 16 bytes that only equal contents share. Raises UnicodeEncodeError for half a character."""
+    """Return a hash of 16 bytes. Raises UnicodeEncodeError for a lone surrogate."""
     return hashlib.sha256(content.encode()).digest()[:16]
 
 
-def key_of(content: str, part: int, occurrence: int) -> str:
-    """Give the SHA-256, in hex, of a content, its part and its occurrence among equal ones of the job, from 1.
+def content_key(content: str, part: int, occurrence: int) -> str:
+    """Return the SHA-256, in hex, of a content, its part, and its occurrence among equal ones of the job, from 1.
 
-    Raises UnicodeEncodeError for half a character.
+    Raises UnicodeEncodeError for a lone surrogate.
     """
     return hashlib.sha256(f"[{content},{part},{occurrence}]".encode()).hexdigest()
 
 
-def given_id(given: str, part: int) -> str:
-    """Give the id of a request's part: pool, pool.2, pool.3."""
+def part_id(given: str, part: int) -> str:
+    """Return the id of a part of a request with the id `given`: pool, pool.2, pool.3."""
     return given if part == 1 else f"{given}.{part}"
 
 
-def made_id(prompt: str | None, source: str | None, key: str) -> str:
-    """Make an id from the prompt, else from the first picture's file name, else from nothing, and the key."""
+def generated_id(prompt: str | None, source: str | None, key: str) -> str:
+    """Return an id made from the key and the prompt, else the name of the first image."""
     return f"{_slug(prompt, source)}-{key[:SHORT]}"
 
 
-def lengthen(made: str, key: str) -> str:
-    """Give the longer form of an id that we made."""
-    return f"{made.rpartition('-')[0]}-{key[:LONG]}"
+def longer_id(generated: str, key: str) -> str:
+    """Return a generated id with more characters of the key."""
+    return f"{generated.rpartition('-')[0]}-{key[:LONG]}"
 
 
 def is_name(text: str) -> bool:
-    """Whether a text may name files."""
+    """Whether a text may be used in file names."""
     return NAME.fullmatch(text) is not None
 
 
 @functools.lru_cache(maxsize=1024)
 def _slug(prompt: str | None, source: str | None) -> str:
     stem = re.sub(r"\.[^.]*\Z", "", re.split(r"[/\\]", source or "")[-1])
-    return _words(prompt or "") or _words(stem) or "image"
+    return _slugify(prompt or "") or _slugify(stem) or "image"
 
 
-def _words(text: str) -> str:
-    """Give a-z, 0-9 and single hyphens, at most 40 of them."""
+def _slugify(text: str) -> str:
+    """Return a text of a-z, 0-9 and single hyphens, at most 40 characters."""
     ascii_text = unicodedata.normalize("NFKD", text[:400]).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:40].strip("-")

@@ -1,4 +1,4 @@
-""".csv .tsv .jsonl .txt and matrices → variables, one mapping a request."""
+"""Read the variables of requests from .csv, .tsv, .jsonl and .txt files and from matrices, one mapping a request."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Variables = dict[str, Any]
-"""Names and values that a request's templates may use; those of a text file are text, those of JSON keep their type."""
+"""The variables of one request; values of a text file are text, those of JSON keep their type."""
 
 Row = tuple[int, Variables | str]
 """A row's line number, and its variables or what is wrong with it."""
 
-KINDS = (".csv", ".tsv", ".jsonl", ".txt")
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class _NoObject(ValueError):
-    """A line that is JSON, and yet no row."""
+class _InvalidRow(ValueError):
+    """A line of JSON that is not a row."""
 
 
 def combinations(matrix: Mapping[str, Sequence[Any]]) -> Iterator[Variables]:
-    """Yield every combination of the axes, the last axis fastest; they are never held all at once."""
+    """Yield every combination of the axes lazily, the last axis fastest."""
     for values in itertools.product(*matrix.values()):
         yield dict(zip(matrix, values, strict=True))
 
 
-def read_rows(path: Path, where: str, name: str) -> Iterator[Row]:
-    """Yield each row of the file called `name`, which the job names at `where`.
+def read_rows(path: Path, location: str, name: str) -> Iterator[Row]:
+    """Yield each row of the file called `name`, which the job names at `location`.
 
-    Blank lines are skipped and a BOM is dropped. An empty cell is an empty text. What stands in a cell stays as it is.
-    Raises JobError where the file as a whole cannot be read, has no rows or no usable header.
+    Blank lines are skipped and a BOM is dropped. An empty cell is an empty text. The text of a cell is not changed.
+    Raises JobError if the file as a whole cannot be read, has no rows or no usable header.
     """
-    kind = path.suffix.lower()
-    if kind not in KINDS:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
         raise JobError(
-            [Problem(where, f"`{name:.80}` is no such file; rows stand in one that ends in {', '.join(KINDS)}")]
+            [Problem(location, f"`{name:.80}` is not a rows file; its name must end in {', '.join(_SUFFIXES)}")]
         )
     try:
-        with path.open(encoding="utf-8-sig", newline="" if kind == ".csv" else "\n") as file:
-            rows = _READERS[kind](file, name)
+        with path.open(encoding="utf-8-sig", newline="" if suffix == ".csv" else "\n") as file:
+            rows = _READERS[suffix](file, name)
             first = next(rows, None)
             if first is None:
-                raise JobError([Problem(where, f"{name} has no rows")])
+                raise JobError([Problem(location, f"{name} has no rows")])
             yield from itertools.chain([first], rows)
     except UnicodeDecodeError:
         raise JobError([Problem(*_not_utf8(path, name))]) from None
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
-        what = f"{name} cannot be read: {getattr(reason, 'strerror', None) or reason}"
-        raise JobError([Problem(where, what)]) from None
+        message = f"{name} cannot be read: {getattr(reason, 'strerror', None) or reason}"
+        raise JobError([Problem(location, message)]) from None
 
 
-def _text(file: Iterator[str], _name: str) -> Iterator[Row]:
+def _read_txt(file: Iterator[str], _name: str) -> Iterator[Row]:
     for number, line in _lines(file):
         yield number, {"prompt": line}
 
 
-def _tabbed(file: Iterator[str], name: str) -> Iterator[Row]:
+def _read_tsv(file: Iterator[str], name: str) -> Iterator[Row]:
     lines = _lines(file)
     first = next(lines, None)
     if first is None:
@@ -76,7 +76,7 @@ def _tabbed(file: Iterator[str], name: str) -> Iterator[Row]:
         yield number, _row(header, line.split("\t"))
 
 
-def _quoted(file: Iterator[str], name: str) -> Iterator[Row]:
+def _read_csv(file: Iterator[str], name: str) -> Iterator[Row]:
     reader = csv.reader(file, strict=True)
     header: list[str] | None = None
     number = before = 0
@@ -93,47 +93,47 @@ def _quoted(file: Iterator[str], name: str) -> Iterator[Row]:
         raise JobError([Problem(f"{name}, line {before + 1}", f"is not CSV: {reason}")]) from None
 
 
-def _json_lines(file: Iterator[str], _name: str) -> Iterator[Row]:
+def _read_jsonl(file: Iterator[str], _name: str) -> Iterator[Row]:
     for number, line in _lines(file):
         try:
-            yield number, _object(line)
+            yield number, _parse_row(line)
         except (ValueError, RecursionError) as reason:
-            yield number, str(reason) if isinstance(reason, _NoObject) else f"is not JSON: {reason}"
+            yield number, str(reason) if isinstance(reason, _InvalidRow) else f"is not JSON: {reason}"
 
 
-def _object(line: str) -> Variables:
+def _parse_row(line: str) -> Variables:
     value = _DECODER.decode(line)
     if not isinstance(value, dict):
-        raise _NoObject('must be one object, like {"prompt": "a cat"}')
+        raise _InvalidRow('must be one object, like {"prompt": "a cat"}')
     if _SURROGATE.search(line):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise _NoObject("holds half a character (a lone surrogate); mend its encoding") from None
+            raise _InvalidRow("holds half a character (a lone surrogate); correct its encoding") from None
     return value
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> Variables:
-    value = {sys.intern(name): one for name, one in pairs}  # a hundred thousand rows share their names
+def _object(pairs: list[tuple[str, Any]]) -> Variables:
+    value = {sys.intern(name): one for name, one in pairs}  # a hundred thousand rows have the same names
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _NoObject(f"has `{twice}` twice")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise _InvalidRow(f"has `{duplicate}` twice")
     return value
 
 
 def _finite(text: str) -> float:
     if abs(number := float(text)) == float("inf"):
-        raise _NoObject(f"holds {text:.40}, which is too large a number")
+        raise _InvalidRow(f"holds {text:.40}, a number that is too large")
     return number
 
 
 def _no_constant(word: str) -> Any:
-    raise _NoObject(f"holds {word}, which is no JSON value")
+    raise _InvalidRow(f"holds {word}, which is not a JSON value")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_no_constant)
-_READERS = {".txt": _text, ".tsv": _tabbed, ".csv": _quoted, ".jsonl": _json_lines}
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
+_READERS = {".txt": _read_txt, ".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}
 
 
 def _lines(file: Iterator[str]) -> Iterator[tuple[int, str]]:
@@ -150,18 +150,18 @@ def _header(cells: list[str], name: str, number: int) -> list[str]:
         if not cell:
             raise JobError([Problem(f"{name}, line {number}", "a column has no name in the header")])
         if header.count(cell) > 1:
-            raise JobError([Problem(f"{name}, line {number}", f"column `{cell:.60}` stands twice in the header")])
+            raise JobError([Problem(f"{name}, line {number}", f"column `{cell:.60}` is in the header twice")])
     return header
 
 
 def _row(header: list[str], cells: list[str]) -> Variables | str:
     if len(cells) != len(header):
-        return f"has {len(cells)} cells where the header has {len(header)}"
+        return f"has {len(cells)} cells, but the header has {len(header)}"
     return dict(zip(header, cells, strict=True))
 
 
 def _not_utf8(path: Path, name: str) -> tuple[str, str]:
-    """Find the line with the first byte that is not UTF-8."""
+    """Return (location, message) for the first byte that is not UTF-8."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:

@@ -1,6 +1,6 @@
-"""Text with {{ variables }} → values: a lone variable keeps its type, an undefined one is an error.
+"""Render text with {{ variables }}: a text that is a single variable keeps its type, an undefined one is an error.
 
-Only `{{ }}` means anything; `{%` and `{#` are text, so that nothing loops and no prompt loses a part as a comment.
+Only `{{ }}` is template syntax; `{%` and `{#` are text, so that there are no loops and no prompt loses a comment.
 """
 
 from __future__ import annotations
@@ -18,43 +18,49 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 MAX_CHARACTERS = 1_000_000
-"""What one template may render to; the longest prompt that any model takes has 32,000."""
+"""Maximum length of a rendered template; the longest prompt that any model accepts has 32,000."""
 
-_LONE = re.compile(r"\{\{-?\s*([^{}]*?)\s*-?\}\}")
+_SINGLE = re.compile(r"\{\{-?\s*([^{}]*?)\s*-?\}\}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _CONSTANTS = frozenset({"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"})
-_SWELLING = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
-_BARRED = ("center", "format", "indent", "random", "wordwrap")  # filters that swell, or give another text each time
+_UNSAFE_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
+_REMOVED_FILTERS = (
+    "center",
+    "format",
+    "indent",
+    "random",
+    "wordwrap",
+)  # make large or random texts
 
 
 class _Environment(SandboxedEnvironment):
-    """Jinja2's sandbox, in which no operator makes a small template into a large text or number."""
+    """Jinja2's sandbox, with operators limited so that a small template cannot make a large text or number."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if not numbers or (operator == "**" and (abs(left) > 1000 or abs(right) > 10)):
-            raise TemplateError(f"`{operator}` is for small numbers here")
+            raise TemplateError(f"`{operator}` works on small numbers only")
         return super().call_binop(context, operator, left, right)
 
     def wrap_str_format(self, value: Any) -> None:
-        del value  # let is_safe_attribute refuse it
+        del value  # is_safe_attribute rejects it
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return attr not in _SWELLING and super().is_safe_attribute(obj, attr, value)
+        return attr not in _UNSAFE_METHODS and super().is_safe_attribute(obj, attr, value)
 
 
 def as_text(value: Any) -> Any:
-    """Write a value in a text as YAML and JSON do: true, false; nothing for null, as for an empty cell.
+    """Format a value for a text as YAML and JSON do: true, false; nothing for null, as for an empty cell.
 
-    Raises TemplateError for a list or a mapping, whose form in a text nobody could guess.
+    Raises TemplateError for a list or a mapping, which have no obvious form in a text.
     """
     if isinstance(value, list | dict):
-        what = "a list" if isinstance(value, list) else "a mapping"
+        type_name = "a list" if isinstance(value, list) else "a mapping"
         raise TemplateError(
-            f"a variable is {what}, which is no text; pick one of its parts, or write {{{{ x|join(' ') }}}}"
+            f"a variable is {type_name}, which is not text; select one of its parts, or write {{{{ x|join(' ') }}}}"
         )
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -71,13 +77,13 @@ _ENVIRONMENT = _Environment(
     keep_trailing_newline=True,
     autoescape=False,
 )
-_ENVIRONMENT.globals.clear()  # `range`, `lipsum` and the like are no variables of the job
-for _name in _BARRED:
+_ENVIRONMENT.globals.clear()  # `range`, `lipsum` and others, which are not variables of the job
+for _name in _REMOVED_FILTERS:
     del _ENVIRONMENT.filters[_name]
 
 
 def is_template(value: Any) -> bool:
-    """Whether a value holds {{ variables }}, within lists and mappings too."""
+    """Whether a value contains {{ variables }}, also within lists and mappings."""
     if isinstance(value, str):
         return "{{" in value
     if isinstance(value, list):
@@ -86,7 +92,7 @@ def is_template(value: Any) -> bool:
 
 
 def render(value: Any, variables: Mapping[str, Any]) -> Any:
-    """Fill the variables into a value, also within lists and mappings. Raises ValueError with the reason."""
+    """Replace the variables in a value, also within lists and mappings. Raises ValueError with the reason."""
     if isinstance(value, str):
         return _render_text(value, variables)
     if isinstance(value, list):
@@ -99,11 +105,11 @@ def render(value: Any, variables: Mapping[str, Any]) -> Any:
 def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
     if "{{" not in text:
         return text
-    if (lone := _lone(text)) is not None:
-        if lone in variables:
-            return variables[lone]
-        if _WORD.fullmatch(lone) and lone not in _CONSTANTS:
-            raise ValueError(_undefined(lone, variables))
+    if (single := _single(text)) is not None:
+        if single in variables:
+            return variables[single]
+        if _WORD.fullmatch(single) and single not in _CONSTANTS:
+            raise ValueError(_undefined(single, variables))
     try:
         if (pieces := _plain(text)) is not None:
             names = pieces[1::2]
@@ -138,15 +144,15 @@ def _undefined(name: str, variables: Mapping[str, Any]) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _lone(text: str) -> str | None:
-    """Give the name where a text is one variable and nothing else."""
-    lone = _LONE.fullmatch(text)
-    return lone[1] if lone else None
+def _single(text: str) -> str | None:
+    """Return the expression if a text is `{{ expression }}` and nothing else."""
+    match = _SINGLE.fullmatch(text)
+    return match[1] if match else None
 
 
 @functools.lru_cache(maxsize=1024)
 def _plain(text: str) -> tuple[str, ...] | None:
-    """Split text, variable, text, … where all there is are names: Jinja2 takes ten times as long to fill them in."""
+    """Split into text, variable, text, … if all expressions are names: Jinja2 takes ten times as long."""
     pieces = tuple(_PLAIN.split(text))
     plain = not any("{{" in part for part in pieces[::2]) and not _CONSTANTS.intersection(pieces[1::2])
     return pieces if plain else None

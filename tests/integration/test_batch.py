@@ -90,7 +90,7 @@ async def test_an_unset_key_is_refused_before_anything_is_changed(tmp_path: Path
 async def test_of_two_files_with_one_name_none_is_queued(tmp_path: Path) -> None:
     batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
     files = [_job(tmp_path, "one", "a", name="lounge"), _job(tmp_path, "two", "b", name="Lounge")]
-    with pytest.raises(JobError, match="has the name `Lounge`"):
+    with pytest.raises(JobError, match=r"has the same name as .*one\.yaml, `Lounge`"):
         batch.submit(files)
     batch.submit(files[:1])
     with pytest.raises(JobError, match="belongs to"):

@@ -16,12 +16,12 @@ from pipeline.config.yaml_document import parse
 from pipeline.errors import BadInput, JobError
 from pipeline.models.table import Models, known_parameters
 from pipeline.planning.job import Job, parse_job, read_job
-from pipeline.planning.plan import make_plan
+from pipeline.planning.planner import make_plan
 from tests.unit.test_yaml_document import NESTED
 
 FILE = Path("jobs/night.yaml")
-NOT_FOR_BATCHES = "is not for batches: a batch waits for the finished picture; leave it out"
-OF_THE_JOB = "belongs to the whole job, not here; a parameter of that name goes into `extra:`"
+NOT_FOR_BATCHES = "is not for batches: a batch waits for the finished image; leave it out"
+OF_THE_JOB = "is a key of the whole job, not of a request; a parameter of that name goes into `extra:`"
 
 
 def job(text: str) -> Job:
@@ -99,14 +99,14 @@ def test_a_place_is_where_the_field_stands_be_it_a_default() -> None:
         ("reqests: []\nrequests: [{prompt: a}]", "line 1, reqests: unknown key `reqests`; did you mean `requests`?"),
         (
             "size: 1x1\nrequests: [{prompt: a}]",
-            "line 1, size: `size` says something of requests; put it under `defaults:` or into a request",
+            "line 1, size: `size` is a key of requests; put it under `defaults:` or into a request",
         ),
         ("budget_usd: -1\nrequests: [{prompt: a}]", "line 1, budget_usd: must be at least 0.0, not -1"),
         ("provider: 5\nrequests: [{prompt: a}]", "line 1, provider: must be text, not 5; put it in quotes"),
         ("defaults: 5\nrequests: [{prompt: a}]", "line 1, defaults: must be a mapping, not 5"),
         (
             "defaults: {id: a}\nrequests: [{prompt: a}]",
-            "line 1, defaults.id: `id` belongs to a single request, not to `defaults`",
+            "line 1, defaults.id: `id` is a key of a single request, not of `defaults`",
         ),
         ("requests: [{prompt: a, n: 0}]", "line 1, requests[0].n: must be at least 1, not 0"),
         ("requests: [{prompt: a, n: 1.5}]", "line 1, requests[0].n: must be a whole number, not 1.5"),
@@ -156,9 +156,9 @@ def test_a_field_of_wrong_form_is_left_out_and_remembered() -> None:
         "defaults: {size: 1x1, user: [1], fit: 5}\nrequests:\n  - {prompt: [a], n: 2}\n  - {prompt: b, fit: pad}\n"
     )
     assert read.entries[0].fields == {"n": 2, "size": "1x1", "user": [1]}
-    assert read.entries[0].faulty == {"prompt", "fit"}
+    assert read.entries[0].invalid == {"prompt", "fit"}
     assert read.entries[1].fields["fit"] == "pad"
-    assert not read.entries[1].faulty
+    assert not read.entries[1].invalid
     assert len(read.problems) == 2
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
@@ -19,9 +19,12 @@ from pipeline.config.load import Provider, RateLimit
 from pipeline.config.yaml_document import parse
 from pipeline.errors import JobError
 from pipeline.models.table import Models
-from pipeline.planning import identity, plan
+from pipeline.planning import identity, planner
 from pipeline.planning.job import parse_job, read_job
-from pipeline.planning.plan import ImageRequest, Plan, make_plan
+from pipeline.planning.planner import make_plan
+
+if TYPE_CHECKING:
+    from pipeline.planning.plan import ImageRequest, Plan
 
 ROOT = Path(__file__).parents[2]
 MODELS = Models.load()
@@ -168,7 +171,7 @@ def test_a_hundred_thousand_wrong_rows_are_not_all_told(tmp_path: Path) -> None:
     begin = time.monotonic()
     said = refusal("  - {prompt: '{{ prompt }}', size: '{{ prompt }}', rows: p.txt}\n", tmp_path)
     assert len(said) == 100
-    assert said[-1] == "there may be more; these come first"
+    assert said[-1] == "there may be more problems; these come first"
     assert time.monotonic() - begin < 5
 
 
@@ -316,7 +319,7 @@ def test_an_id_that_we_make_is_the_slug_and_the_first_eight_of_the_key(tmp_path:
 
 def test_ids_that_we_make_and_that_collide_get_sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
-    monkeypatch.setattr(identity, "key_of", lambda *_: f"{'0' * 12}{next(numbers):04x}" + "f" * 48)
+    monkeypatch.setattr(identity, "content_key", lambda *_: f"{'0' * 12}{next(numbers):04x}" + "f" * 48)
     found = requests("  - {prompt: a}\n  - {prompt: a}\n  - {prompt: b}\n  - {prompt: a}\n")
     assert [request.id for request in found] == [
         "a-0000000000000000",
@@ -476,7 +479,7 @@ def test_an_unknown_key_is_an_error_for_a_known_model_and_a_warning_for_an_unkno
     assert made.requests[0].params == {"model": "mine", "seed": 7, "quality": "odd"}
     about_model, about_seed = made.warnings
     assert "model `mine` is not in the table" in about_model
-    assert about_seed == "`seed` is a parameter of no known model: it is sent as it is, unchecked"
+    assert about_seed == "`seed` is a parameter of no known model: it is sent unchecked"
     assert made.unpriced == ("mine",)
 
 
@@ -503,10 +506,10 @@ def test_a_shut_down_model_is_a_warning_where_it_is_really_called() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ("operation: paint, prompt: a", "operation: is `paint`; there are generation, edit, variation"),
+        ("operation: paint, prompt: a", "operation: is `paint`; it must be one of generation, edit, variation"),
         ("operation: generation", "prompt: is missing or empty"),
         ("prompt: ' '", "prompt: is missing or empty"),
-        ("operation: edit, prompt: a", "image: is missing; `edit` starts from a picture"),
+        ("operation: edit, prompt: a", "image: is missing; `edit` needs an input image"),
         ("prompt: a, image: a.png", "image: is not for a generation"),
         ("operation: variation, image: a.png, mask: a.png", "mask: is for an edit"),
     ],
@@ -523,11 +526,11 @@ def test_a_broken_mask_is_named_as_the_mask(tmp_path: Path) -> None:
     assert "requests[0].mask: no.png" in said[0]
 
 
-def test_prepared_pictures_are_kept_in_the_spool(tmp_path: Path) -> None:
+def test_prepared_pictures_are_written_to_the_staging_folder(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
-    (found,) = requests("  - {operation: variation, image: a.png}\n", tmp_path, spool=tmp_path / "spool")
+    (found,) = requests("  - {operation: variation, image: a.png}\n", tmp_path, staging=tmp_path / "staging")
     (one,) = found.inputs
-    assert hashlib.sha256((tmp_path / "spool" / one.file).read_bytes()).hexdigest() == one.sha256
+    assert hashlib.sha256((tmp_path / "staging" / one.file).read_bytes()).hexdigest() == one.sha256
     assert (one.role, one.content_type, one.width, one.height) == ("image", "image/png", 64, 64)
 
 
@@ -543,7 +546,7 @@ def test_a_limit_takes_the_first_requests_only(tmp_path: Path) -> None:
 
 
 def test_more_than_the_most_requests_need_to_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "MAX_REQUESTS", 5)
+    monkeypatch.setattr(planner, "MAX_REQUESTS", 5)
     (tmp_path / "p.txt").write_text("a\n" * 6)
     for text in (
         "  - {prompt: '{{ prompt }}', rows: p.txt}\n",
@@ -587,7 +590,7 @@ def test_a_variation_without_an_endpoint_becomes_an_edit_with_a_documented_promp
     draw(tmp_path / "cat.png")
     (request,) = requests(f"- {{operation: variation, image: cat.png, model: {model}}}", tmp_path)
     assert (request.operation, request.served_by) == ("variation", served_by)
-    assert request.prompt == (plan.VARIATION_PROMPT if served_by == "edit" else None)
+    assert request.prompt == (planner.VARIATION_PROMPT if served_by == "edit" else None)
 
 
 def test_a_job_may_say_itself_what_a_variation_without_an_endpoint_is_told(tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_a_file_without_rows_is_an_error_at_the_job_line(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("p.xlsx", "a", "job.yaml, line 3: `p.xlsx` is no such file; rows stand in one that ends in .csv, .tsv"),
-        ("p.csv", "a,a\n1,2", "p.csv, line 1: column `a` stands twice in the header"),
+        ("p.xlsx", "a", "job.yaml, line 3: `p.xlsx` is not a rows file; its name must end in .csv, .tsv"),
+        ("p.csv", "a,a\n1,2", "p.csv, line 1: column `a` is in the header twice"),
         ("p.tsv", "\na\t\n1\t2", "p.tsv, line 2: a column has no name"),
         ("p.csv", 'a\nfine\n"x"y\n', "p.csv, line 3: is not CSV"),
         ("p.csv", 'a\n"never\nclosed\n', "p.csv, line 2: is not CSV: unexpected end of data"),
@@ -127,17 +127,17 @@ def test_a_missing_file_a_folder_and_an_impossible_name_are_errors_at_the_job_li
         (
             "p.csv",
             "a,b\n1\n1,2,3\n1,2",
-            [(2, "has 1 cells where the header has 2"), (3, "has 3 cells where the header has 2")],
+            [(2, "has 1 cells, but the header has 2"), (3, "has 3 cells, but the header has 2")],
         ),
-        ("p.tsv", "a\tb\n1\nx\ty", [(2, "has 1 cells where the header has 2")]),
+        ("p.tsv", "a\tb\n1\nx\ty", [(2, "has 1 cells, but the header has 2")]),
         ("p.jsonl", '[1]\n{"a": 1}', [(1, 'must be one object, like {"prompt": "a cat"}')]),
         ("p.jsonl", '{"a": 1, "a": 2}\n{}', [(1, "has `a` twice")]),
         (
             "p.jsonl",
             '{"a": NaN}\n{"a": 1e999}\n{}',
-            [(1, "holds NaN, which is no JSON value"), (2, "holds 1e999, which is too large a number")],
+            [(1, "holds NaN, which is not a JSON value"), (2, "holds 1e999, a number that is too large")],
         ),
-        ("p.jsonl", '{"a": "\\ud800"}\n{}', [(1, "holds half a character (a lone surrogate); mend its encoding")]),
+        ("p.jsonl", '{"a": "\\ud800"}\n{}', [(1, "holds half a character (a lone surrogate); correct its encoding")]),
     ],
 )
 def test_every_row_that_is_wrong_is_named_and_the_rest_is_read(

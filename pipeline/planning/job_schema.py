@@ -1,0 +1,167 @@
+"""Check the form of a job: keys and types. Every problem is returned with its key path in the file."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.config import yaml_document
+from pipeline.config.yaml_document import MAX_PROBLEMS
+from pipeline.models.table import known_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.config.yaml_document import KeyPath
+
+ENTRY_KEYS = frozenset({"id", "matrix", "rows"})
+"""Keys that decide how many requests an entry makes and what they are called; they are not allowed in `defaults`."""
+
+REQUEST_KEYS = frozenset({*ENTRY_KEYS, "operation", "prompt", "image", "mask", "n", "fit", "resize", "extra"})
+"""Keys of a request that the planner reads; any other key is a parameter of the API call."""
+
+RESERVED = REQUEST_KEYS | {"model", "size", "quality", "response_format", "user"}
+"""Keys with the same meaning at every server: a key that is close to one of them is a typing mistake."""
+
+UNSUPPORTED = {
+    "stream": "a batch waits for the finished image; leave it out",
+    "partial_images": "a batch waits for the finished image; leave it out",
+}
+
+_NOT_IN_EXTRA = {"prompt", "n", "image", "mask", "model", *UNSUPPORTED}
+_JOB_KEYS = ("name", "provider", "defaults", "budget_usd", "requests")
+
+_Scalar = str | int | float | bool
+"""Text that YAML may parse as a number or a flag; it counts as it is written."""
+
+
+class _Parameters(BaseModel):
+    """The keys that a request and `defaults` have in common; text may contain {{ variables }}."""
+
+    model_config = ConfigDict(extra="allow", strict=True, arbitrary_types_allowed=True)
+
+    operation: str | None = None
+    prompt: _Scalar | None = None
+    image: Any = None
+    mask: Any = None
+    n: Annotated[int, Field(ge=1)] | str | None = None
+    fit: str | None = None
+    resize: str | None = None
+    model: str | None = None
+    extra: dict[str, Any] | None = None
+
+
+class _Request(_Parameters):
+    """One entry of `requests`."""
+
+    id: _Scalar | None = None
+    matrix: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = None
+    rows: Annotated[str, Field(min_length=1)] | None = None
+
+
+class _JobFile(BaseModel):
+    """The whole of a job file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: _Scalar | None = None
+    provider: str | None = None
+    defaults: _Parameters | None = None
+    budget_usd: Annotated[float, Field(ge=0)] | None = None
+    requests: Annotated[list[_Request], Field(min_length=1)]
+
+
+_MESSAGES = {
+    "missing": "is missing; a job needs `requests:` with at least one request",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "greater_than_equal": "must be at least {ge}, not {input}",
+    "list_type": "must be a list, not {input}",
+    "dict_type": "must be a mapping, not {input}",
+    "model_type": "must be a mapping, not {input}",
+    "string_type": "must be text, not {input}; put it in quotes",
+    "float_type": "must be a number, not {input}",
+    "int_type": "must be a whole number, not {input}",
+}
+
+
+def form_problems(value: dict[str, Any]) -> dict[KeyPath, str]:
+    """Return the problems of a job's keys and types, one for each key path, up to `MAX_PROBLEMS`."""
+    return dict(itertools.islice(itertools.chain(_key_problems(value), _type_problems(value)), MAX_PROBLEMS))
+
+
+def _key_problems(value: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Find keys that are misspelt, that a batch does not support, or that are in the wrong place."""
+    requests = value.get("requests")
+    mappings: list[tuple[KeyPath, Any]] = [(("defaults",), value.get("defaults"))]
+    mappings += [
+        (("requests", index), item) for index, item in enumerate(requests if isinstance(requests, list) else [])
+    ]
+    for path, mapping in mappings:
+        for key in mapping if isinstance(mapping, dict) else ():
+            if message := _key_problem(key, in_defaults=path == ("defaults",)):
+                yield (*path, key), message
+        extra = mapping.get("extra") if isinstance(mapping, dict) else None
+        for key in extra if isinstance(extra, dict) else ():
+            if key in UNSUPPORTED:
+                yield (*path, "extra", key), f"`{key}` is not for batches: {UNSUPPORTED[key]}"
+            elif key in _NOT_IN_EXTRA:
+                yield (*path, "extra", key), f"`{key}` is a key of the request itself; take it out of `extra`"
+
+
+@functools.lru_cache(maxsize=4096)
+def _key_problem(key: str, *, in_defaults: bool) -> str | None:
+    if key in UNSUPPORTED:
+        return f"`{key}` is not for batches: {UNSUPPORTED[key]}"
+    if key in _JOB_KEYS:
+        return f"`{key}` is a key of the whole job, not of a request; a parameter of that name goes into `extra:`"
+    if in_defaults and key in ENTRY_KEYS:
+        return f"`{key}` is a key of a single request, not of `defaults`"
+    if key not in RESERVED | known_parameters() and (close := yaml_document.nearest(key, RESERVED)):
+        return f"unknown key `{key}`; did you mean `{close}`? (if not, put it in `extra:`)"
+    return None if key else "a key is empty"
+
+
+def _type_problems(value: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Validate the job with pydantic; yield a message for each key path."""
+    try:
+        _JobFile.model_validate(value)
+    except ValidationError as reason:
+        seen: set[KeyPath] = set()
+        for error in reason.errors(include_url=False):
+            path = _key_path(error["loc"], value)
+            if path in seen:
+                continue
+            seen.add(path)
+            if error["type"] == "extra_forbidden":
+                yield path, _unknown_job_key(str(path[-1]))
+                continue
+            message = _MESSAGES.get(error["type"], "{reason}, not {input}")
+            values = {"reason": error["msg"], "input": _as_yaml(error["input"]), **error.get("ctx", {})}
+            yield path, message.format(**values)
+
+
+def _unknown_job_key(key: str) -> str:
+    if key in RESERVED and key not in ENTRY_KEYS:
+        return f"`{key}` is a key of requests; put it under `defaults:` or into a request"
+    return yaml_document.unknown_key_message(key, _JOB_KEYS)
+
+
+def _as_yaml(value: Any) -> str:
+    """Format a value as in YAML, cut after 60 characters."""
+    words = {True: "true", False: "false"}
+    return words[value] if isinstance(value, bool) else "null" if value is None else f"{value!r:.60}"
+
+
+def _key_path(loc: tuple[str | int, ...], value: Any) -> KeyPath:
+    """Return pydantic's location without the names of union members, which are not keys of the file."""
+    path: list[str | int] = []
+    for step in loc:
+        is_key = isinstance(value, dict) and (step in value or not path or step == "requests")
+        if is_key or (isinstance(value, list) and isinstance(step, int) and step < len(value)):
+            path.append(step)
+            value = value.get(step) if isinstance(value, dict) else value[step]
+    return tuple(path)

@@ -1,0 +1,195 @@
+"""Turn a job into a `Plan`: expand, validate and identify its requests; every problem is found before any call."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import JobError
+from pipeline.planning import identity
+from pipeline.planning.diagnostics import Diagnostics
+from pipeline.planning.expand import PLANNER_FIELDS, Expansion
+from pipeline.planning.ids import RequestIds
+from pipeline.planning.input_files import InputFile, InputImages
+from pipeline.planning.job import OPERATIONS
+from pipeline.planning.plan import ImageRequest, Plan
+from pipeline.planning.validate import RequestValidator, SharedParams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.config.load import Provider
+    from pipeline.models.model import Model
+    from pipeline.models.table import Models
+    from pipeline.planning.diagnostics import ExpandedRequest
+    from pipeline.planning.job import Job
+
+MAX_REQUESTS = 1_000_000
+
+VARIATION_PROMPT = "A variation of this picture: the same subject, style and colours in a new composition."
+"""The prompt of an edit that replaces a variation without a prompt. A part of the content key: it never changes."""
+
+_UNKNOWN_MODEL_N = 10  # images of one call if the model's own limit is not known
+
+
+def make_plan(
+    job: Job,
+    provider: Provider,
+    models: Models,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    allow_large: bool = False,
+    staging: Path | None = None,
+) -> Plan:
+    """Expand and validate a job, up to its first `limit` requests. Raises JobError with every problem.
+
+    If `staging` is given, prepared input images are written below it, under their `file`.
+    """
+    diagnostics = Diagnostics(job, dict.fromkeys(job.problems))
+    planner = _Planner(
+        expansion=Expansion(job, models, diagnostics, None if allow_large or limit is not None else MAX_REQUESTS),
+        provider=provider,
+        diagnostics=diagnostics,
+        validator=RequestValidator(provider, models, diagnostics),
+        input_images=InputImages(diagnostics, staging),
+        ids=RequestIds(diagnostics),
+    )
+    requests = planner.plan(limit, allow_large=allow_large)
+    if diagnostics.problems:
+        raise JobError(diagnostics.problems)
+    return Plan(
+        name=name or job.name,
+        provider=provider,
+        file=job.file,
+        budget_usd=job.budget_usd,
+        requests=requests,
+        warnings=tuple(diagnostics.warnings),
+        unpriced=tuple(sorted(diagnostics.unpriced)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The resolved values of one expanded request, before it is split into parts of at most `max_n` images."""
+
+    operation: str
+    served_by: str
+    prompt: str | None
+    params: Mapping[str, Any]
+    n: int
+    max_n: int
+    inputs: tuple[InputFile, ...]
+    input_content: Sequence[Any]
+
+
+@dataclass(slots=True)
+class _Planner:
+    """Makes the requests of one job."""
+
+    expansion: Expansion
+    provider: Provider
+    diagnostics: Diagnostics
+    validator: RequestValidator
+    input_images: InputImages
+    ids: RequestIds
+    _occurrences: Counter[bytes] = field(default_factory=Counter)
+    _params: dict[str, SharedParams] = field(default_factory=dict)  # canonical form → parameters
+
+    def plan(self, limit: int | None, *, allow_large: bool) -> list[ImageRequest]:
+        """Return the first `limit` requests, with unique ids."""
+        stop = limit if allow_large else min(limit or MAX_REQUESTS + 1, MAX_REQUESTS + 1)
+        requests = list(itertools.islice(self._requests(), stop))
+        if len(requests) > MAX_REQUESTS and not allow_large:
+            message = f"makes more than {MAX_REQUESTS:,} requests; if that is intended, add --allow-large"
+            self.diagnostics.add_problem(self.diagnostics.job.document.location("requests"), message)
+        self.ids.make_unique(requests)
+        return requests
+
+    def _requests(self) -> Iterator[ImageRequest]:
+        """Yield the requests in the order of the job; problems are recorded, and their requests left out."""
+        for expanded in self.expansion.requests():
+            before = len(self.diagnostics.problems)
+            try:
+                call = self._resolve(expanded)
+                if call is not None and len(self.diagnostics.problems) == before:
+                    yield from self._parts(expanded, call)
+            except UnicodeEncodeError:
+                message = "holds half a character (a lone surrogate); correct its encoding"
+                self.diagnostics.add_field_problem(expanded, "prompt", message)
+            except ValueError as reason:
+                location = self.diagnostics.job.location(expanded.entry)
+                self.diagnostics.add_problem(location, f"cannot be written as JSON: {reason}")
+
+    def _resolve(self, expanded: ExpandedRequest) -> _Call | None:
+        """Validate an expanded request; return None if its operation or its images are not usable."""
+        fields, model = expanded.fields, expanded.model
+        operation = fields.get("operation", "generation")
+        served_by = model.served_by(operation) if model else operation
+        prompt: str | None = fields.get("prompt", VARIATION_PROMPT if served_by != operation else None)
+        n = self._read_n(expanded)
+        params = self._shared({key: value for key, value in fields.items() if key not in PLANNER_FIELDS})
+        before = len(self.diagnostics.problems)
+        options, images = self.input_images.read(expanded)
+        is_readable = len(self.diagnostics.problems) == before
+        has_mask = options is not None and options.has_mask
+        self.validator.validate(expanded, served_by, prompt, params, len(images), has_mask=has_mask)
+        if not is_readable or operation not in OPERATIONS:
+            return None
+        inputs, input_content = self.input_images.prepare(expanded, options, images, served_by)
+        extra = fields.get("extra")
+        sent = self._shared({**params.values, **extra}).values if extra else params.values
+        max_n = model.max_n(served_by, sent) if model else _UNKNOWN_MODEL_N
+        max_requests = self.expansion.max_requests
+        if max_requests is not None and n > max_requests * max_n:
+            message = f"makes more than {max_requests:,} requests; if that is intended, add --allow-large"
+            self.diagnostics.add_field_problem(expanded, "n", message)
+        return _Call(operation, served_by, prompt, sent, n, max_n, inputs, input_content)
+
+    def _read_n(self, expanded: ExpandedRequest) -> int:
+        n = expanded.fields.get("n", 1)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            message = f"must be a whole number of at least 1, not {n!r:.60}"
+            self.diagnostics.add_field_problem(expanded, "n", message)
+            return 1
+        return n
+
+    def _shared(self, values: dict[str, Any]) -> SharedParams:
+        """Return one object for all equal parameters: a hundred thousand requests do not hold as many mappings."""
+        form = identity.canonical(values)
+        shared = self._params.get(form)
+        if shared is None:
+            shared = self._params[form] = SharedParams(values)
+        return shared
+
+    def _parts(self, expanded: ExpandedRequest, call: _Call) -> Iterator[ImageRequest]:
+        """Yield one request for each part of at most `max_n` images."""
+        content = identity.canonical_content(
+            call.operation, self.provider.name, call.prompt, call.params, call.input_content
+        )
+        self._occurrences[same := identity.digest(content)] += 1
+        for part, start in enumerate(range(0, call.n, call.max_n), 1):
+            key = identity.content_key(content, part, self._occurrences[same])
+            n = min(call.max_n, call.n - start)
+            yield ImageRequest(
+                key=key,
+                id=self.ids.assign(expanded, key, part, call.prompt, call.inputs),
+                operation=call.operation,
+                served_by=call.served_by,
+                prompt=call.prompt,
+                params=call.params,
+                n=n,
+                variables=expanded.variables,
+                inputs=call.inputs,
+                estimate_usd=_estimate(expanded.model, call, n),
+            )
+
+
+def _estimate(model: Model | None, call: _Call, n: int) -> float | None:
+    if model is None:
+        return None
+    sizes = [(one.width, one.height) for one in call.inputs if one.role == "image"]
+    return model.estimate(call.served_by, call.prompt, call.params, n, sizes).usd

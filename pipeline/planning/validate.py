@@ -1,0 +1,99 @@
+"""Validate expanded requests: against the rules of their model, or against what holds for every model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipeline.models.validation import validate
+from pipeline.planning.job import OPERATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.config.load import Provider
+    from pipeline.models.model import Model
+    from pipeline.models.table import Models
+    from pipeline.models.validation import FieldProblem
+    from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
+
+
+@dataclass(slots=True)
+class SharedParams:
+    """Parameters that many requests share, and the problems that were found in them, by operation."""
+
+    values: Mapping[str, Any]
+    problems: dict[str, list[FieldProblem]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RequestValidator:
+    """Validates the requests of one job; parameters that requests share are validated once."""
+
+    provider: Provider
+    models: Models
+    diagnostics: Diagnostics
+    _today: date = field(default_factory=lambda: datetime.now(UTC).date())
+
+    def validate(
+        self,
+        expanded: ExpandedRequest,
+        operation: str,
+        prompt: str | None,
+        params: SharedParams,
+        images: int,
+        *,
+        has_mask: bool,
+    ) -> None:
+        """Record every problem of a request; `images` is the number of its input images."""
+        if expanded.model is None:
+            self._validate_unknown(expanded, operation, prompt, images, has_mask=has_mask)
+            if operation in OPERATIONS:
+                self._warn_unknown_params(operation, params)
+            return
+        if self.provider.sandbox is None:
+            self.diagnostics.warnings.update(dict.fromkeys(expanded.model.warnings(self._today)))
+        for problem in _problems(expanded.model, operation, prompt, params, images, has_mask=has_mask):
+            self.diagnostics.add_field_problem(expanded, problem.field, problem.message)
+
+    def _validate_unknown(
+        self, expanded: ExpandedRequest, operation: str, prompt: str | None, images: int, *, has_mask: bool
+    ) -> None:
+        """Validate what holds for every model."""
+
+        def add(key: str, message: str) -> None:
+            self.diagnostics.add_field_problem(expanded, key, message)
+
+        if operation not in OPERATIONS:
+            add("operation", f"is `{operation:.60}`; it must be one of {', '.join(OPERATIONS)}")
+            return
+        if operation != "variation" and (prompt is None or not prompt.strip()):
+            add("prompt", "is missing or empty; describe the image")
+        if operation != "generation" and not images:
+            add("image", f"is missing; `{operation}` needs an input image")
+        if operation == "generation" and images:
+            add("image", "is not for a generation; write `operation: edit`")
+        if operation != "edit" and has_mask:
+            add("mask", "is for an edit; leave it out")
+
+    def _warn_unknown_params(self, operation: str, params: SharedParams) -> None:
+        if operation in params.problems:
+            return
+        params.problems[operation] = []
+        for name in params.values:
+            if name != "model" and not self.models.has_parameter(name):
+                warning = f"`{name}` is a parameter of no known model: it is sent unchecked"
+                self.diagnostics.warnings[warning] = None
+
+
+def _problems(
+    model: Model, operation: str, prompt: str | None, params: SharedParams, images: int, *, has_mask: bool
+) -> list[FieldProblem]:
+    problems = validate(model, operation, prompt, {}, images, mask=has_mask)
+    if operation not in params.problems:
+        everything = validate(model, operation, prompt, params.values, images, mask=has_mask)
+        params.problems[operation] = [one for one in everything if one not in problems]
+    if operation not in OPERATIONS:
+        problems = [one for one in problems if one.field == "operation"]
+    return [*problems, *params.problems[operation]]
