@@ -15,7 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from pipeline.client.request import Call, Upload
-from pipeline.config.load import DownloadRules, EnvironmentName
+from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.load import DownloadRules
 from pipeline.engine import caller as module
 from pipeline.engine.caller import CallResult, CallSpec, LocalCaller, Target
 from pipeline.engine.image_writer import FileNames
@@ -34,7 +35,7 @@ NAMES = FileNames("job", "a", None)
 
 def spec(base_url: str, folder: Path, *, taken: Sequence[int] = (), **more: Any) -> CallSpec:
     """Return a call for two images, whose key and one header come from the environment."""
-    headers = {"X-Team": EnvironmentName("TEAM")}
+    headers = {"X-Team": EnvironmentVariable("TEAM")}
     provider = lab(base_url, api_key_env="LAB_KEY", headers=headers, **more)
     params = {"prompt": "a cat", "n": 2, **MODEL}
     target = Target(provider, base_url, DownloadRules(), folder)
