@@ -29,7 +29,6 @@ from pipeline.errors import (
     Stop,
     TryAgain,
     Unusable,
-    WrongAddress,
     WrongPath,
 )
 
@@ -51,66 +50,6 @@ def refused(status: int, body: Any = b"", **headers: str) -> RequestError:
 
 def error_body(message: Any = "no", type: str | None = None, code: Any = None, param: str | None = None) -> Any:  # noqa: A002 - the API's own word
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
-
-
-ROWS: list[tuple[int, str | None, str | None, type[RequestError]]] = [
-    (400, "invalid_request_error", "unknown_parameter", Invalid),
-    (400, "invalid_request_error", "invalid_value", Invalid),
-    (400, "invalid_request_error", None, Invalid),
-    (400, "invalid_request_error", "content_policy_violation", Moderated),
-    (400, "image_generation_user_error", "moderation_blocked", Moderated),
-    (400, "invalid_request_error", "contentFilter", Moderated),
-    (400, "invalid_request_error", "billing_hard_limit_reached", QuotaSpent),
-    (400, "invalid_request_error", "model_not_found", ModelUnknown),
-    (401, "invalid_request_error", "invalid_api_key", KeyRefused),
-    (401, None, None, KeyRefused),
-    (402, None, None, QuotaSpent),
-    (403, "invalid_request_error", None, KeyRefused),
-    (403, "invalid_request_error", "unsupported_country_region_territory", KeyRefused),
-    (403, "invalid_request_error", "insufficient_quota", QuotaSpent),
-    (404, "invalid_request_error", "model_not_found", ModelUnknown),
-    (404, None, "DeploymentNotFound", ModelUnknown),
-    (404, None, None, WrongPath),
-    (405, None, None, Invalid),
-    (408, None, None, ServerFault),
-    (409, None, None, ServerFault),
-    (413, None, None, Invalid),
-    (422, None, None, Invalid),
-    (425, None, None, ServerFault),
-    (429, "requests", "rate_limit_exceeded", RateLimited),
-    (429, "tokens", "rate_limit_exceeded", RateLimited),
-    (429, "rate_limit_error", "slow_down", RateLimited),
-    (429, None, None, RateLimited),
-    (429, "insufficient_quota", None, QuotaSpent),
-    (429, None, "insufficient_quota", QuotaSpent),
-    (429, "insufficient_quota", "credit_balance_exhausted", QuotaSpent),
-    (429, "invalid_request_error", "organization_spend_limit_exceeded", QuotaSpent),
-    (429, "invalid_request_error", "project_spend_limit_exceeded", QuotaSpent),
-    (429, "invalid_request_error", "organization_usage_limit_exceeded", QuotaSpent),
-    (500, "server_error", None, ServerFault),
-    (500, "invalid_request_error", "moderation_blocked", Moderated),
-    (502, None, None, OutcomeUnknown),
-    (503, "service_unavailable_error", "server_is_overloaded", ServerFault),
-    (503, "rate_limit_error", "slow_down", ServerFault),
-    (504, None, None, OutcomeUnknown),
-    (520, None, None, OutcomeUnknown),
-    (524, None, None, OutcomeUnknown),
-    (529, None, None, OutcomeUnknown),
-    (301, None, None, WrongAddress),
-    (304, None, None, WrongAddress),
-    (308, None, None, WrongAddress),
-]
-
-
-@pytest.mark.parametrize(("status", "kind", "code", "error_class"), ROWS)
-def test_each_row_of_the_error_table_has_its_fate(
-    status: int, kind: str | None, code: str | None, error_class: type[RequestError]
-) -> None:
-    error = refused(status, error_body("as it is", kind, code, "size"), x_request_id="req_1")
-    assert type(error) is error_class
-    assert (error.http_status, error.type, error.code, error.param) == (status, kind, code, "size")
-    assert error.request_id == "req_1"
-    assert error.message.startswith("as it is")
 
 
 @pytest.mark.parametrize(
