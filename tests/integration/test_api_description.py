@@ -1,4 +1,4 @@
-"""The vendor's own description of the three paths, and what schemathesis makes of it, against a running sandbox.
+"""A description of the API's three paths, and what schemathesis makes of it, against a running sandbox.
 
 The description knows no error answers and none of the newest sizes and models. Held are: no server error, no content
 type that is not described, no success that breaks the described shape, and the envelope around every error.
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import jsonschema_rs
 import pytest
 import schemathesis
-import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -23,7 +22,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from tests.support.readme import HOME
+from tests.support.api_description import DESCRIPTION, STREAM
 from tests.support.sandbox_client import hole, png
 from tests.support.stage import staged
 
@@ -35,28 +34,10 @@ if TYPE_CHECKING:
     Operation: TypeAlias = APIOperation[Any, Any, Any, Any]
     Case: TypeAlias = schemathesis.Case[Any]
 
-DESCRIPTION = HOME.parent / "shared" / "reference" / "openapi-images.yaml"
-pytestmark = pytest.mark.skipif(not DESCRIPTION.exists(), reason="the vendor's description is not beside this clone")
-
 OPERATIONS = ("createImage", "createImageEdit", "createImageVariation")
-STREAM = "text/event-stream"
 CHECKS = [not_a_server_error, content_type_conformance]
 FILES = [png(), png("L"), png("RGB"), hole(), png("RGB", kind="JPEG"), png(size=(64, 32)), b"no picture", b""]
 URLS = [f"data:image/png;base64,{base64.b64encode(png()).decode()}", "data:,", "https://example.com/a.png"]
-
-
-def described() -> dict[str, Any]:
-    """Read the description, with the picture of an edit as what a form can send: one file that says that it is a PNG.
-
-    It leaves open what a file part calls itself, which the service wants to know, and a choice between one file and
-    several is sent as a text without a file's name.
-    """
-    document: dict[str, Any] = yaml.safe_load(DESCRIPTION.read_text())
-    form = document["paths"]["/images/edits"]["post"]["requestBody"]["content"]["multipart/form-data"]
-    form["encoding"] = {name: {"contentType": "image/png"} for name in ("image", "mask")}
-    edit = document["components"]["schemas"]["CreateImageEditRequest"]["properties"]
-    edit["image"] = edit["image"]["anyOf"][0]
-    return document
 
 
 def seeded(examples: int) -> settings:
@@ -75,7 +56,6 @@ class Vendor:
     """The sandbox and its description."""
 
     base_url: str
-    description: dict[str, Any]
     operations: dict[str, Operation]
 
     def ask(self, case: Case) -> Response:
@@ -94,7 +74,7 @@ class Vendor:
     def _hold_events(self, case: Case, response: Response) -> None:
         """Hold each event to its schema, which describes what `data` is and not the lines around it."""
         schema = case.operation.definition.raw["responses"]["200"]["content"][STREAM]["schema"]
-        validator = jsonschema_rs.Draft202012Validator({**schema, "components": self.description["components"]})
+        validator = jsonschema_rs.Draft202012Validator({**schema, "components": DESCRIPTION["components"]})
         *events, rest = response.content.decode().split("\n\n")
         assert events
         assert not rest
@@ -107,17 +87,16 @@ class Vendor:
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
-    description = described()
     schemathesis.openapi.format("binary", st.sampled_from(FILES) | st.binary(max_size=50))
     schemathesis.openapi.format("uri", st.sampled_from(URLS))
     found = [
         result.ok()
-        for result in schemathesis.openapi.from_dict(description).get_all_operations()
+        for result in schemathesis.openapi.from_dict(DESCRIPTION).get_all_operations()
         if isinstance(result, Ok)
     ]
     operations = {operation.definition.raw["operationId"]: operation for operation in found}
     with staged(tmp_path_factory.mktemp("described")) as stage:
-        yield Vendor(stage.serve(rate_limit=None).base_url, description, operations)
+        yield Vendor(stage.serve(rate_limit=None).base_url, operations)
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
@@ -134,7 +113,7 @@ def test_whatever_is_sent_the_answer_is_as_described(vendor: Vendor, name: str, 
     assert statuses[400] > 50
 
 
-def sensible(operation: Operation, description: dict[str, Any]) -> st.SearchStrategy[Case]:
+def sensible(operation: Operation) -> st.SearchStrategy[Case]:
     """Cases that some model may well take: one of the described models, a prompt, few parameters, a whole picture."""
 
     @st.composite
@@ -144,7 +123,7 @@ def sensible(operation: Operation, description: dict[str, Any]) -> st.SearchStra
         if not isinstance(given_body, dict) or case.media_type is None:
             return case
         reference = operation.definition.raw["requestBody"]["content"][case.media_type]["schema"]["$ref"]
-        schema = description["components"]["schemas"][reference.rpartition("/")[2]]
+        schema = DESCRIPTION["components"]["schemas"][reference.rpartition("/")[2]]
         optional = sorted(schema["properties"].keys() - schema["required"])
         kept = {*schema["required"], *draw(st.lists(st.sampled_from(optional), max_size=3))}
         body = {name: value for name, value in given_body.items() if name in kept and value is not None}
@@ -166,7 +145,7 @@ def test_a_success_has_the_described_shape(vendor: Vendor, name: str) -> None:
     kinds: Counter[str] = Counter()
 
     @seeded(120)
-    @given(case=sensible(vendor.operations[name], vendor.description))
+    @given(case=sensible(vendor.operations[name]))
     def run(case: Case) -> None:
         response = vendor.ask(case)
         if response.status_code == 200:

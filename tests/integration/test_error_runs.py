@@ -1,28 +1,31 @@
-"""Whole runs that meet each line of the table of fates: what is called, what is written down, and how the run exits."""
+"""Whole runs that meet each line of the table of errors: what is called, what is recorded, and how the run exits."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from pipeline import errors
 from pipeline.batch import Batch
 from pipeline.config.load import Config, RetryRules
 from pipeline.engine.admission import Admission
 from pipeline.engine.events import Paused, Retrying, Stopped
+from tests.support.error_table import REQUEST, TABLE, Line, always, bytes_of, inner, naming
 from tests.support.workbench import MODEL, PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from pipeline.engine.events import Event
@@ -38,7 +41,7 @@ def whole(body: Body) -> web.Response:
 
 
 @dataclass(frozen=True)
-class Line:
+class Reply:
     """What a server answers, and the class of error that it is."""
 
     name: str
@@ -46,36 +49,54 @@ class Line:
     body: bytes
     error_class: type[RequestError]
     headers: dict[str, str] = field(default_factory=dict)
-    code: str | None = None
-    type: str | None = None
+    words: tuple[str | None, str | None] | None = None  # type and code, if the body has them
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.name}"
 
     def answer(self) -> web.Response:
         return web.Response(status=self.status, body=self.body or None, headers=self.headers)
 
 
-def says(status: int, kind: str | None, code: str | None, error_class: type[RequestError], **headers: str) -> Line:
-    """Answer in the vendor's envelope."""
-    body = json.dumps({"error": {"message": "as it is", "type": kind, "param": None, "code": code}}).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Line(f"{status} {code or kind} {named or ''}", status, body, error_class, named, code, kind)
+def says(line: Line) -> Reply:
+    """Answer with this line of the table, in the service's own form."""
+    return Reply(
+        f"{line.code or line.type}",
+        line.status,
+        bytes_of({"error": inner(line)}),
+        line.error_class,
+        {},
+        (line.type, line.code),
+    )
 
 
-def raw(name: str, status: int, body: bytes, error_class: type[RequestError], **headers: str) -> Line:
+def raw(name: str, status: int, body: bytes, error_class: type[RequestError], **headers: str) -> Reply:
     """Answer with these bytes."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Line(f"{status} {name}", status, body, error_class, named)
+    return Reply(name, status, body, error_class, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def asks(status: int, kind: str | None, code: str | None, error_class: type[RequestError], **headers: str) -> Reply:
+    """Answer with these headers, and an error in the service's own form."""
+    reply = says(always(status, kind, code, "as it is", error_class))
+    return replace(reply, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+TOO_SLOW = ("51.84 seconds", "20 seconds")  # waits that a message asks for, and that would be waited here
+
+
+def of_class(*kinds: type[RequestError]) -> list[Reply]:
+    """Return every line of the table whose class is one of these, except those that a test cannot wait for."""
+    lines = (line for line in TABLE if issubclass(line.error_class, kinds))
+    return [says(line) for line in lines if not line.message.partition("after ")[2].startswith(TOO_SLOW)]
 
 
 HTML = b"<html><h1>Some gateway</h1></html>"
-REQUEST = "invalid_request_error"
 CUT = b'{"error": {"message": "as it is", "type": "server_er'
 BROKEN_GZIP = gzip.compress(b'{"error": {"message": "as it is"}}' * 50)[:-30]
 
 GIVEN_UP = [
+    *of_class(errors.GiveUp),
     raw("HTML", 405, HTML, errors.Invalid),
-    says(400, REQUEST, "unknown_parameter", errors.Invalid),
-    says(400, REQUEST, "content_policy_violation", errors.Moderated),
-    says(400, "image_generation_user_error", "moderation_blocked", errors.Moderated),
     raw("cut", 400, CUT, errors.Invalid),
     raw("HTML", 413, HTML, errors.Invalid),
     raw("detail", 422, b'{"detail": [{"loc": ["body", "image"], "msg": "Field required"}]}', errors.Invalid),
@@ -86,16 +107,15 @@ GIVEN_UP = [
     raw("error in a success", 200, b'{"error": {"message": "no", "code": "moderation_blocked"}}', errors.Moderated),
 ]
 PASSING = [
+    *of_class(errors.ServerFault),
     *(raw("empty", status, b"", errors.ServerFault) for status in (408, 409, 425, 500, 503)),
-    says(500, "server_error", None, errors.ServerFault),
-    says(503, "service_unavailable_error", "server_is_overloaded", errors.ServerFault),
-    says(503, "rate_limit_error", "slow_down", errors.ServerFault),
-    says(400, REQUEST, None, errors.ServerFault, x_should_retry="true"),
+    asks(400, REQUEST, None, errors.ServerFault, x_should_retry="true"),
     raw("HTML", 503, HTML, errors.ServerFault),
     raw("cut", 500, CUT, errors.ServerFault),
     raw("broken gzip", 500, BROKEN_GZIP, errors.ServerFault, content_encoding="gzip"),
 ]
 UNKNOWN = [
+    *of_class(errors.OutcomeUnknown),
     *(raw("HTML", status, HTML, errors.OutcomeUnknown) for status in (502, 504, 520, 521, 522, 523, 524)),
     raw("empty", 504, b"", errors.OutcomeUnknown),
     raw("a gateway's", 408, b'{"error": {"message": "litellm.Timeout: APITimeoutError"}}', errors.OutcomeUnknown),
@@ -110,162 +130,206 @@ UNKNOWN = [
     raw("a stream without an end", 200, b"data: {}\n\n", errors.Unusable, content_type="text/event-stream"),
 ]
 PACE = [
-    says(429, "requests", "rate_limit_exceeded", errors.RateLimited),
-    says(429, "rate_limit_error", "slow_down", errors.RateLimited),
+    *of_class(errors.RateLimited),
     raw("empty", 429, b"", errors.RateLimited),
     raw("HTML", 429, HTML, errors.RateLimited),
     raw("detail", 429, b'{"detail": "slow down"}', errors.RateLimited),
     raw("error in a success", 200, b'{"error": {"message": "Rate limit reached", "type": "x"}}', errors.RateLimited),
 ]
-QUOTA_CODES = (
-    *("insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded"),
-    *("project_spend_limit_exceeded", "organization_usage_limit_exceeded"),
-)
 STOPPING = [
-    says(401, REQUEST, "invalid_api_key", errors.KeyRefused),
+    *of_class(errors.KeyRefused, errors.QuotaSpent, errors.WrongAddress),
     raw("empty", 401, b"", errors.KeyRefused),
     raw("empty", 402, b"", errors.QuotaSpent),
-    says(403, REQUEST, None, errors.KeyRefused),
     raw("HTML", 403, HTML, errors.KeyRefused),
     raw("HTML", 404, HTML, errors.WrongPath),
     raw("redirect", 307, b"", errors.WrongAddress, location="https://other.example/v1"),
-    says(400, REQUEST, "billing_hard_limit_reached", errors.QuotaSpent),
     raw("said in words", 400, b'{"detail": "Billing hard limit has been reached"}', errors.QuotaSpent),
-    *(says(429, "insufficient_quota", code, errors.QuotaSpent) for code in (*QUOTA_CODES, None)),
     raw("a limit of nothing", 429, b'{"detail": "Limit: 0/1min. Try again after 0.0 seconds"}', errors.QuotaSpent),
     raw("error in a success", 200, b'{"error": {"message": "x", "type": "insufficient_quota"}}', errors.QuotaSpent),
-    says(429, "requests", "rate_limit_exceeded", errors.PausedTooLong, retry_after="3601"),
-    says(503, "server_error", None, errors.PausedTooLong, retry_after="86400"),
-    says(429, "requests", None, errors.PausedTooLong, retry_after=formatdate(4e9, usegmt=True)),
+    asks(429, "requests", "rate_limit_exceeded", errors.PausedTooLong, retry_after="3601"),
+    asks(503, "server_error", None, errors.PausedTooLong, retry_after="86400"),
+    asks(429, "requests", None, errors.PausedTooLong, retry_after=formatdate(4e9, usegmt=True)),
     raw("accepted", 202, b"", errors.Deferred),
     raw("a task", 200, b'{"task_id": "t-1", "status": "queued"}', errors.Deferred),
 ]
 
 
-def each(lines: list[Line]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("line", lines, ids=lambda line: line.name)
-
-
 @dataclass
-class Night:
-    """A run that is over: two requests to a server that misbehaves, and one to a server that does not."""
+class Met:
+    """What became of the two requests of one provider whose server misbehaves, in a run that is over."""
 
     result: Result
-    calls: list[Body]
-    manifest: list[dict[str, Any]]
-    other: list[dict[str, Any]]
-    events: list[Event]
+    provider: str
+    job: str
+    calls: list[Body] = field(default_factory=list)
+    manifest: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def column(self, name: str) -> list[Any]:
         return [entry[name] for entry in self.manifest]
 
+    @property
+    def unsuccessful(self) -> int:
+        (summary,) = (one for one in self.result.summaries if one.name == self.job)
+        return summary.unsuccessful
 
-async def _night(folder: Path, answer: Callable[[int, Body], web.Response]) -> Night:
-    """Run a job at a server whose calls are answered by their number, beside a job at a good one."""
-    calls: list[Body] = []
+    @property
+    def stops(self) -> list[type[RequestError]]:
+        return [type(event.error) for event in self.events if isinstance(event, Stopped)]
+
+
+@contextlib.asynccontextmanager
+async def _served(answer: Callable[[str, Body], web.Response]) -> AsyncIterator[Callable[[str], str]]:
+    """Serve many Images APIs at once, each under its own path; yields the base_url of each."""
+
+    async def call(http: web.Request) -> web.Response:
+        return answer(http.match_info["name"], await http.json())
+
+    app = web.Application()
+    app.router.add_post("/{name}/v1/images/generations", call)
+    async with TestServer(app) as server:
+        yield lambda name: str(server.make_url(f"/{name}/v1"))
+
+
+async def _meet(folder: Path, replies: list[Reply], answer: Callable[[Reply, int, Body], web.Response]) -> list[Met]:
+    """Run one job per reply, each at a provider of its own, whose calls are answered by their number; and a job at a
+    server that behaves.
+    """
+    calls: dict[str, list[Body]] = {f"lab-{number}": [] for number in range(len(replies))}
+    by_name = dict(zip(calls, replies, strict=True))
+
+    def serve(name: str, body: Body) -> web.Response:
+        if name == "good":
+            return whole(body)
+        calls[name].append(body)
+        return answer(by_name[name], len(calls[name]), body)
+
     events: list[Event] = []
-
-    async def serve(body: Body) -> web.StreamResponse:
-        calls.append(body)
-        return answer(len(calls), body)
-
-    async def serve_well(body: Body) -> web.StreamResponse:
-        return whole(body)
-
-    async with vendor(serve) as base_url, vendor(serve_well) as good_url:
-        providers = {"lab": lab(base_url, concurrency=1), "good": lab(good_url, "good")}
-        batch = Batch(Config(None, folder / "outputs", "lab", providers, retry=RULES), {})
-        jobs = []
-        for name, provider, prompts in (("bad", "lab", ["one", "two"]), ("fine", "good", ["three"])):
-            path = folder / f"{name}.yaml"
-            requests = [{"prompt": prompt} for prompt in prompts]
-            path.write_text(yaml.safe_dump({"provider": provider, "defaults": MODEL, "requests": requests}))
-            jobs.append(path)
+    async with _served(serve) as url:
+        providers = {name: lab(url(name), name, concurrency=1) for name in (*calls, "good")}
+        batch = Batch(Config(None, folder / "outputs", "good", providers, retry=RULES), {})
+        jobs = [_write_job(folder, name, ["three"] if name == "good" else ["one", "two"]) for name in providers]
         result = await batch.run(jobs, emit=events.append)
-    manifests = [
-        [json.loads(line) for line in (batch.folder / name / "manifest.jsonl").read_text().splitlines()]
-        for name in ("bad", "fine")
+    manifests = {name: _read_manifest(batch.folder / f"of-{name}") for name in providers}
+    assert [entry["status"] for entry in manifests["good"]] == ["succeeded"], "an error at one provider is its own"
+    met = [
+        Met(result, name, f"of-{name}", calls[name], manifests[name], [one for one in events if _is_of(one, name)])
+        for name in calls
     ]
-    assert [entry["status"] for entry in manifests[1]] == ["succeeded"], "an error at one provider is its own"
-    return Night(result, calls, manifests[0], manifests[1], events)
+    assert sum(len(one.stops) for one in met) == len(result.stops)
+    return met
 
 
-def _check_error(line: Line, error: dict[str, Any]) -> None:
+def _write_job(folder: Path, provider: str, prompts: list[str]) -> Path:
+    path = folder / f"of-{provider}.yaml"
+    requests = [{"prompt": prompt} for prompt in prompts]
+    path.write_text(yaml.safe_dump({"provider": provider, "defaults": MODEL, "requests": requests}))
+    return path
+
+
+def _read_manifest(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def _is_of(event: Event, provider: str) -> bool:
+    if isinstance(event, Stopped):
+        return f"provider `{provider}`" in event.what
+    return provider == getattr(event, "provider", None) or f"of-{provider}" == getattr(event, "job", None)
+
+
+async def _meet_one(folder: Path, answer: Callable[[int, Body], web.Response]) -> Met:
+    (met,) = await _meet(folder, [raw("", 200, b"", errors.Unusable)], lambda _, number, body: answer(number, body))
+    return met
+
+
+def _check_error(reply: Reply, error: dict[str, Any]) -> None:
     assert set(error) == {"http_status", "type", "code", "message"}
-    assert error["http_status"] == line.status
-    if line.name.startswith(f"{line.status} {line.code or line.type}"):
-        assert (error["type"], error["code"]) == (line.type, line.code)
+    assert error["http_status"] == reply.status
+    if reply.words is not None:
+        assert (error["type"], error["code"]) == reply.words
     assert error["message"]
 
 
-@each(GIVEN_UP)
-async def test_what_is_given_up_is_called_once_and_fails_alone(tmp_path: Path, line: Line) -> None:
-    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
-    assert (night.result.exit_code, night.result.stops, len(night.calls)) == (1, (), 2)
-    assert night.column("status") == ["failed", "succeeded"]
-    assert (night.column("attempts"), night.column("maybe_paid")) == ([1, 1], [0, 0])
-    _check_error(line, night.manifest[0]["error"])
+def _once(reply: Reply, number: int, body: Body) -> web.Response:
+    return reply.answer() if number == 1 else whole(body)
 
 
-@each(PASSING)
-async def test_what_passes_is_tried_again_for_nothing(tmp_path: Path, line: Line) -> None:
-    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
-    assert (night.result.exit_code, len(night.calls)) == (0, 3)
-    assert (night.column("attempts"), night.column("maybe_paid")) == ([2, 1], [0, 0])
-    assert night.column("error") == [None, None]
-    (retrying,) = [event for event in night.events if isinstance(event, Retrying)]
-    assert type(retrying.error) is line.error_class
+def _always(reply: Reply, _number: int, _body: Body) -> web.Response:
+    return reply.answer()
 
 
-@each([*PASSING, *UNKNOWN])
-async def test_what_does_not_pass_is_given_up_after_the_attempts(tmp_path: Path, line: Line) -> None:
-    night = await _night(tmp_path, lambda _number, _body: line.answer())
-    assert (night.result.exit_code, night.result.stops, len(night.calls)) == (1, (), 6)
-    assert night.column("status") == ["failed"] * 2
-    unknown = 3 if line.error_class.outcome == "unknown" else 0
-    assert (night.column("attempts"), night.column("maybe_paid")) == ([3] * 2, [unknown] * 2)
-    _check_error(line, night.manifest[0]["error"])
+async def test_what_is_given_up_is_called_once_and_fails_alone(tmp_path: Path) -> None:
+    for reply, met in zip(GIVEN_UP, await _meet(tmp_path, GIVEN_UP, _once), strict=True):
+        with naming(reply):
+            assert (met.result.exit_code, met.unsuccessful, met.stops, len(met.calls)) == (1, 1, [], 2)
+            assert met.column("status") == ["failed", "succeeded"]
+            assert (met.column("attempts"), met.column("maybe_paid")) == ([1, 1], [0, 0])
+            _check_error(reply, met.manifest[0]["error"])
 
 
-@each(UNKNOWN)
-async def test_what_may_have_been_billed_is_tried_again_and_counted(tmp_path: Path, line: Line) -> None:
-    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
-    assert (night.result.exit_code, len(night.calls)) == (0, 3)
-    assert (night.column("attempts"), night.column("maybe_paid")) == ([2, 1], [1, 0])
+async def test_what_passes_is_tried_again_for_nothing(tmp_path: Path) -> None:
+    for reply, met in zip(PASSING, await _meet(tmp_path, PASSING, _once), strict=True):
+        with naming(reply):
+            assert (met.result.exit_code, met.unsuccessful, len(met.calls)) == (0, 0, 3)
+            assert (met.column("attempts"), met.column("maybe_paid")) == ([2, 1], [0, 0])
+            assert met.column("error") == [None, None]
 
 
-@each(PACE)
-async def test_pace_is_free_and_waited_out_however_often(tmp_path: Path, line: Line) -> None:
-    night = await _night(tmp_path, lambda number, body: line.answer() if number <= 7 else whole(body))
-    assert (night.result.exit_code, len(night.calls)) == (0, 9)
-    assert (night.column("attempts"), night.column("maybe_paid")) == ([8, 1], [0, 0])
-    assert sum(isinstance(event, Paused) for event in night.events) == 7
+async def test_what_does_not_pass_is_given_up_after_the_attempts(tmp_path: Path) -> None:
+    replies = [*PASSING, *UNKNOWN]
+    for reply, met in zip(replies, await _meet(tmp_path, replies, _always), strict=True):
+        with naming(reply):
+            assert (met.result.exit_code, met.unsuccessful, met.stops, len(met.calls)) == (1, 2, [], 6)
+            assert met.column("status") == ["failed"] * 2
+            unknown = 3 if reply.error_class.outcome == "unknown" else 0
+            assert (met.column("attempts"), met.column("maybe_paid")) == ([3] * 2, [unknown] * 2)
+            _check_error(reply, met.manifest[0]["error"])
 
 
-@each(STOPPING)
-async def test_what_no_wait_can_cure_stops_its_provider_at_the_first_call(tmp_path: Path, line: Line) -> None:
-    night = await _night(tmp_path, lambda _number, _body: line.answer())
-    assert (night.result.exit_code, len(night.calls)) == (3, 1)
-    assert [type(stop) for stop in night.result.stops] == [line.error_class]
-    assert [event.what for event in night.events if isinstance(event, Stopped)] == [
-        "provider `lab` and its generations" if line.error_class is errors.WrongPath else "provider `lab`"
-    ]
-    assert night.column("status") == ["pending"] * 2
-    assert night.column("attempts") == [1, 0]
-    assert night.column("maybe_paid") == [int(line.error_class is errors.Deferred), 0]
-    _check_error(line, night.manifest[0]["error"])
+async def test_what_may_have_been_billed_is_tried_again_and_counted(tmp_path: Path) -> None:
+    for reply, met in zip(UNKNOWN, await _meet(tmp_path, UNKNOWN, _once), strict=True):
+        with naming(reply):
+            assert (met.result.exit_code, met.unsuccessful, len(met.calls)) == (0, 0, 3)
+            assert (met.column("attempts"), met.column("maybe_paid")) == ([2, 1], [1, 0])
 
 
-def _first(line: Line | None) -> Callable[[int, Body], web.Response]:
-    return lambda _number, body: whole(body) if line is None else line.answer()
+async def test_pace_is_free_and_waited_out_however_often(tmp_path: Path) -> None:
+    def answer(reply: Reply, number: int, body: Body) -> web.Response:
+        return reply.answer() if number <= 7 else whole(body)
+
+    for reply, met in zip(PACE, await _meet(tmp_path, PACE, answer), strict=True):
+        with naming(reply):
+            assert (met.result.exit_code, len(met.calls)) == (0, 9)
+            assert (met.column("attempts"), met.column("maybe_paid")) == ([8, 1], [0, 0])
+            assert sum(isinstance(event, Paused) for event in met.events) == 7
+
+
+async def test_what_no_wait_can_cure_stops_its_provider_at_the_first_call(tmp_path: Path) -> None:
+    for reply, met in zip(STOPPING, await _meet(tmp_path, STOPPING, _always), strict=True):
+        with naming(reply):
+            assert (met.result.exit_code, len(met.calls)) == (3, 1)
+            assert met.stops == [reply.error_class]
+            assert [event.what for event in met.events if isinstance(event, Stopped)] == [
+                f"provider `{met.provider}` and its generations"
+                if reply.error_class is errors.WrongPath
+                else f"provider `{met.provider}`"
+            ]
+            assert met.column("status") == ["pending"] * 2
+            assert met.column("attempts") == [1, 0]
+            assert met.column("maybe_paid") == [int(reply.error_class is errors.Deferred), 0]
+            _check_error(reply, met.manifest[0]["error"])
+
+
+def _first(reply: Reply | None) -> Callable[[int, Body], web.Response]:
+    return lambda _number, body: whole(body) if reply is None else reply.answer()
 
 
 async def test_a_stop_is_made_good_by_the_next_run(tmp_path: Path) -> None:
-    for line, calls in ((STOPPING[0], 1), (None, 2)):
-        night = await _night(tmp_path, _first(line))
-        assert len(night.calls) == calls
-    assert night.result.exit_code == 0
-    assert night.column("attempts") == [2, 1]
+    for reply, calls in ((STOPPING[0], 1), (None, 2)):
+        met = await _meet_one(tmp_path, _first(reply))
+        assert len(met.calls) == calls
+    assert met.result.exit_code == 0
+    assert met.column("attempts") == [2, 1]
 
 
 @pytest.mark.parametrize("status", [404, 400])
@@ -275,7 +339,7 @@ async def test_an_unknown_model_stops_its_requests_and_no_others(bench: Bench, s
     async def serve(body: Body) -> web.StreamResponse:
         asked.append(body["model"])
         if body["model"] == "gone":
-            return says(status, REQUEST, "model_not_found", errors.ModelUnknown).answer()
+            return asks(status, REQUEST, "model_not_found", errors.ModelUnknown).answer()
         return whole(body)
 
     async with vendor(serve) as base_url:
@@ -306,10 +370,10 @@ async def test_a_provider_that_says_nothing_but_429_is_given_up_like_one_that_is
 @pytest.mark.parametrize("word", ["0", "0.0", "-5", "nan", "inf", "garbage", formatdate(1, usegmt=True)])
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_wait_that_is_none_leaves_our_own(tmp_path: Path, status: int, word: str) -> None:
-    line = says(status, None, None, errors.TryAgain, retry_after=word)
-    night = await _night(tmp_path, lambda number, body: line.answer() if number == 1 else whole(body))
-    assert night.result.exit_code == 0
-    waits = [event.seconds for event in night.events if isinstance(event, Paused if status == 429 else Retrying)]
+    reply = asks(status, None, None, errors.TryAgain, retry_after=word)
+    met = await _meet_one(tmp_path, lambda number, body: reply.answer() if number == 1 else whole(body))
+    assert met.result.exit_code == 0
+    waits = [event.seconds for event in met.events if isinstance(event, Paused if status == 429 else Retrying)]
     assert len(waits) == 1
     assert 0 < waits[0] <= RULES.max_wait_seconds * 1.05 + 0.01
 
@@ -337,8 +401,8 @@ async def test_the_server_s_own_wait_is_waited(
             return whole(body)
         return web.json_response({"error": {"message": message}}, status=status, headers=headers)
 
-    night = await _night(tmp_path, answer)
-    waits = [event.seconds for event in night.events if isinstance(event, Paused if status == 429 else Retrying)]
+    met = await _meet_one(tmp_path, answer)
+    waits = [event.seconds for event in met.events if isinstance(event, Paused if status == 429 else Retrying)]
     assert len(waits) == 1
     assert seconds <= waits[0] <= 1.05 * seconds + 0.01
     assert moments[1] - moments[0] >= seconds
@@ -450,10 +514,10 @@ async def _gives(body: Body) -> web.StreamResponse:
 async def test_a_stream_that_nobody_asked_for_brings_its_picture_at_one_call(tmp_path: Path) -> None:
     event = {"type": "image_generation.completed", "b64_json": PNG_BASE64, "size": "256x256"}
     body = f"event: image_generation.completed\ndata: {json.dumps(event)}\n\n".encode()
-    line = raw("a stream", 200, body, errors.Unusable, content_type="text/event-stream")
-    night = await _night(tmp_path, lambda _number, _body: line.answer())
-    assert (night.result.exit_code, len(night.calls)) == (0, 2)
-    assert night.column("maybe_paid") == [0, 0]
+    reply = raw("a stream", 200, body, errors.Unusable, content_type="text/event-stream")
+    met = await _meet_one(tmp_path, lambda _number, _body: reply.answer())
+    assert (met.result.exit_code, len(met.calls)) == (0, 2)
+    assert met.column("maybe_paid") == [0, 0]
 
 
 async def test_letters_that_no_file_can_hold_do_not_cost_the_manifest(tmp_path: Path) -> None:
@@ -464,6 +528,6 @@ async def test_letters_that_no_file_can_hold_do_not_cost_the_manifest(tmp_path: 
             "size": "\ud800",
         }
     ).encode()
-    night = await _night(tmp_path, lambda _number, _body: raw("odd", 200, body, errors.Unusable).answer())
-    assert night.result.exit_code == 0
-    assert night.column("status") == ["succeeded"] * 2
+    met = await _meet_one(tmp_path, lambda _number, _body: raw("odd", 200, body, errors.Unusable).answer())
+    assert met.result.exit_code == 0
+    assert met.column("status") == ["succeeded"] * 2

@@ -8,7 +8,6 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +16,8 @@ from PIL import Image, features
 
 from pipeline.errors import BrokenImage
 from pipeline.images.inspect import MAX_PIXELS, extension, inspect, inspect_svg
+from tests.support.photographs import photographs
 
-PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "images"
 MODES = {
     "png": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
     "jpeg": ["L", "RGB", "CMYK", "YCbCr"],
@@ -210,10 +209,8 @@ def test_damage_ends_in_a_description_or_a_refusal_and_nothing_else(name: str, a
 
 
 def test_photographs_are_whole() -> None:
-    if not PHOTOS.is_dir():
-        pytest.skip(f"no photographs in {PHOTOS}")
-    for photo in sorted(PHOTOS.iterdir()):
-        assert inspect(photo.read_bytes()).frames == 1
+    for content in photographs().values():
+        assert inspect(content).frames == 1
 
 
 def test_a_jpeg_file_ends_in_jpg() -> None:

@@ -7,7 +7,6 @@ import io
 import struct
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -21,14 +20,15 @@ from pipeline.images.prepare import PreparedInput, prepare
 from pipeline.images.prepared_cache import PreparedCache, write_inputs
 from pipeline.images.source import ImageSource
 from pipeline.models.table import Models
+from tests.support.error_table import naming
+from tests.support.photographs import photographs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pipeline.models.model import ImageRequirements
 
-PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "images"
-needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no photographs in {PHOTOS}")
 FITS: tuple[Fit, ...] = get_args(Fit)
 TABLE = Models.load()
 
@@ -158,14 +158,15 @@ def test_the_corpus_is_wide() -> None:
     assert len(CORPUS) >= 60
 
 
-@pytest.mark.parametrize("fit", [None, *FITS])
-@pytest.mark.parametrize(
-    ("model", "requirements"), [("dall-e-2", DALLE_EDIT), ("dall-e-2", VARIATION), ("gpt-image-2", GPT)]
-)
 @pytest.mark.parametrize("name", CORPUS)
-def test_an_awkward_picture_is_made_fit_or_refused_by_name(
-    name: str, model: str, requirements: ImageRequirements, fit: Fit | None
-) -> None:
+def test_an_awkward_picture_is_made_fit_or_refused_by_name(name: str) -> None:
+    for fit in (None, *FITS):
+        for requirements in (DALLE_EDIT, VARIATION, GPT):
+            with naming((fit, requirements)):
+                _made_fit_or_refused(name, "gpt-image-2" if requirements is GPT else "dall-e-2", requirements, fit)
+
+
+def _made_fit_or_refused(name: str, model: str, requirements: ImageRequirements, fit: Fit | None) -> None:
     refusal = None
     try:
         (one,) = prepare([ImageSource.of(CORPUS[name], name=name)], ImageOptions(fit=fit), requirements, model)
@@ -189,11 +190,12 @@ MENDABLE = [
 ]
 
 
-@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("name", MENDABLE)
-def test_every_whole_picture_of_one_frame_can_be_mended_for_a_variation(name: str, fit: Fit) -> None:
-    (one,) = prepare([ImageSource.of(CORPUS[name], name=name)], ImageOptions(fit=fit), VARIATION, "dall-e-2")
-    meets(one, VARIATION, carries_mask=False)
+def test_every_whole_picture_of_one_frame_can_be_mended_for_a_variation(name: str) -> None:
+    for fit in FITS:
+        with naming(fit):
+            (one,) = prepare([ImageSource.of(CORPUS[name], name=name)], ImageOptions(fit=fit), VARIATION, "dall-e-2")
+            meets(one, VARIATION, carries_mask=False)
 
 
 @pytest.mark.parametrize(
@@ -421,13 +423,10 @@ def test_several_pictures_keep_their_order_and_the_mask_comes_last() -> None:
     assert [one.content for one in prepared[:3]] == [CORPUS[name] for name in names]
 
 
-@needs_photos
-@pytest.mark.parametrize(
-    "photo", ["astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "logo.png", "rocket.jpg"]
-)
+@pytest.mark.parametrize("photo", photographs())
 @pytest.mark.parametrize("fit", FITS)
 def test_a_photograph_goes_through_edits_and_variations(photo: str, fit: Fit) -> None:
-    source = ImageSource.of(photo, folder=PHOTOS)
+    source = ImageSource.of(photographs()[photo], name=photo)
     (one,) = prepare([source], ImageOptions(fit=fit), VARIATION, "dall-e-2")
     meets(one, VARIATION, carries_mask=False)
     for requirements, model in ((DALLE_EDIT, "dall-e-2"), (GPT, "gpt-image-2")):
@@ -437,16 +436,15 @@ def test_a_photograph_goes_through_edits_and_variations(photo: str, fit: Fit) ->
         assert (image.width, image.height) == (mask.width, mask.height)
 
 
-@needs_photos
 def test_photographs_without_fit_are_sent_or_refused_as_they_are() -> None:
-    for photo in sorted(PHOTOS.iterdir()):
-        source = ImageSource.of(photo.name, folder=PHOTOS)
+    for name, content in photographs().items():
+        source = ImageSource.of(content, name=name)
         (one,) = prepare([source], ImageOptions(), GPT, "gpt-image-2")
-        assert one.content == photo.read_bytes()
-        if photo.name in {"astronaut.png", "logo.png"}:
-            assert prepare([source], ImageOptions(), VARIATION, "dall-e-2")[0].content == photo.read_bytes()
+        assert one.content == content
+        if name.startswith("square"):
+            assert prepare([source], ImageOptions(), VARIATION, "dall-e-2")[0].content == content
         else:
-            with pytest.raises(ImageError, match=photo.name):
+            with pytest.raises(ImageError, match=name):
                 prepare([source], ImageOptions(), VARIATION, "dall-e-2")
 
 
