@@ -40,7 +40,8 @@ class Server:
         """What the server says that it was asked, and what it charged; with how long its URLs live."""
         if not self.books_file.exists():
             return []
-        entries = [json.loads(line) for line in self.books_file.read_text().splitlines()]
+        whole, _, _ = self.books_file.read_text().rpartition("\n")  # the server may be in the middle of a line
+        entries = [json.loads(line) for line in whole.splitlines()]
         return [{**entry, "life": self.life} for entry in entries if entry["type"] == kind]
 
     def charged(self) -> int:
