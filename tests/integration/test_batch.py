@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from pipeline import batch as batch_module
 from pipeline.batch import SUBMIT_LOCK_FILE, Batch
 from pipeline.config.load import Config, Provider
 from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, JobError, LedgerError
@@ -55,6 +56,16 @@ async def test_a_run_queues_works_and_writes_the_manifest(tmp_path: Path) -> Non
     assert result.manifests == (batch.folder / "lounge" / "manifest.jsonl",)
     assert [entry["status"] for entry in _manifest(batch, "lounge")] == ["succeeded"] * 2
     assert batch.verify() == (2, [])
+
+
+async def test_a_run_makes_the_thumbnails_of_its_report_if_they_fit_into_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "THUMBNAIL_SHARE", 1000.0)
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        await batch.run([_job(tmp_path, "lounge", "one", "two")])
+    assert len(list((batch.folder / "lounge").glob("thumbnails/*.webp"))) == 2
 
 
 async def test_the_exit_code_says_what_became_of_it(tmp_path: Path) -> None:

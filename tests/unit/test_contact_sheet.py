@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-import pytest
 from PIL import Image, ImageFont
 
 from pipeline.reports.contact_sheet import COLUMNS, ROWS, wrap, write_sheet
@@ -15,7 +14,6 @@ from tests.support.exhibits import asked, drawn, fail, hang
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.stage import Stage
     from tests.support.workbench import Bench
 
 FULL = COLUMNS * ROWS
@@ -118,20 +116,3 @@ def test_lines_are_broken_between_words_and_the_last_ends_in_an_ellipsis() -> No
     assert all(font.getlength(line) <= 300 for line in lines)
     assert all(line.split()[-1] in {"words", "and", "more"} for line in lines[:-1])
     assert "".join(wrap("x" * 100, font, 300, 9)) == "x" * 100
-
-
-def test_the_command_writes_the_sheet_beside_the_report(stage: Stage) -> None:
-    stage.provider("lab", stage.serve(rate_limit=None))
-    stage.run("run", stage.prompts("many", 2))
-    ended = stage.run("report", "many", "--sheet", "sheets/all.png")
-    assert ended.stdout.splitlines() == [str(stage.output / "many" / "report.html"), "sheets/all.png"]
-    with Image.open(stage.folder / "sheets" / "all.png") as sheet:
-        assert sheet.format == "PNG"
-
-
-@pytest.mark.parametrize("name", ["sheet.jpg", "sheet"])
-def test_a_sheet_of_another_name_is_refused_before_anything_is_written(stage: Stage, name: str) -> None:
-    stage.provider("lab", "http://127.0.0.1:9/v1")
-    stage.run("submit", stage.prompts("many", 1))
-    assert "sheet.png" in stage.run("report", "many", "--sheet", name, exit_code=2).stderr
-    assert not (stage.output / "many" / "report.html").exists()

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import re
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +21,8 @@ from pipeline.reports.html_report import embed, write_report
 from pipeline.reports.next_command import Commands, commands
 from pipeline.reports.report_data import read_report_data
 from tests.support.exhibits import REFUSED, asked, drawn, fail, hang
-from tests.support.stage import finish
 
 if TYPE_CHECKING:
-    from tests.support.stage import Stage
     from tests.support.workbench import Bench
 
 PHOTOSWIPE = Path(__file__).parents[2] / "pipeline" / "reports" / "pages" / "photoswipe"
@@ -119,85 +114,6 @@ def test_half_a_character_of_a_prompt_does_not_keep_the_report_from_being_writte
     assert "half" in _data(path)["causes"][0]["message"]
 
 
-def test_the_report_of_a_run_is_the_last_line_and_shows_what_is_in_the_ledger(stage: Stage) -> None:
-    stage.provider("lab", stage.serve(rate_limit=None))
-    ended = stage.run("run", stage.job("many", [{"prompt": "a cat", "n": 2}, {"prompt": "forbidden"}]), exit_code=1)
-    path = stage.output / "many" / "report.html"
-    assert ended.stdout.splitlines()[-1] == str(path)
-    data = _data(path)
-    assert [one["status"] for one in data["requests"]] == ["succeeded", "failed"]
-    assert data["commands"]["resume"] == "pipeline resume many"
-    assert data["commands"]["folder"] == str(stage.folder)
-    names = {f"{image['sha256']}.webp" for image in data["requests"][0]["images"]}
-    assert {one.name for one in (path.parent / "thumbnails").iterdir()} == names
-    summary = stage.run("resume", "many", "--json", exit_code=1).stdout.splitlines()[-1]
-    assert json.loads(summary)["reports"] == [str(path)]
-    assert str(path) not in stage.run("resume", "many", "--quiet", exit_code=1).stdout
-
-
-def test_report_writes_it_again_from_the_ledger_alone(stage: Stage) -> None:
-    stage.provider("lab", stage.serve(rate_limit=None))
-    stage.run("run", stage.prompts("many", 3))
-    path = stage.output / "many" / "report.html"
-    (stage.output / "many" / "manifest.jsonl").write_text("not what it was\n")
-    path.unlink()
-    assert stage.run("report", "MANY").stdout.splitlines() == [str(path)]
-    assert len(_data(path)["requests"]) == 3
-
-
-def test_an_unknown_job_is_exit_2_and_makes_nothing(stage: Stage) -> None:
-    stage.provider("lab", "http://127.0.0.1:9/v1")
-    assert "there is no job `many`" in stage.run("report", "many", exit_code=2).stderr
-    assert not stage.output.exists()
-    stage.run("submit", stage.prompts("many", 1))
-    assert "there is no job `man`; known are many" in stage.run("report", "man", exit_code=2).stderr
-
-
-def test_report_works_beside_a_working_run_and_changes_nothing_of_the_ledger(stage: Stage) -> None:
-    server = stage.serve(rate_limit=None, latency_seconds=[0.2, 0.2])
-    stage.provider("lab", server, concurrency=1)
-    process = stage.start("run", stage.prompts("many", 6))
-    while not server.books():
-        assert process.poll() is None
-    stage.run("report", "many")
-    statuses = [one["status"] for one in _data(stage.output / "many" / "report.html")["requests"]]
-    assert process.poll() is None
-    assert {"pending", "running"} & set(statuses)
-    assert process.wait() == 0
-
-
-def test_a_report_that_cannot_be_written_is_said_and_fails_no_run(stage: Stage) -> None:
-    stage.provider("lab", stage.serve(rate_limit=None))
-    (stage.output / "many" / "report.html").mkdir(parents=True)
-    ended = stage.run("run", stage.prompts("many", 2))
-    assert "the report of `many` was not written" in ended.stderr
-    assert ended.stdout.splitlines() == [str(stage.output / "many" / "manifest.jsonl")]
-    (stage.output / "many" / "report.html").rmdir()
-    (stage.output / "many" / "thumbnails").write_text("in the way")
-    ended = stage.run("run")
-    assert "the thumbnails of `many` were not written" in ended.stderr
-    assert ended.stdout.splitlines()[-1] == str(stage.output / "many" / "report.html")
-
-
-def test_a_run_that_is_stopped_leaves_its_report_too(stage: Stage) -> None:
-    server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
-    stage.provider("lab", server, concurrency=1)
-    process = stage.start("run", stage.prompts("many", 9))
-    while not server.books():
-        assert process.poll() is None
-    process.terminate()
-    ended = finish(process)
-    assert ended.exit_code == 143
-    assert ended.stdout.splitlines()[-1] == str(stage.output / "many" / "report.html")
-    data = _data(stage.output / "many" / "report.html")
-    assert 0 < data["unfinished"] < 9
-    assert data["commands"]["run"] == "pipeline run"
-    assert len(list((stage.output / "many" / "thumbnails").iterdir())) == data["images"] > 0
-    stage.run("run", exit_code=3, key="bad-key")
-    again = _data(stage.output / "many" / "report.html")
-    assert again["written_at"] > data["written_at"], "and so does one whose key is refused"
-
-
 async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,21 +181,3 @@ def test_photoswipe_is_as_its_note_says_and_in_the_package() -> None:
     version = re.search(r"PhotoSwipe (\d+\.\d+\.\d+)", note)
     assert version is not None
     assert f"PhotoSwipe {version[1]}" in (PHOTOSWIPE / "photoswipe.umd.min.js").read_text()[:200]
-
-
-@pytest.mark.parametrize("command", ["--help", "status"])
-def test_what_starts_fast_still_imports_no_pillow_no_jinja_and_no_aiohttp(stage: Stage, command: str) -> None:
-    code = (
-        "import sys; from pipeline.cli.main import _main; code = _main(sys.argv[1:]);"
-        "print({'PIL', 'jinja2', 'aiohttp'} & {name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
-    )
-    stage.folder.joinpath("config.yaml").write_text("output: outputs\n")
-    ended = subprocess.run(
-        [sys.executable, "-c", code, command],
-        cwd=stage.folder,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ended.stderr.strip().endswith("set()")
