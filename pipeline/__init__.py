@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.batch import Batch
-    from pipeline.errors import BadInput, FolderBusy, PipelineError, RequestError
+    from pipeline.errors import BadInput, FolderBusy, GiveUp, PipelineError, RequestError, Stop, TryAgain
     from pipeline.planning.build import JobOptions
     from pipeline.planning.python_job import make_job
     from pipeline.result import ImageFile, Outcome, Result
@@ -16,18 +16,21 @@ __all__ = [
     "BadInput",
     "Batch",
     "FolderBusy",
+    "GiveUp",
     "ImageFile",
     "JobOptions",
     "Outcome",
     "PipelineError",
     "RequestError",
     "Result",
+    "Stop",
+    "TryAgain",
     "make_job",
 ]
 
 _HOMES = {
     "pipeline.batch": ("Batch",),
-    "pipeline.errors": ("BadInput", "FolderBusy", "PipelineError", "RequestError"),
+    "pipeline.errors": ("BadInput", "FolderBusy", "GiveUp", "PipelineError", "RequestError", "Stop", "TryAgain"),
     "pipeline.planning.build": ("JobOptions",),
     "pipeline.planning.python_job": ("make_job",),
     "pipeline.result": ("ImageFile", "Outcome", "Result"),

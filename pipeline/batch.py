@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
+from pipeline import ledger
 from pipeline.config.load import load
-from pipeline.ledger import submit
+from pipeline.ledger import queries, submit
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
-from pipeline.ledger.lock import opened, run_lock
+from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
@@ -23,7 +24,7 @@ from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import make_report_thumbnails, write_job_report
 from pipeline.run import Run, check_keys, copy_ledger
-from pipeline.storage import disk_error, make_folder, write_whole
+from pipeline.storage import ImageStore, disk_error, make_folder, write_whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -65,14 +66,19 @@ class Batch:
 
     @property
     def folder(self) -> Path:
-        """The output folder."""
+        """The output folder: the ledger, and each job's inputs, manifest and report."""
         return self.config.output
+
+    @property
+    def images(self) -> ImageStore:
+        """The result images of all jobs."""
+        return ImageStore(self.config.images_folder)
 
     def submit(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Plan]:
         """Check, expand and queue jobs; calls nobody. Raises BadInput, having changed nothing."""
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
-            with opened(self.folder) as connection:
+            with ledger.writing(self.folder) as connection:
                 self._queue(connection, plans, staging)
         return plans
 
@@ -105,8 +111,8 @@ class Batch:
                 check_keys(plan.provider, self.environment)
             self._check_notify()
             with (
-                opened(self.folder) as connection,
-                run_lock(self.folder, connection, lambda: self._queue(connection, plans, staging)),
+                ledger.writing(self.folder) as connection,
+                run_lock(self.folder, self.images, connection, lambda: self._queue(connection, plans, staging)),
             ):
                 copy_ledger(connection, self.folder, emit)
                 recover(connection)
@@ -127,9 +133,9 @@ class Batch:
         """Put failed, partial and cancelled requests of these jobs, or of all, back into the queue, then work them."""
         began = time.monotonic()
         self._check_notify()
-        with opened(self.folder, names) as connection:
+        with ledger.writing(self.folder, names[0] if names else None) as connection:
             names = submit.known_names(connection, names)
-            with run_lock(self.folder, connection, lambda: submit.put_back(connection, names or None)):
+            with run_lock(self.folder, self.images, connection, lambda: submit.put_back(connection, names or None)):
                 copy_ledger(connection, self.folder, emit)
                 recover(connection)
                 for summary in read_job_summaries(connection, names or None):
@@ -146,7 +152,7 @@ class Batch:
 
     def cancel(self, name: str) -> int:
         """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
-        with opened(self.folder, [name]) as connection:
+        with ledger.writing(self.folder, name) as connection:
             (name,) = submit.known_names(connection, [name])
             return submit.cancel(connection, name)
 
@@ -155,12 +161,12 @@ class Batch:
 
         Gives how many requests. Raises BadInput.
         """
-        with opened(self.folder, [name]) as connection:
+        with ledger.writing(self.folder, name) as connection:
             return submit.put_back(connection, submit.known_names(connection, [name]))
 
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; its path. Raises BadInput."""
-        with opened(self.folder, [name]) as connection:
+        with ledger.writing(self.folder, name) as connection:
             (name,) = submit.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
 
@@ -175,16 +181,16 @@ class Batch:
         """
         from pipeline.reports import verify
 
-        with opened(self.folder, [] if name is None else [name]) as connection:
+        with ledger.writing(self.folder, name) as connection:
             if name is not None:
                 (name,) = submit.known_names(connection, [name])
-            damages = list(verify.find_damage(connection, self.folder, name))
+            damages = list(verify.find_damage(connection, self.folder, self.images, name))
             if repair and damages:
-                verify.repair(connection, self.folder, damages)
+                verify.repair(connection, self.folder, self.images, damages)
                 for job in sorted({damage.job for damage in damages}):
                     write_manifest(connection, job, self.folder)
-            pictures = [damage for damage in damages if damage.image is not None]
-            return verify.count_images(connection, name) + (len(pictures) if repair else 0), damages
+            images = [damage for damage in damages if damage.image_pk is not None]
+            return queries.count_images(connection, name) + (len(images) if repair else 0), damages
 
     def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path) -> list[str]:
         """Put plans and their input pictures where a run finds them; all are checked before the first is queued.
@@ -219,7 +225,7 @@ class Batch:
     async def _make_report_thumbnails(self, result: Result, began: float) -> Result:
         """Make the reports' thumbnails in a moment of the run's time: others may work on the folder by now."""
         seconds = THUMBNAIL_SHARE * (time.monotonic() - began)
-        unwritten = await make_report_thumbnails(self.folder, result.reports, seconds)
+        unwritten = await make_report_thumbnails(self.folder, self.images, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
 
 

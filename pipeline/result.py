@@ -1,21 +1,21 @@
-"""How a run ended, for Python and for the command line."""
+"""How a run ended: its jobs, what stopped it, and the outcome of each request, for Python and the command line."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline import errors, ledger
 from pipeline.errors import RequestError
-from pipeline.ledger.database import FILE_NAME, named_errors, open_for_reading
 from pipeline.reports.manifest import entries
+from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.config.load import RateLimit
+    from pipeline.config.load import Config, RateLimit
     from pipeline.errors import Stop
     from pipeline.ledger.job_summary import JobSummary
 
@@ -35,7 +35,11 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request. `error` has `http_status` and the API's own `error`; None where all is well."""
+    """The outcome of one request.
+
+    `error` is of the class that the run raised, such as Moderated or Invalid, with `http_status` and the API's own
+    `error`; None if there is none.
+    """
 
     job: str
     id: str
@@ -54,12 +58,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. `summaries` are those of the jobs it was asked for; `lowered` are the limits that
-    providers stated, by provider, and that held instead of the configured ones; `unwritten` says what of the reports
-    could not be written.
+    """How a run ended.
+
+    `summaries` are those of the jobs that it was given; `lowered` are the limits that providers stated, by provider,
+    and that were in force instead of the configured ones; `unwritten` says which reports could not be written, and why.
     """
 
-    folder: Path
+    config: Config
     summaries: Sequence[JobSummary]
     stops: Sequence[Stop]
     signal: signal.Signals | None
@@ -70,11 +75,16 @@ class Result:
 
     @property
     def requests(self) -> list[Outcome]:
-        """What became of each request of these jobs, in their order; read from the ledger each time."""
-        return [outcome for summary in self.summaries for outcome in read_outcomes(self.folder, summary.name)]
+        """The outcome of each request of these jobs, in their order; read from the ledger each time."""
+        return [outcome for summary in self.summaries for outcome in read_outcomes(self.config, summary.name)]
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.config.output
 
     def raise_for_error(self) -> None:
-        """Raise what stopped the run, else the error of the first request that failed, if one did: a RequestError."""
+        """Raise the RequestError that stopped the run, else that of the first failed request, if there is one."""
         failed = (one.error for one in self.requests if one.status in {"failed", "partial"})
         error = next(iter(self.stops), None) or next(failed, None)
         if error is not None:
@@ -82,7 +92,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """Say in a number what became of what was asked for, as the README lists it."""
+        """The exit code of the command line, as the README lists it."""
         if self.signal is not None:
             return 128 + self.signal
         if self.stops:
@@ -90,22 +100,28 @@ class Result:
         return int(any(summary.unsuccessful for summary in self.summaries))
 
 
-def read_outcomes(folder: Path, job: str) -> Iterator[Outcome]:
+def read_outcomes(config: Config, job: str) -> Iterator[Outcome]:
     """Yield a job's requests in the order of the job, then what is superseded. Raises LedgerError."""
-    connection = open_for_reading(folder)
-    if connection is None:
-        return
-    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
+    images = ImageStore(config.images_folder)
+    with ledger.reading(config.output) as connection:
         for entry in entries(connection, job):
-            yield _outcome(folder / job, entry)
+            yield _outcome(images, entry)
 
 
-def _outcome(folder: Path, entry: Mapping[str, Any]) -> Outcome:
-    error = entry["error"]
+def _outcome(images: ImageStore, entry: Mapping[str, Any]) -> Outcome:
     same = ("job", "id", "key", "operation", "prompt", "params", "variables", "status", "attempts", "maybe_paid")
     return Outcome(
         **{name: entry[name] for name in (*same, "cost_usd")},
-        images=tuple(ImageFile(path=folder / image.pop("file"), **image) for image in entry["images"]),
-        error=error
-        and RequestError(error["message"], http_status=error["http_status"], type=error["type"], code=error["code"]),
+        images=tuple(
+            ImageFile(path=images.local_path(f"{entry['job']}/{image.pop('file')}"), **image)
+            for image in entry["images"]
+        ),
+        error=None if entry["error"] is None else _error(entry["error"]),
     )
+
+
+def _error(shown: Mapping[str, Any]) -> RequestError:
+    """Return the error of a manifest's entry, of the class that its `kind` names."""
+    found = getattr(errors, shown["kind"], None)
+    kind = found if isinstance(found, type) and issubclass(found, RequestError) else RequestError
+    return kind(shown["message"] or "", http_status=shown["http_status"], type=shown["type"], code=shown["code"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import DiskFull, PipelineError
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.queries import jobs_in_scope
 from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
@@ -57,7 +58,7 @@ class Run:
     async def work(self, emit: Listener) -> Result:
         """Work to the end, and tell those who are to be told of it."""
         async with Notifier(self.config, self.environment, _unharmed(emit)) as notifier:
-            result = await self._work_off(notifier.hear)
+            result = await self._work_off(notifier.listen)
             notifier.ended(
                 result.exit_code,
                 result.summaries,
@@ -103,12 +104,12 @@ class Run:
             except BaseExceptionGroup as group:
                 raise _first(group) from None
             finally:
-                worked = self._worked()
+                worked = jobs_in_scope(connection, self.scope)
                 manifests = [write_manifest(connection, name, folder) for name in worked]
                 reports, unwritten = write_reports(connection, self.config, worked)
                 copy_ledger(connection, folder, tell)
         return Result(
-            folder,
+            self.config,
             read_job_summaries(connection, names),
             tuple(runner.stops),
             shutdown.signal,
@@ -117,12 +118,6 @@ class Run:
             tuple(reports),
             tuple(unwritten),
         )
-
-    def _worked(self) -> list[str]:
-        """Name the jobs that the run was about: those it was given, and those submitted while it worked."""
-        rows = self.connection.execute("SELECT name, submitted_at FROM job WHERE revision > 0 ORDER BY pk").fetchall()
-        named, since = self.scope.names, self.scope.since
-        return [name for name, submitted_at in rows if named is None or name in named or submitted_at > since]
 
 
 def _unharmed(emit: Listener) -> Listener:

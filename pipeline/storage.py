@@ -27,7 +27,7 @@ PART = ".part"
 """How the name of a file ends while it is being written; such a file may be deleted at any start."""
 
 
-_names = random.Random()  # its own, so that nobody's seed makes two names alike
+_names = random.Random()  # its own generator, so that a seed set elsewhere cannot make two names equal
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_unnamed(path: Path, content: bytes | memoryview) -> None:
-    """Do the same, save that the name is on disk only after the `sync_folder` that the caller owes. Raises OSError."""
+    """Do the same, but the name is durable only after a `sync_folder` by the caller. Raises OSError."""
     with _whole(path) as descriptor:
         rest = memoryview(content)
         while rest:
@@ -57,7 +57,7 @@ def write_unnamed(path: Path, content: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[int]:
-    """Give the descriptor of a new file, which becomes `path` once it is on disk."""
+    """Open the descriptor of a temporary file, which is renamed to `path` once its content is on disk."""
     part = f"{path.parent}{os.sep}.{path.name[:200]}.{_names.getrandbits(32):08x}{PART}"
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
@@ -68,16 +68,16 @@ def _whole(path: Path) -> Iterator[int]:
             os.close(descriptor)
         os.replace(part, path)  # noqa: PTH105 - pathlib would hold the interpreter longer than the call itself takes
     except BaseException:
-        with contextlib.suppress(OSError):  # the first reason is the one to tell
+        with contextlib.suppress(OSError):  # the first reason is the one to report
             os.unlink(part)  # noqa: PTH108 - as above
         raise
 
 
-_MAKING = threading.RLock()  # a folder that is there for one thread is on disk for all
+_MAKING = threading.RLock()  # a folder that one thread finds is durable for all
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder and its parents, each on disk before the next. Raises OSError."""
+    """Create the folder and its parents, each durable before the next. Raises OSError."""
     with _MAKING:
         if not path.is_dir() and path.parent != path:
             make_folder(path.parent)
@@ -86,7 +86,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a folder's entries to disk; where the platform cannot open a folder (Windows), its rename has done so."""
+    """Make a folder's entries durable. Windows cannot open a folder; there, the rename has done so."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -98,7 +98,7 @@ def sync_folder(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A picture that is whole under its final name. `file` is relative to the job's folder."""
+    """An image that is whole under its final name. `file` is relative to the job's folder."""
 
     number: int
     file: str
@@ -193,7 +193,8 @@ def move_aside(path: Path, folder: Path) -> Path | None:
 
 
 def disk_error(reason: OSError, folder: Path) -> DiskFull:
-    """Say what keeps us from writing, and what to do."""
+    """Return the error that says why a folder cannot be written, and what to do."""
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFull(f"no room left for pictures in {folder}; make room, then `pipeline run` goes on")
-    return DiskFull(f"{folder} cannot be written: {reason.strerror or reason}; mend that, then `pipeline run` goes on")
+        return DiskFull(f"no room left in {folder}; free some space, then run `pipeline run` to continue")
+    what = f"{folder} cannot be written: {reason.strerror or reason}"
+    return DiskFull(f"{what}; correct that, then run `pipeline run` to continue")

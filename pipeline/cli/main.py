@@ -6,7 +6,6 @@ import contextlib
 import gc
 import json
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +193,7 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
     for damage in damages:
         click.echo(f"{damage.file}: {damage.what}")
     if not options.quiet:
-        bad = sum(damage.image is not None for damage in damages)
+        bad = sum(damage.image_pk is not None for damage in damages)
         word = "queued again: `pipeline run` makes them" if repair and bad else "not as recorded"
         click.echo(f"{images - bad} of {images} images are whole" + (f"; {bad} {word}" if bad else ""), err=True)
     return int(bool(damages))
@@ -299,6 +298,7 @@ def _say_warnings(options: Options, plan: Plan) -> None:
 def _end(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:
     """Say how a run ended and how to go on: by the command `again`."""
     from pipeline.cli.summary import closing_lines
+    from pipeline.reports.next_command import NextCommand
 
     if as_json:
         click.echo(json.dumps(_summary_json(result), ensure_ascii=False))
@@ -307,7 +307,7 @@ def _end(options: Options, result: Result, again: Sequence[str], *, as_json: boo
     for stop in {stop.message: stop for stop in result.stops}.values():
         _say(f"stopped: {stop.message}")
     if not options.quiet:
-        for line in closing_lines(result, options.program, again):
+        for line in closing_lines(result, NextCommand.here(result.config), again):
             _say(line)
     if not as_json:
         for path in (*result.manifests, *(() if options.quiet else result.reports)):
@@ -322,10 +322,12 @@ def _say(line: str) -> None:
 
 
 def _summary_json(result: Result) -> dict[str, Any]:
+    from pipeline import ledger
     from pipeline.reports.failures import causes_json, read_causes
     from pipeline.reports.status import status_json
 
-    causes = read_causes(result.folder, [summary.name for summary in result.summaries])
+    with ledger.reading(result.folder) as connection:
+        causes = read_causes(connection, [summary.name for summary in result.summaries])
     return {
         "event": "summary",
         "exit": result.exit_code,
@@ -365,7 +367,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             click.echo(f"error: {line}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _say(f"stopped at once; `{shlex.join([*options.program, 'run'])}` mends and goes on")
+        _say(f"stopped at once; run `{options.next_command('run')}` to recover and continue")
         return 130
     except BrokenPipeError:
         sys.stderr.close()

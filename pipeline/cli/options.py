@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.errors import PipelineError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,11 +28,14 @@ class Options:
     quiet: bool = False
     verbose: bool = False
 
-    @property
-    def program(self) -> list[str]:
-        """The words that begin every command about the same config and the same output folder."""
-        stated = (("--config", self.config), ("--output", self.output))
-        return ["pipeline", *(str(word) for name, path in stated if path is not None for word in (name, path))]
+    def next_command(self, *words: str) -> str:
+        """Return a command about the same config and the same output folder, to be typed in the current one."""
+        from pipeline.reports.next_command import NextCommand
+
+        try:
+            return NextCommand.here(self.load()).line(*words)
+        except PipelineError:  # the config cannot be read any more
+            return NextCommand(None, ()).line(*words)
 
     def load(self) -> Config:
         """Read the config that these options name."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
+from pipeline import ledger
 from pipeline.progress.event_text import one_line
-from pipeline.reports.failures import read_causes
+from pipeline.reports.facts import counted, job_line
+from pipeline.reports.failures import NO_REASON, read_causes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.ledger.job_summary import JobSummary
-    from pipeline.reports.failures import Cause
+    from pipeline.reports.failures import FailureCause
+    from pipeline.reports.next_command import NextCommand
     from pipeline.result import Result
 
 _MOST_JOBS = 10  # that get a line of their own; the rest are summed
@@ -20,57 +22,46 @@ _MOST_CAUSES = 8
 _LONGEST = 120  # characters of an example's message
 
 
-def closing_lines(result: Result, program: Sequence[str], again: Sequence[str]) -> Iterator[str]:
-    """Write the summary. `program` begins every command, `again` is what goes on with what is left."""
+def closing_lines(result: Result, command: NextCommand, again: Sequence[str]) -> Iterator[str]:
+    """Write the summary. `again` are the words of the command that goes on with what is left."""
     for name, limit in result.lowered.items():
         yield f"{name} allowed {limit.images} images per {limit.per_seconds:g} s only"
     yield from _jobs(result.summaries)
     failed = [summary.name for summary in result.summaries if summary.unsuccessful]
     if failed:
-        yield from _failures(read_causes(result.folder, failed), program)
+        with ledger.reading(result.folder) as connection:
+            causes = read_causes(connection, failed)
+        yield from _failures(causes, command)
     left = [summary for summary in result.summaries if summary.unfinished]
     if left:
         requests, images = sum(summary.unfinished for summary in left), sum(summary.missing for summary in left)
         yield f"still queued: {requests:,} requests for {images:,} images; this goes on with them:"
-        yield f"    {shlex.join([*program, *again])}"
+        yield f"    {command.line(*again)}"
 
 
 def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:
     for summary in summaries[:_MOST_JOBS]:
-        counts = ", ".join(f"{number:,} {status}" for status, number in summary.counts.items() if number)
-        yield f"{summary.name}: {summary.images:,} images; {counts or 'nothing to do'}{_money(summary)}"
+        yield job_line(summary)
     if rest := summaries[_MOST_JOBS:]:
         images, unsuccessful = sum(one.images for one in rest), sum(one.unsuccessful for one in rest)
         yield f"{len(rest)} more jobs: {images:,} images; {unsuccessful:,} failed"
 
 
-def _money(summary: JobSummary) -> str:
-    spent = "" if summary.cost_usd is None else f"; ${summary.cost_usd:.2f}{' in rehearsal' * summary.rehearsal}"
-    return spent + (f"; {summary.maybe_paid} calls may have been paid besides" if summary.maybe_paid else "")
+def _failures(causes: Sequence[FailureCause], command: NextCommand) -> Iterator[str]:
+    """Say of each cause how often, where for example, and what to do."""
+    yield f"failed: {counted(sum(cause.count for cause in causes), 'request')}"
+    for cause in causes[:_MOST_CAUSES]:
+        yield from _cause(cause, command)
+    if len(causes) > _MOST_CAUSES:
+        yield f"  and {len(causes) - _MOST_CAUSES} causes more; the manifests name them"
 
 
-def _failures(causes: Sequence[Cause], program: Sequence[str]) -> Iterator[str]:
-    """Group the causes of all jobs, and say of each how often, where for example, and what to do."""
-    groups: dict[tuple[str, str | None, int | None], list[Cause]] = {}
-    for cause in causes:
-        groups.setdefault(cause.name, []).append(cause)
-    number = sum(cause.count for cause in causes)
-    yield f"failed: {number:,} {'request' if number == 1 else 'requests'}"
-    for group in sorted(groups.values(), key=lambda group: -sum(cause.count for cause in group))[:_MOST_CAUSES]:
-        yield from _group(group, program)
-    if len(groups) > _MOST_CAUSES:
-        yield f"  and {len(groups) - _MOST_CAUSES} causes more; the manifests name them"
-
-
-def _group(group: Sequence[Cause], program: Sequence[str]) -> Iterator[str]:
-    first = group[0]
-    name = " ".join(str(word) for word in (first.http_status, first.code or first.kind) if word)
-    example = f"{first.job}/{first.id}: {one_line(first.message, _LONGEST)}"
-    yield f"  {sum(cause.count for cause in group):,} × {name}, such as {example}"  # noqa: RUF001 - so many times
-    commands = [command for command in dict.fromkeys(cause.command for cause in group) if command]
-    yield f"    {first.advice}{':' if commands else ''}"
-    if commands and len({command[0] for command in commands}) == 1 and commands[0][0] == "resume":
-        names = [command[1] for command in commands]
-        commands = [("resume", *(names if len(names) <= _MOST_JOBS else []))]
-    for command in commands[:_MOST_JOBS]:
-        yield f"    {shlex.join([*program, *command])}"
+def _cause(cause: FailureCause, command: NextCommand) -> Iterator[str]:
+    first = cause.jobs[0]
+    example = f"{first.job}/{first.id}: {one_line(first.message or NO_REASON, _LONGEST)}"
+    yield f"  {cause.count:,} × {cause.title}, such as {example}"  # noqa: RUF001 - so many times
+    commands = cause.commands
+    yield f"    {cause.advice}{':' if commands else ''}"
+    for words in commands[:_MOST_JOBS]:
+        is_short = words[0] != "resume" or len(words) <= _MOST_JOBS + 1
+        yield f"    {command.line(*(words if is_short else words[:1]))}"

@@ -56,6 +56,12 @@ class Config:
     download: DownloadRules = field(default_factory=DownloadRules)
     models: Mapping[str, Any] = field(default_factory=dict)
     notify: NotificationSettings | None = None
+    images: Path | None = None  # the folder of the result images; `output` if None
+
+    @property
+    def images_folder(self) -> Path:
+        """The folder below which every job's result images are; all else is below `output`."""
+        return self.output if self.images is None else self.images
 
     def secrets(self, environment: Mapping[str, str]) -> list[str]:
         """Return every value that this config reads from the environment and that is set; any of them may be a key."""

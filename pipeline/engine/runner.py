@@ -19,7 +19,7 @@ from pipeline.engine.stop_policy import StopPolicy
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 from pipeline.ledger import attempts
 from pipeline.ledger.queue import waiting_providers
-from pipeline.ledger.recovery import recover_running
+from pipeline.ledger.recovery import requeue_running
 from pipeline.ledger.writer import Writer
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Runner:
                 for admission in self._admissions.values():
                     admission.close()
             with contextlib.suppress(PipelineError):  # a full disk: the next start does the same
-                await writer.do(recover_running, time.time())
+                await writer.do(requeue_running, time.time())
 
     async def _run_dispatchers(self, writer: Writer) -> None:
         """Run a dispatcher for each provider that has pending requests, until there is none."""
@@ -134,7 +134,7 @@ class Runner:
         except ConfigError as reason:
             self._stops.stop_provider(name, WrongAddress(str(reason)))
             return
-        target = Target(provider, base_url, self.config.download, self.folder)
+        target = Target(provider, base_url, self.config.download, self.config.images_folder)
         admission = await self._admission(provider, base_url, writer)
         records = Records(target, self.models, writer, self._budget, self._stops, self.emit)
         async with ProviderContext.open(

@@ -8,7 +8,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.database import BACKUP_NAME, FILE_NAME, named_errors, way_back
+from pipeline.ledger.database import BACKUP_NAME, FILE_NAME, restore_hint, translated_errors
 from pipeline.storage import PART, disk_error, sync_folder
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def back_up(connection: sqlite3.Connection, folder: Path) -> None:
     part = folder / f".{BACKUP_NAME}{PART}"
     try:
         part.unlink(missing_ok=True)
-        with named_errors(folder / FILE_NAME):
+        with translated_errors(folder / FILE_NAME):
             _copy(connection, part, folder)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -43,4 +43,4 @@ def _copy(connection: sqlite3.Connection, part: Path, folder: Path) -> None:
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, with nothing beside it
         found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise LedgerError(f"the ledger {folder / FILE_NAME} is damaged: {found}; {way_back(folder / FILE_NAME)}")
+        raise LedgerError(f"the ledger {folder / FILE_NAME} is damaged: {found}; {restore_hint(folder / FILE_NAME)}")

@@ -1,4 +1,4 @@
-"""The SQLite file that is the queue, the truth and the receipt: opened, migrated, and its errors translated."""
+"""The SQLite file that holds the queue, all results and all costs: opened, migrated, and its errors translated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import DiskFull, LedgerError, PipelineError
+from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
 from pipeline.storage import make_folder
 
 if TYPE_CHECKING:
@@ -37,37 +37,37 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create, _add_wait]
 
 
 def open_ledger(folder: Path) -> sqlite3.Connection:
-    """Open the ledger of an output folder, made and migrated where needed. Raises LedgerError and DiskFull."""
+    """Open the ledger of an output folder; create or migrate it if needed. Raises LedgerError and DiskFull."""
     path = folder / FILE_NAME
-    with named_errors(path):
+    with translated_errors(path):
         try:
             make_folder(folder)
         except OSError as reason:
             raise LedgerError(
-                f"{folder} cannot be made: {reason.strerror or reason}; choose another `output`"
+                f"{folder} cannot be created: {reason.strerror or reason}; choose another `output`"
             ) from None
-        _refuse_to_begin_anew(path)
+        _refuse_to_start_over(path)
         connection = _connect(str(path))
         with _closed_on_error(connection):
-            patiently(connection, "PRAGMA journal_mode = WAL", _BUSY_SECONDS)
+            execute_when_free(connection, "PRAGMA journal_mode = WAL", _BUSY_SECONDS)
             _migrate(connection, path)
         return connection
 
 
-def _refuse_to_begin_anew(path: Path) -> None:
-    """Refuse where the ledger is gone and its copy is not: a new one would have everything paid again."""
+def _refuse_to_start_over(path: Path) -> None:
+    """Raise LedgerError if the ledger is gone but its copy is not: with a new one, everything would be paid again."""
     gone = not path.exists() or path.stat().st_size == 0
     if gone and path.with_name(BACKUP_NAME).exists():
-        what = f"the ledger {path} is {'empty' if path.exists() else 'gone'}; {way_back(path)}"
-        raise LedgerError(f"{what}; to begin anew, move the whole folder away")
+        what = f"the ledger {path} is {'empty' if path.exists() else 'gone'}; {restore_hint(path)}"
+        raise LedgerError(f"{what}; to start over, move the whole folder away")
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection | None:
-    """Open the ledger to look at it; None where there is none. Raises LedgerError."""
+    """Open the ledger to read from it; return None if there is none. Raises LedgerError."""
     path = folder / FILE_NAME
     if not path.exists():
         return None
-    with named_errors(path):
+    with translated_errors(path):
         connection = _connect(str(path))
         with _closed_on_error(connection):
             version = _version(connection)
@@ -78,6 +78,39 @@ def open_for_reading(folder: Path) -> sqlite3.Connection | None:
                 _migrate(connection, path)
             connection.execute("PRAGMA query_only = ON")
         return connection
+
+
+@contextlib.contextmanager
+def reading(folder: Path, job: str | None = None) -> Iterator[sqlite3.Connection]:
+    """Open the ledger of an output folder to read from it, in a context manager; an empty one in memory if none exists.
+
+    `job` is a name that must be in it. Raises BadInput if there is no ledger but a name, and LedgerError.
+    """
+    connection = open_for_reading(folder)
+    if connection is None:
+        if job is not None:
+            raise _no_such_job(job, folder)
+        connection = _connect(":memory:")
+        for migration in MIGRATIONS:
+            migration(connection)
+    with contextlib.closing(connection), translated_errors(folder / FILE_NAME):
+        yield connection
+
+
+@contextlib.contextmanager
+def writing(folder: Path, job: str | None = None) -> Iterator[sqlite3.Connection]:
+    """Open the ledger of an output folder to change it, in a context manager; it is created if none exists.
+
+    `job` is a name that must be in it. Raises BadInput if there is no ledger but a name, and what `open_ledger` raises.
+    """
+    if job is not None and not (folder / FILE_NAME).exists():
+        raise _no_such_job(job, folder)
+    with contextlib.closing(open_ledger(folder)) as connection, translated_errors(folder / FILE_NAME):
+        yield connection
+
+
+def _no_such_job(job: str, folder: Path) -> BadInput:
+    return BadInput(f"there is no job `{job}`; nothing has been submitted to {folder} yet")
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -115,11 +148,11 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(f"PRAGMA user_version = {version + 1}")
 
 
-def patiently(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
-    """Execute a statement as soon as another process lets us, within so many seconds.
+def execute_when_free(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
+    """Execute a statement that needs a lock, and retry it every millisecond for up to so many seconds while it is busy.
 
-    SQLite itself would ask every 100 ms in the end, while a large submit leaves the ledger for shorter moments; and of
-    two processes that make the ledger at once it tells one that it is locked, without any patience.
+    SQLite's own busy handler waits up to 100 ms between two tries, while a large submit releases the ledger for shorter
+    moments; and if two processes create the ledger at the same time, it fails one of them at once.
     """
     give_up = time.monotonic() + seconds
     while True:
@@ -135,7 +168,7 @@ def patiently(connection: sqlite3.Connection, statement: str, seconds: float) ->
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Write everything in the with-block, or nothing."""
+    """Commit everything that is written in the with-block, or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
@@ -147,42 +180,59 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def named_errors(path: Path | str) -> Iterator[None]:
-    """Turn what SQLite raises into a sentence about the ledger."""
+def read_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let every SELECT in the with-block see the same state of the ledger, even beside a working run."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
+
+
+def change_counter(connection: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection has changed the ledger."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+@contextlib.contextmanager
+def translated_errors(path: Path | str) -> Iterator[None]:
+    """Raise SQLite's errors as ours, with a sentence about this ledger."""
     try:
         yield
     except sqlite3.Error as reason:
-        raise translate(reason, path) from None
-    except UnicodeDecodeError as reason:  # text that is none any more: Python's sqlite3 lets it through as it is
-        raise LedgerError(f"the ledger {path} is damaged: {reason}; {way_back(Path(path))}") from None
+        raise translate_error(reason, path) from None
+    except UnicodeDecodeError as reason:  # damaged text, which Python's sqlite3 does not report as its own error
+        raise LedgerError(f"the ledger {path} is damaged: {reason}; {restore_hint(Path(path))}") from None
 
 
-def translate(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> PipelineError | sqlite3.Error:
-    """Give our error for one of SQLite's: no room, no right to write, held by another, or damaged.
+def translate_error(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> PipelineError | sqlite3.Error:
+    """Return our error for one of SQLite's: disk full, read-only, locked, or damaged.
 
-    A statement that the ledger's own rules refuse is a bug of ours, and stays what it is.
+    A violated constraint is a bug of ours and is returned as it is.
     """
     if isinstance(reason, sqlite3.IntegrityError | sqlite3.InterfaceError | sqlite3.ProgrammingError):
         return reason
     code = getattr(reason, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-        return DiskFull(f"the ledger {path} cannot be written: {reason}; make room, then `pipeline run` goes on")
+        return DiskFull(
+            f"the ledger {path} cannot be written: {reason}; free some space, then run `pipeline run` to continue"
+        )
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return LedgerError(
-            f"the ledger {path} cannot be written: {reason}; mend its rights, or choose another `output`"
+            f"the ledger {path} cannot be written: {reason}; change its permissions, or choose another `output`"
         )
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return LedgerError(f"the ledger {path} is held by another program: {reason}")
-    return LedgerError(f"the ledger {path} is damaged: {reason}; {way_back(Path(path))}")
+        return LedgerError(f"the ledger {path} is locked by another program: {reason}")
+    return LedgerError(f"the ledger {path} is damaged: {reason}; {restore_hint(Path(path))}")
 
 
-def way_back(path: Path) -> str:
-    """Say how to go on with a damaged ledger: its copy, of when, and the command to take it."""
+def restore_hint(path: Path) -> str:
+    """Return how to continue with a damaged ledger: which copy there is, of when, and the command that restores it."""
     copy = path.with_name(BACKUP_NAME)
     try:
         taken = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.stat().st_mtime))
     except OSError:
-        return "there is no copy of it: move it away and submit the jobs again, or put a copy of your own back"
+        return "there is no copy of it: move it away and submit the jobs again, or restore a copy of your own"
     names = [shlex.quote(str(path.with_name(f"{path.name}{end}"))) for end in ("", "-wal", "-shm")]
     command = f"rm -f {' '.join(names[1:])} && cp {shlex.quote(str(copy))} {names[0]}"
-    return f"{copy} is a copy of {taken}, and what was made later is not in it; take it with: {command}"
+    return f"{copy} is a copy of {taken}, which lacks everything later; restore it with: {command}"

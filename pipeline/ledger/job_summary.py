@@ -1,4 +1,4 @@
-"""The ledger → what people ask of it: how far each job is, what it cost, what is missing."""
+"""How each job stands, read from the ledger: its requests by status, its images, what it cost, what is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATUSES = ("pending", "running", "succeeded", "partial", "failed", "cancelled",
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
-    """One job's standing: requests by status, images on disk and to come, US dollars (None where unknown)."""
+    """How one job stands: requests by status, images on disk and to come, US dollars (None if unknown)."""
 
     name: str
     provider: str
@@ -38,7 +38,7 @@ class JobSummary:
 
 
 def read_job_summaries(connection: sqlite3.Connection, names: Collection[str] | None = None) -> list[JobSummary]:
-    """Give the standing of these jobs, or of all, the oldest first."""
+    """Return how these jobs stand, or all, the oldest first."""
     jobs = connection.execute("SELECT * FROM job WHERE revision > 0 ORDER BY pk").fetchall()
     return [_job_summary(connection, job) for job in jobs if names is None or job["name"] in names]
 
@@ -49,17 +49,17 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
     cost: float | None = None
     expected: float | None = 0.0
     rows = connection.execute(
-        "SELECT CASE WHEN stated < ?1 THEN 'superseded' ELSE status END AS standing, count(*) AS requests,"
+        "SELECT CASE WHEN stated < ?1 THEN 'superseded' ELSE status END AS state, count(*) AS requests,"
         " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid,"
         " sum(cost_usd) AS cost, total(estimate_usd * max(0, n - received) / n) AS expected,"
         " count(*) - count(estimate_usd) AS unpriced"
-        " FROM request WHERE job = ?2 AND stated <= ?1 GROUP BY standing",
+        " FROM request WHERE job = ?2 AND stated <= ?1 GROUP BY state",
         (job["revision"], job["pk"]),
     )
     for row in rows:
-        counts[row["standing"]] = row["requests"]
+        counts[row["state"]] = row["requests"]
         images += row["images"]
-        if row["standing"] in {"pending", "running"}:
+        if row["state"] in {"pending", "running"}:
             missing += row["missing"]
             expected = None if row["unpriced"] or expected is None else expected + row["expected"]
         maybe_paid += row["maybe_paid"]
@@ -78,8 +78,8 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
     )
 
 
-def received(connection: sqlite3.Connection, name: str) -> dict[str, int]:
-    """Give the images that each request of a job has, or has paid and is still to download, by its key."""
+def received_images(connection: sqlite3.Connection, name: str) -> dict[str, int]:
+    """Return how many images each request of a job has on disk, or has paid and is still to download, by its key."""
     rows = connection.execute(
         "SELECT r.key, r.received + (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'paid')"
         " FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?",

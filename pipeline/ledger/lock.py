@@ -1,4 +1,4 @@
-"""One output folder: its ledger opened, and the folder held by one run at a time."""
+"""The lock of an output folder: one working run at a time, and who that is."""
 
 from __future__ import annotations
 
@@ -12,47 +12,45 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import BadInput, ConfigError, FolderBusy
-from pipeline.ledger.database import FILE_NAME, named_errors, open_ledger, transaction
-from pipeline.storage import IMAGES_FOLDER, PART
+from pipeline.errors import ConfigError, FolderBusy
+from pipeline.ledger.database import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pipeline.storage import ImageStore
 
 LOCK_FILE = "run.lock"
 
 
 @dataclass(frozen=True, slots=True)
 class LockOwner:
-    """The process that works on a folder."""
+    """The process that holds the lock; `who` names it with its host, `started_at` is in seconds since 1970."""
 
     who: str
     started_at: float
 
 
 @contextlib.contextmanager
-def opened(folder: Path, names: Sequence[str] = ()) -> Iterator[sqlite3.Connection]:
-    """Open the ledger. Where jobs are named that cannot be in it, since there is none, none is made."""
-    if names and not (folder / FILE_NAME).exists():
-        raise BadInput(f"there is no job `{names[0]}`; nothing has been submitted to {folder} yet")
-    with contextlib.closing(open_ledger(folder)) as connection, named_errors(folder / FILE_NAME):
-        yield connection
+def run_lock(
+    folder: Path, images: ImageStore, connection: sqlite3.Connection, if_busy: Callable[[], object]
+) -> Iterator[None]:
+    """Hold the lock of an output folder, and delete the half-written images that a killed run left in it.
 
-
-@contextlib.contextmanager
-def run_lock(folder: Path, connection: sqlite3.Connection, otherwise: Callable[[], object]) -> Iterator[None]:
-    """Hold the folder for a working run. Where another does, do `otherwise` and raise FolderBusy that names it."""
+    If another process holds it, call `if_busy` and raise FolderBusy that names the process. Raises ConfigError if the
+    folder cannot be locked.
+    """
     lock = FileLock(folder / LOCK_FILE)
     with ExitStack() as stack:
         try:
             stack.enter_context(lock.acquire(blocking=False))
         except Timeout:
-            otherwise()
+            if_busy()
             row = connection.execute("SELECT * FROM holder").fetchone()
             who = f"process {row['pid']} on {row['host']}" if row else "another process"
-            what = f"{who} is working on {folder}: it takes up what is queued, or wait until it ends"
+            what = f"{who} is working on {folder}: it processes what is queued, or wait until it ends"
             raise FolderBusy(what) from None
         except OSError as reason:
             raise ConfigError(f"{folder} cannot be locked: {reason.strerror or reason}") from None
@@ -61,18 +59,18 @@ def run_lock(folder: Path, connection: sqlite3.Connection, otherwise: Callable[[
                 "INSERT OR REPLACE INTO holder VALUES (1, ?, ?, ?)",
                 (os.getpid(), socket.gethostname(), time.time()),
             )
-        for part in folder.glob(f"*/{IMAGES_FOLDER}/.*{PART}"):  # half a picture, of a run that was killed
-            part.unlink(missing_ok=True)
+        for name in images.leftovers():
+            images.delete(name)
         yield
 
 
 def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
-    """Give the process that works on the folder now; None where none does.
+    """Return the process that holds the lock of the folder, None if none does.
 
-    The lock is tried only where that process may be alive, so that it is not taken for a moment from one that begins.
+    The lock is tried only if the last owner may be alive, so that a run that starts rarely finds it taken by us.
     """
     row = connection.execute("SELECT * FROM holder").fetchone()
-    if row is None or (row["host"] == socket.gethostname() and not _lives(row["pid"])):
+    if row is None or (row["host"] == socket.gethostname() and not _is_alive(row["pid"])):
         return None
     lock = FileLock(folder / LOCK_FILE)
     try:
@@ -83,8 +81,8 @@ def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None
     return None
 
 
-def _lives(pid: int) -> bool:
-    if os.name == "nt":  # where signal 0 ends a process
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 ends the process
         return True
     try:
         os.kill(pid, 0)

@@ -9,22 +9,23 @@ from pipeline.ledger.database import transaction
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
 _SENT_LATE = 1.0  # seconds that may pass between recording a call and sending its first byte
 
 
 def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
-    """Mend what a stop, a kill or a power cut left behind; give the number of calls whose outcome is unknown.
+    """Recover from a stop, a kill or a power failure; return the number of calls whose outcome is unknown.
 
-    Only for the process that holds the output folder. A call without an outcome may have been sent up to `_SENT_LATE`
+    Only for the process that holds the folder's lock. A call without an outcome may have been sent up to `_SENT_LATE`
     seconds after it was written down, and may have been billed.
     """
     with transaction(connection):
-        return recover_running(connection, time.time() if now is None else now)
+        return requeue_running(connection, time.time() if now is None else now)
 
 
-def recover_running(connection: sqlite3.Connection, now: float) -> int:
-    """Do what `recover` does, within a transaction."""
+def requeue_running(connection: sqlite3.Connection, now: float) -> int:
+    """Do what `recover` does, within a transaction that is open already."""
     connection.execute(
         "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"
         " WHERE attempt.request = request.pk AND attempt.outcome IS NULL)"
@@ -38,3 +39,20 @@ def recover_running(connection: sqlite3.Connection, now: float) -> int:
     ).rowcount
     connection.execute("UPDATE request SET status = 'pending' WHERE status = 'running'")
     return lost
+
+
+def requeue_lost_images(connection: sqlite3.Connection, image_pks: Iterable[int]) -> None:
+    """Record that these images are no longer on disk, and queue their requests again for what is missing."""
+    with transaction(connection):
+        for image_pk in image_pks:
+            is_new = connection.execute(
+                "UPDATE image SET state = 'lost', file = NULL WHERE pk = ? AND state = 'stored'", (image_pk,)
+            ).rowcount
+            if not is_new:  # another process has repaired it meanwhile
+                continue
+            connection.execute(
+                "UPDATE request SET received = received - 1, finished_at = NULL, status = CASE"
+                " WHEN received - 1 < n AND status IN ('succeeded', 'partial') THEN 'pending' ELSE status END"
+                " WHERE pk = (SELECT request FROM image WHERE pk = ?)",
+                (image_pk,),
+            )

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from pipeline.ledger.database import patiently, translate
+from pipeline.ledger.database import execute_when_free, translate_error
 from pipeline.storage import disk_error, sync_folder
 
 if TYPE_CHECKING:
@@ -155,10 +155,10 @@ class Writer:
 
     def _begin(self) -> None:
         """Begin, however long another process writes: what waits here may be the record of what was paid."""
-        patiently(self._connection, "BEGIN IMMEDIATE", self._patience)
+        execute_when_free(self._connection, "BEGIN IMMEDIATE", self._patience)
 
     def _said(self, reason: Exception) -> Exception:
-        return translate(reason, self._path) if isinstance(reason, sqlite3.Error) else reason
+        return translate_error(reason, self._path) if isinstance(reason, sqlite3.Error) else reason
 
 
 def _deliver(results: list[_Result]) -> None:

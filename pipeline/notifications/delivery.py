@@ -1,4 +1,4 @@
-"""A notice → a webhook's POST, or a command's stdin: two tries of ten seconds each, and no word of its address."""
+"""Delivers a message by a webhook's POST or on a command's stdin: two tries of ten seconds; errors hide the address."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _REDIRECTS = 5
 
 
 class DeliveryError(Exception):
-    """A notice did not arrive; its words hold no part of an address but the host."""
+    """A message was not delivered; its text contains no part of an address but the host."""
 
 
-async def deliver(once: Callable[[], Awaitable[None]]) -> None:
-    """Try to deliver, and once more. Raises Undelivered."""
+async def deliver(attempt: Callable[[], Awaitable[None]]) -> None:
+    """Deliver with a second try after a pause. Raises DeliveryError."""
     for left in reversed(range(_TRIES)):
         try:
             async with asyncio.timeout(SECONDS):
-                return await once()
+                return await attempt()
         except TimeoutError:
             failure = DeliveryError(f"it took longer than {SECONDS:g} s")
         except DeliveryError as reason:
@@ -45,7 +45,7 @@ async def deliver(once: Callable[[], Awaitable[None]]) -> None:
 
 
 async def post(address: str, template: str, headers: Mapping[str, str], message: Message) -> None:
-    """POST a notice to a webhook. A redirect is followed on the same host only. Raises Undelivered."""
+    """POST a message to a webhook. A redirect is followed on the same host only. Raises DeliveryError."""
     import aiohttp
     from yarl import URL
 
@@ -61,13 +61,13 @@ async def post(address: str, template: str, headers: Mapping[str, str], message:
                 if target is None:
                     return
                 url = target
-    except (aiohttp.ClientError, OSError, ValueError) as reason:  # whose own words may hold the address
+    except (aiohttp.ClientError, OSError, ValueError) as reason:  # its own text may contain the address
         raise DeliveryError(f"{url.host} cannot be reached: {type(reason).__name__}") from None
     raise DeliveryError(f"{url.host} redirects in a circle")
 
 
 async def _post_once(session: Any, url: URL, body: Mapping[str, Any]) -> URL | None:
-    """POST once; give where it is to be done again, None where it has arrived."""
+    """POST once; return the URL of a redirect, None if the message was accepted."""
     from pipeline.client.network import proxy_for
 
     async with session.post(url, json=body, allow_redirects=False, proxy=proxy_for(url)) as response:
@@ -75,7 +75,7 @@ async def _post_once(session: Any, url: URL, body: Mapping[str, Any]) -> URL | N
             return None
         location = response.headers.get("Location")
         if not (300 <= response.status < 400 and location):
-            raise DeliveryError(f"{url.host} answered {response.status}")
+            raise DeliveryError(f"{url.host} responded with status {response.status}")
         target = url.join(type(url)(location))
         if target.host != url.host or (url.scheme, target.scheme) == ("https", "http"):
             raise DeliveryError(f"{url.host} redirects to another host")
@@ -83,7 +83,7 @@ async def _post_once(session: Any, url: URL, body: Mapping[str, Any]) -> URL | N
 
 
 async def run_command(words: Sequence[str], environment: Mapping[str, str], message: Message) -> None:
-    """Give a notice to a command as JSON on its stdin; no shell is near. Raises Undelivered."""
+    """Run a command with a message as JSON on its stdin, without a shell. Raises DeliveryError."""
     try:
         process = await asyncio.create_subprocess_exec(
             *words,
@@ -91,7 +91,7 @@ async def run_command(words: Sequence[str], environment: Mapping[str, str], mess
             stdout=asyncio.subprocess.DEVNULL,  # stdout is for results
             stderr=asyncio.subprocess.PIPE,
             env=dict(environment),
-            start_new_session=True,  # Ctrl-C is for the run, which ends in order
+            start_new_session=True,  # Ctrl-C stops the run, which still notifies
         )
     except (OSError, ValueError) as reason:
         raise DeliveryError(f"{words[0]}: {getattr(reason, 'strerror', None) or reason}") from None
@@ -103,7 +103,7 @@ async def run_command(words: Sequence[str], environment: Mapping[str, str], mess
             await process.wait()
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:]
-        raise DeliveryError(f"{words[0]} ended with {process.returncode}" + "".join(f": {line}" for line in last))
+        raise DeliveryError(f"{words[0]} exited with {process.returncode}" + "".join(f": {line}" for line in last))
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

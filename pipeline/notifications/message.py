@@ -1,4 +1,4 @@
-"""A run's end, stop or long pause → a notice: words for people, facts for scripts, and the body of a webhook's POST."""
+"""Composes notifications of a run's end, stop or long pause: text for people, fields for scripts, webhook bodies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.progress.event_text import one_line
 from pipeline.progress.view import clock
+from pipeline.reports.facts import job_line
 from pipeline.reports.status import status_json
 
 if TYPE_CHECKING:
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.job_summary import JobSummary
 
-_MOST_JOBS = 10
+_MOST_JOBS = 10  # that get a line
 _DISCORD_CHARACTERS = 2000  # that a message there may have
 _NTFY_BYTES = 3000  # of its 4096, above which it becomes an attachment
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What people are told. `moment` is end, stop or pause."""
+    """One notification. `moment` is end, stop or pause; `facts` are for scripts."""
 
     moment: str
     title: str
@@ -33,49 +34,43 @@ class Message:
 def end_message(
     exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[str], signal: str | None, command: str
 ) -> Message:
-    """Say how a run ended, and what goes on with it where it has not come to its end."""
+    """Return the message about how a run ended, with the command that continues it if requests are left."""
     stopped = exit_code not in {0, 1}
     failed, left = sum(one.unsuccessful for one in summaries), sum(one.unfinished for one in summaries)
     images = sum(one.images for one in summaries)
     names = summaries[0].name if len(summaries) == 1 else f"{len(summaries)} jobs"
     title = f"{'stopped' if stopped else 'ended'}: {names}, {images:,} images" + (f", {failed:,} failed" * bool(failed))
     lines = [*(one_line(stop) for stop in dict.fromkeys(stops)), *([f"by {signal}"] if signal else [])]
-    lines += [_job_line(summary) for summary in summaries[:_MOST_JOBS]]
-    lines += [f"and {len(summaries) - _MOST_JOBS} jobs more"] * (len(summaries) > _MOST_JOBS)
-    lines += [f"{left:,} requests are still queued; to go on: {command}"] * bool(left)
+    lines += [job_line(summary) for summary in summaries[:_MOST_JOBS]]
+    lines += [f"and {len(summaries) - _MOST_JOBS} more jobs"] * (len(summaries) > _MOST_JOBS)
+    lines += [f"{left:,} requests are still queued; to continue, type: {command}"] * bool(left)
     facts = {"exit": exit_code, "signal": signal, "stops": list(stops), **status_json(summaries)}
-    return _notice("stop" if stopped else "end", title, lines, {**facts, "command": command if left else None})
+    return _message("stop" if stopped else "end", title, lines, {**facts, "command": command if left else None})
 
 
 def failure_message(error: BaseException, command: str) -> Message:
-    """Say that an error ended a run."""
+    """Return the message that an error ended a run."""
     said = one_line(str(error) or type(error).__name__)
     exit_code = getattr(error, "exit_code", 70)
     facts = {"exit": exit_code, "signal": None, "stops": [said], "jobs": [], "command": command}
-    return _notice("stop", "stopped by an error", [said, f"to go on: {command}"], facts)
+    return _message("stop", "stopped by an error", [said, f"to continue, type: {command}"], facts)
 
 
 def pause_message(provider: str, reason: str, since: float, until: float | None) -> Message:
-    """Say that nothing comes from a provider any more: since when, until when where that is known, and why."""
+    """Return the message that a provider sends nothing: since when, until when if that is known, and why."""
     now = time.time()
     end = "" if until is None else f", until {clock(until, now)}"
-    title = f"paused: nothing from {provider} since {clock(since, now)}{end}"
-    return _notice("pause", title, [one_line(reason)], {"provider": provider, "since": since, "until": until})
+    title = f"paused: no images from {provider} since {clock(since, now)}{end}"
+    return _message("pause", title, [one_line(reason)], {"provider": provider, "since": since, "until": until})
 
 
-def _notice(moment: str, title: str, lines: Sequence[str], facts: Mapping[str, Any]) -> Message:
+def _message(moment: str, title: str, lines: Sequence[str], facts: Mapping[str, Any]) -> Message:
     text = "\n".join(lines)
     return Message(moment, title, text, {"moment": moment, "title": title, "text": text, **facts})
 
 
-def _job_line(summary: JobSummary) -> str:
-    counts = ", ".join(f"{number:,} {status}" for status, number in summary.counts.items() if number)
-    cost = "" if summary.cost_usd is None else f"; ${summary.cost_usd:.2f}{' in rehearsal' * summary.rehearsal}"
-    return f"{summary.name}: {summary.images:,} images; {counts}{cost}"
-
-
 def body_of(message: Message, template: str, topic: str) -> dict[str, Any]:
-    """Give what is sent as JSON: the facts, or the words in the form of ntfy (to a `topic`), Slack or Discord."""
+    """Return what is sent as JSON: the facts, or the text in the format of ntfy (for a `topic`), Slack or Discord."""
     if template == "ntfy":
         text = message.text.encode()[:_NTFY_BYTES].decode(errors="ignore")
         urgency = {"priority": 4, "tags": ["warning"]} if message.moment != "end" else {"tags": ["frame_with_picture"]}
@@ -85,7 +80,10 @@ def body_of(message: Message, template: str, topic: str) -> dict[str, Any]:
         return {"text": f"*{title}*\n{text}"}
     if template == "discord":
         content = f"**{message.title}**\n{message.text}"
-        return {"content": content[:_DISCORD_CHARACTERS], "allowed_mentions": {"parse": []}}  # prompts call nobody
+        return {
+            "content": content[:_DISCORD_CHARACTERS],
+            "allowed_mentions": {"parse": []},
+        }  # mentions nobody
     return dict(message.facts)
 
 

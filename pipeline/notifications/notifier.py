@@ -1,9 +1,8 @@
-"""A run's events and its end → notices, for those whom `notify:` names; a long pause is told once, until it is over."""
+"""Sends notifications of a run's end, stop or long pause to the webhook or command that `notify:` names."""
 
 from __future__ import annotations
 
 import asyncio
-import shlex
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from pipeline.config.environment import EnvironmentVariable
 from pipeline.engine import events
 from pipeline.notifications.delivery import DeliveryError, deliver, post, run_command
 from pipeline.notifications.message import end_message, failure_message, pause_message
+from pipeline.reports.next_command import NextCommand
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Stall:
-    """A provider from which nothing comes."""
+    """A provider that sends no images; `timer` is None once its pause has been reported."""
 
     since: float
     reason: str
@@ -35,14 +35,15 @@ class _Stall:
 
 
 class Notifier:
-    """An async context manager around a run; `hear` passes every event on. What fails here is an event, no error."""
+    """An async context manager around a run; `listen` passes events on. A failure here is an event, not an error."""
 
     def __init__(self, config: Config, environment: Mapping[str, str], emit: Listener) -> None:
         self._config = config
         self._notify = config.notify
+        self._continue = NextCommand.anywhere(config).line("run")
         self._environment = environment
         self._emit = emit
-        self._begun = self._worked = False
+        self._has_started = self._has_worked = False
         self._stalls: dict[str, _Stall] = {}
         self._deliveries: set[asyncio.Task[None]] = set()
 
@@ -53,20 +54,20 @@ class Notifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for name in list(self._stalls):
-            self._over(name)
-        if isinstance(error, Exception) and self._begun:
-            self._send(failure_message(error, self._command))
-        if isinstance(error, asyncio.CancelledError):  # who stops it at once is there, and waits for nothing
+            self._end_stall(name)
+        if isinstance(error, Exception) and self._has_started:
+            self._send(failure_message(error, self._continue))
+        if isinstance(error, asyncio.CancelledError):  # a second signal: the person is there and waits for nothing
             for task in self._deliveries:
                 task.cancel()
         await asyncio.gather(*self._deliveries, return_exceptions=True)
 
-    def hear(self, event: Event) -> None:
-        """Take an event, and pass it on."""
+    def listen(self, event: Event) -> None:
+        """Process an event and pass it on."""
         self._emit(event)
         match event:
             case events.RunStarted():
-                self._begun = True
+                self._has_started = True
                 return
             case events.ProviderPace(provider, "paused", until):
                 self._stalled(provider, "it asked for a pause", until)
@@ -77,56 +78,49 @@ class Notifier:
             case events.ProviderDown(provider, reason):
                 self._stalled(provider, reason, None)
             case events.CallEnded(_, _, provider, _, _, None):
-                self._answered(provider)
-        self._worked = True
+                self._responded(provider)
+        self._has_worked = True
 
     def ended(
         self, exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[str], signal: str | None = None
     ) -> None:
-        """The run has ended; a run that had nothing to do is no news."""
-        if self._worked:
-            self._send(end_message(exit_code, summaries, stops, signal, self._command))
-
-    @property
-    def _command(self) -> str:
-        """What goes on with the queue."""
-        config = self._config
-        named = ["--config", str(config.file.absolute())] if config.file else []
-        return shlex.join(["pipeline", *named, "--output", str(config.output), "run"])
+        """Report the end of the run, unless it had nothing to do."""
+        if self._has_worked:
+            self._send(end_message(exit_code, summaries, stops, signal, self._continue))
 
     def _stalled(self, provider: str, reason: str, until: float | None) -> None:
-        """Begin a stall or learn more of it, and tell it once it has lasted, or as soon as it is known to."""
+        """Record a stall, and report it once it has lasted for `pause_minutes` or is known to."""
         if self._notify is None:
             return
         now, longest = time.time(), self._notify.pause_minutes * 60
         stall = self._stalls.get(provider)
         if stall is None:
             stall = self._stalls[provider] = _Stall(now, reason)
-            stall.timer = asyncio.get_running_loop().call_later(longest, self._tell, provider)
+            stall.timer = asyncio.get_running_loop().call_later(longest, self._report_stall, provider)
         stall.until = until
         if until is not None and until - stall.since >= longest and stall.timer is not None:
-            self._tell(provider)
+            self._report_stall(provider)
 
-    def _tell(self, provider: str) -> None:
+    def _report_stall(self, provider: str) -> None:
         stall = self._stalls[provider]
         if stall.timer is not None:
             stall.timer.cancel()
-        stall.timer = None  # once is enough
+        stall.timer = None  # it is reported once
         self._send(pause_message(provider, stall.reason, stall.since, stall.until))
 
-    def _answered(self, provider: str) -> None:
-        """End a stall; an answer to a call that was sent before a pause that still lasts ends nothing."""
+    def _responded(self, provider: str) -> None:
+        """End a stall, unless its pause still lasts: the response is to a call that was sent before it."""
         stall = self._stalls.get(provider)
         if stall is not None and (stall.until is None or stall.until <= time.time()):
-            self._over(provider)
+            self._end_stall(provider)
 
-    def _over(self, provider: str) -> None:
+    def _end_stall(self, provider: str) -> None:
         stall = self._stalls.pop(provider, None)
         if stall is not None and stall.timer is not None:
             stall.timer.cancel()
 
     def _send(self, message: Message) -> None:
-        """Deliver a notice in the background."""
+        """Deliver a message in the background."""
         notify = self._notify
         if notify is None or message.moment not in notify.on:
             return
@@ -137,7 +131,7 @@ class Notifier:
         if notify.command:
             ways.append(("command", partial(run_command, notify.command, self._without_keys(), message)))
         for how, once in ways:
-            task = asyncio.get_running_loop().create_task(self._deliver(how, once), name=f"notice by {how}")
+            task = asyncio.get_running_loop().create_task(self._deliver(how, once), name=f"notification by {how}")
             self._deliveries.add(task)
             task.add_done_callback(self._deliveries.discard)
 
@@ -148,7 +142,7 @@ class Notifier:
             self._emit(events.NotificationFailed(how, str(reason)))
 
     def _without_keys(self) -> dict[str, str]:
-        """Give the environment without what is for providers alone."""
+        """Return the environment without the keys of providers."""
         providers = self._config.providers.values()
         headers = [value for provider in providers for value in provider.headers.values()]
         secret = {provider.api_key_env for provider in providers}

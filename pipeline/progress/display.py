@@ -1,4 +1,4 @@
-"""A run → its terminal: a live screen where there is one, plain lines with the same facts elsewhere."""
+"""Shows a run on its terminal: on a live screen if it can be redrawn, else in plain lines with the same facts."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.progress.screen import Screen
 
-PLAIN_SECONDS = 5.0  # between two looks for news, in plain lines
+PLAIN_SECONDS = 5.0  # between two comparisons, in plain lines
 LIVE_SECONDS = 0.5  # between two drawings
 _READING_SHARE = 50  # the ledger is read again after so many times as long as reading it took
 
-_TOLD = (
+_ANNOUNCED = (
     *(events.Paused, events.LimitLowered, events.ProviderDown, events.ProviderUp),
     *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed),
 )
 
 
 def can_draw(stream: TextIO) -> bool:
-    """Say whether a stream is a terminal on which a screen can be drawn and redrawn."""
+    """Return whether a stream is a terminal that can be redrawn."""
     if not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return os.name == "nt" and stream.isatty()
     return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
 class Progress:
-    """A context manager, and a listener. It shows at its own pace, in a thread of its own, however many events come.
+    """A context manager and a listener. It draws at its own pace in its own thread, however many events there are.
 
-    `read` gives the ledger's accounts. `live` draws a screen; without it, or where there is no terminal, lines are
-    printed. `tick` is what the thread does each time.
+    `read` reads the job summaries. `live` draws a screen; without it, or without a terminal, lines are printed. The
+    thread calls `tick`.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Progress:
         self._now = now
         self._live = live and can_draw(sys.stderr)
         self._totals = EventTotals()
-        self._news = ChangedLines()
+        self._changed = ChangedLines()
         self._read_at = 0.0
-        self._told: deque[str] = deque()
+        self._announced: deque[str] = deque()
         self._screen: Screen | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_ticking, name="progress", daemon=True)
@@ -79,32 +79,32 @@ class Progress:
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # the terminal may be gone, which is no reason to end otherwise
-            self._tell()
+            self._print_announced()
             if self._screen is not None:
                 self._screen.close()
 
     def __call__(self, event: Event) -> None:
-        """Take an event."""
+        """Count an event, and print it if it is of importance."""
         self._totals.count(event, self._now())
-        if self._verbose or isinstance(event, _TOLD):
+        if self._verbose or isinstance(event, _ANNOUNCED):
             self.say(describe(event))
 
     def say(self, line: str) -> None:
-        """Print a line above what is drawn, at the next drawing; at once where nothing is."""
+        """Print a line above the screen at the next drawing; at once without a screen."""
         if self._live:
-            self._told.append(line)
+            self._announced.append(line)
         else:
             _print(line)
 
     def tick(self) -> None:
-        """Show how far everything is."""
+        """Draw how far everything is."""
         if not self._totals.begun:
             return
         self._read_again()
-        self._tell()
+        self._print_announced()
         view = self._totals.view(self._now())
         if not self._live:
-            for line in self._news.of(view):
+            for line in self._changed.of(view):
                 _print(line)
             return
         if self._screen is None:
@@ -114,26 +114,26 @@ class Progress:
         self._screen.show(view)
 
     def _keep_ticking(self) -> None:
-        with contextlib.suppress(OSError):  # nobody reads any more
+        with contextlib.suppress(OSError):  # the terminal is gone
             while not self._over.wait(LIVE_SECONDS if self._live else PLAIN_SECONDS):
                 self.tick()
 
     def _read_again(self) -> None:
-        """Read the ledger where something is unknown or it was long ago; reading takes a fiftieth of the time."""
+        """Read the ledger if a job is unknown or the last reading is old; reading takes a fiftieth of the time."""
         began = time.monotonic()
-        if began < self._read_at and not self._totals.has_strangers():
+        if began < self._read_at and not self._totals.has_unknown_job():
             return
         self._totals.about_to_read()
-        with contextlib.suppress(PipelineError):  # a ledger in trouble is the run's to tell
+        with contextlib.suppress(PipelineError):  # the run itself reports a damaged ledger
             self._totals.read(self._read())
         ended = time.monotonic()
         self._read_at = ended + _READING_SHARE * (ended - began)
 
-    def _tell(self) -> None:
-        """Print what is to stand above the screen, all at once: each printing is a drawing too."""
-        if not self._told:
+    def _print_announced(self) -> None:
+        """Print the lines above the screen, all at once, since each printing is a drawing too."""
+        if not self._announced:
             return
-        lines = "\n".join(self._told.popleft() for _ in range(len(self._told)))
+        lines = "\n".join(self._announced.popleft() for _ in range(len(self._announced)))
         if self._screen is None:
             _print(lines)
         else:

@@ -1,4 +1,4 @@
-"""An event → a line for people, or a line of JSON for scripts."""
+"""Writes an event as a line for people or as a line of JSON for scripts."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ if TYPE_CHECKING:
 
 
 def describe(event: Event) -> str:
-    """Say an event in one line: a glyph for what became of it, then who and what."""
+    """Return an event in one line: a glyph for its kind, then who and what."""
     match event:
         case CallSent(job, id_, provider, images):
-            return f"→ {job}/{id_}: {images} asked of {provider}"
+            return f"→ {job}/{id_}: {images} requested from {provider}"
         case CallEnded(job, id_, _, seconds, _, None):
-            return f"← {job}/{id_}: answered in {seconds:.1f} s"
+            return f"← {job}/{id_}: response after {seconds:.1f} s"
         case CallEnded(job, id_, _, seconds, _, error):
-            return f"! {job}/{id_}: {_said(error)} after {seconds:.1f} s"
+            return f"! {job}/{id_}: {_error_text(error)} after {seconds:.1f} s"
         case events.ImageStored(_, _, file):
             return f"• {file}"
         case events.Retrying(job, id_, seconds, error):
-            return f"↻ {job}/{id_}: again in {seconds:.1f} s: {_said(error)}"
+            return f"↻ {job}/{id_}: retry in {seconds:.1f} s: {_error_text(error)}"
         case RequestEnded(job, id_, status, error):
             return f"{'✓' if status == 'succeeded' else '✗'} {job}/{id_}: {status}" + (
-                f": {_said(error)}" if error else ""
+                f": {_error_text(error)}" if error else ""
             )
     return _describe_run(event)
 
 
 def _describe_run(event: Event) -> str:
-    """Say what is about the run or a provider, and about no request."""
+    """Return the line of an event that is about the run or a provider."""
     match event:
         case events.RunStarted(jobs):
-            return f"▶ works on {', '.join(jobs[:10])}" + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
+            return f"▶ processing {', '.join(jobs[:10])}" + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
         case events.ProviderPace():
             return _describe_pace(event)
         case events.NotificationFailed(how, reason):
-            return f"! nobody was told by {how}: {one_line(reason)}"
+            return f"! notification by {how} failed: {one_line(reason)}"
         case events.Paused(provider, seconds, reason):
-            return f"‖ {provider} asks everyone to wait {seconds:.1f} s: {one_line(reason)}"
+            return f"‖ {provider} asks for a pause of {seconds:.1f} s: {one_line(reason)}"
         case events.LimitLowered(provider, images, per_seconds, reason):
-            return f"▼ {provider} allows {images} images per {per_seconds:g} s, no more: {one_line(reason)}"
+            return f"▼ {provider} allows only {images} images per {per_seconds:g} s: {one_line(reason)}"
         case events.ProviderDown(provider, reason):
-            return f"‖ {provider} is away; waiting and probing: {one_line(reason)}"
+            return f"‖ {provider} is down; waiting and probing: {one_line(reason)}"
         case events.ProviderUp(provider, seconds):
-            return f"▶ {provider} is back after {seconds:.0f} s"
+            return f"▶ {provider} is up again after {seconds:.0f} s"
         case events.Stopping(signal):
-            return f"■ {signal}: no further calls; those in flight finish, a second signal ends at once"
+            return f"■ {signal}: no further calls; calls in flight finish, a second signal stops at once"
         case events.BackupFailed(error):
-            return f"! the ledger could not be copied: {_said(error)}"
+            return f"! the ledger could not be copied: {_error_text(error)}"
         case events.Stopped(what, error):
-            return f"■ no further calls for {what}: {_said(error)}"
+            return f"■ no further calls for {what}: {_error_text(error)}"
     raise AssertionError(event)  # pragma: no cover - the match is complete
 
 
@@ -69,7 +69,7 @@ def _describe_pace(pace: events.ProviderPace) -> str:
 
 
 def event_json(event: Event) -> str:
-    """Write an event as one line of JSON."""
+    """Return an event as one line of JSON."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
     fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
     return json.dumps({"event": name, **fields}, ensure_ascii=False)
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _said(error: RequestError | None) -> str:
+def _error_text(error: RequestError | None) -> str:
     if error is None:
         return ""
     status = f"{error.http_status} " if error.http_status else ""
@@ -91,5 +91,5 @@ def _said(error: RequestError | None) -> str:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """Bring a text, such as a server's words, onto one line of at most so many characters."""
+    """Return a text, such as a server's message, on one line of at most `most` characters."""
     return re.sub(r"\s+", " ", text)[:most]

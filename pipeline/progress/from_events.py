@@ -1,4 +1,4 @@
-"""A run's events, and the ledger now and then → a view: what has happened since the ledger was read is added to it."""
+"""Makes a view from a run's events: what has happened since the ledger was last read is added to that reading."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pipeline.config.provider import RateLimit
 from pipeline.engine import events
 from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_ends
 
@@ -16,32 +17,32 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Event, ProviderPace
     from pipeline.ledger.job_summary import JobSummary
 
-_SHOWN_SECONDS = 60.0  # over which images a minute are counted
-_RECKONED_SECONDS = 300.0  # the same, where the end is reckoned by them
-_LEAST_SECONDS = 5.0  # before a speed is said
-_LEAST_IMAGES = 10  # before the end is reckoned by it
+_SHOWN_SECONDS = 60.0  # over which the images per minute that are shown are counted
+_ESTIMATE_SECONDS = 300.0  # the same for the estimate of the end
+_LEAST_SECONDS = 5.0  # before a speed is shown
+_LEAST_IMAGES = 10  # before the end is estimated by it
 
 
-class Rate:
-    """Images as they come, counted by the second. The first starts the count, since what came before it is unknown."""
+class ImageRate:
+    """Images per second as they arrive. The first starts the clock, since what came before it is unknown."""
 
     def __init__(self) -> None:
         self._start: float | None = None
         self._seconds: deque[tuple[float, int]] = deque()
 
     def count(self, now: float) -> None:
-        """An image has come."""
+        """Count one image."""
         if self._start is None:
             self._start = now
         elif self._seconds and now - self._seconds[-1][0] < 1.0:
             self._seconds[-1] = (self._seconds[-1][0], self._seconds[-1][1] + 1)
         else:
             self._seconds.append((now, 1))
-        while self._seconds and self._seconds[0][0] < now - _RECKONED_SECONDS:
+        while self._seconds and self._seconds[0][0] < now - _ESTIMATE_SECONDS:
             self._seconds.popleft()
 
     def per_minute(self, now: float, seconds: float, least: int = 0) -> float | None:
-        """Give the images a minute of the last so many seconds; None where that is too little to say."""
+        """Return the images per minute of the last `seconds`; None if there is too little to measure."""
         if self._start is None:
             return None
         since = max(self._start, now - seconds)
@@ -53,7 +54,7 @@ class Rate:
 
 @dataclass(slots=True)
 class _JobNews:
-    """What has happened to a job since the ledger was read."""
+    """What has happened to a job since the ledger was last read."""
 
     done: int = 0
     failed: int = 0
@@ -64,27 +65,27 @@ class _JobNews:
 @dataclass(slots=True)
 class _ProviderNews:
     in_flight: int = 0
-    away_since: float | None = None
+    down_since: float | None = None
     pace: ProviderPace | None = None
-    rate: Rate = field(default_factory=Rate)
+    rate: ImageRate = field(default_factory=ImageRate)
 
 
 class EventTotals:
-    """Counts events in one thread while another takes views; `begun` from the run's first event on."""
+    """Counts events in one thread while another takes views; `begun` is set by the run's first event."""
 
     def __init__(self) -> None:
         self.begun = False
-        self._strangers = False
+        self._has_unknown_job = False
         self._stopping = False
         self._lock = threading.Lock()
         self._names: dict[str, None] = {}
-        self._accounts: dict[str, JobSummary] = {}
+        self._summaries: dict[str, JobSummary] = {}
         self._jobs: dict[str, _JobNews] = {}
         self._providers: dict[str, _ProviderNews] = {}
         self._served_by: dict[str, str] = {}
 
     def count(self, event: Event, now: float) -> None:
-        """Take one event into account; cheap, since a fast run brings thousands a second."""
+        """Count one event; cheap, since a fast run emits thousands per second."""
         with self._lock:
             self._count(event, now)
 
@@ -108,9 +109,9 @@ class EventTotals:
             case events.ProviderPace():
                 self._take_pace(event)
             case events.ProviderDown(provider):
-                self._provider(provider).away_since = now
+                self._provider(provider).down_since = now
             case events.ProviderUp(provider):
-                self._provider(provider).away_since, self._provider(provider).rate = None, Rate()
+                self._provider(provider).down_since, self._provider(provider).rate = None, ImageRate()
             case events.RunStarted(jobs):
                 self.begun = True
                 self._names.update(dict.fromkeys(jobs))
@@ -118,47 +119,47 @@ class EventTotals:
                 self._stopping = True
 
     def _take_pace(self, pace: ProviderPace) -> None:
-        """Note what binds; after a pause the speed is measured anew."""
+        """Record the bottleneck; after a pause the speed is measured from the start."""
         provider = self._provider(pace.provider)
         if provider.pace is not None and provider.pace.bottleneck == "paused" != pace.bottleneck:
-            provider.rate = Rate()
+            provider.rate = ImageRate()
         provider.pace = pace
 
     def _job(self, name: str) -> _JobNews:
         if name not in self._names:
             self._names[name] = None
-        self._strangers |= name not in self._accounts
+        self._has_unknown_job |= name not in self._summaries
         return self._jobs.setdefault(name, _JobNews())
 
     def _provider(self, name: str) -> _ProviderNews:
         return self._providers.setdefault(name, _ProviderNews())
 
-    def has_strangers(self) -> bool:
-        """Say whether an event was about a job that the ledger's last reading does not have."""
-        return self._strangers
+    def has_unknown_job(self) -> bool:
+        """Whether an event was about a job that the last reading of the ledger does not have."""
+        return self._has_unknown_job
 
     def about_to_read(self) -> None:
-        """What is counted from now on is what the reading that follows does not have."""
+        """Start counting anew: what happens from now on is not in the reading that follows."""
         with self._lock:
-            self._jobs, self._strangers = {}, False
+            self._jobs, self._has_unknown_job = {}, False
 
     def read(self, summaries: Sequence[JobSummary]) -> None:
-        """Take over what the ledger says."""
+        """Take over a reading of the ledger."""
         with self._lock:
-            self._accounts = {summary.name: summary for summary in summaries}
+            self._summaries = {summary.name: summary for summary in summaries}
             self._served_by.update((summary.name, summary.provider) for summary in summaries)
 
     def view(self, now: float) -> View:
-        """Say how far everything is."""
+        """Return how far everything is."""
         with self._lock:
-            summaries = [summary for summary in self._accounts.values() if summary.name in self._names]
+            summaries = [summary for summary in self._summaries.values() if summary.name in self._names]
             jobs = [_job_view(summary, self._jobs.get(summary.name, _JobNews())) for summary in summaries]
             providers = [self._provider_view(name, news, now) for name, news in self._providers.items()]
             starts, speeds = {}, {}
             for provider in providers:
-                measured = self._providers[provider.name].rate.per_minute(now, _RECKONED_SECONDS, _LEAST_IMAGES)
+                measured = self._providers[provider.name].rate.per_minute(now, _ESTIMATE_SECONDS, _LEAST_IMAGES)
                 speed = speed_of(provider.limit, measured, provider.bottleneck)
-                if speed is not None and provider.away_since is None:
+                if speed is not None and provider.down_since is None:
                     starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
         at_work = {job.provider for job in jobs if job.left}
         shown = [one for one in providers if one.in_flight or one.name in at_work] or providers
@@ -170,17 +171,17 @@ class EventTotals:
             per_minute=news.rate.per_minute(now, _SHOWN_SECONDS),
             limit=None,
             in_flight=news.in_flight,
-            away_since=news.away_since,
+            down_since=news.down_since,
         )
         pace = news.pace
         if pace is None:
             return view
-        limit = pace.images / pace.per_seconds * 60 if pace.images and pace.per_seconds else None
+        limit = RateLimit(pace.images, pace.per_seconds).per_minute if pace.images and pace.per_seconds else None
         return replace(view, limit=limit, bottleneck=pace.bottleneck, until=pace.until, expires_at=pace.expires_at)
 
 
 def _job_view(summary: JobSummary, news: _JobNews) -> JobView:
-    """Add what has happened to what the ledger said; at most what there was to be done."""
+    """Return a reading of the ledger plus what has happened since, but never more than was left to do."""
     ended = min(summary.unfinished, news.done + news.failed)
     failed = min(news.failed, ended)
     missing = max(0, summary.missing - news.images)

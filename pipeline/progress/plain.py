@@ -1,4 +1,4 @@
-"""Views → lines of text, said where something has changed: for a log file, cron's mail, or a pipe."""
+"""Writes a view as lines of text, each only when it has changed: for a log file, cron's mail, or a pipe."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
     from pipeline.progress.view import JobView, ProviderView, View
 
 MOST_JOBS = 5
-"""Jobs that get a line of their own; with more, those that are at work, and a line for all."""
+"""Jobs that get a line of their own; with more, only those with something left, and a line for all."""
 
 
 def view_lines(view: View) -> Iterator[str]:
-    """Say everything, as it is now."""
+    """Yield every line of a view."""
     for _, _, line in _lines(view):
         yield line
 
 
 class ChangedLines:
-    """Says of one view after another what is new in it."""
+    """Compares one view after another with what was written before."""
 
     def __init__(self) -> None:
-        self._said: dict[str, object] = {}
+        self._written: dict[str, object] = {}
 
     def of(self, view: View) -> Iterator[str]:
-        """Give the lines whose facts have changed since they were last given."""
+        """Yield the lines whose facts have changed since they were last yielded."""
         moment = clock(view.now, view.now, seconds=True)
         for name, facts, line in _lines(view):
-            if self._said.get(name) != facts:
-                self._said[name] = facts
+            if self._written.get(name) != facts:
+                self._written[name] = facts
                 yield f"{moment} {line}"
 
 
 def _lines(view: View) -> Iterator[tuple[str, object, str]]:
-    """Give for each line whose it is, what makes it news, and its words. Times and speeds alone are none."""
+    """Yield each line as (whose, what makes it a change, text). Times and speeds alone are no change."""
     jobs = view.jobs
     if len(jobs) > MOST_JOBS:
         yield _job_line("all", view.total, view.now)
@@ -57,5 +57,5 @@ def _provider_line(provider: ProviderView, view: View) -> tuple[str, object, str
     facts = provider_facts(provider, view.now)
     if view.stopping:
         facts.append("stopping")
-    news = (provider.in_flight, provider.limit, provider.bottleneck, provider.until, provider.away_since, view.stopping)
+    news = (provider.in_flight, provider.limit, provider.bottleneck, provider.until, provider.down_since, view.stopping)
     return f"provider {provider.name}", news, f"{provider.name}: {SEPARATOR.join(facts)}"

@@ -1,4 +1,4 @@
-"""A view → what stands on a terminal: a bar for each job, a line for each provider, and the sum. Rich draws it."""
+"""Draws a view on a terminal with rich: a bar for each job, a line for each provider, and the total."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.progress.view import SEPARATOR, binding, end_facts, job_facts, provider_facts
+from pipeline.progress.view import SEPARATOR, bottleneck_of, end_facts, job_cells, job_facts, provider_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ DONE, FAILED, LEFT = "━", "×", "─"  # noqa: RUF001 - a bar is read by its s
 _LEAST_BAR, _MOST_BAR = 10, 60  # columns
 _LONGEST_NAME = 30
 _MOST_JOBS = 12
-_WIDE = 100  # columns, from which on every job says its cost and its end
+_WIDE = 100  # columns, from which on every job shows its cost and its end
 
 
 class Screen:
-    """The last lines of a terminal, redrawn in place; they leave nothing behind when it is closed."""
+    """The last lines of a terminal, redrawn in place; they are erased when it is closed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream)
@@ -44,12 +44,12 @@ class Screen:
         self._console.print(lines, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Erase what is drawn and restore the cursor."""
         self._live.stop()
 
 
 def draw(view: View, width: int, height: int) -> Text:
-    """Draw a view on so many columns and rows."""
+    """Return the drawing of a view for so many columns and rows."""
     shown, others = _chosen(view, height)
     lines = [*_job_lines(shown, view.now, width)]
     if others:
@@ -61,7 +61,7 @@ def draw(view: View, width: int, height: int) -> Text:
 
 
 def _chosen(view: View, height: int) -> tuple[Sequence[JobView], Sequence[JobView]]:
-    """Choose the jobs that are drawn: those with something left, in their order, as many as there is room for."""
+    """Return the jobs that are drawn, those with something left first, as many as fit; and the others."""
     room = max(1, min(_MOST_JOBS, height - 2 * len(view.providers) - 5))
     if len(view.jobs) <= room:
         return view.jobs, []
@@ -78,9 +78,9 @@ def _others(jobs: Sequence[JobView]) -> list[Text]:
 
 
 def _job_lines(jobs: Sequence[JobView], now: float, width: int) -> Iterator[Text]:
-    """Draw jobs in columns that stand below one another; where there is no room for a bar beside the facts, above."""
+    """Yield the jobs in aligned columns; the bar stands above the facts if it does not fit beside them."""
     name = min(_LONGEST_NAME, max(8, width // 4), max((len(job.name) for job in jobs), default=0))
-    facts = _columns([_cells(job) for job in jobs])
+    facts = _columns([job_cells(job) for job in jobs])
     ends = _columns([[SEPARATOR.join(end_facts(job, now))] for job in jobs])
     rest = width - name - 2
     if rest - _length(facts) - _length(ends) < 2 * _LEAST_BAR or width < _WIDE:
@@ -96,7 +96,7 @@ def _job_lines(jobs: Sequence[JobView], now: float, width: int) -> Iterator[Text
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Join each row's cells, right-aligned below one another; a column that is empty in every row is none."""
+    """Return each row's cells joined and right-aligned; a column that is empty in every row is left out."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     return ["".join(f"  {cell:>{wide}}" for cell, wide in zip(row, widths, strict=True) if wide) for row in rows]
 
@@ -105,14 +105,8 @@ def _length(column: Sequence[str]) -> int:
     return max(map(len, column), default=0)
 
 
-def _cells(job: JobView) -> list[str]:
-    """Give a job's facts as cells of three columns: done, failed, left."""
-    failed = f"{job.failed:,} failed" if job.failed else ""
-    return [f"{job.done:,} done", failed, f"{job.left:,} left" if job.left else ""]
-
-
 def _bar(job: JobView, width: int) -> Text:
-    """Draw a bar whose parts are at least one column wide where there is anything of them."""
+    """Return a bar; each part that is not zero is at least one column wide."""
     if not job.total:
         return Text(LEFT * width, "dim")
     failed = min(width, max(1, round(width * job.failed / job.total))) if job.failed else 0
@@ -124,13 +118,13 @@ def _bar(job: JobView, width: int) -> Text:
 
 
 def _provider_lines(provider: ProviderView, view: View, width: int) -> list[Text]:
-    bottleneck = binding(provider, view.now)
+    bottleneck = bottleneck_of(provider, view.now)
     facts = [Text(fact, "bold" if fact == bottleneck else "") for fact in provider_facts(provider, view.now)]
     return _wrapped([Text.assemble((provider.name, "bold"), "  ", facts[0]), *facts[1:]], width)
 
 
 def _sum(view: View, *, alone: bool) -> list[Text]:
-    """Say all jobs' facts; of one job alone, what its own line has no room for."""
+    """Return the facts of all jobs; if there is one job, those that its own line may not have room for."""
     total = view.total
     facts = [f"all {len(view.jobs)} jobs", *job_facts(total)] if len(view.jobs) > 1 else []
     facts += [] if alone else end_facts(total, view.now)
@@ -139,7 +133,7 @@ def _sum(view: View, *, alone: bool) -> list[Text]:
 
 
 def _wrapped(facts: Sequence[Text], width: int, indent: int = 0) -> list[Text]:
-    """Join facts into lines of at most so many columns; one alone that is too long is cut by the terminal."""
+    """Return facts joined into lines of at most `width` columns; a longer single fact is cut by the terminal."""
     lines: list[Text] = []
     for fact in facts:
         if lines and len(lines[-1]) + len(SEPARATOR) + len(fact) <= width:

@@ -1,4 +1,4 @@
-"""How far every job and every provider is, when it ends, and what that is in words. Moments are seconds since 1970."""
+"""How far every job and provider is and when it ends, as values and in words. Moments are seconds since 1970."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pipeline.reports.facts import dollars
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SEPARATOR = " · "
-_BINDS = {
+_BOTTLENECKS = {
     "limit": "bound by the limit",
     "provider": "bound by the provider",
     "downloads": "bound by downloads",
@@ -41,7 +43,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class ProviderView:
-    """One provider: images a minute, the limit in the same measure, calls in flight, and what binds."""
+    """One provider: images per minute, the limit in the same unit, calls in flight, and the bottleneck."""
 
     name: str
     per_minute: float | None
@@ -49,8 +51,8 @@ class ProviderView:
     in_flight: int
     bottleneck: str = ""
     until: float | None = None  # of a pause
-    away_since: float | None = None
-    expires_at: float | None = None  # the nearest death of a URL whose picture is not here yet
+    down_since: float | None = None
+    expires_at: float | None = None  # the earliest expiry of a URL whose image is not downloaded yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +88,25 @@ class View:
 
 
 def speed_of(limit: float | None, measured: float | None, bottleneck: str) -> float | None:
-    """Give the images a minute to reckon with: the limit where it binds or a pause does, else what was measured."""
+    """Return images per minute to estimate with: the limit if it or a pause is the bottleneck, else `measured`."""
     if limit is not None and (bottleneck in {"limit", "paused"} or measured is None):
         return limit
     return measured if limit is None or measured is None else min(limit, measured)
 
 
+def job_cells(job: JobView) -> list[str]:
+    """Return how far a job is in three columns: done, failed, left; one that is zero and not the first is empty."""
+    failed = f"{job.failed:,} failed" if job.failed else ""
+    return [f"{job.done:,} done", failed, f"{job.left:,} left" if job.left else ""]
+
+
 def job_facts(job: JobView) -> list[str]:
-    """Say how far a job is."""
-    failed = [f"{job.failed:,} failed"] if job.failed else []
-    return [f"{job.done:,} done", *failed, *([f"{job.left:,} left"] if job.left else [])]
+    """Return how far a job is."""
+    return [cell for cell in job_cells(job) if cell]
 
 
 def end_facts(job: JobView, now: float) -> list[str]:
-    """Say what a job costs, and when it ends."""
+    """Return what a job costs, and when it ends."""
     return [
         fact for fact in (_money(job), job.left and job.ends_at and f"done about {clock(job.ends_at, now)}") if fact
     ]
@@ -111,33 +118,33 @@ def _money(job: JobView) -> str:
     spent = job.cost_usd or 0.0
     rehearsal = " in rehearsal" if job.rehearsal else ""
     if not job.left:
-        return f"${spent:.2f}{rehearsal}"
+        return f"{dollars(spent)}{rehearsal}"
     if job.expected_usd is None:
-        return f"${spent:.2f}{rehearsal}, to come unknown"
-    return f"${spent:.2f} of about ${spent + job.expected_usd:.2f}{rehearsal}"
+        return f"{dollars(spent)}{rehearsal}, to come unknown"
+    return f"{dollars(spent)} of about {dollars(spent + job.expected_usd)}{rehearsal}"
 
 
 def provider_facts(provider: ProviderView, now: float) -> list[str]:
-    """Say how fast a provider is, against its limit, and what binds."""
+    """Return how fast a provider is, against its limit, and its bottleneck."""
     speed = "–" if provider.per_minute is None else f"{provider.per_minute:.1f}"  # noqa: RUF001 - stands for a number
     of = "" if provider.limit is None else f" of {provider.limit:g}"
     facts = [f"{speed}{of} images a minute", f"{provider.in_flight:,} calls in flight"]
-    bottleneck = binding(provider, now)
-    death = [] if provider.expires_at is None else [f"next URL dies {clock(provider.expires_at, now)}"]
-    return [*facts, *([bottleneck] if bottleneck else []), *death]
+    bottleneck = bottleneck_of(provider, now)
+    expiry = [] if provider.expires_at is None else [f"next URL expires {clock(provider.expires_at, now)}"]
+    return [*facts, *([bottleneck] if bottleneck else []), *expiry]
 
 
-def binding(provider: ProviderView, now: float) -> str:
-    """Say what binds a provider's speed."""
-    if provider.away_since is not None:
-        return f"provider away since {clock(provider.away_since, now)}"
+def bottleneck_of(provider: ProviderView, now: float) -> str:
+    """Return a provider's bottleneck in words; empty if nothing is at work."""
+    if provider.down_since is not None:
+        return f"provider down since {clock(provider.down_since, now)}"
     if provider.bottleneck == "paused":
         return "paused" if provider.until is None else f"paused until {clock(provider.until, now, seconds=True)}"
-    return _BINDS.get(provider.bottleneck, "")
+    return _BOTTLENECKS.get(provider.bottleneck, "")
 
 
 def clock(moment: float, now: float, *, seconds: bool = False) -> str:
-    """Say a moment in local time; with its day where that is another than today."""
+    """Return a moment in local time, with its day if that is not today."""
     then, today = time.localtime(moment), time.localtime(now)
     said = time.strftime("%H:%M:%S" if seconds else "%H:%M", then)
     if then[:3] == today[:3]:
@@ -146,7 +153,7 @@ def clock(moment: float, now: float, *, seconds: bool = False) -> str:
 
 
 def with_ends(jobs: Sequence[JobView], starts: Mapping[str, float], speeds: Mapping[str, float]) -> list[JobView]:
-    """Add to each job when it ends: a provider's jobs are worked in their order, from `starts`, at images a minute."""
+    """Return the jobs with their ends: a provider's jobs run in order, from `starts`, at images per minute."""
     ahead: dict[str, int] = {}
     ended = []
     for job in jobs:

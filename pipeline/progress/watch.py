@@ -1,4 +1,4 @@
-"""`status --watch`: a look at the ledger every few seconds, on a terminal, in plain blocks, or as lines of JSON."""
+"""`status --watch`: reads the ledger every few seconds and shows it on a screen, in plain blocks, or as JSON lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.progress.display import can_draw
 from pipeline.progress.from_ledger import read_view
 from pipeline.progress.plain import view_lines
 from pipeline.progress.view import clock
-from pipeline.reports.status import status_json
+from pipeline.reports.status import NOTHING_SUBMITTED, status_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def watch(config: Config, job: str | None, seconds: float, *, as_json: bool) -> int:
-    """Show how far everything is every so many seconds, until a signal ends it; give the exit code.
+    """Show how far everything is every so many seconds until a signal; return the exit code.
 
     Raises BadInput for an unknown job, and LedgerError.
     """
     with contextlib.ExitStack() as stack:
         show = _json if as_json else stack.enter_context(_screen()) if can_draw(sys.stdout) else _block
         try:
-            with _terminated():
+            with _sigterm_exits():
                 while True:
                     show(read_view(config.output, job, config.providers, time.time()))
                     time.sleep(seconds)
@@ -39,8 +39,8 @@ def watch(config: Config, job: str | None, seconds: float, *, as_json: bool) -> 
 
 
 @contextlib.contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM leave a clean terminal too."""
+def _sigterm_exits() -> Iterator[None]:
+    """Make SIGTERM raise SystemExit, so that the screen is erased."""
     before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         yield
@@ -54,18 +54,18 @@ def _screen() -> Iterator[Callable[[LedgerView], None]]:
 
     screen = Screen(sys.stdout)
     try:
-        yield lambda look: screen.show(look.view)
+        yield lambda reading: screen.show(reading.view)
     finally:
         screen.close()
 
 
-def _block(look: LedgerView) -> None:
-    lines = list(view_lines(look.view)) or ["nothing has been submitted yet; `pipeline run JOB.yaml` begins"]
-    _print("\n".join([clock(look.view.now, look.view.now, seconds=True), *lines, ""]))
+def _block(reading: LedgerView) -> None:
+    lines = list(view_lines(reading.view)) or [NOTHING_SUBMITTED]
+    _print("\n".join([clock(reading.view.now, reading.view.now, seconds=True), *lines, ""]))
 
 
-def _json(look: LedgerView) -> None:
-    view = look.view
+def _json(reading: LedgerView) -> None:
+    view = reading.view
     providers = [
         {
             "name": one.name,
@@ -78,7 +78,7 @@ def _json(look: LedgerView) -> None:
         }
         for one in view.providers
     ]
-    shown = {"at": round(view.now, 3), **status_json(look.summaries), "providers": providers}
+    shown = {"at": round(view.now, 3), **status_json(reading.summaries), "providers": providers}
     _print(json.dumps({**shown, "ends_at": view.total.ends_at}, ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""The ledger and the thumbnails → a contact sheet: PNGs to print or to send, the same bytes for the same pictures."""
+"""Draws a job's contact sheet from its thumbnails: PNGs to print or to send, the same bytes for the same images."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from PIL.ImageFont import FreeTypeFont
 
+    from pipeline.storage import ImageStore
+
 COLUMNS, ROWS = 5, 6  # of a page: about the shape of a sheet of paper
 LINES = 3  # of a caption
 
@@ -31,27 +33,27 @@ _PAPER, _INK, _SOFT, _WELL = "#ffffff", "#1d1c1a", "#5f5c56", "#efedea"
 
 @dataclass(frozen=True, slots=True)
 class SheetImage:
-    """One picture of the sheet. `file` is relative to the job's folder."""
+    """One image of the sheet; `name` is that in the image store."""
 
-    file: str
+    name: str
     sha256: str
     format: str
-    words: str
+    caption: str
 
 
 def check_sheet(path: Path) -> None:
-    """Refuse a file name that promises another format than the sheet has. Raises BadInput."""
+    """Raise BadInput if the file's name promises another format than the sheet has."""
     if path.suffix.lower() != ".png":
         raise BadInput(f"a contact sheet is a PNG: give --sheet a name like {path.with_suffix('.png').name}")
 
 
-def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, path: Path) -> list[Path]:
-    """Write the pictures of a job, in its order, to `path`, and what that has no room for to `path`-2 and so on.
+def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, store: ImageStore, path: Path) -> list[Path]:
+    """Write the images of a job, in its order, to `path`, and the following pages to `path`-2 and so on.
 
-    Gives the paths. Raises DiskFull.
+    `folder` has the job's thumbnails, `store` its images. Returns the paths. Raises DiskFull.
     """
     images = [
-        SheetImage(image["file"], image["sha256"], image["format"], one["prompt"] or one["id"])
+        SheetImage(f"{name}/{image['file']}", image["sha256"], image["format"], one["prompt"] or one["id"])
         for one in read_report_data(connection, name, MOST)["requests"]
         for image in one["images"]
         if one["status"] != "superseded"
@@ -63,14 +65,14 @@ def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, path: P
         make_folder(path.parent)
         for number, page in enumerate(pages, 1):
             target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-            write_whole(target, _draw(page, f"{name}  {number} / {len(pages)}", folder / name))
+            write_whole(target, _draw(page, f"{name}  {number} / {len(pages)}", folder, store))
             written.append(target)
     except OSError as reason:
         raise disk_error(reason, path.parent) from None
     return written
 
 
-def _draw(page: Sequence[SheetImage], title: str, folder: Path) -> bytes:
+def _draw(page: Sequence[SheetImage], title: str, folder: Path, store: ImageStore) -> bytes:
     rows = -(-len(page) // COLUMNS)
     size = (2 * _MARGIN + COLUMNS * (SIDE + _GAP) - _GAP, 2 * _MARGIN + _HEAD + max(1, rows) * _CELL - _GAP)
     sheet = Image.new("RGB", size, _PAPER)
@@ -79,7 +81,7 @@ def _draw(page: Sequence[SheetImage], title: str, folder: Path) -> bytes:
     for place, image in enumerate(page):
         left = _MARGIN + place % COLUMNS * (SIDE + _GAP)
         top = _MARGIN + _HEAD + place // COLUMNS * _CELL
-        small = _small(image, folder)
+        small = _thumbnail(image, folder, store)
         if small is None:
             draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), _WELL)
             word = "SVG" if image.format == "svg" else "missing"
@@ -88,25 +90,25 @@ def _draw(page: Sequence[SheetImage], title: str, folder: Path) -> bytes:
             at = (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2)
             sheet.paste(small, at, small if small.mode == "RGBA" else None)
         below = top + SIDE + 8
-        for line in wrap(image.words, _font(16), SIDE, LINES):
+        for line in wrap(image.caption, _font(16), SIDE, LINES):
             draw.text((left, below), line, _INK, _font(16))
             below += _LINE
-        (file,) = wrap(image.file.rpartition("/")[2][::-1], _font(13), SIDE, 1)  # its end is what tells it from others
+        (file,) = wrap(image.name.rpartition("/")[2][::-1], _font(13), SIDE, 1)  # its end distinguishes it from others
         draw.text((left, below), file[::-1], _SOFT, _font(13))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _small(image: SheetImage, folder: Path) -> Image.Image | None:
-    """Give the picture's thumbnail; where that could not be made, the picture made small now; None without either."""
+def _thumbnail(image: SheetImage, folder: Path, store: ImageStore) -> Image.Image | None:
+    """Return the image's thumbnail, one made now if there is no file, None if there is no readable image either."""
     if image.format == "svg":
         return None
     try:
-        content = (folder / thumbnail_name(image.sha256)).read_bytes()
+        content = (folder / image.name.split("/")[0] / thumbnail_name(image.sha256)).read_bytes()
     except OSError:
         try:
-            content = shrink((folder / image.file).read_bytes())
+            content = shrink(store.read(image.name))
         except (OSError, BrokenImage):
             return None
     small = Image.open(io.BytesIO(content), formats=["WEBP"])
@@ -116,12 +118,12 @@ def _small(image: SheetImage, folder: Path) -> Image.Image | None:
 @functools.cache
 def _font(size: int) -> FreeTypeFont:
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's own one, which every wheel of Pillow can draw
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's own font, which every wheel of Pillow can draw
     return font
 
 
 def wrap(text: str, font: FreeTypeFont, width: float, most: int) -> list[str]:
-    """Break a text into at most so many lines of this width in pixels; what has no room becomes an ellipsis."""
+    """Return a text in at most `most` lines of `width` pixels; the rest becomes an ellipsis."""
     lines: list[str] = []
     left = " ".join(text.split())
     while left and len(lines) < most:
@@ -138,7 +140,7 @@ def wrap(text: str, font: FreeTypeFont, width: float, most: int) -> list[str]:
 
 
 def _fitting(text: str, font: FreeTypeFont, width: float) -> int:
-    """Count the characters that fit, at least one: by halving, as a prompt may have thousands."""
+    """Return how many characters fit, at least one. Binary search, since a prompt may have thousands."""
     low, high = 1, min(len(text), 400)
     while low < high:
         middle = (low + high + 1) // 2

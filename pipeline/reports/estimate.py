@@ -1,12 +1,12 @@
-"""A plan and the ledger → what a job would do, for `plan`."""
+"""Compares a plan with the ledger and estimates what a run would do, take and cost: `pipeline plan`."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ledger.database import FILE_NAME, named_errors, open_for_reading
-from pipeline.ledger.job_summary import received
+from pipeline import ledger
+from pipeline.ledger.job_summary import received_images
+from pipeline.reports.facts import dollars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
-    """Say what a plan would do as `plan --json` shows it; minutes and cost are those of what is missing."""
-    have = _received(folder, plan.name)
+    """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing."""
+    with ledger.reading(folder) as connection:
+        have = received_images(connection, plan.name)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
     cost, assumed = _estimate(missing, models)
@@ -29,7 +30,7 @@ def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
         "requests": len(plan.requests),
         "images": plan.images,
         "missing": {"requests": len(missing), "images": images},
-        "minutes": None if limit is None else round(images / limit.images * limit.per_seconds / 60, 2),
+        "minutes": None if limit is None else round(images / limit.per_minute, 2),
         "cost_usd": None if cost is None else round(cost, 6),
         "assumed": assumed,
         "rehearsal": plan.provider.sandbox is not None,
@@ -37,16 +38,8 @@ def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
     }
 
 
-def _received(folder: Path, name: str) -> Mapping[str, int]:
-    connection = open_for_reading(folder)
-    if connection is None:
-        return {}
-    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
-        return received(connection, name)
-
-
 def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[float | None, list[str]]:
-    """Add up what is missing; unknown where one request's model has no price."""
+    """Return the cost of what is missing, None if one request's model has no price, and what was assumed for it."""
     total: float | None = 0.0
     assumed: dict[str, None] = {}
     for request, count in missing:
@@ -62,14 +55,14 @@ def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[
 
 
 def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
-    """Write the outlook for people."""
+    """Yield the estimate for people."""
     missing = view["missing"]
     yield f"{view['job']} at provider `{view['provider']}`: {view['requests']} requests for {view['images']} images"
     yield f"  missing: {missing['requests']} requests, {missing['images']} images"
     if view["minutes"] is not None:
         yield f"  time: {view['minutes']:.1f} minutes at the limit"
     rehearsal = " (a rehearsal: nothing is billed)" if view["rehearsal"] else ""
-    yield f"  cost: {'unknown' if view['cost_usd'] is None else '$' + format(view['cost_usd'], '.4f')}{rehearsal}"
+    yield f"  cost: {'unknown' if view['cost_usd'] is None else dollars(view['cost_usd'])}{rehearsal}"
     for line in view["assumed"]:
         yield f"  assumed: {line}"
     for line in view["warnings"]:

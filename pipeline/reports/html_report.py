@@ -1,7 +1,7 @@
-"""The ledger → `report.html`: one page that shows a job from the disk, without a network.
+"""Writes `report.html` from the ledger: one page that shows a job from the disk, without a network.
 
-Nothing that a prompt, a name or a server says becomes markup: it travels as JSON in which no character can end the
-script element, and the page writes it as text. A policy in the page lets only the scripts run that stand there now.
+No text of a prompt, a name or a server becomes markup: it is embedded as JSON in which no character can end the script
+element, and the page writes it as text. The page's Content-Security-Policy allows its own scripts only, by their hash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.storage import disk_error, make_folder, write_whole
 if TYPE_CHECKING:
     import sqlite3
 
-    from pipeline.reports.next_command import Commands
+    from pipeline.reports.next_command import NextCommand
 
 FILE_NAME = "report.html"
 
@@ -30,11 +30,16 @@ _SCRIPTS = ("photoswipe/photoswipe.umd.min.js", "items.js", "picks.js", "tiles.j
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
-def write_report(connection: sqlite3.Connection, name: str, folder: Path, commands: Commands, most: int = MOST) -> Path:
-    """Write the report of a job into its folder below `folder`; give its path. Raises DiskFull."""
+def write_report(
+    connection: sqlite3.Connection, name: str, folder: Path, command: NextCommand, most: int = MOST
+) -> Path:
+    """Write the report of a job into its folder below `folder`; return its path. Raises DiskFull."""
     data = read_report_data(connection, name, most)
-    data["commands"] = {"folder": str(commands.folder), "resume": commands.line("resume", name)}
-    data["commands"]["run"] = commands.line("run")
+    data["commands"] = {
+        "folder": str(command.folder),
+        "resume": command.line("resume", name),
+        "run": command.line("run"),
+    }
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
@@ -45,7 +50,7 @@ def write_report(connection: sqlite3.Connection, name: str, folder: Path, comman
 
 
 def page(data: dict[str, Any]) -> str:
-    """Write the page around what the gallery holds."""
+    """Return the HTML page that shows this report data."""
     styles = [(_PAGES / name).read_text(encoding="utf-8") for name in _STYLES]
     scripts = [(_PAGES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     policy = (
@@ -64,7 +69,7 @@ def page(data: dict[str, Any]) -> str:
 
 
 def embed(value: Any) -> str:
-    """Write a value as JSON that may stand in a page: no character of it can end a script element or a line."""
+    """Return a value as JSON for a page: none of its characters can end a script element or a line."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
 
 

@@ -1,4 +1,4 @@
-"""The ledger → `manifest.jsonl`: one object a request, in the order of the job file, for people and their scripts.
+"""Writes `manifest.jsonl` from the ledger: one object per request in the order of the job file, for people's scripts.
 
 It is written whole or not at all, and never read back.
 """
@@ -10,18 +10,24 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ledger import queries
+from pipeline.ledger.database import read_transaction
+from pipeline.reports.failures import kind_of
 from pipeline.storage import disk_error, make_folder, whole_file
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
+
+    from pipeline.ledger.queries import AttemptResponse, RecordedRequest
+    from pipeline.storage import StoredImage
 
 FILE_NAME = "manifest.jsonl"
 
 
 def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> Path:
-    """Write the manifest of a job into its folder below `folder`; give its path. Raises DiskFull."""
+    """Write the manifest of a job into its folder below `folder`; return its path. Raises DiskFull."""
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
@@ -35,77 +41,66 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> P
 
 def entries(connection: sqlite3.Connection, name: str) -> Generator[dict[str, Any]]:
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
-    connection.execute("BEGIN")  # one moment of the ledger, even beside a working run
-    try:
-        rows = connection.execute(
-            "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, r.stated < j.revision AS superseded"
-            " FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ? AND r.stated <= j.revision"
-            " ORDER BY superseded, CASE WHEN r.stated < j.revision THEN r.pk ELSE r.position END",
-            (name,),
-        )
-        for row in rows:
-            yield _entry(connection, row)
-    finally:
-        connection.execute("COMMIT")
+    with read_transaction(connection):
+        for request in queries.read_requests(connection, name):
+            yield _entry(request, queries.read_responses(connection, request.request_pk), _images(connection, request))
 
 
-def _entry(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
-    last = connection.execute(
-        "SELECT request_id, usage, settings FROM attempt WHERE request = ? AND outcome != 'not_sent' ORDER BY pk DESC",
-        (row["pk"],),
-    ).fetchall()
+def _entry(
+    request: RecordedRequest, responses: Sequence[AttemptResponse], images: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return one object of the manifest; `responses` are the newest first."""
     return {
-        "id": row["id"],
-        "key": row["key"],
-        "job": row["job_name"],
-        "operation": row["operation"],
-        "provider": row["provider"],
-        "endpoint": row["endpoint"],
-        "served_by": f"images/{row['served_by']}s",
-        "prompt": row["prompt"],
-        "params": show_params(row),
-        "variables": json.loads(row["variables"]),
-        "inputs": [
-            {field: one[field] for field in ("role", "source", "file", "sha256")} for one in json.loads(row["inputs"])
-        ],
-        "status": "superseded" if row["superseded"] else row["status"],
-        "attempts": row["attempts"],
-        "maybe_paid": row["maybe_paid"],
-        "error": None if row["error"] is None or row["status"] == "succeeded" else _error(row["error"]),
-        "images": _images(connection, row["pk"]),
-        "usage": _sum([json.loads(attempt["usage"]) for attempt in last if attempt["usage"] is not None]),
-        "cost_usd": None if row["cost_usd"] is None else round(row["cost_usd"], 6),
-        "settings": next((json.loads(attempt["settings"]) for attempt in last if attempt["settings"]), {}),
-        "rehearsal": bool(row["rehearsal"]),
-        "request_id": next((attempt["request_id"] for attempt in last if attempt["request_id"] is not None), None),
-        "created_at": _time(row["created_at"]),
-        "finished_at": _time(row["finished_at"]),
+        "id": request.id,
+        "key": request.key,
+        "job": request.job,
+        "operation": request.operation,
+        "provider": request.provider,
+        "endpoint": request.endpoint,
+        "served_by": f"images/{request.served_by}s",
+        "prompt": request.prompt,
+        "params": shown_params(request),
+        "variables": request.variables,
+        "inputs": [{field: one[field] for field in ("role", "source", "file", "sha256")} for one in request.inputs],
+        "status": request.status,
+        "attempts": request.attempts,
+        "maybe_paid": request.maybe_paid,
+        "error": request.error and shown_error(request.error),
+        "images": images,
+        "usage": _sum([one.usage for one in responses if one.usage is not None]),
+        "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
+        "settings": next((one.settings for one in responses if one.settings), {}),
+        "rehearsal": request.rehearsal,
+        "request_id": next((one.request_id for one in responses if one.request_id is not None), None),
+        "created_at": _time(request.created_at),
+        "finished_at": _time(request.finished_at),
     }
 
 
-def _error(written: str) -> dict[str, Any]:
-    """Show an error in the four fields that scripts know; its class is for our own summary."""
-    error = json.loads(written)
-    return {name: error.get(name) for name in ("http_status", "type", "code", "message")}
+def shown_error(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an error in the fields that scripts know; `kind` is its class."""
+    return {**{name: error.get(name) for name in ("http_status", "type", "code", "message")}, "kind": kind_of(error)}
 
 
-def show_params(row: sqlite3.Row) -> dict[str, Any]:
-    """Give a request's parameters as people read them: the model and n first."""
-    params = json.loads(row["params"])
+def shown_params(request: RecordedRequest) -> dict[str, Any]:
+    """Return a request's parameters as people read them: the model and n first."""
+    params = dict(request.params)
     model = {"model": params.pop("model")} if "model" in params else {}
-    return {**model, "n": row["n"], **params}
+    return {**model, "n": request.n, **params}
 
 
-def _images(connection: sqlite3.Connection, request: int) -> list[dict[str, Any]]:
-    fields = "file, sha256, bytes, width, height, format, revised_prompt"
-    rows = connection.execute(
-        f"SELECT {fields} FROM image WHERE request = ? AND state = 'stored' ORDER BY number", (request,)
-    )
-    return [dict(row) for row in rows]
+def shown_image(image: StoredImage) -> dict[str, Any]:
+    """Return an image in the fields that scripts know."""
+    fields = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt")
+    return {field: getattr(image, field) for field in fields}
+
+
+def _images(connection: sqlite3.Connection, request: RecordedRequest) -> list[dict[str, Any]]:
+    return [shown_image(image) for image in queries.read_images(connection, request.request_pk)]
 
 
 def _sum(usages: list[Any]) -> Any:
-    """Add up the usage of a request's answers; the numbers of nested details too."""
+    """Return the total usage of a request's responses, including the numbers of nested details."""
     if len(usages) < 2:
         return usages[0] if usages else None
     total: dict[str, Any] = {}

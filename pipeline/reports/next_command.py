@@ -1,4 +1,4 @@
-"""A config and a job → the line that a person types to go on with it."""
+"""The command lines that people are told to type next, with the options that lead to this config and output folder."""
 
 from __future__ import annotations
 
@@ -15,32 +15,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Commands:
-    """What to type, and where: without `--config` a line holds in the folder in which the config was found."""
+class NextCommand:
+    """Writes command lines that hold in `folder`; in any folder, if it is None."""
 
-    folder: Path
+    folder: Path | None
     options: tuple[str, ...]
 
+    @classmethod
+    def here(cls, config: Config) -> NextCommand:
+        """Return the commands for somebody who is in the current folder: with as few options as possible."""
+        folder = Path.cwd()
+        options: list[str] = []
+        if config.file is not None and config.file.absolute() != folder / DEFAULT_FILE:
+            options += ["--config", _seen_from(folder, config.file)]
+        if config.output != _configured_output(config, folder):
+            options += ["--output", _seen_from(folder, config.output)]
+        return cls(folder, tuple(options))
+
+    @classmethod
+    def anywhere(cls, config: Config) -> NextCommand:
+        """Return the commands for somebody who may be in any folder, such as the reader of a notification."""
+        named = ("--config", str(config.file.absolute())) if config.file is not None else ()
+        return cls(None, (*named, "--output", str(config.output)))
+
     def line(self, *words: str) -> str:
-        """Write a command, quoted for a shell, with the options that lead it to this config and output folder."""
+        """Return a command, quoted for a shell: the program, the words, then the options."""
         return shlex.join(["pipeline", *words, *self.options])
 
 
-def commands(config: Config) -> Commands:
-    """Find out which options lead to this config from the current folder; as few as do."""
-    here = Path.cwd()
-    options: list[str] = []
-    if config.file is not None and config.file.absolute() != here / DEFAULT_FILE:
-        options += ["--config", str(config.file.absolute())]
-    if config.output != _said_output(config, here):
-        options += ["--output", str(config.output)]
-    return Commands(here, tuple(options))
+def _seen_from(folder: Path, path: Path) -> str:
+    """Return a path relative to `folder` if it is in it, else absolute."""
+    path = path.absolute()
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
-def _said_output(config: Config, here: Path) -> Path | None:
-    """Give the output folder that the config itself names; None where it can no longer be read."""
+def _configured_output(config: Config, folder: Path) -> Path | None:
+    """Return the output folder that the config itself names, None if the config can no longer be read."""
     if config.file is None:
-        return here / "outputs"
+        return folder / "outputs"
     try:
         return load(config.file).output
     except ConfigError:

@@ -1,50 +1,37 @@
-"""The ledger → what the report shows of a job: its requests, their pictures, the causes of its failures."""
+"""Reads from the ledger what the report shows of a job: its requests, their images, the causes of its failures."""
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ledger import queries
+from pipeline.ledger.database import read_transaction
 from pipeline.ledger.job_summary import read_job_summaries
-from pipeline.reports.causes import find_causes
-from pipeline.reports.manifest import show_params
+from pipeline.reports.facts import spent_facts
+from pipeline.reports.failures import cause_key, read_causes
+from pipeline.reports.manifest import shown_image, shown_params
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
+
+    from pipeline.ledger.queries import RecordedRequest
+    from pipeline.reports.failures import CauseKey, FailureCause
+    from pipeline.storage import StoredImage
 
 MOST = 50_000
 """Requests on one page, at most, failures before others: some 30 MB, which a browser still reads in seconds."""
 
-_REQUESTS = """
-SELECT r.*, r.stated < j.revision AS superseded FROM request r JOIN job j ON j.pk = r.job
-WHERE j.name = ? AND r.stated <= j.revision
-ORDER BY r.stated = j.revision AND r.status IN ('failed', 'partial') DESC, superseded, r.position LIMIT ?
-"""
-_IMAGES = """
-SELECT i.* FROM image i JOIN job j ON j.pk = i.job WHERE j.name = ? AND i.state = 'stored' ORDER BY i.request, i.number
-"""
-_SECONDS = """
-SELECT a.request, sum(a.ended_at - a.sent_at) AS seconds FROM attempt a JOIN request r ON r.pk = a.request
-JOIN job j ON j.pk = r.job WHERE j.name = ? AND a.outcome IN ('answered', 'refused', 'unknown') GROUP BY a.request
-"""
-
 
 def read_report_data(connection: sqlite3.Connection, name: str, most: int = MOST) -> dict[str, Any]:
-    """Give a job as plain values for JSON, of one moment of the ledger, even beside a working run."""
-    connection.execute("BEGIN")
-    try:
+    """Return a job as plain values for JSON, all of one state of the ledger, even beside a working run."""
+    with read_transaction(connection):
         (summary,) = read_job_summaries(connection, [name])
-        rows = connection.execute(_REQUESTS, (name, most)).fetchall()
-        images = _images(connection, name, {row["pk"] for row in rows})
-        seconds = dict(connection.execute(_SECONDS, (name,)).fetchall())
-    finally:
-        connection.execute("COMMIT")
-    rows.sort(key=lambda row: (row["superseded"], row["pk"] if row["superseded"] else row["position"]))
-    requests = [_request(row, images.get(row["pk"], []), seconds.get(row["pk"])) for row in rows]
-    unsuccessful = (
-        (place, one["error"]) for place, one in enumerate(requests) if one["status"] in {"failed", "partial"}
-    )
+        requests = list(queries.read_requests(connection, name, most))
+        images = queries.read_images_of_job(connection, name, {request.request_pk for request in requests})
+        seconds = queries.read_seconds(connection, name)
+        causes = read_causes(connection, [summary.name])
     return {
         "job": summary.name,
         "provider": summary.provider,
@@ -53,39 +40,46 @@ def read_report_data(connection: sqlite3.Connection, name: str, most: int = MOST
         "images": summary.images,
         "cost_usd": summary.cost_usd,
         "maybe_paid": summary.maybe_paid,
+        "spent": [[fact.label, fact.value] for fact in spent_facts(summary)],
         "unfinished": summary.unfinished,
         "left_out": sum(summary.counts.values()) - len(requests),
         "written_at": time.time(),
-        "requests": requests,
-        "causes": [
-            {"title": one.title, "message": one.message, "advice": one.advice, "requests": one.requests}
-            for one in find_causes(unsuccessful)
-        ],
+        "requests": [_request(one, images.get(one.request_pk, []), seconds.get(one.request_pk)) for one in requests],
+        "causes": _causes(causes, requests),
     }
 
 
-def _images(connection: sqlite3.Connection, name: str, shown: set[int]) -> dict[int, list[dict[str, Any]]]:
-    fields = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt")
-    found: dict[int, list[dict[str, Any]]] = {}
-    for row in connection.execute(_IMAGES, (name,)):
-        if row["request"] in shown:
-            found.setdefault(row["request"], []).append({field: row[field] for field in fields})
-    return found
+def _causes(causes: Sequence[FailureCause], requests: Sequence[RecordedRequest]) -> list[dict[str, Any]]:
+    """Return the causes with their requests, as places in the list of requests that are shown."""
+    places: dict[CauseKey, list[int]] = {}
+    for place, request in enumerate(requests):
+        if request.status in {"failed", "partial"}:
+            places.setdefault(cause_key(request.error), []).append(place)
+    return [
+        {
+            "title": cause.title,
+            "count": cause.count,
+            "message": cause.jobs[0].message,
+            "advice": cause.advice,
+            "requests": places.get(cause.key, []),
+        }
+        for cause in causes
+    ]
 
 
-def _request(row: sqlite3.Row, images: list[dict[str, Any]], seconds: float | None) -> dict[str, Any]:
+def _request(request: RecordedRequest, images: Sequence[StoredImage], seconds: float | None) -> dict[str, Any]:
     return {
-        "id": row["id"],
-        "operation": row["operation"],
-        "prompt": row["prompt"],
-        "params": show_params(row),
-        "variables": json.loads(row["variables"]),
-        "status": "superseded" if row["superseded"] else row["status"],
-        "attempts": row["attempts"],
-        "maybe_paid": row["maybe_paid"],
-        "error": None if row["error"] is None or row["status"] == "succeeded" else json.loads(row["error"]),
-        "cost_usd": None if row["cost_usd"] is None else round(row["cost_usd"], 6),
+        "id": request.id,
+        "operation": request.operation,
+        "prompt": request.prompt,
+        "params": shown_params(request),
+        "variables": request.variables,
+        "status": request.status,
+        "attempts": request.attempts,
+        "maybe_paid": request.maybe_paid,
+        "error": request.error,
+        "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
         "seconds": None if seconds is None else round(seconds, 2),
-        "finished_at": row["finished_at"],
-        "images": images,
+        "finished_at": request.finished_at,
+        "images": [shown_image(image) for image in images],
     }

@@ -1,4 +1,4 @@
-"""The ledger and the disk → which images are not as recorded; with repair, they are put aside and queued again."""
+"""Compares the files on disk with the ledger; a repair quarantines damaged images and queues their requests again."""
 
 from __future__ import annotations
 
@@ -8,118 +8,80 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
 from pipeline.images import inspect
-from pipeline.ledger.database import transaction
-from pipeline.storage import disk_error, make_folder, sync_folder
+from pipeline.ledger import queries
+from pipeline.ledger.recovery import requeue_lost_images
+from pipeline.storage import QUARANTINE_FOLDER, disk_error, move_aside
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
     from pathlib import Path
 
-QUARANTINE = "quarantine"
+    from pipeline.ledger.queries import RecordedImage
+    from pipeline.storage import ImageStore
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One file that is not what the ledger says. `file` is relative to the output folder; an input has no `image`."""
+    """One file that is not as recorded. `file` is `<job>/<folder>/<file>`; `image_pk` is None for an input file."""
 
-    image: int | None
+    image_pk: int | None
     job: str
     file: str
     what: str
 
 
-def count_images(connection: sqlite3.Connection, job: str | None) -> int:
-    """Count the images that the ledger says are there."""
-    row = connection.execute(
-        "SELECT count(*) FROM image i JOIN job j ON j.pk = i.job WHERE i.state = 'stored'"
-        " AND (?1 IS NULL OR j.name = ?1)",
-        (job,),
-    ).fetchone()
-    return int(row[0])
-
-
-def find_damage(connection: sqlite3.Connection, folder: Path, job: str | None) -> Iterator[Damage]:
-    """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Touches nothing."""
-    rows = connection.execute(
-        "SELECT i.pk, j.name, i.file, i.sha256, i.bytes, i.format FROM image i JOIN job j ON j.pk = i.job"
-        " WHERE i.state = 'stored' AND (?1 IS NULL OR j.name = ?1) ORDER BY i.pk",
-        (job,),
-    ).fetchall()
-    for pk, name, file, sha256, size, kind in rows:
-        what = _fault(folder / name / file, sha256, size, kind)
-        if what:
-            yield Damage(pk, name, f"{name}/{file}", what)
+def find_damage(connection: sqlite3.Connection, folder: Path, images: ImageStore, job: str | None) -> Iterator[Damage]:
+    """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Changes nothing."""
+    for image in queries.read_recorded_images(connection, job):
+        fault = _fault(images, image)
+        if fault:
+            yield Damage(image.image_pk, image.job, image.name, fault)
     yield from _find_damaged_inputs(connection, folder, job)
 
 
 def _find_damaged_inputs(connection: sqlite3.Connection, folder: Path, job: str | None) -> Iterator[Damage]:
-    """Read the pictures that are uploaded: each is called by its own hash."""
-    rows = connection.execute(
-        "SELECT DISTINCT j.name, json_extract(i.value, '$.file') AS file FROM request r JOIN job j ON j.pk = r.job,"
-        " json_each(r.inputs) i WHERE ?1 IS NULL OR j.name = ?1 ORDER BY j.pk, file",
-        (job,),
-    ).fetchall()
-    for name, file in rows:
-        path = folder / name / file
+    """Read the uploaded input files: each is named by its own hash."""
+    for upload in queries.read_uploaded_files(connection, job):
+        name = f"{upload.job}/{upload.file}"
+        path = folder / name
         try:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         except FileNotFoundError:
-            yield Damage(None, name, f"{name}/{file}", "is missing; submit the job again")
+            yield Damage(None, upload.job, name, "is missing; submit the job again")
         except OSError as reason:
-            yield Damage(None, name, f"{name}/{file}", f"cannot be read: {reason.strerror or reason}")
+            yield Damage(None, upload.job, name, f"cannot be read: {reason.strerror or reason}")
         else:
             if sha256 != path.stem:
-                yield Damage(None, name, f"{name}/{file}", "has another hash than its name; submit the job again")
+                yield Damage(None, upload.job, name, "has another hash than its name; submit the job again")
 
 
-def _fault(path: Path, sha256: str, size: int, kind: str) -> str | None:
+def _fault(images: ImageStore, image: RecordedImage) -> str | None:
     try:
-        content = path.read_bytes()
+        content = images.read(image.name)
     except FileNotFoundError:
         return "is missing"
     except OSError as reason:
         return f"cannot be read: {reason.strerror or reason}"
-    if len(content) != size:
-        return f"has {len(content)} bytes, recorded are {size}"
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if len(content) != image.bytes:
+        return f"has {len(content)} bytes, recorded are {image.bytes}"
+    if hashlib.sha256(content).hexdigest() != image.sha256:
         return "has another hash than recorded"
     try:
-        inspect.inspect_svg(content) if kind == "svg" else inspect.inspect(content)
+        inspect.inspect_svg(content) if image.format == "svg" else inspect.inspect(content)
     except BrokenImage as reason:
-        return f"is no whole picture: {reason}"
+        return f"is not a whole image: {reason}"
     return None
 
 
-def repair(connection: sqlite3.Connection, folder: Path, damages: list[Damage]) -> None:
+def repair(connection: sqlite3.Connection, folder: Path, images: ImageStore, damages: list[Damage]) -> None:
     """Move what is damaged to quarantine/ and queue what is missing. Raises DiskFull."""
     try:
         for damage in damages:
-            _put_aside(folder / damage.file, folder / damage.job / QUARANTINE)
+            if damage.image_pk is None:
+                move_aside(folder / damage.file, folder / damage.job / QUARANTINE_FOLDER)
+            else:
+                images.quarantine(damage.file)
     except OSError as reason:
         raise disk_error(reason, folder) from None
-    with transaction(connection):
-        for damage in damages:
-            is_new = connection.execute(
-                "UPDATE image SET state = 'lost', file = NULL WHERE pk = ? AND state = 'stored'", (damage.image,)
-            ).rowcount
-            if not is_new:  # somebody else has repaired it meanwhile
-                continue
-            connection.execute(
-                "UPDATE request SET received = received - 1, finished_at = NULL, status = CASE"
-                " WHEN received - 1 < n AND status IN ('succeeded', 'partial') THEN 'pending' ELSE status END"
-                " WHERE pk = (SELECT request FROM image WHERE pk = ?)",
-                (damage.image,),
-            )
-
-
-def _put_aside(source: Path, quarantine: Path) -> None:
-    if not source.exists():
-        return
-    make_folder(quarantine)
-    target = quarantine / source.name
-    while target.exists():
-        target = target.with_name(f"{target.stem}+{target.suffix}")
-    source.replace(target)
-    sync_folder(quarantine)
-    sync_folder(source.parent)
+    requeue_lost_images(connection, [damage.image_pk for damage in damages if damage.image_pk is not None])

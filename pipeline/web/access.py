@@ -1,7 +1,8 @@
-"""A request from somewhere → let in, or refused: by the name it calls us, by its token, and by where it comes from.
+"""Access control of the live page: checks a request's Host header, its token and its origin.
 
-Whoever may use this machine may use the page on loopback. What must be kept out there are other sites' pages in the
-same browser: they can send requests to 127.0.0.1, and by a name of theirs that points here even read the answers.
+Everyone on this machine may use the page on loopback. What must be refused there are requests of other sites' pages in
+the same browser: they can send requests to 127.0.0.1, and with a host name of theirs that resolves to it (DNS
+rebinding) even read the responses.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address can only be reached from this machine."""
+    """Whether a name or an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -33,7 +34,7 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """Who may come in. `token` is None where only this machine can knock; `form_token` is in the page alone."""
+    """Decides which requests are allowed. `token` is None on loopback; `form_token` is in the page alone."""
 
     host: str
     token: str | None
@@ -41,30 +42,30 @@ class AccessControl:
 
     @classmethod
     def of(cls, host: str) -> AccessControl:
-        """Make the door of a server that listens on `host`: with a token unless that is loopback."""
+        """Return the access control of a server that listens on `host`: with a token unless that is loopback."""
         return cls(host, None if is_loopback(host) else secrets.token_urlsafe(32))
 
     def check(self, request: web.Request) -> None:
-        """Raise HTTPForbidden, or HTTPUnauthorized where the token is missing."""
-        if not self._knows(_hostname(request.headers.get("Host", ""))):
-            raise web.HTTPForbidden(text="This server is not called by that name.\n")
+        """Raise HTTPForbidden, or HTTPUnauthorized if the token is missing."""
+        if not self._is_own_name(_hostname(request.headers.get("Host", ""))):
+            raise web.HTTPForbidden(text="This server does not answer to that host name.\n")
         if self.token is not None and not self._has_token(request):
-            raise web.HTTPUnauthorized(text="Open the address that `pipeline serve` printed; it has the token.\n")
+            raise web.HTTPUnauthorized(text="Open the address that `pipeline serve` printed; it contains the token.\n")
         if request.method not in {"GET", "HEAD"} and not _from_own_page(request.headers):
-            raise web.HTTPForbidden(text="This comes from another site's page.\n")
+            raise web.HTTPForbidden(text="This request comes from another site's page.\n")
 
     def check_form(self, given: object) -> None:
-        """Raise HTTPForbidden where a form does not come from a page that this server gave out."""
+        """Raise HTTPForbidden if a form does not come from a page of this server."""
         if not isinstance(given, str) or not _same(given, self.form_token):
-            raise web.HTTPForbidden(text="This page is of an earlier start of the server; load it again.\n")
+            raise web.HTTPForbidden(text="This page is from an earlier start of the server; reload it.\n")
 
     def cookie_name(self, request: web.Request) -> str:
-        """Name the cookie after the port that this server listens on: browsers keep one jar for all ports of a host."""
+        """Return the cookie's name. It has the server's port, since browsers share cookies between a host's ports."""
         name = request.transport.get_extra_info("sockname") if request.transport else None
         return f"pipeline-{name[1] if name else 0}"
 
-    def _knows(self, name: str) -> bool:
-        """Whether a Host header names us; the port is left out, as a tunnel has its own."""
+    def _is_own_name(self, name: str) -> bool:
+        """Whether a host name is ours; the port is not compared, since a tunnel has its own."""
         if name in LOOPBACK or name == self.host.lower():
             return True
         if self.host not in WILDCARDS:
@@ -96,7 +97,7 @@ def _hostname(header: str) -> str:
 
 
 def _from_own_page(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that our own page sent this; what is no browser says nothing, and needs the form token."""
+    """Whether our own page sent this. Clients other than browsers send no such header, and need the form token."""
     if headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
     origin = headers.get("Origin")

@@ -1,4 +1,4 @@
-"""The ledger's changes → events for everyone who looks: one reader for all of them, about once a second."""
+"""Sends the ledger's changes to every open page: one reader for all of them, about once a second."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
-from pipeline.ledger.database import FILE_NAME, named_errors, open_for_reading
+from pipeline.ledger.database import (
+    FILE_NAME,
+    change_counter,
+    open_for_reading,
+    read_transaction,
+    translated_errors,
+)
 from pipeline.ledger.lock import find_owner
-from pipeline.reports.next_command import commands
-from pipeline.web.snapshot import NEWEST, landed, pictures, read_snapshot
+from pipeline.ledger.queries import read_newest_images
+from pipeline.reports.next_command import NextCommand
+from pipeline.web.snapshot import NEWEST, read_pictures, read_snapshot
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,17 +30,17 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
-_STALE_SECONDS = 5.0  # after which a run's speed is told again, though nothing has landed
-_SHARE = 10  # a look at a large ledger takes no more than a tenth of the time
-_WAITING = 64  # events that one who looks may be behind
+_STALE_SECONDS = 5.0  # after which a run's speed is sent again, though nothing has changed
+_SHARE = 10  # reading a large ledger takes no more than a tenth of the time
+_MOST_QUEUED = 64  # events by which a page may be behind
+_WINDOW = 2000  # newest rows among which images are stored: more than there are calls in flight
 
-
-_NOTHING: dict[str, Any] = {"jobs": [], "run": None, "providers": []}
+_NOTHING: dict[str, Any] = {"jobs": [], "run": None, "providers": [], "minutes_left": None, "spent": None}
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What one look at the ledger found: all but the pictures, the newest of these, and which of them are new."""
+class _Changes:
+    """What one reading of the ledger found: all but the images, the newest images, and those of them that are new."""
 
     snapshot: dict[str, Any]
     newest: list[dict[str, Any]]
@@ -41,44 +48,44 @@ class _Look:
 
 
 class EventStream:
-    """Reads the ledger beside a run, and tells what has changed. Only `follow` reads; the others listen."""
+    """Reads the ledger beside a run and sends what has changed. Only `follow` reads; pages listen."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._command = commands(config).line("run")
+        self._command = NextCommand.anywhere(config).line("run")
         self._ended = asyncio.Event()
         self._listeners: set[asyncio.Queue[bytes]] = set()
         self._state: bytes | None = None
         self._newest: list[dict[str, Any]] = []
-        # what follows is touched by the thread that looks alone
+        # what follows is for the reading thread alone
         self._connection: sqlite3.Connection | None = None
         self._file: object = None
         self._seen: tuple[Any, ...] = ()
         self._read_at = 0.0
         self._known: set[int] = set()
-        self._landed: list[dict[str, Any]] = []
+        self._newest_read: list[dict[str, Any]] = []
 
     async def follow(self) -> None:
-        """Look at the ledger until `end`. Not to be cancelled: a thread may be reading from the connection."""
+        """Read the ledger until `end`. Must not be cancelled: a thread may be reading from the connection."""
         while not self._ended.is_set():
             began = time.monotonic()
-            look = await asyncio.to_thread(self._look)
-            if look is not None:
-                self._publish(look)
+            changes = await asyncio.to_thread(self._read_changes)
+            if changes is not None:
+                self._publish(changes)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(POLL_SECONDS, _SHARE * (time.monotonic() - began))):
                     await self._ended.wait()
         self._close()
 
     def end(self) -> None:
-        """Let `follow` end after the look that it is at, and everyone who listens go."""
+        """End `follow` after its current reading, and every listener."""
         self._ended.set()
         for queue in self._listeners:
             queue.put_nowait(b"")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[asyncio.Queue[bytes]]:
-        """Give a queue that has what is known now, and gets what happens; the empty event is the last."""
+        """Register a queue that has the current state and receives what changes; an empty event is the last."""
         queue: asyncio.Queue[bytes] = asyncio.Queue()
         if self._state is not None:
             queue.put_nowait(self._state)
@@ -90,56 +97,52 @@ class EventStream:
         finally:
             self._listeners.discard(queue)
 
-    def _publish(self, look: _Look) -> None:
-        """Keep what is known now for those who come, and tell the others what is new of it."""
-        state = _event("state", {**look.snapshot, "command": self._command})
-        changed, self._state, self._newest = state != self._state, state, look.newest
-        if changed:
+    def _publish(self, changes: _Changes) -> None:
+        """Keep the current state for new listeners, and send what is new to the others."""
+        state = _event("state", {**changes.snapshot, "command": self._command})
+        is_changed, self._state, self._newest = state != self._state, state, changes.newest
+        if is_changed:
             self._tell(state)
-        if look.new:
-            self._tell(_event("pictures", look.new))
+        if changes.new:
+            self._tell(_event("pictures", changes.new))
 
     def _tell(self, event: bytes) -> None:
         for queue in list(self._listeners):
             queue.put_nowait(event)
-            if queue.qsize() > _WAITING:  # the browser comes back by itself, and is told all anew
+            if queue.qsize() > _MOST_QUEUED:  # the browser reconnects by itself and gets the whole state
                 self._listeners.discard(queue)
                 queue.put_nowait(b"")
 
-    def _look(self) -> _Look | None:
-        """Read what has changed since the last look, if anything. A ledger that cannot be read is told."""
+    def _read_changes(self) -> _Changes | None:
+        """Return what has changed since the last reading, if anything; or that the ledger cannot be read."""
         try:
-            with named_errors(self._config.output / FILE_NAME):
+            with translated_errors(self._config.output / FILE_NAME):
                 return self._read()
         except PipelineError as error:
             self._close()
-            return _Look({**_NOTHING, "trouble": str(error)}, [], [])
+            return _Changes({**_NOTHING, "trouble": str(error)}, [], [])
 
-    def _read(self) -> _Look | None:
+    def _read(self) -> _Changes | None:
         connection = self._open()
         if connection is None:
-            return _Look(_NOTHING, [], [])
+            return _Changes(_NOTHING, [], [])
         owner = find_owner(self._config.output, connection)
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        version = change_counter(connection)
         now = time.time()
         seen = (version, owner)
         if seen == self._seen and (owner is None or now - self._read_at < _STALE_SECONDS):
             return None
         self._seen, self._read_at = seen, now
-        connection.execute("BEGIN")  # one moment of the ledger
-        try:
+        with read_transaction(connection):
             snapshot = read_snapshot(connection, self._config.providers, owner, now)
-            stored = landed(connection)
-            fresh = [pk for pk in stored if pk not in self._known]
-            new = pictures(connection, fresh[-NEWEST:])
-        finally:
-            connection.execute("COMMIT")
+            stored = read_newest_images(connection, _WINDOW)
+            new = read_pictures(connection, [pk for pk in stored if pk not in self._known][-NEWEST:])
         self._known = set(stored)
-        self._landed = [*self._landed, *new][-NEWEST:]
-        return _Look(snapshot, self._landed, new)
+        self._newest_read = [*self._newest_read, *new][-NEWEST:]
+        return _Changes(snapshot, self._newest_read, new)
 
     def _open(self) -> sqlite3.Connection | None:
-        """Open the ledger where there is one, and anew where another has taken its place."""
+        """Return a connection to the ledger if there is one; a new one if the file has been replaced."""
         path = self._config.output / FILE_NAME
         file = (path.stat().st_dev, path.stat().st_ino) if path.exists() else None
         if file != self._file:
@@ -152,7 +155,7 @@ class EventStream:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._file, self._seen = None, None, ()
-        self._known, self._landed = set(), []
+        self._known, self._newest_read = set(), []
 
 
 def _event(name: str, value: Any) -> bytes:

@@ -1,18 +1,18 @@
-"""A picture's row in the ledger → its file, or its thumbnail; nothing in an address can name another file."""
+"""Finds the file or the thumbnail of an image by its row in the ledger; no part of an address is a path."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.ledger.database import FILE_NAME, named_errors, open_for_reading
+from pipeline import ledger
+from pipeline.ledger.queries import find_image
 from pipeline.reports import thumbnails
-from pipeline.reports.thumbnails import Source
-from pipeline.storage import IMAGES_FOLDER as IMAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pipeline.storage import ImageStore
 
 _TYPES = {"svg": "image/svg+xml"} | {
     kind: f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif")
@@ -21,38 +21,31 @@ _TYPES = {"svg": "image/svg+xml"} | {
 
 @dataclass(frozen=True, slots=True)
 class ServedFile:
-    """A file to be sent."""
+    """A file to send, with its media type."""
 
     path: Path
     content_type: str
 
 
-def find_picture(folder: Path, pk: int, *, small: bool = False) -> ServedFile | None:
-    """Find the picture of this row, or its thumbnail, which is made where it is missing; None where there is none."""
-    connection = open_for_reading(folder)
-    if connection is None:
+def find_served_image(folder: Path, images: ImageStore, image_pk: int, *, small: bool = False) -> ServedFile | None:
+    """Return the file of this image, or of its thumbnail, which is made if it is missing; None if there is none."""
+    with ledger.reading(folder) as connection:
+        image = find_image(connection, image_pk)
+    if image is None:
         return None
-    with contextlib.closing(connection), named_errors(folder / FILE_NAME):
-        row = connection.execute(
-            "SELECT j.name, i.file, i.sha256, i.format FROM image i JOIN job j ON j.pk = i.job"
-            " WHERE i.pk = ? AND i.state = 'stored'",
-            (pk,),
-        ).fetchone()
-    if row is None:
-        return None
-    job = folder / row["name"]
-    path = _inside(job / row["file"], folder / row["name"] / IMAGES, folder)
+    path = _inside(images.local_path(image.name), images.job_folder(image.job), images.folder)
     if path is None:
         return None
-    if small and row["format"] != "svg":
-        made = thumbnails.make_thumbnail(job, Source(row["file"], row["sha256"], row["format"]))
+    if small and image.format != "svg":
+        job = folder / image.job
+        made = thumbnails.make_thumbnail(job, images, image)
         thumbnail = made and _inside(made, job / thumbnails.FOLDER, folder)
         return None if thumbnail is None else ServedFile(thumbnail, "image/webp")
-    return ServedFile(path, _TYPES.get(row["format"], "application/octet-stream"))
+    return ServedFile(path, _TYPES.get(image.format, "application/octet-stream"))
 
 
 def _inside(path: Path, home: Path, folder: Path) -> Path | None:
-    """Give the file's real path where that lies in its home, and its home below the output folder; else None."""
+    """Return the file's real path if it is in `home` and `home` is below `folder`, else None."""
     try:
         real, real_home = path.resolve(strict=True), home.resolve(strict=True)
     except OSError:

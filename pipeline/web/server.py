@@ -1,4 +1,4 @@
-"""Sockets → the page, its events, its pictures and its buttons, until a signal ends it."""
+"""Serves the live page, its events, its images and its buttons over HTTP, until a signal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.signals import Shutdown
 from pipeline.web import actions
 from pipeline.web.access import WILDCARDS, AccessControl
 from pipeline.web.event_stream import HEARTBEAT_SECONDS, EventStream
-from pipeline.web.image_files import find_picture
+from pipeline.web.image_files import find_served_image
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,39 +38,39 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_ORDERS = {"resume": actions.resume, "cancel": actions.cancel}
+_ACTIONS = {"resume": actions.resume, "cancel": actions.cancel}
 
 
 class Site:
     """The live page of one output folder."""
 
-    def __init__(self, batch: Batch, access: AccessControl, blind: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, batch: Batch, access: AccessControl, on_end: Callable[[], None] = lambda: None) -> None:
         self._batch = batch
         self._access = access
-        self._blind = blind  # called where nobody reads the ledger any more
+        self._on_end = on_end  # called when the ledger is no longer read
         self._stream = EventStream(batch.config)
 
     def application(self) -> web.Application:
-        """Make the application; it reads the ledger while it runs."""
+        """Return the application; it reads the ledger while it runs."""
         app = web.Application(middlewares=[self._guard], client_max_size=4096)
         app.router.add_get("/", self._page)
         app.router.add_get("/live.css", self._style)
         app.router.add_get("/live.js", self._script)
         app.router.add_get("/events", self._events)
-        app.router.add_get(r"/pictures/{pk:\d{1,18}}", self._picture)
+        app.router.add_get(r"/images/{pk:\d{1,18}}", self._image)
         app.router.add_get(r"/thumbnails/{pk:\d{1,18}}", self._thumbnail)
-        app.router.add_post("/orders", self._order)
+        app.router.add_post("/actions", self._act)
         app.cleanup_ctx.append(self._following)
-        app.on_shutdown.append(self._hang_up)
+        app.on_shutdown.append(self._end_stream)
         return app
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:
         following = asyncio.create_task(self._stream.follow())
-        following.add_done_callback(lambda _: self._blind())
+        following.add_done_callback(lambda _: self._on_end())
         yield
         await following
 
-    async def _hang_up(self, _app: web.Application) -> None:
+    async def _end_stream(self, _app: web.Application) -> None:
         self._stream.end()
 
     @web.middleware
@@ -124,7 +124,7 @@ class Site:
                 await response.write(event)
         return response
 
-    async def _picture(self, request: web.Request) -> web.StreamResponse:
+    async def _image(self, request: web.Request) -> web.StreamResponse:
         return await self._send(request, small=False)
 
     async def _thumbnail(self, request: web.Request) -> web.StreamResponse:
@@ -133,41 +133,41 @@ class Site:
     async def _send(self, request: web.Request, *, small: bool) -> web.StreamResponse:
         pk = int(request.match_info["pk"])
         try:
-            shown = await asyncio.to_thread(find_picture, self._batch.folder, pk, small=small)
-        except (PipelineError, OSError) as error:  # no room for a thumbnail: the page asks for the picture itself
+            served = await asyncio.to_thread(find_served_image, self._batch.folder, self._batch.images, pk, small=small)
+        except (PipelineError, OSError) as error:  # no room for a thumbnail: the page requests the image itself
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
-        if shown is None:
-            raise web.HTTPNotFound(text="There is no such picture.\n")
+        if served is None:
+            raise web.HTTPNotFound(text="There is no such image.\n")
         return web.FileResponse(
-            shown.path, headers={"Content-Type": shown.content_type, "Cache-Control": "private, max-age=60"}
+            served.path, headers={"Content-Type": served.content_type, "Cache-Control": "private, max-age=60"}
         )
 
-    async def _order(self, request: web.Request) -> web.Response:
+    async def _act(self, request: web.Request) -> web.Response:
         form = await request.post()
         self._access.check_form(form.get("form_token"))
-        order, job = _ORDERS.get(str(form.get("order"))), form.get("job")
-        if order is None or not isinstance(job, str):
-            raise web.HTTPBadRequest(text="There is no such order.\n")
+        action, job = _ACTIONS.get(str(form.get("action"))), form.get("job")
+        if action is None or not isinstance(job, str):
+            raise web.HTTPBadRequest(text="There is no such action.\n")
         try:
-            said = await asyncio.to_thread(order, self._batch, job)
+            result = await asyncio.to_thread(action, self._batch, job)
         except BadInput as error:
             raise web.HTTPNotFound(text=f"{error}\n") from None
         except PipelineError as error:
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
-        return web.json_response({"said": said.said, "command": said.command})
+        return web.json_response({"said": result.sentence, "command": result.command})
 
 
 async def _next(queue: asyncio.Queue[bytes]) -> bytes:
-    """Wait for the next event, or say that we are still here, so that nobody in between gives the connection up."""
+    """Return the next event, or a comment as heartbeat, so that no proxy closes the idle connection."""
     try:
         async with asyncio.timeout(HEARTBEAT_SECONDS):
             return await queue.get()
     except TimeoutError:
-        return b": still here\n\n"
+        return b": heartbeat\n\n"
 
 
 async def serve(batch: Batch, host: str, port: int, say: Callable[[str], object]) -> int:
-    """Serve until a signal, and say once where. Gives the exit code. Raises BadInput where nothing can be served."""
+    """Serve until a signal, and print the address once. Returns the exit code. Raises BadInput if it cannot listen."""
     access, shutdown, stop = AccessControl.of(host), Shutdown(), asyncio.Event()
     runner = web.AppRunner(Site(batch, access, stop.set).application(), access_log=None, shutdown_timeout=2.0)
     await runner.setup()

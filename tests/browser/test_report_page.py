@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.config.load import Config
+from pipeline.ledger.queries import read_recorded_images
 from pipeline.reports.html_report import write_report
-from pipeline.reports.next_command import commands
-from pipeline.reports.thumbnails import make_thumbnails, stored_pictures
+from pipeline.reports.next_command import NextCommand
+from pipeline.reports.thumbnails import make_thumbnails
 from tests.support.browser import pale_texts, wait_until
 from tests.support.exhibits import asked, drawn, fail, hang
 
@@ -48,9 +49,9 @@ def _matrix(bench: Bench) -> None:
 
 
 def _written(bench: Bench, *, thumbnails: bool = True) -> str:
-    path = write_report(bench.connection, "job", bench.folder, commands(Config(None, bench.folder, None, {})))
+    path = write_report(bench.connection, "job", bench.folder, NextCommand.here(Config(None, bench.folder, None, {})))
     if thumbnails:
-        make_thumbnails(bench.folder / "job", stored_pictures(bench.connection, "job"))
+        make_thumbnails(bench.folder / "job", bench.images, read_recorded_images(bench.connection, "job"))
     return path.as_uri()
 
 
@@ -280,7 +281,7 @@ def test_failures_come_first_with_their_cause_and_the_command(viewer: Viewer, ur
     assert order == 4, "before the pictures"
     text = failures.inner_text()
     assert "1 request did not bring all pictures" in text
-    assert "400 · content_policy_violation" in text
+    assert "400 content_policy_violation" in text
     assert "rejected by our safety system" in text
     assert failures.locator("code").first.inner_text() == f"pipeline resume job --output {tmp_path}"
     failures.locator("summary").click()

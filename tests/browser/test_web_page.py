@@ -52,7 +52,7 @@ def test_pictures_are_seen_as_they_land_beside_a_working_run(stage: Stage, viewe
     wait_until(page, f"{SEEN} === 8")
     assert early < 8
     assert finish(process).exit_code == 0
-    wait_until(page, "document.querySelector('#run').textContent.startsWith('Nothing is working')")
+    wait_until(page, "document.querySelector('#run').textContent.startsWith('No run is at work')")
     assert "8 of 8 done" in page.locator("#jobs").inner_text()
     assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "100"
     assert "prompt number" in (page.locator("#newest img").first.get_attribute("alt") or "")
@@ -80,8 +80,8 @@ def test_failures_are_shown_with_their_cause(bench: Bench, stage: Stage, viewer:
     page = viewer.open(_serve(stage, bench))
     page.locator("#failures").wait_for()
     text = page.locator("#failures").inner_text()
-    assert "400 · content_policy_violation in job" in text
-    assert "Such as: prompt 2 of the night" in text
+    assert "400 content_policy_violation in job" in text
+    assert "Example: prompt 2 of the night" in text
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
@@ -163,10 +163,10 @@ def test_another_sites_page_can_neither_see_nor_order_anything(bench: Bench, sta
                 const image = new Image();
                 image.onload = () => done("seen");
                 image.onerror = () => done("refused");
-                image.src = url + "pictures/1";
+                image.src = url + "images/1";
               });
-              const body = new URLSearchParams({ order: "cancel", job: "job" });
-              await fetch(url + "orders", { method: "POST", mode: "no-cors", body }).catch(() => null);
+              const body = new URLSearchParams({ action: "cancel", job: "job" });
+              await fetch(url + "actions", { method: "POST", mode: "no-cors", body }).catch(() => null);
               const read = await fetch(url).then(() => "read", () => "refused");
               const events = await new Promise((done) => {
                 const source = new EventSource(url + "events");
@@ -191,12 +191,12 @@ def test_it_finds_its_server_again(bench: Bench, stage: Stage, viewer: Viewer) -
     wait_until(page, f"{SEEN} === 2")
     process.terminate()
     finish(process)
-    page.get_by_text("trying again").wait_for()
+    page.get_by_text("reconnecting").wait_for()
     hang(bench, 3, drawn(3))
     again = stage.start("serve", "--port", url.rpartition(":")[2].strip("/"), "--output", bench.folder)
     wait_until(page, f"{SEEN} === 3")
     page.get_by_role("button", name="Cancel 1 of job").click()
-    page.get_by_text("load it again").wait_for()
+    page.get_by_text("reload it").wait_for()
     assert again.poll() is None
     for what in ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "403"):
         viewer.forgive(what)

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.load import Config
 from pipeline.errors import PipelineError
 from pipeline.ledger import submit
 from pipeline.ledger.backup import back_up
-from pipeline.ledger.database import FILE_NAME, named_errors, open_ledger, transaction
+from pipeline.ledger.database import FILE_NAME, open_ledger, transaction, translated_errors
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queue import next_requests
 from pipeline.ledger.recovery import recover
@@ -52,8 +53,8 @@ def looks(bench: Bench) -> dict[str, Callable[[], Any]]:
         "standing": lambda: read_status(folder, None),
         "accounts": lambda: read_job_summaries(connection),
         "manifest": lambda: write_manifest(connection, "job", folder),
-        "outcomes": lambda: read_outcomes(folder, "job"),
-        "verify": lambda: list(find_damage(connection, folder, None)),
+        "outcomes": lambda: list(read_outcomes(Config(None, folder, None, {}), "job")),
+        "verify": lambda: list(find_damage(connection, folder, bench.images, None)),
         "report": lambda: json.dumps(read_report_data(connection, "job")),
         "copy": lambda: back_up(connection, folder),
         "run": mend_and_take,
@@ -67,7 +68,7 @@ def look_everywhere(bench: Bench, *names: str) -> None:
     every = looks(bench)
     for name, look in {name: every[name] for name in names or every}.items():
         try:
-            with named_errors(bench.folder / FILE_NAME):
+            with translated_errors(bench.folder / FILE_NAME):
                 look()
         except PipelineError as error:
             said[name] = str(error)

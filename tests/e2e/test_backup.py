@@ -98,7 +98,7 @@ def test_a_damaged_ledger_names_its_copy_and_the_command_that_takes_it(stage: St
         assert "damaged" in ended.stderr
         assert BACKUP_NAME in ended.stderr
     assert server.charged() == 3
-    command_line = re.search(r"take it with: (.+)$", ended.stderr, re.MULTILINE)
+    command_line = re.search(r"restore it with: (.+)$", ended.stderr, re.MULTILINE)
     assert command_line is not None
     subprocess.run(command_line[1], shell=True, check=True)  # noqa: S602 - what a person would paste
     stage.run("run", job)

@@ -52,7 +52,7 @@ def test_elsewhere_than_on_a_terminal_lines_say_what_is_new(
         shown.tick()
         assert capsys.readouterr().err == "", "nothing is new"
         shown(Paused("lab", 3.0, "slow down"))
-        assert "lab asks everyone to wait 3.0 s" in capsys.readouterr().err, "said at once"
+        assert "lab asks for a pause of 3.0 s" in capsys.readouterr().err, "said at once"
 
 
 def test_a_ledger_that_is_slow_to_read_is_read_seldom_and_the_numbers_move_all_the_same(
@@ -96,7 +96,7 @@ def test_quiet_events_are_said_only_to_those_who_want_all(capsys: pytest.Capture
     for verbose in (False, True):
         with Progress(list, verbose=verbose) as shown:
             shown(CallSent("lounge", "pool", "lab", 3))
-        assert ("→ lounge/pool: 3 asked of lab" in capsys.readouterr().err) == verbose
+        assert ("→ lounge/pool: 3 requested from lab" in capsys.readouterr().err) == verbose
 
 
 def test_a_hundred_thousand_events_cost_little(shown: Progress) -> None:

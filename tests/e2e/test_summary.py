@@ -60,7 +60,7 @@ def test_a_stop_says_what_stopped_it_what_is_left_and_how_to_go_on(stage: Stage)
     assert "stopped: the next call of job `many` may cost" in ended.stderr
     assert "still queued: 2 requests for 2 images; this goes on with them:" in ended.stderr
     command = _command(ended.stderr, "run")
-    assert command == f"pipeline --output there run {job} --limit 4 --budget 0.04"
+    assert command == f"pipeline run {job} --limit 4 --budget 0.04 --output there"
     assert _typed(stage, command.replace("0.04", "1")).exit_code == 0
 
 
@@ -90,4 +90,4 @@ def test_stopped_at_once_it_names_the_command_too(stage: Stage) -> None:
     process.send_signal(signal.SIGINT)
     ended = finish(process)
     assert ended.exit_code == 130
-    assert "`pipeline --output there run` mends and goes on" in ended.stderr
+    assert "run `pipeline run --output there` to recover and continue" in ended.stderr

@@ -49,7 +49,7 @@ def test_without_a_terminal_it_prints_a_block_each_time(stage: Stage) -> None:
     process = stage.start("status", "lounge", "--watch", "0.1")
     assert process.stdout is not None
     lines = [process.stdout.readline().rstrip() for _ in range(8)]
-    assert lines[1::4] == ["lounge: 0 done · 2 left · $0.00 of about $0.03"] * 2
+    assert lines[1::4] == ["lounge: 0 done · 2 left · $0.00 of about $0.032"] * 2
     assert lines[2::4] == ["lab: – images a minute · 0 calls in flight"] * 2  # noqa: RUF001
     assert lines[3::4] == ["", ""]
     process.send_signal(signal.SIGINT)

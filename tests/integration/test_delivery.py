@@ -81,7 +81,7 @@ async def test_a_failure_is_tried_again_once() -> None:
         await deliver(partial(post, url, "json", {}, NOTICE))
         assert len(hook.told) == 2
         hook.statuses = [503]
-        with pytest.raises(DeliveryError, match=r"^127\.0\.0\.1 answered 503$"):
+        with pytest.raises(DeliveryError, match=r"^127\.0\.0\.1 responded with status 503$"):
             await deliver(partial(post, f"{url}/secret", "json", {}, NOTICE))
         assert len(hook.told) == 4
 
@@ -141,7 +141,7 @@ async def test_a_command_gets_the_facts_on_its_stdin_and_no_shell_reads_its_word
 
 
 async def test_a_command_that_fails_says_how(tmp_path: Path) -> None:
-    with pytest.raises(DeliveryError, match=r"ended with 3: no bell$"):
+    with pytest.raises(DeliveryError, match=r"exited with 3: no bell$"):
         await run_command(_script(tmp_path, "sys.exit(print('first\\nno bell', file=sys.stderr) or 3)"), {}, NOTICE)
     with pytest.raises(DeliveryError, match="nothing-here: No such file"):
         await run_command(("nothing-here",), {}, NOTICE)

@@ -63,6 +63,7 @@ async def test_a_failed_request_names_its_error_and_the_service_s_name_for_the_c
         "type": "invalid_request_error",
         "code": "invalid_value",
         "message": "no",
+        "kind": "Invalid",
     }
     assert (entry["status"], entry["request_id"], entry["images"], entry["usage"]) == ("failed", "req_7", [], None)
 

@@ -55,7 +55,7 @@ def told(*steps: Event | float, **rules: Any) -> list[str]:
                 if isinstance(step, float):
                     await asyncio.sleep(step)
                 else:
-                    notifier.hear(step)
+                    notifier.listen(step)
             return [message.title for message in notifier.notices]
 
     return run_virtually(night())
@@ -64,7 +64,7 @@ def told(*steps: Event | float, **rules: Any) -> list[str]:
 def test_a_pause_that_is_known_to_be_long_is_told_at_once_and_once() -> None:
     assert len(told(Paused("lab", 901.0, "slow"))) == 1
     (title,) = told(Paused("lab", 901.0, "slow"), 60.0, Paused("lab", 901.0, "slow"), 1000.0)
-    assert title.startswith("paused: nothing from lab since ")
+    assert title.startswith("paused: no images from lab since ")
     assert "until" in title
 
 
@@ -101,20 +101,20 @@ def test_how_long_a_long_pause_is_can_be_said() -> None:
 
 async def test_a_run_that_had_nothing_to_do_is_no_news() -> None:
     async with Rings() as notifier:
-        notifier.hear(RunStarted(()))
+        notifier.listen(RunStarted(()))
         notifier.ended(0, [summary()], [])
         assert notifier.notices == []
-        notifier.hear(WORK)
+        notifier.listen(WORK)
         notifier.ended(0, [summary()], [])
     assert [message.moment for message in notifier.notices] == ["end"]
     assert notifier.events == [RunStarted(()), WORK], "every event is passed on"
-    assert notifier.notices[0].facts["command"] == "pipeline --config '/my night/config.yaml' --output /out run"
+    assert notifier.notices[0].facts["command"] == "pipeline run --config '/my night/config.yaml' --output /out"
 
 
 async def _fall(notifier: Notifier, event: Event, error: BaseException) -> None:
     """Hear an event, and have the run fall by this error while a delivery may be under way."""
     async with notifier:
-        notifier.hear(event)
+        notifier.listen(event)
         await asyncio.sleep(0.2)
         raise error
 
@@ -143,7 +143,7 @@ async def test_a_command_is_not_given_the_keys(tmp_path: Path) -> None:
     secrets = {"LAB_KEY": "k-1", "LAB_SECRET": "k-2"}
     events: list[Event] = []
     async with _bell((sys.executable, "-c", code), events, {**os.environ, **secrets}) as notifier:
-        notifier.hear(WORK)
+        notifier.listen(WORK)
         notifier.ended(0, [summary()], [])
     assert events == [WORK]
     assert "PATH" in target.read_text()
@@ -153,7 +153,7 @@ async def test_a_command_is_not_given_the_keys(tmp_path: Path) -> None:
 async def test_only_the_moments_that_were_asked_for_are_told(tmp_path: Path) -> None:
     code = f"import json, sys; open({str(tmp_path)!r} + '/' + json.load(sys.stdin)['moment'], 'w')"
     async with _bell((sys.executable, "-c", code), [], dict(os.environ), on=frozenset({"stop"})) as notifier:
-        notifier.hear(WORK)
+        notifier.listen(WORK)
         notifier.ended(0, [summary()], [])
         notifier.ended(3, [summary()], ["no money"])
     assert os.listdir(tmp_path) == ["stop"]  # noqa: PTH208 - names alone
@@ -190,8 +190,8 @@ def test_a_notice_that_fails_is_a_line_on_stderr_and_in_the_log_and_the_exit_sta
     stage.settings["notify"] = {"webhook": "http://127.0.0.1:9/secret-topic"}
     stage.write_config()
     ended = stage.run("run", stage.prompts("lounge", 2), *(["--quiet"] if quiet else []))
-    line = "! nobody was told by webhook: 127.0.0.1 cannot be reached: ClientConnectorError"
-    assert [one for one in ended.stderr.splitlines() if "told" in one] == [line]
+    line = "! notification by webhook failed: 127.0.0.1 cannot be reached: ClientConnectorError"
+    assert [one for one in ended.stderr.splitlines() if "failed" in one] == [line]
     log = (stage.output / "run.log").read_text()
     assert line in log
     assert "secret-topic" not in log
@@ -212,7 +212,7 @@ def test_a_stop_and_a_signal_are_told_to_a_command(stage: Stage) -> None:
     first, second = map(json.loads, (stage.folder / "told.jsonl").read_text().splitlines())
     assert (first["moment"], first["exit"], first["jobs"][0]["counts"]["pending"]) == ("stop", 3, 2)
     assert "quota" in first["stops"][0]
-    assert first["command"] == f"pipeline --config {stage.folder}/config.yaml --output {stage.output} run"
+    assert first["command"] == f"pipeline run --config {stage.folder}/config.yaml --output {stage.output}"
     assert (second["moment"], second["signal"], second["exit"]) == ("stop", "SIGTERM", 143)
 
 

@@ -266,7 +266,7 @@ def test_a_lower_limit_that_the_server_states_is_adopted_and_reported(stage: Sta
     (lowered,) = [line for line in lines if line["event"] == "limit_lowered"]
     assert (lowered["provider"], lowered["images"], lowered["per_seconds"]) == ("lab", 3, 0.5)
     assert lines[-1]["limits"] == {"lab": {"images": 3, "per_seconds": 0.5}}
-    assert "lab allows 3 images per 0.5 s" in (stage.output / "run.log").read_text()
+    assert "lab allows only 3 images per 0.5 s" in (stage.output / "run.log").read_text()
     assert stage.check_files("low") == 13
     statuses = [call["status"] for call in server.books()]
     assert statuses.count(429) <= 2, "the call that was told, and one that may have been on its way"

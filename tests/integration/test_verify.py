@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import DiskFull
-from pipeline.reports.verify import count_images, find_damage, repair
+from pipeline.ledger.queries import count_images
+from pipeline.reports.verify import find_damage, repair
 from tests.integration.test_worker import HERE, Vendor
 from tests.support.workbench import PNG, answer_with, lab, picture, request, vendor
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.workbench import Bench
+
+
+def _repair(bench: Bench) -> None:
+    """Repair all damage that is found."""
+    damages = list(find_damage(bench.connection, bench.folder, bench.images, None))
+    repair(bench.connection, bench.folder, bench.images, damages)
 
 
 async def _make(bench: Bench) -> Path:
@@ -29,7 +36,7 @@ async def _make(bench: Bench) -> Path:
 
 async def test_what_is_as_recorded_is_no_damage(bench: Bench) -> None:
     await _make(bench)
-    assert list(find_damage(bench.connection, bench.folder, None)) == []
+    assert list(find_damage(bench.connection, bench.folder, bench.images, None)) == []
     assert (count_images(bench.connection, None), count_images(bench.connection, "JOB")) == (2, 2)
 
 
@@ -46,7 +53,7 @@ async def test_damage_is_named_and_not_touched(bench: Bench, harm: Callable[[Pat
     path = await _make(bench)
     harm(path)
     before = bench.ask("SELECT * FROM request"), bench.ask("SELECT * FROM image")
-    (damage,) = find_damage(bench.connection, bench.folder, "job")
+    (damage,) = find_damage(bench.connection, bench.folder, bench.images, "job")
     assert damage.file == "job/images/pool-1.png"
     assert said in damage.what
     assert (bench.ask("SELECT * FROM request"), bench.ask("SELECT * FROM image")) == before
@@ -59,16 +66,16 @@ async def test_what_was_recorded_and_is_no_picture_is_damage_too(bench: Bench) -
     bench.set(
         "UPDATE image SET sha256 = ?, bytes = ? WHERE number = 1", hashlib.sha256(content).hexdigest(), len(content)
     )
-    (damage,) = find_damage(bench.connection, bench.folder, None)
-    assert "is no whole picture" in damage.what
+    (damage,) = find_damage(bench.connection, bench.folder, bench.images, None)
+    assert "is not a whole image" in damage.what
 
 
 async def test_repair_puts_aside_queues_and_the_next_run_makes_it_again(bench: Bench) -> None:
     path = await _make(bench)
     path.write_bytes(b"damaged")
-    damages = list(find_damage(bench.connection, bench.folder, None))
-    repair(bench.connection, bench.folder, damages)
-    repair(bench.connection, bench.folder, damages)  # as a second process might
+    damages = list(find_damage(bench.connection, bench.folder, bench.images, None))
+    repair(bench.connection, bench.folder, bench.images, damages)
+    repair(bench.connection, bench.folder, bench.images, damages)  # as a second process might
     assert bench.ask("SELECT status, received FROM request") == [("pending", 1)]
     assert (bench.folder / "job" / "quarantine" / "pool-1.png").read_bytes() == b"damaged"
     served = Vendor(lambda _: answer_with(HERE))
@@ -77,7 +84,7 @@ async def test_repair_puts_aside_queues_and_the_next_run_makes_it_again(bench: B
     assert served.asked == [1]
     assert path.read_bytes() == PNG
     path.write_bytes(b"damaged again")
-    repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    _repair(bench)
     assert {one.name for one in (bench.folder / "job" / "quarantine").iterdir()} == {"pool-1.png", "pool-1+.png"}
 
 
@@ -85,7 +92,7 @@ async def test_more_images_than_wanted_are_not_queued_again(bench: Bench) -> Non
     path = await _make(bench)
     bench.submit(request(1, id="pool", n=1))
     path.unlink()
-    repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    _repair(bench)
     assert bench.ask("SELECT status, received FROM request") == [("succeeded", 1)]
 
 
@@ -94,7 +101,7 @@ async def test_a_disk_that_takes_nothing_aside_is_said_and_nothing_is_queued(ben
     path.write_bytes(PNG[:-3])
     (bench.folder / "job" / "quarantine").touch()
     with pytest.raises(DiskFull, match="cannot be written"):
-        repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+        _repair(bench)
     assert bench.one("SELECT status FROM request") == "succeeded"
     assert path.exists()
 
@@ -111,15 +118,15 @@ def _with_input(bench: Bench, content: bytes) -> Path:
 
 def test_what_is_uploaded_is_read_again_too(bench: Bench) -> None:
     path = _with_input(bench, PNG)
-    assert list(find_damage(bench.connection, bench.folder, "job")) == []
+    assert list(find_damage(bench.connection, bench.folder, bench.images, "job")) == []
     path.write_bytes(PNG[:-1])
-    (damage,) = find_damage(bench.connection, bench.folder, "job")
-    assert (damage.image, damage.file) == (None, f"job/inputs/{path.name}")
+    (damage,) = find_damage(bench.connection, bench.folder, bench.images, "job")
+    assert (damage.image_pk, damage.file) == (None, f"job/inputs/{path.name}")
     assert "submit the job again" in damage.what
-    repair(bench.connection, bench.folder, [damage])
+    repair(bench.connection, bench.folder, bench.images, [damage])
     assert not path.exists()
     assert (bench.folder / "job" / "quarantine" / path.name).exists()
-    (damage,) = find_damage(bench.connection, bench.folder, None)
+    (damage,) = find_damage(bench.connection, bench.folder, bench.images, None)
     assert damage.what == "is missing; submit the job again"
 
 
@@ -127,5 +134,5 @@ async def test_repair_revives_nothing_that_was_cancelled(bench: Bench) -> None:
     path = await _make(bench)
     bench.set("UPDATE request SET status = 'cancelled'")
     path.unlink()
-    repair(bench.connection, bench.folder, list(find_damage(bench.connection, bench.folder, None)))
+    _repair(bench)
     assert bench.ask("SELECT status, received FROM request") == [("cancelled", 1)]

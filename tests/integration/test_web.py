@@ -18,11 +18,12 @@ from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider, RateLimit
 from pipeline.ledger.database import open_ledger
 from pipeline.ledger.lock import LockOwner, find_owner, run_lock
+from pipeline.ledger.queries import read_newest_images
 from pipeline.web import event_stream
 from pipeline.web.access import AccessControl
-from pipeline.web.image_files import find_picture
+from pipeline.web.image_files import find_served_image
 from pipeline.web.server import Site
-from pipeline.web.snapshot import landed, read_snapshot
+from pipeline.web.snapshot import read_snapshot
 from tests.support.exhibits import asked, drawn, fail, hang
 from tests.support.stage import finish
 
@@ -86,15 +87,23 @@ def test_the_board_tells_the_standing_of_every_job(bench: Bench) -> None:
     assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 2, 1)
     assert (job["causes"][0]["count"], job["causes"][0]["example"]) == (2, "prompt 2")
     assert (other["name"], other["causes"]) == ("other", [])
+    assert job["facts"] == [
+        ["1", "pending"],
+        ["2", "failed"],
+        ["1", "image"],
+        ["$0.016", "spent"],
+        ["unknown", "cost to come"],
+    ]
     (provider,) = snapshot["providers"]
     assert provider == {
         "name": "lab",
-        "per_minute": 1,
+        "per_minute": pytest.approx(60 / 35),
         "limit_per_minute": 50,
         "in_flight": 0,
-        "missing": 2,
         "paused_until": None,
     }
+    assert snapshot["spent"] == "$0.016"
+    assert snapshot["minutes_left"] == pytest.approx(2 / (60 / 35))
     young = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 1", 1000.0 - 1), 1001.0)
     assert young["providers"][0]["per_minute"] == 30, "of the two seconds that the run is old"
 
@@ -104,9 +113,9 @@ def test_a_picture_that_lands_late_is_new_although_its_row_is_old(bench: Bench) 
     hang(bench, 1, drawn(1))
     hang(bench, 2, drawn(2))
     bench.set("UPDATE image SET state = 'paid', url = 'http://x', file = NULL WHERE pk = 1")
-    assert landed(bench.connection) == [2]
+    assert read_newest_images(bench.connection, 10) == [2]
     bench.set("UPDATE image SET state = 'stored', url = NULL, file = 'images/late.png' WHERE pk = 1")
-    assert landed(bench.connection) == [1, 2]
+    assert read_newest_images(bench.connection, 10) == [1, 2]
 
 
 async def test_whoever_looks_is_told_how_things_are_and_then_what_changes(
@@ -141,6 +150,8 @@ async def test_a_ledger_that_comes_later_goes_or_breaks_is_told(bench: Bench, mo
             "jobs": [],
             "run": None,
             "providers": [],
+            "minutes_left": None,
+            "spent": None,
             "command": f"pipeline run --output {bench.folder}",
         }
         bench.connection = open_ledger(bench.folder)
@@ -156,12 +167,12 @@ async def test_a_ledger_that_comes_later_goes_or_breaks_is_told(bench: Bench, mo
 async def test_a_silent_ledger_has_a_heartbeat(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.web.server.HEARTBEAT_SECONDS", 0.01)
     async with _open(bench) as (client, _), client.get("/events") as answer:
-        while (await answer.content.readline()) != b": still here\n":
+        while (await answer.content.readline()) != b": heartbeat\n":
             pass
 
 
 async def test_one_who_is_too_slow_is_let_go_and_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "_WAITING", 2)
+    monkeypatch.setattr(event_stream, "_MOST_QUEUED", 2)
     followed = event_stream.EventStream(Config(None, bench.folder, None, {}))
     with followed.listening() as slow, followed.listening() as quick:
         for number in range(5):
@@ -176,7 +187,7 @@ async def test_pictures_are_given_by_their_row_and_small_ones_are_made(bench: Be
     hang(bench, 1, drawn(1, (640, 400)))
     hang(bench, 2, b"<svg xmlns='http://www.w3.org/2000/svg'/>", format="svg")
     async with _open(bench) as (client, _):
-        async with client.get("/pictures/1") as answer:
+        async with client.get("/images/1") as answer:
             assert (answer.status, answer.content_type) == (200, "image/png")
             assert await answer.read() == drawn(1, (640, 400))
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -191,7 +202,7 @@ async def test_pictures_are_given_by_their_row_and_small_ones_are_made(bench: Be
 
 @pytest.mark.parametrize(
     "path",
-    ["/pictures/99", "/pictures/../ledger.sqlite3", "/pictures/job/images/x.png", "/pictures/-1", "/ledger.sqlite3"],
+    ["/images/99", "/images/../ledger.sqlite3", "/images/job/images/x.png", "/images/-1", "/ledger.sqlite3"],
 )
 async def test_no_address_names_any_other_file(bench: Bench, path: str) -> None:
     bench.submit(asked(1))
@@ -210,10 +221,10 @@ def test_a_row_that_points_elsewhere_gives_nothing(bench: Bench, tmp_path: Path,
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(drawn(7))
     (tmp_path / "job" / "images" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert find_picture(bench.folder, 1) is not None
+    assert find_served_image(bench.folder, bench.images, 1) is not None
     bench.set("UPDATE image SET file = ?", file)
-    assert find_picture(bench.folder, 1) is None
-    assert find_picture(bench.folder, 1, small=True) is None
+    assert find_served_image(bench.folder, bench.images, 1) is None
+    assert find_served_image(bench.folder, bench.images, 1, small=True) is None
 
 
 def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tmp_path: Path) -> None:
@@ -223,19 +234,19 @@ def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tm
     bench.folder.mkdir()
     for path in tmp_path.glob("ledger*"):
         (bench.folder / path.name).write_bytes(path.read_bytes())
-    assert find_picture(bench.folder, 1) is None, "its job's folder is not here"
+    assert find_served_image(bench.folder, bench.images, 1) is None, "its job's folder is not here"
     bench.connection.close()
     bench.connection = open_ledger(bench.folder)
     bench.set("UPDATE job SET name = '../job'")
     assert (bench.folder / "../job/images").is_dir()
-    assert find_picture(bench.folder, 1) is None
+    assert find_served_image(bench.folder, bench.images, 1) is None
 
 
 async def _post(
-    client: aiohttp.ClientSession, access: AccessControl, order: str, job: str = "job", **headers: str
+    client: aiohttp.ClientSession, access: AccessControl, action: str, job: str = "job", **headers: str
 ) -> tuple[int, str]:
-    form = {"form_token": access.form_token, "order": order, "job": job}
-    async with client.post("/orders", data=form, headers=headers) as answer:
+    form = {"form_token": access.form_token, "action": action, "job": job}
+    async with client.post("/actions", data=form, headers=headers) as answer:
         return answer.status, await answer.text()
 
 
@@ -247,9 +258,9 @@ async def test_cancel_and_resume_do_as_the_commands_and_say_what_to_type(bench: 
         assert "2 requests of job taken out of the queue" in json.loads(said)["said"]
         status, said = await _post(client, access, "resume")
         assert (status, set(bench.statuses().values())) == (200, {"pending"})
-        assert json.loads(said)["said"].endswith("To start, type")
+        assert json.loads(said)["said"].endswith("To start one, type")
         assert json.loads(said)["command"] == f"pipeline run --output {bench.folder}"
-        assert "nothing of job to put back" in (await _post(client, access, "resume"))[1]
+        assert "job has no request to queue again" in (await _post(client, access, "resume"))[1]
         assert (await _post(client, access, "resume", "unknown"))[0] == 404
         assert (await _post(client, access, "delete"))[0] == 400
 
@@ -257,21 +268,21 @@ async def test_cancel_and_resume_do_as_the_commands_and_say_what_to_type(bench: 
 async def test_resume_beside_a_run_says_who_takes_it_up(bench: Bench) -> None:
     bench.submit(asked(1))
     fail(bench, 1)
-    with run_lock(bench.folder, bench.connection, lambda: None):
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
         async with _open(bench) as (client, access):
             said = (await _post(client, access, "resume"))[1]
-    assert f"on {socket.gethostname()} is working and takes them up" in said
+    assert f"on {socket.gethostname()} is at work and processes them" in said
 
 
 def test_a_holder_is_one_that_lives_and_holds_the_lock(bench: Bench) -> None:
     assert find_owner(bench.folder, bench.connection) is None
-    with run_lock(bench.folder, bench.connection, lambda: None):
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
         owner = find_owner(bench.folder, bench.connection)
     assert owner is not None
     assert socket.gethostname() in owner.who
     assert find_owner(bench.folder, bench.connection) is None, "alive, but it has let go"
     bench.set("UPDATE holder SET pid = 2147483646")
-    with run_lock(bench.folder, bench.connection, lambda: None):
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
         bench.set("UPDATE holder SET pid = 2147483646")
         assert find_owner(bench.folder, bench.connection) is None, "dead, so the lock is not even tried"
 
@@ -296,8 +307,8 @@ async def test_orders_of_other_sites_pages_are_refused(bench: Bench, headers: di
 @pytest.mark.parametrize("token", ["", "wrong", None])
 async def test_orders_without_the_page_s_own_token_are_refused(bench: Bench, token: str | None) -> None:
     bench.submit(asked(1))
-    form = {"order": "cancel", "job": "job", **({} if token is None else {"form_token": token})}
-    async with _open(bench) as (client, _), client.post("/orders", data=form) as answer:
+    form = {"action": "cancel", "job": "job", **({} if token is None else {"form_token": token})}
+    async with _open(bench) as (client, _), client.post("/actions", data=form) as answer:
         assert answer.status == 403
     assert set(bench.statuses().values()) == {"pending"}
 
@@ -329,9 +340,9 @@ async def test_anywhere_but_on_loopback_a_token_is_asked_for_and_kept_in_a_cooki
             "/?token=",
             f"/?token={access.token}x",
             "/events",
-            "/pictures/1",
+            "/images/1",
             "/live.js",
-            f"/pictures/1?token={access.token}",
+            f"/images/1?token={access.token}",
         ):
             async with client.get(path) as answer:
                 assert (answer.status, path) == (401, path)
@@ -341,7 +352,7 @@ async def test_anywhere_but_on_loopback_a_token_is_asked_for_and_kept_in_a_cooki
             cookie = answer.headers["Set-Cookie"]
             assert "HttpOnly" in cookie
             assert "SameSite=Strict" in cookie
-        for path in ("/", "/pictures/1", "/live.js"):
+        for path in ("/", "/images/1", "/live.js"):
             async with client.get(path) as answer:
                 assert (answer.status, path) == (200, path)
         async with client.get("/", headers={"Host": "evil.example"}) as answer:
@@ -357,7 +368,7 @@ async def test_where_no_thumbnail_can_be_written_the_page_is_told_so(bench: Benc
     async with _open(bench) as (client, _):
         async with client.get("/thumbnails/1") as answer:
             assert answer.status == 503
-        async with client.get("/pictures/1") as answer:
+        async with client.get("/images/1") as answer:
             assert answer.status == 200
 
 

@@ -38,17 +38,16 @@ ROOMS = [
 ]
 WAY = (
     *("ledger/queue", "engine/dispatcher", "engine/worker"),
-    *("engine/admission", "engine/circuit_breaker", "engine/throttle", "engine/window"),
-    *("client/request", "client/client", "client/response"),
-    *("client/error_body", "client/classify", "client/rate_limit_hints"),
-    *("engine/fetch", "client/download", "engine/image_writer", "storage"),
-    *("ledger/attempts", "ledger/writer"),
+    *("engine/admission", "engine/circuit_breaker", "engine/throttle", "engine/window", "engine/pace"),
+    *("engine/records", "engine/caller", "client/request", "client/client", "client/response"),
+    *("client/error_body", "client/classify", "client/rate_limit_hints", "client/download"),
+    *("engine/image_writer", "storage", "ledger/attempts", "ledger/writer"),
 )
 """The modules on the way of one request from the queue to its record, in the order in which it meets them."""
 
 FORMS = {
     "Entry": "one entry of `requests:`, with the job's defaults under it",
-    "Draft": "one combination of row and matrix, variables filled in",
+    "ExpandedRequest": "one combination of row and matrix, variables filled in",
     "ImageRequest": "checked, with its key, its id and its prepared inputs",
     "request": "a row of the ledger, with its status",
     "QueuedRequest": "what a worker needs of the row",

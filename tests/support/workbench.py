@@ -27,6 +27,7 @@ from pipeline.models.table import Models
 from pipeline.planning.plan import ImageRequest, Plan
 from pipeline.sandbox.server import serve
 from pipeline.sandbox.settings import SandboxSettings
+from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     import sqlite3
@@ -85,6 +86,11 @@ class Bench:
     events: list[Event] = field(default_factory=list)
     paces: list[ProviderPace] = field(default_factory=list)
     retry: RetryRules = field(default_factory=lambda: RetryRules(attempts=3, max_wait_seconds=0.01))
+
+    @property
+    def images(self) -> ImageStore:
+        """The result images of all jobs."""
+        return ImageStore(self.folder)
 
     def submit(self, *requests: ImageRequest, now: float | None = None, **more: Any) -> None:
         """Queue a job of these requests."""

@@ -17,10 +17,10 @@ from pipeline.ledger.database import (
     BACKUP_NAME,
     FILE_NAME,
     MIGRATIONS,
-    named_errors,
     open_for_reading,
     open_ledger,
     transaction,
+    translated_errors,
 )
 from pipeline.ledger.recovery import recover
 from tests.support.workbench import request
@@ -105,7 +105,7 @@ def test_a_ledger_that_is_gone_beside_its_copy_is_not_begun_anew(bench: Bench, l
         path.unlink()
     if left == "an empty file":
         (bench.folder / FILE_NAME).touch()
-    with pytest.raises(LedgerError, match=f"{BACKUP_NAME}.*take it with.*to begin anew"):
+    with pytest.raises(LedgerError, match=f"{BACKUP_NAME}.*restore it with.*to start over"):
         open_ledger(bench.folder)
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_is_no_ledger_is_named_and_not_touched(tmp_path: Path, opene
 
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LedgerError, match="cannot be made"):
+    with pytest.raises(LedgerError, match="cannot be created"):
         open_ledger(tmp_path / "file" / "outputs")
 
 
@@ -198,7 +198,7 @@ def test_the_ledger_itself_refuses_what_should_never_be(bench: Bench, statement:
 
 
 def test_a_statement_that_the_ledger_refuses_is_a_bug_and_not_called_damage(bench: Bench) -> None:
-    with pytest.raises(sqlite3.IntegrityError), named_errors("ledger"):
+    with pytest.raises(sqlite3.IntegrityError), translated_errors("ledger"):
         bench.set("INSERT INTO holder VALUES (2, 1, 'here', 0)")
 
 
@@ -217,7 +217,7 @@ def test_a_transaction_writes_all_or_nothing(bench: Bench) -> None:
 def test_a_full_disk_is_named_and_leaves_no_transaction_open(bench: Bench) -> None:
     bench.set("CREATE TABLE ballast (content BLOB)")
     bench.set(f"PRAGMA max_page_count = {bench.one('PRAGMA page_count')}")
-    with pytest.raises(DiskFull, match="make room"), named_errors("ledger"), transaction(bench.connection):
+    with pytest.raises(DiskFull, match="free some space"), translated_errors("ledger"), transaction(bench.connection):
         bench.set("INSERT INTO ballast VALUES (zeroblob(1000000))")
     assert not bench.connection.in_transaction
 

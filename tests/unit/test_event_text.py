@@ -55,23 +55,23 @@ def test_every_event_has_a_line_of_its_own() -> None:
     assert {type(event) for event in EVENTS} == set(get_args(Event))
     lines = [describe(event) for event in EVENTS]
     assert lines == [
-        "→ lounge/pool: 3 asked of lab",
-        "← lounge/pool: answered in 1.2 s",
+        "→ lounge/pool: 3 requested from lab",
+        "← lounge/pool: response after 1.2 s",
         "! lounge/pool: 503 ServerFault: the server is busy after 1.2 s",
         "• lounge/images/pool-1.png",
-        "↻ lounge/pool: again in 2.0 s: 503 ServerFault: the server is busy",
+        "↻ lounge/pool: retry in 2.0 s: 503 ServerFault: the server is busy",
         "✓ lounge/pool: succeeded",
         "✗ lounge/pool: failed: 503 ServerFault: the server is busy",
-        "‖ lab asks everyone to wait 3.0 s: slow down",
-        "▼ lab allows 5 images per 60 s, no more: Limit: 5/1min",
-        "‖ lab is away; waiting and probing: no way",
-        "▶ lab is back after 61 s",
-        "■ SIGINT: no further calls; those in flight finish, a second signal ends at once",
+        "‖ lab asks for a pause of 3.0 s: slow down",
+        "▼ lab allows only 5 images per 60 s: Limit: 5/1min",
+        "‖ lab is down; waiting and probing: no way",
+        "▶ lab is up again after 61 s",
+        "■ SIGINT: no further calls; calls in flight finish, a second signal stops at once",
         "■ no further calls for provider `lab`: 429 insufficient_quota: no money",
-        "▶ works on lounge, birds",
+        "▶ processing lounge, birds",
         "~ lab: paused until 06:05:04, 50 images per 60 s, 2 downloads",
         "~ lab: idle, no limit, 0 downloads",
-        "! nobody was told by webhook: timed out",
+        "! notification by webhook failed: timed out",
         "! the ledger could not be copied: DiskFull: no room left",
     ]
 

@@ -19,7 +19,7 @@ from pipeline.engine.events import (
     Stopping,
 )
 from pipeline.ledger.job_summary import STATUSES, JobSummary
-from pipeline.progress.from_events import EventTotals, Rate
+from pipeline.progress.from_events import EventTotals, ImageRate
 
 if TYPE_CHECKING:
     from pipeline.progress.view import JobView, View
@@ -84,13 +84,13 @@ def test_what_was_counted_before_a_reading_is_in_it_and_is_not_added_again() -> 
 def test_a_job_that_was_submitted_meanwhile_is_a_stranger_until_the_ledger_is_read() -> None:
     made = totals(summary())
     make(made, "lounge", NIGHT)
-    assert not made.has_strangers()
+    assert not made.has_unknown_job()
     make(made, "later", NIGHT)
-    assert made.has_strangers()
+    assert made.has_unknown_job()
     made.about_to_read()
     made.read([summary(), summary("later"), summary("not mine")])
     assert [one.name for one in made.view(NIGHT).jobs] == ["lounge", "later"]
-    assert not made.has_strangers()
+    assert not made.has_unknown_job()
 
 
 def test_at_the_limit_the_end_is_reckoned_by_it_job_after_job() -> None:
@@ -127,7 +127,7 @@ def test_while_a_provider_is_away_nobody_knows_the_end() -> None:
     made = totals(summary())
     made.count(AT_THE_LIMIT, NIGHT)
     made.count(ProviderDown("lab", "no way"), NIGHT + 1)
-    assert made.view(NIGHT + 2).providers[0].away_since == NIGHT + 1
+    assert made.view(NIGHT + 2).providers[0].down_since == NIGHT + 1
     assert made.view(NIGHT + 2).total.ends_at is None
     made.count(ProviderUp("lab", 9.0), NIGHT + 10)
     assert made.view(NIGHT + 11).total.ends_at is not None
@@ -147,7 +147,7 @@ def test_a_stop_shows() -> None:
 
 
 def test_the_first_image_starts_the_count_and_a_moment_is_too_little_to_say() -> None:
-    rate = Rate()
+    rate = ImageRate()
     assert rate.per_minute(NIGHT, 60) is None
     for second in range(10):
         rate.count(NIGHT + second)
@@ -158,7 +158,7 @@ def test_the_first_image_starts_the_count_and_a_moment_is_too_little_to_say() ->
 
 
 def test_the_count_of_a_fast_run_stays_small() -> None:
-    rate = Rate()
+    rate = ImageRate()
     for number in range(100_000):
         rate.count(NIGHT + number / 100)
     assert len(rate._seconds) < 310

@@ -10,11 +10,13 @@ import pytest
 from pipeline.config.load import RateLimit
 from pipeline.errors import BadInput
 from pipeline.ledger import attempts
+from pipeline.ledger.lock import run_lock
 from pipeline.progress.from_ledger import read_view
 from pipeline.progress.view import ProviderView, View
 from tests.support.workbench import LAB, request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.workbench import Bench
@@ -34,43 +36,76 @@ def lab(bench: Bench) -> ProviderView:
     return provider
 
 
-def call(bench: Bench, ago: float, outcome: str | None = None, *, took: float = 1.0, n: int = 1) -> int:
-    """Write down a call that was sent some seconds ago; it is open where it has no outcome."""
+def call(
+    bench: Bench, ago: float, outcome: str | None = None, *, took: float = 1.0, n: int = 1, stored: int = 0
+) -> int:
+    """Record a call that was sent some seconds ago and whose images are `stored`; it is open if it has no outcome."""
     ended = None if outcome is None else NOW - ago + took
     bench.set(
         "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome) VALUES (1, 'lab', ?, ?, ?, ?)",
         *(n, NOW - ago, ended, outcome),
     )
-    return int(bench.one("SELECT max(pk) FROM attempt"))
+    attempt = int(bench.one("SELECT max(pk) FROM attempt"))
+    for number in range(1, stored + 1):
+        bench.set(
+            "INSERT INTO image (request, attempt, job, number, state, file, sha256, bytes)"
+            " VALUES (1, ?1, 1, ?2, 'stored', ?1 || '-' || ?2, printf('%064d', 0), 1)",
+            *(attempt, number),
+        )
+    return attempt
+
+
+@pytest.fixture
+def owner(bench: Bench) -> Iterator[None]:
+    """A run that holds the lock, since long ago."""
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
+        bench.set("UPDATE holder SET started_at = ?", NOW - 10_000)
+        yield
 
 
 def test_where_nothing_was_submitted_there_is_nothing(tmp_path: Path) -> None:
-    assert read_view(tmp_path, None, {}, NOW).view == View(NOW, (), ())
+    assert read_view(tmp_path, None, {}, NOW).view == View(NOW, [], [])
 
 
-def test_images_a_minute_are_those_of_the_last_minute_s_answers(bench: Bench) -> None:
+def test_images_per_minute_are_those_on_disk_of_the_calls_answered_in_the_last_minute(bench: Bench) -> None:
     bench.submit(request(1, n=100))
     for k in range(100):
-        call(bench, 3.0 * k + 1, "answered")
+        call(bench, 3.0 * k + 1, "answered", n=10, stored=2)
     call(bench, 5, "refused")
-    assert lab(bench).per_minute == 20
+    assert lab(bench).per_minute == 40, "what was asked for and did not come is no speed"
     assert lab(bench).limit == 50
 
 
-def test_a_young_run_is_measured_by_its_own_seconds(bench: Bench) -> None:
+def test_first_calls_are_measured_by_the_seconds_since_the_first(bench: Bench) -> None:
     bench.submit(request(1, n=100))
     assert lab(bench).per_minute is None
     for _ in range(5):
-        call(bench, 10, "answered")
+        call(bench, 10, "answered", stored=1)
     assert lab(bench).per_minute == pytest.approx(30)
 
 
-def test_calls_in_flight_are_the_open_ones_but_not_those_of_a_run_that_died_long_ago(bench: Bench) -> None:
+def test_a_young_run_is_measured_by_its_own_seconds_though_calls_of_an_older_one_are_here(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    call(bench, 5000, "answered", stored=1)
+    for _ in range(5):
+        call(bench, 8, "answered", stored=1)
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
+        bench.set("UPDATE holder SET started_at = ?", NOW - 10)
+        assert lab(bench).per_minute == pytest.approx(30)
+
+
+@pytest.mark.usefixtures("owner")
+def test_calls_in_flight_are_the_open_ones_however_old(bench: Bench) -> None:
     bench.submit(request(1, n=100))
     call(bench, 3)
-    call(bench, 80)
     call(bench, 5000)
     assert (lab(bench).in_flight, lab(bench).bottleneck) == (2, "provider")
+
+
+def test_without_a_run_at_work_nothing_is_in_flight_though_a_dead_one_left_open_calls(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    call(bench, 3)
+    assert (lab(bench).in_flight, lab(bench).bottleneck) == (0, "")
 
 
 def test_a_window_that_is_full_is_bound_by_the_limit_and_reckons_with_it(bench: Bench) -> None:
@@ -81,6 +116,7 @@ def test_a_window_that_is_full_is_bound_by_the_limit_and_reckons_with_it(bench: 
     assert look(bench).total.ends_at == NOW + 120
 
 
+@pytest.mark.usefixtures("owner")
 def test_a_young_run_that_keeps_the_limit_s_pace_is_bound_by_it_and_a_slower_one_is_not(bench: Bench) -> None:
     bench.submit(request(1, n=100))
     for k in range(10):
@@ -99,6 +135,7 @@ def test_a_pause_is_said_with_its_end_and_a_past_one_is_not(bench: Bench) -> Non
     assert look(bench).total.ends_at == NOW + 660
 
 
+@pytest.mark.usefixtures("owner")
 def test_paid_urls_bind_where_they_are_more_than_the_calls_and_the_nearest_death_is_said(bench: Bench) -> None:
     bench.submit(request(1, n=100))
     attempt = call(bench, 5, "answered")

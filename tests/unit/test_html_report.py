@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.config.load import Config, load
+from pipeline.config.load import Config
 from pipeline.ledger.database import open_for_reading
 from pipeline.reports import write
-from pipeline.reports.causes import find_causes
 from pipeline.reports.html_report import embed, write_report
-from pipeline.reports.next_command import Commands, commands
+from pipeline.reports.next_command import NextCommand
 from pipeline.reports.report_data import read_report_data
+from pipeline.storage import ImageStore
 from tests.support.exhibits import REFUSED, asked, drawn, fail, hang
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PHOTOSWIPE = Path(__file__).parents[2] / "pipeline" / "reports" / "pages" / "photoswipe"
 
 
-def _commands(folder: Path) -> Commands:
-    return commands(Config(None, folder, None, {}))
+def _commands(folder: Path) -> NextCommand:
+    return NextCommand.here(Config(None, folder, None, {}))
 
 
 def _data(path: Path) -> dict[str, Any]:
@@ -73,18 +73,27 @@ def test_a_page_too_large_for_a_browser_leaves_out_what_succeeded_and_says_how_m
     shown = read_report_data(bench.connection, "job", most=3)
     assert [one["prompt"] for one in shown["requests"]] == ["prompt 0", "prompt 1", "prompt 5"]
     assert shown["left_out"] == 3
-    assert shown["causes"][0]["requests"] == (2,)
+    assert shown["causes"][0]["requests"] == [2]
 
 
-def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first() -> None:
+def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first(bench: Bench) -> None:
     broken = {"http_status": 500, "type": "server_error", "code": None, "message": "It broke after 12 s."}
     other = {**REFUSED, "message": str(REFUSED["message"]).replace("123456", "987654")}
-    causes = find_causes([(0, broken), (3, REFUSED), (5, other), (8, None)])
-    assert [cause.requests for cause in causes] == [(3, 5), (0,), (8,)]
-    assert causes[0].title == "400 · content_policy_violation"
-    assert causes[0].message == REFUSED["message"]
-    assert "Change the prompt" in causes[0].advice
-    assert "try again" in causes[1].advice
+    bench.submit(*(asked(number) for number in range(9)))
+    fail(bench, 0, broken)
+    fail(bench, 3, REFUSED)
+    fail(bench, 5, other)
+    hang(bench, 8, status="partial", error=None)
+    causes = read_report_data(bench.connection, "job")["causes"]
+    assert [(cause["count"], cause["requests"]) for cause in causes] == [(2, [3, 5]), (1, [0]), (1, [8])]
+    assert [cause["title"] for cause in causes] == [
+        "400 content_policy_violation",
+        "500 server_error",
+        "not all images came",
+    ]
+    assert causes[0]["message"] == REFUSED["message"]
+    assert "change the prompt" in causes[0]["advice"]
+    assert "try again" in causes[1]["advice"]
 
 
 def test_what_is_embedded_cannot_end_a_script_and_is_read_back_as_it_was() -> None:
@@ -120,13 +129,15 @@ async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
     told: list[threading.Event] = []
     begun = threading.Event()
 
-    def make(_folder: Path, _name: str, stop: threading.Event) -> None:
+    def make(_folder: Path, _images: ImageStore, _name: str, stop: threading.Event) -> None:
         told.append(stop)
         begun.set()
         assert stop.wait(20)
 
     monkeypatch.setattr(write, "_make_report_thumbnails", make)
-    work = asyncio.create_task(write.make_report_thumbnails(tmp_path, [tmp_path / "job" / "report.html"], 60.0))
+    work = asyncio.create_task(
+        write.make_report_thumbnails(tmp_path, ImageStore(tmp_path), [tmp_path / "job" / "report.html"], 60.0)
+    )
     await asyncio.to_thread(begun.wait)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -139,27 +150,11 @@ async def test_a_run_waits_for_thumbnails_no_longer_than_it_may(bench: Bench) ->
     for number in range(1, 4):
         hang(bench, number, drawn(number))
     reports = [bench.folder / "job" / "report.html"]
-    assert await write.make_report_thumbnails(bench.folder, reports, 0.0) == []
+    assert await write.make_report_thumbnails(bench.folder, bench.images, reports, 0.0) == []
     left = len(list((bench.folder / "job").glob("thumbnails/*.webp")))
     assert left < 3, "what there was no time for is left out"
-    assert await write.make_report_thumbnails(bench.folder, reports, 60.0) == []
+    assert await write.make_report_thumbnails(bench.folder, bench.images, reports, 60.0) == []
     assert len(list((bench.folder / "job").glob("thumbnails/*.webp"))) == 3
-
-
-def test_a_command_names_the_config_and_the_output_folder_only_where_it_has_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "config.yaml").write_text("output: outputs\n")
-    (tmp_path / "my config.yaml").write_text("output: elsewhere\n")
-    monkeypatch.chdir(tmp_path)
-    plain, other = load(), load(Path("my config.yaml"))
-    assert commands(plain).line("resume", "night") == "pipeline resume night"
-    assert commands(other).line("resume", "night") == f"pipeline resume night --config '{tmp_path}/my config.yaml'"
-    moved = load(output=tmp_path / "there")
-    assert commands(moved).line("run") == f"pipeline run --output {tmp_path}/there"
-    (tmp_path / "config.yaml").unlink()
-    assert commands(load()).options == ()
-    assert commands(load(output=tmp_path / "there")).options == ("--output", str(tmp_path / "there"))
 
 
 def test_reading_the_ledger_needs_no_right_to_write_it(bench: Bench) -> None:

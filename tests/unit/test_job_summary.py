@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.ledger.job_summary import STATUSES, read_job_summaries, received
+from pipeline.ledger.job_summary import STATUSES, read_job_summaries, received_images
 from tests.support.workbench import LAB, request
 
 if TYPE_CHECKING:
@@ -57,4 +57,4 @@ def test_what_is_paid_and_not_here_yet_is_had(bench: Bench) -> None:
             "INSERT INTO image (request, attempt, job, number, state, url) VALUES (1, 1, 1, ?, ?, ?)",
             *(number, state, url),
         )
-    assert received(bench.connection, "JOB") == {request(1).key: 2, request(2).key: 0}
+    assert received_images(bench.connection, "JOB") == {request(1).key: 2, request(2).key: 0}

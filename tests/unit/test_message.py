@@ -19,9 +19,9 @@ def test_an_end_says_what_is_there_and_a_stop_how_to_go_on() -> None:
     assert (stop.moment, stop.title) == ("stop", "stopped: 2 jobs, 0 images")
     assert stop.text.splitlines() == [
         "no money",
-        "lounge: 0 images; 3 pending; $1.50",
+        "lounge: 0 images; 3 pending; $1.50 spent",
         "birds: 0 images; 2 pending",
-        "5 requests are still queued; to go on: pipeline run",
+        "5 requests are still queued; to continue, type: pipeline run",
     ]
     assert (stop.facts["exit"], stop.facts["stops"], stop.facts["command"]) == (3, ["no\nmoney"], "pipeline run")
     assert [job["name"] for job in stop.facts["jobs"]] == ["lounge", "birds"]
@@ -30,7 +30,7 @@ def test_an_end_says_what_is_there_and_a_stop_how_to_go_on() -> None:
 
 def test_hundreds_of_jobs_are_no_message() -> None:
     text = end_message(0, [summary(f"job-{k}") for k in range(300)], [], None, "pipeline run").text
-    assert "and 290 jobs more" in text
+    assert "and 290 more jobs" in text
     assert len(text) < 1000
 
 
@@ -44,7 +44,7 @@ def test_an_error_that_ends_a_run_is_a_stop() -> None:
 def test_a_pause_says_since_when_until_when_and_why() -> None:
     since = time.time()
     message = pause_message("lab", "slow\ndown", since, since + 60)
-    assert message.title.startswith("paused: nothing from lab since ")
+    assert message.title.startswith("paused: no images from lab since ")
     assert ", until " in message.title
     assert message.text == "slow down"
     assert (message.facts["provider"], message.facts["until"]) == ("lab", since + 60)

@@ -31,8 +31,8 @@ def test_what_holds_a_provider_is_said_with_its_moment() -> None:
 
     assert said(bottleneck="paused", until=NOW + 61) == "paused until 23:06:01"
     assert said(bottleneck="provider") == "bound by the provider"
-    assert said(bottleneck="provider", away_since=NOW - 600) == "provider away since 22:55"
-    assert said(bottleneck="downloads", expires_at=NOW + 600) == "bound by downloads · next URL dies 23:15"
+    assert said(bottleneck="provider", down_since=NOW - 600) == "provider down since 22:55"
+    assert said(bottleneck="downloads", expires_at=NOW + 600) == "bound by downloads · next URL expires 23:15"
     assert said(bottleneck="disk") == "bound by the disk"
 
 

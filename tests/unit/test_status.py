@@ -66,7 +66,7 @@ def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
         "job (lab)",
         "  2 pending",
         (
-            "  0 images · $0.5000 spent · $2.0000 expected · 1 calls may have been paid besides"
+            "  0 images · $0.50 spent · 1 call may have been paid besides · $2.00 expected"
             " · 100 to come, 2.0 minutes at the limit"
         ),
     ]
@@ -76,5 +76,5 @@ def test_a_provider_that_has_left_the_config_and_a_rehearsal_are_shown_too(bench
     bench.submit(request(1), provider=dataclasses.replace(LAB, sandbox={}))
     bench.set("UPDATE request SET cost_usd = 0.25")
     assert list(status_lines(read_status(bench.folder, None), {}))[-1] == (
-        "  0 images · $0.2500 spent in rehearsal · cost to come unknown"
+        "  0 images · $0.25 in rehearsal · unknown cost to come"
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.cli.summary import closing_lines
-from pipeline.config.load import RateLimit
+from pipeline.config.load import Config, RateLimit
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.reports.next_command import NextCommand
 from pipeline.result import Result
 from tests.support.workbench import request
 from tests.unit.test_failures import BUSY, POLICY, fail
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 def lines(bench: Bench, *again: str, **lowered: RateLimit) -> list[str]:
     """Write the summary of everything in the ledger."""
-    result = Result(bench.folder, read_job_summaries(bench.connection), (), None, (), lowered)
-    return list(closing_lines(result, ["pipeline"], again or ["run"]))
+    result = Result(Config(None, bench.folder, None, {}), read_job_summaries(bench.connection), (), None, (), lowered)
+    return list(closing_lines(result, NextCommand(None, ()), again or ["run"]))
 
 
 def test_causes_of_all_jobs_are_grouped_the_most_frequent_first(bench: Bench, tmp_path: Path) -> None:
@@ -33,11 +34,11 @@ def test_causes_of_all_jobs_are_grouped_the_most_frequent_first(bench: Bench, tm
     begin = said.index("failed: 6 requests")
     assert said[begin + 1 : begin + 8] == [
         "  4 × 400 content_policy_violation, such as one/cat-1: the policy refused it",  # noqa: RUF001
-        "    change the prompt or the picture, since what the policy refused it refuses again:",
+        "    change the prompt or the image: what the content policy refused once it refuses again:",
         f"    pipeline run '{tmp_path}/one job.yaml'",
         f"    pipeline run '{tmp_path}/two job.yaml'",
         "  2 × 500 ServerFault, such as one/cat-0: busy",  # noqa: RUF001
-        "    the server blames itself: try again later:",
+        "    the server reports a fault of its own: try again later:",
         "    pipeline resume one two",
     ]
     assert said[begin + 8 :] == [
@@ -63,5 +64,5 @@ def test_a_limit_that_was_lowered_and_calls_that_may_have_been_paid_are_said(ben
     bench.set("UPDATE request SET status = 'succeeded', received = 1, cost_usd = 0.25, maybe_paid = 2")
     assert lines(bench, lab=RateLimit(5, 60)) == [
         "lab allowed 5 images per 60 s only",
-        "job: 1 images; 1 succeeded; $0.25; 2 calls may have been paid besides",
+        "job: 1 image; 1 succeeded; $0.25 spent; 2 calls may have been paid besides",
     ]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from pipeline.reports.thumbnails import SIDE, Source, make_thumbnails, shrink, stored_pictures, thumbnail_name
+from pipeline.ledger.queries import RecordedImage, read_recorded_images
+from pipeline.reports.thumbnails import SIDE, make_thumbnails, shrink, thumbnail_name
+from pipeline.storage import ImageStore
 from tests.support.exhibits import asked, drawn, hang
 
 if TYPE_CHECKING:
@@ -45,10 +47,14 @@ def _near(pixel: Any, colour: tuple[int, int, int]) -> bool:
     return all(abs(one - other) < 24 for one, other in zip(pixel[:3], colour, strict=True))
 
 
-def _put(folder: Path, name: str, content: bytes, kind: str = "png") -> Source:
-    (folder / "images").mkdir(exist_ok=True)
-    (folder / "images" / name).write_bytes(content)
-    return Source(f"images/{name}", hashlib.sha256(content).hexdigest(), kind)
+def _put(folder: Path, name: str, content: bytes, kind: str = "png") -> RecordedImage:
+    image = RecordedImage(1, "job", f"images/{name}", hashlib.sha256(content).hexdigest(), len(content), kind)
+    ImageStore(folder).put(image.name, content)
+    return image
+
+
+def _make(folder: Path, sources: list[RecordedImage], stop: threading.Event | None = None) -> int:
+    return make_thumbnails(folder / "job", ImageStore(folder), sources, stop)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
@@ -91,13 +97,13 @@ def test_what_is_transparent_stays_so(mode: str) -> None:
 def test_each_picture_is_made_once_and_named_by_its_hash(tmp_path: Path) -> None:
     sources = [_put(tmp_path, f"{number}.png", drawn(number)) for number in (1, 2, 3)]
     same = _put(tmp_path, "again.png", drawn(1))
-    assert make_thumbnails(tmp_path, [*sources, same]) == 3
-    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "thumbnails").iterdir()}
+    assert _make(tmp_path, [*sources, same]) == 3
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "job" / "thumbnails").iterdir()}
     assert made.keys() == {thumbnail_name(one.sha256).split("/")[1] for one in sources}
-    (tmp_path / thumbnail_name(sources[0].sha256)).unlink()
-    assert make_thumbnails(tmp_path, sources) == 1
+    (tmp_path / "job" / thumbnail_name(sources[0].sha256)).unlink()
+    assert _make(tmp_path, sources) == 1
     for source in sources[1:]:
-        path = tmp_path / thumbnail_name(source.sha256)
+        path = tmp_path / "job" / thumbnail_name(source.sha256)
         assert path.stat().st_mtime_ns == made[path.name], "what is there is left alone"
 
 
@@ -105,34 +111,34 @@ def test_svg_and_what_is_missing_or_broken_are_left_out(tmp_path: Path) -> None:
     sources = [
         _put(tmp_path, "drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg"),
         _put(tmp_path, "broken.png", drawn(1)[:-9]),
-        Source("images/gone.png", "0" * 64, "png"),
+        RecordedImage(1, "job", "images/gone.png", "0" * 64, 9, "png"),
         _put(tmp_path, "whole.png", drawn(2)),
     ]
-    assert make_thumbnails(tmp_path, sources) == 1
-    assert len(list((tmp_path / "thumbnails").iterdir())) == 1
+    assert _make(tmp_path, sources) == 1
+    assert len(list((tmp_path / "job" / "thumbnails").iterdir())) == 1
 
 
 def test_a_stop_ends_the_work_and_half_a_file_of_a_killed_run_is_deleted(tmp_path: Path) -> None:
     source = _put(tmp_path, "one.png", drawn(1))
     stop = threading.Event()
     stop.set()
-    assert make_thumbnails(tmp_path, [source], stop) == 0
-    part = tmp_path / "thumbnails" / ".x.webp.0a1b2c3d.part"
+    assert _make(tmp_path, [source], stop) == 0
+    part = tmp_path / "job" / "thumbnails" / ".x.webp.0a1b2c3d.part"
     part.write_bytes(b"half")
-    assert make_thumbnails(tmp_path, [source]) == 1
+    assert _make(tmp_path, [source]) == 1
     assert not part.exists()
 
 
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     source = _put(tmp_path, "one.png", drawn(1))
-    (tmp_path / "thumbnails").write_text("in the way")
+    (tmp_path / "job" / "thumbnails").write_text("in the way")
     with pytest.raises(OSError, match="thumbnails"):
-        make_thumbnails(tmp_path, [source])
+        _make(tmp_path, [source])
 
 
 def test_the_ledger_names_the_pictures_that_are_on_disk(bench: Bench) -> None:
     bench.submit(asked(1, n=2), asked(2))
     hang(bench, 1, drawn(1), drawn(2))
     bench.set("UPDATE image SET state = 'lost', file = NULL WHERE number = 2")
-    (source,) = stored_pictures(bench.connection, "job")
+    (source,) = read_recorded_images(bench.connection, "job")
     assert (source.sha256, source.format) == (hashlib.sha256(drawn(1)).hexdigest(), "png")

@@ -195,7 +195,7 @@ async def test_on_a_full_disk_every_waiter_hears_it_and_with_room_again_the_next
     pages = notes.one("PRAGMA page_count")
     notes.set(f"PRAGMA max_page_count = {pages + 2}")
     async with Writer(notes.connection) as writer:
-        with pytest.raises(DiskFull, match="make room"):
+        with pytest.raises(DiskFull, match="free some space"):
             await writer.do(_fill)
         with _held_up(writer):
             writes = [writer.do(_note, f"{number} " + "x" * 3000) for number in range(20)]
@@ -242,7 +242,7 @@ async def test_another_process_that_never_ends_is_named(tmp_path: Path, monkeypa
     with contextlib.closing(open_ledger(tmp_path)) as mine, contextlib.closing(open_ledger(tmp_path)) as other:
         other.execute("BEGIN IMMEDIATE")
         async with Writer(mine) as writer:
-            with pytest.raises(LedgerError, match="held by another program"):
+            with pytest.raises(LedgerError, match="locked by another program"):
                 await writer.do(lambda connection: connection.execute("DELETE FROM holder").rowcount)
 
 

@@ -27,8 +27,9 @@ function shown(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
+/** An amount of money as `reports/facts.py` writes it. */
 function money(usd) {
-  return `$${usd.toFixed(usd !== 0 && usd < 1 ? 4 : 2)}`;
+  return `$${usd > 0 && usd < 1 ? usd.toFixed(4).replace(/0{1,2}$/, "") : usd.toFixed(2)}`;
 }
 
 function number(value) {

@@ -5,19 +5,18 @@ const field = (id) => document.getElementById(id);
 
 function head() {
   const facts = [
-    ["pictures", number(data.images)],
+    ["images", number(data.images)],
     ["requests", number(data.requests.filter((one) => one.status !== "superseded").length + data.left_out)],
     data.counts.failed && ["failed", number(data.counts.failed), "bad"],
     data.counts.partial && ["partial", number(data.counts.partial), "bad"],
     data.unfinished && ["still queued", number(data.unfinished)],
-    data.cost_usd !== null && [data.rehearsal ? "in rehearsal, not billed" : "spent", money(data.cost_usd)],
-    data.maybe_paid && ["calls may have been paid besides", number(data.maybe_paid)],
+    ...data.spent,
   ].filter(Boolean);
   field("facts").append(...facts.map(([name, value, kind]) =>
     element("div", { class: kind }, element("dt", {}, name), element("dd", {}, value))));
   field("about").textContent = `Made by ${data.provider}. Written ${moment(data.written_at)}.`;
   if (data.unfinished) {
-    field("queued").append(`${counted(data.unfinished, "request")} still queued; this goes on: `, ...command(data.commands.run));
+    field("queued").append(`${counted(data.unfinished, "request")} still queued; to continue, type: `, ...command(data.commands.run));
     field("queued").classList.add("command");
     field("queued").hidden = false;
   }
@@ -47,18 +46,18 @@ function failures() {
   if (!data.causes.length) return;
   const many = data.counts.failed + data.counts.partial;
   const causes = data.causes.map((cause) => element("li", {},
-    element("h3", {}, element("b", {}, `${number(cause.requests.length)} × `), cause.title),
+    element("h3", {}, element("b", {}, `${number(cause.count)} × `), cause.title),
     cause.message && element("p", { dir: "auto" }, cause.message),
     element("p", { class: "advice" }, cause.advice),
-    element("details", {}, element("summary", {}, cause.requests.length === 1 ? "Which one" : "Which ones"),
+    element("details", {}, element("summary", {}, cause.count === 1 ? "Which one" : "Which ones"),
       element("ul", {}, cause.requests.slice(0, 500).map((place) => {
         const { id, prompt } = data.requests[place];
         return element("li", { dir: "auto" }, element("code", {}, id), prompt ? ` ${prompt}` : null);
       })),
-      cause.requests.length > 500 ? element("p", {}, `and ${number(cause.requests.length - 500)} more`) : null)));
+      cause.count > 500 ? element("p", {}, `and ${number(cause.count - 500)} more`) : null)));
   field("failures").append(
-    element("h2", { id: "failures-title" }, `${counted(many, "request")} did not bring all pictures`),
-    element("p", {}, `To ask for them again, type this in ${data.commands.folder}:`),
+    element("h2", { id: "failures-title" }, `${counted(many, "request")} did not bring all images`),
+    element("p", {}, `To request them again, type this in ${data.commands.folder}:`),
     element("div", { class: "command" }, command(data.commands.resume)),
     element("ul", { class: "causes" }, causes));
   field("failures").hidden = false;
@@ -121,7 +120,7 @@ function apply() {
   tiles.show(grouped(found));
   const pictures = found.filter((item) => item.image).length;
   const all = items.filter((item) => item.image && item.request.status !== "superseded").length;
-  field("count").textContent = pictures === all ? counted(all, "picture") : `${number(pictures)} of ${counted(all, "picture")}`;
+  field("count").textContent = pictures === all ? counted(all, "image") : `${number(pictures)} of ${counted(all, "image")}`;
   field("none").hidden = found.length > 0;
 }
 

@@ -1,5 +1,5 @@
 "use strict";
-// The server's events → the page. All that comes from prompts, jobs and servers is written as text.
+// Shows the server's events on the page. All text from prompts, jobs and servers is written as text, never as markup.
 
 const field = (id) => document.getElementById(id);
 const formToken = document.querySelector("meta[name=form-token]").content;
@@ -18,7 +18,6 @@ function element(name, attributes, ...children) {
 }
 
 const number = (value) => value.toLocaleString();
-const money = (usd) => `$${usd.toFixed(usd !== 0 && usd < 1 ? 4 : 2)}`;
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
 
 function span(minutes) {
@@ -30,32 +29,22 @@ function sum(values) {
   return values.reduce((all, one) => all + one, 0);
 }
 
-/** How long what is missing takes, at what was reached in the last minute, else at the limit; null where unknown. */
-function minutesLeft(provider) {
-  if (!provider.missing) return 0;
-  const pace = provider.per_minute || provider.limit_per_minute;
-  return pace ? provider.missing / pace : null;
-}
-
 function showRun(state) {
   const run = field("run");
-  const busy = state.providers.filter((one) => one.missing);
-  const paused = busy.find((one) => one.paused_until);
+  const paused = state.providers.find((one) => one.paused_until);
   const missing = sum(state.jobs.map((job) => job.missing));
-  const minutes = busy.map(minutesLeft);
-  const left = minutes.includes(null) ? "" : `, ${span(Math.max(0, ...minutes))} left`;
+  const left = state.minutes_left === null ? "" : `, ${span(state.minutes_left)} left`;
   run.className = `run ${state.run ? (paused ? "paused" : "working") : ""}`;
-  if (!state.run && missing) run.replaceChildren(element("span", {}, "Nothing is working on this folder. This goes on: ", element("code", {}, state.command)));
-  else if (!state.run) run.textContent = "Nothing is working on this folder, and nothing is queued.";
-  else if (paused) run.textContent = `${paused.name} asks to wait until ${clock(paused.paused_until)}.`;
+  if (!state.run && missing) run.replaceChildren(element("span", {}, "No run is at work on this folder. To continue, type: ", element("code", {}, state.command)));
+  else if (!state.run) run.textContent = "No run is at work on this folder, and nothing is queued.";
+  else if (paused) run.textContent = `${paused.name} asks for a pause until ${clock(paused.paused_until)}.`;
   else run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
-  const costs = state.jobs.filter((job) => !job.rehearsal && job.cost_usd !== null);
   const facts = [
-    ["pictures", number(sum(state.jobs.map((job) => job.images)))],
+    ["images", number(sum(state.jobs.map((job) => job.images)))],
     ["to come", number(missing)],
-    ...(state.run ? busy.map((one) => [`a minute at ${one.name}${one.limit_per_minute ? `, limit ${number(Math.round(one.limit_per_minute))}` : ""}`, number(Math.round(one.per_minute))]) : []),
+    ...(state.run ? state.providers.map((one) => [`a minute at ${one.name}${one.limit_per_minute ? `, limit ${number(Math.round(one.limit_per_minute))}` : ""}`, number(Math.round(one.per_minute))]) : []),
     state.run && ["calls in flight", number(sum(state.providers.map((one) => one.in_flight)))],
-    costs.length > 0 && ["spent", money(sum(costs.map((job) => job.cost_usd)))],
+    state.spent !== null && ["spent", state.spent],
   ].filter(Boolean);
   field("facts").replaceChildren(...(state.jobs.length ? facts : []).map(([name, value]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value))));
@@ -78,7 +67,7 @@ function showJobs(jobs) {
 }
 
 function line(name) {
-  const button = (order) => element("button", { type: "button", class: "button", "data-order": order, click: () => send(order, name) });
+  const button = (action) => element("button", { type: "button", class: "button", "data-action": action, click: () => send(action, name) });
   return element("li", {}, element("h3", { dir: "auto" }, name, element("span")),
     element("div", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${name}` },
       element("i", { class: "good" }), element("i", { class: "bad" }), element("i", { class: "gone" })),
@@ -99,22 +88,15 @@ function fillLine(made, job) {
   made.querySelector("h3 span").textContent = job.provider + (job.rehearsal ? ", a rehearsal" : "");
   const parts = [
     `${number(counts.succeeded)} of ${number(all)} done`,
-    counts.running && `${number(counts.running)} running`,
-    counts.pending && `${number(counts.pending)} queued`,
-    bad && element("b", {}, `${number(bad)} failed`),
-    counts.cancelled && `${number(counts.cancelled)} cancelled`,
-    `${number(job.images)} pictures`,
-    job.cost_usd !== null && `${money(job.cost_usd)} ${job.rehearsal ? "in rehearsal" : "spent"}`,
-    job.missing > 0 && job.expected_usd !== null && `${money(job.expected_usd)} to come`,
-    job.maybe_paid && `${number(job.maybe_paid)} calls may have been paid besides`,
-  ].filter(Boolean);
+    ...job.facts.map(([value, label]) => (label === "failed" || label === "partial" ? element("b", {}, `${value} ${label}`) : `${value} ${label}`)),
+  ];
   made.querySelector(".counts").replaceChildren(...parts.flatMap((part, at) => (at ? [" · ", part] : [part])));
   offer(made, "resume", job.can_resume, `Resume ${number(job.can_resume)}`, job.name);
   offer(made, "cancel", job.can_cancel, `Cancel ${number(job.can_cancel)}`, job.name);
 }
 
-function offer(made, order, many, text, name) {
-  const button = made.querySelector(`[data-order=${order}]`);
+function offer(made, action, many, text, name) {
+  const button = made.querySelector(`[data-action=${action}]`);
   if (!many && document.activeElement === button) field("said").focus(); // not lost with the button
   button.hidden = !many;
   button.textContent = text;
@@ -127,32 +109,32 @@ function showFailures(jobs) {
   field("causes").replaceChildren(...causes.map((cause) => element("li", {},
     element("h3", { dir: "auto" }, element("b", {}, `${number(cause.count)} × `), `${cause.title} in ${cause.job}`),
     cause.message && element("p", { dir: "auto" }, cause.message),
-    element("p", { class: "example", dir: "auto" }, `Such as: ${cause.example}`),
+    element("p", { class: "example", dir: "auto" }, `Example: ${cause.example}`),
     element("p", { class: "advice" }, cause.advice))));
 }
 
 function showPictures(pictures) {
   const list = field("newest");
   for (const picture of pictures) {
-    if (list.querySelector(`[data-pk="${picture.pk}"]`)) continue; // told again after the connection was lost
+    if (list.querySelector(`[data-pk="${picture.pk}"]`)) continue; // sent again after a reconnect
     const words = picture.prompt || picture.id;
     const image = element("img", { alt: words, src: `thumbnails/${picture.pk}`, loading: "lazy", decoding: "async" });
-    image.onerror = () => { image.onerror = null; image.src = `pictures/${picture.pk}`; };
+    image.onerror = () => { image.onerror = null; image.src = `images/${picture.pk}`; };
     list.prepend(element("li", { class: "new", "data-pk": picture.pk },
-      element("a", { href: `pictures/${picture.pk}`, target: "_blank", rel: "noopener", "aria-label": words }, image,
+      element("a", { href: `images/${picture.pk}`, target: "_blank", rel: "noopener", "aria-label": words }, image,
         element("span", { class: "caption", dir: "auto", "aria-hidden": "true" }, words))));
   }
   while (list.children.length > NEWEST) list.lastElementChild.remove();
   field("no-pictures").hidden = list.children.length > 0;
 }
 
-async function send(order, job) {
-  let said = ["The server does not answer."];
+async function send(action, job) {
+  let said = ["The server does not respond."];
   try {
-    const answer = await fetch("orders", { method: "POST", body: new URLSearchParams({ form_token: formToken, order, job }) });
-    const { said: sentence, command } = answer.ok ? await answer.json() : { said: await answer.text() };
+    const response = await fetch("actions", { method: "POST", body: new URLSearchParams({ form_token: formToken, action, job }) });
+    const { said: sentence, command } = response.ok ? await response.json() : { said: await response.text() };
     said = command ? [`${sentence}: `, element("code", {}, command)] : [sentence];
-  } catch { /* it is gone, as the sentence says */ }
+  } catch { /* the sentence says so */ }
   field("said").replaceChildren(...said);
   field("said").hidden = false;
 }
@@ -169,5 +151,5 @@ source.addEventListener("state", (event) => {
 source.addEventListener("pictures", (event) => showPictures(JSON.parse(event.data)));
 source.addEventListener("error", () => {
   field("run").className = "run lost";
-  field("run").textContent = "The connection to `pipeline serve` is lost; trying again.";
+  field("run").textContent = "The connection to `pipeline serve` is lost; reconnecting.";
 });

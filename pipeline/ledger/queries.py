@@ -1,0 +1,282 @@
+"""Every SELECT whose result people read, in reports, on the terminal and on the web page, as frozen values.
+
+What a worker reads stands in `queue` and `attempts`. Moments are seconds since 1970, money is US dollars.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.storage import StoredImage
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterator, Mapping
+
+    from pipeline.ledger.queue import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """One request with everything that reports show of it. `error` is None once it has succeeded."""
+
+    request_pk: int
+    job: str
+    provider: str
+    rehearsal: bool
+    id: str
+    key: str
+    operation: str
+    served_by: str
+    prompt: str | None
+    params: Mapping[str, Any]
+    variables: Mapping[str, Any]
+    inputs: tuple[Mapping[str, Any], ...]
+    n: int
+    status: str
+    attempts: int
+    maybe_paid: int
+    error: Mapping[str, Any] | None
+    cost_usd: float | None
+    endpoint: str | None
+    created_at: float
+    finished_at: float | None
+
+
+_REQUESTS = """
+SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, r.stated < j.revision AS superseded
+FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?1 AND r.stated <= j.revision AND (?2 IS NULL OR r.pk IN (
+    SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?1 AND r.stated <= j.revision
+    ORDER BY r.stated = j.revision AND r.status IN ('failed', 'partial') DESC, r.stated < j.revision, r.position
+    LIMIT ?2))
+ORDER BY superseded, CASE WHEN r.stated < j.revision THEN r.pk ELSE r.position END
+"""
+
+
+def read_requests(connection: sqlite3.Connection, job: str, most: int | None = None) -> Iterator[RecordedRequest]:
+    """Yield a job's requests in the order of the job file, then those that are superseded.
+
+    With `most`, at most so many, and the failed ones before any other.
+    """
+    for row in connection.execute(_REQUESTS, (job, most)):
+        yield RecordedRequest(
+            request_pk=row["pk"],
+            job=row["job_name"],
+            provider=row["provider"],
+            rehearsal=bool(row["rehearsal"]),
+            id=row["id"],
+            key=row["key"],
+            operation=row["operation"],
+            served_by=row["served_by"],
+            prompt=row["prompt"],
+            params=json.loads(row["params"]),
+            variables=json.loads(row["variables"]),
+            inputs=tuple(json.loads(row["inputs"])),
+            n=row["n"],
+            status="superseded" if row["superseded"] else row["status"],
+            attempts=row["attempts"],
+            maybe_paid=row["maybe_paid"],
+            error=None if row["error"] is None or row["status"] == "succeeded" else json.loads(row["error"]),
+            cost_usd=row["cost_usd"],
+            endpoint=row["endpoint"],
+            created_at=row["created_at"],
+            finished_at=row["finished_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResponse:
+    """What the response to one attempt said beside its images."""
+
+    request_id: str | None
+    usage: Mapping[str, Any] | None
+    settings: Mapping[str, Any] | None
+
+
+def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[AttemptResponse]:
+    """Return what the responses to a request's attempts said, the newest first."""
+    rows = connection.execute(
+        "SELECT request_id, usage, settings FROM attempt WHERE request = ? AND outcome != 'not_sent' ORDER BY pk DESC",
+        (request_pk,),
+    ).fetchall()
+    return [AttemptResponse(row["request_id"], *(text and json.loads(text) for text in row[1:])) for row in rows]
+
+
+_STORED = "number, file, sha256, bytes, width, height, format, revised_prompt"
+
+
+def read_images(connection: sqlite3.Connection, request_pk: int) -> list[StoredImage]:
+    """Return a request's images that are on disk, by their number."""
+    rows = connection.execute(
+        f"SELECT {_STORED} FROM image WHERE request = ? AND state = 'stored' ORDER BY number", (request_pk,)
+    )
+    return [StoredImage(*row) for row in rows]
+
+
+def read_images_of_job(
+    connection: sqlite3.Connection, job: str, requests: Collection[int]
+) -> dict[int, list[StoredImage]]:
+    """Return the images on disk of these requests of a job, by the request's key, each list by number."""
+    found: dict[int, list[StoredImage]] = {}
+    for row in connection.execute(
+        f"SELECT request, {_STORED} FROM image WHERE job = (SELECT pk FROM job WHERE name = ?) AND state = 'stored'"
+        " ORDER BY request, number",
+        (job,),
+    ):
+        if row["request"] in requests:
+            found.setdefault(row["request"], []).append(StoredImage(*row[1:]))
+    return found
+
+
+def read_seconds(connection: sqlite3.Connection, job: str) -> dict[int, float]:
+    """Return the seconds that the calls of a job's requests took, by the request's primary key."""
+    rows = connection.execute(
+        "SELECT a.request, sum(a.ended_at - a.sent_at) FROM attempt a JOIN request r ON r.pk = a.request"
+        " JOIN job j ON j.pk = r.job WHERE j.name = ? AND a.outcome IN ('answered', 'refused', 'unknown')"
+        " GROUP BY a.request",
+        (job,),
+    )
+    return dict(rows.fetchall())
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFailure:
+    """Requests of one job that failed or came back partial with the same error; `id` and `prompt` are of the first."""
+
+    job: str
+    file: str | None  # the job file, None for a job made in Python
+    provider: str
+    error: Mapping[str, Any] | None
+    count: int
+    id: str
+    prompt: str | None
+
+
+def read_failures(connection: sqlite3.Connection, jobs: Collection[str]) -> list[RecordedFailure]:
+    """Return the failures of these jobs, job by job in their order, the first in the job file first."""
+    # With min(), SQLite takes the other columns from the row that has it: the first request of the job file.
+    rows = connection.execute(
+        "SELECT j.name, j.file, j.provider, r.error, count(*), r.id, r.prompt, min(r.position)"
+        " FROM request r JOIN job j ON j.pk = r.job WHERE r.stated = j.revision AND r.status IN ('failed', 'partial')"
+        " AND j.name IN (SELECT value FROM json_each(?)) GROUP BY j.pk, r.error ORDER BY j.pk, min(r.position)",
+        (json.dumps(list(jobs)),),
+    )
+    return [
+        RecordedFailure(name, file, provider, None if error is None else json.loads(error), count, id_, prompt)
+        for name, file, provider, error, count, id_, prompt, _ in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedImage:
+    """One image on disk, as the ledger has it. `file` is relative to the job's folder."""
+
+    image_pk: int
+    job: str
+    file: str
+    sha256: str
+    bytes: int
+    format: str
+
+    @property
+    def name(self) -> str:
+        """The image's name in an ImageStore."""
+        return f"{self.job}/{self.file}"
+
+
+_RECORDED = """
+SELECT i.pk, j.name, i.file, i.sha256, i.bytes, i.format FROM image i JOIN job j ON j.pk = i.job
+WHERE i.state = 'stored'
+"""
+
+
+def read_recorded_images(connection: sqlite3.Connection, job: str | None) -> list[RecordedImage]:
+    """Return every image on disk of a job, or of all, in the order in which they came."""
+    rows = connection.execute(f"{_RECORDED} AND (?1 IS NULL OR j.name = ?1) ORDER BY i.pk", (job,))
+    return [RecordedImage(*row) for row in rows]
+
+
+def count_images(connection: sqlite3.Connection, job: str | None) -> int:
+    """Return the number of images on disk of a job, or of all."""
+    row = connection.execute(
+        "SELECT count(*) FROM image i JOIN job j ON j.pk = i.job WHERE i.state = 'stored'"
+        " AND (?1 IS NULL OR j.name = ?1)",
+        (job,),
+    ).fetchone()
+    return int(row[0])
+
+
+def find_image(connection: sqlite3.Connection, image_pk: int) -> RecordedImage | None:
+    """Return one image on disk, None if there is none of this primary key."""
+    row = connection.execute(f"{_RECORDED} AND i.pk = ?", (image_pk,)).fetchone()
+    return None if row is None else RecordedImage(*row)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """An input file that requests of a job upload. `file` is relative to the job's folder."""
+
+    job: str
+    file: str
+
+
+def read_uploaded_files(connection: sqlite3.Connection, job: str | None) -> list[UploadedFile]:
+    """Return the input files of a job, or of all, each once."""
+    rows = connection.execute(
+        "SELECT DISTINCT j.name, json_extract(i.value, '$.file') AS file FROM request r JOIN job j ON j.pk = r.job,"
+        " json_each(r.inputs) i WHERE ?1 IS NULL OR j.name = ?1 ORDER BY j.pk, file",
+        (job,),
+    )
+    return [UploadedFile(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImage:
+    """An image on disk with what a page says below it."""
+
+    image_pk: int
+    job: str
+    id: str
+    prompt: str | None
+
+
+def read_newest_images(connection: sqlite3.Connection, window: int) -> list[int]:
+    """Return the primary keys of the images on disk among the newest `window` rows, the oldest first.
+
+    A row may be older than its file: a paid image has one before it is downloaded.
+    """
+    rows = connection.execute(
+        "SELECT pk FROM image WHERE state = 'stored' AND pk > (SELECT max(pk) FROM image) - ? ORDER BY pk", (window,)
+    )
+    return [row[0] for row in rows]
+
+
+def read_captions(connection: sqlite3.Connection, image_pks: Collection[int]) -> list[CaptionedImage]:
+    """Return these images with their captions, the oldest first."""
+    rows = connection.execute(
+        "SELECT i.pk, j.name, r.id, r.prompt FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = i.job"
+        " WHERE i.pk IN (SELECT value FROM json_each(?)) ORDER BY i.pk",
+        (json.dumps(list(image_pks)),),
+    )
+    return [CaptionedImage(*row) for row in rows]
+
+
+def jobs_in_scope(connection: sqlite3.Connection, scope: Scope) -> list[str]:
+    """Return the names of the jobs that a run is about: those it was given, and those submitted while it worked."""
+    rows = connection.execute("SELECT name, submitted_at FROM job WHERE revision > 0 ORDER BY pk").fetchall()
+    return [
+        name for name, submitted_at in rows if scope.names is None or name in scope.names or submitted_at > scope.since
+    ]
+
+
+def committed(connection: sqlite3.Connection, job_pk: int) -> float:
+    """Return what a job has spent or may have spent: known costs, and the estimates of calls whose cost is unknown."""
+    row = connection.execute(
+        "SELECT total(CASE WHEN a.outcome IN ('not_sent', 'refused') THEN 0"
+        " ELSE coalesce(a.cost_usd, a.estimate_usd, 0) END)"
+        " FROM attempt a JOIN request r ON r.pk = a.request WHERE r.job = ?",
+        (job_pk,),
+    ).fetchone()
+    return float(row[0])

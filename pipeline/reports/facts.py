@@ -1,0 +1,69 @@
+"""How a job stands, as (value, label) facts: the same words in status, summary, notification, report and live page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.ledger.job_summary import JobSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A figure and what it counts; as text, the one before the other."""
+
+    value: str
+    label: str
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.label}"
+
+
+def counted(number: int, word: str) -> Fact:
+    """Return a number with its noun, in the plural if it is not 1."""
+    return Fact(f"{number:,}", word if number == 1 else f"{word}s")
+
+
+def dollars(usd: float) -> str:
+    """Return an amount of money: cents, and below one dollar up to four decimals."""
+    return "$" + (re.sub("0{1,2}$", "", f"{usd:.4f}") if 0 < usd < 1 else f"{usd:.2f}")
+
+
+def count_facts(summary: JobSummary) -> list[Fact]:
+    """Return the number of requests of each status that there is."""
+    return [Fact(f"{number:,}", status) for status, number in summary.counts.items() if number]
+
+
+def spent_facts(summary: JobSummary) -> list[Fact]:
+    """Return what a job has cost, and the calls that may have been paid in addition."""
+    label = "in rehearsal" if summary.rehearsal else "spent"
+    cost = [] if summary.cost_usd is None else [Fact(dollars(summary.cost_usd), label)]
+    if not summary.maybe_paid:
+        return cost
+    calls = counted(summary.maybe_paid, "call")
+    return [*cost, Fact(calls.value, f"{calls.label} may have been paid besides")]
+
+
+def expected_facts(summary: JobSummary) -> list[Fact]:
+    """Return what the images to come cost, as far as there are any."""
+    if not summary.missing:
+        return []
+    return [
+        Fact("unknown", "cost to come")
+        if summary.expected_usd is None
+        else Fact(dollars(summary.expected_usd), "expected")
+    ]
+
+
+def job_line(summary: JobSummary) -> str:
+    """Return how a job stands in one line."""
+    counts = ", ".join(map(str, count_facts(summary))) or "nothing to do"
+    return f"{summary.name}: {_joined([counted(summary.images, 'image'), counts, *spent_facts(summary)])}"
+
+
+def _joined(facts: Iterable[Fact | str]) -> str:
+    return "; ".join(map(str, facts))
