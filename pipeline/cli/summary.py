@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline import ledger
 from pipeline.progress.event_text import one_line
 from pipeline.reports.facts import counted, job_line
-from pipeline.reports.failures import NO_REASON, read_causes
+from pipeline.reports.failures import read_causes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,7 +58,7 @@ def _failures(causes: Sequence[FailureCause], command: NextCommand) -> Iterator[
 
 def _cause(cause: FailureCause, command: NextCommand) -> Iterator[str]:
     first = cause.jobs[0]
-    example = f"{first.job}/{first.id}: {one_line(first.message or NO_REASON, _LONGEST)}"
+    example = f"{first.job}/{first.id}: {one_line(first.message, _LONGEST)}"
     yield f"  {cause.count:,} × {cause.title}, such as {example}"  # noqa: RUF001 - so many times
     commands = cause.commands
     yield f"    {cause.advice}{':' if commands else ''}"

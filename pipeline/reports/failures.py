@@ -30,7 +30,7 @@ _TO_EDIT = {"Moderated", "Invalid"}
 _CHANGING = re.compile(r"\b(?:req|img|org|proj)[-_][A-Za-z0-9-_]+|\b[0-9a-f]{12,}\b|\d+(?:\.\d+)?")
 """Parts of a message that differ from call to call: identifiers and numbers."""
 
-NO_REASON = "no reason was recorded"
+_NO_REASON = "no reason was recorded"
 
 CauseKey = tuple[str, int | None, str | None, str]
 """What requests that failed for one cause have in common: class, HTTP status, code or type, message without numbers."""
@@ -122,7 +122,7 @@ def _cause(key: CauseKey, failures: Sequence[RecordedFailure]) -> FailureCause:
             sum(one.count for one in same),
             first.id,
             first.prompt,
-            (first.error or {}).get("message") or "",
+            (first.error or {}).get("message") or _NO_REASON,
         )
         for first, same in ((same[0], same) for same in by_job.values())
     ]
@@ -162,7 +162,7 @@ def causes_json(causes: Sequence[FailureCause]) -> list[dict[str, object]]:
             "code": cause.code,
             "http_status": cause.http_status,
             "count": job.count,
-            "example": {"id": job.id, "message": job.message or NO_REASON},
+            "example": {"id": job.id, "message": job.message},
             "advice": cause.advice,
         }
         for cause in causes

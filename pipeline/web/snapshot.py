@@ -8,7 +8,7 @@ from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import read_captions
 from pipeline.progress.from_ledger import make_view
 from pipeline.reports.facts import count_facts, counted, dollars, expected_facts, spent_facts
-from pipeline.reports.failures import NO_REASON, read_causes
+from pipeline.reports.failures import read_causes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -66,7 +66,7 @@ def _cause(cause: FailureCause) -> dict[str, Any]:
     (job,) = cause.jobs
     return {
         "title": cause.title,
-        "message": job.message or NO_REASON,
+        "message": job.message,
         "advice": cause.advice,
         "count": cause.count,
         "example": job.prompt or job.id,
