@@ -83,7 +83,6 @@ class Run:
         async with AsyncExitStack() as stack:
             runner = Runner(
                 connection,
-                folder,
                 self.config,
                 load_models(self.config),
                 self.scope,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE
@@ -25,7 +24,6 @@ from pipeline.ledger.writer import Writer
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
 
     from pipeline.config.load import Config, Provider, RateLimit
     from pipeline.engine.events import Listener, ProviderPace
@@ -33,31 +31,35 @@ if TYPE_CHECKING:
     from pipeline.models.table import Models
 
 
-@dataclass(slots=True)
 class Runner:
     """Works until nothing in `scope` is pending, or all that is pending waits for something that has stopped.
 
-    `address` returns a provider's base_url, and starts its sandbox if it is one.
+    `address` returns a provider's base_url, and starts its sandbox if it is one. `budget_usd` overrides the jobs' own.
     """
 
-    connection: sqlite3.Connection
-    folder: Path
-    config: Config
-    models: Models
-    scope: Scope
-    environment: Mapping[str, str]
-    address: Callable[[Provider], Awaitable[str]]
-    emit: Listener
-    budget_usd: float | None = None
-    _stops: StopPolicy = field(init=False)
-    _budget: Budget = field(init=False)
-    _dispatchers: dict[str, Dispatcher] = field(default_factory=dict)
-    _admissions: dict[str, Admission] = field(default_factory=dict)
-    _paces: dict[str, ProviderPace] = field(default_factory=dict)  # the last one emitted of each provider
-
-    def __post_init__(self) -> None:
-        self._stops = StopPolicy(self.emit)
-        self._budget = Budget(self.budget_usd, self.config.budget_usd)
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        config: Config,
+        models: Models,
+        scope: Scope,
+        environment: Mapping[str, str],
+        address: Callable[[Provider], Awaitable[str]],
+        emit: Listener,
+        budget_usd: float | None = None,
+    ) -> None:
+        self._connection = connection
+        self._config = config
+        self._models = models
+        self._scope = scope
+        self._environment = environment
+        self._address = address
+        self._emit = emit
+        self._budget = Budget(budget_usd, config.budget_usd)
+        self._stops = StopPolicy(emit)
+        self._dispatchers: dict[str, Dispatcher] = {}
+        self._admissions: dict[str, Admission] = {}
+        self._paces: dict[str, ProviderPace] = {}  # the last one emitted of each provider
 
     @property
     def stops(self) -> Sequence[Stop]:
@@ -75,7 +77,7 @@ class Runner:
 
     async def run(self) -> None:
         """Work to the end. Raises errors that no request can be blamed for, in an ExceptionGroup."""
-        async with Writer(self.connection) as writer:
+        async with Writer(self._connection) as writer:
             try:
                 await self._run_dispatchers(writer)
             finally:
@@ -103,44 +105,44 @@ class Runner:
             pace = dispatcher.pace()
             if pace != self._paces.get(name):
                 self._paces[name] = pace
-                self.emit(pace)
+                self._emit(pace)
 
     async def _waiting(self, writer: Writer) -> list[str]:
         """Return the names of the providers that have pending requests and may be called."""
         if self._stops.halted:
             return []
         try:
-            names = await writer.do(waiting_providers, self.scope, frozenset(self._stops.blocks))
+            names = await writer.do(waiting_providers, self._scope, frozenset(self._stops.blocks))
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
         for name in names:
-            if name not in self.config.providers and not self._stops.is_stopped(name):  # submitted with another config
+            if name not in self._config.providers and not self._stops.is_stopped(name):  # submitted with another config
                 what = f"the config has no provider `{name}`; jobs that name it stay queued"
                 self._stops.stop_provider(name, WrongAddress(what))
         return [name for name in names if not self._stops.is_stopped(name)]
 
     async def _run_provider(self, name: str, writer: Writer) -> None:
         """Create one provider's clients and process its requests."""
-        provider = self.config.providers[name]
+        provider = self._config.providers[name]
         try:
-            provider.key(self.environment)
-            provider.header_values(self.environment)
+            provider.key(self._environment)
+            provider.header_values(self._environment)
         except ConfigError as reason:  # submitted beside this run, which was not asked for this key when it started
             self._stops.stop_provider(name, KeyRefused(str(reason)))
             return
         try:
-            base_url = await self.address(provider)
+            base_url = await self._address(provider)
         except ConfigError as reason:
             self._stops.stop_provider(name, WrongAddress(str(reason)))
             return
-        target = Target(provider, base_url, self.config.download, self.config.images_folder)
+        target = Target(provider, base_url, self._config.download, self._config.images_folder)
         admission = await self._admission(provider, base_url, writer)
-        records = Records(target, self.models, writer, self._budget, self._stops, self.emit)
+        records = Records(target, self._models, writer, self._budget, self._stops, self._emit)
         async with ProviderContext.open(
-            target, self.folder, self.config.retry, admission, records, self.environment
+            target, self._config.output, self._config.retry, admission, records, self._environment
         ) as context:
-            dispatcher = self._dispatchers[name] = Dispatcher(context, self.scope, writer, self._stops)
+            dispatcher = self._dispatchers[name] = Dispatcher(context, self._scope, writer, self._stops)
             self._emit_paces()
             try:
                 await dispatcher.run()
@@ -152,7 +154,7 @@ class Runner:
         """Return a provider's admission control, one for the whole run; it knows what earlier runs sent."""
         name = provider.name
         if name not in self._admissions:
-            retry, limit, now = self.config.retry, provider.rate_limit, time.time()
+            retry, limit, now = self._config.retry, provider.rate_limit, time.time()
             outage, signal = retry.outage_hours * 3600, self._stops.signal(name)
             admission = Admission(limit, base_url, outage, retry.max_wait_seconds, signal)
             if limit is not None:

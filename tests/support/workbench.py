@@ -131,7 +131,7 @@ class Bench:
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
         """Make a run over what is pending at these providers."""
         config = Config(None, self.folder, None, {one.name: one for one in providers}, retry=self.retry)
-        return Runner(self.connection, self.folder, config, models(), scope, {}, _address, self._hear, **more)
+        return Runner(self.connection, config, models(), scope, {}, _address, self._hear, **more)
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, ProviderPace):
