@@ -21,7 +21,7 @@ from pipeline.sandbox_process import Sandboxes
 if TYPE_CHECKING:
     import signal
     import sqlite3
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider
@@ -130,14 +130,8 @@ def _unharmed(emit: Listener) -> Listener:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Give the error that ended a group of tasks: ours with its sentence before any other."""
-    errors = list(_leaves(group))
-    return next((error for error in errors if isinstance(error, PipelineError)), errors[0])
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+    """Return the first error of a group, an error of ours before any other."""
+    error: BaseException = group.subgroup(PipelineError) or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,4 +1,4 @@
-"""The ledger → a copy of it beside, checked before it takes the place of the last good one."""
+"""Copies the ledger, and checks the copy before it replaces the last good one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def back_up(connection: sqlite3.Connection, folder: Path) -> None:
     """Copy the ledger by SQLite's online backup, whole or not at all.
 
-    Raises LedgerError where it is damaged (the last good copy stays), and DiskFull where a copy cannot be written.
+    Raises LedgerError if it is damaged (the last good copy stays), and DiskFull if the copy cannot be written.
     """
     part = folder / f".{BACKUP_NAME}{PART}"
     try:
@@ -32,15 +32,15 @@ def back_up(connection: sqlite3.Connection, folder: Path) -> None:
     except OSError as reason:
         raise disk_error(reason, folder) from None
     finally:
-        with contextlib.suppress(OSError):  # gone already, or the first reason is the one to tell
+        with contextlib.suppress(OSError):  # renamed already, or the first reason is the one to report
             part.unlink()
 
 
 def _copy(connection: sqlite3.Connection, part: Path, folder: Path) -> None:
-    """Write the copy, and read it through: a damaged ledger must not take the place of a good copy."""
+    """Write the copy and check it: a damaged ledger must not replace a good copy."""
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
         connection.backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")  # one file, with nothing beside it
+        copy.execute("PRAGMA journal_mode = DELETE")  # a single file, without -wal and -shm
         found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise LedgerError(f"the ledger {folder / FILE_NAME} is damaged: {found}; {restore_hint(folder / FILE_NAME)}")

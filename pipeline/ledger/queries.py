@@ -1,6 +1,6 @@
 """Every SELECT whose result people read, in reports, on the terminal and on the web page, as frozen values.
 
-What a worker reads stands in `queue` and `attempts`. Moments are seconds since 1970, money is US dollars.
+What a worker reads is in `queue` and `attempts`. Moments are seconds since 1970, money is US dollars.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_requests(connection: sqlite3.Connection, job: str, most: int | None = N
 
 @dataclass(frozen=True, slots=True)
 class AttemptResponse:
-    """What the response to one attempt said beside its images."""
+    """What the response to one attempt contained in addition to its images."""
 
     request_id: str | None
     usage: Mapping[str, Any] | None
@@ -234,7 +234,7 @@ def read_uploaded_files(connection: sqlite3.Connection, job: str | None) -> list
 
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
-    """An image on disk with what a page says below it."""
+    """An image on disk with its caption."""
 
     image_pk: int
     job: str

@@ -1,4 +1,4 @@
-"""Plans → the ledger: what a job states is queued, what it no longer states is superseded, what failed is put back."""
+"""Writes plans to the ledger: queues what a job states, supersedes what it no longer states, requeues what failed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ if TYPE_CHECKING:
     from pipeline.planning.plan import ImageRequest, Plan
 
 CHUNK = 100
-"""Requests that are written before we look at the clock."""
+"""Requests that are written between two looks at the clock."""
 
-HOLD_SECONDS, LEAVE_SECONDS = 0.02, 0.01
-"""For how long a large submit holds the ledger, and then leaves it and its disk to a run, which asks for the ledger
-every millisecond.
-"""
+HOLD_SECONDS, RELEASE_SECONDS = 0.02, 0.01
+"""For how long a large submit locks the ledger, and then releases it for a run, which asks for it every millisecond."""
 
 
 def check_claim(connection: sqlite3.Connection, plan: Plan) -> str:
-    """Refuse a job whose name belongs to another file that is still there; give the name as the ledger spells it.
+    """Return the job's name as the ledger spells it.
 
-    Raises JobError.
+    Raises JobError if the name belongs to another file that still exists.
     """
     row = connection.execute("SELECT name, file FROM job WHERE name = ? AND revision > 0", (plan.name,)).fetchone()
     if row is None:
@@ -42,26 +40,26 @@ def check_claim(connection: sqlite3.Connection, plan: Plan) -> str:
 
 
 def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None) -> None:
-    """Queue what a plan states: what is new in short transactions, and the last makes all of it count at once.
+    """Queue what a plan states: new requests in short transactions, of which the last makes all of them count at once.
 
-    A request that is known already keeps what it has: its images, its status, its attempts. Where more images are
-    wanted than before, it is pending again. One submit at a time; what one that died left behind is deleted.
+    A request that is known already keeps its images, its status and its attempts; if more images are wanted than
+    before, it is pending again. One submit at a time; what an interrupted one left behind is deleted.
     """
     now = time.time() if now is None else now
     with transaction(connection):
-        job, revision = _open_revision(connection, plan, now)
+        job_pk, revision = _open_revision(connection, plan, now)
     try:
-        _in_short_transactions(connection, _delete_left_behind(connection, job, revision))
-        _in_short_transactions(connection, _state_all(connection, plan, job, revision, now))
+        _in_short_transactions(connection, _delete_leftovers(connection, job_pk, revision))
+        _in_short_transactions(connection, _state_all(connection, plan, job_pk, revision, now))
         with transaction(connection):
-            _make_count(connection, plan, job, revision, now)
+            _make_count(connection, plan, job_pk, revision, now)
     finally:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("DROP TABLE temp.known")
 
 
 def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tuple[int, int]:
-    """Find or make the job; give it and the number of the statement to come. Nothing that counts is changed yet."""
+    """Return the job's primary key, created if it is new, and its next revision. Changes nothing that counts yet."""
     connection.execute(
         "CREATE TEMP TABLE known (key TEXT PRIMARY KEY, position, id, variables, inputs, n, estimate_usd) WITHOUT ROWID"
     )
@@ -69,12 +67,12 @@ def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tu
         "INSERT INTO job (name, provider, rehearsal, submitted_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
         (plan.name, plan.provider.name, plan.provider.sandbox is not None, now),
     )
-    job, revision = connection.execute("SELECT pk, revision FROM job WHERE name = ?", (plan.name,)).fetchone()
-    return job, revision + 1
+    job_pk, revision = connection.execute("SELECT pk, revision FROM job WHERE name = ?", (plan.name,)).fetchone()
+    return job_pk, revision + 1
 
 
 def _in_short_transactions(connection: sqlite3.Connection, steps: Iterator[None]) -> None:
-    """Take all steps of a large work, in transactions between which the ledger is left for a moment."""
+    """Take all steps of a large operation, in transactions between which the ledger is free for a moment."""
     over = False
     while not over:
         until = time.monotonic() + HOLD_SECONDS
@@ -85,35 +83,35 @@ def _in_short_transactions(connection: sqlite3.Connection, steps: Iterator[None]
             else:
                 over = True
         if not over:
-            time.sleep(LEAVE_SECONDS)
+            time.sleep(RELEASE_SECONDS)
 
 
-def _delete_left_behind(connection: sqlite3.Connection, job: int, revision: int) -> Iterator[None]:
-    """Delete what a submit that died has left behind: it never counted, so all of it is pending."""
+def _delete_leftovers(connection: sqlite3.Connection, job_pk: int, revision: int) -> Iterator[None]:
+    """Delete what an interrupted submit left behind: it never counted, so all of it is pending."""
     while connection.execute(
         "DELETE FROM request WHERE pk IN"
         " (SELECT pk FROM request WHERE job = ? AND stated >= ? AND status = 'pending' LIMIT ?)",
-        (job, revision, CHUNK),
+        (job_pk, revision, CHUNK),
     ).rowcount:
         yield
 
 
-def _state_all(connection: sqlite3.Connection, plan: Plan, job: int, revision: int, now: float) -> Iterator[None]:
+def _state_all(connection: sqlite3.Connection, plan: Plan, job_pk: int, revision: int, now: float) -> Iterator[None]:
     for first in range(0, len(plan.requests), CHUNK):
-        _state(connection, plan, job, revision, plan.requests[first : first + CHUNK], first, now)
+        _state(connection, plan, job_pk, revision, plan.requests[first : first + CHUNK], first, now)
         yield
 
 
 def _state(
     connection: sqlite3.Connection,
     plan: Plan,
-    job: int,
+    job_pk: int,
     revision: int,
     requests: Iterable[ImageRequest],
     first: int,
     now: float,
 ) -> None:
-    """Insert what is new, where it does not count yet; note what is said anew of requests that are known."""
+    """Insert new requests, which do not count yet; keep what the plan says of known requests in a temporary table."""
     for position, request in enumerate(requests, first):
         own = (
             request.id,
@@ -129,7 +127,7 @@ def _state(
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (job, key) DO NOTHING",
             (
-                *(job, request.key, revision, position),
+                *(job_pk, request.key, revision, position),
                 *(request.operation, request.served_by, request.prompt, params),
                 *(plan.provider.base_url, now, *own),
             ),
@@ -138,8 +136,8 @@ def _state(
             connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?, ?)", (request.key, position, *own))
 
 
-def _make_count(connection: sqlite3.Connection, plan: Plan, job: int, revision: int, now: float) -> None:
-    """Let the new statement count: in one moment what it adds, what it changes and what it leaves out."""
+def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revision: int, now: float) -> None:
+    """Make the new revision count: at once what it adds, what it changes and what it leaves out."""
     connection.execute(
         "UPDATE request SET stated = ?1, position = known.position, id = known.id, variables = known.variables,"
         " inputs = known.inputs, n = known.n, estimate_usd = known.estimate_usd, status = CASE"
@@ -150,7 +148,7 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job: int, revision: 
         "  WHEN received >= known.n THEN coalesce(finished_at, ?2)"
         "  WHEN received + moderated < known.n AND known.n > request.n THEN NULL ELSE finished_at END"
         " FROM temp.known WHERE request.job = ?3 AND request.key = known.key",
-        (revision, now, job),
+        (revision, now, job_pk),
     )
     connection.execute(
         "UPDATE job SET file = ?, provider = ?, rehearsal = ?, budget_usd = ?, revision = ?, submitted_at = ?"
@@ -159,15 +157,15 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job: int, revision: 
             plan.file and str(plan.file),
             plan.provider.name,
             plan.provider.sandbox is not None,
-            *(plan.budget_usd, revision, now, job),
+            *(plan.budget_usd, revision, now, job_pk),
         ),
     )
 
 
 def put_back(connection: sqlite3.Connection, names: Iterable[str] | None) -> int:
-    """Put what failed, came back partial or was cancelled back into the queue, of these jobs or of all; how many.
+    """Queue failed, partial and cancelled requests of these jobs, or of all, again; return how many.
 
-    What the service moderated is asked for again, since a person has decided so.
+    Moderated images are requested again too, since a person has decided so.
     """
     with transaction(connection):
         return connection.execute(
@@ -180,7 +178,7 @@ def put_back(connection: sqlite3.Connection, names: Iterable[str] | None) -> int
 
 
 def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) -> int:
-    """Take what is pending of a job out of the queue; how many. Calls in flight end as they would."""
+    """Take the pending requests of a job out of the queue; return how many. Calls in flight still finish."""
     with transaction(connection):
         return connection.execute(
             "UPDATE request SET status = 'cancelled', finished_at = ? WHERE status = 'pending'"
@@ -190,7 +188,7 @@ def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) 
 
 
 def known_names(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
-    """Give the jobs' names as the ledger spells them. Raises BadInput for one that it does not know."""
+    """Return the jobs' names as the ledger spells them. Raises BadInput for one that it does not know."""
     found = []
     for name in names:
         row = connection.execute("SELECT name FROM job WHERE name = ? AND revision > 0", (name,)).fetchone()

@@ -139,7 +139,7 @@ class EventTotals:
         return self._has_unknown_job
 
     def about_to_read(self) -> None:
-        """Start counting anew: what happens from now on is not in the reading that follows."""
+        """Restart counting: what happens from now on is not in the reading that follows."""
         with self._lock:
             self._jobs, self._has_unknown_job = {}, False
 

@@ -1,6 +1,7 @@
-"""Events → `run.log` in the output folder: rotated, one line an event; a key or a URL's signature never gets here.
+"""Writes events to `run.log` in the output folder: rotated, one line per event, without keys and URL signatures.
 
-A thread of its own writes them, those of a moment at once: a line at a time would cost a run a tenth of its speed.
+A thread of its own writes the lines of a moment at once. logging's QueueListener writes one at a time, at 17 µs of CPU
+per event instead of 4 µs: a tenth of a fast run's speed.
 """
 
 from __future__ import annotations
@@ -22,35 +23,35 @@ if TYPE_CHECKING:
 
     from pipeline.engine.events import Event
 
-_MOMENT = 0.05  # seconds, after which what has come is written
+_MOMENT = 0.05  # seconds, after which the events that have arrived are written
 MOST_AT_ONCE = 1000
 """Lines in one write, at most; between two of them the file may be rotated."""
 
 
 class Log:
-    """A listener that writes the file; `verbose` takes the events that come with every picture too."""
+    """A listener that writes the file; with `verbose` also the events of every image."""
 
     def __init__(self, folder: Path, *, verbose: bool, now: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._verbose = verbose
         self._now = now
-        self._heard: SimpleQueue[tuple[float, Event] | None] = SimpleQueue()
+        self._events: SimpleQueue[tuple[float, Event] | None] = SimpleQueue()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Queue one event."""
         if isinstance(event, CallSent | ImageStored | ProviderPace) and not self._verbose:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             self._thread.start()
-        self._heard.put((self._now(), event))
+        self._events.put((self._now(), event))
 
     def close(self) -> None:
-        """Write what has come, and close the file."""
+        """Write what is queued and close the file."""
         if self._thread is not None:
-            self._heard.put(None)
+            self._events.put(None)
             self._closing.set()
             self._thread.join()
 
@@ -65,19 +66,19 @@ class Log:
                 if lines:
                     handler.emit(logging.LogRecord("pipeline", logging.INFO, "", 0, "\n".join(lines), None, None))
         finally:
-            with contextlib.suppress(OSError):  # what a full disk did not take is lost, and no reason for an error
+            with contextlib.suppress(OSError):  # what did not fit on a full disk is lost, which is no reason to fail
                 handler.close()
 
     def _gather(self) -> tuple[list[str], bool]:
-        """Wait for an event, and take along those of the next moment. Gives their lines, and whether that was all."""
+        """Wait for an event and those of the next moment; return their lines, and whether these were the last."""
         lines: list[str] = []
-        heard = self._heard.get()
+        event = self._events.get()
         self._closing.wait(_MOMENT)
-        while heard is not None:
-            lines.append(_line(*heard))
-            if len(lines) == MOST_AT_ONCE or self._heard.empty():
+        while event is not None:
+            lines.append(_line(*event))
+            if len(lines) == MOST_AT_ONCE or self._events.empty():
                 return lines, False
-            heard = self._heard.get()
+            event = self._events.get()
         return lines, True
 
 
@@ -87,7 +88,7 @@ def _line(moment: float, event: Event) -> str:
 
 
 class _RotatingFile(RotatingFileHandler):
-    """Leaves out the lines for which there is no room, where logging would write a traceback for each."""
+    """Drops the lines for which there is no room; logging would print a traceback for each."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Go on without these lines."""
+        """Drop these lines."""

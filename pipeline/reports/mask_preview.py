@@ -1,4 +1,4 @@
-"""A plan's input pictures → PNGs with the mask drawn over them, so that a person can look before paying."""
+"""Writes a plan's input images as PNGs with their masks drawn over them, to be checked before paying."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def write_previews(plan: Plan, spool: Path, folder: Path) -> list[Path]:
-    """Write `<id>.png` into `folder` for each request with pictures, which stand below `spool`; give the paths.
+    """Write `<id>.png` into `folder` for each request with input images, which are below `spool`; return the paths.
 
-    It is the first picture as it would be sent, what may be edited tinted and outlined. A request that shares picture
-    and mask with an earlier one shares its preview. Raises OSError.
+    It is the first image as it would be sent, with the editable area tinted and outlined. A request with the same image
+    and mask as an earlier one shares its preview. Raises OSError.
     """
     made: dict[tuple[str, ...], Path] = {}
     for request in plan.requests:

@@ -1,4 +1,4 @@
-"""The command lines that people are told to type next, with the options that lead to this config and output folder."""
+"""Composes the command lines that people type next, with the options that lead to this config and output folder."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pipeline.ledger.database import (
 from pipeline.ledger.lock import find_owner
 from pipeline.ledger.queries import read_newest_images
 from pipeline.reports.next_command import NextCommand
-from pipeline.web.snapshot import NEWEST, read_pictures, read_snapshot
+from pipeline.web.snapshot import NEWEST, read_shown_images, read_snapshot
 
 if TYPE_CHECKING:
     import sqlite3
@@ -90,7 +90,7 @@ class EventStream:
         if self._state is not None:
             queue.put_nowait(self._state)
         if self._newest:
-            queue.put_nowait(_event("pictures", self._newest))
+            queue.put_nowait(_event("images", self._newest))
         self._listeners.add(queue)
         try:
             yield queue
@@ -104,7 +104,7 @@ class EventStream:
         if is_changed:
             self._tell(state)
         if changes.new:
-            self._tell(_event("pictures", changes.new))
+            self._tell(_event("images", changes.new))
 
     def _tell(self, event: bytes) -> None:
         for queue in list(self._listeners):
@@ -136,7 +136,7 @@ class EventStream:
         with read_transaction(connection):
             snapshot = read_snapshot(connection, self._config.providers, owner, now)
             stored = read_newest_images(connection, _WINDOW)
-            new = read_pictures(connection, [pk for pk in stored if pk not in self._known][-NEWEST:])
+            new = read_shown_images(connection, [pk for pk in stored if pk not in self._known][-NEWEST:])
         self._known = set(stored)
         self._newest_read = [*self._newest_read, *new][-NEWEST:]
         return _Changes(snapshot, self._newest_read, new)

@@ -89,7 +89,7 @@ def _spent(summaries: Sequence[JobSummary]) -> str | None:
     return dollars(sum(costs)) if costs else None
 
 
-def read_pictures(connection: sqlite3.Connection, image_pks: Collection[int]) -> list[dict[str, Any]]:
+def read_shown_images(connection: sqlite3.Connection, image_pks: Collection[int]) -> list[dict[str, Any]]:
     """Return what the page shows of these images."""
     return [
         {"pk": one.image_pk, "job": one.job, "id": one.id, "prompt": one.prompt}

@@ -132,7 +132,7 @@ def test_a_status_is_chosen(viewer: Viewer, url: str) -> None:
     assert page.locator(".tile .word").inner_text() == "failed"
     page.select_option("#status", "succeeded")
     assert page.locator(".tile").count() == 6
-    assert page.locator("#count").inner_text() == "6 pictures"
+    assert page.locator("#count").inner_text() == "6 images"
 
 
 def test_words_are_found_in_prompts_variables_and_revised_prompts(viewer: Viewer, url: str) -> None:
@@ -207,7 +207,7 @@ def test_the_large_view_tells_all_of_a_picture_and_is_left_where_one_has_got_to(
         "A cat, as Hokusai saw it",
         "dall-e-2",
         "256x256",
-        "$0.5000",
+        "$0.50",
         "2.5 s",
         "48 \u00d7 32, png",
     ):
@@ -280,7 +280,7 @@ def test_failures_come_first_with_their_cause_and_the_command(viewer: Viewer, ur
     )
     assert order == 4, "before the pictures"
     text = failures.inner_text()
-    assert "1 request did not bring all pictures" in text
+    assert "1 request did not bring all images" in text
     assert "400 content_policy_violation" in text
     assert "rejected by our safety system" in text
     assert failures.locator("code").first.inner_text() == f"pipeline resume job --output {tmp_path}"
@@ -423,7 +423,7 @@ def test_ten_thousand_pictures_scroll_smoothly(bench: Bench, viewer: Viewer) -> 
     page = viewer.open(_written(bench, thumbnails=False))
     page.locator(".tile img").first.wait_for()
     ready, measured = page.evaluate(_SCROLLING)
-    assert page.locator("#count").inner_text() == "10,000 pictures"
+    assert page.locator("#count").inner_text() == "10,000 images"
     assert ready < 3000, f"{ready:.0f} ms until the first pictures stand there"
     print(f"{ready:.0f} ms until loaded; {measured}")
     assert measured["looks"] > 60

@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import DiskFull
 from pipeline.ledger.queries import count_images
 from pipeline.reports.verify import find_damage, repair
+from pipeline.storage import ImageStore, make_folder
 from tests.integration.test_worker import HERE, Vendor
 from tests.support.workbench import PNG, answer_with, lab, picture, request, vendor
 
@@ -128,6 +129,20 @@ def test_what_is_uploaded_is_read_again_too(bench: Bench) -> None:
     assert (bench.folder / "job" / "quarantine" / path.name).exists()
     (damage,) = find_damage(bench.connection, bench.folder, bench.images, None)
     assert damage.what == "is missing; submit the job again"
+
+
+async def test_images_in_a_folder_of_their_own_are_found_and_quarantined_there(bench: Bench) -> None:
+    path = await _make(bench)
+    elsewhere = ImageStore(bench.folder / "elsewhere")
+    make_folder(elsewhere.folder / "job")
+    (bench.folder / "job" / "images").rename(elsewhere.job_folder("job"))
+    assert list(find_damage(bench.connection, bench.folder, elsewhere, None)) == []
+    elsewhere.local_path(f"job/images/{path.name}").write_bytes(b"damaged")
+    repair(
+        bench.connection, bench.folder, elsewhere, list(find_damage(bench.connection, bench.folder, elsewhere, None))
+    )
+    assert (elsewhere.folder / "job" / "quarantine" / path.name).read_bytes() == b"damaged"
+    assert not (bench.folder / "job" / "quarantine").exists()
 
 
 async def test_repair_revives_nothing_that_was_cancelled(bench: Bench) -> None:

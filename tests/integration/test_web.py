@@ -127,7 +127,7 @@ async def test_whoever_looks_is_told_how_things_are_and_then_what_changes(
     async with _open(bench) as (client, _), client.get("/events") as answer:
         assert answer.content_type == "text/event-stream"
         (state, snapshot), (name, pictures) = await _events(answer, 2)
-        assert (state, name) == ("state", "pictures")
+        assert (state, name) == ("state", "images")
         assert snapshot["jobs"][0]["counts"]["succeeded"] == 1
         assert [one["prompt"] for one in pictures] == ["prompt 1"]
         hang(bench, 2, drawn(2))

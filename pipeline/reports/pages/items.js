@@ -1,5 +1,5 @@
 "use strict";
-// The job's data → items: one for each picture, and one for each request that has none.
+// Makes the items of the page from the job's data: one for each image, and one for each request without any.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 

@@ -1,5 +1,5 @@
 "use strict";
-// One item → the large view: its picture in PhotoSwipe, and a panel with all that is known of it.
+// The large view of one item: its image in PhotoSwipe, and a panel with everything recorded about it.
 
 const large = (() => {
   const NARROW = matchMedia("(max-width: 44rem)"); // as in the style sheet
@@ -20,9 +20,9 @@ const large = (() => {
       bgOpacity: 1, loop: false, wheelToZoom: true, returnFocus: false, preload: [1, 2],
       initialZoomLevel: ({ panAreaSize, elementSize }) => // as large as there is room, and a small one at twice its size
         Math.min(panAreaSize.x / elementSize.x, panAreaSize.y / elementSize.y, 2),
-      showHideAnimationType: "none", // while it fades in, PhotoSwipe hears no key, and people who choose pictures are fast
+      showHideAnimationType: "none", // PhotoSwipe ignores keys while it fades in, and people who mark images are fast
       closeTitle: "Close (Esc)", zoomTitle: "Zoom", arrowPrevTitle: "Previous (←)", arrowNextTitle: "Next (→)",
-      errorMsg: "The picture's file is missing.",
+      errorMsg: "The image's file is missing.",
       paddingFn: (size) => NARROW.matches
         ? { top: 60, bottom: size.y * 0.38 + 16, left: 12, right: 12 }
         : { top: 64, bottom: 40, left: 64, right: 64 + parseFloat(getComputedStyle(document.documentElement).fontSize) * 24 },
@@ -32,7 +32,7 @@ const large = (() => {
       event.preventDefault();
       event.content.element = element("div", { class: "large-word" }, event.content.data.item.request.status);
     });
-    view.on("loadComplete", ({ content, slide: holder }) => { // a browser turns a picture upright, the ledger does not
+    view.on("loadComplete", ({ content, slide: holder }) => { // a browser turns an image upright, the ledger has its stored size
       const { naturalWidth, naturalHeight } = content.element || {};
       if (!naturalWidth || naturalWidth * content.height === naturalHeight * content.width || content.data.item.image.format === "svg") return;
       Object.assign(content, { width: naturalWidth, height: naturalHeight });
@@ -42,7 +42,7 @@ const large = (() => {
     view.on("uiRegister", () => view.ui.registerElement({
       name: "panel", className: "panel", appendTo: "root", order: 20, isButton: false, tagName: "aside",
       onInit: (panel) => {
-        panel.setAttribute("aria-label", "About this picture");
+        panel.setAttribute("aria-label", "About this image");
         panel.tabIndex = 0;
         const draw = () => fill(panel, view.currSlide.data.item);
         view.on("change", () => { draw(); panel.scrollTop = 0; });
@@ -88,7 +88,7 @@ const large = (() => {
       ["attempts", number(request.attempts) + (request.maybe_paid ? `, ${request.maybe_paid} may have been paid besides` : "")],
       request.seconds !== null && ["time", duration(request.seconds)],
       request.finished_at !== null && ["finished", moment(request.finished_at)],
-      image && ["picture", `${image.width ?? "?"} × ${image.height ?? "?"}, ${image.format}, ${number(Math.ceil(image.bytes / 1024))} KB`],
+      image && ["image", `${image.width ?? "?"} × ${image.height ?? "?"}, ${image.format}, ${number(Math.ceil(image.bytes / 1024))} KB`],
       image && ["file", element("a", { href: address(image.file), target: "_blank", rel: "noopener" }, image.file)],
       ["id", request.id],
     ];

@@ -4,7 +4,7 @@
 const picks = (() => {
   const place = `image-batch-pipeline picks ${location.pathname}`; // pages of one disk share the browser's store
   const marks = new Map();
-  const name = (item) => `${item.image.file} ${item.image.sha256}`; // a picture made anew is to be looked at anew
+  const name = (item) => `${item.image.file} ${item.image.sha256}`; // an image that was generated again must be marked again
   try {
     for (const [key, mark] of Object.entries(JSON.parse(localStorage.getItem(place)) || {})) marks.set(key, mark);
   } catch { /* a browser that keeps nothing for pages from the disk: marks last as long as the page is open */ }

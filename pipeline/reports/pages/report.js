@@ -1,5 +1,5 @@
 "use strict";
-// What a person chooses → which items are shown, in which order and groups; and the keys.
+// Shows the items that a person chooses, in their order and groups, and handles the keyboard.
 
 const field = (id) => document.getElementById(id);
 
@@ -31,7 +31,7 @@ function command(line) {
   const copy = element("button", { type: "button", class: "button", click: async () => {
     try {
       await navigator.clipboard.writeText(line);
-    } catch { // not allowed here: the old way, over the selection
+    } catch { // not allowed on this page: copy the selection
       getSelection().selectAllChildren(code);
       document.execCommand("copy");
     }
@@ -118,9 +118,9 @@ function grouped(found) {
 function apply() {
   const found = wanted().sort(ORDERS[field("sort").value][1]);
   tiles.show(grouped(found));
-  const pictures = found.filter((item) => item.image).length;
+  const shownImages = found.filter((item) => item.image).length;
   const all = items.filter((item) => item.image && item.request.status !== "superseded").length;
-  field("count").textContent = pictures === all ? counted(all, "image") : `${number(pictures)} of ${counted(all, "image")}`;
+  field("count").textContent = shownImages === all ? counted(all, "image") : `${number(shownImages)} of ${counted(all, "image")}`;
   field("none").hidden = found.length > 0;
 }
 

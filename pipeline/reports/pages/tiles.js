@@ -98,7 +98,7 @@ const tiles = (() => {
 
   function small(item) {
     const image = element("img", { alt: title(item), loading: "lazy", decoding: "async", src: smallAddress(item.image) });
-    image.onerror = () => { // no thumbnail: the picture itself; not that either: say so
+    image.onerror = () => { // no thumbnail: show the image itself; if that is missing too, say so
       image.onerror = () => image.replaceWith(element("span", { class: "word missing" }, "the file is missing"));
       image.src = address(item.image.file);
     };

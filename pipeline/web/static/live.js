@@ -113,19 +113,19 @@ function showFailures(jobs) {
     element("p", { class: "advice" }, cause.advice))));
 }
 
-function showPictures(pictures) {
+function showImages(images) {
   const list = field("newest");
-  for (const picture of pictures) {
-    if (list.querySelector(`[data-pk="${picture.pk}"]`)) continue; // sent again after a reconnect
-    const words = picture.prompt || picture.id;
-    const image = element("img", { alt: words, src: `thumbnails/${picture.pk}`, loading: "lazy", decoding: "async" });
-    image.onerror = () => { image.onerror = null; image.src = `images/${picture.pk}`; };
-    list.prepend(element("li", { class: "new", "data-pk": picture.pk },
-      element("a", { href: `images/${picture.pk}`, target: "_blank", rel: "noopener", "aria-label": words }, image,
+  for (const one of images) {
+    if (list.querySelector(`[data-pk="${one.pk}"]`)) continue; // sent again after a reconnect
+    const words = one.prompt || one.id;
+    const image = element("img", { alt: words, src: `thumbnails/${one.pk}`, loading: "lazy", decoding: "async" });
+    image.onerror = () => { image.onerror = null; image.src = `images/${one.pk}`; };
+    list.prepend(element("li", { class: "new", "data-pk": one.pk },
+      element("a", { href: `images/${one.pk}`, target: "_blank", rel: "noopener", "aria-label": words }, image,
         element("span", { class: "caption", dir: "auto", "aria-hidden": "true" }, words))));
   }
   while (list.children.length > NEWEST) list.lastElementChild.remove();
-  field("no-pictures").hidden = list.children.length > 0;
+  field("no-images").hidden = list.children.length > 0;
 }
 
 async function send(action, job) {
@@ -148,7 +148,7 @@ source.addEventListener("state", (event) => {
   showFailures(state.jobs);
   showJobs(state.jobs);
 });
-source.addEventListener("pictures", (event) => showPictures(JSON.parse(event.data)));
+source.addEventListener("images", (event) => showImages(JSON.parse(event.data)));
 source.addEventListener("error", () => {
   field("run").className = "run lost";
   field("run").textContent = "The connection to `pipeline serve` is lost; reconnecting.";
