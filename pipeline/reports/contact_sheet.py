@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import BadInput, BrokenImage
-from pipeline.reports.report_data import MOST, read_report_data
+from pipeline.ledger.database import read_transaction
+from pipeline.ledger.queries import read_images_of_job, read_requests
+from pipeline.reports.report_data import MOST
 from pipeline.reports.thumbnails import SIDE, shrink, thumbnail_name
 from pipeline.storage import disk_error, make_folder, write_whole
 
@@ -52,12 +54,7 @@ def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, store: 
 
     `folder` has the job's thumbnails, `store` its images. Returns the paths. Raises DiskFull.
     """
-    images = [
-        SheetImage(f"{name}/{image['file']}", image["sha256"], image["format"], one["prompt"] or one["id"])
-        for one in read_report_data(connection, name, MOST)["requests"]
-        for image in one["images"]
-        if one["status"] != "superseded"
-    ]
+    images = _read_images(connection, name)
     size = COLUMNS * ROWS
     pages = [images[first : first + size] for first in range(0, len(images), size)] or [[]]
     written = []
@@ -70,6 +67,17 @@ def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, store: 
     except OSError as reason:
         raise disk_error(reason, path.parent) from None
     return written
+
+
+def _read_images(connection: sqlite3.Connection, job: str) -> list[SheetImage]:
+    with read_transaction(connection):
+        requests = [one for one in read_requests(connection, job, MOST) if one.status != "superseded"]
+        images = read_images_of_job(connection, job, {request.request_pk for request in requests})
+    return [
+        SheetImage(f"{job}/{image.file}", image.sha256, image.format, request.prompt or request.id)
+        for request in requests
+        for image in images.get(request.request_pk, ())
+    ]
 
 
 def _draw(page: Sequence[SheetImage], title: str, folder: Path, store: ImageStore) -> bytes:

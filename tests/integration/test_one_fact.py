@@ -32,7 +32,7 @@ from pipeline.result import Result, read_outcomes
 from pipeline.web import actions
 from pipeline.web.event_stream import EventStream
 from pipeline.web.snapshot import read_snapshot
-from tests.support.exhibits import asked, drawn, fail, hang
+from tests.support.exhibits import REFUSED, asked, drawn, fail, hang
 from tests.support.workbench import plan
 
 if TYPE_CHECKING:
@@ -269,3 +269,15 @@ def test_a_class_that_is_no_error_of_a_request_is_not_built(
     fail(bench, 1, {**POLICY, "kind": kind})
     (outcome,) = read_outcomes(config, "job")
     assert type(outcome.error) is expected
+
+
+def test_the_class_of_an_error_that_was_recorded_before_classes_were_is_guessed_alike(
+    bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.submit(asked(1))
+    fail(bench, 1, REFUSED)
+    told = tell(bench, config, capsys)
+    (entry,) = entries(bench.connection, "job")
+    (outcome,) = read_outcomes(config, "job")
+    assert entry["error"]["kind"] == told.summary["failures"][0]["kind"] == "Moderated"
+    assert type(outcome.error) is errors.Moderated

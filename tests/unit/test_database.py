@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from pipeline.errors import DiskFull, LedgerError
+from pipeline import ledger
+from pipeline.errors import BadInput, DiskFull, LedgerError
 from pipeline.ledger import database
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.database import (
     BACKUP_NAME,
     FILE_NAME,
     MIGRATIONS,
+    change_counter,
     open_for_reading,
     open_ledger,
+    read_transaction,
     transaction,
     translated_errors,
 )
+from pipeline.ledger.queries import read_requests
 from pipeline.ledger.recovery import recover
 from tests.support.workbench import request
 
@@ -245,3 +249,29 @@ def test_after_a_clock_that_went_back_recover_moves_no_call_into_the_past(bench:
     bench.set(f"{ATTEMPT} (1, 'lab', 1, 500, NULL, NULL)")
     recover(bench.connection, 100)
     assert bench.one("SELECT sent_at FROM attempt") == 500
+
+
+def test_where_there_is_no_ledger_an_empty_one_is_read_and_none_is_made(tmp_path: Path) -> None:
+    with ledger.reading(tmp_path / "outputs") as connection:
+        assert connection.execute("SELECT count(*) FROM request").fetchone()[0] == 0
+    unknown = pytest.raises(BadInput, match="there is no job `lounge`; nothing has been submitted to")
+    with unknown, ledger.reading(tmp_path / "outputs", "lounge"):
+        pass
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_ledger_that_is_read_cannot_be_changed_and_its_errors_name_it(bench: Bench) -> None:
+    with pytest.raises(LedgerError, match=f"{bench.folder}.*cannot be written"), ledger.reading(bench.folder) as found:
+        found.execute("DELETE FROM job")
+
+
+def test_a_read_transaction_sees_one_state_of_the_ledger(bench: Bench) -> None:
+    bench.submit(request(1))
+    with ledger.reading(bench.folder) as connection:
+        before = change_counter(connection)
+        with read_transaction(connection):
+            assert len(list(read_requests(connection, "job"))) == 1
+            bench.submit(request(1), request(2))
+            assert len(list(read_requests(connection, "job"))) == 1
+        assert len(list(read_requests(connection, "job"))) == 2
+        assert change_counter(connection) != before
