@@ -29,6 +29,11 @@ async def test_a_json_fault_is_an_envelope_and_is_logged(tmp_path: Path, fault: 
             assert 50 <= int(reply.headers["retry-after-ms"]) <= 300
 
 
+async def test_the_429_fault_has_no_latency(tmp_path: Path) -> None:
+    async with calling(tmp_path, faults={"http_429": 1}, latency_seconds=[60, 60]) as caller:
+        assert (await caller.generate()).status == 429
+
+
 async def test_the_502_fault_is_html(tmp_path: Path) -> None:
     async with calling(tmp_path, faults={"html_502": 1}) as caller:
         reply = await caller.generate()

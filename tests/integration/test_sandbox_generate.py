@@ -198,6 +198,8 @@ async def test_a_wrong_path_or_method_is_answered_with_the_error_envelope(tmp_pa
         method = await caller.call("GET", "/images/generations")
         assert (method.status, method.headers["Allow"]) == (405, "POST")
         assert method.error["type"] == "invalid_request_error"
+        models = await caller.call("POST", "/models")
+        assert (models.status, models.headers["Allow"]) == (405, "GET, HEAD")
 
 
 async def test_the_content_policy_error_differs_by_model_family(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ async def test_the_rate_limit_counts_invalid_calls_and_not_those_that_it_refused
         assert (await caller.generate()).status == 429
 
 
+async def test_a_body_that_cannot_be_read_counts_as_one_image(tmp_path: Path) -> None:
+    async with calling(tmp_path, rate_limit={"images": 1, "per_seconds": 60}) as caller:
+        headers = {**caller.headers, "Content-Type": "application/json"}
+        assert (await caller.call("POST", "/images/generations", data=b"{", headers=headers)).status == 400
+        assert (await caller.generate()).status == 429
+
+
 async def test_the_rate_limit_error_of_an_edit_names_input_images(tmp_path: Path) -> None:
     async with calling(tmp_path, rate_limit={"images": 0, "per_seconds": 60}) as caller:
         refused = await caller.upload("/images/edits", [("image", png(), "image/png")], prompt="x")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.sandbox.request_body import MIB, FilePart, RequestBody
+from pipeline.sandbox.request_body import MAX_DATA_URL, MIB, FilePart, RequestBody
 from pipeline.sandbox.rules.errors import ApiError
 from pipeline.sandbox.rules.uploads import Uploads, decode_uploads
 from pipeline.sandbox.rules.validate import validate_call
@@ -175,6 +175,7 @@ def test_a_decompression_bomb_is_refused_before_decoding() -> None:
         ([{"image_url": "data:image/png;base64,%%%"}], "invalid_base64"),
         ([{"image_url": "data:image/png;base64,AAAA"}], "invalid_image"),
         ([{"image_url": f"data:text/html;base64,{base64.b64encode(png()).decode()}"}], "unsupported_file_mimetype"),
+        ([{"image_url": f"data:image/png;base64,{'A' * MAX_DATA_URL}"}], "string_above_max_length"),
         ([{}] * 17, "array_above_max_length"),
     ],
 )
