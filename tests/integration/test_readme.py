@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import textwrap
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pipeline
-from pipeline.cli.main import BUG
+from pipeline.cli.main import BUG, cli
+from pipeline.cli.options import Options
 from pipeline.config.load import load
 from pipeline.engine import events
 from pipeline.errors import BadInput, Stop
@@ -132,6 +134,15 @@ def test_the_commands_run_one_after_another(clone: Path, readme: Path) -> None:
             manifest = (clone / "outputs" / "quickstart" / "manifest.jsonl").read_text().splitlines()
             assert {json.loads(line)["status"] for line in manifest} == {"succeeded"}
             assert sum(len(json.loads(line)["images"]) for line in manifest) == 12
+
+
+@each_readme
+def test_commands_within_sentences_are_understood(readme: Path) -> None:
+    for line in re.findall(r"`pipeline ([^`]+)`", readme.read_text()):
+        name, *arguments = shlex.split(line.replace("[", "").replace("]", "").replace(" ...", ""))
+        assert name in {*cli.commands, "--help"}
+        if arguments:  # else the command is only named
+            cli.commands[name].make_context(name, arguments, obj=Options())
 
 
 def test_the_python_examples_run(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
