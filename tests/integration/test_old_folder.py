@@ -91,7 +91,9 @@ def test_status_shows_what_the_old_version_left(old: Stage) -> None:
 def test_the_manifest_written_again_says_all_that_it_said_and_verify_finds_every_file_whole(old: Stage) -> None:
     before = old.manifest("lounge")
     old.run("manifest", "lounge")
-    assert _is_within(before, old.manifest("lounge"))
+    after = old.manifest("lounge")
+    assert _is_within(before, after)
+    assert [entry["error"]["kind"] for entry in after if entry["error"]] == ["Moderated"]
     assert old.run("verify").stdout == ""
 
 
@@ -124,7 +126,11 @@ def test_the_job_file_names_the_same_requests_as_before(old: Stage) -> None:
 def test_resume_asks_again_for_what_had_failed(old: Stage) -> None:
     assert _calls(old, "resume", "lounge") == ["refused", "snow"]
     refused = next(entry for entry in old.manifest("lounge") if entry["id"] == "refused")
-    assert (refused["attempts"], refused["error"]["code"]) == (2, "content_policy_violation")
+    assert (refused["attempts"], refused["error"]["code"], refused["error"]["kind"]) == (
+        2,
+        "content_policy_violation",
+        "Moderated",
+    )
 
 
 def test_a_deleted_file_is_found_and_made_again(old: Stage) -> None:
