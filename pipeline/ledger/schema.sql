@@ -1,4 +1,4 @@
--- The ledger: the queue, the truth and the receipt. Times are seconds since 1970 (UTC), money is US dollars.
+-- The ledger: the queue, all results and all costs. Times are seconds since 1970 (UTC), money is US dollars.
 
 CREATE TABLE job (
     pk           INTEGER PRIMARY KEY,
@@ -7,20 +7,20 @@ CREATE TABLE job (
     provider     TEXT NOT NULL,
     rehearsal    INTEGER NOT NULL CHECK (rehearsal IN (0, 1)), -- 1: served by the sandbox, nothing is billed
     budget_usd   REAL CHECK (budget_usd >= 0),
-    revision     INTEGER NOT NULL DEFAULT 0,                -- the newest statement of the job file that is here whole
+    revision     INTEGER NOT NULL DEFAULT 0,                -- of the job file as it was last submitted completely
     submitted_at REAL NOT NULL
 ) STRICT;
 
 -- A request counts while stated = the job's revision. With stated < revision it is superseded; with stated > revision
--- its submit is still under way, or died.
+-- its submit is still in progress, or was interrupted.
 CREATE TABLE request (
     pk          INTEGER PRIMARY KEY,
     job         INTEGER NOT NULL REFERENCES job (pk),
     key         TEXT NOT NULL CHECK (length(key) = 64),
-    stated      INTEGER NOT NULL CHECK (stated >= 1),       -- the newest statement of the job file that has it
+    stated      INTEGER NOT NULL CHECK (stated >= 1),       -- the newest revision of the job file that has it
     position    INTEGER NOT NULL,
     id          TEXT NOT NULL CHECK (id != ''),
-    stem        TEXT,                                       -- how its files are named by whoever carries it
+    stem        TEXT,                                       -- how the worker that processes it names its files
     operation   TEXT NOT NULL CHECK (operation IN ('generation', 'edit', 'variation')),
     served_by   TEXT NOT NULL CHECK (served_by IN ('generation', 'edit', 'variation')),  -- whose endpoint is called
     prompt      TEXT,
@@ -29,7 +29,7 @@ CREATE TABLE request (
     inputs      TEXT NOT NULL CHECK (json_valid(inputs)),
     n           INTEGER NOT NULL CHECK (n >= 1),            -- images wanted
     received    INTEGER NOT NULL DEFAULT 0 CHECK (received >= 0),   -- images on disk
-    moderated   INTEGER NOT NULL DEFAULT 0 CHECK (moderated >= 0),  -- images refused by the service, not asked again
+    moderated   INTEGER NOT NULL DEFAULT 0 CHECK (moderated >= 0),  -- images refused by the service, not requested again
     status      TEXT NOT NULL DEFAULT 'pending'
                 CHECK (status IN ('pending', 'running', 'succeeded', 'partial', 'failed', 'cancelled')),
     attempts    INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
@@ -46,12 +46,12 @@ CREATE TABLE request (
 CREATE INDEX request_pending ON request (job, stated, position) WHERE status = 'pending';
 CREATE INDEX request_running ON request (job, stem COLLATE NOCASE) WHERE status = 'running';
 
--- One HTTP try. It is written before it is sent; without an outcome it is in flight, or its process died.
+-- One HTTP call. It is recorded before it is sent; without an outcome it is in flight, or its process was killed.
 CREATE TABLE attempt (
     pk           INTEGER PRIMARY KEY,
     request      INTEGER NOT NULL REFERENCES request (pk),
     provider     TEXT NOT NULL,
-    n            INTEGER NOT NULL CHECK (n >= 1),           -- images asked for
+    n            INTEGER NOT NULL CHECK (n >= 1),           -- images requested
     estimate_usd REAL,
     sent_at      REAL NOT NULL,
     ended_at     REAL,
@@ -60,7 +60,7 @@ CREATE TABLE attempt (
     error        TEXT CHECK (error IS NULL OR json_valid(error)),
     request_id   TEXT,
     usage        TEXT CHECK (usage IS NULL OR json_valid(usage)),
-    settings     TEXT CHECK (settings IS NULL OR json_valid(settings)), -- that the server says it used
+    settings     TEXT CHECK (settings IS NULL OR json_valid(settings)), -- that the server reports it used
     cost_usd     REAL,
     CHECK ((outcome IS NULL) = (ended_at IS NULL))
 ) STRICT;
@@ -69,7 +69,7 @@ CREATE INDEX attempt_request ON attempt (request);
 CREATE INDEX attempt_open ON attempt (pk) WHERE outcome IS NULL;
 CREATE INDEX attempt_sent ON attempt (provider, sent_at);
 
--- One picture that an answer brought: paid (its URL is known), stored (its file is whole on disk), or lost (its URL died).
+-- One image of a response: paid (its URL is known), stored (its file is whole on disk), or lost (its URL expired).
 CREATE TABLE image (
     pk             INTEGER PRIMARY KEY,
     request        INTEGER NOT NULL REFERENCES request (pk),
@@ -94,13 +94,13 @@ CREATE INDEX image_request ON image (request);
 CREATE INDEX image_paid ON image (expires_at) WHERE state = 'paid';
 CREATE UNIQUE INDEX image_file ON image (job, file COLLATE NOCASE) WHERE file IS NOT NULL;
 
--- What a provider last told us about itself; it outlives the run.
+-- What a provider last requested; it holds across runs.
 CREATE TABLE provider (
     name         TEXT PRIMARY KEY,
     paused_until REAL NOT NULL
 ) STRICT;
 
--- The process that works, or worked last, on this output folder; whether it still does, the lock file says.
+-- The process that holds, or held last, the lock of this output folder; whether it still does, the lock file says.
 CREATE TABLE holder (
     one        INTEGER PRIMARY KEY CHECK (one = 1),
     pid        INTEGER NOT NULL,

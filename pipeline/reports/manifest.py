@@ -65,7 +65,7 @@ def _entry(
         "status": request.status,
         "attempts": request.attempts,
         "maybe_paid": request.maybe_paid,
-        "error": request.error and shown_error(request.error),
+        "error": None if request.error is None else shown_error(request.error),
         "images": images,
         "usage": _sum([one.usage for one in responses if one.usage is not None]),
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),

@@ -1,4 +1,4 @@
-"""A run on its terminal: a screen where there is one, plain lines elsewhere, and a clean terminal at any end."""
+"""A run on its terminal: a screen if it can be drawn, else plain lines, and a clean terminal at any end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"  # the cursor
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Progress:
-    """A display that nobody ticks but the test."""
+    """A display that only the test ticks."""
     monkeypatch.setattr(display, "PLAIN_SECONDS", threading.TIMEOUT_MAX)
     return Progress(lambda: [summary(cost=0.5)], verbose=False, now=lambda: NIGHT)
 

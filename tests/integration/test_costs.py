@@ -117,7 +117,7 @@ def test_a_status_takes_one_statement_a_job(bench: Bench, monkeypatch: pytest.Mo
         connection.set_trace_callback(statements.append)
         return connection
 
-    monkeypatch.setattr("pipeline.reports.status.open_for_reading", traced)
+    monkeypatch.setattr("pipeline.ledger.database.open_for_reading", traced)
     assert len(read_status(bench.folder, None)) == jobs
     assert len([one for one in statements if one.startswith("SELECT")]) <= STATEMENTS_OF_A_STATUS - 1 + jobs
 

@@ -1,4 +1,4 @@
-"""A notice arrives at a real server or a real command, twice tried; what fails says nothing of the address."""
+"""Delivery to a real server or command, with a second try; errors do not contain the address."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOTICE = end_message(0, [summary("lounge")], [], None, "pipeline run")
 
 
 class Hook:
-    """Answers with one status after another, the last for ever, and remembers what it was told."""
+    """Responds with one status after another, the last forever, and keeps what it received."""
 
     def __init__(self, *statuses: int, to: str = "") -> None:
         self.statuses = list(statuses)
@@ -162,7 +162,7 @@ async def test_a_command_that_hangs_is_ended_with_all_that_it_started(
 
 
 def _is_at_work(pid: str) -> bool:
-    """Ask the system; what has ended and was not asked for its exit code is not at work."""
+    """Whether a process is running; one that has ended and is not reaped yet is not."""
     ps = shutil.which("ps")
     assert ps is not None
     said = subprocess.run([ps, "-o", "stat=", "-p", pid], check=False, capture_output=True, text=True).stdout

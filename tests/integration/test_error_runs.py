@@ -243,7 +243,8 @@ async def _meet_one(folder: Path, answer: Callable[[int, Body], web.Response]) -
 
 
 def _check_error(reply: Reply, error: dict[str, Any]) -> None:
-    assert set(error) == {"http_status", "type", "code", "message"}
+    assert set(error) == {"http_status", "type", "code", "message", "kind"}
+    assert error["kind"] == reply.error_class.__name__
     assert error["http_status"] == reply.status
     if reply.words is not None:
         assert (error["type"], error["code"]) == reply.words

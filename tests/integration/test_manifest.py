@@ -1,4 +1,4 @@
-"""The manifest: one object a request, what the job file states first, whole or not at all."""
+"""The manifest: one object per request, what the job file states first, whole or not at all."""
 
 from __future__ import annotations
 

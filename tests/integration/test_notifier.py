@@ -1,4 +1,4 @@
-"""Those who want to know are told of an end, a stop and a long pause: once, and whatever fails here changes nothing."""
+"""Notifications of an end, a stop and a long pause: each is sent once, and a failure changes nothing else."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ WORK = RequestEnded("lounge", "x", "succeeded", None)
 ANSWER = CallEnded("lounge", "x", "lab", 1.0, None, None)
 
 
-class Rings(Notifier):
-    """A bell whose notices are kept and not delivered."""
+class RecordingNotifier(Notifier):
+    """A notifier whose messages are kept and not delivered."""
 
     def __init__(self, **rules: Any) -> None:
         self.events: list[Event] = []
-        self.notices: list[Any] = []
+        self.messages: list[Any] = []
         notify = NotificationSettings(command=("tell",), **rules)
         config = Config(Path("/my night/config.yaml"), Path("/out"), None, {}, notify=notify)
         super().__init__(config, {}, self.events.append)
 
     def _send(self, message: Any) -> None:
-        self.notices.append(message)
+        self.messages.append(message)
 
 
 def told(*steps: Event | float, **rules: Any) -> list[str]:
-    """Hear events, with seconds of virtual time between them; give the titles of what is told."""
+    """Listen to events with seconds of virtual time between them; return the titles of the messages."""
 
     async def night() -> list[str]:
-        async with Rings(**rules) as notifier:
+        async with RecordingNotifier(**rules) as notifier:
             for step in steps:
                 if isinstance(step, float):
                     await asyncio.sleep(step)
                 else:
                     notifier.listen(step)
-            return [message.title for message in notifier.notices]
+            return [message.title for message in notifier.messages]
 
     return run_virtually(night())
 
@@ -100,19 +100,19 @@ def test_how_long_a_long_pause_is_can_be_said() -> None:
 
 
 async def test_a_run_that_had_nothing_to_do_is_no_news() -> None:
-    async with Rings() as notifier:
+    async with RecordingNotifier() as notifier:
         notifier.listen(RunStarted(()))
         notifier.ended(0, [summary()], [])
-        assert notifier.notices == []
+        assert notifier.messages == []
         notifier.listen(WORK)
         notifier.ended(0, [summary()], [])
-    assert [message.moment for message in notifier.notices] == ["end"]
+    assert [message.moment for message in notifier.messages] == ["end"]
     assert notifier.events == [RunStarted(()), WORK], "every event is passed on"
-    assert notifier.notices[0].facts["command"] == "pipeline run --config '/my night/config.yaml' --output /out"
+    assert notifier.messages[0].facts["command"] == "pipeline run --config '/my night/config.yaml' --output /out"
 
 
 async def _fall(notifier: Notifier, event: Event, error: BaseException) -> None:
-    """Hear an event, and have the run fall by this error while a delivery may be under way."""
+    """Listen to an event, then end the run by this error while a delivery may be in progress."""
     async with notifier:
         notifier.listen(event)
         await asyncio.sleep(0.2)
@@ -120,14 +120,14 @@ async def _fall(notifier: Notifier, event: Event, error: BaseException) -> None:
 
 
 async def test_an_error_that_ends_a_run_is_told_and_a_cancelled_run_waits_for_nobody() -> None:
-    notifier = Rings()
+    notifier = RecordingNotifier()
     with pytest.raises(DiskFull):
         await _fall(notifier, RunStarted(("lounge",)), DiskFull("no room"))
-    assert [message.moment for message in notifier.notices] == ["stop"]
-    notifier = Rings()
+    assert [message.moment for message in notifier.messages] == ["stop"]
+    notifier = RecordingNotifier()
     with pytest.raises(asyncio.CancelledError):
         await _fall(notifier, RunStarted(("lounge",)), asyncio.CancelledError())
-    assert notifier.notices == []
+    assert notifier.messages == []
 
 
 def _bell(command: tuple[str, ...], events: list[Event], environment: dict[str, str], **rules: Any) -> Notifier:

@@ -56,8 +56,8 @@ BUSY = {"http_status": 503, "type": "server_error", "code": None, "message": "ov
 
 
 @dataclass
-class Told:
-    """What every way of telling says of one job."""
+class Outputs:
+    """What every output says about one job."""
 
     status: list[str]
     terminal: list[str]
@@ -76,7 +76,7 @@ def config(bench: Bench) -> Config:
 
 @pytest.fixture
 def night(bench: Bench) -> Iterator[None]:
-    """A job of a run at work: images, failures of several causes, calls in flight, what is still to come."""
+    """A job of a working run: images, failures of several causes, calls in flight, images to come."""
     bench.submit(*(asked(number) for number in range(14)), provider=LAB)
     for number in range(4):
         hang(bench, number, drawn(number), cost_usd=0.0123)
@@ -96,13 +96,13 @@ def night(bench: Bench) -> Iterator[None]:
         yield
 
 
-def tell(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]) -> Told:
-    """Tell the ledger in every way."""
+def read_outputs(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]) -> Outputs:
+    """Return what every output says about the ledger."""
     connection = bench.connection
     summaries = read_job_summaries(connection)
     result = Result(config, summaries, (), None, (), {})
     print_watch_json(read_view(config.output, None, config.providers, NOW))
-    return Told(
+    return Outputs(
         status=list(status_lines(read_status(config.output, None), config.providers)),
         terminal=list(closing_lines(result, NextCommand.here(config), ["run"])),
         notification=end_message(1, summaries, [], None, NextCommand.anywhere(config).line("run")).text,
@@ -117,12 +117,12 @@ def tell(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]) -> To
 def test_speed_calls_in_flight_and_time_left_are_the_same_on_terminal_and_page(
     bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = tell(bench, config, capsys)
-    (watched,), (shown,) = told.watch["providers"], told.page["providers"]
+    outputs = read_outputs(bench, config, capsys)
+    (watched,), (shown,) = outputs.watch["providers"], outputs.page["providers"]
     assert watched["images_per_minute"] == pytest.approx(shown["per_minute"], abs=0.01)
     assert shown["per_minute"] == pytest.approx(5 / 60 * 60), "five images are on disk; what failed is no speed"
     assert watched["in_flight"] == shown["in_flight"] == 2, "however old, while a run holds the lock"
-    assert told.page["minutes_left"] == pytest.approx((told.watch["ends_at"] - NOW) / 60)
+    assert outputs.page["minutes_left"] == pytest.approx((outputs.watch["ends_at"] - NOW) / 60)
 
 
 @pytest.mark.usefixtures("night")
@@ -130,16 +130,16 @@ def test_without_a_run_at_work_neither_terminal_nor_page_has_a_call_in_flight(
     bench: Bench, config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.ledger.lock._is_alive", lambda _pid: False)
-    told = tell(bench, config, capsys)
-    assert told.page["run"] is None
-    assert told.watch["providers"][0]["in_flight"] == told.page["providers"][0]["in_flight"] == 0
+    outputs = read_outputs(bench, config, capsys)
+    assert outputs.page["run"] is None
+    assert outputs.watch["providers"][0]["in_flight"] == outputs.page["providers"][0]["in_flight"] == 0
 
 
 @pytest.mark.usefixtures("night")
 def test_causes_of_failure_are_the_same_ones_with_the_same_numbers_everywhere(
     bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = tell(bench, config, capsys)
+    outputs = read_outputs(bench, config, capsys)
     expected = [
         (3, "400 content_policy_violation", "Rejected by our safety system (req_4)."),
         (1, "400 invalid_value", "`size` must be one of these"),
@@ -147,45 +147,45 @@ def test_causes_of_failure_are_the_same_ones_with_the_same_numbers_everywhere(
         (1, "503 server_error", "overloaded"),
         (1, "not all images came", "no reason was recorded"),
     ]
-    (page,) = (job["causes"] for job in told.page["jobs"])
-    for causes in (page, told.report["causes"]):
+    (page,) = (job["causes"] for job in outputs.page["jobs"])
+    for causes in (page, outputs.report["causes"]):
         assert [(one["count"], one["title"], one["message"]) for one in causes] == expected
-    assert [(one["count"], one["example"]["message"]) for one in told.summary["failures"]] == [
+    assert [(one["count"], one["example"]["message"]) for one in outputs.summary["failures"]] == [
         (count, message) for count, _, message in expected
     ]
-    headings = [line.strip() for line in told.terminal if " × " in line]  # noqa: RUF001 - so many times
+    headings = [line.strip() for line in outputs.terminal if " × " in line]  # noqa: RUF001 - so many times
     for heading, (count, title, message) in zip(headings, expected, strict=True):
         assert heading.startswith(f"{count} × {title}, such as job/")  # noqa: RUF001 - the same
         assert heading.endswith(message)
-    for shown, reported in zip(page, told.report["causes"], strict=True):
+    for shown, reported in zip(page, outputs.report["causes"], strict=True):
         assert shown["advice"] == reported["advice"]
-        assert any(line.strip().rstrip(":") == shown["advice"] for line in told.terminal)
-    assert [one["requests"] for one in told.report["causes"]] == [[4, 5, 6], [7], [8], [9], [10]]
+        assert any(line.strip().rstrip(":") == shown["advice"] for line in outputs.terminal)
+    assert [one["requests"] for one in outputs.report["causes"]] == [[4, 5, 6], [7], [8], [9], [10]]
 
 
 @pytest.mark.usefixtures("night")
 def test_a_job_s_counts_and_money_are_in_the_same_words_everywhere(
     bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = tell(bench, config, capsys)
+    outputs = read_outputs(bench, config, capsys)
     counts = ["3 pending", "4 succeeded", "1 partial", "6 failed"]
     money = ["$0.0492 spent", "2 calls may have been paid besides"]
     expected = "$0.12 expected"
     line = f"job: 5 images; {', '.join(counts)}; {'; '.join(money)}"
-    assert told.terminal[0] == line
-    assert line in told.notification.splitlines()
-    assert told.status[1] == f"  {' · '.join(counts)}"
-    assert told.status[2].startswith(f"  5 images · {' · '.join([*money, expected])} · 3 to come")
-    (job,) = told.page["jobs"]
+    assert outputs.terminal[0] == line
+    assert line in outputs.notification.splitlines()
+    assert outputs.status[1] == f"  {' · '.join(counts)}"
+    assert outputs.status[2].startswith(f"  5 images · {' · '.join([*money, expected])} · 3 to come")
+    (job,) = outputs.page["jobs"]
     assert [" ".join(fact) for fact in job["facts"]] == [
         *(count for count in counts if "succeeded" not in count),
         *("5 images", *money, expected),
     ]
-    assert told.page["spent"] == "$0.0492"
-    assert [f"{value} {label}" for label, value in told.report["spent"]] == money
+    assert outputs.page["spent"] == "$0.0492"
+    assert [f"{value} {label}" for label, value in outputs.report["spent"]] == money
     numbers = status_json(read_job_summaries(bench.connection))["jobs"][0]
-    assert numbers["counts"] == job["counts"] == told.report["counts"] == told.watch["jobs"][0]["counts"]
-    assert numbers["cost_usd"] == told.summary["jobs"][0]["cost_usd"] == pytest.approx(0.0492)
+    assert numbers["counts"] == job["counts"] == outputs.report["counts"] == outputs.watch["jobs"][0]["counts"]
+    assert numbers["cost_usd"] == outputs.summary["jobs"][0]["cost_usd"] == pytest.approx(0.0492)
 
 
 def test_the_limit_in_images_per_minute_is_one_number(
@@ -193,7 +193,7 @@ def test_the_limit_in_images_per_minute_is_one_number(
 ) -> None:
     requests = [asked(number) for number in range(21)]
     bench.submit(*requests, provider=LAB)
-    told = tell(bench, config, capsys)
+    outputs = read_outputs(bench, config, capsys)
     totals = EventTotals()
     pace = ProviderPace("lab", "limit", None, LIMIT.images, LIMIT.per_seconds, 0, None)
     for event in (RunStarted(("job",)), CallSent("job", "x", "lab", 1), pace):
@@ -201,10 +201,10 @@ def test_the_limit_in_images_per_minute_is_one_number(
     totals.read(read_job_summaries(bench.connection))
     (from_events,) = totals.view(NOW).providers
     assert LIMIT.per_minute == 14
-    assert from_events.limit == told.watch["providers"][0]["limit_per_minute"] == 14
-    assert told.page["providers"][0]["limit_per_minute"] == 14
+    assert from_events.limit == outputs.watch["providers"][0]["limit_per_minute"] == 14
+    assert outputs.page["providers"][0]["limit_per_minute"] == 14
     assert estimate_plan(bench.folder, plan(*requests, provider=LAB), Models.load({}))["minutes"] == 1.5
-    assert told.status[2].endswith("21 to come, 1.5 minutes at the limit")
+    assert outputs.status[2].endswith("21 to come, 1.5 minutes at the limit")
 
 
 async def test_what_to_type_next_is_the_same_command_wherever_it_is_read(
@@ -215,13 +215,13 @@ async def test_what_to_type_next_is_the_same_command_wherever_it_is_read(
     monkeypatch.chdir(bench.folder.parent)
     bench.submit(asked(1), asked(2), provider=LAB)
     fail(bench, 2, BUSY)
-    told = tell(bench, config, capsys)
+    outputs = read_outputs(bench, config, capsys)
     (report,), _ = write_reports(bench.connection, config, ["job"])
     commands = json.loads(report.read_text().split('id="data">')[1].split("</script>")[0])["commands"]
     stream = EventStream(config)
     notifier = Notifier(config, {}, lambda _event: None)
     runs = {
-        "summary": told.terminal[-1].strip(),
+        "summary": outputs.terminal[-1].strip(),
         "report": commands["run"],
         "page": stream._command,
         "notification": notifier._continue,
@@ -229,7 +229,10 @@ async def test_what_to_type_next_is_the_same_command_wherever_it_is_read(
     }
     for where, line in runs.items():
         assert _resolved(line, bench.folder.parent) == ["pipeline", "run", "--output", str(bench.folder)], where
-    resumes = {"report": commands["resume"], "summary": next(one.strip() for one in told.terminal if " resume " in one)}
+    resumes = {
+        "report": commands["resume"],
+        "summary": next(one.strip() for one in outputs.terminal if " resume " in one),
+    }
     for where, line in resumes.items():
         wanted = ["pipeline", "resume", "job", "--output", str(bench.folder)]
         assert _resolved(line, bench.folder.parent) == wanted, where
@@ -248,10 +251,10 @@ def _resolved(line: str, folder: Path) -> list[str]:
 def test_an_error_s_class_is_the_same_in_manifest_summary_and_python(
     bench: Bench, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = tell(bench, config, capsys)
+    outputs = read_outputs(bench, config, capsys)
     kinds = [entry["error"]["kind"] for entry in entries(bench.connection, "job") if entry["error"]]
     assert kinds == ["Moderated"] * 3 + ["Invalid"] * 2 + ["ServerFault"]
-    assert {one["kind"] for one in told.summary["failures"]} == {"Moderated", "Invalid", "ServerFault"}
+    assert {one["kind"] for one in outputs.summary["failures"]} == {"Moderated", "Invalid", "ServerFault"}
     found = [outcome.error for outcome in read_outcomes(config, "job") if outcome.error is not None]
     assert [type(error) for error in found] == [errors.Moderated] * 3 + [errors.Invalid] * 2 + [errors.ServerFault]
     assert isinstance(found[0], GiveUp)
@@ -276,8 +279,8 @@ def test_the_class_of_an_error_that_was_recorded_before_classes_were_is_guessed_
 ) -> None:
     bench.submit(asked(1))
     fail(bench, 1, REFUSED)
-    told = tell(bench, config, capsys)
+    outputs = read_outputs(bench, config, capsys)
     (entry,) = entries(bench.connection, "job")
     (outcome,) = read_outcomes(config, "job")
-    assert entry["error"]["kind"] == told.summary["failures"][0]["kind"] == "Moderated"
+    assert entry["error"]["kind"] == outputs.summary["failures"][0]["kind"] == "Moderated"
     assert type(outcome.error) is errors.Moderated

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import pipeline
-from pipeline import BadInput, Batch, RequestError, make_job
+from pipeline import BadInput, Batch, GiveUp, RequestError, errors, make_job
 
 if TYPE_CHECKING:
     from tests.support.stage import Server, Stage
@@ -84,6 +84,8 @@ def test_errors_carry_http_status_and_error_as_the_guides_do(batch: Batch) -> No
     assert caught.value.http_status == 400
     assert caught.value.error["code"] == "content_policy_violation"
     assert set(caught.value.error) == {"message", "type", "param", "code"}
+    assert isinstance(caught.value, GiveUp), "the class that the run raised"
+    assert type(result.requests[0].error) is errors.Moderated
 
 
 def test_what_is_wrong_with_a_job_of_python_is_named_by_its_field(batch: Batch, server: Server) -> None:

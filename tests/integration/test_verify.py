@@ -1,4 +1,4 @@
-"""Every image is read again and held against the ledger; repair puts aside what is damaged and queues it."""
+"""Verify reads every image and compares it with the ledger; repair quarantines damaged ones and queues them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def _repair(bench: Bench) -> None:
-    """Repair all damage that is found."""
+    """Repair all damage that verify finds."""
     damages = list(find_damage(bench.connection, bench.folder, bench.images, None))
     repair(bench.connection, bench.folder, bench.images, damages)
 
 
 async def _make(bench: Bench) -> Path:
-    """Make a job of one request with two pictures; give the first."""
+    """Run a job of one request with two images; return the path of the first."""
     async with vendor(Vendor(lambda _: answer_with(HERE, HERE))) as base_url:
         bench.submit(request(1, id="pool", n=2))
         await bench.run(lab(base_url))

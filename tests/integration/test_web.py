@@ -1,4 +1,4 @@
-"""The live page's server: what it tells, what it gives out, what it does, and whom it lets in."""
+"""The live page's server: its events, its images, its actions, and its access control."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LIMITED = Provider("lab", "http://127.0.0.1:9/v1", rate_limit=RateLimit(50, 60.0
 
 @contextlib.asynccontextmanager
 async def _open(bench: Bench, host: str = "127.0.0.1") -> AsyncIterator[tuple[aiohttp.ClientSession, AccessControl]]:
-    """Serve this folder as if on `host`, and knock from loopback."""
+    """Serve this folder as if on `host`, with a client on loopback."""
     batch = Batch(Config(None, bench.folder, None, {"lab": LIMITED}))
     access = AccessControl.of(host)
     async with TestServer(Site(batch, access).application()) as server:
@@ -50,7 +50,7 @@ async def _open(bench: Bench, host: str = "127.0.0.1") -> AsyncIterator[tuple[ai
 
 
 async def _events(answer: aiohttp.ClientResponse, many: int) -> list[tuple[str, Any]]:
-    """Read so many events."""
+    """Return the next `many` events."""
     found: list[tuple[str, Any]] = []
     name = ""
     while len(found) < many:
@@ -62,8 +62,8 @@ async def _events(answer: aiohttp.ClientResponse, many: int) -> list[tuple[str, 
     return found
 
 
-async def _board(answer: aiohttp.ClientResponse, having: str) -> dict[str, Any]:
-    """Read events until a board has something under this name."""
+async def _snapshot_with(answer: aiohttp.ClientResponse, having: str) -> dict[str, Any]:
+    """Return the first snapshot that has something under this name."""
     while True:
         ((name, snapshot),) = await _events(answer, 1)
         if name == "state" and snapshot.get(having):
@@ -75,7 +75,7 @@ def _beat(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.01) -> None:
     monkeypatch.setattr(event_stream, "_SHARE", 0)
 
 
-def test_the_board_tells_the_standing_of_every_job(bench: Bench) -> None:
+def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     bench.submit(asked(1), asked(2), asked(3), asked(4))
     bench.submit(asked(9), name="other")
     hang(bench, 1, drawn(1))
@@ -156,12 +156,12 @@ async def test_a_ledger_that_comes_later_goes_or_breaks_is_told(bench: Bench, mo
         }
         bench.connection = open_ledger(bench.folder)
         bench.submit(asked(1))
-        assert (await _board(answer, "jobs"))["jobs"][0]["name"] == "job"
+        assert (await _snapshot_with(answer, "jobs"))["jobs"][0]["name"] == "job"
         bench.connection.close()
         for path in bench.folder.glob("ledger*"):
             path.unlink()
         (bench.folder / "ledger.sqlite3").write_bytes(b"no database at all" * 1000)
-        assert "damaged" in (await _board(answer, "trouble"))["trouble"]
+        assert "damaged" in (await _snapshot_with(answer, "trouble"))["trouble"]
 
 
 async def test_a_silent_ledger_has_a_heartbeat(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

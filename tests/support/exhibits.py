@@ -1,4 +1,4 @@
-"""Jobs with pictures on disk and in the ledger, as a run would have left them, without the run."""
+"""Jobs with images on disk and in the ledger, as a run would have left them, without the run."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ FINISHED = 1_795_000_000.0
 
 @functools.cache
 def drawn(number: int, size: tuple[int, int] = (48, 32), kind: str = "png") -> bytes:
-    """Draw a small picture that no other number has."""
+    """Return a small image that is different for every number."""
     stream = io.BytesIO()
     Image.new("RGB", size, (number * 37 % 256, number * 91 % 256, number % 256)).save(stream, kind)
     return stream.getvalue()
 
 
 def asked(number: int, prompt: str | None = None, *, n: int = 1, variables: Any = None, **more: Any) -> ImageRequest:
-    """Make the request of this number, with a prompt and variables of its own."""
+    """Return the request of this number, with a prompt and variables of its own."""
     made = request(number, n=n, id=more.pop("id", None), **more)
     return replace(made, prompt=made.prompt if prompt is None else prompt, variables=variables or {})
 
 
 def hang(bench: Bench, number: int, *pictures: bytes, job: str = "job", on_disk: bool = True, **more: Any) -> None:
-    """Let the request of this number have brought these pictures; `more` are columns of its row and of its images."""
+    """Store these images for the request of this number; `more` are columns of its row and of its images."""
     key = hashlib.sha256(str(number).encode()).hexdigest()
     kind, revised = more.pop("format", "png"), more.pop("revised_prompt", None)
     with transaction(bench.connection):
@@ -76,5 +76,5 @@ def hang(bench: Bench, number: int, *pictures: bytes, job: str = "job", on_disk:
 
 
 def fail(bench: Bench, number: int, error: dict[str, Any] | None = None, **more: Any) -> None:
-    """Let the request of this number have failed."""
+    """Record that the request of this number failed."""
     hang(bench, number, status="failed", cost_usd=None, error=json.dumps(error or REFUSED), **more)

@@ -1,4 +1,4 @@
-"""The contact sheet: every picture with its caption, in order, over as many pages as it takes."""
+"""The contact sheet: every image with its caption, in order, over as many pages as it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger is opened, migrated, mended, and refuses what should never be."""
+"""The ledger is opened, migrated and recovered, and its constraints refuse invalid states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What failed is grouped by cause, with an example, what to do, and the command that does it."""
+"""Failures are grouped by cause, with an example, advice and the commands to type."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUSY = ServerFault("busy", http_status=500)
 
 
 def fail(bench: Bench, number: int, error: RequestError, job: str = "job") -> None:
-    """Let the request of this number fail."""
+    """Record that the request of this number failed."""
     request_ = bench.one(
         "SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE r.prompt = ? AND j.name = ?",
         f"prompt {number}",

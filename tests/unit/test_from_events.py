@@ -1,4 +1,4 @@
-"""Events and the ledger add up to a view: how far, how fast, what binds, and when it ends."""
+"""A view from events and the ledger: how far, how fast, which bottleneck, and when it ends."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ AT_THE_LIMIT = ProviderPace("lab", "limit", None, 50, 60.0, 0, None)
 def summary(
     name: str = "lounge", pending: int = 100, *, provider: str = "lab", cost: float | None = None
 ) -> JobSummary:
-    """Make the account of a job whose every request wants one image for a cent."""
+    """Return the summary of a job whose requests each want one image for a cent."""
     counts = {**dict.fromkeys(STATUSES, 0), "pending": pending}
     return JobSummary(name, provider, False, counts, 0, pending, cost, pending * 0.01, 0)
 
 
 def totals(*summaries: JobSummary) -> EventTotals:
-    """Begin a run over these jobs."""
+    """Return the totals of a run that has started on these jobs."""
     made = EventTotals()
     made.count(RunStarted(tuple(one.name for one in summaries)), NIGHT)
     made.about_to_read()
@@ -46,7 +46,7 @@ def totals(*summaries: JobSummary) -> EventTotals:
 
 
 def make(made: EventTotals, job: str, moment: float, *, status: str = "succeeded", provider: str = "lab") -> None:
-    """Have one request made."""
+    """Emit the events of one successful request."""
     made.count(CallSent(job, "x", provider, 1), moment)
     made.count(CallEnded(job, "x", provider, 1.0, 0.01, None), moment)
     if status == "succeeded":
@@ -55,7 +55,7 @@ def make(made: EventTotals, job: str, moment: float, *, status: str = "succeeded
 
 
 def job(view: View, name: str = "lounge") -> JobView:
-    """Give one job of a view."""
+    """Return one job of a view."""
     return next(one for one in view.jobs if one.name == name)
 
 

@@ -1,4 +1,4 @@
-"""The ledger alone says how fast a run is, what it waits for and when it ends."""
+"""A view from the ledger alone: how fast a run is, its bottleneck, and when it ends."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LIMITED = dataclasses.replace(LAB, rate_limit=RateLimit(50, 60))
 
 
 def look(bench: Bench, job: str | None = None) -> View:
-    """Take the pulse."""
+    """Return the view from the ledger."""
     return read_view(bench.folder, job, {"lab": LIMITED}, NOW).view
 
 
 def lab(bench: Bench) -> ProviderView:
-    """Give the one provider."""
+    """Return the only provider of the view."""
     (provider,) = look(bench).providers
     return provider
 

@@ -1,4 +1,4 @@
-"""The report as a file: written from the ledger alone, whole or not at all, and nothing in it becomes markup."""
+"""The report as a file: written from the ledger alone, whole or not at all, without text that becomes markup."""
 
 from __future__ import annotations
 

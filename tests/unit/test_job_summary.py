@@ -1,4 +1,4 @@
-"""How far each job is, what it cost, what is missing."""
+"""Job summaries: requests by status, images, what they cost, what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people and scripts are told of an end, a stop and a pause, in the form of each template."""
+"""Notifications of an end, a stop and a pause, in the format of each template."""
 
 from __future__ import annotations
 

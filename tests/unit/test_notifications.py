@@ -1,4 +1,4 @@
-"""`notify:` is read with its mistakes named, and none of its secrets repeated."""
+"""Reading `notify:` names every mistake and repeats no secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def notify(folder: Path, text: str) -> NotificationSettings:
-    """Read one."""
+    """Return the settings that `notify:` is read as."""
     found = read(folder, f"notify: {text}").notify
     assert found is not None
     return found

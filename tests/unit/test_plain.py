@@ -1,4 +1,4 @@
-"""A view becomes lines, said where something has changed."""
+"""A view as lines of text, written when something has changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAB = ProviderView("lab", 48.31, 50.0, 67, "limit")
 
 
 def view(*jobs: JobView, lab: ProviderView = LAB, later: float = 0.0, stopping: bool = False) -> View:
-    """Make a view of these jobs."""
+    """Return a view of these jobs."""
     return View(NOW + later, jobs or (LOUNGE,), (lab,), stopping)
 
 

@@ -1,4 +1,4 @@
-"""run.log takes what matters, is made with the first event, and is rotated."""
+"""run.log contains what matters, is created with the first event, and is rotated."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.unit.test_plain import LAB, LOUNGE, NOW, view
 
 
 def drawn(seen: View, width: int, height: int = 24) -> list[str]:
-    """Draw a view and give its lines."""
+    """Return the lines of a drawn view."""
     return draw(seen, width, height).plain.splitlines()
 
 

@@ -1,4 +1,4 @@
-"""A file is there whole, or not at all."""
+"""Files and result images are written whole or not at all."""
 
 from __future__ import annotations
 

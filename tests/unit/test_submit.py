@@ -1,4 +1,4 @@
-"""Plans come into the ledger: whole or not at all, and what is known already keeps what it has."""
+"""Submitting plans: whole or not at all, and known requests keep what they have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people read last: what is here, what failed and why, what is left, and what to type."""
+"""The summary of a run: what is done, what failed and why, what is left, and what to type."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def lines(bench: Bench, *again: str, **lowered: RateLimit) -> list[str]:
-    """Write the summary of everything in the ledger."""
+    """Return the summary of everything in the ledger."""
     result = Result(Config(None, bench.folder, None, {}), read_job_summaries(bench.connection), (), None, (), lowered)
     return list(closing_lines(result, NextCommand(None, ()), again or ["run"]))
 

@@ -1,4 +1,4 @@
-"""Thumbnails: small, upright, made once, and never in the way of a page."""
+"""Thumbnails: small, upright, made once, and never a reason for a report to fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _encoded(image: Image.Image, kind: str = "png", **more: Any) -> bytes:
 
 
 def _halves(size: tuple[int, int] = (800, 400)) -> Image.Image:
-    """Draw a picture whose left half is red and whose right half is blue."""
+    """Return an image whose left half is red and whose right half is blue."""
     image = Image.new("RGB", size, RED)
     image.paste(BLUE, (size[0] // 2, 0, *size))
     return image
