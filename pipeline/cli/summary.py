@@ -48,7 +48,7 @@ def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:
 
 
 def _failures(causes: Sequence[FailureCause], command: NextCommand) -> Iterator[str]:
-    """Say of each cause how often, where for example, and what to do."""
+    """Yield each cause with its number of requests, an example and what to do."""
     yield f"failed: {counted(sum(cause.count for cause in causes), 'request')}"
     for cause in causes[:_MOST_CAUSES]:
         yield from _cause(cause, command)

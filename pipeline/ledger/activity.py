@@ -41,7 +41,7 @@ class ProviderActivity:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _RecentCall:
     n: int
     sent_at: float
     ended_at: float | None
@@ -61,7 +61,7 @@ def read_activity(
     connection: sqlite3.Connection, provider: str, limit: RateLimit | None, owner: LockOwner | None, now: float
 ) -> ProviderActivity:
     """Return what a provider's calls do now. Without a lock owner, open attempts are of a dead run: none in flight."""
-    calls = [_Call(*row) for row in connection.execute(_CALLS, (provider, now - _SECONDS, _NEWEST))]
+    calls = [_RecentCall(*row) for row in connection.execute(_CALLS, (provider, now - _SECONDS, _NEWEST))]
     in_flight = 0
     if owner is not None:
         (in_flight,) = connection.execute(
@@ -90,7 +90,7 @@ def read_activity(
     )
 
 
-def _keeps_pace(calls: Sequence[_Call], limit: RateLimit, now: float) -> bool:
+def _keeps_pace(calls: Sequence[_RecentCall], limit: RateLimit, now: float) -> bool:
     """Return whether calls are sent as fast as the limit allows: in its window, or since the first of them."""
     sent = [(now - one.sent_at, one.n) for one in calls if one.outcome != "not_sent"]
     sent = [(ago, images) for ago, images in sent if ago < limit.window]
@@ -99,7 +99,7 @@ def _keeps_pace(calls: Sequence[_Call], limit: RateLimit, now: float) -> bool:
     return len(sent) >= _LEAST_CALLS and sum(images for _, images in sent) >= _AT_THE_LIMIT * allowed
 
 
-def _per_minute(calls: Sequence[_Call], owner: LockOwner | None, now: float) -> float | None:
+def _per_minute(calls: Sequence[_RecentCall], owner: LockOwner | None, now: float) -> float | None:
     """Return the images per minute; over less than a minute if the run or the calls that were read are younger."""
     if not calls:
         return None

@@ -181,7 +181,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def read_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let every SELECT in the with-block see the same state of the ledger, even beside a working run."""
+    """A read transaction: every SELECT in the with-block sees the same state, even beside a working run."""
     connection.execute("BEGIN")
     try:
         yield

@@ -1,7 +1,7 @@
-"""Many workers' writes → one transaction after another, on a thread of its own (group commit).
+"""Group commit: many workers' writes share transactions, on a thread of their own.
 
-Every write is on disk when its await returns. While one transaction is brought to disk the next writes gather, so the
-number of fsyncs follows the disk and not the number of workers.
+Every write is on disk when its await returns. While one transaction commits, the next writes gather, so the number of
+fsyncs follows the speed of the disk and not the number of workers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_IN_ONE = 500
 """Writes in one transaction, at most, so that none waits long."""
 
 PATIENCE = 10
-"""So many times the connection's own patience (a minute) another process may hold the ledger before we give up."""
+"""How many times the connection's busy timeout (a minute) another process may lock the ledger before a write fails."""
 
 
 class Writer:
@@ -60,17 +60,17 @@ class Writer:
         try:
             await asyncio.to_thread(self._thread.join)
         finally:
-            self._thread.join()  # cancelled even here: what was handed in comes to disk before the loop ends
+            self._thread.join()  # cancelled even here: what was handed in is on disk before the loop ends
             self._connection.execute(f"PRAGMA busy_timeout = {self._busy}")
 
     def do(
         self, statement: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T]:
-        """Run `statement(connection, ...)` in the next transaction; the result comes once that is on disk.
+        """Run `statement(connection, ...)` in the next transaction; the future has its result once that is on disk.
 
-        A statement that raises is undone alone; one that shared its transaction may run twice, the first time for
-        nothing. The future raises what it raised, and PipelineError where SQLite fails.
-        Whether anyone awaits it, or is cancelled doing so, does not undo the write.
+        A statement that raises is rolled back alone; one that shared its transaction may run twice, the first time in
+        vain. The future raises what it raised, and PipelineError if SQLite fails. Whether it is awaited, or its waiter
+        is cancelled, does not undo the write.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((future, lambda connection: statement(connection, *args, **kwargs)))
@@ -79,19 +79,19 @@ class Writer:
     def post(
         self, statement: Callable[Concatenate[sqlite3.Connection, P], object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Do the same, for what the next start would mend anyway: nobody waits, and nobody hears of a failure."""
+        """Do the same for what the next start would recover anyway: nothing waits for it, and a failure is ignored."""
         self.do(statement, *args, **kwargs).add_done_callback(lambda future: future.cancelled() or future.exception())
 
     def settle(self, folder: Path) -> None:
-        """Bring the names of a folder's files to disk before any write that is handed in after this.
+        """Make the names of a folder's files durable before any write that is handed in after this commits.
 
-        Once for a transaction, and not for every picture: where it fails, those writes do.
+        It is done once per transaction and not for every image; if it fails, those writes fail.
         """
         self._unsettled.add(folder)
 
     def _settle(self) -> None:
         while self._unsettled:
-            folder = self._unsettled.pop()  # before: whoever hands it in meanwhile has it done once more
+            folder = self._unsettled.pop()  # before the sync: a folder handed in meanwhile is synced once more
             try:
                 sync_folder(folder)
             except OSError as reason:
@@ -105,11 +105,11 @@ class Writer:
             except Exception as reason:  # noqa: BLE001 - each waiter hears of it, and the thread goes on for the others
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")  # SQLite may have done so itself
-                results = [(future, None, self._said(reason)) for future, _ in batch]
+                results = [(future, None, self._our_error(reason)) for future, _ in batch]
             self._loop.call_soon_threadsafe(_deliver, results)
 
     def _gather(self) -> list[_Write]:
-        """Wait for one write, and take along those that came meanwhile. Empty at the end."""
+        """Wait for one write and return it with those that arrived meanwhile; empty at the end."""
         batch: list[_Write] = []
         write = self._queue.get()
         while write is not None:
@@ -122,7 +122,7 @@ class Writer:
         return batch
 
     def _commit(self, batch: list[_Write]) -> list[_Result]:
-        """Write all together; where one raises, undo them and write them again, each in a savepoint of its own.
+        """Execute all writes together; if one raises, roll back and execute each again in a savepoint of its own.
 
         A savepoint around every write would cost as much as the write.
         """
@@ -149,15 +149,15 @@ class Writer:
             if not self._connection.in_transaction:
                 raise
             execute("ROLLBACK TO one")
-            error = self._said(reason)
+            error = self._our_error(reason)
         execute("RELEASE one")
         return future, value, error
 
     def _begin(self) -> None:
-        """Begin, however long another process writes: what waits here may be the record of what was paid."""
+        """Begin, however long another process writes: what waits here may be the record of a paid image."""
         execute_when_free(self._connection, "BEGIN IMMEDIATE", self._patience)
 
-    def _said(self, reason: Exception) -> Exception:
+    def _our_error(self, reason: Exception) -> Exception:
         return translate_error(reason, self._path) if isinstance(reason, sqlite3.Error) else reason
 
 
