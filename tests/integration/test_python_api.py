@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import pipeline
 from pipeline import BadInput, Batch, GiveUp, RequestError, errors, make_job
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.stage import Server, Stage
 
 SMALL = {"model": "dall-e-2", "size": "256x256"}
@@ -74,6 +77,26 @@ async def test_it_is_async_and_job_files_go_beside_jobs_of_python(stage: Stage, 
     ]
     assert result.exit_code == 0
     result.raise_for_error()
+
+
+def test_images_may_be_in_a_folder_of_their_own(batch: Batch, server: Server, tmp_path: Path) -> None:
+    apart = Batch(replace(batch.config, images=tmp_path / "images of all jobs"), batch.environment)
+    half = tmp_path / "images of all jobs" / "apart" / "images" / ".x.png.00000000.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    result = apart.run_sync([make_job("apart", [{"prompt": "a cat", "n": 2}], defaults=SMALL)])
+    (outcome,) = result.requests
+    assert {image.path.parent for image in outcome.images} == {half.parent}
+    assert sorted(half.parent.iterdir()) == sorted(image.path for image in outcome.images)
+    assert not list(batch.folder.glob("*/images"))
+    apart.report("apart")  # a run makes as many thumbnails as a share of its time allows
+    assert len(list((batch.folder / "apart" / "thumbnails").iterdir())) == 2
+    outcome.images[0].path.write_bytes(b"damaged")
+    images, (damage,) = apart.verify(repair=True)
+    assert (images, damage.file) == (2, f"apart/images/{outcome.images[0].path.name}")
+    assert (half.parents[1] / "quarantine" / outcome.images[0].path.name).read_bytes() == b"damaged"
+    assert apart.run_sync().exit_code == 0
+    assert (apart.verify()[0], server.charged()) == (2, 3)
 
 
 def test_errors_carry_http_status_and_error_as_the_guides_do(batch: Batch) -> None:
