@@ -37,7 +37,7 @@ class Shutdown:
             for number in SIGNALS:
                 if signal.getsignal(number) is signal.SIG_IGN:  # as nohup leaves SIGHUP
                     continue
-                with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows' loop; not the main thread
+                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
                     loop.add_signal_handler(number, heard, number)
                     handlers.callback(loop.remove_signal_handler, number)
             yield

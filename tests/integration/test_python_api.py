@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,12 @@ def test_one_stream_may_serve_several_requests(batch: Batch) -> None:
     fields: dict[str, Any] = {"operation": "edit", "image": stream, "mask": {"box": [10, 10, 90, 90]}}
     job = make_job("twice", [{**fields, "prompt": "one"}, {**fields, "prompt": "two", "image": _png()}], defaults=SMALL)
     assert [one.status for one in batch.run_sync([job]).requests] == ["succeeded"] * 2
+
+
+def test_a_run_in_a_thread_of_its_own_does_without_signals(batch: Batch) -> None:
+    job = make_job("aside", [{"prompt": "a heron"}], defaults=SMALL)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(batch.run_sync, [job]).result().exit_code == 0
 
 
 async def test_it_is_async_and_job_files_go_beside_jobs_of_python(stage: Stage, batch: Batch) -> None:
