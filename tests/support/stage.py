@@ -1,7 +1,12 @@
-"""A folder with a config, servers in processes of their own that keep books, and the command as people type it."""
+"""A folder with a config, servers that keep books, and the command as people type it.
+
+Servers and commands are processes of their own; `within` lets them run in the test's process, at a fifth of the time,
+for tests that ask what a command does and not how a process behaves.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -10,16 +15,24 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from click.testing import CliRunner
 
+from pipeline.cli.main import main
 from pipeline.images.inspect import inspect, inspect_svg
+from pipeline.sandbox.server import serve
+from pipeline.sandbox.settings import SandboxSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.sandbox.server import RunningSandbox
 
 GENERATION = {"model": "dall-e-2", "size": "256x256"}
 KEY = "sk-stage-0123456789"
@@ -28,13 +41,14 @@ HOME = Path(__file__).parents[2]
 
 @dataclass
 class Server:
-    """A sandbox in a process of its own."""
+    """A sandbox that is running."""
 
-    process: subprocess.Popen[str]
+    end: Callable[[], None]
     base_url: str
     port: int
     books_file: Path
     life: float  # seconds that its URLs live
+    is_running: Callable[[], bool]
 
     def books(self, kind: str = "call") -> list[dict[str, Any]]:
         """What the server says that it was asked, and what it charged; with how long its URLs live."""
@@ -49,13 +63,8 @@ class Server:
         return sum(entry["charged"] for entry in self.books())
 
     def stop(self) -> None:
-        """End the process and wait for it."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+        """End the server and wait for it."""
+        self.end()
 
 
 @dataclass
@@ -66,6 +75,7 @@ class Stage:
     stack: contextlib.ExitStack
     providers: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    within: bool = False
 
     @property
     def output(self) -> Path:
@@ -75,16 +85,9 @@ class Stage:
     def serve(self, *, port: int = 0, **settings: Any) -> Server:
         """Start a sandbox with these settings."""
         books = self.folder / f"books-{len(list(self.folder.glob('books-*')))}.jsonl"
-        arguments = ["--with-stdin", "--port", str(port), "--settings", json.dumps(settings), "--books", str(books)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.sandbox", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        said = json.loads(process.stdout.readline())
-        server = Server(process, said["base_url"], said["port"], books, settings.get("url_ttl_seconds", 3600.0))
+        life = settings.get("url_ttl_seconds", 3600.0)
+        start = _serve_here if self.within else _serve_in_a_process
+        server = start(port, settings, books, life)
         self.stack.callback(server.stop)
         return server
 
@@ -127,11 +130,25 @@ class Stage:
         self.stack.callback(_end, process)
         return process
 
-    def run(self, *arguments: object, exit_code: int = 0, **how: Any) -> Ended:
-        """Run the command to its end, and insist on its exit code."""
-        ended = finish(self.start(*arguments, **how))
-        assert ended.exit_code == exit_code, f"{arguments}: exit {ended.exit_code}\n{ended.stdout}\n{ended.stderr}"
+    def run(self, *arguments: object, exit_code: int | None = 0, **how: Any) -> Ended:
+        """Run the command to its end, and insist on its exit code; None takes any."""
+        alone = threading.current_thread() is threading.main_thread()  # only there can a run listen for signals
+        here = self.within and alone and not {"sabotage", "under"} & set(how)
+        ended = self._run_here(*arguments, **how) if here else finish(self.start(*arguments, **how))
+        assert exit_code in {None, ended.exit_code}, (
+            f"{arguments}: exit {ended.exit_code}\n{ended.stdout}\n{ended.stderr}"
+        )
         return ended
+
+    def _run_here(self, *arguments: object, key: str = KEY) -> Ended:
+        words = [str(one) for one in arguments]
+        with CliRunner().isolation(env={"STAGE_KEY": key}) as (stdout, stderr, _), contextlib.chdir(self.folder):
+            try:
+                main(words)
+            except SystemExit as ended:
+                code = ended.code
+            assert isinstance(code, int)
+            return Ended(code, stdout.getvalue().decode(), stderr.getvalue().decode())
 
     def ask(self, question: str) -> list[Any]:
         """Give the rows with which the ledger answers, also beside a run; none where it is not yet made."""
@@ -189,8 +206,52 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def _serve_in_a_process(port: int, settings: dict[str, Any], books: Path, life: float) -> Server:
+    arguments = ["--with-stdin", "--port", str(port), "--settings", json.dumps(settings), "--books", str(books)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.sandbox", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline())
+
+    def end() -> None:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+    return Server(end, said["base_url"], said["port"], books, life, lambda: process.poll() is None)
+
+
+def _serve_here(port: int, settings: dict[str, Any], books: Path, life: float) -> Server:
+    """Serve in a thread of this process."""
+    started: SimpleQueue[tuple[RunningSandbox, asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        async with serve(SandboxSettings.from_mapping(settings), port=port, books=books) as running:
+            started.put((running, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),), daemon=True)
+    thread.start()
+    running, loop, stop = started.get(timeout=20)
+
+    def end() -> None:
+        if thread.is_alive():
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+    return Server(end, running.base_url, running.port, books, life, thread.is_alive)
+
+
 @contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
+def staged(folder: Path, *, within: bool = False) -> Iterator[Stage]:
     """Set the stage in a folder."""
     with contextlib.ExitStack() as stack:
-        yield Stage(folder, stack)
+        yield Stage(folder, stack, within=within)
