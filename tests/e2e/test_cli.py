@@ -77,6 +77,7 @@ def test_a_job_submitted_while_a_run_works_is_taken_up(stage: Stage) -> None:
     assert stage.check_files("second") == 2
 
 
+@pytest.mark.processes
 def test_a_second_run_queues_names_the_first_and_exits_3(stage: Stage) -> None:
     server = stage.serve(rate_limit=None, latency_seconds=[0.5, 0.5])
     stage.provider("lab", server, concurrency=1)
@@ -89,6 +90,7 @@ def test_a_second_run_queues_names_the_first_and_exits_3(stage: Stage) -> None:
     assert stage.standing("second")["counts"]["succeeded"] == 1
 
 
+@pytest.mark.processes
 def test_results_go_to_stdout_and_progress_to_stderr(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
     ended = stage.run("run", stage.prompts("many", 2))
@@ -100,6 +102,7 @@ def test_results_go_to_stdout_and_progress_to_stderr(stage: Stage) -> None:
     assert quiet.stderr == ""
 
 
+@pytest.mark.processes
 def test_run_json_prints_an_event_a_line_and_the_summary_last(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
     lines = [json.loads(line) for line in stage.run("run", stage.prompts("many", 2), "--json").stdout.splitlines()]
@@ -163,6 +166,7 @@ def test_cancel_takes_out_what_is_pending_and_resume_puts_it_back(stage: Stage) 
     assert stage.standing("many")["counts"]["succeeded"] == 3
 
 
+@pytest.mark.processes
 def test_verify_names_what_is_damaged_and_repair_makes_it_again(stage: Stage) -> None:
     server = stage.serve(rate_limit=None)
     stage.provider("lab", server)
@@ -216,6 +220,7 @@ def test_bad_input_is_exit_2_a_sentence_and_no_traceback(stage: Stage, arguments
     assert not (stage.output / "many").exists()
 
 
+@pytest.mark.processes
 def test_of_several_job_files_all_are_queued_or_none(stage: Stage) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1")
     good, bad = stage.prompts("good", 2), stage.job("bad", [{"prompt": "x", "size": "1x1"}])
@@ -263,6 +268,7 @@ def test_a_damaged_ledger_and_a_newer_one_are_exit_2(stage: Stage) -> None:
         assert "damaged" in stage.run(command, exit_code=2).stderr
 
 
+@pytest.mark.processes
 def test_an_address_that_nobody_answers_is_named(stage: Stage) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1")
     process = stage.start("run", stage.prompts("many", 1))
@@ -274,6 +280,7 @@ def test_an_address_that_nobody_answers_is_named(stage: Stage) -> None:
     assert stage.standing("many")["counts"]["pending"] == 1
 
 
+@pytest.mark.processes
 def test_the_sandbox_command_serves_alone(stage: Stage) -> None:
     process = stage.start("sandbox", "--port", "0")
     assert process.stdout is not None
@@ -284,6 +291,7 @@ def test_the_sandbox_command_serves_alone(stage: Stage) -> None:
     assert finish(process).exit_code == 0
 
 
+@pytest.mark.processes
 def test_a_terminal_gets_a_live_line(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None, latency_seconds=[0.2, 0.3]), concurrency=2)
     job = stage.prompts("many", 8)
@@ -311,6 +319,7 @@ def test_a_terminal_gets_a_live_line(stage: Stage) -> None:
     assert b"\x1b[" in seen
 
 
+@pytest.mark.processes
 def test_python_m_pipeline_is_the_command(stage: Stage) -> None:
     installed = Path(sys.executable).with_name("pipeline")
     assert subprocess.run([installed, "--version"], check=True, capture_output=True).stdout.startswith(b"pipeline")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pipeline.ledger.job_summary import JobSummary
     from tests.support.stage import Stage
 
+pytestmark = pytest.mark.processes
+
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"  # the cursor
 
 

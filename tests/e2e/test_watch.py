@@ -15,6 +15,8 @@ from tests.support.terminal import terminal
 if TYPE_CHECKING:
     from tests.support.stage import Stage
 
+pytestmark = pytest.mark.processes
+
 
 def test_beside_a_run_another_terminal_shows_the_same_and_ends_clean_on_ctrl_c(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None, latency_seconds=[0.5, 0.5]), concurrency=3)
