@@ -234,7 +234,7 @@ def _serve_here(port: int, settings: dict[str, Any], books: Path, life: float) -
 
     async def work() -> None:
         stop = asyncio.Event()
-        async with serve(SandboxSettings.from_mapping(settings), port=port, books=books) as running:
+        async with serve(SandboxSettings.from_mapping(settings), port=port, request_log=books) as running:
             started.put((running, asyncio.get_running_loop(), stop))
             await stop.wait()
 
