@@ -216,7 +216,7 @@ def test_a_provider_that_answers_nothing_but_503_is_away_too_and_burns_no_attemp
             return None
         return 503, "overloaded", f"refused {next(refused)} times"
 
-    _patient(stage, attempts=3)
+    _patient(stage, attempts=3, max_wait_seconds=2)  # long enough for a busy machine to refuse all eight meanwhile
     with _toll(server, judge) as base_url:
         stage.provider("lab", base_url, concurrency=8)
         process = stage.start("run", stage.prompts("many", 30), "--json")
