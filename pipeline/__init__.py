@@ -1,4 +1,4 @@
-"""Makes pictures in bulk through the OpenAI Images API and the servers that speak it."""
+"""Generate images in bulk through the OpenAI Images API and compatible servers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "make_job",
 ]
 
-_HOMES = {
+_MODULES = {
     "pipeline.batch": ("Batch",),
     "pipeline.errors": ("BadInput", "FolderBusy", "GiveUp", "PipelineError", "RequestError", "Stop", "TryAgain"),
     "pipeline.planning.build": ("JobOptions",),
@@ -38,8 +38,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is handed out only when it is asked for, so that `pipeline --help` starts fast."""
-    for home, names in _HOMES.items():
+    """Import a public name when it is first used, so that `pipeline --help` starts fast."""
+    for module, names in _MODULES.items():
         if name in names:
-            return getattr(importlib.import_module(home), name)
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m pipeline` is the command `pipeline`."""
+"""Run the command `pipeline` as `python -m pipeline`."""
 
 from pipeline.cli.main import main
 

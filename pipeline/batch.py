@@ -1,4 +1,4 @@
-"""One output folder at work: lock, submit, sandbox, run, manifest. The command line is a shell over this."""
+"""The public Python API: submit, run, resume and inspect the jobs of one output folder. The CLI is a layer over it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import make_report_thumbnails, write_job_report
-from pipeline.run import Run, check_keys, copy_ledger
+from pipeline.run import Run, back_up_ledger, check_credentials
 from pipeline.storage import ImageStore, disk_error, make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 SUBMIT_LOCK_FILE = "submit.lock"
 
 THUMBNAIL_SHARE = 0.02
-"""What part of its time a run may take longer for thumbnails. A night at 50 pictures a minute needs half of that; a
-server without a limit is not to wait for them.
+"""The share of its time that a run may spend on thumbnails at its end. At 50 images a minute half of that is enough; a
+run without a rate limit must not take much longer for them.
 """
 
 T = TypeVar("T")
@@ -58,11 +58,11 @@ class Batch:
     def open(
         cls, *, config: Path | None = None, output: Path | str | None = None, provider: str | None = None
     ) -> Batch:
-        """Read the config as the command does; `provider` serves jobs that name none. Raises ConfigError."""
-        read = load(config, output=None if output is None else Path(output))
+        """Read the config as the command line does; `provider` is for jobs that name none. Raises ConfigError."""
+        loaded = load(config, output=None if output is None else Path(output))
         if provider is not None:
-            read = replace(read, provider=read.find_provider(provider).name)
-        return cls(read)
+            loaded = replace(loaded, provider=loaded.find_provider(provider).name)
+        return cls(loaded)
 
     @property
     def folder(self) -> Path:
@@ -75,7 +75,7 @@ class Batch:
         return ImageStore(self.config.images_folder)
 
     def submit(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Plan]:
-        """Check, expand and queue jobs; calls nobody. Raises BadInput, having changed nothing."""
+        """Check, expand and queue jobs, without calling a provider. Raises BadInput before anything is changed."""
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
             with ledger.writing(self.folder) as connection:
@@ -89,8 +89,8 @@ class Batch:
         *,
         emit: Listener = lambda _event: None,
     ) -> Result:
-        """Do as `run`, from code that has no event loop."""
-        return wait_for(self.run(jobs, options, emit=emit))
+        """Do what `run` does, in an event loop of its own."""
+        return run_in_loop(self.run(jobs, options, emit=emit))
 
     async def run(
         self,
@@ -100,28 +100,28 @@ class Batch:
         emit: Listener = lambda _event: None,
         started: Callable[[list[Plan]], None] = lambda _plans: None,
     ) -> Result:
-        """Submit these jobs and work them to the end; without any, work the whole queue.
+        """Submit these jobs and process them to the end; without jobs, process the whole queue.
 
-        Raises BadInput, having changed nothing and called nobody, and FolderBusy, having queued the jobs.
+        Raises BadInput before anything is changed or a provider is called, and FolderBusy after queueing the jobs.
         """
-        began = time.monotonic()
+        started_at = time.monotonic()
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
             for plan in plans:
-                check_keys(plan.provider, self.environment)
-            self._check_notify()
+                check_credentials(plan.provider, self.environment)
+            self._check_notification_settings()
             with (
                 ledger.writing(self.folder) as connection,
                 run_lock(self.folder, self.images, connection, lambda: self._queue(connection, plans, staging)),
             ):
-                copy_ledger(connection, self.folder, emit)
+                back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
                 names = self._queue(connection, plans, staging)
                 started(plans)
                 scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
-                result = await self._work(connection, scope, options, emit)
-        return await self._make_report_thumbnails(result, began)
+                result = await self._run(connection, scope, options, emit)
+        return await self._make_report_thumbnails(result, started_at)
 
     async def resume(
         self,
@@ -130,54 +130,55 @@ class Batch:
         *,
         emit: Listener = lambda _event: None,
     ) -> Result:
-        """Put failed, partial and cancelled requests of these jobs, or of all, back into the queue, then work them."""
-        began = time.monotonic()
-        self._check_notify()
+        """Put failed, partial and cancelled requests of these jobs, or of all, into the queue, then process them."""
+        started_at = time.monotonic()
+        self._check_notification_settings()
         with ledger.writing(self.folder, names[0] if names else None) as connection:
             names = submit.known_names(connection, names)
             with run_lock(self.folder, self.images, connection, lambda: submit.put_back(connection, names or None)):
-                copy_ledger(connection, self.folder, emit)
+                back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 for summary in read_job_summaries(connection, names or None):
                     if summary.unfinished or summary.unsuccessful or summary.counts["cancelled"]:
-                        check_keys(self.config.find_provider(summary.provider), self.environment)
+                        check_credentials(self.config.find_provider(summary.provider), self.environment)
                 submit.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
-                result = await self._work(connection, scope, options, emit)
-        return await self._make_report_thumbnails(result, began)
+                result = await self._run(connection, scope, options, emit)
+        return await self._make_report_thumbnails(result, started_at)
 
     def summaries(self) -> list[JobSummary]:
-        """Read how far each job is, the oldest first; also beside a run that is at work."""
+        """Return a summary of each job, the oldest first; this works while a run is active."""
         return read_status(self.folder, None)
 
     def cancel(self, name: str) -> int:
-        """Take what is pending of a job out of the queue; how many requests. Raises BadInput."""
+        """Take the pending requests of a job out of the queue; return their number. Raises BadInput."""
         with ledger.writing(self.folder, name) as connection:
             (name,) = submit.known_names(connection, [name])
             return submit.cancel(connection, name)
 
     def put_back(self, name: str) -> int:
-        """Put what failed, came back partial or was cancelled of a job back into the queue, for a run to take up.
+        """Put the failed, partial and cancelled requests of a job back into the queue, without running them.
 
-        Gives how many requests. Raises BadInput.
+        Returns their number. Raises BadInput.
         """
         with ledger.writing(self.folder, name) as connection:
             return submit.put_back(connection, submit.known_names(connection, [name]))
 
     def manifest(self, name: str) -> Path:
-        """Write a job's manifest again from the ledger; its path. Raises BadInput."""
+        """Write a job's manifest again from the ledger; return its path. Raises BadInput."""
         with ledger.writing(self.folder, name) as connection:
             (name,) = submit.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
 
     def report(self, name: str, sheet: Path | None = None) -> list[Path]:
-        """Write a job's report, and its contact sheet where one is wanted; their paths. Raises BadInput."""
+        """Write a job's report, and a contact sheet if `sheet` is given; return their paths. Raises BadInput."""
         return write_job_report(self.config, name, sheet)
 
     def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
-        """Read every file of a job, or of all, again: how many images there are, and what is not as the ledger says.
+        """Compare every file of a job, or of all, with the ledger; return (number of images, damaged files).
 
-        With `repair` those are moved to quarantine/ and what is missing is queued. Raises BadInput and DiskFull.
+        With `repair`, damaged files are moved to quarantine/ and missing images are queued. Raises BadInput and
+        DiskFull.
         """
         from pipeline.reports import verify
 
@@ -189,13 +190,13 @@ class Batch:
                 verify.repair(connection, self.folder, self.images, damages)
                 for job in sorted({damage.job for damage in damages}):
                     write_manifest(connection, job, self.folder)
-            images = [damage for damage in damages if damage.image_pk is not None]
-            return queries.count_images(connection, name) + (len(images) if repair else 0), damages
+            repaired = sum(damage.image_pk is not None for damage in damages) if repair else 0  # now in state `lost`
+            return queries.count_images(connection, name) + repaired, damages
 
     def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path) -> list[str]:
-        """Put plans and their input pictures where a run finds them; all are checked before the first is queued.
+        """Queue plans and copy their input images to the jobs' folders; all are checked before the first is queued.
 
-        One process at a time; gives the jobs' names as the ledger spells them.
+        Only one process does this at a time. Returns the jobs' names as the ledger spells them.
         """
         try:
             with FileLock(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
@@ -214,31 +215,31 @@ class Batch:
                 make_folder(target.parent)
                 write_whole(target, (staging / file).read_bytes())
 
-    async def _work(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
-        return await Run(self.config, self.environment, connection, scope, options.budget_usd).work(emit)
+    async def _run(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
+        return await Run(self.config, self.environment, connection, scope, options.budget_usd).execute(emit)
 
-    def _check_notify(self) -> None:
+    def _check_notification_settings(self) -> None:
         if self.config.notify is not None:
             self.config.notify.webhook_url(self.environment)
             self.config.notify.header_values(self.environment)
 
-    async def _make_report_thumbnails(self, result: Result, began: float) -> Result:
-        """Make the reports' thumbnails in a moment of the run's time: others may work on the folder by now."""
-        seconds = THUMBNAIL_SHARE * (time.monotonic() - began)
+    async def _make_report_thumbnails(self, result: Result, started_at: float) -> Result:
+        """Make the thumbnails of the reports within a share of the run's time, without holding the folder's lock."""
+        seconds = THUMBNAIL_SHARE * (time.monotonic() - started_at)
         unwritten = await make_report_thumbnails(self.folder, self.images, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
 
 
-def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in a loop of our own: uvloop's where the platform has it.
+def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a new event loop: uvloop's if it is installed.
 
-    Raises KeyboardInterrupt where a second signal ended it at once.
+    Raises KeyboardInterrupt if a second signal cancelled it.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as factory
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(work)
+            return runner.run(coroutine)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None

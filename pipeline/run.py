@@ -1,8 +1,12 @@
-"""The queue → its end: one run, with what stands around the engine; the folder is held by whoever calls."""
+"""Execute one run: the engine over the queue, then manifests, reports, backup and notifications.
+
+The caller holds the lock of the output folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,38 +20,40 @@ from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.write import write_reports
 from pipeline.result import Result
-from pipeline.sandbox_process import Sandboxes
+from pipeline.sandbox_process import SandboxProcesses
 
 if TYPE_CHECKING:
     import signal
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider
     from pipeline.engine.events import Event, Listener
+    from pipeline.engine.runner import Runner
+    from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.queue import Scope
 
 
-def check_keys(provider: Provider, environment: Mapping[str, str]) -> None:
-    """Read what a provider takes from the environment. Raises ConfigError where it is not there."""
+def check_credentials(provider: Provider, environment: Mapping[str, str]) -> None:
+    """Check that a provider's environment variables are set. Raises ConfigError if one is not."""
     provider.key(environment)
     provider.header_values(environment)
 
 
-def copy_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener) -> None:
-    """Copy the ledger, before a run and after it. Raises LedgerError where it is damaged."""
+def back_up_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener) -> None:
+    """Back up the ledger, before a run and after it. Raises LedgerError if it is damaged."""
     from pipeline.engine.events import BackupFailed
 
     try:
         back_up(connection, folder)
-    except DiskFull as error:  # the copy takes as much room as the ledger, and pictures may still have theirs
+    except DiskFull as error:  # the backup is as large as the ledger; there may still be room for images
         emit(BackupFailed(error))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run over what is pending in `scope`."""
+    """One run over the pending requests in `scope`."""
 
     config: Config
     environment: Mapping[str, str]
@@ -55,10 +61,10 @@ class Run:
     scope: Scope
     budget_usd: float | None
 
-    async def work(self, emit: Listener) -> Result:
-        """Work to the end, and tell those who are to be told of it."""
-        async with Notifier(self.config, self.environment, _unharmed(emit)) as notifier:
-            result = await self._work_off(notifier.listen)
+    async def execute(self, emit: Listener) -> Result:
+        """Process the queue to the end, and send the notifications that are configured."""
+        async with Notifier(self.config, self.environment, _suppressing_errors(emit)) as notifier:
+            result = await self._execute(notifier.listen)
             notifier.ended(
                 result.exit_code,
                 result.summaries,
@@ -67,70 +73,83 @@ class Run:
             )
         return result
 
-    async def _work_off(self, tell: Listener) -> Result:
-        """Run the engine, then write manifests and reports and copy the ledger, whatever the end."""
-        from pipeline.engine.events import RunStarted, Stopping
-        from pipeline.engine.runner import Runner
+    async def _execute(self, emit: Listener) -> Result:
+        """Run the engine; at any end, write manifests and reports and back up the ledger."""
+        from pipeline.engine.events import RunStarted
         from pipeline.signals import Shutdown
 
-        folder, connection = self.config.output, self.connection
         names = None if self.scope.names is None else sorted(self.scope.names)
-        before = read_job_summaries(connection, names)
-        for summary in before:
-            if summary.unfinished:
-                check_keys(self.config.find_provider(summary.provider), self.environment)
+        before = read_job_summaries(self.connection, names)
+        self._check_credentials(before)
         shutdown = Shutdown()
         async with AsyncExitStack() as stack:
-            runner = Runner(
-                connection,
-                self.config,
-                load_models(self.config),
-                self.scope,
-                self.environment,
-                Sandboxes(folder, stack).address,
-                tell,
-                self.budget_usd,
-            )
+            runner = self._make_runner(stack, emit)
             try:
-
-                def stop(number: signal.Signals) -> None:
-                    tell(Stopping(number.name))
-                    runner.halt()
-
-                with shutdown.listening(stop):
-                    tell(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
+                with shutdown.listening(functools.partial(_stop, runner, emit)):
+                    emit(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
                     await runner.run()
             except BaseExceptionGroup as group:
-                raise _first(group) from None
+                raise _first_error(group) from None
             finally:
-                worked = jobs_in_scope(connection, self.scope)
-                manifests = [write_manifest(connection, name, folder) for name in worked]
-                reports, unwritten = write_reports(connection, self.config, worked)
-                copy_ledger(connection, folder, tell)
+                manifests, reports, unwritten = self._write_outputs(emit)
         return Result(
-            self.config,
-            read_job_summaries(connection, names),
-            tuple(runner.stops),
-            shutdown.signal,
-            tuple(manifests),
-            runner.lowered,
-            tuple(reports),
-            tuple(unwritten),
+            config=self.config,
+            summaries=read_job_summaries(self.connection, names),
+            stops=tuple(runner.stops),
+            signal=shutdown.signal,
+            manifests=manifests,
+            lowered=runner.lowered,
+            reports=reports,
+            unwritten=unwritten,
         )
 
+    def _check_credentials(self, summaries: Sequence[JobSummary]) -> None:
+        for summary in summaries:
+            if summary.unfinished:
+                check_credentials(self.config.find_provider(summary.provider), self.environment)
 
-def _unharmed(emit: Listener) -> Listener:
-    """Keep a listener's own trouble, such as a pipe that nobody reads any more, from those who make paid calls."""
+    def _make_runner(self, stack: AsyncExitStack, emit: Listener) -> Runner:
+        from pipeline.engine.runner import Runner
 
-    def tell(event: Event) -> None:
+        return Runner(
+            self.connection,
+            self.config,
+            load_models(self.config),
+            self.scope,
+            self.environment,
+            SandboxProcesses(self.config.output, stack).base_url,
+            emit,
+            self.budget_usd,
+        )
+
+    def _write_outputs(self, emit: Listener) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
+        """Write manifests and reports and back up the ledger: (manifests, reports, what could not be written)."""
+        names = jobs_in_scope(self.connection, self.scope)
+        manifests = [write_manifest(self.connection, name, self.config.output) for name in names]
+        reports, unwritten = write_reports(self.connection, self.config, names)
+        back_up_ledger(self.connection, self.config.output, emit)
+        return tuple(manifests), tuple(reports), tuple(unwritten)
+
+
+def _stop(runner: Runner, emit: Listener, number: signal.Signals) -> None:
+    from pipeline.engine.events import Stopping
+
+    emit(Stopping(number.name))
+    runner.halt()
+
+
+def _suppressing_errors(emit: Listener) -> Listener:
+    """Return a listener whose own errors, such as a broken pipe, do not reach the code that makes paid calls."""
+
+    def emit_safely(event: Event) -> None:
         with contextlib.suppress(OSError, PipelineError):
             emit(event)
 
-    return tell
+    return emit_safely
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group, an error of ours before any other."""
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that ended a group of tasks: the first PipelineError, else the first of any class."""
     error: BaseException = group.subgroup(PipelineError) or group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

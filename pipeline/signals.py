@@ -1,4 +1,4 @@
-"""Signals → stop, then cancel: the first one ends the run in order, the second at once."""
+"""Handle signals: the first one stops the run in order, the second one cancels it at once."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if 
 
 
 class Shutdown:
-    """Which signal asked this run to stop; None while none has."""
+    """The signal that asked this run to stop; None until one arrives."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     @contextlib.contextmanager
     def listening(self, stop: Callable[[signal.Signals], None]) -> Iterator[None]:
-        """Call `stop` at the first signal, and cancel the current task at the second; after the block, no more."""
+        """Within the block, call `stop` at the first signal, and cancel the current task at the second."""
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
 
-        def heard(number: signal.Signals) -> None:
+        def handle(number: signal.Signals) -> None:
             if self.signal is None:
                 self.signal = number
                 stop(number)
@@ -35,9 +35,9 @@ class Shutdown:
 
         with contextlib.ExitStack() as handlers:
             for number in SIGNALS:
-                if signal.getsignal(number) is signal.SIG_IGN:  # as nohup leaves SIGHUP
+                if signal.getsignal(number) is signal.SIG_IGN:  # nohup ignores SIGHUP
                     continue
                 with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
-                    loop.add_signal_handler(number, heard, number)
+                    loop.add_signal_handler(number, handle, number)
                     handlers.callback(loop.remove_signal_handler, number)
             yield

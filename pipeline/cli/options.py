@@ -1,4 +1,4 @@
-"""What stands before or after a command: the options of all, and those of commands that read job files."""
+"""Options of all commands, which may stand before or after the command, and options of commands that read job files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATH = click.Path(path_type=Path)
 
 @dataclass(slots=True)
 class Options:
-    """What stands before or after any command."""
+    """The values of the options of all commands."""
 
     config: Path | None = None
     output: Path | None = None
@@ -29,7 +29,7 @@ class Options:
     verbose: bool = False
 
     def next_command(self, *words: str) -> str:
-        """Return a command about the same config and the same output folder, to be typed in the current one."""
+        """Return a command for the same config and the same output folder, to be typed in the current folder."""
         from pipeline.reports.next_command import NextCommand
 
         try:
@@ -38,20 +38,20 @@ class Options:
             return NextCommand(None, ()).line(*words)
 
     def load(self) -> Config:
-        """Read the config that these options name."""
+        """Load the config that these options name. Raises ConfigError."""
         from pipeline.config.load import load
 
         return load(self.config, output=self.output)
 
     def batch(self) -> Batch:
-        """Open the output folder that these options name."""
+        """Return the batch of the output folder that these options name. Raises ConfigError."""
         from pipeline.batch import Batch
 
         return Batch(self.load())
 
 
-def as_typed() -> list[str]:
-    """Give the words of the command at work, with its own options, so that it can be typed again."""
+def typed_command() -> list[str]:
+    """Return the words of the current command with its own options, so that it can be typed again."""
     context = click.get_current_context()
     words, options = [context.info_name or ""], []
     for parameter in context.command.params:
@@ -66,14 +66,16 @@ def as_typed() -> list[str]:
     return words + options
 
 
-def seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
-    """Read a number of seconds; a word in its place was meant as something else. Raises click's BadParameter."""
+def parse_seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """Parse a number of seconds. Raises click's BadParameter."""
     if value is None:
         return None
     try:
         number = float(value)
     except ValueError:
-        raise click.BadParameter(f"`{value}` is no number of seconds; a job's name stands before it") from None
+        raise click.BadParameter(
+            f"`{value}` is not a number of seconds; write a job's name before the option"
+        ) from None
     if not 0.1 <= number <= 86400:
         raise click.BadParameter("must be from 0.1 to 86400 seconds")
     return number
@@ -85,19 +87,19 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(options, parameter.name, value)
 
 
-def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that may stand before or after the command."""
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of all commands."""
     for option in (
-        click.option("--verbose", is_flag=True, expose_value=False, callback=_remember, help="Say more on stderr."),
+        click.option("--verbose", is_flag=True, expose_value=False, callback=_remember, help="Print more on stderr."),
         click.option(
-            "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Say nothing on stderr but errors."
+            "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Print only errors on stderr."
         ),
         click.option(
             "--output",
             type=PATH,
             expose_value=False,
             callback=_remember,
-            help="The folder of the ledger and all pictures.",
+            help="The folder of the ledger and all images.",
         ),
         click.option(
             "--config",
@@ -111,16 +113,16 @@ def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def for_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
+def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that read job files."""
     for option in (
-        click.option("--allow-unpriced", is_flag=True, help="Take models without a price although there is a budget."),
-        click.option("--allow-large", is_flag=True, help="Take a job of more than 1,000,000 requests."),
+        click.option("--allow-unpriced", is_flag=True, help="Allow models without a price although there is a budget."),
+        click.option("--allow-large", is_flag=True, help="Allow a job of more than 1,000,000 requests."),
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),
         click.option(
             "--provider",
             metavar="NAME",
-            help="Serve the jobs by another provider, to rehearse them, say; each is then `<name>.NAME`.",
+            help="Use another provider, for a rehearsal, for example; each job is then `<name>.NAME`.",
         ),
     ):
         command = option(command)

@@ -1,4 +1,4 @@
-"""How a run ended → what people read last: what is here, what failed and why, what is left, and what to type."""
+"""Write the summary at the end of a run: images, failures with their causes, what is left, and what to type next."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from pipeline.reports.next_command import NextCommand
     from pipeline.result import Result
 
-_MOST_JOBS = 10  # that get a line of their own; the rest are summed
-_MOST_CAUSES = 8
-_LONGEST = 120  # characters of an example's message
+_MAX_JOBS = 10  # with a line of their own; the rest are summed up
+_MAX_CAUSES = 8
+_MAX_MESSAGE = 120  # characters of an example's message
 
 
-def closing_lines(result: Result, command: NextCommand, again: Sequence[str]) -> Iterator[str]:
-    """Write the summary. `again` are the words of the command that goes on with what is left."""
+def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of the summary. `again` are the words of the command that continues the run."""
     for name, limit in result.lowered.items():
-        yield f"{name} allowed {limit.images} images per {limit.per_seconds:g} s only"
+        yield f"{name} allowed only {limit.images} images per {limit.per_seconds:g} s"
     yield from _jobs(result.summaries)
     failed = [summary.name for summary in result.summaries if summary.unsuccessful]
     if failed:
@@ -35,14 +35,14 @@ def closing_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
     left = [summary for summary in result.summaries if summary.unfinished]
     if left:
         requests, images = sum(summary.unfinished for summary in left), sum(summary.missing for summary in left)
-        yield f"still queued: {requests:,} requests for {images:,} images; this goes on with them:"
+        yield f"still queued: {requests:,} requests for {images:,} images; to continue, run:"
         yield f"    {command.line(*again)}"
 
 
 def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:
-    for summary in summaries[:_MOST_JOBS]:
+    for summary in summaries[:_MAX_JOBS]:
         yield job_line(summary)
-    if rest := summaries[_MOST_JOBS:]:
+    if rest := summaries[_MAX_JOBS:]:
         images, unsuccessful = sum(one.images for one in rest), sum(one.unsuccessful for one in rest)
         yield f"{len(rest)} more jobs: {images:,} images; {unsuccessful:,} failed"
 
@@ -50,18 +50,18 @@ def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:
 def _failures(causes: Sequence[FailureCause], command: NextCommand) -> Iterator[str]:
     """Yield each cause with its number of requests, an example and what to do."""
     yield f"failed: {counted(sum(cause.count for cause in causes), 'request')}"
-    for cause in causes[:_MOST_CAUSES]:
+    for cause in causes[:_MAX_CAUSES]:
         yield from _cause(cause, command)
-    if len(causes) > _MOST_CAUSES:
-        yield f"  and {len(causes) - _MOST_CAUSES} causes more; the manifests name them"
+    if len(causes) > _MAX_CAUSES:
+        yield f"  and {len(causes) - _MAX_CAUSES} more causes; see the manifests"
 
 
 def _cause(cause: FailureCause, command: NextCommand) -> Iterator[str]:
     first = cause.jobs[0]
-    example = f"{first.job}/{first.id}: {one_line(first.message, _LONGEST)}"
-    yield f"  {cause.count:,} × {cause.title}, such as {example}"  # noqa: RUF001 - so many times
+    example = f"{first.job}/{first.id}: {one_line(first.message, _MAX_MESSAGE)}"
+    yield f"  {cause.count:,} × {cause.title}, such as {example}"  # noqa: RUF001 - the multiplication sign is intended
     commands = cause.commands
     yield f"    {cause.advice}{':' if commands else ''}"
-    for words in commands[:_MOST_JOBS]:
-        is_short = words[0] != "resume" or len(words) <= _MOST_JOBS + 1
+    for words in commands[:_MAX_JOBS]:
+        is_short = words[0] != "resume" or len(words) <= _MAX_JOBS + 1
         yield f"    {command.line(*(words if is_short else words[:1]))}"

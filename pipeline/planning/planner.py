@@ -49,16 +49,9 @@ def make_plan(
 
     If `staging` is given, prepared input images are written below it, under their `file`.
     """
-    diagnostics = Diagnostics(job, dict.fromkeys(job.problems))
-    planner = _Planner(
-        expansion=Expansion(job, models, diagnostics, None if allow_large or limit is not None else MAX_REQUESTS),
-        provider=provider,
-        diagnostics=diagnostics,
-        validator=RequestValidator(provider, models, diagnostics),
-        input_images=InputImages(diagnostics, staging),
-        ids=RequestIds(diagnostics),
-    )
-    requests = planner.plan(limit, allow_large=allow_large)
+    max_requests = None if allow_large or limit is not None else MAX_REQUESTS
+    planner = _make_planner(job, provider, models, max_requests, staging)
+    requests, diagnostics = planner.plan(limit, allow_large=allow_large), planner.diagnostics
     if diagnostics.problems:
         raise JobError(diagnostics.problems)
     return Plan(
@@ -69,6 +62,20 @@ def make_plan(
         requests=requests,
         warnings=tuple(diagnostics.warnings),
         unpriced=tuple(sorted(diagnostics.unpriced)),
+    )
+
+
+def _make_planner(
+    job: Job, provider: Provider, models: Models, max_requests: int | None, staging: Path | None
+) -> _Planner:
+    diagnostics = Diagnostics(job, dict.fromkeys(job.problems))
+    return _Planner(
+        Expansion(job, models, diagnostics, max_requests),
+        provider,
+        diagnostics,
+        RequestValidator(provider, models, diagnostics),
+        InputImages(diagnostics, staging),
+        RequestIds(diagnostics),
     )
 
 

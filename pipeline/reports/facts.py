@@ -45,7 +45,7 @@ def spent_facts(summary: JobSummary) -> list[Fact]:
     if not summary.maybe_paid:
         return cost
     calls = counted(summary.maybe_paid, "call")
-    return [*cost, Fact(calls.value, f"{calls.label} may have been paid besides")]
+    return [*cost, Fact(calls.value, f"{calls.label} may have been paid in addition")]
 
 
 def expected_facts(summary: JobSummary) -> list[Fact]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline import Batch
-from pipeline.batch import wait_for
+from pipeline.batch import run_in_loop
 from pipeline.engine.events import CallSent
 from pipeline.ledger import attempts
 from pipeline.ledger.writer import Writer
@@ -67,7 +67,7 @@ def measure(folder: Path, base_url: str, requests: int, submitted: int) -> tuple
 
     Writer.do = timed  # type: ignore[method-assign] # a benchmark may look where the program does not
     try:
-        result = wait_for(Batch.open(config=folder / "config.yaml").run([folder / "run.yaml"], emit=emit))
+        result = run_in_loop(Batch.open(config=folder / "config.yaml").run([folder / "run.yaml"], emit=emit))
     finally:
         Writer.do = do  # type: ignore[method-assign]
     assert result.exit_code == 3

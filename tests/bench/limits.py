@@ -16,7 +16,7 @@ import aiohttp
 from aiolimiter import AsyncLimiter
 
 from pipeline import Batch
-from pipeline.batch import wait_for
+from pipeline.batch import run_in_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def ours(folder: Path, base_url: str, counts: list[int]) -> None:
     requests = [{"prompt": f"number {number}", "n": n} for number, n in enumerate(counts)]
     job = {"defaults": {"model": "dall-e-2", "size": "256x256"}, "requests": requests}
     (folder / "bench.yaml").write_text(json.dumps(job))
-    assert wait_for(Batch.open(config=folder / "config.yaml").run([folder / "bench.yaml"])).exit_code == 0
+    assert run_in_loop(Batch.open(config=folder / "config.yaml").run([folder / "bench.yaml"])).exit_code == 0
 
 
 async def _naive(base_url: str, counts: list[int]) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline import GiveUp, RequestError, TryAgain, errors
-from pipeline.cli.main import _summary_json
-from pipeline.cli.summary import closing_lines
+from pipeline.cli.output import summary_json
+from pipeline.cli.summary import summary_lines
 from pipeline.config.load import Config, Provider, RateLimit
 from pipeline.engine.events import CallSent, ProviderPace, RunStarted
 from pipeline.ledger.job_summary import read_job_summaries
@@ -104,9 +104,9 @@ def read_outputs(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str
     print_watch_json(read_view(config.output, None, config.providers, NOW))
     return Outputs(
         status=list(status_lines(read_status(config.output, None), config.providers)),
-        terminal=list(closing_lines(result, NextCommand.here(config), ["run"])),
+        terminal=list(summary_lines(result, NextCommand.here(config), ["run"])),
         notification=end_message(1, summaries, [], None, NextCommand.anywhere(config).line("run")).text,
-        summary=_summary_json(result),
+        summary=summary_json(result),
         watch=json.loads(capsys.readouterr().out),
         page=read_snapshot(connection, config.providers, find_owner(config.output, connection), NOW),
         report=read_report_data(connection, "job"),
@@ -169,7 +169,7 @@ def test_a_job_s_counts_and_money_are_in_the_same_words_everywhere(
 ) -> None:
     outputs = read_outputs(bench, config, capsys)
     counts = ["3 pending", "4 succeeded", "1 partial", "6 failed"]
-    money = ["$0.0492 spent", "2 calls may have been paid besides"]
+    money = ["$0.0492 spent", "2 calls may have been paid in addition"]
     expected = "$0.12 expected"
     line = f"job: 5 images; {', '.join(counts)}; {'; '.join(money)}"
     assert outputs.terminal[0] == line

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pipeline
-from pipeline.cli.main import BUG, cli
+from pipeline.cli.main import EXIT_BUG, cli
 from pipeline.cli.options import Options
 from pipeline.config.load import load
 from pipeline.engine import events
@@ -257,7 +257,7 @@ def test_files_of_the_repository_that_are_named_exist(readme: Path) -> None:
 def test_every_exit_code_and_every_event_is_named() -> None:
     table = re.findall(r"^\| ([\d, ]+) \|", README.read_text(), re.MULTILINE)
     codes = {int(code) for cell in table for code in cell.split(",")}
-    assert codes == {0, 1, BadInput.exit_code, Stop.exit_code, BUG, *(128 + number for number in SIGNALS)}
+    assert codes == {0, 1, BadInput.exit_code, Stop.exit_code, EXIT_BUG, *(128 + number for number in SIGNALS)}
     named = README.read_text().partition("With `--json`")[2].partition("\n\n")[0]
     kinds = {kind.__name__ for kind in typing.get_args(events.Event)}
     assert {re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower() for kind in kinds} <= set(re.findall(r"`(\w+)`", named))

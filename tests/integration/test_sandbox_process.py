@@ -12,7 +12,7 @@ import pytest
 from pipeline import sandbox_process
 from pipeline.config.load import Config, Provider
 from pipeline.errors import ConfigError
-from pipeline.sandbox_process import Sandboxes, check_settings
+from pipeline.sandbox_process import SandboxProcesses, check_settings
 from tests.support.workbench import lab
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ async def _models(base_url: str) -> int:
 
 async def test_it_answers_until_the_run_ends_and_is_started_once(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        sandboxes = Sandboxes(tmp_path, stack)
-        base_url = await sandboxes.address(SANDBOX)
-        assert await sandboxes.address(SANDBOX) == base_url
+        processes = SandboxProcesses(tmp_path, stack)
+        base_url = await processes.base_url(SANDBOX)
+        assert await processes.base_url(SANDBOX) == base_url
         assert await _models(base_url) == 200
     with pytest.raises(aiohttp.ClientConnectorError):
         await _models(base_url)
     async with AsyncExitStack() as stack:
-        assert await Sandboxes(tmp_path, stack).address(SANDBOX) == base_url, "its URLs survive a restart"
+        assert await SandboxProcesses(tmp_path, stack).base_url(SANDBOX) == base_url, "its URLs survive a restart"
 
 
 async def test_where_its_port_is_taken_it_takes_the_next(tmp_path: Path) -> None:
@@ -48,19 +48,19 @@ async def test_where_its_port_is_taken_it_takes_the_next(tmp_path: Path) -> None
         taken.bind(("127.0.0.1", first))
         taken.listen()
         async with AsyncExitStack() as stack:
-            assert f":{second}/" in await Sandboxes(tmp_path, stack).address(SANDBOX)
+            assert f":{second}/" in await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
 
 
 async def test_a_provider_with_an_address_needs_no_sandbox(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        assert await Sandboxes(tmp_path, stack).address(lab("http://x/v1")) == "http://x/v1"
+        assert await SandboxProcesses(tmp_path, stack).base_url(lab("http://x/v1")) == "http://x/v1"
 
 
 async def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         broken = Provider("sandbox", None, sandbox={"latency": 3})
         with pytest.raises(ConfigError, match=r"does not start.*latency"):
-            await Sandboxes(tmp_path, stack).address(broken)
+            await SandboxProcesses(tmp_path, stack).base_url(broken)
 
 
 def test_wrong_settings_are_named_before_anything_is_queued(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
         "job (lab)",
         "  2 pending",
         (
-            "  0 images · $0.50 spent · 1 call may have been paid besides · $2.00 expected"
+            "  0 images · $0.50 spent · 1 call may have been paid in addition · $2.00 expected"
             " · 100 to come, 2.0 minutes at the limit"
         ),
     ]

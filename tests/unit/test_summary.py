@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.cli.summary import closing_lines
+from pipeline.cli.summary import summary_lines
 from pipeline.config.load import Config, RateLimit
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.reports.next_command import NextCommand
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 
 def lines(bench: Bench, *again: str, **lowered: RateLimit) -> list[str]:
     """Return the summary of everything in the ledger."""
-    result = Result(Config(None, bench.folder, None, {}), read_job_summaries(bench.connection), (), None, (), lowered)
-    return list(closing_lines(result, NextCommand(None, ()), again or ["run"]))
+    result = Result(
+        config=Config(None, bench.folder, None, {}),
+        summaries=read_job_summaries(bench.connection),
+        stops=(),
+        signal=None,
+        manifests=(),
+        lowered=lowered,
+    )
+    return list(summary_lines(result, NextCommand(None, ()), again or ["run"]))
 
 
 def test_causes_of_all_jobs_are_grouped_the_most_frequent_first(bench: Bench, tmp_path: Path) -> None:
@@ -42,7 +49,7 @@ def test_causes_of_all_jobs_are_grouped_the_most_frequent_first(bench: Bench, tm
         "    pipeline resume one two",
     ]
     assert said[begin + 8 :] == [
-        "still queued: 2 requests for 2 images; this goes on with them:",
+        "still queued: 2 requests for 2 images; to continue, run:",
         "    pipeline run",
     ]
 
@@ -54,7 +61,7 @@ def test_hundreds_of_jobs_and_causes_do_not_flood_the_terminal(bench: Bench) -> 
     said = lines(bench)
     assert len(said) < 50
     assert "20 more jobs: 0 images; 20 failed" in said
-    assert "  and 22 causes more; the manifests name them" in said
+    assert "  and 22 more causes; see the manifests" in said
     bench.set("UPDATE request SET error = (SELECT error FROM request LIMIT 1)")
     assert "    pipeline resume" in lines(bench), "thirty names are for no command line: all that failed"
 
@@ -63,6 +70,6 @@ def test_a_limit_that_was_lowered_and_calls_that_may_have_been_paid_are_said(ben
     bench.submit(request(1))
     bench.set("UPDATE request SET status = 'succeeded', received = 1, cost_usd = 0.25, maybe_paid = 2")
     assert lines(bench, lab=RateLimit(5, 60)) == [
-        "lab allowed 5 images per 60 s only",
-        "job: 1 image; 1 succeeded; $0.25 spent; 2 calls may have been paid besides",
+        "lab allowed only 5 images per 60 s",
+        "job: 1 image; 1 succeeded; $0.25 spent; 2 calls may have been paid in addition",
     ]

@@ -85,7 +85,7 @@ const large = (() => {
       request.operation !== "generation" && ["operation", request.operation],
       request.status !== "succeeded" && ["status", request.status],
       request.cost_usd !== null && ["cost", money(request.cost_usd) + (data.rehearsal ? " in rehearsal" : "")],
-      ["attempts", number(request.attempts) + (request.maybe_paid ? `, ${request.maybe_paid} may have been paid besides` : "")],
+      ["attempts", number(request.attempts) + (request.maybe_paid ? `, ${request.maybe_paid} may have been paid in addition` : "")],
       request.seconds !== null && ["time", duration(request.seconds)],
       request.finished_at !== null && ["finished", moment(request.finished_at)],
       image && ["image", `${image.width ?? "?"} × ${image.height ?? "?"}, ${image.format}, ${number(Math.ceil(image.bytes / 1024))} KB`],

@@ -1,0 +1,125 @@
+"""The commands about jobs that call no provider: status, plan, manifest, report, verify and cancel."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import PATH, common_options, job_options, parse_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.cli.options import Options
+
+
+@click.command()
+@click.argument("job", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --watch one a line.")
+@click.option(
+    "--watch",
+    callback=parse_seconds,
+    is_flag=False,
+    flag_value="2",
+    metavar="[SECONDS]",
+    help="Show it again every 2 seconds, or as many as are given, until Ctrl-C.",
+)
+@common_options
+@click.pass_obj
+def status(options: Options, job: str | None, as_json: bool, watch: float | None) -> int:
+    """Show what is pending, running, succeeded, partial, failed; images; cost; time left."""
+    from pipeline.reports.status import read_status, status_json, status_lines
+
+    config = options.load()
+    if watch is not None:
+        from pipeline.progress.watch import watch as keep_watching
+
+        return keep_watching(config, job, watch, as_json=as_json)
+    summaries = read_status(config.output, job)
+    if as_json:
+        click.echo(json.dumps(status_json(summaries), ensure_ascii=False))
+    else:
+        for line in status_lines(summaries, config.providers):
+            click.echo(line)
+    return 0
+
+
+@click.command()
+@click.argument("job", type=PATH, metavar="JOB.yaml")
+@job_options
+@click.option("--preview", type=PATH, metavar="DIR", help="Write the prepared images with their masks drawn over them.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@common_options
+@click.pass_obj
+def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **extra: Any) -> int:
+    """Show what a job would do, without calling a provider: requests, images, minutes at the limit, cost."""
+    from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
+    from pipeline.reports.estimate import estimate_lines, estimate_plan
+
+    config = options.load()
+    with staging_folder() as staging:
+        (made,) = make_plans(config, [job], JobOptions(**extra), staging if preview else None)
+        if preview is not None:
+            from pipeline.reports.mask_preview import write_previews
+
+            for path in write_previews(made, staging, preview):
+                click.echo(path, err=True)
+    estimate = estimate_plan(config.output, made, load_models(config))
+    if as_json:
+        click.echo(json.dumps(estimate, ensure_ascii=False))
+    else:
+        for line in estimate_lines(estimate):
+            click.echo(line)
+    return 0
+
+
+@click.command()
+@click.argument("job")
+@common_options
+@click.pass_obj
+def manifest(options: Options, job: str) -> int:
+    """Write the job's manifest again from the ledger."""
+    click.echo(options.batch().manifest(job))
+    return 0
+
+
+@click.command()
+@click.argument("job")
+@click.option("--sheet", type=PATH, metavar="FILE.png", help="Write a contact sheet with captions, too.")
+@common_options
+@click.pass_obj
+def report(options: Options, job: str, sheet: Path | None) -> int:
+    """Write the job's report again from the ledger: a page of its images."""
+    for path in options.batch().report(job, sheet):
+        click.echo(path)
+    return 0
+
+
+@click.command()
+@click.argument("job", required=False)
+@click.option("--repair", is_flag=True, help="Move damaged files to quarantine/ and queue what is missing.")
+@common_options
+@click.pass_obj
+def verify(options: Options, job: str | None, repair: bool) -> int:
+    """Read every image again and compare it with the ledger."""
+    images, damages = options.batch().verify(job, repair=repair)
+    for damage in damages:
+        click.echo(f"{damage.file}: {damage.what}")
+    if not options.quiet:
+        bad = sum(damage.image_pk is not None for damage in damages)
+        outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
+        click.echo(f"{images - bad} of {images} images are whole" + (f"; {bad} {outcome}" if bad else ""), err=True)
+    return int(bool(damages))
+
+
+@click.command()
+@click.argument("job")
+@common_options
+@click.pass_obj
+def cancel(options: Options, job: str) -> int:
+    """Take what is still pending out of the queue."""
+    number = options.batch().cancel(job)
+    click.echo(f"{number} requests of `{job}` taken out of the queue; `pipeline resume {job}` puts them back")
+    return 0

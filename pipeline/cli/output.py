@@ -1,0 +1,121 @@
+"""Print a run: events and progress while it works, then its summary and its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.batch import Batch
+    from pipeline.cli.options import Options
+    from pipeline.engine.events import Event, Listener
+    from pipeline.planning.plan import Plan
+    from pipeline.result import Result
+
+
+def echo_stderr(line: str) -> None:
+    """Print a line on stderr; a terminal that is gone must not change the exit code."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
+def print_warnings(options: Options, plan: Plan) -> None:
+    """Print the warnings of a plan on stderr, unless --quiet is given."""
+    if not options.quiet:
+        for warning in plan.warnings:
+            click.echo(f"warning: {plan.name}: {warning}", err=True)
+
+
+@contextlib.contextmanager
+def run_output(
+    options: Options, batch: Batch, *, as_json: bool
+) -> Iterator[tuple[Listener, Callable[[Sequence[Plan]], None]]]:
+    """Show the progress of a run, write its log and, with --json, print its events.
+
+    Yields a listener for the events, and a function for the plans when the run starts.
+    """
+    from pipeline.progress.display import Progress
+    from pipeline.progress.event_text import event_json
+    from pipeline.progress.run_log import Log
+
+    with contextlib.ExitStack() as stack:
+        listeners: list[Listener] = [
+            stack.enter_context(contextlib.closing(Log(batch.folder, verbose=options.verbose)))
+        ]
+        if not options.quiet:
+            live = not (as_json and sys.stdout.isatty())  # no live screen between lines of JSON
+            listeners.append(stack.enter_context(Progress(batch.summaries, verbose=options.verbose, live=live)))
+        else:
+            listeners.append(_print_failed_notification)
+        if as_json:
+            listeners.append(lambda event: click.echo(event_json(event)))
+
+        def started(plans: Sequence[Plan]) -> None:
+            for plan in plans:
+                print_warnings(options, plan)
+
+        yield _broadcast(listeners), started
+
+
+def _broadcast(listeners: Sequence[Listener]) -> Listener:
+    def emit(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit
+
+
+def _print_failed_notification(event: Event) -> None:
+    from pipeline.engine.events import NotificationFailed
+    from pipeline.progress.event_text import describe
+
+    if isinstance(event, NotificationFailed):
+        echo_stderr(describe(event))
+
+
+def print_result(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:
+    """Print how a run ended; return its exit code. `again` is the command that continues it."""
+    from pipeline.cli.summary import summary_lines
+    from pipeline.reports.next_command import NextCommand
+
+    if as_json:
+        click.echo(json.dumps(summary_json(result), ensure_ascii=False))
+    for sentence in result.unwritten:
+        click.echo(f"warning: {sentence}", err=True)
+    for stop in {stop.message: stop for stop in result.stops}.values():
+        echo_stderr(f"stopped: {stop.message}")
+    if not options.quiet:
+        for line in summary_lines(result, NextCommand.here(result.config), again):
+            echo_stderr(line)
+    if not as_json:
+        for path in (*result.manifests, *(() if options.quiet else result.reports)):
+            click.echo(path)
+    return result.exit_code
+
+
+def summary_json(result: Result) -> dict[str, Any]:
+    """Return the last event of `--json`: how the run ended, its jobs and the causes of failure."""
+    from pipeline import ledger
+    from pipeline.reports.failures import causes_json, read_causes
+    from pipeline.reports.status import status_json
+
+    with ledger.reading(result.folder) as connection:
+        causes = read_causes(connection, [summary.name for summary in result.summaries])
+    return {
+        "event": "summary",
+        "exit": result.exit_code,
+        "stops": [stop.message for stop in result.stops],
+        "limits": {
+            name: {"images": limit.images, "per_seconds": limit.per_seconds} for name, limit in result.lowered.items()
+        },
+        "manifests": [str(path) for path in result.manifests],
+        "reports": [str(path) for path in result.reports],
+        "failures": causes_json(causes),
+        **status_json(result.summaries),
+    }
