@@ -110,7 +110,7 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
     if not options.quiet:
         bad = sum(damage.image_pk is not None for damage in damages)
         outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
-        click.echo(f"{images - bad} of {images} images are whole" + (f"; {bad} {outcome}" if bad else ""), err=True)
+        click.echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)
     return int(bool(damages))
 
 

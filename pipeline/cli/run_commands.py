@@ -33,7 +33,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @common_options
 @click.pass_obj
 def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, as_json: bool, **extra: Any) -> int:
-    """Submit these jobs and work them to the end; with no argument, work the whole queue."""
+    """Submit these jobs and process them to the end; with no argument, process the whole queue."""
     from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
 
@@ -69,7 +69,7 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
 @common_options
 @click.pass_obj
 def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as_json: bool) -> int:
-    """Put failed requests back into the queue, then work."""
+    """Put failed requests back into the queue, then process it."""
     from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
 

@@ -25,7 +25,7 @@ KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PROBLEMS = 100
-"""Problems that are reported at once; nobody reads more."""
+"""Problems that are reported at once; a longer list would not be read."""
 
 _MAPPING, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 

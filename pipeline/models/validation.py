@@ -77,10 +77,10 @@ def _check_parameter(
     elif violation := rule.violation(value):
         yield f"{violation}; {model.name} takes {rule.allowed()}"
     else:
-        whole = model.with_defaults(operation, params)
+        effective = model.with_defaults(operation, params)
         for other, values in {**rule.needs, **rule.value_needs.get(str(value), {})}.items():
-            if whole.get(other) not in values:
-                found = f"with `{other}: {whole.get(other)}`"
+            if effective.get(other) not in values:
+                found = f"with `{other}: {effective.get(other)}`"
                 yield f"is {quoted(value)} {found}; {model.name} takes it with {other} {join_or(values)} only"
 
 

@@ -150,5 +150,6 @@ def test_plan_preview_draws_the_masks(stage: Stage) -> None:
 
 def test_everything_handed_out_is_there_and_nothing_heavy_is_imported_for_it() -> None:
     assert all(getattr(pipeline, name) for name in pipeline.__all__)
+    assert {"TryAgain", "GiveUp", "Stop"} <= set(pipeline.__all__)
     with pytest.raises(AttributeError):
         _ = pipeline.nothing

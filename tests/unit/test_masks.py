@@ -44,10 +44,10 @@ WHITE = png(marked(255, 0, "L"))
 BLACK = png(marked(0, 255, "L"))
 
 
-def edit(picture: bytes, recipe: ImageOptions, model: str = "gpt-image-2") -> tuple[PreparedInput, PreparedInput]:
+def edit(picture: bytes, options: ImageOptions, model: str = "gpt-image-2") -> tuple[PreparedInput, PreparedInput]:
     found = {"gpt-image-2": GPT, "dall-e-2": DALLE}[model]
     assert found is not None
-    image, mask = prepare([ImageSource.of(picture, name="photo.jpg")], recipe, found.image_requirements("edit"), model)
+    image, mask = prepare([ImageSource.of(picture, name="photo.jpg")], options, found.image_requirements("edit"), model)
     assert (image.role, mask.role) == ("image", "mask")
     assert (image.width, image.height, image.format) == (mask.width, mask.height, mask.format)
     return image, mask
@@ -60,7 +60,7 @@ def edited(mask: PreparedInput) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    "options",
     [
         ImageOptions(mask=ImageSource.of(ALPHA, name="m.png")),
         ImageOptions(mask=ImageSource.of(WHITE, name="m.png"), mask_edit="white"),
@@ -68,13 +68,13 @@ def edited(mask: PreparedInput) -> Image.Image:
         ImageOptions(mask_box=BOX),
     ],
 )
-def test_every_way_to_give_a_mask_marks_the_same_pixels(recipe: ImageOptions) -> None:
-    _, mask = edit(png(Image.new("RGB", SIZE)), recipe)
+def test_every_way_to_give_a_mask_marks_the_same_pixels(options: ImageOptions) -> None:
+    _, mask = edit(png(Image.new("RGB", SIZE)), options)
     region = edited(mask)
     assert region.getbbox() == BOX
     assert region.crop(BOX).getextrema() == (255, 255)
-    assert mask.source == ("m.png" if recipe.mask else "box")
-    assert (mask.source_sha256 is None) is (recipe.mask is None)
+    assert mask.source == ("m.png" if options.mask else "box")
+    assert (mask.source_sha256 is None) is (options.mask is None)
 
 
 def test_a_mask_that_agrees_is_sent_byte_for_byte_and_so_is_its_picture() -> None:
@@ -101,7 +101,7 @@ def test_a_box_is_counted_in_the_upright_picture(orientation: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "box"),
+    ("options", "box"),
     [
         (ImageOptions(fit="crop", mask_box=BOX), (0, 20, 24, 60)),
         (ImageOptions(fit="pad", mask_box=BOX), (10, 36, 40, 76)),
@@ -111,9 +111,9 @@ def test_a_box_is_counted_in_the_upright_picture(orientation: int) -> None:
     ],
 )
 def test_the_mask_takes_the_way_of_its_picture_and_padding_is_kept(
-    recipe: ImageOptions, box: tuple[int, int, int, int]
+    options: ImageOptions, box: tuple[int, int, int, int]
 ) -> None:
-    _, mask = edit(photo(), recipe, "dall-e-2")
+    _, mask = edit(photo(), options, "dall-e-2")
     assert edited(mask).getbbox() == box
 
 
@@ -126,7 +126,7 @@ def test_a_mask_that_is_turned_by_its_own_exif_is_turned_upright() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "words"),
+    ("options", "words"),
     [
         (ImageOptions(mask=ImageSource.of(WHITE, name="m.png")), "m.png: has no alpha channel"),
         (
@@ -167,9 +167,9 @@ def test_a_mask_that_is_turned_by_its_own_exif_is_turned_upright() -> None:
         ),
     ],
 )
-def test_a_useless_mask_is_refused_with_what_to_do(recipe: ImageOptions, words: str) -> None:
+def test_a_useless_mask_is_refused_with_what_to_do(options: ImageOptions, words: str) -> None:
     with pytest.raises(ImageError, match=words):
-        edit(photo(), recipe, "dall-e-2" if recipe.fit else "gpt-image-2")
+        edit(photo(), options, "dall-e-2" if options.fit else "gpt-image-2")
 
 
 def test_a_wrong_picture_and_a_wrong_mask_are_named_together() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_recipe_enters_the_key_without_names_and_without_what_is_not_asked(tmp_path: Path) -> None:
+def test_options_enter_the_key_without_names_and_without_what_is_not_asked(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"mask")
     sha256 = hashlib.sha256(b"mask").hexdigest()
     assert ImageOptions().canonical() == {}
@@ -27,7 +27,7 @@ def test_a_recipe_enters_the_key_without_names_and_without_what_is_not_asked(tmp
     assert ImageOptions(mask_box=(1, 2, 3, 4)).canonical() == {"mask": {"box": [1, 2, 3, 4]}}
 
 
-def test_every_form_of_a_recipe_is_read(tmp_path: Path) -> None:
+def test_every_form_of_the_options_is_read(tmp_path: Path) -> None:
     def read(fit: object = None, resize: object = None, mask: object = None) -> ImageOptions:
         options, problems = parse_image_options(fit, resize, mask, tmp_path)
         assert problems == []
@@ -100,7 +100,7 @@ def test_a_wrong_fit_or_resize_is_a_complaint(fit: object, resize: object, field
     assert options == ImageOptions()
 
 
-def test_a_recipe_is_read_without_pillow() -> None:
+def test_options_are_read_without_pillow() -> None:
     code = "import sys, pipeline.images.options; print('PIL' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
