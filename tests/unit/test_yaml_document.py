@@ -168,6 +168,10 @@ def test_as_deep_as_people_write_is_fine() -> None:
     assert value("[" * 50 + "]" * 50)
 
 
+def test_text_that_is_nested_too_deep_is_named_with_the_limit() -> None:
+    assert complaint("a:\n  " + "[" * 70 + "]" * 70) == "a.yaml, line 2: is nested deeper than 60 levels"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
