@@ -124,7 +124,7 @@ class ImageStore:
         """Store an image, whole or not at all; replaces what was there. Raises DiskFull.
 
         The content is on disk when this returns, the name only after `flush_folder`. A caller that stores many images
-        flushes once for all of them, before the transaction that records them commits (see `Writer.settle`).
+        flushes once for all of them, before the transaction that records them commits (see `Writer.flush_folder`).
         """
         path = self.local_path(name)
         try:

@@ -50,9 +50,7 @@ class Dialect:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)  # parameters added to a call if the request has none
     leave_out: frozenset[str] = frozenset()
-    values: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # parameter → OpenAI's value → the server's value
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # parameter → OpenAI's value → the server's
     size_as: SizeStyle = "WxH"
     paths: Mapping[str, str] = field(
         default_factory=lambda: {

@@ -119,7 +119,7 @@ class Records:
             settings=result.settings,
         )
         if result.images:
-            self._settle_names(request)
+            self._flush_folder(request)
         urls, succeeded = await self._writer.do(
             attempts.record_response, request, attempt.pk, response, result.urls, result.images
         )
@@ -142,7 +142,7 @@ class Records:
 
     async def record_download(self, request: QueuedRequest, url: PaidUrl, image: StoredImage) -> bool:
         """Record that a paid image is stored; return whether the request has succeeded with it."""
-        self._settle_names(request)
+        self._flush_folder(request)
         succeeded = await self._writer.do(attempts.record_download, request.pk, url.image_pk, image, time.time())
         self._emit_stored(request, image)
         return succeeded
@@ -164,9 +164,9 @@ class Records:
         """Record until when the provider is not to be called, without waiting for the record."""
         self._writer.post(attempts.record_pause, self._provider, until)
 
-    def _settle_names(self, request: QueuedRequest) -> None:
+    def _flush_folder(self, request: QueuedRequest) -> None:
         """Make the names of the job's new images durable before the next record."""
-        self._writer.settle(self._store.job_folder(request.job_name))
+        self._writer.flush_folder(self._store.job_folder(request.job_name))
 
     def _emit_ended(
         self, request: QueuedRequest, attempt: Attempt, cost: float | None, error: RequestError | None

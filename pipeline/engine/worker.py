@@ -103,7 +103,7 @@ class Worker:
         return Call(request.served_by, {**prompt, **request.params, "n": images}, uploads)
 
     def _update_admission(self, result: CallResult) -> None:
-        """Tell admission control how the call ended. Raises the Stop that follows from a failure."""
+        """Report to admission control how the call ended. Raises the Stop that follows from a failure."""
         admission, emit, name = self._admission, self._records.emit, self._context.target.provider.name
         error = result.error
         if error is None:

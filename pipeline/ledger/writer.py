@@ -45,7 +45,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop = asyncio.get_running_loop()
-        self._unsettled: set[Path] = set()
+        self._unflushed: set[Path] = set()
         self.transactions = 0
 
     async def __aenter__(self) -> Self:
@@ -82,20 +82,20 @@ class Writer:
         """Do the same for what the next start would recover anyway: nothing waits for it, and a failure is ignored."""
         self.do(statement, *args, **kwargs).add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def settle(self, folder: Path) -> None:
+    def flush_folder(self, folder: Path) -> None:
         """Make the names of a folder's files durable before any write that is handed in after this commits.
 
         It is done once per transaction and not for every image; if it fails, those writes fail.
         """
-        self._unsettled.add(folder)
+        self._unflushed.add(folder)
 
-    def _settle(self) -> None:
-        while self._unsettled:
-            folder = self._unsettled.pop()  # before the sync: a folder handed in meanwhile is synced once more
+    def _flush_folders(self) -> None:
+        while self._unflushed:
+            folder = self._unflushed.pop()  # before the sync: a folder handed in meanwhile is synced once more
             try:
                 sync_folder(folder)
             except OSError as reason:
-                self._unsettled.add(folder)
+                self._unflushed.add(folder)
                 raise disk_error(reason, folder) from None
 
     def _work(self) -> None:
@@ -135,7 +135,7 @@ class Writer:
             self._connection.execute("ROLLBACK")
             self._begin()
             results = [self._alone(*write) for write in batch]
-        self._settle()
+        self._flush_folders()
         self._connection.execute("COMMIT")
         self.transactions += 1
         return results

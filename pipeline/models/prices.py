@@ -84,14 +84,14 @@ class Prices:
             return Estimate(None, (f"the table has no price for quality {quality} at {size}",))
         if self.per_million is None:
             return Estimate(round(n * per_image, 8), tuple(assumed))
-        text = -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
-        image = inputs * (self.input_image_tokens.assumed + self._more_input_tokens(params))
+        text_in = -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
+        image_in = inputs * (self.input_image_tokens.assumed + self._more_input_tokens(params))
         assumed.append(f"the prompt counted as one token per {_BYTES_PER_TOKEN} characters")
         if inputs:
-            assumed.append(f"input images counted as {image // inputs:,} tokens each (no formula is published)")
+            assumed.append(f"input images counted as {image_in // inputs:,} tokens each (no formula is published)")
         if self.note:
             assumed.append(self.note)
-        usd = per_image + self._token_cost(params, text, image, self.output_text_tokens.assumed)
+        usd = per_image + self._token_cost(params, text_in, image_in, self.output_text_tokens.assumed)
         return Estimate(round(n * usd, 8), tuple(assumed))
 
     def max_cost(
@@ -110,9 +110,9 @@ class Prices:
         known = [cost for cost in costs if cost is not None]
         if not known:
             return None
-        text = len((prompt or "").encode()) + _TEXT_OVERHEAD * (1 + inputs)
-        image = inputs * (self.input_image_tokens.most + self._more_input_tokens(params))
-        return round(n * (max(known) + self._token_cost(params, text, image, self.output_text_tokens.most)), 8)
+        text_in = len((prompt or "").encode()) + _TEXT_OVERHEAD * (1 + inputs)
+        image_in = inputs * (self.input_image_tokens.most + self._more_input_tokens(params))
+        return round(n * (max(known) + self._token_cost(params, text_in, image_in, self.output_text_tokens.most)), 8)
 
     def cost(self, operation: str, params: Mapping[str, object], received: int, usage: object) -> float | None:
         """Return the actual cost of a call that brought `received` images, or None if it cannot be known."""
@@ -152,14 +152,14 @@ class Prices:
         edges = parse_size(size)
         return None if edges is None else grid_tokens(self.output_grid[quality], *edges)
 
-    def _token_cost(self, params: Mapping[str, object], text: int, image: int, text_out: int) -> float:
+    def _token_cost(self, params: Mapping[str, object], text_in: int, image_in: int, text_out: int) -> float:
         """USD of all tokens of one image except its own; n images are billed as n calls (users' reports)."""
         if self.per_million is None:
             return 0.0
         partial = params.get("partial_images")
         partials = self.partial_image_tokens * partial if isinstance(partial, int) else 0
         price = self.per_million
-        spent = text * price.text_in + image * price.image_in + partials * price.image_out
+        spent = text_in * price.text_in + image_in * price.image_in + partials * price.image_out
         return (spent + text_out * price.max_text_out) / MILLION
 
     def _more_input_tokens(self, params: Mapping[str, object]) -> int:

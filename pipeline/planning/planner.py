@@ -80,7 +80,7 @@ def _make_planner(
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _ResolvedRequest:
     """The resolved values of one expanded request, before it is split into parts of at most `max_n` images."""
 
     operation: str
@@ -121,9 +121,9 @@ class _Planner:
         for expanded in self.expansion.requests():
             before = len(self.diagnostics.problems)
             try:
-                call = self._resolve(expanded)
-                if call is not None and len(self.diagnostics.problems) == before:
-                    yield from self._parts(expanded, call)
+                resolved = self._resolve(expanded)
+                if resolved is not None and len(self.diagnostics.problems) == before:
+                    yield from self._parts(expanded, resolved)
             except UnicodeEncodeError:
                 message = "holds half a character (a lone surrogate); correct its encoding"
                 self.diagnostics.add_field_problem(expanded, "prompt", message)
@@ -131,7 +131,7 @@ class _Planner:
                 location = self.diagnostics.job.location(expanded.entry)
                 self.diagnostics.add_problem(location, f"cannot be written as JSON: {reason}")
 
-    def _resolve(self, expanded: ExpandedRequest) -> _Call | None:
+    def _resolve(self, expanded: ExpandedRequest) -> _ResolvedRequest | None:
         """Validate an expanded request; return None if its operation or its images are not usable."""
         fields, model = expanded.fields, expanded.model
         operation = fields.get("operation", "generation")
@@ -154,7 +154,7 @@ class _Planner:
         if max_requests is not None and n > max_requests * max_n:
             message = f"makes more than {max_requests:,} requests; if that is intended, add --allow-large"
             self.diagnostics.add_field_problem(expanded, "n", message)
-        return _Call(operation, served_by, prompt, sent, n, max_n, inputs, input_content)
+        return _ResolvedRequest(operation, served_by, prompt, sent, n, max_n, inputs, input_content)
 
     def _read_n(self, expanded: ExpandedRequest) -> int:
         n = expanded.fields.get("n", 1)
@@ -172,31 +172,31 @@ class _Planner:
             shared = self._params[form] = SharedParams(values)
         return shared
 
-    def _parts(self, expanded: ExpandedRequest, call: _Call) -> Iterator[ImageRequest]:
+    def _parts(self, expanded: ExpandedRequest, resolved: _ResolvedRequest) -> Iterator[ImageRequest]:
         """Yield one request for each part of at most `max_n` images."""
         content = identity.canonical_content(
-            call.operation, self.provider.name, call.prompt, call.params, call.input_content
+            resolved.operation, self.provider.name, resolved.prompt, resolved.params, resolved.input_content
         )
         self._occurrences[same := identity.digest(content)] += 1
-        for part, start in enumerate(range(0, call.n, call.max_n), 1):
+        for part, start in enumerate(range(0, resolved.n, resolved.max_n), 1):
             key = identity.content_key(content, part, self._occurrences[same])
-            n = min(call.max_n, call.n - start)
+            n = min(resolved.max_n, resolved.n - start)
             yield ImageRequest(
                 key=key,
-                id=self.ids.assign(expanded, key, part, call.prompt, call.inputs),
-                operation=call.operation,
-                served_by=call.served_by,
-                prompt=call.prompt,
-                params=call.params,
+                id=self.ids.assign(expanded, key, part, resolved.prompt, resolved.inputs),
+                operation=resolved.operation,
+                served_by=resolved.served_by,
+                prompt=resolved.prompt,
+                params=resolved.params,
                 n=n,
                 variables=expanded.variables,
-                inputs=call.inputs,
-                estimate_usd=_estimate(expanded.model, call, n),
+                inputs=resolved.inputs,
+                estimate_usd=_estimate(expanded.model, resolved, n),
             )
 
 
-def _estimate(model: Model | None, call: _Call, n: int) -> float | None:
+def _estimate(model: Model | None, resolved: _ResolvedRequest, n: int) -> float | None:
     if model is None:
         return None
-    sizes = [(one.width, one.height) for one in call.inputs if one.role == "image"]
-    return model.estimate(call.served_by, call.prompt, call.params, n, sizes).usd
+    sizes = [(one.width, one.height) for one in resolved.inputs if one.role == "image"]
+    return model.estimate(resolved.served_by, resolved.prompt, resolved.params, n, sizes).usd

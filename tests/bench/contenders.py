@@ -166,9 +166,8 @@ def ours(work: QueuedRequest, lag: Lag) -> None:
     from pipeline.cli.main import main
 
     run_in_loop = batch.run_in_loop
-    batch.run_in_loop = lambda coroutine: run_in_loop(
-        watched(coroutine, lag)
-    )  # a benchmark may look where the program does not
+    # a benchmark may look where the program does not
+    batch.run_in_loop = lambda coroutine: run_in_loop(watched(coroutine, lag))
     code: object = None
     try:
         main(["run", "bench.yaml"])

@@ -85,7 +85,7 @@ def test_with_json_it_prints_one_document_a_line(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--watch", "lounge"], "a job's name stands before it"),
+        (["--watch", "lounge"], "is not a number of seconds; write a job's name before the option"),
         (["--watch", "0"], "from 0.1 to 86400"),
         (["nothing", "--watch"], "there is no job `nothing`"),
     ],

@@ -1,4 +1,4 @@
-"""The measured coverage of each package as a table; fails below the floor: `python -m tests.support.coverage_floor`."""
+"""Print the coverage of each package and fail below the floor: `python -m tests.support.coverage_floor`."""
 
 from __future__ import annotations
 

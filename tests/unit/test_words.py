@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import statistics
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.readme import PACKAGE
@@ -24,11 +23,6 @@ PLAIN = {
 LONGEST_FUNCTION, SHARE_OF_SHORT_FUNCTIONS = 30, 0.98
 LONGEST_MODULE, MEDIAN_MODULE = 320, 160
 MOST_COLLABORATORS = 8
-
-KNOWN = Path(__file__).with_name("known_offenders.txt")
-"""What does not hold yet: a rule and a place in each line. The list only shrinks: an entry that is no longer needed
-fails its test, and `python -m tests.unit.test_words` takes it out.
-"""
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -50,18 +44,6 @@ def _classes() -> Iterator[tuple[str, ast.ClassDef]]:
     for place, node in _definitions():
         if isinstance(node, ast.ClassDef):
             yield place, node
-
-
-def _hold(rule: str, found: set[str]) -> None:
-    """Compare what was found with what is known."""
-    known = {place for name, place in _known() if name == rule}
-    assert found - known == set(), "a new offence"
-    assert known - found == set(), "no longer needed: run `python -m tests.unit.test_words`"
-
-
-def _known() -> list[tuple[str, str]]:
-    lines = KNOWN.read_text().splitlines() if KNOWN.exists() else []
-    return [(rule, place) for rule, _, place in (line.partition(" ") for line in lines)]
 
 
 def _names_used_twice() -> set[str]:
@@ -134,29 +116,20 @@ def _is_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in _names(decorator) for decorator in node.decorator_list)
 
 
-RULES = {
-    "twice": _names_used_twice,
-    "docstring": _commanding_docstrings,
-    "pk": _keys_without_pk,
-    "long": _long_modules,
-    "crowded": _crowded_classes,
-}
-
-
 def test_no_class_name_is_used_twice_outside_the_sandbox() -> None:
-    _hold("twice", _names_used_twice())
+    assert _names_used_twice() == set()
 
 
 def test_no_docstring_begins_with_a_command_to_a_thing() -> None:
-    _hold("docstring", _commanding_docstrings())
+    assert _commanding_docstrings() == set()
 
 
 def test_integers_that_are_primary_keys_end_in_pk() -> None:
-    _hold("pk", _keys_without_pk())
+    assert _keys_without_pk() == set()
 
 
 def test_no_module_is_long_and_most_are_short() -> None:
-    _hold("long", _long_modules())
+    assert _long_modules() == set()
     assert statistics.median(length for name, length in _lengths().items() if "__init__" not in name) <= MEDIAN_MODULE
 
 
@@ -171,9 +144,4 @@ def test_nearly_all_functions_are_short() -> None:
 
 
 def test_no_class_has_too_many_collaborators() -> None:
-    _hold("crowded", _crowded_classes())
-
-
-if __name__ == "__main__":
-    offences = {rule: find() for rule, find in RULES.items()}
-    KNOWN.write_text("".join(f"{rule} {place}\n" for rule, place in _known() if place in offences[rule]))
+    assert _crowded_classes() == set()

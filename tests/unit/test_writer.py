@@ -112,7 +112,7 @@ async def test_a_folder_is_on_disk_before_the_rows_that_name_its_files_and_once_
             with _held_up(writer):
                 writes = []
                 for number in range(50):
-                    writer.settle(notes.folder)
+                    writer.flush_folder(notes.folder)
                     writes.append(writer.do(_note, str(number)))
             await asyncio.gather(*writes)
             await writer.do(_note, "without a file")
@@ -124,7 +124,7 @@ async def test_where_a_folder_cannot_be_brought_to_disk_its_rows_are_not_written
     gone = notes.folder / "gone"
     async with Writer(notes.connection) as writer:
         for _ in range(2):
-            writer.settle(gone)
+            writer.flush_folder(gone)
             with pytest.raises(DiskFull, match="cannot be written"):
                 await writer.do(_note, "one")
         gone.mkdir()
@@ -142,10 +142,10 @@ async def test_a_file_that_comes_while_its_folder_is_brought_to_disk_has_it_done
         def sync(folder: Path) -> None:
             syncs.append(folder)
             if len(syncs) == 1:
-                writer.settle(folder)  # its name came too late for what is under way
+                writer.flush_folder(folder)  # its name came too late for what is under way
 
         monkeypatch.setattr(module, "sync_folder", sync)
-        writer.settle(notes.folder)
+        writer.flush_folder(notes.folder)
         await writer.do(_note, "one")
     assert len(syncs) == 2
 
