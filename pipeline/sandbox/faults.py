@@ -9,8 +9,9 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from pipeline.sandbox.rules import errors
-from pipeline.sandbox.settings import CALL_FAULTS, DOWNLOAD_FAULTS, CallFault, DownloadFault, RateLimit
+from pipeline.sandbox import api_errors as errors
+from pipeline.sandbox.rate_window import RateLimit
+from pipeline.sandbox.settings import CALL_FAULTS, DOWNLOAD_FAULTS, CallFault, DownloadFault
 
 if TYPE_CHECKING:
     from pipeline.sandbox.settings import SandboxSettings

@@ -11,13 +11,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox import responses
 from pipeline.sandbox.faults import BAD_GATEWAY, SLOW_CHUNK_SECONDS, SLOW_CHUNKS, FaultPlan, plan_faults
 from pipeline.sandbox.http_server import drop, send, service_headers
 from pipeline.sandbox.request_body import read_body
 from pipeline.sandbox.request_log import CallEntry
 from pipeline.sandbox.responses import Response
-from pipeline.sandbox.rules import errors
 from pipeline.sandbox.rules.uploads import decode_uploads
 from pipeline.sandbox.rules.validate import images_asked, moderate, validate_call
 from pipeline.sandbox.translate_request import (

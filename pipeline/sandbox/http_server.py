@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from pipeline.sandbox.rules import errors
+from pipeline.sandbox import api_errors as errors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

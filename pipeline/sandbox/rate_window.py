@@ -7,10 +7,15 @@ A request arrives when its last byte is read, since only then `n` is known. In n
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from pipeline.sandbox.settings import RateLimit
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `images` in any window of `per_seconds`; zero is an account that may not make any."""
+
+    images: int = 50
+    per_seconds: float = 60.0
 
 
 class SlidingWindow:

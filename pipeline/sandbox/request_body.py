@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from aiohttp import BodyPartReader, ContentTypeError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from pipeline.sandbox.rules import errors
+from pipeline.sandbox import api_errors as errors
 
 if TYPE_CHECKING:
     from aiohttp import MultipartReader

@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from pipeline.sandbox.api_errors import JSON_TYPE, ApiError
 from pipeline.sandbox.drawing.image_spec import ImageSpec, caption_of, seed_of
 from pipeline.sandbox.drawing.images import draw, partial_image
-from pipeline.sandbox.rules.errors import JSON_TYPE, ApiError
 from pipeline.sandbox.rules.usage import TOKENS_PER_PARTIAL, output_tokens, svg_usage, usage
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox import responses
 from pipeline.sandbox.download import serve_download
 from pipeline.sandbox.generate import serve_call
 from pipeline.sandbox.http_server import HttpServer, drop, send, service_headers
 from pipeline.sandbox.request_log import RequestLog
-from pipeline.sandbox.rules import errors
 from pipeline.sandbox.rules.models import MODELS, SHUTDOWN_DATES, is_available
 from pipeline.sandbox.service import Admission, Service
 from pipeline.sandbox.signed_urls import PREFIX, SignedUrls

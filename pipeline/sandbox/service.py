@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.rate_window import SlidingWindow
-from pipeline.sandbox.rules import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
 
+    from pipeline.sandbox.api_errors import Meter
     from pipeline.sandbox.request_log import CallEntry, RequestLog
-    from pipeline.sandbox.rules.errors import Meter
     from pipeline.sandbox.settings import SandboxSettings
     from pipeline.sandbox.signed_urls import SignedUrls
     from pipeline.sandbox.upload_store import UploadStore

@@ -11,6 +11,7 @@ from datetime import date
 from typing import Final, Literal, TypeAlias, get_args
 
 from pipeline.sandbox.dialect import Dialect, read_dialect
+from pipeline.sandbox.rate_window import RateLimit
 from pipeline.sandbox.validation import boolean, integer, mapping_of, number, refuse_unknown_keys
 
 CallFault: TypeAlias = Literal[
@@ -31,14 +32,6 @@ DownloadFault: TypeAlias = Literal[
 
 CALL_FAULTS: Final[tuple[CallFault, ...]] = get_args(CallFault)
 DOWNLOAD_FAULTS: Final[tuple[DownloadFault, ...]] = get_args(DownloadFault)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """At most `images` in any window of `per_seconds`; zero is an account that may not make any."""
-
-    images: int = 50
-    per_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +63,7 @@ class Faults:
 class SandboxSettings:
     """How the sandbox behaves; the defaults are a healthy service with OpenAI's documented limit."""
 
-    rate_limit: RateLimit | None = RateLimit()
+    rate_limit: RateLimit | None = field(default_factory=RateLimit)
     latency_seconds: tuple[float, float] = (0.0, 0.0)
     url_ttl_seconds: float = 3600.0
     seed: int = 0

@@ -9,8 +9,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.request_body import MAX_JSON_BYTES, MAX_JSON_EDIT_BYTES
-from pipeline.sandbox.rules import errors
 from pipeline.sandbox.rules.fields import WHOLE_NUMBER, json_type
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from pipeline.sandbox.rules import errors
+from pipeline.sandbox import api_errors as errors
 
 if TYPE_CHECKING:
     from pipeline.sandbox.dialect import Dialect

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.sandbox.api_errors import ApiError
 from pipeline.sandbox.request_body import MAX_FIELD_BYTES, MAX_JSON_BYTES, parse_json
-from pipeline.sandbox.rules.errors import ApiError
 from tests.support.sandbox_client import calling, png
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.sandbox.api_errors import ApiError
 from pipeline.sandbox.request_body import MAX_DATA_URL, MIB, FilePart, RequestBody
-from pipeline.sandbox.rules.errors import ApiError
 from pipeline.sandbox.rules.uploads import Uploads, decode_uploads
 from pipeline.sandbox.rules.validate import validate_call
 from tests.support.sandbox_client import hole, png

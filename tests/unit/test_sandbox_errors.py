@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pipeline.sandbox.rules import errors
-from pipeline.sandbox.settings import RateLimit
+from pipeline.sandbox import api_errors as errors
+from pipeline.sandbox.rate_window import RateLimit
 
 
 @pytest.mark.parametrize(

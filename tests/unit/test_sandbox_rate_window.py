@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sandbox.rate_window import SlidingWindow
-from pipeline.sandbox.settings import RateLimit
+from pipeline.sandbox.rate_window import RateLimit, SlidingWindow
 
 ARRIVALS = st.lists(st.tuples(st.floats(0, 20), st.integers(1, 10)), max_size=60)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.sandbox.api_errors import ApiError
 from pipeline.sandbox.request_body import FilePart, RequestBody
-from pipeline.sandbox.rules.errors import ApiError
 from pipeline.sandbox.rules.validate import ImageCall, images_asked, moderate, validate_call
 
 NEWEST = {"prompt": "x", "model": "gpt-image-2.6-flare"}

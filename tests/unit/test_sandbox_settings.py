@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.sandbox.settings import RateLimit, SandboxSettings
+from pipeline.sandbox.rate_window import RateLimit
+from pipeline.sandbox.settings import SandboxSettings
 
 
 def test_an_empty_mapping_is_the_default() -> None:

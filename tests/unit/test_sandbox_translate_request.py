@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.sandbox.api_errors import ApiError
 from pipeline.sandbox.dialect import read_dialect
 from pipeline.sandbox.request_body import RequestBody
-from pipeline.sandbox.rules.errors import ApiError
 from pipeline.sandbox.translate_request import translate_request
 
 VALUES = {"values": {"quality": {"good": "standard"}}}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.dialect import read_dialect
 from pipeline.sandbox.responses import error_response, json_response
-from pipeline.sandbox.rules import errors
 from pipeline.sandbox.translate_response import translate_response
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.sandbox.rules.errors import duration
+from pipeline.sandbox.api_errors import duration
 from pipeline.sandbox.rules.usage import output_tokens, usage
 
 

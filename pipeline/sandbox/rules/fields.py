@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from pipeline.sandbox.rules import errors
+from pipeline.sandbox import api_errors as errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.request_body import MIB
-from pipeline.sandbox.rules import errors
 
 if TYPE_CHECKING:
     from pipeline.sandbox.request_body import FilePart

@@ -6,8 +6,8 @@ import base64
 import binascii
 from typing import TYPE_CHECKING
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.request_body import MAX_DATA_URL, MAX_IMAGES, FilePart
-from pipeline.sandbox.rules import errors
 from pipeline.sandbox.rules.fields import json_type
 
 if TYPE_CHECKING:

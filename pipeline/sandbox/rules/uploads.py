@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.request_body import MAX_FILE_BYTES, MAX_IMAGES, MIB, FilePart, RequestBody
-from pipeline.sandbox.rules import errors
 from pipeline.sandbox.rules.image_files import Upload, decode, invalid_image, upright_size
 from pipeline.sandbox.rules.references import decode_references
 

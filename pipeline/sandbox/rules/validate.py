@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.sandbox.rules import errors
+from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.rules.fields import json_type
 from pipeline.sandbox.rules.models import (
     DEFAULT_GPT_MODEL,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pipeline.sandbox.settings import RateLimit
+    from pipeline.sandbox.rate_window import RateLimit
 
 ORGANIZATION = "org-sandbox"
 JSON_TYPE = "application/json"
