@@ -123,7 +123,7 @@ def test_a_new_request_under_an_old_id_does_not_take_the_old_ones_file(stage: St
 
 def test_raising_n_asks_for_the_additional_pictures_and_lowering_it_deletes_nothing(stage: Stage) -> None:
     server = stage.serve(rate_limit=None)
-    stage.provider("lab", server)
+    stage.provider("lab", server, concurrency=1)  # so that the order of the calls is fixed
     for n in (3, 5, 1, 12):
         stage.run("run", stage.job("lounge", [{"id": "pool", "prompt": "one", "n": n}]))
     assert [entry["n"] for entry in server.books()] == [3, 2, 5, 2]
