@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class QueuedRequest:
+class Workload:
     """What is to be done, and where the pictures go."""
 
     base_url: str
@@ -71,7 +71,7 @@ class Lag:
         return sorted(self.seen)[int(len(self.seen) * 0.99)] if self.seen else 0.0
 
 
-async def side_by_side(work: QueuedRequest, make: Callable[[int], Awaitable[None]]) -> None:
+async def side_by_side(work: Workload, make: Callable[[int], Awaitable[None]]) -> None:
     """Make all pictures, so many at once."""
     numbers = iter(range(work.requests))
 
@@ -82,7 +82,7 @@ async def side_by_side(work: QueuedRequest, make: Callable[[int], Awaitable[None
     await asyncio.gather(*(worker() for _ in range(work.concurrency)))
 
 
-async def loop(work: QueuedRequest, keep: Callable[[bytes, Path], Awaitable[None]]) -> None:
+async def loop(work: Workload, keep: Callable[[bytes, Path], Awaitable[None]]) -> None:
     """Post and download with aiohttp."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
@@ -99,7 +99,7 @@ async def loop(work: QueuedRequest, keep: Callable[[bytes, Path], Awaitable[None
         await side_by_side(work, make)
 
 
-async def bare(work: QueuedRequest) -> None:
+async def bare(work: Workload) -> None:
     """Write what comes."""
 
     async def keep(content: bytes, path: Path) -> None:
@@ -108,7 +108,7 @@ async def bare(work: QueuedRequest) -> None:
     await loop(work, keep)
 
 
-async def careful(work: QueuedRequest) -> None:
+async def careful(work: Workload) -> None:
     """Give each picture what it is owed."""
     from PIL import Image
 
@@ -129,7 +129,7 @@ async def careful(work: QueuedRequest) -> None:
     await loop(work, keep)
 
 
-async def sdk(work: QueuedRequest) -> None:
+async def sdk(work: Workload) -> None:
     """Call through the vendor's SDK."""
     import httpx2
     import openai
@@ -150,7 +150,7 @@ async def sdk(work: QueuedRequest) -> None:
         await side_by_side(work, make)
 
 
-def ours(work: QueuedRequest, lag: Lag) -> None:
+def ours(work: Workload, lag: Lag) -> None:
     """Run a job file as people do."""
     (work.folder / "config.yaml").write_text(
         f"provider: lab\nproviders:\n  lab: {{base_url: '{work.base_url}', rate_limit: null,"
@@ -176,7 +176,7 @@ def ours(work: QueuedRequest, lag: Lag) -> None:
     assert code == 0, code
 
 
-CONTENDERS: dict[str, Callable[[QueuedRequest], Coroutine[Any, Any, None]]] = {
+CONTENDERS: dict[str, Callable[[Workload], Coroutine[Any, Any, None]]] = {
     "bare": bare,
     "careful": careful,
     "sdk": sdk,
@@ -202,7 +202,7 @@ class Measured:
     lag_p99: float
 
 
-def measure(name: str, work: QueuedRequest) -> Measured:
+def measure(name: str, work: Workload) -> Measured:
     """Do the work once."""
     lag = Lag()
     if name == "ours":
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--concurrency", type=int, default=32)
     given = parser.parse_args()
-    work = QueuedRequest(given.base_url, given.inline, given.requests, given.concurrency, given.folder)
+    work = Workload(given.base_url, given.inline, given.requests, given.concurrency, given.folder)
     print(json.dumps(asdict(measure(given.name, work))))
 
 
