@@ -97,7 +97,7 @@ def test_running_again_calls_nobody(stage: Stage) -> None:
 
 def test_an_edited_prompt_makes_one_new_request_and_the_old_one_is_superseded(stage: Stage) -> None:
     server = stage.serve(rate_limit=None)
-    stage.provider("lab", server)
+    stage.provider("lab", server, concurrency=1)  # so that the order of the calls is fixed
     stage.run("run", stage.job("lounge", [{"prompt": "one"}, {"prompt": "two"}]))
     stage.run("run", stage.job("lounge", [{"prompt": "one"}, {"prompt": "three"}]))
     assert [entry["prompt"] for entry in server.books()] == ["one", "two", "three"]
