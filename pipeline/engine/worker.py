@@ -82,13 +82,13 @@ class Worker:
             self._set_stem(attempt.stem)
             spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers))
             result = await self._caller.call(spec, permit.sent)
+            self._clock = time.monotonic() - result.ended_at  # now, for the clock may jump at any moment
             completion = await self._records.complete(self._request, attempt, result)
             self._update_admission(result)
         finally:
             permit.release()
         if result.error is not None:
             raise result.error
-        self._clock = time.monotonic() - time.time()
         self._numbers.update(image.number for images in (result.images, result.urls) for image in images)
         self._urls, self._succeeded = list(completion.urls), completion.succeeded
         self._missing -= completion.settled
