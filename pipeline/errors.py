@@ -110,6 +110,7 @@ class RequestError(PipelineError):
 
     outcome: ClassVar[AttemptOutcome] = "refused"
     counted: ClassVar[bool] = True  # counts against retry.attempts
+    deterministic: bool = False  # the same call is answered in the same way until a person changes something
 
     def __init__(
         self,

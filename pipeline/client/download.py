@@ -30,12 +30,26 @@ _REFUSAL_BYTES = 4000  # of an error body that are read: the code is at its begi
 
 
 class DownloadFailed(PipelineError):
-    """This attempt brought no image. `definite` if the server refused it, as opposed to a network failure."""
+    """This attempt brought no image. `definite` if the server refused it, as opposed to a network failure.
 
-    def __init__(self, message: str, *, http_status: int | None = None, definite: bool) -> None:
+    `deterministic` if time cannot help, since a rule of this program refuses the URL or its image; `option` is then
+    the option that allows it, if there is one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        definite: bool,
+        deterministic: bool = False,
+        option: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.http_status = http_status
         self.definite = definite
+        self.deterministic = deterministic
+        self.option = option
 
 
 class UrlExpired(DownloadFailed):
@@ -44,6 +58,9 @@ class UrlExpired(DownloadFailed):
 
 class HostRefused(DownloadFailed):
     """The URL points to a host that a provider may not name."""
+
+    def __init__(self, message: str, *, option: str | None = None) -> None:
+        super().__init__(message, definite=True, deterministic=True, option=option)
 
 
 class Downloader:
@@ -102,11 +119,11 @@ class Downloader:
         try:
             return await self._fetch(_exact(url), expires_at)
         except (aiohttp.InvalidURL, ValueError) as reason:
-            raise HostRefused(f"the image URL is invalid: {str(reason).partition('?')[0]}", definite=True) from None
+            raise HostRefused(f"the image URL is invalid: {str(reason).partition('?')[0]}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
             refused = getattr(reason, "os_error", None)  # aiohttp wraps what a resolver raises
             if isinstance(refused, _PrivateHostError):
-                raise HostRefused(str(refused), definite=True) from None
+                raise HostRefused(str(refused), option=_naming(refused.host)) from None
             said = "timed out" if isinstance(reason, TimeoutError) else str(reason).partition("?")[0]
             raise DownloadFailed(f"the download broke: {said or type(reason).__name__}", definite=False) from None
 
@@ -124,18 +141,18 @@ class Downloader:
                     return await self._receive(response, expires_at)
             url = url.join(_exact(target))
             if url.host != host:
-                raise HostRefused(f"the image URL redirects to another host, {url.host}", definite=True)
+                raise HostRefused(f"the image URL redirects to another host, {url.host}", option=_naming(url.host))
         raise DownloadFailed("the image URL redirects in a circle", definite=True)
 
     def _check(self, url: URL) -> None:
         """Refuse another scheme, and names and addresses of this machine or its network."""
         host = (url.host or "").lower()
         if url.scheme not in {"https", "http"} or not re.fullmatch(r"[\w.:%-]+", host):
-            raise HostRefused("the image URL is not a web address", definite=True)
+            raise HostRefused("the image URL is not a web address")
         if url.scheme == "http" and not self._http_allowed:
-            raise HostRefused(f"the image URL on {host} is http, and the provider is https", definite=True)
+            raise HostRefused(f"the image URL on {host} is http, and the provider is https")
         if host not in self._trusted and (host in self._resolver.proxies or not is_public(host)):
-            raise HostRefused(_private(host), definite=True)
+            raise HostRefused(_private(host), option=_naming(host))
 
     async def _receive(self, response: aiohttp.ClientResponse, expires_at: float) -> bytes:
         if response.status != 200:
@@ -149,7 +166,8 @@ class Downloader:
         return content
 
     def _too_large(self) -> DownloadFailed:
-        return DownloadFailed(f"the image is larger than download.max_bytes ({self._max_bytes})", definite=True)
+        message = f"the image is larger than download.max_bytes ({self._max_bytes})"
+        return DownloadFailed(message, definite=True, deterministic=True, option="`download.max_bytes`")
 
 
 def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = None) -> float:
@@ -211,6 +229,10 @@ def _is_past(expiry_text: str, current_text: str) -> bool:
 class _PrivateHostError(OSError):
     """A host name resolves to an address of this machine or its network."""
 
+    def __init__(self, host: str) -> None:
+        super().__init__(_private(host))
+        self.host = host
+
 
 class _PublicResolver(AbstractResolver):
     """Resolves host names, and refuses those that lead into a private network, except trusted ones."""
@@ -228,7 +250,7 @@ class _PublicResolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         known = host.lower() in self._trusted or host.lower() in self.proxies
         if not known and not all(is_public(result["host"]) for result in found):
-            raise _PrivateHostError(_private(host))
+            raise _PrivateHostError(host)
         return found
 
     async def close(self) -> None:
@@ -237,3 +259,8 @@ class _PublicResolver(AbstractResolver):
 
 def _private(host: str) -> str:
     return f"the image URL leads to {host}, which is in a private network; the provider's `picture_hosts` can allow it"
+
+
+def _naming(host: str | None) -> str | None:
+    """Return the option that allows this host."""
+    return f"`picture_hosts: [{host}]` of the provider" if host else None
