@@ -9,14 +9,25 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from typing import TYPE_CHECKING, Any, Never
 
+import pybase64
 from pydantic_core import from_json
 
 from pipeline.client.classify import blames_the_call, error_class, error_class_of_words, stated_status
 from pipeline.client.error_body import ErrorBody, encodable, error_body_of, plain, read_error_body, text_of, word
+from pipeline.client.event_stream import is_stream, merge_events, merge_lines
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, skew
+from pipeline.client.response_forms import (
+    InlineImage,
+    LinkedImage,
+    find_images,
+    is_image,
+    is_unknown_form,
+    key_names,
+    says_failure,
+    says_something,
+)
 from pipeline.errors import (
     Deferred,
     Invalid,
@@ -35,25 +46,19 @@ from pipeline.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["HttpResponse", "ImagesResponse", "InlineImage", "LinkedImage", "read_response"]
+
 _SETTINGS = ("size", "quality", "background", "output_format")  # that responses of GPT Image models state
-_LATER = frozenset({"queued", "pending", "submitted", "processing", "in_progress"})
+_LATER = frozenset(
+    {
+        *("queued", "pending", "submitted", "processing", "in_progress", "in_queue", "starting", "waiting", "running"),
+        *("not_started", "notstarted", "not_start", "scheduled"),
+    }
+)
+_TASKS = ("data", "output", "result")  # where a task may be described
+_NO_IMAGE = (b"{", b"[", b"")  # first bytes of JSON, whatever the content type
+_TITLE = re.compile(r"(?is)<title[^>]{0,200}>([^<]{0,200})")
 _BEYOND = 1e15
-
-
-@dataclass(frozen=True, slots=True)
-class LinkedImage:
-    """An image that is to be downloaded."""
-
-    url: str
-    revised_prompt: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class InlineImage:
-    """An image inside the response, in base64."""
-
-    base64: str
-    revised_prompt: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +97,42 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
     now = time.time() if now is None else now
     if not 200 <= http.status < 300:
         raise _error_response(http, read_error_body(http.body), now)
-    body = _success(http)
-    data = body.get("data")
-    items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
-    images = tuple(image for item in items if (image := _image(item, http.url)))
-    moderated = sum(_is_moderated(item) for item in items)
-    if images or moderated:
+    parsed = _success(http)
+    found = find_images(parsed, http.url)
+    body = parsed if isinstance(parsed, dict) else {}
+    if found:
         usage = body.get("usage")
         usage = _kept(usage) if isinstance(usage, dict) else None
         settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
-        return ImagesResponse(http.status, http.request_id, images, moderated, usage, settings, skew(http.headers, now))
-    says_error = any(body.get(name) for name in ("error", "detail"))
-    if not says_error and (http.status == 202 or any(_is_a_task(one) for one in (body, data, *items))):
+        images, ahead = tuple(found.images), skew(http.headers, now)
+        return ImagesResponse(http.status, http.request_id, images, found.withheld, usage, settings, ahead)
+    fails = says_failure(body)
+    if not fails and (http.status == 202 or _is_a_task(body)):
         raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)
-    if says_error or body.get("message") or body.get("msg"):
+    if fails or says_something(body):
         raise _hidden_error(http, error_body_of(body), now)
-    raise _unusable(http, f"answered {http.status} without an image")
+    raise _without_image(http, parsed)
 
 
-def _success(http: HttpResponse) -> dict[str, Any]:
-    """Parse the body of a success response. Raises Unusable if it is not JSON; a 202 may have none."""
-    if http.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return _from_stream(text_of(http.body))
+def _success(http: HttpResponse) -> Any:
+    """Parse the body of a success response, which may be an image itself.
+
+    Raises Unusable if it is nothing that can be read, and WrongAddress if it is an HTML page; a 202 may have no body.
+    """
+    kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if is_image(http.body) or (kind.startswith("image/") and http.body[:1] not in _NO_IMAGE):
+        return {"b64_json": pybase64.b64encode(http.body).decode()}
     try:
-        body = _parsed(http.body)
+        if kind != "text/event-stream":
+            return _parsed(http.body)
     except (ValueError, RecursionError):
-        if http.status == 202:
-            return {}
-        raise _unusable(http, f"answered {http.status} with a body that is not JSON") from None
-    return body if isinstance(body, dict) else {}
+        pass
+    text = text_of(http.body)
+    if kind == "text/event-stream" or is_stream(text):
+        return merge_events(text) if is_stream(text) else _text_body(text) or {}
+    if (merged := merge_lines(text)) is not None:
+        return merged
+    return {} if http.status == 202 else _text_body(text) or _raise_unreadable(http, kind, text)
 
 
 def _parsed(body: bytes) -> Any:
@@ -131,34 +143,36 @@ def _parsed(body: bytes) -> Any:
         return json.loads(text_of(body))
 
 
-def _from_stream(text: str) -> dict[str, Any]:
-    """Merge a stream of server-sent events into one response body; partial images are left out.
-
-    The client never asks for a stream, but `extra: {stream: true}` and some servers do, and its images are paid.
-    """
-    body: dict[str, Any] = {}
-    items: list[Any] = []
-    for event in text.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
-        said = _event_data(event)
-        if said.get("error"):
-            body["error"] = said["error"]
-        elif isinstance(said.get("data"), list):  # a complete response in one event
-            body |= said
-            items += said["data"]
-        elif "partial" not in str(said.get("type")) and (said.get("b64_json") or said.get("url")):
-            body |= {name: value for name, value in said.items() if name not in {"type", "b64_json", "url"}}
-            items.append(said)
-    return {**body, "data": items}
-
-
-def _event_data(event: str) -> dict[str, Any]:
-    """Return the data of an event; empty if it is not an object, as [DONE] is not."""
-    lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
+def _text_body(text: str) -> Any:
+    """Return a body that is text: JSON under the content type of a stream, or a lone URL or base64 of an image."""
     try:
-        said = json.loads("\n".join(lines))
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return text if find_images(text, "") else None
+
+
+def _raise_unreadable(http: HttpResponse, kind: str, text: str) -> Never:
+    """Raise the error of a success body that is neither JSON nor an image."""
+    start = text.lstrip("\ufeff \t\r\n")[:300].lower()
+    if re.match(r"<(?:!doctype html|html|head|body|script|meta|!--)", start) or (kind == "text/html" and "<" in start):
+        page = plain(_TITLE.sub(r"\1", found[0]), 60) if (found := _TITLE.search(text)) else ""
+        what = f"answered {http.status} with an HTML page{page and f' “{page}”'}: check `base_url`"
+        raise WrongAddress(f"the server {what}", http_status=http.status, request_id=http.request_id)
+    if not start:
+        raise _unusable(http, f"answered {http.status} with an empty body")
+    named = f" ({plain(kind, 60)})" if kind and "json" not in kind else ""
+    error = _unusable(http, f"answered {http.status} with a body that is not JSON{named}")
+    error.deterministic = start[0] not in "{["  # else it may be cut
+    raise error
+
+
+def _without_image(http: HttpResponse, body: Any) -> Unusable:
+    """Return the error of a success body without an image: in no known form, or without content."""
+    if not is_unknown_form(body):
+        return _unusable(http, f"answered {http.status} without an image")
+    error = _unusable(http, f"answered {http.status} with {key_names(body)}: no image in a form that is known here")
+    error.deterministic = True
+    return error
 
 
 def _kept(value: Any, depth: int = 4) -> Any:
@@ -172,42 +186,15 @@ def _kept(value: Any, depth: int = 4) -> Any:
     return value if value is not None and abs(value) < _BEYOND else None  # neither NaN nor an absurd number
 
 
-def _is_a_task(said: Any) -> bool:
+def _is_a_task(said: Any, depth: int = 2) -> bool:
     """Return whether this is the id of a task whose image will be made later, as some gateways return it."""
+    if isinstance(said, list):
+        return any(_is_a_task(one, depth) for one in said[:9])
     if not isinstance(said, dict):
         return False
-    status = said.get("status")
-    return bool(said.get("task_id")) or (isinstance(status, str) and status.lower() in _LATER)
-
-
-def _image(item: Mapping[str, Any], base: str) -> LinkedImage | InlineImage | None:
-    said = item.get("revised_prompt")
-    revised = encodable(said) if isinstance(said, str) else None
-    for field in ("b64_json", "url"):
-        value = item.get(field)
-        if not isinstance(value, str) or not value:
-            continue
-        if value.startswith("data:"):  # as one vendor's SDK expects it: data:image/png;base64,…
-            return InlineImage(value.partition("base64,")[2], revised)
-        if field == "b64_json":
-            return InlineImage(value, revised)
-        return LinkedImage(_absolute(encodable(value), base), revised)
-    return None
-
-
-def _absolute(url: str, base: str) -> str:
-    """Resolve a relative URL; an absolute one stays byte for byte, as its signature may cover it."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
-        return url
-    try:
-        return urljoin(base, url)
-    except ValueError:  # "//[": invalid, which the download reports
-        return url
-
-
-def _is_moderated(item: Mapping[str, Any]) -> bool:
-    """Return whether the service withheld this image: HTTP 200, yet neither URL nor base64 (xAI's documentation)."""
-    return item.get("respect_moderation") is False and not item.get("url") and not item.get("b64_json")
+    stated = (said.get("status"), said.get("task_status"), said.get("state"))
+    is_task = said.get("task_id") or any(isinstance(one, str) and one.lower() in _LATER for one in stated)
+    return bool(is_task) or (depth > 0 and any(_is_a_task(said.get(name), depth - 1) for name in _TASKS))
 
 
 def _error_response(http: HttpResponse, error_body: ErrorBody, now: float, status: int | None = None) -> RequestError:

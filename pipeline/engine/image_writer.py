@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.client.response import InlineImage
 
 
+_OF_URLS = str.maketrans("-_", "+/")  # the alphabet of base64 in URLs (RFC 4648), in the usual one
+
+
 @dataclass(frozen=True, slots=True)
 class FileNames:
     """How the result images of a request are named: `<job>/images/<stem>-<number>.<format of the bytes>`.
@@ -118,12 +121,18 @@ def validate(content: bytes, output_format: str | None) -> ValidImage:
 
 
 def decode(text: str) -> bytes:
-    """Decode base64 strictly, except that lines may be wrapped and the padding omitted. Raises BrokenImage."""
+    """Decode base64 strictly; its lines may be wrapped, the padding omitted, the alphabet that of URLs, and it may be
+    a data: URL. Raises BrokenImage.
+    """
     try:
         return pybase64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         pass
     joined = "".join(text.split()).rstrip("=")
+    if joined[:5].lower() == "data:" and "," in joined:
+        joined = joined.partition(",")[2]
+    if "+" not in joined and "/" not in joined:  # one alphabet, not both
+        joined = joined.translate(_OF_URLS)
     try:
         return pybase64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
     except (binascii.Error, ValueError) as reason:

@@ -291,7 +291,7 @@ def test_an_error_in_a_success_has_the_class_of_its_words(body: Any, error_class
 
 @pytest.mark.parametrize("status", [200, 201, 203, 204, 205, 206])
 def test_a_success_without_a_picture_may_have_been_billed(status: int) -> None:
-    for body in (b"", b"null", b"{}", b"[]", b'{"data": []}', b'{"data": [{}]}', b"<html>", b'{"da'):
+    for body in (b"", b"null", b"{}", b"[]", b'{"data": []}', b'{"data": [{}]}', b"text", b'{"da'):
         with naming(body):
             assert type(refused(status, body)) is Unusable
 

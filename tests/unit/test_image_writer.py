@@ -69,7 +69,17 @@ def test_base64_may_be_wrapped_or_lack_its_padding() -> None:
         assert decode(text) == decode(wrapped) == decode(text.rstrip("=")) == content
 
 
-@pytest.mark.parametrize("text", ["a", "ab!d", "QUJ=QUJD", "caf\u00e9", "QUJD-_", "\ud800aaa", "data:image/png"])
+def test_base64_may_be_that_of_urls_and_a_data_url() -> None:
+    content = bytes(range(256)) * 3 + b"\xfb\xff\xbf"
+    text = base64.urlsafe_b64encode(content).decode()
+    assert {"-", "_"} < set(text)
+    wrapped = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+    assert decode(text) == decode(wrapped) == decode(text.rstrip("=")) == decode(f"data:image/png;base64,{text}")
+    assert decode(text) == content
+    assert decode(f"DATA:image/png;BASE64,{base64.b64encode(content).decode()}") == content
+
+
+@pytest.mark.parametrize("text", ["a", "ab!d", "QUJ=QUJD", "caf\u00e9", "Q-J+", "Q_J/", "\ud800aaa", "data:image/png"])
 def test_what_is_no_base64_is_refused(text: str) -> None:
     with pytest.raises(BrokenImage):
         decode(text)

@@ -1,0 +1,70 @@
+"""Event streams: server-sent events, or one JSON object a line, merged into one response body.
+
+The client never asks for a stream, but `extra: {stream: true}` and some servers do, and its images are paid.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pipeline.client.response_forms import find_images
+
+_FIELD = re.compile(r"(?:event|data|id|retry)?:(?!image/)")  # not a data: URL
+_OF_IMAGES = frozenset({"type", "data", "images", "b64_json", "url"})
+
+
+def is_stream(text: str) -> bool:
+    """Return whether a text is a stream of events, whatever its content type says."""
+    return _FIELD.match(text.lstrip("\ufeff\r\n ")) is not None
+
+
+def merge_events(text: str) -> dict[str, Any]:
+    """Return the body that a stream stands for; partial images are left out."""
+    body: dict[str, Any] = {}
+    items: list[Any] = []
+    for said in _events(text):
+        if said.get("error"):
+            body["error"] = said["error"]
+        elif said.get("type") == "error":
+            body["error"] = said
+        elif _is_partial(said):
+            continue
+        else:
+            body |= {name: value for name, value in said.items() if name not in _OF_IMAGES}
+            if isinstance(said.get("data"), list):  # a complete response in one event
+                items += said["data"]
+            elif find_images(said, ""):
+                items.append(said)
+    return {**body, "data": items}
+
+
+def merge_lines(text: str) -> dict[str, Any] | None:
+    """Return the body that lines of JSON objects stand for; None if the text is not that."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) < 2 or not all(_object(line) for line in lines):
+        return None
+    return merge_events("\n\n".join(f"data:{line}" for line in lines))
+
+
+def _events(text: str) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    for event in text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
+        lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
+        whole = _object("\n".join(lines))
+        events += [whole] if whole else filter(None, map(_object, lines))  # some separate events by one line end
+    return events
+
+
+def _is_partial(said: dict[str, Any]) -> bool:
+    return "partial" in str(said.get("type")) or "partial_image_index" in said
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return the data of an event; empty if it is not an object, as [DONE] is not."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}

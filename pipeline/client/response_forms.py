@@ -1,0 +1,258 @@
+"""Response forms: the images in the body of a success response, in each of the places in which servers put them.
+
+OpenAI's is {"data": [{"b64_json"}]}. Only places that hold results are read, never those that repeat a request
+(`input`, `request`, `parameters`), so that no input image and no link to an error's documentation counts as a result.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes, urljoin
+
+import pybase64
+
+from pipeline.client.error_body import encodable, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CONTAINERS = (
+    *("data", "images", "artifacts", "output", "outputs", "result", "results", "predictions", "generated_images"),
+    *("generatedImages", "candidates", "choices", "message", "delta", "content", "parts", "inlineData", "inline_data"),
+    *("image_urls", "imageUrls", "output_images"),
+)
+_BASE64 = (
+    *("b64_json", "b64", "base64", "image_base64", "base64_image", "image_b64", "imageBytes", "image_bytes"),
+    *("bytesBase64Encoded",),
+)
+_LINKS = ("url", "image_url", "imageUrl", "image_uri", "uri")
+_EITHER = ("image", "sample")
+_BESIDE_AN_ERROR = ("data", "artifacts")  # the images of a call that failed in part: they are paid
+_NOT_TEXT = frozenset({"message", "delta", "candidates", "choices", "parts"})  # whose text is for people
+_EMPTY_FORMS = frozenset({*_CONTAINERS, *_BASE64, *_LINKS, *_EITHER})
+_BESIDE = frozenset({"created", "created_at", "id", "object", "model", "usage", "request_id", "code", "message", "msg"})
+
+_IMAGE = re.compile(
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*|BM.{4}\0{4}|....ftyp(?:avi[fs]|hei[cfmsx]|mif1|msf1)"
+    rb"|\xff\x0a|\0\0\0\x0cJXL |\s*(?:<\?xml[^>]*>\s*)?<svg\b",
+    re.DOTALL,
+)
+_DATA_URL = re.compile(r"data:(?:image/[\w.+-]+|application/octet-stream|(?=[;,]))[^,]{0,100},", re.IGNORECASE)
+_WEB = re.compile(r"https?://\S{3,}", re.IGNORECASE)
+_IN_TEXT = re.compile(r"!\[[^\]]{0,200}\]\(\s*((?:https?://|data:image/)[^\s)]+)", re.IGNORECASE)  # Markdown
+_MIXED = re.compile(r"(?=.*[A-Z])(?=.*[a-z])")
+_LONG = 1000  # characters of base64 that are no token, hash or id
+_WITHHELD = frozenset(
+    {
+        *("content_filtered", "content_filter", "safety", "image_safety", "prohibited_content", "blocklist", "spii"),
+        *("image_prohibited_content", "recitation", "image_recitation", "nsfw"),
+    }
+)
+_DETAILS: tuple[Any, ...] = (
+    None,
+    "",
+    [],
+    {},
+    "auto",
+    "low",
+    "high",
+)  # the last three beside an image of a chat: its resolution
+_FAILED = frozenset({"error", "failed", "failure", "fail", "rejected", "cancelled", "canceled"})
+_FINE = frozenset({"", "ok", "success", "succeed", "succeeded", "successful", "completed", "done", "0", "200"})
+_DEEPEST = 12
+_LONGEST_LIST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedImage:
+    """An image that is to be downloaded."""
+
+    url: str
+    revised_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InlineImage:
+    """An image inside the response, in base64."""
+
+    base64: str
+    revised_prompt: str | None
+
+
+@dataclass(slots=True)
+class FoundImages:
+    """The images of a body, and the number of those that the service withheld."""
+
+    images: list[LinkedImage | InlineImage] = field(default_factory=list)
+    withheld: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.images or self.withheld)
+
+
+def is_image(content: bytes) -> bool:
+    """Return whether bytes begin as an image does."""
+    return _IMAGE.match(content[:400]) is not None
+
+
+def find_images(body: Any, base: str) -> FoundImages:
+    """Return the images of a parsed body; relative URLs are resolved against `base`."""
+    found = FoundImages()
+    _collect(body, "data", None, base, found, _DEEPEST)
+    return found
+
+
+def _collect(value: Any, name: str, revised: str | None, base: str, found: FoundImages, depth: int) -> None:
+    """Add the images of a value to `found`; `name` is the key under which it is."""
+    if isinstance(value, str):
+        if image := _image_in(value, name, revised, base):
+            found.images.append(image)
+    elif isinstance(value, list) and depth:
+        for inner in value[:_LONGEST_LIST]:
+            _collect(inner, name, revised, base, found, depth - 1)
+    elif isinstance(value, dict) and depth:
+        _collect_of_object(value, revised, base, found, depth - 1)
+
+
+def _collect_of_object(
+    value: Mapping[str, Any], revised: str | None, base: str, found: FoundImages, depth: int
+) -> None:
+    """Add the images under the first key that has any: containers before single images."""
+    if value.get("thought") is True or str(value.get("type")).startswith("input"):
+        return
+    if is_withheld(value):
+        found.withheld += 1
+        return
+    said = value.get("revised_prompt")
+    revised = encodable(said) if isinstance(said, str) else revised
+    before = len(found.images), found.withheld
+    for name in _places(value):
+        _collect(value[name], name, revised, base, found, depth)
+        if (len(found.images), found.withheld) != before:
+            return
+    if value.get("respect_moderation") is False:  # HTTP 200, yet neither URL nor base64 (xAI's documentation)
+        found.withheld += 1
+
+
+def _places(value: Mapping[str, Any]) -> list[str]:
+    """Return the keys of an object that may hold images."""
+    if value.get("error") or value.get("detail") not in _DETAILS:
+        return [name for name in _BESIDE_AN_ERROR if name in value]
+    own = () if says_failure(value) else (*_BASE64, *_LINKS, *_EITHER)
+    return [name for name in (*_CONTAINERS, *own) if name in value]
+
+
+def _image_in(text: str, name: str, revised: str | None, base: str) -> LinkedImage | InlineImage | None:
+    text = text.strip()
+    if not text or name in _NOT_TEXT:
+        return None
+    if name == "content":
+        stated = _IN_TEXT.search(text)
+        text = stated[1] if stated else text if _DATA_URL.match(text) else ""
+    if text[:5].lower() == "data:":
+        return _of_data_url(text, revised)
+    if _WEB.match(text) and (name in _LINKS or " " not in text):
+        return LinkedImage(encodable(text), revised)
+    if name in _BASE64 or (text and is_base64_image(text)):
+        return InlineImage(text, revised)
+    if text and (name in _LINKS or re.fullmatch(r"/[^\s<>{}\"]{1,2000}", text)):
+        return LinkedImage(_absolute(encodable(text), base), revised)
+    return None
+
+
+def _of_data_url(text: str, revised: str | None) -> InlineImage | None:
+    """Return the image of a data: URL, in base64 or percent-encoded; None if it holds something else."""
+    if not _DATA_URL.match(text):
+        return None
+    head, _, content = text.partition(",")
+    if head.lower().endswith("base64"):
+        return InlineImage(unquote_to_bytes(content).decode("latin-1") if "%" in content else content, revised)
+    return InlineImage(pybase64.b64encode(unquote_to_bytes(content)).decode(), revised)
+
+
+def is_base64_image(text: str) -> bool:
+    """Return whether a text is base64 of an image, by its first bytes or its length."""
+    head = re.sub(r"\s", "", text[:120])[:64].translate(str.maketrans("-_", "+/"))
+    if not re.fullmatch(r"[A-Za-z0-9+/]+=*", head) or len(head) < 16:
+        return False
+    if len(text) >= _LONG and _MIXED.match(head) and re.fullmatch(r"[\w+/=\s-]+", text, re.ASCII):
+        return True
+    try:
+        return is_image(pybase64.b64decode(head[: len(head) // 4 * 4]))
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _absolute(url: str, base: str) -> str:
+    """Resolve a relative URL; an absolute one stays byte for byte, as its signature may cover it."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
+        return url
+    try:
+        return urljoin(base, url)
+    except ValueError:  # "//[": invalid, which the download reports
+        return url
+
+
+def is_withheld(item: Mapping[str, Any]) -> bool:
+    """Return whether the service withheld this image, whatever it sent in its place (Stability: a blurred one)."""
+    said = (item.get("finishReason"), item.get("finish_reason"), item.get("finish_reason_code"))
+    return bool(item.get("raiFilteredReason")) or any(str(word).lower() in _WITHHELD for word in said if word)
+
+
+def says_failure(body: Mapping[str, Any]) -> bool:
+    """Return whether an object says that its call failed."""
+    if body.get("error") or body.get("errors") or body.get("detail") not in _DETAILS:
+        return True
+    if body.get("success") is False or body.get("ok") is False or str(body.get("status")).lower() in _FAILED:
+        return True
+    code, message = body.get("code"), body.get("message") or body.get("msg")
+    for number in (code, body.get("status")):
+        if isinstance(number, int) and (number >= 400 or number < 0):
+            return True
+    return isinstance(code, str) and bool(message) and code.strip().lower() not in _FINE
+
+
+def says_something(body: Mapping[str, Any]) -> bool:
+    """Return whether an object has a message that says more than that all is well."""
+    said = [body.get("message"), body.get("msg")]
+    return any(one and str(one).strip().lower().rstrip(".!") not in _FINE for one in said)
+
+
+def is_unknown_form(body: Any) -> bool:
+    """Return whether a body holds something whose form is not known, as opposed to nothing."""
+    if isinstance(body, dict):
+        return not any(name in body and _is_empty(body[name]) for name in _EMPTY_FORMS) and bool(
+            {name for name, value in body.items() if not _is_empty(value)} - _BESIDE
+        )
+    return not _is_empty(body)
+
+
+def _is_empty(value: Any, depth: int = 3) -> bool:
+    if isinstance(value, list) and depth:
+        return all(_is_empty(inner, depth - 1) for inner in value[:9])
+    if isinstance(value, dict) and depth:
+        return all(_is_empty(inner, depth - 1) for inner in value.values())
+    return value is None or value == "" or value is False
+
+
+def key_names(body: Any) -> str:
+    """Return the names of a body's keys, and in brackets those one level below, as text for a message."""
+    if isinstance(body, list):
+        inner = _names_of(body)
+        return f"a list of objects with {', '.join(inner)}" if inner else "a list"
+    if not isinstance(body, dict):
+        return f"a {type(body).__name__}"
+    names = _names_of(body)
+    below = [f"{name}: {', '.join(inner[:4])}" for name, inner in ((n, _names_of(body.get(n))) for n in names) if inner]
+    return ", ".join(names) + (f" ({'; '.join(below[:4])})" if below else "")
+
+
+def _names_of(value: Any) -> list[str]:
+    one = value[0] if isinstance(value, list) and value else value
+    names = (
+        [plain(re.sub(r"[^\w.:/ -]", "?", str(name)), 30) for name in list(one)[:10]] if isinstance(one, dict) else []
+    )
+    return [name for name in names if name]
