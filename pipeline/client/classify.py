@@ -142,6 +142,8 @@ def _error_class_of_status(status: int) -> type[RequestError]:
             return KeyRefused
         case 404:
             return WrongPath
+        case 407:  # of a proxy on the way
+            return WrongAddress
         case 408 | 409 | 425:
             return ServerFault
         case 429:

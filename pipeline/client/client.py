@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ssl
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +11,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pipeline.client.network import proxy_for, receive, receive_beginning
+from pipeline.client.network import network_reason, proxy_for, receive, receive_beginning
 from pipeline.client.response import HttpResponse, ImagesResponse, read_response
 from pipeline.errors import NotSent, OutcomeUnknown, RequestError, Unusable
 
@@ -104,19 +103,26 @@ class ImagesClient:
     async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpResponse:
         assert self._session is not None, "use `async with`"
         url = self._urls[operation]
-        options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": self._proxy(url)}
+        mark.proxy = proxy = self._proxy(url)
+        options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": proxy}
         async with self._session.post(url, **body, **options) as response:
             if 200 <= response.status < 300:
                 content = await receive(response, self._max_bytes)
             else:
                 content = await receive_beginning(response, _REFUSAL_BYTES)
             if content is None:
-                what = f"the response is larger than {self._max_bytes // 2**20} MB"
-                raise Unusable(what, http_status=response.status)
-            return HttpResponse(response.status, response.headers, content, str(response.url))
+                raise self._too_large(response.status)
+            forwarded = f"{proxy.host}:{proxy.port}" if proxy and url.scheme == "http" else None
+            return HttpResponse(response.status, response.headers, content, str(response.url), forwarded)
+
+    def _too_large(self, status: int) -> Unusable:
+        what = f"the response is larger than {self._max_bytes // 2**20} MB, which `download.max_bytes` can allow"
+        error = Unusable(what, http_status=status)
+        error.deterministic = True
+        return error
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
-        said = self._scrub(_reason(reason))
+        said = self._scrub(network_reason(reason, mark.proxy))
         if mark.sent_at is None:
             return NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
         after = time.monotonic() - mark.sent_at
@@ -144,6 +150,7 @@ class _Mark:
     def __init__(self, sent: Callable[[], None]) -> None:
         self._sent = sent
         self.sent_at: float | None = None
+        self.proxy: URL | None = None
 
     def __call__(self) -> None:
         if self.sent_at is None:
@@ -153,13 +160,3 @@ class _Mark:
 
 async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
     context.trace_request_ctx()
-
-
-def _reason(reason: Exception) -> str:
-    if isinstance(reason, TimeoutError):
-        return "timed out"
-    if isinstance(reason, aiohttp.ClientHttpProxyError):  # its text contains the proxy's password
-        return f"the proxy answered {reason.status}"
-    if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
-        return f"its certificate is not accepted ({reason})"
-    return str(reason) or type(reason).__name__

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-import socket
+import ssl
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from pipeline.client.network import is_public, proxy_for, receive, receive_beginning
+from pipeline.client.network import is_public, network_reason, proxy_for, receive, receive_beginning
+from pipeline.client.public_resolver import PrivateHostError, PublicResolver, private_host
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CONNECT_SECONDS = 30.0
+_FIRST_CONNECT_SECONDS = 10.0  # of https in place of http: a closed port may be silent
 _SILENT_SECONDS = 60.0  # between two chunks of an image
 _TOTAL_SECONDS = 900.0  # in all: a host that sends a byte a minute blocks no request for ever
 _REDIRECTS = 5
@@ -44,9 +45,11 @@ class DownloadFailed(PipelineError):
         definite: bool,
         deterministic: bool = False,
         option: str | None = None,
+        has_service: bool = True,
     ) -> None:
         super().__init__(message)
         self.http_status = http_status
+        self.has_service = has_service  # false if nothing at the port speaks the URL's protocol, as far as is known
         self.definite = definite
         self.deterministic = deterministic
         self.option = option
@@ -69,8 +72,11 @@ class Downloader:
     def __init__(self, *, base_url: str, allow_hosts: Collection[str], max_bytes: int, connections: int) -> None:
         base = URL(base_url)
         self._http_allowed = base.scheme == "http"
-        self._trusted = {(base.host or "").lower(), *(host.lower().strip("[]") for host in allow_hosts)}
-        self._resolver = _PublicResolver(self._trusted)
+        self._own_host = (base.host or "").lower()
+        self._named = {host.lower().strip("[]") for host in allow_hosts}
+        self._secure_hosts: set[str] = set()  # those that served a http URL as https
+        self._plain_hosts: set[str] = set()  # named ones that did not
+        self._resolver = PublicResolver(self._is_trusted)
         self._max_bytes = max_bytes
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
@@ -101,9 +107,6 @@ class Downloader:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections, resolver=self._resolver),
             headers={"Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(
-                total=_TOTAL_SECONDS, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS
-            ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -117,42 +120,98 @@ class Downloader:
     async def fetch(self, url: str, expires_at: float) -> bytes:
         """Return the bytes at a URL, not validated; `expires_at` is in seconds since 1970. Raises DownloadFailed."""
         try:
-            return await self._fetch(_exact(url), expires_at)
+            return await self._follow(_exact(url), expires_at)
         except (aiohttp.InvalidURL, ValueError) as reason:
             raise HostRefused(f"the image URL is invalid: {str(reason).partition('?')[0]}") from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
-            refused = getattr(reason, "os_error", None)  # aiohttp wraps what a resolver raises
-            if isinstance(refused, _PrivateHostError):
-                raise HostRefused(str(refused), option=_naming(refused.host)) from None
-            said = "timed out" if isinstance(reason, TimeoutError) else str(reason).partition("?")[0]
-            raise DownloadFailed(f"the download broke: {said or type(reason).__name__}", definite=False) from None
 
-    async def _fetch(self, url: URL, expires_at: float) -> bytes:
-        assert self._session is not None, "use `async with`"
-        host = url.host
+    async def _follow(self, url: URL, expires_at: float) -> bytes:
+        """Fetch a URL through redirects on its host, or to hosts that `picture_hosts` names."""
+        origin = url.host
         for _ in range(_REDIRECTS):
-            self._check(url)
+            found = await self._fetch(url, expires_at)
+            if isinstance(found, bytes):
+                return found
+            self._check(found)
+            if found.host != origin and not self._is_named(found.host):
+                message = f"the image URL redirects to another host, {found.host}"
+                raise HostRefused(message, option=_naming(found.host))
+            url = found
+        raise DownloadFailed("the image URL redirects in a circle", definite=True)
+
+    async def _fetch(self, url: URL, expires_at: float) -> bytes | URL:
+        """Fetch one URL; return its bytes, or the URL to which it redirects.
+
+        A http URL beside a https provider is tried as https first, and as it is only if `picture_hosts` names its host.
+        """
+        self._check(url)
+        host = (url.host or "").lower()
+        if url.scheme == "https" or self._http_allowed or host in self._plain_hosts:
+            return await self._get(url, expires_at)
+        secure = url.with_port(None if url.explicit_port == 80 else url.explicit_port).with_scheme("https")
+        try:
+            found = await self._get(secure, expires_at, connect_seconds=_FIRST_CONNECT_SECONDS)
+        except DownloadFailed as reason:
+            if reason.deterministic or isinstance(reason, UrlExpired):
+                raise
+            if not self._is_named(host):
+                raise self._refused(host, reason) from None
+        else:
+            if found != url:
+                self._secure_hosts.add(host)
+                return found
+            if not self._is_named(host):
+                raise self._refused(host, DownloadFailed("it redirects to http", definite=True))
+        found = await self._get(url, expires_at)
+        self._plain_hosts.add(host)
+        return found
+
+    def _refused(self, host: str, reason: DownloadFailed) -> DownloadFailed:
+        """Return the error of a http URL that https does not serve: final, unless time may change that."""
+        message = f"the image URL on {host} is http, the provider is https, and https does not serve it ({reason})"
+        if (reason.definite or not reason.has_service) and host not in self._secure_hosts:
+            return HostRefused(f"{message}; the provider's `picture_hosts` can allow http", option=_naming(host))
+        return DownloadFailed(message, http_status=reason.http_status, definite=False, option=_naming(host))
+
+    async def _get(self, url: URL, expires_at: float, connect_seconds: float = _CONNECT_SECONDS) -> bytes | URL:
+        """Send one request. Raises DownloadFailed."""
+        assert self._session is not None, "use `async with`"
+        proxy = None
+        try:
             proxy = self._proxy(url.origin())
             if proxy and proxy.host:
                 self._resolver.proxies.add(proxy.host.lower())
-            async with self._session.get(url, allow_redirects=False, proxy=proxy) as response:
+            limit = aiohttp.ClientTimeout(_TOTAL_SECONDS, sock_connect=connect_seconds, sock_read=_SILENT_SECONDS)
+            async with self._session.get(url, allow_redirects=False, proxy=proxy, timeout=limit) as response:
                 target = response.headers.get("Location")
-                if not (300 <= response.status < 400 and target):
-                    return await self._receive(response, expires_at)
-            url = url.join(_exact(target))
-            if url.host != host:
-                raise HostRefused(f"the image URL redirects to another host, {url.host}", option=_naming(url.host))
-        raise DownloadFailed("the image URL redirects in a circle", definite=True)
+                if 300 <= response.status < 400 and target:
+                    return url.join(_exact(target))
+                return await self._receive(response, expires_at)
+        except aiohttp.InvalidURL:
+            raise
+        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
+            refused = getattr(reason, "os_error", None)  # aiohttp wraps what a resolver raises
+            if isinstance(refused, PrivateHostError):
+                raise HostRefused(str(refused), option=_naming(refused.host)) from None
+            said = network_reason(reason, proxy).partition("?")[0]
+            has_service = not _is_no_service(reason, refused)
+            raise DownloadFailed(f"the download broke: {said}", definite=False, has_service=has_service) from None
 
     def _check(self, url: URL) -> None:
         """Refuse another scheme, and names and addresses of this machine or its network."""
         host = (url.host or "").lower()
         if url.scheme not in {"https", "http"} or not re.fullmatch(r"[\w.:%-]+", host):
             raise HostRefused("the image URL is not a web address")
-        if url.scheme == "http" and not self._http_allowed:
-            raise HostRefused(f"the image URL on {host} is http, and the provider is https")
-        if host not in self._trusted and (host in self._resolver.proxies or not is_public(host)):
-            raise HostRefused(_private(host), option=_naming(host))
+        if not self._is_trusted(host) and (host in self._resolver.proxies or not is_public(host)):
+            raise HostRefused(private_host(host), option=_naming(host))
+
+    def _is_trusted(self, host: str) -> bool:
+        """Return whether a host may be in a private network: the provider's own, or a named one."""
+        return host.lower() == self._own_host or self._is_named(host)
+
+    def _is_named(self, host: str | None) -> bool:
+        """Return whether `picture_hosts` or `download.allow_hosts` names a host, itself or as `*.example.org`."""
+        name = (host or "").lower()
+        return name in self._named or any(name.endswith(one[1:]) for one in self._named if one.startswith("*."))
 
     async def _receive(self, response: aiohttp.ClientResponse, expires_at: float) -> bytes:
         if response.status != 200:
@@ -213,8 +272,14 @@ def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
         return DownloadFailed(said, http_status=status, definite=False)
     times = re.search(r"Expiry \[(.+?)\] - Current \[(.+?)\]", text)
     told = "Request has expired" in text or (times is not None and _is_past(times[1], times[2]))  # Amazon's words
-    kind = UrlExpired if told or status == 410 or time.time() >= expires_at else DownloadFailed
+    kind = UrlExpired if told or time.time() >= expires_at else DownloadFailed
     return kind(said, http_status=status, definite=True)
+
+
+def _is_no_service(reason: Exception, os_error: OSError | None) -> bool:
+    """Return whether a connection failed since nothing at its port speaks this protocol, rather than by accident."""
+    silent = (aiohttp.ClientSSLError, aiohttp.ConnectionTimeoutError)
+    return isinstance(reason, silent) or isinstance(os_error, ConnectionError | ssl.SSLError)
 
 
 def _is_past(expiry_text: str, current_text: str) -> bool:
@@ -224,41 +289,6 @@ def _is_past(expiry_text: str, current_text: str) -> bool:
     except ValueError:
         return False
     return current >= ends
-
-
-class _PrivateHostError(OSError):
-    """A host name resolves to an address of this machine or its network."""
-
-    def __init__(self, host: str) -> None:
-        super().__init__(_private(host))
-        self.host = host
-
-
-class _PublicResolver(AbstractResolver):
-    """Resolves host names, and refuses those that lead into a private network, except trusted ones."""
-
-    def __init__(self, trusted: Collection[str]) -> None:
-        self._trusted = trusted
-        self._inner = aiohttp.ThreadedResolver()
-        self.proxies: set[str] = (
-            set()
-        )  # of the environment; they may be in a private network, and are no hosts of images
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        known = host.lower() in self._trusted or host.lower() in self.proxies
-        if not known and not all(is_public(result["host"]) for result in found):
-            raise _PrivateHostError(host)
-        return found
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-def _private(host: str) -> str:
-    return f"the image URL leads to {host}, which is in a private network; the provider's `picture_hosts` can allow it"
 
 
 def _naming(host: str | None) -> str | None:

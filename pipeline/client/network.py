@@ -7,13 +7,18 @@ refuse to send the key, and would send the entry's password to a download host.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import ipaddress
+import os
 import re
+import ssl
 from typing import TYPE_CHECKING
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
+
+from pipeline.client.error_body import plain
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -22,18 +27,62 @@ _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/9
 
 
 def proxy_for(url: URL) -> URL | None:
-    """Return the proxy of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`; None for a direct connection, as to loopback.
+    """Return the proxy of the environment for a URL; None for a direct connection, as to loopback and `NO_PROXY`.
 
-    Raises OSError for a proxy that does not speak HTTP.
+    `HTTPS_PROXY` or `HTTP_PROXY` is used, else `ALL_PROXY`. Raises OSError for a proxy that does not speak HTTP.
     """
-    host = url.host or ""
-    stated = getproxies().get(url.scheme)
-    if not stated or _is_loopback(host) or proxy_bypass(host):
+    host, stated = (url.host or "").lower().rstrip("."), getproxies()
+    name = next((name for name in (url.scheme, "all") if stated.get(name)), None)
+    if name is None or _is_loopback(host) or _is_bypassed(host, url.port, stated.get("no", "")) or proxy_bypass(host):
         return None
-    proxy = URL(stated if "://" in stated else f"http://{stated}")
+    variable = next((one for one in (f"{name}_proxy", f"{name.upper()}_PROXY") if one in os.environ), "the proxy")
+    try:
+        proxy = URL(stated[name] if "://" in stated[name] else f"http://{stated[name]}")
+        is_valid = bool(proxy.host) and proxy.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise OSError(f"{variable} of the environment is not a URL; write it like http://proxy.example:3128")
     if proxy.scheme not in {"http", "https"}:
-        raise OSError(f"the proxy of the environment speaks {proxy.scheme}, and only http is understood")
+        other = "HTTPS_PROXY" if url.scheme == "https" else "HTTP_PROXY"
+        raise OSError(
+            f"{variable} of the environment names a {plain(proxy.scheme, 20)} proxy, and only http proxies are "
+            f"understood: name an http proxy in {other}, or the host in NO_PROXY, or unset {variable}"
+        )
     return proxy
+
+
+def _is_bypassed(host: str, port: int | None, no_proxy: str) -> bool:
+    """Return whether `NO_PROXY` names a host: names with their subdomains, addresses, CIDR, `*` and ports."""
+    address = _address(host)
+    for entry in re.split(r"[\s,;]+", no_proxy.lower()):
+        name, _, number = entry.rpartition(":") if re.fullmatch(r"[^:]+:\d+|\[.*\]:\d+", entry) else (entry, "", "")
+        name = name.strip("[]").rstrip(".")
+        if not name or (number and number != str(port)):
+            continue
+        if address is not None and "*" not in name:
+            with contextlib.suppress(ValueError):
+                if address in ipaddress.ip_network(name.partition("%")[0], strict=False):
+                    return True
+        elif fnmatch.fnmatchcase(host, name) or f".{host}".endswith(f".{name.lstrip('.')}"):
+            return True
+    return False
+
+
+def network_reason(reason: Exception, proxy: URL | None = None) -> str:
+    """Return why a connection failed, as text for a message; a proxy's error is named as that, without its password."""
+    through = f"the proxy {proxy.host}:{proxy.port}" if proxy else "the proxy"
+    if isinstance(reason, TimeoutError):
+        return f"timed out through {through}" if proxy else "timed out"
+    if isinstance(reason, aiohttp.ClientHttpProxyError):  # its text contains the proxy's password
+        wants = "; it wants a user and a password in its URL" if reason.status == 407 else ""
+        return f"through {through}: the proxy answered {reason.status}{wants}"
+    if isinstance(reason, aiohttp.ClientProxyConnectionError):
+        return f"{through} cannot be reached ({reason.os_error.strerror or type(reason.os_error).__name__})"
+    if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
+        return f"its certificate is not accepted ({reason})"
+    said = str(reason) or type(reason).__name__
+    return f"through {through}: {said}" if proxy else said
 
 
 def is_public(host: str) -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 LONGEST_PAUSE = 3600.0
 """Seconds that a server may ask to wait; a longer wait stops the provider."""
 
+_LONGEST_PLAUSIBLE = 31 * 86400.0  # a limit of a month; beyond it are moments, and numbers that mean nothing
+_LONGEST_OF_HOURS = 7 * 86400.0  # above it 1800000 is half an hour in milliseconds
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?![a-z])"
 _AMOUNT = r"\d{1,12}(?:\.\d{1,12})?"  # bounded, since 8 KB of digits in a header took seconds
@@ -86,18 +88,27 @@ def skew(headers: Mapping[str, str], now: float) -> float:
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Parse `retry-after-ms`, then `Retry-After` as seconds or as an HTTP date (compared with the server's clock)."""
+    """Parse `retry-after-ms`, then `Retry-After` as seconds or as an HTTP date (compared with the server's clock).
+
+    What is no plausible number of seconds is ignored, so that our own backoff applies.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) * unit
-        except ValueError:
+        stated = headers.get(name, "").strip()
+        if not re.fullmatch(r"\d{1,12}(?:\.\d{1,12})?", stated, re.ASCII):
             continue
-        if 0 < seconds < float("inf"):
+        seconds = float(stated) * unit
+        if 0 < seconds <= _LONGEST_PLAUSIBLE and not (unit == 1.0 and _looks_like_milliseconds(seconds)):
             return seconds
     date, today = _date(headers.get("retry-after")), _date(headers.get("date"))
     if date is None:
         return None
-    return max(0.0, date - (now if today is None else today))
+    wait = date - (now if today is None else today)
+    return wait if 0 < wait <= _LONGEST_PLAUSIBLE else None
+
+
+def _looks_like_milliseconds(seconds: float) -> bool:
+    """Return whether a number of seconds is rather one of milliseconds: whole thousands, and no whole hours."""
+    return seconds >= 1000 and seconds % 1000 == 0 and (seconds % 3600 != 0 or seconds > _LONGEST_OF_HOURS)
 
 
 def _in_words(message: str) -> float | None:

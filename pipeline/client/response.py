@@ -33,11 +33,13 @@ from pipeline.errors import (
     Invalid,
     KeyRefused,
     ModelUnknown,
+    Moderated,
     PausedTooLong,
     QuotaSpent,
     RateLimited,
     RequestError,
     ServerFault,
+    Stop,
     Unusable,
     WrongAddress,
     WrongPath,
@@ -78,12 +80,15 @@ class ImagesResponse:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response as it was received."""
+    """A response as it was received. `proxy` is the one that forwarded it and may have answered in the server's place:
+    that of a plain http call, as host:port.
+    """
 
     status: int
     headers: Mapping[str, str]  # case-insensitive
     body: bytes
     url: str
+    proxy: str | None = None
 
     @property
     def request_id(self) -> str | None:
@@ -156,7 +161,8 @@ def _raise_unreadable(http: HttpResponse, kind: str, text: str) -> Never:
     start = text.lstrip("\ufeff \t\r\n")[:300].lower()
     if re.match(r"<(?:!doctype html|html|head|body|script|meta|!--)", start) or (kind == "text/html" and "<" in start):
         page = plain(_TITLE.sub(r"\1", found[0]), 60) if (found := _TITLE.search(text)) else ""
-        what = f"answered {http.status} with an HTML page{page and f' “{page}”'}: check `base_url`"
+        proxy = f" through the proxy {http.proxy}" if http.proxy else ""
+        what = f"answered {http.status} with an HTML page{page and f' “{page}”'}{proxy}: check `base_url`"
         raise WrongAddress(f"the server {what}", http_status=http.status, request_id=http.request_id)
     if not start:
         raise _unusable(http, f"answered {http.status} with an empty body")
@@ -202,12 +208,22 @@ def _error_response(http: HttpResponse, error_body: ErrorBody, now: float, statu
     status = status or http.status
     wait = pause(status, http.headers, error_body.message, now)
     kind = error_class(status, error_body, http.headers, wait)
-    if wait is not None and wait > LONGEST_PAUSE:
-        if kind in {RateLimited, ServerFault}:
+    if _is_the_proxy_s(kind, http, error_body):
+        kind = WrongAddress
+    if wait is not None and wait > LONGEST_PAUSE and kind is not ServerFault:  # that is an outage with a known end
+        if kind is RateLimited:
             kind = PausedTooLong
         else:  # the call may have continued behind a gateway: that class matters more, and our own backoff applies
             wait = None
     return _error(kind, http, error_body, wait)
+
+
+def _is_the_proxy_s(kind: type[RequestError], http: HttpResponse, error_body: ErrorBody) -> bool:
+    """Return whether the proxy of a plain http call refused it, as far as can be seen: no word of an API is in it."""
+    if http.proxy is None or not issubclass(kind, Stop | Moderated) or issubclass(kind, WrongPath):
+        return False
+    is_json = http.body.lstrip()[:1] in {b"{", b"["}
+    return http.status == 407 or not is_json or error_class_of_words(http.status, error_body, http.headers) is None
 
 
 def _hidden_error(http: HttpResponse, error_body: ErrorBody, now: float) -> RequestError:
@@ -247,6 +263,9 @@ def _sentence(kind: type[RequestError], http: HttpResponse, message: str, wait: 
     target = http.headers.get("location") if 300 <= http.status < 400 else None
     said = f"redirects to {plain(target.partition('?')[0], 200)}" if target else message or "no reason given"
     advice = _ADVICE.get(kind)
+    if http.proxy:
+        said = f"through the proxy {http.proxy}: {said}"
+        advice = "check HTTP_PROXY and NO_PROXY" if kind is WrongAddress else advice
     if kind is PausedTooLong and wait is not None:
         advice = f"run again in {min(wait, 1e9) / 3600:.1f} hours"
     return f"{said} ({advice})" if advice else said

@@ -17,9 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlExpired, expiry
+from tests.support.tls import server_context, trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from yarl import URL
 
 CONTENT = bytes(range(256)) * 40
 LATER = time.time() + 3600
@@ -37,10 +40,17 @@ class Host:
     answers: list[bytes]
     heads: list[bytes] = field(default_factory=list)
     port: int = 0
+    hangs_up: bool = False  # on who does not speak http
+    hung_up: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            first = await reader.readexactly(1)
+            if self.hangs_up and first != b"G":
+                self.hung_up += 1
+                writer.close()
+                return
+            self.heads.append(first + await reader.readuntil(b"\r\n\r\n"))
             writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
             await writer.drain()
         writer.close()
@@ -52,9 +62,9 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def hosting(*answers: bytes) -> AsyncIterator[Host]:
-    host = Host(list(answers))
-    listening = await asyncio.start_server(host.serve, "127.0.0.1", 0)
+async def hosting(*answers: bytes, tls: bool = False, hangs_up: bool = False) -> AsyncIterator[Host]:
+    host = Host(list(answers), hangs_up=hangs_up)
+    listening = await asyncio.start_server(host.serve, "127.0.0.1", 0, ssl=server_context() if tls else None)
     host.port = listening.sockets[0].getsockname()[1]
     try:
         yield host
@@ -116,7 +126,8 @@ XML = (
         (403, "", DownloadFailed, True),
         (404, "<Code>BlobNotFound</Code>", DownloadFailed, True),
         (409, "", DownloadFailed, True),
-        (410, "", UrlExpired, True),
+        (401, "", DownloadFailed, True),
+        (410, "", DownloadFailed, True),
         (204, "", DownloadFailed, True),
         (206, "", DownloadFailed, True),
         (304, "", DownloadFailed, True),
@@ -132,6 +143,7 @@ async def test_a_dead_url_a_refusal_and_a_hiccup_are_told_apart(
     async with hosting(reply(status, body.encode())) as host:
         error = await failure(host.url("/a?sig=secret"))
     assert (type(error), error.definite, error.http_status) == (kind, definite, status)
+    assert (error.deterministic, error.option) == (False, None), "a live URL may still bring its image"
 
 
 async def test_a_refusal_after_the_url_s_own_end_means_that_it_is_dead() -> None:
@@ -236,12 +248,87 @@ async def test_what_is_no_web_address_is_refused(url: str) -> None:
     assert type(await failure(url)) is HostRefused
 
 
-@pytest.mark.parametrize("more", [{}, {"allow_hosts": ["127.0.0.1"]}])
-async def test_http_is_refused_where_the_provider_is_https(more: dict[str, Any]) -> None:
-    async with hosting(reply(200, CONTENT)) as host:
-        error = await failure(host.url(), base_url="https://127.0.0.1/v1", **more)
-    assert type(error) is HostRefused
-    assert host.heads == []
+HTTPS = "https://127.0.0.1/v1"
+
+
+async def test_http_beside_https_is_tried_as_https_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    trust(monkeypatch)
+    path = "/a%2fb?sig=a%2Bb%3D"
+    async with hosting(reply(200, CONTENT), tls=True) as host, downloader(base_url=HTTPS) as session:
+        assert await session.fetch(host.url(path), LATER) == CONTENT
+        host.answers = [reply(404), reply(302, b"", "Location: /next"), reply(200, CONTENT)]
+        with pytest.raises(DownloadFailed) as caught:
+            await session.fetch(host.url(path), LATER)
+        assert not caught.value.deterministic, "https has worked there: time may help"
+        assert await session.fetch(host.url(path), LATER) == CONTENT
+    assert host.heads[0].split(b"\r\n")[0] == f"GET {path} HTTP/1.1".encode()
+    assert host.heads[-1].split(b"\r\n")[0] == b"GET /next HTTP/1.1"
+
+
+@pytest.mark.parametrize("port", ["closed", "http", "refuses", "redirects"])
+async def test_http_that_https_does_not_serve_is_refused_with_the_option_that_allows_it(
+    port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust(monkeypatch)
+    answer = reply(404) if port == "refuses" else reply(200, CONTENT)
+    async with hosting(answer, tls=port in {"refuses", "redirects"}, hangs_up=port == "http") as host:
+        if port == "redirects":
+            host.answers = [reply(301, b"", f"Location: {host.url()}")]
+        if port == "closed":
+            host.port = 1
+        error = await failure(host.url(), base_url=HTTPS)
+    assert (type(error), error.deterministic, error.option) == (HostRefused, True, naming("127.0.0.1"))
+    assert "is http, the provider is https" in str(error)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+async def test_http_whose_https_fails_for_the_moment_is_not_final(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust(monkeypatch)
+    async with hosting(reply(status), tls=True) as host:
+        error = await failure(host.url(), base_url=HTTPS)
+    assert (type(error), error.deterministic, error.http_status) == (DownloadFailed, False, status)
+    assert error.option == naming("127.0.0.1")
+
+
+async def test_http_of_a_host_that_is_named_is_used_if_https_does_not_serve_it() -> None:
+    named = downloader(base_url=HTTPS, allow_hosts=["127.0.0.1"])
+    async with hosting(reply(200, CONTENT), hangs_up=True) as host, named as session:
+        for _ in range(2):
+            assert await session.fetch(host.url(), LATER) == CONTENT
+    assert len(host.heads) == 2
+    assert host.hung_up == 1, "what is known to speak http is not asked for https again"
+
+
+async def test_http_of_a_host_that_is_named_is_used_if_https_has_not_this_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    trust(monkeypatch)
+    requests: list[tuple[str, int]] = []
+
+    async def get(_self: Downloader, url: URL, _expires_at: float, **_more: Any) -> bytes:
+        requests.append((url.scheme, url.port or 0))
+        if url.scheme == "https":
+            raise DownloadFailed("the image host answered 404", http_status=404, definite=True)
+        return CONTENT
+
+    monkeypatch.setattr(Downloader, "_get", get)
+    async with downloader(base_url=HTTPS, allow_hosts=["*.example.org"]) as session:
+        assert await session.fetch("http://img.example.org/a", LATER) == CONTENT
+        assert await session.fetch("http://img.example.org:80/a", LATER) == CONTENT
+        assert await session.fetch("http://two.example.org:80/a", LATER) == CONTENT
+        with pytest.raises(HostRefused):
+            await session.fetch("http://example.org/a", LATER)
+    assert requests == [
+        *(("https", 443), ("http", 80), ("http", 80), ("https", 443), ("http", 80), ("https", 443)),
+    ]
+
+
+async def test_redirects_between_hosts_that_are_named_are_followed() -> None:
+    async with hosting(reply(200, CONTENT)) as last:
+        to_last = reply(302, b"", f"Location: http://localhost:{last.port}/b")
+        async with hosting(to_last) as host, downloader(allow_hosts=["localhost"]) as session:
+            assert await session.fetch(host.url(), LATER) == CONTENT
+    async with hosting(reply(302, b"", f"Location: http://127.0.0.2:{last.port}/b")) as host:
+        error = await failure(host.url(), allow_hosts=["localhost"])
+    assert (type(error), error.option) == (HostRefused, naming("127.0.0.2"))
 
 
 async def test_a_private_host_that_is_allowed_by_name_is_taken() -> None:
@@ -309,9 +396,14 @@ def test_the_server_s_clock_decides_where_it_differs_from_ours() -> None:
 def test_any_text_as_a_url_has_an_end_and_fails_as_a_download(url: str) -> None:
     assert isinstance(expiry(url, 600), float)
 
+    async def resolve(*_: Any, **__: Any) -> list[Any]:
+        raise OSError("no network here")
+
     async def main() -> None:
         async with downloader(base_url="https://api.invalid/v1") as session:
             with pytest.raises(DownloadFailed):
-                await session.fetch("http" + url[5:] if url.startswith("https") else url, LATER)
+                await session.fetch(url, LATER)
 
-    asyncio.run(main())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+        asyncio.run(main())
