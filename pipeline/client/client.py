@@ -11,7 +11,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pipeline.client.network import network_reason, proxy_for, receive, receive_beginning
+from pipeline.client.network import ProxyRefusedError, network_reason, proxy_for, receive, receive_beginning
 from pipeline.client.response import HttpResponse, ImagesResponse, read_response
 from pipeline.errors import NotSent, OutcomeUnknown, RequestError, Unusable
 
@@ -124,7 +124,9 @@ class ImagesClient:
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
         said = self._scrub(network_reason(reason, mark.proxy))
         if mark.sent_at is None:
-            return NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
+            error = NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
+            error.deterministic = isinstance(reason, ProxyRefusedError)
+            return error
         after = time.monotonic() - mark.sent_at
         what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
         return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)

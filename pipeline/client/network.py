@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))  # the last 32 bits are IPv4
 
 
+class ProxyRefusedError(OSError):
+    """A proxy of the environment that cannot be used."""
+
+
 def proxy_for(url: URL) -> URL | None:
     """Return the proxy of the environment for a URL; None for a direct connection, as to loopback and `NO_PROXY`.
 
-    `HTTPS_PROXY` or `HTTP_PROXY` is used, else `ALL_PROXY`. Raises OSError for a proxy that does not speak HTTP.
+    `HTTPS_PROXY` or `HTTP_PROXY` is used, else `ALL_PROXY`. Raises ProxyRefusedError for one that does not speak HTTP.
     """
     host, stated = (url.host or "").lower().rstrip("."), getproxies()
     name = next((name for name in (url.scheme, "all") if stated.get(name)), None)
@@ -42,10 +46,10 @@ def proxy_for(url: URL) -> URL | None:
     except ValueError:
         is_valid = False
     if not is_valid:
-        raise OSError(f"{variable} of the environment is not a URL; write it like http://proxy.example:3128")
+        raise ProxyRefusedError(f"{variable} of the environment is not a URL; write it like http://proxy.example:3128")
     if proxy.scheme not in {"http", "https"}:
         other = "HTTPS_PROXY" if url.scheme == "https" else "HTTP_PROXY"
-        raise OSError(
+        raise ProxyRefusedError(
             f"{variable} of the environment names a {plain(proxy.scheme, 20)} proxy, and only http proxies are "
             f"understood: name an http proxy in {other}, or the host in NO_PROXY, or unset {variable}"
         )

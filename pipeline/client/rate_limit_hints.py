@@ -15,7 +15,7 @@ LONGEST_PAUSE = 3600.0
 """Seconds that a server may ask to wait; a longer wait stops the provider."""
 
 _LONGEST_PLAUSIBLE = 31 * 86400.0  # a limit of a month; beyond it are moments, and numbers that mean nothing
-_LONGEST_OF_HOURS = 7 * 86400.0  # above it 1800000 is half an hour in milliseconds
+_LONGEST_OF_HOURS = 7 * 86400.0  # above it a server speaks of days: 1800000 is half an hour in milliseconds
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?![a-z])"
 _AMOUNT = r"\d{1,12}(?:\.\d{1,12})?"  # bounded, since 8 KB of digits in a header took seconds
@@ -107,8 +107,9 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _looks_like_milliseconds(seconds: float) -> bool:
-    """Return whether a number of seconds is rather one of milliseconds: whole thousands, and no whole hours."""
-    return seconds >= 1000 and seconds % 1000 == 0 and (seconds % 3600 != 0 or seconds > _LONGEST_OF_HOURS)
+    """Return whether a number of seconds is rather one of milliseconds: whole thousands, and no whole hours or days."""
+    whole = 3600 if seconds <= _LONGEST_OF_HOURS else 86400
+    return seconds >= 1000 and seconds % 1000 == 0 and seconds % whole != 0
 
 
 def _in_words(message: str) -> float | None:

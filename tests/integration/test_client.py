@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from yarl import URL
 
 from pipeline.client.client import ImagesClient
+from pipeline.client.network import proxy_for
 from pipeline.client.request import Call, Upload, build_body
 from pipeline.client.response import ImagesResponse, InlineImage
 from pipeline.config.dialect import Dialect
@@ -22,10 +24,12 @@ from pipeline.errors import (
     KeyRefused,
     NotSent,
     OutcomeUnknown,
+    QuotaSpent,
     RequestError,
     ServerFault,
     Unusable,
     WrongAddress,
+    WrongPath,
 )
 
 if TYPE_CHECKING:
@@ -260,7 +264,8 @@ async def test_an_answer_that_is_too_large_is_unusable() -> None:
     body = b'{"data": [{"b64_json": "' + b"A" * 3_000_000 + b'"}]}'
     async with serving(reply(200, body)) as server, door(server.url) as api:
         error, _ = await refused(api)
-    assert type(error) is Unusable
+    assert (type(error), error.deterministic) == (Unusable, True)
+    assert "`download.max_bytes`" in error.message
 
 
 async def test_a_large_answer_is_read() -> None:
@@ -311,20 +316,150 @@ async def test_the_proxy_of_the_environment_is_used_but_for_loopback(monkeypatch
     assert len(proxy.calls) == len(server.calls) == 1
 
 
-async def test_a_proxy_that_refuses_sends_nothing_and_keeps_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.asynccontextmanager
+async def proxying(status: int) -> AsyncIterator[int]:
+    """Serve a proxy that refuses every CONNECT with this status; yield its port."""
+
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(reply(407))
+        writer.write(reply(status, b"<html>Access Denied"))
         await writer.drain()
         writer.close()
 
     listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
     async with listening:
-        for proxy in (f"http://me:pass-word@127.0.0.1:{port}", "socks5://me:pass-word@127.0.0.1:1"):
-            monkeypatch.setenv("https_proxy", proxy)
-            async with door("https://api.invalid/v1") as api:
-                error, told = await refused(api)
-            assert (type(error), told) == (NotSent, 0)
-            assert "proxy" in error.message
-            assert "pass-word" not in error.message
+        yield listening.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("status", [407, 403, 502, 503])
+async def test_a_proxy_that_refuses_sends_nothing_and_keeps_its_password(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxying(status) as port, door("https://api.invalid/v1") as api:
+        monkeypatch.setenv("https_proxy", f"http://me:pass-word@127.0.0.1:{port}")
+        error, told = await refused(api)
+    assert (type(error), told) == (NotSent, 0)
+    assert f"through the proxy 127.0.0.1:{port}: the proxy answered {status}" in error.message
+    assert "pass-word" not in error.message
+    assert ("wants a user and a password" in error.message) == (status == 407)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_is_not_there_is_named(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://me:pass-word@127.0.0.1:{port}")
+    async with door(f"{scheme}://api.invalid/v1") as api:
+        error, told = await refused(api)
+    assert (type(error), told) == (NotSent, 0)
+    assert f"the proxy 127.0.0.1:{port} cannot be reached" in error.message
+    assert "pass-word" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"https_proxy": "socks5://me:pass-word@127.0.0.1:1"}, "https_proxy"),
+        ({"HTTPS_PROXY": "socks5h://me:pass-word@127.0.0.1:1"}, "HTTPS_PROXY"),
+        ({"ALL_PROXY": "socks5://me:pass-word@127.0.0.1:1"}, "ALL_PROXY"),
+        ({"all_proxy": "socks4://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}, "all_proxy"),
+        ({"https_proxy": "http://me:pass-word@127.0.0.1:99999"}, "https_proxy"),
+        ({"https_proxy": "http://"}, "https_proxy"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_refused_aloud(
+    variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    async with door("https://api.invalid/v1") as api:
+        error, told = await refused(api)
+    assert (type(error), told, error.deterministic) == (NotSent, 0, True)
+    assert f"{named} of the environment" in error.message
+    assert "pass-word" not in error.message
+    assert "socks" not in variables[named] or f"unset {named}" in error.message
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy"])
+async def test_all_proxy_is_used_for_what_has_no_proxy_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(reply(200, PICTURE)) as proxy, serving(reply(200, PICTURE)) as own:
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        async with door("http://api.invalid/v1") as api:
+            await make(api, CALL, lambda: None)
+        monkeypatch.setenv("http_proxy", f"127.0.0.1:{own.port}")
+        async with door("http://api.invalid/v1") as api:
+            await make(api, CALL, lambda: None)
+    assert (len(proxy.calls), len(own.calls)) == (1, 1)
+
+
+DENIED = b"<html><title>Access Denied</title>Your request was blocked by the content filter. Payment required."
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error_class", "advised"),
+    [
+        *((status, DENIED, WrongAddress, True) for status in (400 + 1, 402, 403, 407)),
+        (407, b'{"error": {"code": "invalid_api_key"}}', WrongAddress, True),
+        (403, b'{"message": "denied by policy 7"}', WrongAddress, True),
+        (401, b'{"error": {"code": "invalid_api_key", "message": "no"}}', KeyRefused, False),
+        (429, b'{"error": {"code": "insufficient_quota", "message": "no"}}', QuotaSpent, False),
+        (503, DENIED, ServerFault, False),
+        (502, DENIED, OutcomeUnknown, False),
+        (404, DENIED, WrongPath, False),
+    ],
+)
+async def test_the_error_of_a_proxy_is_told_as_the_proxy_s_and_never_blames_key_or_account(
+    status: int, body: bytes, error_class: type[RequestError], advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(reply(status, body)) as proxy, door("http://api.invalid/v1") as api:
+        monkeypatch.setenv("http_proxy", f"http://me:pass-word@127.0.0.1:{proxy.port}")
+        error, _ = await refused(api)
+    assert type(error) is error_class
+    assert error.message.startswith(f"through the proxy 127.0.0.1:{proxy.port}: ")
+    assert error.message.endswith("(check HTTP_PROXY and NO_PROXY)") == advised
+    assert "pass-word" not in error.message
+
+
+async def test_a_direct_call_and_a_tunnel_do_not_blame_a_proxy() -> None:
+    async with serving(reply(403, DENIED)) as server, door(server.url) as api:
+        error, _ = await refused(api)
+    assert "proxy" not in error.message
+
+
+DIRECT = [
+    *("*", "10.0.0.0/8", "10.10.10.0/24", "10.10.10.7", "10.10.10.7:8080", " 10.0.0.0/8 ", "a.example,10.0.0.0/8"),
+    *("a.example 10.0.0.0/8", "10.*", "10.10.10.*:8080"),
+]
+
+
+@pytest.mark.parametrize("entry", DIRECT)
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_no_proxy_names_addresses(name: str, entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, entry)
+    assert proxy_for(URL("http://10.10.10.7:8080/v1")) is None
+    if entry != "*":
+        assert proxy_for(URL("http://11.10.10.7:8080/v1")) is not None
+
+
+@pytest.mark.parametrize(
+    ("entry", "url", "direct"),
+    [
+        *(
+            (entry, "http://box.lan/v1", True)
+            for entry in ("*.lan", ".lan", "lan", "LAN", "box.lan", "box.lan:80", "b*")
+        ),
+        *((entry, "http://BOX.lan.:81/v1", True) for entry in ("*.lan", ".lan", "box.lan.", "box.lan:81")),
+        *((entry, "http://box.plan/v1", False) for entry in ("*.lan", ".lan", "lan", "10.0.0.0/8", "", ",", ":80")),
+        *((entry, "http://box.lan/v1", False) for entry in ("box.lan:81", "ox.lan", "box", "fd00::/8")),
+        *((entry, "http://lan/v1", direct) for entry, direct in (("lan", True), (".lan", True), ("*.lan", False))),
+        *((entry, "http://[fd00::7]:80/v1", True) for entry in ("fd00::/8", "[fd00::7]", "fd00::7", "[fd00::7]:80")),
+        *((entry, "http://[fd00::7]:80/v1", False) for entry in ("[fd00::7]:81", "fe00::/8", "10.0.0.0/8", "fd00::8")),
+        ("10.0.0.0/99,10.0.0.7/8", "http://10.1.1.1/v1", True),
+    ],
+)
+def test_no_proxy_names_hosts_networks_and_ports(
+    entry: str, url: str, direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", entry)
+    assert (proxy_for(URL(url)) is None) == direct

@@ -184,8 +184,24 @@ ASKED: list[tuple[dict[str, str], float | None]] = [
     ({"retry-after": "3600.5"}, 3600.5),
     ({"retry-after-ms": "3600001"}, 3600.001),
     ({"retry-after": formatdate(NOW + 3601, usegmt=True)}, 3601.0),
-    ({"retry-after": "86400"}, 86400.0),
-    ({"retry-after": "1e300"}, 1e300),
+    *(({"retry-after": str(whole)}, float(whole)) for whole in (7200, 36000, 54749, 86400, 90000, 604800, 2592000)),
+    ({"retry-after": formatdate(NOW + 30 * 86400, usegmt=True)}, 30 * 86400.0),
+    # no plausible number of seconds: our own backoff
+    *(({"retry-after": str(odd)}, None) for odd in (1000, 2000, 15000, 30000, 60000, 120000, 500000, 1800000, 3600000)),
+    *(({"retry-after": str(odd)}, None) for odd in (int(NOW), int(NOW) + 30, int(NOW * 1000), int(NOW * 1000) + 30000)),
+    *(
+        ({"retry-after": f"{NOW + 30:.6f}"}, None),
+        ({"retry-after": "2700000"}, None),
+        ({"retry-after": "1" * 40}, None),
+    ),
+    *(
+        ({"retry-after": word}, None)
+        for word in ("1e300", "1e3", "0x3c", "1_0", "+20", "20, 20", "20;q=1", "\u0665\u0665")
+    ),
+    ({"retry-after": formatdate(NOW + 3e9, usegmt=True)}, None),
+    ({"retry-after-ms": str(int(NOW * 1000))}, None),
+    ({"retry-after-ms": "30000"}, 30.0),
+    ({"retry-after-ms": str(int(NOW * 1000)), "retry-after": "7"}, 7.0),
 ]
 
 
@@ -193,10 +209,10 @@ asked = pytest.mark.parametrize(("headers", "seconds"), ASKED, ids=lambda value:
 
 
 @asked
-def test_a_wait_is_obeyed_up_to_an_hour_and_a_longer_one_stops(headers: dict[str, str], seconds: float | None) -> None:
+def test_a_wait_is_obeyed_and_a_429_of_more_than_an_hour_stops(headers: dict[str, str], seconds: float | None) -> None:
     named = {name.replace("-", "_"): value for name, value in headers.items()}
-    stops = seconds is not None and seconds > 3600
     for status in (408, 409, 425, 429, 500, 503):
+        stops = status == 429 and seconds is not None and seconds > 3600
         with naming(status):
             error = refused(status, {"error": {"message": "later"}}, **named)
             assert type(error) is (PausedTooLong if stops else RateLimited if status == 429 else ServerFault)
@@ -238,7 +254,7 @@ def test_of_header_and_message_the_longer_wins(header: str, message: str, second
         with naming(status):
             error = refused(status, {"error": {"message": message}}, retry_after=header)
             assert error.retry_after == seconds
-            assert (type(error) is PausedTooLong) == (seconds is not None and seconds > 3600)
+            assert (type(error) is PausedTooLong) == (status == 429 and seconds is not None and seconds > 3600)
 
 
 def test_money_and_moderation_never_become_a_wait() -> None:

@@ -200,13 +200,17 @@ def test_a_fault_does_not_wait_for_the_reset_of_a_limit() -> None:
     assert refused(500, error_body(), x_ratelimit_reset_requests="12ms").retry_after is None
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_wait_of_an_hour_is_obeyed_and_a_longer_one_stops(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "longer"), [(429, PausedTooLong), (500, ServerFault), (503, ServerFault), (408, ServerFault)]
+)
+def test_a_wait_of_an_hour_is_obeyed_and_a_longer_one_is_an_outage_or_stops(
+    status: int, longer: type[RequestError]
+) -> None:
     obeyed = refused(status, retry_after="3600")
     assert isinstance(obeyed, RateLimited | ServerFault)
     assert obeyed.retry_after == 3600
     stopped = refused(status, retry_after="3601")
-    assert type(stopped) is PausedTooLong
+    assert type(stopped) is longer
     assert stopped.retry_after == 3601
 
 
