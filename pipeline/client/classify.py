@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pipeline.client.error_words import says_moderated, says_no_money
 from pipeline.client.rate_limit_hints import zero_limit
 from pipeline.errors import (
     Invalid,
@@ -31,45 +32,48 @@ if TYPE_CHECKING:
     from pipeline.client.error_body import ErrorBody
     from pipeline.errors import RequestError
 
-_QUOTA = frozenset(
+_QUOTA = frozenset(  # in lower case, letters and digits only
     {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "quota_exceeded",
-        "insufficient_user_quota",  # a gateway's
+        *("insufficientquota", "creditbalanceexhausted", "organizationspendlimitexceeded", "projectspendlimitexceeded"),
+        *("organizationusagelimitexceeded", "billinghardlimitreached", "billingnotactive", "quotaexceeded"),
+        *("insufficientuserquota", "exceededcurrentquotaerror", "budgetexceeded", "exceededbudget"),  # of gateways
+        *("insufficientbalance", "insufficientcredit", "insufficientcredits", "insufficientfunds", "paymentrequired"),
+        *("balanceexhausted", "exhaustedbalance", "creditsexhausted", "outofcredits", "nocredits", "creditlimit"),
+        *("creditlimitexceeded", "spendinglimitexceeded", "spendlimitexceeded", "monthlylimitexceeded", "billingerror"),
+        *("balancenotenough", "usernotenoughbalance", "accountoverdue", "accountoverdueerror", "accountarrears"),
+        *("arrearage", "inarrears", "prepaidbilloverdue", "postpaidbilloverdue", "commoditynotpurchased"),  # Alibaba
+        *("allocationquotafreetieronly", "setlimitexceeded"),  # Alibaba, Volcengine: until a person allows more
+        "1113",  # Zhipu
     }
 )
+_QUOTA_NUMBERS = {200: "1008", 403: "30001"}  # MiniMax, SiliconFlow: numbers that mean this with one status
 _MODERATION = frozenset(
     {
-        "content_policy_violation",
-        "moderation_blocked",
-        "content_filter",
-        "contentfilter",
+        *("content_policy_violation", "moderation_blocked", "content_filter", "contentfilter", "moderation_reasons"),
+        *("content_moderation", "safety", "image_safety", "prohibited_content", "image_prohibited_content"),
         "responsibleaipolicyviolation",  # Azure's inner code
     }
+)
+_LIKE_MODERATION = re.compile(
+    r"moderat|content_?filter|content_?policy|policy_?violation|sensitive_?(?:content|information)|prohibited_?content"
+    r"|data_?inspection|responsible_?ai|nsfw|safety_?(?:violation|filter|block|check)|content_?(?:blocked|flagged|violation)"
 )
 _MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_deprecated"})
 _PACE = frozenset({"rate_limit_exceeded", "slow_down", "rate_limit_error"})
 _FORM = frozenset({"invalid_request_error", "invalid_value", "unknown_parameter", "invalid_image", "invalid_size"})
 
-# What servers state in the message only. A rate-limit message may name the billing page, so these are whole phrases.
-_SAYS_QUOTA = re.compile(
-    r"exceeded your current quota|billing hard limit|insufficient (?:quota|balance|credits?|funds)"
-    r"|used all available credits|reached its monthly spending limit",  # xAI's
-    re.IGNORECASE,
+_VALUE = frozenset(
+    {"unknown_parameter", "invalid_value", "invalid_image", "invalid_size", "missing_required_parameter"}
 )
-_SAYS_HARD_LIMIT = re.compile(r"billing hard limit has been reached", re.IGNORECASE)  # 400; a prompt never says this
+_NO_PHRASES = frozenset({404, 405, 408, 409, 413, 415, 425})  # statuses that mean something else, whatever is said
+
+# What servers state in the message only, as whole phrases; those of money and moderation are in error_words.
+_SAYS_QUOTA = re.compile(r"exceeded your current quota", re.IGNORECASE)  # Google says it of its limits per minute too
 _SAYS_KEY = re.compile(  # with 400: xAI, Google, and a LiteLLM proxy that knows one key alone
     r"(?:incorrect|invalid) api key|api key not valid|no connected db\b", re.IGNORECASE
 )
 _SAYS_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|not exist)\b", re.IGNORECASE)  # vLLM: 404
 _SAYS_NO_MODEL = re.compile(r"invalid model name passed in|could not resolve provider for model", re.IGNORECASE)  # 400
-_SAYS_MODERATED = re.compile(r"rejected (?:as a result of our|by the) safety system", re.IGNORECASE)  # through gateways
 _SAYS_LOST = re.compile(  # gateways, about a call that they had passed on: it may be billed behind them
     r"\bapitimeouterror\b|\bapiconnectionerror\b|\bfetch failed\b|\bsocket hang up\b|other side closed"
     r"|exceeded the timeout sent in the request|upstream (?:connect|request|server).{0,40}(?:time.?out|reset)",
@@ -93,29 +97,50 @@ def error_class_of_words(
 ) -> type[RequestError] | None:
     """Return the class that type, code or message decide; None if they leave it to the status."""
     words, message = error_body.words, error_body.message
-    if words & _QUOTA or status == 402:
+    if _is_quota(status, error_body, headers):
         return QuotaSpent
-    if status == 429 and zero_limit(headers, message):
-        return QuotaSpent
-    if status == 429 and wait is None and not words & _PACE and _SAYS_QUOTA.search(message):
-        return QuotaSpent
-    if status == 400 and _SAYS_HARD_LIMIT.search(message):
-        return QuotaSpent
-    if words & _MODERATION:
+    if words & _MODERATION or (_takes_phrases(status) and any(map(_LIKE_MODERATION.search, words))):
         return Moderated
+    if _takes_phrases(status) and status != 429 and not words & _VALUE and says_moderated(message):
+        return Moderated
+    if _takes_phrases(status) and _says_no_money(status, error_body, wait):
+        return QuotaSpent
     if words & _MODEL and status in {200, 400, 403, 404, 410}:
         return ModelUnknown
     if status == 404 and (error_body.param == "model" or _SAYS_MODEL.search(message)):
         return ModelUnknown
     if status == 400 and _SAYS_NO_MODEL.search(message):
         return ModelUnknown
-    if status == 400 and _SAYS_MODERATED.search(message):
-        return Moderated
     if (status == 408 or status >= 500) and _was_passed_on(message, headers):
         return OutcomeUnknown
     if "invalid_api_key" in words or (status == 400 and _SAYS_KEY.search(message)):
         return KeyRefused
     return None
+
+
+def _is_quota(status: int, error_body: ErrorBody, headers: Mapping[str, str]) -> bool:
+    """Return whether status, codes or a limit of zero say that there is no money left."""
+    words = {re.sub(r"[^a-z0-9]", "", name) for name in error_body.words}
+    if status == 402 or words & _QUOTA or _QUOTA_NUMBERS.get(status) in words:
+        return True
+    return status == 429 and zero_limit(headers, error_body.message)
+
+
+def _says_no_money(status: int, error_body: ErrorBody, wait: float | None) -> bool:
+    """Return whether a message says that there is no money left, rather than that a limit of pace is reached."""
+    message = error_body.message
+    if error_body.param == "prompt" or not says_no_money(message):
+        return False
+    if status != 429:
+        return True
+    if _SAYS_QUOTA.search(message) and (wait is not None or error_body.words & _PACE):
+        return False
+    return not _SAYS_PACE.search(message)
+
+
+def _takes_phrases(status: int) -> bool:
+    """Return whether a message may decide the class of an error with this status."""
+    return 200 <= status < 300 or (400 <= status < 500 and status not in _NO_PHRASES)
 
 
 def _was_passed_on(message: str, headers: Mapping[str, str]) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LONGEST_MESSAGE = 1000
 """Characters of a server's message that are kept."""
@@ -17,20 +20,32 @@ _NAMED = re.compile(
 )
 
 
+_ENVELOPES = ("error", "detail", "errors", "base_resp", "output")
+_MESSAGES = (
+    *("message", "detail", "msg", "error_message", "errorMessage", "error_msg", "status_msg", "errors", "description"),
+    *("title", "reason"),
+)
+_NAMES = ("name", "errorKey", "error_code", "errorCode", "blockReason", "finishReason", "error_type", "status_code")
+_NESTED = (
+    *("inner_error", "innererror", "inner_errors", "metadata", "errors", "detail", "details", "base_resp", "cause"),
+    *("promptFeedback", "output", "candidates", "choices"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """The fields of an error, cleaned. `inner` is the code of the nested error that Azure sends."""
+    """The fields of an error, cleaned. `inner` are the codes, names and reasons of what is nested in it."""
 
     message: str
     type: str | None
     code: str | None
     param: str | None
-    inner: str | None = None
+    inner: frozenset[str] = frozenset()
 
     @property
     def words(self) -> set[str]:
         """Type and codes, the stable discriminators, in lower case."""
-        return {name.lower() for name in (self.type, self.code, self.inner) if name}
+        return {name.lower() for name in (self.type, self.code, *self.inner) if name}
 
 
 def text_of(body: bytes) -> str:
@@ -55,16 +70,60 @@ def error_body_of(value: Any) -> ErrorBody:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
         value = value[0]  # Google's: [{"error": …}]
     outer = value if isinstance(value, dict) else {}
-    error = outer.get("error") or outer.get("detail") or value
+    error = next((outer[name] for name in _ENVELOPES if outer.get(name)), value)
+    if outer.get("message") and error in (outer.get("base_resp"), outer.get("output")):
+        error = value
     if isinstance(error, dict) and isinstance(error.get("error"), dict):  # {"detail": {"error": …}}
         error = error["error"]
     if not isinstance(error, dict):
-        return ErrorBody(_message(error), word(outer.get("type")), word(outer.get("code")), None)
-    said = error.get("message") or error.get("detail") or error.get("msg") or error
+        return ErrorBody(_message(error), word(outer.get("type")), word(outer.get("code")), None, _nested(outer))
+    said = next((error[name] for name in _MESSAGES if error.get(name)), None)
     kind = word(error.get("type")) or word(error.get("status"))  # Google's: RESOURCE_EXHAUSTED
-    inner = error.get("inner_error") or error.get("innererror")
-    inner_code = word(inner.get("code")) if isinstance(inner, dict) else None
-    return ErrorBody(_message(said), kind, word(error.get("code")), word(error.get("param")), inner_code)
+    upstream = _upstream(error)
+    message = _message(said or error)
+    if upstream and upstream.message and upstream.message not in message:
+        message = plain(f"{message}: {upstream.message}", LONGEST_MESSAGE)
+    inner = _nested(error) | (_nested(outer) if outer is not error else frozenset())
+    inner |= frozenset(upstream.words if upstream else ())
+    return ErrorBody(message, kind, word(error.get("code")), word(error.get("param")), inner)
+
+
+def _upstream(error: Mapping[str, Any]) -> ErrorBody | None:
+    """Return the error of the server behind a router, which OpenRouter repeats as text in `metadata.raw`."""
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if not isinstance(raw, str | dict) or not raw:
+        return None
+    try:
+        parsed = json.loads(raw) if isinstance(raw, str) else raw
+    except (ValueError, RecursionError):
+        return ErrorBody(plain(str(raw), 300), None, None, None)
+    if isinstance(parsed, dict) and isinstance(parsed.get("error"), dict):
+        parsed = parsed["error"]
+    if isinstance(parsed, dict) and "metadata" not in parsed:
+        return error_body_of(parsed)
+    return None
+
+
+def _nested(error: Mapping[str, Any], depth: int = 5) -> frozenset[str]:
+    """Return the names of an error besides its type and code: those nested in it, and one for moderation reasons."""
+    found = {word(error.get(name)) for name in _NAMES}
+    for name in _NESTED if depth else ():
+        value = error.get(name)
+        for one in value[:9] if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                found |= {
+                    word(one.get("code")),
+                    word(one.get("type")),
+                    word(one.get("reason")),
+                    *_nested(one, depth - 1),
+                }
+    if error.get("reasons") or error.get("flagged_input"):  # OpenRouter's metadata
+        found.add("moderation_reasons")
+    for name in ("content_filter_result", "content_filter_results"):  # Azure's
+        if '"filtered": true' in _line(error.get(name)):
+            found.add("content_filter")
+    return frozenset(one for one in found if one)
 
 
 def _rest_of(text: str) -> ErrorBody | None:
@@ -77,8 +136,8 @@ def _rest_of(text: str) -> ErrorBody | None:
     message = next((said[name] for name in ("message", "detail", "msg", "error") if name in said), None)
     if message is None and not said:
         return None
-    named = (word(said.get(name)) for name in ("type", "code", "param"))
-    return ErrorBody(plain(message or text, LONGEST_MESSAGE), *named)
+    kind, code, param = (word(said.get(name)) for name in ("type", "code", "param"))
+    return ErrorBody(plain(message or text, LONGEST_MESSAGE), kind, code, param)
 
 
 def _unescaped(text: str) -> str:
@@ -103,7 +162,15 @@ def _message(said: Any) -> str:
         return plain(
             "; ".join(f"{_place(item.get('loc'))}: {_line(item['msg'])}" for item in said[:9]), LONGEST_MESSAGE
         )
+    if isinstance(said, list) and said and all(_text(item) for item in said):  # Stability's and Cloudflare's errors
+        return plain("; ".join(_text(item) for item in said[:9]), LONGEST_MESSAGE)
     return _line(said)
+
+
+def _text(said: Any) -> str:
+    """Return an item of a list of errors as text; empty if it is none."""
+    text = said.get("message") if isinstance(said, dict) else said
+    return text if isinstance(text, str) else ""
 
 
 def _line(said: Any) -> str:

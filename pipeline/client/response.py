@@ -114,8 +114,9 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
     fails = says_failure(body)
     if not fails and (http.status == 202 or _is_a_task(body)):
         raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)
-    if fails or says_something(body):
-        raise _hidden_error(http, error_body_of(body), now)
+    error_body = error_body_of(body)
+    if fails or says_something(body) or error_class_of_words(http.status, error_body, http.headers):
+        raise _hidden_error(http, error_body, now)
     raise _without_image(http, parsed)
 
 

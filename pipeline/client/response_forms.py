@@ -206,6 +206,11 @@ def says_failure(body: Mapping[str, Any]) -> bool:
     """Return whether an object says that its call failed."""
     if body.get("error") or body.get("errors") or body.get("detail") not in _DETAILS:
         return True
+    stated = body.get("base_resp"), body.get("output")
+    if isinstance(stated[0], dict) and stated[0].get("status_code"):  # MiniMax's: 0 if all is well
+        return True
+    if isinstance(stated[1], dict) and str(stated[1].get("task_status")).lower() in _FAILED:  # Alibaba's
+        return True
     if body.get("success") is False or body.get("ok") is False or str(body.get("status")).lower() in _FAILED:
         return True
     code, message = body.get("code"), body.get("message") or body.get("msg")

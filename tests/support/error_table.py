@@ -79,7 +79,9 @@ TABLE = [
         "Your request was rejected by the safety system. safety_violations=[sexual].",
         *(Moderated, Moderated, Invalid),
     ),
-    Line(400, None, "contentFilter", "Your task failed as a result of our safety system.", Moderated, Invalid, Invalid),
+    Line(
+        400, None, "contentFilter", "Your task failed as a result of our safety system.", Moderated, Moderated, Invalid
+    ),
     Line(400, None, "content_filter", "The response was filtered.", Moderated, Invalid, Invalid),
     Line(400, REQUEST, "contentFilter", "The task was filtered.", Moderated, Invalid, Invalid),
     # 400: money, though it is no 402 and no 429
@@ -113,8 +115,8 @@ TABLE = [
     ),
     always(403, REQUEST, None, "Your organization must be verified to use the model `gpt-image-2`.", KeyRefused),
     always(403, None, None, "Your resource has been temporarily blocked because we detected behavior", KeyRefused),
-    Line(403, None, "insufficient_user_quota", "user quota is not enough", QuotaSpent, KeyRefused, KeyRefused),
-    Line(403, REQUEST, "insufficient_quota", "quota is not enough", QuotaSpent, KeyRefused, KeyRefused),
+    Line(403, None, "insufficient_user_quota", "user quota is not enough", QuotaSpent, QuotaSpent, KeyRefused),
+    Line(403, REQUEST, "insufficient_quota", "quota is not enough", QuotaSpent, QuotaSpent, KeyRefused),
     always(403, REQUEST, "unsupported_country_region_territory", "Country not supported", KeyRefused),
     # 404: the model, or the path
     Line(404, REQUEST, "model_not_found", "The model `x` does not exist.", ModelUnknown, ModelUnknown, WrongPath),
