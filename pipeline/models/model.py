@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date  # noqa: TC003 - pydantic reads the annotations
 from typing import Any, ClassVar
 
-from pipeline.models.prices import Estimate, Prices
+from pipeline.models.prices import Cost, Estimate, Prices
 from pipeline.models.rules import Operation, ParameterRule
 
 _WARN_DAYS = 30
@@ -118,8 +118,14 @@ class Model:
         self, operation: str, params: Mapping[str, object], n_received: int, usage: Mapping[str, Any] | None
     ) -> float | None:
         """Return the cost in USD of an answered call: from `usage`, else from the tables, else None."""
+        return self.cost_basis(operation, params, n_received, usage).usd
+
+    def cost_basis(
+        self, operation: str, params: Mapping[str, object], n_received: int, usage: Mapping[str, Any] | None
+    ) -> Cost:
+        """Return that cost, and what `usage` amounts to if it is too little to be true and does not count."""
         if self.prices is None:
-            return None
+            return Cost(None)
         return self.prices.cost(operation, self.with_defaults(operation, params), n_received, usage)
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pipeline.models.rules import parse_size, quoted
-from pipeline.models.usage import MILLION, TokenPrices, usage_cost
+from pipeline.models.usage import MILLION, TokenPrices, stated_cost, usage_cost
 
 _AUTO = (None, "auto")
+_PLAUSIBLE = 0.1  # of the table's price: the least that a `usage` may amount to
+_MOST_TIMES_TABLE = 100
 _BYTES_PER_TOKEN = 4  # about right for English text
 _TEXT_OVERHEAD = 64  # tokens around the prompt, and again for each image; users report 6 to 50 (OpenAI forum)
 
@@ -24,6 +26,17 @@ class Estimate:
 
     usd: float | None
     assumed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The actual cost of a call in USD, None if it cannot be known.
+
+    `ignored_usd` is what its `usage` amounts to, if that is too little to be true and the table counts instead.
+    """
+
+    usd: float | None
+    ignored_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +127,41 @@ class Prices:
         image_in = inputs * (self.input_image_tokens.most + self._more_input_tokens(params))
         return round(n * (max(known) + self._token_cost(params, text_in, image_in, self.output_text_tokens.most)), 8)
 
-    def cost(self, operation: str, params: Mapping[str, object], received: int, usage: object) -> float | None:
-        """Return the actual cost of a call that brought `received` images, or None if it cannot be known."""
+    def cost(self, operation: str, params: Mapping[str, object], received: int, usage: object) -> Cost:
+        """Return the actual cost of a call that brought `received` images: from `usage`, else from the tables.
+
+        A `usage` of less than a tenth of the least price in the table does not count: no server is that cheap.
+        """
         if self._unpriced(params):
-            return None
-        if self.per_million is not None and isinstance(usage, dict):
-            counted = usage_cost(self.per_million, operation, usage)
-            if counted is not None:
-                return counted
-        return self.estimate(None, params, received, 0).usd
+            return Cost(None)
+        table = self.estimate(None, params, received, 0).usd
+        counted = self._counted(operation, usage, table) if isinstance(usage, dict) else None
+        if counted is None:
+            return Cost(table)
+        least = self._least_image_cost(params)
+        if table is not None and least is not None and counted < received * least * _PLAUSIBLE:
+            return Cost(table, ignored_usd=counted)
+        return Cost(counted)
+
+    def _counted(self, operation: str, usage: Mapping[str, object], table: float | None) -> float | None:
+        """Return what a `usage` costs by its tokens, else what it states in USD; None if it says neither."""
+        counted = usage_cost(self.per_million, operation, usage) if self.per_million else None
+        if counted is not None:
+            return counted
+        stated = stated_cost(usage)
+        is_dollars = table is None or stated is None or stated <= table * _MOST_TIMES_TABLE  # else another currency
+        return stated if is_dollars else None
+
+    def _least_image_cost(self, params: Mapping[str, object]) -> float | None:
+        """Return the least price of an image with these parameters, since a server may resolve `auto` to anything."""
+        quality, size = params.get("quality"), params.get("size")
+        qualities = self._qualities() if quality in _AUTO else (str(quality),)
+        sizes: set[str | None] = {str(size)}
+        if size in _AUTO:
+            sizes = {name for table in (self.per_image or self.output_tokens).values() for name in table}
+            sizes.add(self.auto.size if self.auto else None)
+        costs = [self._image_cost(quality, size) for quality in qualities for size in sizes]
+        return min((cost for cost in costs if cost is not None), default=None)
 
     def _without_auto(self, params: Mapping[str, object]) -> tuple[str | None, str | None]:
         """Return quality and size with `auto` replaced: by the table, or by the only quality that has a price."""

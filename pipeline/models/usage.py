@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MILLION = 1_000_000
+_INPUT = ("input_tokens", "prompt_tokens")  # the API's name, and that of chats, which some servers use here too
+_OUTPUT = ("output_tokens", "completion_tokens")
+_BEYOND = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +34,35 @@ class TokenPrices:
 
 def usage_cost(price: TokenPrices, operation: str, usage: Mapping[str, object]) -> float | None:
     """Return the cost of a response by its `usage`, or None if it counts nothing (some servers send zeros)."""
-    output = _count(usage, "output_tokens")
+    output = _count(usage, *_OUTPUT)
     if not output:
         return None
-    text, image = _details(usage, "input_tokens_details")
-    rest = max(0, _count(usage, "input_tokens") - text - image)  # without details: the more expensive kind
-    text_out, _ = _details(usage, "output_tokens_details")
+    text, image = _details(usage, _INPUT)
+    rest = max(0, _count(usage, *_INPUT) - text - image)  # without details: the more expensive kind
+    text_out, _ = _details(usage, _OUTPUT)
     image_out = max(0, output - text_out)
     spent = text * price.text_in + image * price.image_in + image_out * price.image_out + text_out * price.max_text_out
     spent += rest * (price.text_in if operation == "generation" else max(price.text_in, price.image_in))
     return round(spent / MILLION, 8)
 
 
-def _details(usage: Mapping[str, object], key: str) -> tuple[int, int]:
-    details = usage.get(key)
-    return (_count(details, "text_tokens"), _count(details, "image_tokens")) if isinstance(details, dict) else (0, 0)
+def stated_cost(usage: Mapping[str, object]) -> float | None:
+    """Return the cost in USD that a `usage` states itself, as routers do, or None."""
+    cost = usage.get("cost")
+    if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 < cost < math.inf:
+        return None
+    return round(float(cost), 8)
 
 
-def _count(usage: Mapping[str, object], key: str) -> int:
-    value = usage.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+def _details(usage: Mapping[str, object], names: tuple[str, ...]) -> tuple[int, int]:
+    details = next((found for name in names if isinstance(found := usage.get(f"{name}_details"), dict)), {})
+    return _count(details, "text_tokens"), _count(details, "image_tokens")
+
+
+def _count(usage: Mapping[str, object], *names: str) -> int:
+    """Return the first count that is there and not zero; some servers write whole numbers as 12.0."""
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _BEYOND:
+            return round(value)
+    return 0

@@ -139,6 +139,78 @@ def test_usage_that_counts_nothing_is_replaced_by_the_table(usage: dict[str, Any
     assert model("gpt-image-2").cost("generation", params, 2, usage) == pytest.approx(2 * 0.05268)
 
 
+HIGH = {"quality": "high", "size": SQUARE}  # 7,024 tokens: $0.21
+
+
+@pytest.mark.parametrize(
+    ("usage", "usd"),
+    [
+        ({"input_tokens": 12.0, "output_tokens": 1056.0, "total_tokens": 1068.0}, (12 * 5 + 1056 * 30) / 1e6),
+        ({"prompt_tokens": 12, "completion_tokens": 1056, "total_tokens": 1068}, (12 * 5 + 1056 * 30) / 1e6),
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 1056,
+                "prompt_tokens_details": {"text_tokens": 4, "image_tokens": 8},
+                "completion_tokens_details": {"text_tokens": 56},
+            },
+            (4 * 5 + 8 * 8 + 1000 * 30 + 56 * 30) / 1e6,
+        ),
+        ({"input_tokens": 0, "output_tokens": 0, "prompt_tokens": 12, "completion_tokens": 1056}, 0.03174),
+        ({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "cost": 0.25}, 0.25),
+        ({"cost": 0.03}, 0.03),
+        ({"input_tokens": 12, "output_tokens": 1056, "cost": 0.25}, 0.03174),
+    ],
+)
+def test_usage_is_read_under_the_names_of_other_servers(usage: dict[str, Any], usd: float) -> None:
+    assert model("gpt-image-2").cost("generation", HIGH, 1, usage) == pytest.approx(usd, abs=1e-8)
+
+
+@pytest.mark.parametrize("cost", [0, -1, True, "0.25", None, float("nan"), float("inf"), 25_000_000])
+def test_a_stated_cost_that_is_none_is_replaced_by_the_table(cost: object) -> None:
+    assert model("gpt-image-2").cost("generation", HIGH, 1, {"cost": cost}) == pytest.approx(7024 * 30 / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("usage", "ignored"),
+    [
+        ({"input_tokens": 12, "output_tokens": 1, "total_tokens": 13}, (12 * 5 + 30) / 1e6),
+        ({"output_tokens": 700}, 0.021),
+        ({"cost": 0.001}, 0.001),
+    ],
+)
+def test_usage_far_below_the_table_does_not_count_and_is_told(usage: dict[str, Any], ignored: float) -> None:
+    for n in (1, 3):
+        found = model("gpt-image-2").cost_basis("generation", HIGH, n, {name: n * usage[name] for name in usage})
+        assert found.usd == pytest.approx(n * 7024 * 30 / 1e6)
+        assert found.ignored_usd == pytest.approx(n * ignored)
+    assert model("gpt-image-2").cost("generation", HIGH, 1, usage) == pytest.approx(7024 * 30 / 1e6)
+
+
+def test_usage_of_a_tenth_of_the_table_counts() -> None:
+    found = model("gpt-image-2").cost_basis("generation", HIGH, 1, {"output_tokens": 703})
+    assert (found.usd, found.ignored_usd) == (703 * 30 / 1e6, None)
+
+
+def test_auto_may_be_the_cheapest_quality() -> None:
+    usage = {"output_tokens": 196}  # low
+    assert model("gpt-image-2").cost_basis("generation", {}, 1, usage).ignored_usd is None
+    assert model("gpt-image-2").cost("generation", {}, 1, usage) == 196 * 30 / 1e6
+    assert model("gpt-image-2").cost_basis("generation", {}, 1, {"output_tokens": 5}).ignored_usd == 150 / 1e6
+
+
+def test_a_response_without_an_image_costs_what_its_usage_says() -> None:
+    found = model("gpt-image-2").cost_basis("generation", HIGH, 0, {"input_tokens": 100, "output_tokens": 1})
+    assert (found.usd, found.ignored_usd) == ((100 * 5 + 30) / 1e6, None)
+
+
+def test_a_price_an_image_is_replaced_by_a_stated_cost_only() -> None:
+    one = model("dall-e-3")
+    assert one.cost("generation", {}, 1, {"output_tokens": 9}) == 0.04
+    assert one.cost("generation", {}, 1, {"cost": 0.05}) == 0.05
+    assert one.cost_basis("generation", {}, 1, {"cost": 0.003}).usd == 0.04
+
+
 def test_what_has_no_price_is_none_and_never_0() -> None:
     lab = Models.load({"lab": {"operations": ["generation"], "prompt": 9, "n": 1}}).find("lab")
     assert lab is not None
