@@ -83,9 +83,11 @@ def network_reason(reason: Exception, proxy: URL | None = None) -> str:
         return f"through {through}: the proxy answered {reason.status}{wants}"
     if isinstance(reason, aiohttp.ClientProxyConnectionError):
         return f"{through} cannot be reached ({reason.os_error.strerror or type(reason.os_error).__name__})"
+    if isinstance(reason, aiohttp.ClientSSLError | ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(reason):
+        return "nothing speaks TLS at this port"
     if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return f"its certificate is not accepted ({reason})"
-    said = str(reason) or type(reason).__name__
+    said = str(reason).replace(" ssl:default", "").replace("[None]", "[closed]") or type(reason).__name__
     return f"through {through}: {said}" if proxy else said
 
 

@@ -175,9 +175,10 @@ def _raise_unreadable(http: HttpResponse, kind: str, text: str) -> Never:
 
 def _without_image(http: HttpResponse, body: Any) -> Unusable:
     """Return the error of a success body without an image: in no known form, or without content."""
+    named = key_names(body) if body else ""
     if not is_unknown_form(body):
-        return _unusable(http, f"answered {http.status} without an image")
-    error = _unusable(http, f"answered {http.status} with {key_names(body)}: no image in a form that is known here")
+        return _unusable(http, f"answered {http.status} without an image{named and f', with {named}'}")
+    error = _unusable(http, f"answered {http.status} with {named}: no image in a form that is known here")
     error.deterministic = True
     return error
 

@@ -42,12 +42,14 @@ class Host:
     port: int = 0
     hangs_up: bool = False  # on who does not speak http
     hung_up: int = 0
+    answers_first: bool = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             first = await reader.readexactly(1)
             if self.hangs_up and first != b"G":
                 self.hung_up += 1
+                writer.write(reply(400) if self.answers_first else b"")
                 writer.close()
                 return
             self.heads.append(first + await reader.readuntil(b"\r\n\r\n"))
@@ -265,13 +267,14 @@ async def test_http_beside_https_is_tried_as_https_first(monkeypatch: pytest.Mon
     assert host.heads[-1].split(b"\r\n")[0] == b"GET /next HTTP/1.1"
 
 
-@pytest.mark.parametrize("port", ["closed", "http", "refuses", "redirects"])
+@pytest.mark.parametrize("port", ["closed", "http", "silent", "refuses", "redirects"])
 async def test_http_that_https_does_not_serve_is_refused_with_the_option_that_allows_it(
     port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trust(monkeypatch)
     answer = reply(404) if port == "refuses" else reply(200, CONTENT)
-    async with hosting(answer, tls=port in {"refuses", "redirects"}, hangs_up=port == "http") as host:
+    async with hosting(answer, tls=port in {"refuses", "redirects"}, hangs_up=port in {"http", "silent"}) as host:
+        host.answers_first = port == "http"
         if port == "redirects":
             host.answers = [reply(301, b"", f"Location: {host.url()}")]
         if port == "closed":
@@ -279,6 +282,8 @@ async def test_http_that_https_does_not_serve_is_refused_with_the_option_that_al
         error = await failure(host.url(), base_url=HTTPS)
     assert (type(error), error.deterministic, error.option) == (HostRefused, True, naming("127.0.0.1"))
     assert "is http, the provider is https" in str(error)
+    assert ("nothing speaks TLS at this port" in str(error)) == (port == "http")
+    assert "None" not in str(error)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])

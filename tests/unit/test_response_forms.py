@@ -302,6 +302,12 @@ def test_an_empty_or_a_cut_body_is_not_deterministic(body: Any) -> None:
     assert (type(error), error.deterministic) == (Unusable, False)
 
 
+def test_an_empty_body_is_named_by_its_keys_too() -> None:
+    error = refused(200, {"code": 0, "msg": "ok", "data": None})
+    assert error.message == "the server answered 200 without an image, with code, msg, data"
+    assert refused(200, {}).message == "the server answered 200 without an image"
+
+
 def test_a_body_that_is_neither_json_nor_an_image_is_deterministic() -> None:
     for content, kind in (
         (b"OK", "text/plain"),
