@@ -264,6 +264,7 @@ def test_a_prompt_that_a_refusal_repeats_is_not_money(prompt: str) -> None:
         (403, error("Your account was suspended for violating our usage policies"), KeyRefused),
         (403, error("Forbidden", code=403), KeyRefused),
         (400, error("Unknown parameter: 'moderation' is not allowed", code="unknown_parameter"), Invalid),
+        (400, error("The parameter moderation is not allowed here", code="unknown_parameter"), Invalid),
         (400, error("The response was filtered."), Invalid),
         (400, error("white balance must be a number", code="invalid_value"), Invalid),
         (400, error("Bad Request"), Invalid),
