@@ -103,7 +103,7 @@ def error_class_of_words(
         return Moderated
     if _takes_phrases(status) and status != 429 and not words & _VALUE and says_moderated(message):
         return Moderated
-    if _takes_phrases(status) and _says_no_money(status, error_body, wait):
+    if (_takes_phrases(status) or status in {500, 503}) and _says_no_money(status, error_body, wait):
         return QuotaSpent
     if words & _MODEL and status in {200, 400, 403, 404, 410}:
         return ModelUnknown
@@ -131,6 +131,8 @@ def _says_no_money(status: int, error_body: ErrorBody, wait: float | None) -> bo
     message = error_body.message
     if error_body.param == "prompt" or not says_no_money(message):
         return False
+    if status in {500, 503}:  # a gateway's, whose own account is empty; a stated wait means that time helps
+        return wait is None
     if status != 429:
         return True
     if _SAYS_QUOTA.search(message) and (wait is not None or error_body.words & _PACE):

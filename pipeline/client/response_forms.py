@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _CONTAINERS = (
     *("data", "images", "artifacts", "output", "outputs", "result", "results", "predictions", "generated_images"),
     *("generatedImages", "candidates", "choices", "message", "delta", "content", "parts", "inlineData", "inline_data"),
-    *("image_urls", "imageUrls", "output_images"),
+    *("image_urls", "imageUrls", "output_images", "urls", "response"),
 )
 _BASE64 = (
     *("b64_json", "b64", "base64", "image_base64", "base64_image", "image_b64", "imageBytes", "image_bytes"),
     *("bytesBase64Encoded",),
 )
-_LINKS = ("url", "image_url", "imageUrl", "image_uri", "uri")
+_LINKS = ("url", "image_url", "imageUrl", "image_uri", "uri", "src", "file_url", "output_url", "result_url")
 _EITHER = ("image", "sample")
 _BESIDE_AN_ERROR = ("data", "artifacts")  # the images of a call that failed in part: they are paid
 _NOT_TEXT = frozenset({"message", "delta", "candidates", "choices", "parts"})  # whose text is for people
@@ -110,6 +110,10 @@ def _collect(value: Any, name: str, revised: str | None, base: str, found: Found
     if isinstance(value, str):
         if image := _image_in(value, name, revised, base):
             found.images.append(image)
+    elif (
+        isinstance(value, dict) and value and depth and all(str(key).isdecimal() for key in value)
+    ):  # a list, by number
+        _collect(list(value.values()), name, revised, base, found, depth)
     elif isinstance(value, list) and depth:
         for inner in value[:_LONGEST_LIST]:
             _collect(inner, name, revised, base, found, depth - 1)

@@ -73,6 +73,10 @@ MONEY: list[tuple[int, Any]] = [
     (400, error('litellm.BadRequestError: OpenAIException - {"error":{"message":"Insufficient Balance"}}')),
     (400, error("Provider returned error", metadata={"raw": '{"error":{"message":"Insufficient Balance"}}'})),
     (401, error("Your account is out of credits")),
+    (403, error("This API method requires billing to be enabled.", status="PERMISSION_DENIED")),
+    (400, error("Your free trial has ended. Please upgrade your plan to continue.")),
+    (500, error("upstream error: insufficient balance")),
+    (503, error("用户额度不足")),
     *(
         (status, error(message))
         for status in (400, 403, 422, 429, 200)
@@ -125,6 +129,8 @@ def test_an_account_without_money_is_known_in_each_form_and_language(status: int
 def test_no_wait_helps_an_account_without_money(headers: dict[str, str]) -> None:
     assert type(refused(429, error("余额不足", code="1113"), **headers)) is QuotaSpent
     assert type(refused(429, error("Insufficient balance", type="rate_limit_error"), **headers)) is QuotaSpent
+    waits = refused(503, error("Insufficient credits for now"), **headers)
+    assert type(waits) is (ServerFault if headers else QuotaSpent)
 
 
 PACE = [
@@ -206,6 +212,9 @@ MODERATION: list[tuple[int, Any]] = [
     (403, error("Ваш запрос нарушает правила")),
     (400, error("提示词包含违规内容")),
     (200, error("Your request was rejected by the safety system.")),
+    (403, error("This content may violate our terms of use.")),
+    (422, {"error": "Prompt contains forbidden words"}),
+    (400, error("We cannot generate this image since it may contain copyrighted material")),
 ]
 
 

@@ -89,6 +89,12 @@ FORMS: list[tuple[Any, list[InlineImage | LinkedImage]]] = [
     ({"image_url": WEB}, [LINK]),
     ({"code": 200, "msg": "ok", "data": {"url": WEB}}, [LINK]),
     ({"code": "ok", "msg": "ok", "url": WEB}, [LINK]),
+    ({"data": {"urls": [WEB]}, "urls": {"get": "https://api.example/p/1"}}, [LINK]),
+    ({"urls": [WEB]}, [LINK]),
+    ({"output_url": WEB}, [LINK]),
+    ({"images": [{"src": WEB}, {"file_url": WEB}]}, [LINK, LINK]),
+    ({"response": {"data": [{"url": WEB}]}}, [LINK]),
+    ({"images": {"0": {"url": WEB}, "1": B64}}, [LINK, INLINE]),
     # a chat
     (
         {
