@@ -211,7 +211,7 @@ def _error_response(http: HttpResponse, error_body: ErrorBody, now: float, statu
     wait = pause(status, http.headers, error_body.message, now)
     kind = error_class(status, error_body, http.headers, wait)
     if _is_the_proxy_s(kind, http, error_body):
-        kind = WrongAddress
+        kind = ServerFault if status >= 500 else WrongAddress
     if wait is not None and wait > LONGEST_PAUSE and kind is not ServerFault:  # that is an outage with a known end
         if kind is RateLimited:
             kind = PausedTooLong
