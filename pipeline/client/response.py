@@ -160,7 +160,9 @@ def _text_body(text: str) -> Any:
 def _raise_unreadable(http: HttpResponse, kind: str, text: str) -> Never:
     """Raise the error of a success body that is neither JSON nor an image."""
     start = text.lstrip("\ufeff \t\r\n")[:300].lower()
-    if re.match(r"<(?:!doctype html|html|head|body|script|meta|!--)", start) or (kind == "text/html" and "<" in start):
+    if re.match(r"(?:<\?xml[^>]*>\s*)?<(?:!doctype html|html|head|body|script|meta|!--)", start) or (
+        kind == "text/html" and "<" in start
+    ):
         page = plain(_TITLE.sub(r"\1", found[0]), 60) if (found := _TITLE.search(text)) else ""
         proxy = f" through the proxy {http.proxy}" if http.proxy else ""
         what = f"answered {http.status} with an HTML page{page and f' “{page}”'}{proxy}: check `base_url`"

@@ -336,7 +336,8 @@ def test_an_html_page_is_a_wrong_address(kind: str, status: int) -> None:
     assert (
         error.message == f"the server answered {status} with an HTML page \u201cGateway console\u201d: check `base_url`"
     )
-    assert type(refused(status, b"<html>ok", content_type=kind)) is WrongAddress
+    for start in (b"<html>ok", b'<?xml version="1.0"?>\n<!DOCTYPE html><html/>', b"<!-- a --><html>"):
+        assert type(refused(status, start, content_type=kind)) is WrongAddress
 
 
 def test_json_that_is_called_html_is_read() -> None:
