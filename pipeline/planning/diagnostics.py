@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipeline.planning.job import Entry, Job
     from pipeline.planning.rows import Variables
 
+MAX_LINES = 10
+"""Lines of a rows file that one warning names."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExpandedRequest:
@@ -38,6 +41,7 @@ class Diagnostics:
     problems: dict[Problem, None] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
     unpriced: set[str] = field(default_factory=set)
+    _row_warnings: dict[tuple[str, str], dict[int, None]] = field(default_factory=dict)  # file, message → lines
 
     @property
     def is_full(self) -> bool:
@@ -52,6 +56,14 @@ class Diagnostics:
         if len(self.problems) == MAX_PROBLEMS - 1:
             self.problems[Problem("", "there may be more problems; these come first")] = None
 
+    def add_row_warning(self, file: str, line: int, message: str) -> None:
+        """Record a warning of a line of a rows file; one message is told once, with all its lines."""
+        self._row_warnings.setdefault((file, message), {})[line] = None
+
+    def all_warnings(self) -> tuple[str, ...]:
+        """Return the warnings of the job, then those of its rows files."""
+        return (*self.warnings, *(_row_warning(*key, list(lines)) for key, lines in self._row_warnings.items()))
+
     def add_field_problem(self, expanded: ExpandedRequest, key: str, message: str) -> None:
         """Record a problem of a field, unless a problem of its form has been recorded already."""
         if key.split(".", maxsplit=1)[0] not in expanded.entry.invalid:
@@ -61,3 +73,9 @@ class Diagnostics:
         """Return the location of a field in the job file, with the row that filled it in."""
         location = self.job.location(expanded.entry, key)
         return location if expanded.line is None else f"{location} ({expanded.entry.rows}, line {expanded.line})"
+
+
+def _row_warning(file: str, message: str, lines: list[int]) -> str:
+    more = f" and {len(lines) - MAX_LINES:,} more" if len(lines) > MAX_LINES else ""
+    numbers = ", ".join(map(str, lines[:MAX_LINES]))
+    return f"{file}, line{'s' if len(lines) > 1 else ''} {numbers}{more}: {message}"

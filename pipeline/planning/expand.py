@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from jinja2 import TemplateError
 from pipeline.errors import JobError, Problem
 from pipeline.models.table import convert
 from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
+from pipeline.planning.paths import with_slashes
 from pipeline.planning.rows import combinations, read_rows
 from pipeline.planning.templates import as_text, is_template, render
 
@@ -75,7 +77,9 @@ class Expansion:
         if entry.rows is None:
             yield from ((None, axis) for axis in combinations(matrix))
             return
-        for line, row in read_rows(self.job.folder / entry.rows, self.job.location(entry, "rows"), entry.rows):
+        path = self.job.folder / with_slashes(entry.rows, self.job.folder)
+        warn = functools.partial(self.diagnostics.add_row_warning, entry.rows)
+        for line, row in read_rows(path, self.job.location(entry, "rows"), entry.rows, warn):
             if isinstance(row, str):
                 self.diagnostics.add_problem(f"{entry.rows}, line {line}", row)
             elif duplicates := row.keys() & matrix.keys():

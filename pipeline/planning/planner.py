@@ -60,7 +60,7 @@ def make_plan(
         file=job.file,
         budget_usd=job.budget_usd,
         requests=requests,
-        warnings=tuple(diagnostics.warnings),
+        warnings=diagnostics.all_warnings(),
         unpriced=tuple(sorted(diagnostics.unpriced)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -9,11 +10,17 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.yaml_document import MAX_BYTES
 from pipeline.errors import JobError, Problem
+from pipeline.planning.table_format import SAVE_AS, SEPARATORS, find_separator, find_tab_quotes, not_text, sep_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import TextIO
+
+    Warn = Callable[[int, str], None]
+    """Takes the number of a line, and what is said of it."""
 
 Variables = dict[str, Any]
 """The variables of one request; values of a text file are text, those of JSON keep their type."""
@@ -22,6 +29,15 @@ Row = tuple[int, Variables | str]
 """A row's line number, and its variables or what is wrong with it."""
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
+_SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
+
+_NO_COMMENT = (
+    "begins like a comment, and is sent as a prompt: no line of a .txt file is a comment; delete it if it is not meant "
+    "so (a .csv or .tsv file may have a column for notes)"
+)
+_EXCEL_QUOTES = 'a quoted cell is read as Excel writes it: without the quotes around it, and "" as "'
+_KEPT_QUOTES = "a cell keeps the quotes around it: in .tsv nothing is quoted; take them away, or save the table as .csv"
+_QUOTED_CELL = re.compile(r'\s*"(?:[^"]|"")+"\s*')
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -36,20 +52,25 @@ def combinations(matrix: Mapping[str, Sequence[Any]]) -> Iterator[Variables]:
         yield dict(zip(matrix, values, strict=True))
 
 
-def read_rows(path: Path, location: str, name: str) -> Iterator[Row]:
+def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _message: None) -> Iterator[Row]:
     """Yield each row of the file called `name`, which the job names at `location`.
 
-    Blank lines are skipped and a BOM is dropped. An empty cell is an empty text. The text of a cell is not changed.
+    Blank lines, and rows that hold nothing but separators and spaces, are skipped; a BOM is dropped; columns without
+    a name are left out. An empty cell is an empty text. The text of a cell is not changed, but for the quotes of a
+    table, and what else may surprise is told to `warn`.
     Raises JobError if the file as a whole cannot be read, has no rows or no usable header.
     """
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        raise JobError(
-            [Problem(location, f"`{name:.80}` is not a rows file; its name must end in {', '.join(_SUFFIXES)}")]
-        )
+        hint = f"; {SAVE_AS}" if suffix in _SPREADSHEETS else ""
+        message = f"`{name:.80}` is not a rows file; its name must end in {', '.join(_SUFFIXES)}{hint}"
+        raise JobError([Problem(location, message)])
     try:
-        with path.open(encoding="utf-8-sig", newline="" if suffix == ".csv" else "\n") as file:
-            rows = _READERS[suffix](file, name)
+        with path.open("rb") as binary:
+            if what := not_text(binary.read(4096)):
+                raise JobError([Problem(f"{name}, line 1", f"{what}; {SAVE_AS}")])
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = _READERS[suffix](file, name, warn)
             first = next(rows, None)
             if first is None:
                 raise JobError([Problem(location, f"{name} has no rows")])
@@ -61,29 +82,75 @@ def read_rows(path: Path, location: str, name: str) -> Iterator[Row]:
         raise JobError([Problem(location, message)]) from None
 
 
-def _read_txt(file: Iterator[str], _name: str) -> Iterator[Row]:
-    for number, line in _lines(file):
+def _read_txt(file: TextIO, _name: str, warn: Warn) -> Iterator[Row]:
+    is_first = True
+    for number, line in _lines(file, warn):
+        text = line.strip()
+        if text.startswith(("#", "//")):
+            warn(number, _NO_COMMENT)
+        elif is_first and text.lower() == "prompt":
+            warn(number, "is sent as a prompt: a .txt file has no header; delete the line, or name the file .csv")
+        elif is_first and "\t" in text:
+            warn(number, "holds tabs, and is one prompt: name the file .tsv to have columns, with a header")
+        elif _QUOTED_CELL.fullmatch(text):
+            warn(number, "keeps its quotes: a .txt file is sent as it stands; take them away, or name the file .csv")
+        is_first = False
         yield number, {"prompt": line}
 
 
-def _read_tsv(file: Iterator[str], name: str) -> Iterator[Row]:
-    lines = _lines(file)
+def _read_tsv(file: TextIO, name: str, warn: Warn) -> Iterator[Row]:
+    quotes = find_tab_quotes(file)
+    file.seek(0)
+    if quotes.is_excel:
+        for number in quotes.lines:
+            warn(number, _EXCEL_QUOTES)
+        yield from _read_table(file, name, warn, "\t")
+        return
+    lines = _lines(file, warn)
     first = next(lines, None)
+    if first is not None and sep_line(first[1]) == "\t":
+        first = next(lines, None)
     if first is None:
         return
+    with contextlib.suppress(ValueError):
+        if (separator := find_separator(first[1], "\t")) != "\t":
+            message = f"is separated by {SEPARATORS[separator]}, not by tabs: name the file .csv"
+            raise JobError([Problem(f"{name}, line {first[0]}", message)])
     header = _header(first[1].split("\t"), name, first[0])
     for number, line in lines:
-        yield number, _row(header, line.split("\t"))
+        cells = line.split("\t")
+        row = _row(header, cells)
+        if any(map(_QUOTED_CELL.fullmatch, cells)):
+            warn(number, _KEPT_QUOTES)
+        if isinstance(row, str) and any(cell.startswith('"') or cell.endswith('"') for cell in cells):
+            row += "; a quoted cell with tabs or line breaks belongs in a .csv file"
+        yield number, row
 
 
-def _read_csv(file: Iterator[str], name: str) -> Iterator[Row]:
-    reader = csv.reader(file, strict=True)
+def _read_csv(file: TextIO, name: str, warn: Warn) -> Iterator[Row]:
+    yield from _read_table(file, name, warn, None)
+
+
+def _read_table(file: TextIO, name: str, warn: Warn, separator: str | None) -> Iterator[Row]:
+    """Yield the rows of a table with quoted cells; without `separator`, its header decides what separates them."""
+    lines = iter(file)
+    skipped, first = next(((number, line) for number, line in enumerate(lines) if _has_content(line)), (0, ""))
+    if stated := sep_line(first):
+        separator, skipped, first = stated, skipped + 1, ""
+    elif separator is None:
+        try:
+            separator = find_separator(first, ",")
+        except ValueError as reason:
+            raise JobError([Problem(f"{name}, line {skipped + 1}", str(reason))]) from None
+        if separator != ",":
+            warn(skipped + 1, f"the cells are separated by {SEPARATORS[separator]}, not by `,`, and are read so")
+    reader = csv.reader(itertools.chain([first] if first else [], lines), delimiter=separator, strict=True)
     header: list[str] | None = None
-    number = before = 0
+    before = skipped
     try:
-        for cells in reader:
-            number, before = before + 1, reader.line_num
-            if not cells or (len(cells) == 1 and not cells[0].strip()):
+        while (cells := _next_cells(reader)) is not None:
+            number, before = before + 1, skipped + reader.line_num
+            if not any(map(str.strip, cells)):
                 continue
             if header is None:
                 header = _header(cells, name, number)
@@ -93,8 +160,21 @@ def _read_csv(file: Iterator[str], name: str) -> Iterator[Row]:
         raise JobError([Problem(f"{name}, line {before + 1}", f"is not CSV: {reason}")]) from None
 
 
-def _read_jsonl(file: Iterator[str], _name: str) -> Iterator[Row]:
-    for number, line in _lines(file):
+def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the next row, of which a cell may be as large as a file of YAML; the limit of other readers stays."""
+    limit = csv.field_size_limit(MAX_BYTES)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _has_content(line: str) -> bool:
+    return bool(line.strip(' \t\r\n\f\v",;|'))
+
+
+def _read_jsonl(file: TextIO, _name: str, warn: Warn) -> Iterator[Row]:
+    for number, line in _lines(file, warn):
         try:
             yield number, _parse_row(line)
         except (ValueError, RecursionError) as reason:
@@ -136,28 +216,38 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, pars
 _READERS = {".txt": _read_txt, ".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}
 
 
-def _lines(file: Iterator[str]) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, without their line ends."""
+def _lines(file: TextIO, warn: Warn) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, without their line ends: LF, CRLF, or CR alone as on old Macs."""
+    is_mixed = False
+    lone: list[int] = []
     for number, raw in enumerate(file, 1):
         line = raw.removesuffix("\n").removesuffix("\r")
+        if raw == "\r\n" and lone and lone[-1] == number - 1:  # CR CR LF is one line end, made on Windows
+            lone.pop()
+        elif line.strip() and raw.endswith("\r"):
+            lone.append(number)
+        is_mixed = is_mixed or raw.endswith("\n")
         if line.strip():
             yield number, line
+    for number in lone if is_mixed else ():
+        warn(number, "ends in a CR alone, unlike other lines, and is read as a line of its own")
 
 
 def _header(cells: list[str], name: str, number: int) -> list[str]:
+    """Return the names of the columns, empty for one without a name."""
     header = [cell.strip() for cell in cells]
     for cell in header:
-        if not cell:
-            raise JobError([Problem(f"{name}, line {number}", "a column has no name in the header")])
-        if header.count(cell) > 1:
+        if cell and header.count(cell) > 1:
             raise JobError([Problem(f"{name}, line {number}", f"column `{cell:.60}` is in the header twice")])
     return header
 
 
 def _row(header: list[str], cells: list[str]) -> Variables | str:
-    if len(cells) != len(header):
+    """Return the cells of the columns that have a name; cells beyond the header may be there if they are empty."""
+    missing, surplus = header[len(cells) :], cells[len(header) :]
+    if any(missing) or any(map(str.strip, surplus)):
         return f"has {len(cells)} cells, but the header has {len(header)}"
-    return dict(zip(header, cells, strict=True))
+    return {name: cell for name, cell in zip(header, cells, strict=False) if name}
 
 
 def _not_utf8(path: Path, name: str) -> tuple[str, str]:
@@ -167,5 +257,8 @@ def _not_utf8(path: Path, name: str) -> tuple[str, str]:
             try:
                 line.decode()
             except UnicodeDecodeError as reason:
-                return f"{name}, line {number}", f"is not UTF-8 ({reason.reason} at byte {reason.start} of the line)"
-    return name, "is not UTF-8"
+                return (
+                    f"{name}, line {number}",
+                    f"is not UTF-8 ({reason.reason} at byte {reason.start} of the line); {SAVE_AS}",
+                )
+    return name, f"is not UTF-8; {SAVE_AS}"

@@ -156,6 +156,20 @@ def test_a_wrong_row_is_named_with_its_file_and_line(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_said_of_rows_is_a_warning_with_the_file_and_its_first_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("# note\n" * 3 + "a cat\n" + "// note\n" * 20)
+    text = '  - {prompt: "{{ prompt }}", rows: p.txt}\n  - {prompt: "big {{ prompt }}", rows: p.txt}'
+    (warning,) = planned(named(text), tmp_path).warnings
+    assert warning.startswith("p.txt, lines 1, 2, 3, 5, 6, 7, 8, 9, 10, 11 and 13 more: begins like a comment")
+
+
+def test_rows_are_found_by_a_path_with_backslashes(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "p.csv").write_text("prompt\na cat\n")
+    text = '  - {prompt: "{{ prompt }}", rows: lists\\p.csv}'
+    assert [request.prompt for request in requests(text, tmp_path)] == ["a cat"]
+
+
 def test_a_row_file_that_fails_hides_no_other_mistake(tmp_path: Path) -> None:
     said = refusal(
         "  - {prompt: '{{ p }}', rows: no.csv, size: 1x1}\n  - {prompt: '{{ q }}', matrix: 5, size: 2x2}", tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,10 +16,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def rows(folder: Path, name: str, content: str | bytes) -> list[Any]:
+def rows(folder: Path, name: str, content: str | bytes, warned: list[tuple[int, str]] | None = None) -> list[Any]:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_rows(path, "job.yaml, line 3", name))
+    warnings = [] if warned is None else warned
+    return list(read_rows(path, "job.yaml, line 3", name, lambda line, message: warnings.append((line, message))))
+
+
+def warned_lines(folder: Path, name: str, content: str) -> list[int]:
+    """The lines of a file that something is said of."""
+    warned: list[tuple[int, str]] = []
+    rows(folder, name, content, warned)
+    return [line for line, _ in warned]
 
 
 def refusal(folder: Path, name: str, content: str | bytes) -> str:
@@ -50,7 +59,7 @@ def test_a_txt_file_gives_a_prompt_a_line_as_it_stands(tmp_path: Path) -> None:
     ]
 
 
-def test_in_a_tsv_file_a_tab_separates_and_nothing_is_quoted(tmp_path: Path) -> None:
+def test_in_a_tsv_file_a_tab_separates_and_nothing_else_does(tmp_path: Path) -> None:
     content = f'\ufeffprompt\t size \r\n"a"\t1\r\n\r\n{CELLS}\t\r\n'
     assert rows(tmp_path, "p.tsv", content) == [
         (2, {"prompt": '"a"', "size": "1"}),
@@ -100,7 +109,15 @@ def test_a_file_without_rows_is_an_error_at_the_job_line(tmp_path: Path, name: s
     [
         ("p.xlsx", "a", "job.yaml, line 3: `p.xlsx` is not a rows file; its name must end in .csv, .tsv"),
         ("p.csv", "a,a\n1,2", "p.csv, line 1: column `a` is in the header twice"),
-        ("p.tsv", "\na\t\n1\t2", "p.tsv, line 2: a column has no name"),
+        ("p.xlsx", "a", 'save it as "CSV UTF-8"'),
+        ("p.tsv", "prompt;size\na;b\n", "p.tsv, line 1: is separated by `;`, not by tabs: name the file .csv"),
+        ("p.csv", "prompt (a;b)\nx\n", "p.csv, line 1: looks separated by `;`, not by `,`"),
+        ("p.csv", "prompt;size|n\nx;y|z\n", "p.csv, line 1: looks separated by `;` or `|`, not by `,`"),
+        ("p.csv", "prompt,size\n".encode("utf-16"), 'p.csv, line 1: is UTF-16; save it as "CSV UTF-8" (Excel)'),
+        ("p.tsv", "prompt\tsize\n".encode("utf-16-be"), "p.tsv, line 1: is UTF-16; save it as"),
+        ("p.txt", "A red kite\n".encode("utf-32"), "p.txt, line 1: is UTF-32; save it as"),
+        ("p.csv", b"PK\x03\x04\x14\0\0\0", "p.csv, line 1: is an Excel workbook"),
+        ("p.csv", "prompt\nCaf\xe9\n".encode("cp1252"), '; save it as "CSV UTF-8" (Excel), or as UTF-8 (an editor)'),
         ("p.csv", 'a\nfine\n"x"y\n', "p.csv, line 3: is not CSV"),
         ("p.csv", 'a\n"never\nclosed\n', "p.csv, line 2: is not CSV: unexpected end of data"),
         ("p.txt", b"a\nb\xffc\n", "p.txt, line 2: is not UTF-8 (invalid start byte at byte 1 of the line)"),
@@ -153,6 +170,168 @@ def test_a_line_that_is_not_json_says_so(tmp_path: Path, line: str) -> None:
     ((number, said),) = rows(tmp_path, "p.jsonl", line)
     assert number == 1
     assert said.startswith("is not JSON: ")
+
+
+EXCEL = 'prompt\tsize\r\n"A red kite, high over the ""old"" pier"\t1x1\r\n"two\nlines and a\ttab"\t\r\nplain\t2x2\r\n'
+
+
+def test_the_quotes_that_excel_puts_into_a_tsv_are_taken_away_and_it_is_said(tmp_path: Path) -> None:
+    warned: list[tuple[int, str]] = []
+    assert rows(tmp_path, "p.tsv", f"\ufeff{EXCEL}", warned) == [
+        (2, {"prompt": 'A red kite, high over the "old" pier', "size": "1x1"}),
+        (3, {"prompt": "two\nlines and a\ttab", "size": ""}),
+        (5, {"prompt": "plain", "size": "2x2"}),
+    ]
+    assert [line for line, _ in warned] == [2, 3]
+    assert {message for _, message in warned} == {
+        'a quoted cell is read as Excel writes it: without the quotes around it, and "" as "'
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "prompts", "lines"),
+    [
+        ('prompt\tn\n"one, two"\t1\nplain\t2\n', ["one, two", "plain"], [2]),  # quoted as Excel must
+        ('"prompt"\t"n"\n"one"\t"1"\n', ["one"], [1, 2]),  # everything quoted: nobody calls a column `"prompt"`
+        ('prompt\tn\r"one ""two"""\t1\rplain\t2\r', ['one "two"', "plain"], [2]),  # Excel on a Mac
+        ('prompt\tn\n"one, two"\t1\na, b\t2\n', ['"one, two"', "a, b"], [2]),  # Excel quotes every comma
+        ('prompt\tn\n"one"\t1\n', ['"one"'], [2]),  # Excel quotes nothing of that kind
+        ('prompt\tn\n"a ""b"""\t1\n5" pipe\t2\n', ['"a ""b"""', '5" pipe'], [2]),  # Excel would quote the second
+        ('prompt\tn\n5" pipe\t1\n6" pipe\t2\n', ['5" pipe', '6" pipe'], []),
+        ('prompt\tn\n"quoted" and more\t1\n', ['"quoted" and more'], []),
+    ],
+)
+def test_a_tsv_is_read_as_excel_writes_it_only_if_all_of_it_is_written_so(
+    tmp_path: Path, content: str, prompts: list[str], lines: list[int]
+) -> None:
+    warned: list[tuple[int, str]] = []
+    found = rows(tmp_path, "p.tsv", content, warned)
+    assert [variables["prompt"] for _, variables in found] == prompts
+    assert [line for line, _ in warned] == lines
+
+
+def test_a_large_tsv_with_one_quote_is_read_at_once(tmp_path: Path) -> None:
+    content = 'prompt\n5" pipe\n' + "a cat\n" * 100_000
+    assert len(rows(tmp_path, "p.tsv", content)) == 100_001
+
+
+def test_a_quoted_cell_that_spans_lines_where_quotes_are_kept_says_where_it_belongs(tmp_path: Path) -> None:
+    found = rows(tmp_path, "p.tsv", 'prompt\tn\n5" pipe\t1\n"two\nlines"\t2\n')
+    assert found[1] == (3, found[1][1])
+    assert found[1][1].endswith("; a quoted cell with tabs or line breaks belongs in a .csv file")
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv"])
+def test_a_column_without_a_name_is_no_variable(tmp_path: Path, name: str) -> None:
+    separator = "," if name == "p.csv" else "\t"
+    content = ",prompt,size\n0,A red kite,1x1\n1,A blue kite,\n".replace(",", separator)
+    assert rows(tmp_path, name, content) == [
+        (2, {"prompt": "A red kite", "size": "1x1"}),
+        (3, {"prompt": "A blue kite", "size": ""}),
+    ]
+    trailing = "prompt,size,,\na,1,,\nb,2\nc,3,note,\nd,4,,,,\n".replace(",", separator)
+    assert [row for _, row in rows(tmp_path, name, trailing)] == [
+        {"prompt": prompt, "size": size} for prompt, size in zip("abcd", "1234", strict=True)
+    ]
+    surplus = rows(tmp_path, name, "prompt,size\na,1,x\nb\nc,3,,\n".replace(",", separator))
+    assert surplus == [
+        (2, "has 3 cells, but the header has 2"),
+        (3, "has 1 cells, but the header has 2"),
+        (4, {"prompt": "c", "size": "3"}),
+    ]
+
+
+def test_a_row_that_holds_nothing_is_a_blank_line_also_before_the_header(tmp_path: Path) -> None:
+    content = ',,\r\nprompt,size,n\r\nA red kite,1x1,2\r\n,,\r\n , ,\t\r\n"","",""\r\nB,,\r\n,,\r\n'
+    assert rows(tmp_path, "p.csv", content) == [
+        (3, {"prompt": "A red kite", "size": "1x1", "n": "2"}),
+        (7, {"prompt": "B", "size": "", "n": ""}),
+    ]
+    assert len(rows(tmp_path, "p.tsv", "prompt\tsize\na\tb\n\t\n \t \n")) == 1
+    assert refusal(tmp_path, "p.csv", "prompt,size\n,\n,\n") == "job.yaml, line 3: p.csv has no rows"
+
+
+@pytest.mark.parametrize(("separator", "named"), [(";", "`;`"), ("|", "`|`"), ("\t", "a tab")])
+def test_what_separates_the_cells_of_a_csv_is_seen_in_its_header_and_said(
+    tmp_path: Path, separator: str, named: str
+) -> None:
+    warned: list[tuple[int, str]] = []
+    content = '\ufeffprompt;size\r\n"Two cups; one, saucer";1x1\r\nRed, blue;2x2\r\n'
+    content = content.replace(";", separator)
+    assert rows(tmp_path, "p.csv", content, warned) == [
+        (2, {"prompt": f"Two cups{separator} one, saucer", "size": "1x1"}),
+        (3, {"prompt": "Red, blue", "size": "2x2"}),
+    ]
+    assert warned == [(1, f"the cells are separated by {named}, not by `,`, and are read so")]
+
+
+@pytest.mark.parametrize("separator", [";", "|", "\t", "^"])
+def test_a_first_line_that_states_the_separator_is_obeyed(tmp_path: Path, separator: str) -> None:
+    warned: list[tuple[int, str]] = []
+    content = f"\ufeffsep={separator}\r\nprompt{separator}size\r\nA, B{separator}1x1\r\n"
+    assert rows(tmp_path, "p.csv", content, warned) == [(3, {"prompt": "A, B", "size": "1x1"})]
+    assert warned == []
+
+
+@pytest.mark.parametrize("header", ["prompt", '"prompt;size"', "prompt,size;n", "sep,prompt"])
+def test_a_header_that_commas_separate_or_that_is_one_column_stays_so(tmp_path: Path, header: str) -> None:
+    columns = header.replace('"', "").split(",")
+    ((_, row),) = rows(tmp_path, "p.csv", f"{header}\n{','.join('x;y|z' for _ in columns)}\n")
+    assert row == dict.fromkeys(columns, "x;y|z")
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.tsv", "p.jsonl"])
+def test_a_carriage_return_alone_ends_a_line(tmp_path: Path, name: str) -> None:
+    lines = ['{"prompt": "a"}', '{"prompt": "b"}'] if name == "p.jsonl" else ["a", "b"]
+    header = ["prompt"] if name in {"p.csv", "p.tsv"} else []
+    found = rows(tmp_path, name, "\r".join([*header, *lines, ""]))
+    assert [row["prompt"] for _, row in found] == ["a", "b"]
+    assert [line for line, _ in found] == [1 + len(header), 2 + len(header)]
+
+
+def test_line_ends_of_several_kinds_are_read_and_said(tmp_path: Path) -> None:
+    warned: list[tuple[int, str]] = []
+    found = rows(tmp_path, "p.txt", "a\rb\nc\r\n", warned)
+    assert [row["prompt"] for _, row in found] == ["a", "b", "c"]
+    assert warned == [(1, "ends in a CR alone, unlike other lines, and is read as a line of its own")]
+    assert warned_lines(tmp_path, "p.txt", "a\r\r\nb\r\r\n") == [], "each is one line end, made on Windows"
+
+
+def test_a_cell_may_be_large_and_other_readers_keep_their_limit(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    large = "x" * (before + 1)
+    ((_, row),) = rows(tmp_path, "p.csv", f'prompt,notes\na,"{large}"\n')
+    assert row == {"prompt": "a", "notes": large}
+    reading = read_rows(tmp_path / "p.csv", "", "p.csv")
+    next(reading)
+    assert csv.field_size_limit() == before
+
+
+def test_a_cell_beyond_the_size_of_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.planning.rows.MAX_BYTES", 10)
+    assert "p.csv, line 2: is not CSV: field larger than field limit (10)" in refusal(
+        tmp_path, "p.csv", f"prompt\n{'x' * 11}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        ("# autumn set\nA red kite\n", 1, "no line of a .txt file is a comment; delete it"),
+        ("A red kite\n  // later\n", 2, "no line of a .txt file is a comment; delete it"),
+        ("prompt\nA red kite\n", 1, "a .txt file has no header; delete the line"),
+        ("prompt\tsize\nA red kite\t1x1\n", 1, "name the file .tsv"),
+        ('A red kite\n"high over the ""old"" pier"\n', 2, "keeps its quotes"),
+    ],
+)
+def test_a_line_of_text_that_looks_like_something_else_is_a_prompt_and_it_is_said(
+    tmp_path: Path, content: str, line: int, words: str
+) -> None:
+    warned: list[tuple[int, str]] = []
+    assert [row["prompt"] for _, row in rows(tmp_path, "p.txt", content, warned)] == content.splitlines()
+    ((number, message),) = warned
+    assert number == line
+    assert words in message
 
 
 LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), min_size=1, max_size=20)

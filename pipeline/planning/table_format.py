@@ -1,0 +1,112 @@
+"""Detect how a table of rows is written: its encoding, what separates its cells, and whether its quotes are Excel's."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SAVE_AS = 'save it as "CSV UTF-8" (Excel), or as UTF-8 (an editor)'
+
+SEPARATORS = {",": "`,`", ";": "`;`", "|": "`|`", "\t": "a tab"}
+"""What separates cells, and how messages name it."""
+
+_SIGNATURES = {
+    b"\xff\xfe\x00\x00": "is UTF-32",
+    b"\xff\xfe": "is UTF-16",
+    b"\xfe\xff": "is UTF-16",
+    b"PK\x03\x04": "is an Excel workbook, or another zip file, and not text",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook, and not text",
+}
+_SEP_LINE = re.compile(r'"?sep=([^\w"\s]|\t)"?', re.IGNORECASE)
+_NAME = re.compile(r"[\w .#/-]*")
+
+_CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
+_RECORD = re.compile(rf"{_CELL}(?:\t{_CELL})*+")
+_OPEN_RECORD = re.compile(rf'(?:{_CELL}\t)*+"[^"]*+(?:""[^"]*+)*+')
+_QUOTED = re.compile(r'(?:\A|(?<=\t))"([^"]*+(?:""[^"]*+)*+)"')
+
+
+def not_text(head: bytes) -> str | None:
+    """Return what a file is that begins with these bytes, None if it may be UTF-8."""
+    for signature, what in _SIGNATURES.items():
+        if head.startswith(signature):
+            return what
+    return "is UTF-16" if head.count(0) * 3 > len(head) else None  # Latin text in UTF-16: every other byte is 0
+
+
+def sep_line(line: str) -> str | None:
+    """Return the separator that Excel's first line `sep=;` states, None for any other line."""
+    match = _SEP_LINE.fullmatch(line.rstrip("\r\n"))
+    return match[1] if match else None
+
+
+def find_separator(header: str, expected: str) -> str:
+    """Return what separates the cells of a header, which is not `expected` if that does not split it and another does.
+
+    Raises ValueError with a sentence if the header could be read in more than one way.
+    """
+    cells = {one: next(csv.reader([header], delimiter=one), []) for one in SEPARATORS}
+    others = [one for one in SEPARATORS if len(cells[one]) > 1]
+    if len(cells[expected]) > 1 or not others:
+        return expected
+    if len(others) == 1 and all(map(_NAME.fullmatch, cells[others[0]])):
+        return others[0]
+    found = " or ".join(SEPARATORS[one] for one in others)
+    raise ValueError(
+        f"looks separated by {found}, not by {SEPARATORS[expected]}: separate the cells by {SEPARATORS[expected]}, "
+        f"say what separates them in a first line like `sep={others[0]}`, or put a column's name in quotes"
+    )
+
+
+@dataclass(slots=True)
+class TabQuotes:
+    """Whether the quotes of a tab-separated file are Excel's, and the lines on which a quoted cell begins a row."""
+
+    is_excel: bool = False
+    lines: list[int] = field(default_factory=list)
+
+
+def find_tab_quotes(lines: Iterable[str]) -> TabQuotes:
+    """Read a tab-separated file as Excel writes it, which quotes cells that hold a quote, a comma, a tab or a line end.
+
+    The quotes are Excel's if every quote of the file fits that, and one cell proves it: it holds doubled quotes, a tab
+    or a line end; or the header is quoted; or exactly the cells with commas are.
+    """
+    quotes = TabQuotes()
+    is_proved = has_header = has_quoted_comma = has_plain_comma = has_needless = False
+    for number, row in _records(lines):
+        if '"' in row:
+            if not _RECORD.fullmatch(row):
+                return TabQuotes()
+            cells = _QUOTED.findall(row)
+            quotes.lines.append(number)
+            is_proved = is_proved or not has_header or any(re.search(r'""|[\t\r\n]', cell) for cell in cells)
+            has_quoted_comma = has_quoted_comma or any("," in cell for cell in cells)
+            has_needless = has_needless or not all(re.search(r'[",\t\r\n]', cell) for cell in cells)
+        has_plain_comma = has_plain_comma or "," in _QUOTED.sub("", row)
+        has_header = has_header or bool(row.strip())
+    quotes.is_excel = is_proved or (has_quoted_comma and not has_needless and not has_plain_comma)
+    return quotes
+
+
+def _records(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield (number of its first line, text) of each row, of which a quoted cell may span lines."""
+    parts: list[str] = []
+    is_open, start = False, 0
+    for number, raw in enumerate(lines, 1):
+        is_open ^= bool(raw.count('"') % 2)
+        if is_open and not parts and not _OPEN_RECORD.fullmatch(raw):
+            yield number, raw  # a quote within a cell: nothing is joined to it
+            return
+        start = start if parts else number
+        parts.append(raw)
+        if not is_open:
+            yield start, "".join(parts).rstrip("\r\n")
+            parts.clear()
+    if parts:
+        yield start, "".join(parts)
