@@ -120,7 +120,8 @@ class _Constructor:
             if key_node.tag == MERGE:
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                self._add_problem(key_node, path, "a key must be a word")
+                hint = "; text with {{ }} needs quotes" if isinstance(key_node, yaml.MappingNode) else ""
+                self._add_problem(key_node, path, f"a key must be a word{hint}")
                 continue
             key = key_node.value
             if key in own:
@@ -159,9 +160,9 @@ class _Constructor:
                 return None
             case "tag:yaml.org,2002:str" | "tag:yaml.org,2002:merge":
                 return text
-        self._add_problem(
-            node, path, f"`{_short(text)}` cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}"
-        )
+        hint = "; if that is text, put all of it in quotes" if node.tag.startswith("!") else ""
+        message = f"`{_short(text)}` cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}{hint}"
+        self._add_problem(node, path, message)
         return None
 
     def _add_problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:

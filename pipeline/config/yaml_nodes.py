@@ -16,6 +16,10 @@ MAX_DEPTH = 60
 MERGE = "tag:yaml.org,2002:merge"
 
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_INDICATORS = ("*", "&", "!", "@", "%", "`", "[", "{", "|", ">", "?", "-", ",", "]", "}", '"', "'")
+_ESCAPE_HINT = "; in double quotes a backslash begins an escape: write `/`, or single quotes"
+_FLOW_HINT = "; within { } or [ ], text with `: `, a comma or a bracket needs quotes"
+_KEY_AND_VALUE = re.compile(r" *(?:- +)*([\w-]+): +(\S.*?) *")
 _BREAKS = "\x85\u2028\u2029"  # line ends in YAML 1.1, which PyYAML reads
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -62,7 +66,10 @@ def compose(text: str) -> yaml.Node | None:
         mark = reason.problem_mark or reason.context_mark
         details = ", ".join(part for part in (reason.context, reason.problem) if part)
         last = text.rstrip().count("\n")  # libyaml reports an unclosed value on the line after the last
-        raise InvalidYaml(min(mark.line, last) + 1 if mark else 1, f"is not YAML: {details}") from None
+        line = min(mark.line, last) if mark else 0
+        raise InvalidYaml(
+            line + 1, f"is not YAML: {details}{_quoting_hint(text.splitlines()[line : line + 1])}"
+        ) from None
     except InvalidYaml:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
@@ -70,6 +77,27 @@ def compose(text: str) -> yaml.Node | None:
     if node is not None:
         _Expansion({ord(mark): chr(code) for code, mark in placeholders.items()}).measure(node)
     return node
+
+
+def _quoting_hint(lines: list[str]) -> str:
+    """Return what to write if a line has a value that needs quotes to be text, for the end of a message."""
+    match = _KEY_AND_VALUE.fullmatch(lines[0]) if lines else None
+    if match is None:
+        start = lines[0].lstrip(" -") if lines else ""
+        is_flow = start.startswith(("{", "["))
+        return _FLOW_HINT if is_flow else "; indent with spaces, not with tabs" if start.startswith("\t") else ""
+    key, value = match.groups()
+    if value.startswith(('"', "'")) and value.endswith(value[0]) and len(value) > 1:
+        if value[0] not in value[1:-1]:
+            return _ESCAPE_HINT if value[0] == '"' and "\\" in value else ""
+        value = value[1:-1]
+    elif value.startswith(("{", "[")) and value.endswith(("}", "]")):
+        return _FLOW_HINT
+    elif not (": " in value or value.endswith(":") or value.startswith(_INDICATORS)):
+        return ""
+    is_double = "'" in value and not {'"', "\\"}.intersection(value)
+    written = f'"{value}"' if is_double else "'" + value.replace("'", "''") + "'"
+    return f"; if that is text, put it in quotes: {key}: {written:.120}"
 
 
 def _placeholders(text: str) -> dict[int, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ImageError
 from pipeline.models.model import default_requirements
+from pipeline.planning.paths import missing_hint, not_a_path, with_slashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,15 +50,19 @@ class InputImages:
         from pipeline.images.options import parse_image_options
         from pipeline.images.source import ImageSource
 
-        given = fields.get("image")
         folder = self.diagnostics.job.folder
         sources = []
-        for value in given if isinstance(given, list) else [] if given is None else [given]:
+        for value in _as_list(fields.get("image")):
             try:
-                sources.append(ImageSource.of(value, folder=folder))
+                sources.append(ImageSource.of(self._local(expanded, "image", value), folder=folder))
             except ImageError as error:
                 self._add_problems(expanded, error)
-        options, problems = parse_image_options(fields.get("fit"), fields.get("resize"), fields.get("mask"), folder)
+        mask = fields.get("mask")
+        if isinstance(mask, dict) and "image" in mask:
+            mask = {**mask, "image": self._local(expanded, "mask.image", mask["image"])}
+        else:
+            mask = self._local(expanded, "mask", mask)
+        options, problems = parse_image_options(fields.get("fit"), fields.get("resize"), mask, folder)
         for problem in problems:
             self.diagnostics.add_field_problem(expanded, problem.field, problem.message)
         return options, sources
@@ -86,7 +91,20 @@ class InputImages:
     def _add_problems(self, expanded: ExpandedRequest, error: ImageError, mask: ImageSource | None = None) -> None:
         for problem in error.problems:
             field = "mask" if mask is not None and problem.location == mask.name else "image"
-            self.diagnostics.add_field_problem(expanded, field, str(problem))
+            hint = missing_hint(problem.location) if problem.message.startswith("does not exist") else ""
+            self.diagnostics.add_field_problem(expanded, field, f"{problem}{hint}")
+
+    def _local(self, expanded: ExpandedRequest, field: str, value: Any) -> Any:
+        """Return the path of a file as this machine writes it; a URL is recorded as a problem."""
+        if not isinstance(value, str):
+            return value
+        if reason := not_a_path(value):
+            self.diagnostics.add_field_problem(expanded, field, f"{value:.120} {reason}")
+        return with_slashes(value, self.diagnostics.job.folder)
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _input_file(one: PreparedInput) -> InputFile:

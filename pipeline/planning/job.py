@@ -11,7 +11,7 @@ from pipeline.config import yaml_document
 from pipeline.config.provider import NAME
 from pipeline.errors import JobError, Problem
 from pipeline.models.rules import Operation
-from pipeline.planning.job_schema import RESERVED, form_problems
+from pipeline.planning.job_schema import RESERVED, form_problems, is_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +108,9 @@ def _entries(doc: Document, value: Mapping[str, Any], invalid_paths: frozenset[K
         # a misspelt key is not also reported as missing
         intended = {yaml_document.nearest(key, RESERVED) for key in invalid - RESERVED}
         invalid |= {key for key in intended if key and key not in merged}
-        fields = {key: item for key, item in merged.items() if item is not None and key not in invalid}
+        fields = {
+            key: item for key, item in merged.items() if item is not None and key not in invalid and not is_ignored(key)
+        }
         for key in fields.keys() & {"prompt", "id"}:
             path = ("requests", index, key) if key in own else ("defaults", key)
             fields[key] = _as_written(doc, fields[key], *path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -90,7 +91,13 @@ _MESSAGES = {
 
 def form_problems(value: dict[str, Any]) -> dict[KeyPath, str]:
     """Return the problems of a job's keys and types, one for each key path, up to `MAX_PROBLEMS`."""
+    value = {key: item for key, item in value.items() if not is_ignored(key)}
     return dict(itertools.islice(itertools.chain(_key_problems(value), _type_problems(value)), MAX_PROBLEMS))
+
+
+def is_ignored(key: str) -> bool:
+    """Whether a key, of the job, of `defaults` or of a request, is only a home of YAML anchors."""
+    return key.startswith("x-")
 
 
 def _key_problems(value: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -114,6 +121,8 @@ def _key_problems(value: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 @functools.lru_cache(maxsize=4096)
 def _key_problem(key: str, *, in_defaults: bool) -> str | None:
+    if is_ignored(key):
+        return None
     if key in UNSUPPORTED:
         return f"`{key}` is not for batches: {UNSUPPORTED[key]}"
     if key in _JOB_KEYS:
@@ -122,6 +131,8 @@ def _key_problem(key: str, *, in_defaults: bool) -> str | None:
         return f"`{key}` is a key of a single request, not of `defaults`"
     if key not in RESERVED | known_parameters() and (close := yaml_document.nearest(key, RESERVED)):
         return f"unknown key `{key}`; did you mean `{close}`? (if not, put it in `extra:`)"
+    if re.search(r"\s", key):
+        return f"`{key:.60}` is not a key: text with a comma in {{ }} needs quotes"
     return None if key else "a key is empty"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ MAX_REQUESTS = 1_000_000
 VARIATION_PROMPT = "A variation of this picture: the same subject, style and colours in a new composition."
 """The prompt of an edit that replaces a variation without a prompt. A part of the content key: it never changes."""
 
+_DIGITS = re.compile(r"[1-9][0-9]{0,8}")
 _UNKNOWN_MODEL_N = 10  # images of one call if the model's own limit is not known
 
 
@@ -159,7 +161,8 @@ class _Planner:
     def _read_n(self, expanded: ExpandedRequest) -> int:
         n = expanded.fields.get("n", 1)
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            message = f"must be a whole number of at least 1, not {n!r:.60}"
+            hint = f": write it without quotes, `n: {int(n)}`" if isinstance(n, str) and _DIGITS.fullmatch(n) else ""
+            message = f"must be a whole number of at least 1, not {n!r:.60}{hint}"
             self.diagnostics.add_field_problem(expanded, "n", message)
             return 1
         return n

@@ -9,7 +9,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 1_000_000
 """Maximum length of a rendered template; the longest prompt that any model accepts has 32,000."""
+
+_BRACES = "for two braces in the text itself write {{ '{{' }}"
 
 _SINGLE = re.compile(r"\{\{-?\s*([^{}]*?)\s*-?\}\}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -120,7 +122,9 @@ def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
         return _bounded(_compile(text).generate(variables))
     except TemplateError as reason:
         missing_one = re.fullmatch(r"'(\w+)' is undefined", str(reason))
-        raise ValueError(_undefined(missing_one[1], variables) if missing_one else f"template: {reason}") from None
+        hint = f" ({_BRACES})" if isinstance(reason, TemplateSyntaxError) else ""
+        message = _undefined(missing_one[1], variables) if missing_one else f"template: {reason}{hint}"
+        raise ValueError(message) from None
     except (
         *(ArithmeticError, AssertionError, AttributeError, LookupError),
         *(MemoryError, RecursionError, SyntaxError, TypeError),
@@ -140,7 +144,7 @@ def _bounded(pieces: Any) -> str:
 
 def _undefined(name: str, variables: Mapping[str, Any]) -> str:
     known = ", ".join(sorted(str(key) for key in variables)) or "none: add `matrix:` or `rows:`"
-    return f"variable `{name}` is not defined; known here: {known}"
+    return f"variable `{name}` is not defined; known here: {known} ({_BRACES})"
 
 
 @functools.lru_cache(maxsize=1024)

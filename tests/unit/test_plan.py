@@ -17,7 +17,8 @@ from PIL import Image
 
 from pipeline.config.load import Provider, RateLimit
 from pipeline.config.yaml_document import parse
-from pipeline.errors import JobError
+from pipeline.errors import BrokenImage, JobError
+from pipeline.images.inspect import open_image
 from pipeline.models.table import Models
 from pipeline.planning import identity, planner
 from pipeline.planning.job import parse_job, read_job
@@ -538,6 +539,84 @@ def test_a_broken_mask_is_named_as_the_mask(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     said = refusal("  - {operation: edit, prompt: x, image: a.png, mask: no.png}\n", tmp_path)
     assert "requests[0].mask: no.png" in said[0]
+
+
+@pytest.mark.parametrize("written", [r"pics\photo.png", r".\pics\photo.png", r"pics\..\pics/photo.png"])
+@pytest.mark.parametrize("field", ["image: '{}'", "image: [pics/photo.png]\n    mask: '{}'", "mask: {{image: '{}'}}"])
+def test_backslashes_in_paths_are_read_as_slashes_if_that_exists(tmp_path: Path, field: str, written: str) -> None:
+    (tmp_path / "pics").mkdir()
+    draw_mask_overlay(tmp_path / "pics" / "photo.png")
+    first = "" if field.startswith("image") else "image: pics/photo.png\n    "
+    (request,) = requests(f"  - operation: edit\n    prompt: a\n    {first}{field.format(written)}", tmp_path)
+    assert {Path(one.source) for one in request.inputs} <= {Path("pics/photo.png"), Path("pics/../pics/photo.png")}
+
+
+def test_a_file_whose_name_holds_a_backslash_is_taken_first(tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    draw(tmp_path / "pics" / "photo.png")
+    draw_mask_overlay(tmp_path / "pics\\photo.png")
+    (request,) = requests("  - {operation: edit, prompt: a, image: 'pics\\photo.png'}", tmp_path)
+    assert request.inputs[0].source == "pics\\photo.png"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("'pics\\no.png'", "pics\\no.png: does not exist; its backslashes are no folders here: write `pics/no.png`"),
+        ("'C:\\pics\\no.png'", "it is a path of Windows: write it as it is on this machine, with slashes"),
+        ('"pics\\new.png"', "it holds a tab or a line break: in double quotes YAML reads"),
+        ("~/no.png", "`~` is not replaced here: write the whole path"),
+        ("'pics/*.png'", "`*` is not expanded here: name each file"),
+        ("https://h/no.png", "https://h/no.png is a URL: download the image first, and write the file's name"),
+        ("file:///home/no.png", "is a URL: write the path alone, without `file://`"),
+        ("'data:image/png;base64,iVBORw0K'", "is an image in text: save it as a file, and write its name"),
+    ],
+)
+@pytest.mark.parametrize("field", ["image", "mask"])
+def test_a_path_that_leads_nowhere_says_what_to_write(tmp_path: Path, field: str, path: str, words: str) -> None:
+    draw(tmp_path / "a.png")
+    first = "image: a.png\n    " if field == "mask" else ""
+    said = refusal(f"  - operation: edit\n    prompt: a\n    {first}{field}: {path}", tmp_path)
+    assert f"requests[0].{field}: " in said[0]
+    assert words in "\n".join(said)
+
+
+def test_what_is_wrong_with_an_input_image_is_passed_on(tmp_path: Path) -> None:
+    content = bytes.fromhex("00000018667479706865696300000000") + b"heic" * 30
+    (tmp_path / "iphone.heic").write_bytes(content)
+    with pytest.raises(BrokenImage) as reason:
+        open_image(content)
+    (said,) = refusal("  - {operation: edit, prompt: a, image: iphone.heic}", tmp_path)
+    assert said == f"a.yaml, line 4, requests[0].image: iphone.heic: {reason.value}"
+
+
+def test_a_number_of_images_in_quotes_is_shown_without_them() -> None:
+    (said,) = refusal('  - {prompt: a, n: "4"}')
+    assert said.endswith(
+        "requests[0].n: must be a whole number of at least 1, not '4': write it without quotes, `n: 4`"
+    )
+
+
+def test_keys_that_begin_with_x_are_homes_of_anchors_and_nothing_else(tmp_path: Path) -> None:
+    text = """
+x-base: &base {model: dall-e-2, size: 256x256}
+x-list: [&fox a fox, 5]
+name: night
+defaults: {<<: *base, x-style: &style watercolour}
+requests:
+  - {prompt: *fox, user: *style, x-note: {any: thing}}
+"""
+    (request,) = planned(text, tmp_path).requests
+    assert (request.prompt, request.params) == (
+        "a fox",
+        {"model": "dall-e-2", "size": "256x256", "user": "watercolour"},
+    )
+    assert planned(text, tmp_path).warnings == ()
+
+
+def test_a_comma_that_cuts_a_prompt_in_braces_is_told() -> None:
+    (said,) = refusal("  - {prompt: a red kite, high over the pier}")
+    assert said.endswith("`high over the pier` is not a key: text with a comma in { } needs quotes")
 
 
 def test_prepared_pictures_are_written_to_the_staging_folder(tmp_path: Path) -> None:

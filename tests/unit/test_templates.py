@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -83,6 +84,15 @@ def test_an_undefined_variable_is_named_with_those_that_are_known(template: str)
         render(template, {"style": "x", "animal": "y"})
     with pytest.raises(ValueError, match="known here: none: add `matrix:` or `rows:`"):
         render(template, {})
+
+
+@pytest.mark.parametrize("text", ["{{masterpiece}}", "{{masterpiece}}, 8k", "{{best quality}}, a kite", "a {{{kite}}}"])
+def test_for_braces_in_the_text_itself_it_is_said_what_to_write_and_that_works(text: str) -> None:
+    with pytest.raises(ValueError, match="for two braces in the text itself write ") as caught:
+        render(text, {})
+    written = re.search(r"itself write (.*)\)", str(caught.value))
+    assert written is not None
+    assert render(text.replace("{{", written[1], 1), {}) == text
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,11 @@ def test_a_merge_lies_under_the_own_keys_and_the_first_of_several_wins() -> None
         ("a: !!int x", "a.yaml, line 1, a: `x` cannot be read as int"),
         ("a: !!timestamp 2026-01-01", "cannot be read as timestamp"),
         ("? [a, b]\n: 1", "a.yaml, line 1: a key must be a word"),
+        ("a: {{ b }}", "a.yaml, line 1, a: a key must be a word; text with {{ }} needs quotes"),
+        ("a: !important b", "cannot be read as !important; if that is text, put all of it in quotes"),
+        ("a: {b: one: two}", "; within { } or [ ], text with `: `, a comma or a bracket needs quotes"),
+        ("a: 1\n\tb: 2", "; indent with spaces, not with tabs"),
+        ('a: "pics\\photo.png"', "; in double quotes a backslash begins an escape: write `/`, or single quotes"),
         ("<<: 1", "a.yaml, line 1: `<<` merges mappings only"),
         ("a: &a [*a]", "a.yaml, line 1: an alias contains itself"),
         ("a: &a {b: *a}", "an alias contains itself"),
@@ -240,3 +245,25 @@ def test_any_values_that_yaml_can_write_are_read_or_refused(values: object) -> N
 def test_a_quoted_text_comes_back_as_it_is(text: str) -> None:
     escaped = "".join(character if character.isalnum() else f"\\U{ord(character):08x}" for character in text)
     assert value(f'a: "{escaped}"') == {"a": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("A sign: open late", "*bold*", "*bold", "@home", "`kite`", "%d", "[red] kite", "{red} kite", '"red" kite'),
+        *("- kite", "| kite", "> kite", "? kite", "it's: late", "kite:", 'say "no": now', 'it\'s "so": now'),
+    ],
+)
+def test_text_that_needs_quotes_is_shown_in_quotes_and_that_is_right(text: str) -> None:
+    with pytest.raises(JobError) as caught:
+        parse(f"- prompt: {text}\n  n: 1\n", "a.yaml", JobError)
+    location, _, written = str(caught.value).partition("; if that is text, put it in quotes: ")
+    assert location.startswith("a.yaml, line 1: is not YAML: ")
+    assert parse(f"- {written}\n  n: 1\n", "a.yaml", JobError).value == [{"prompt": text, "n": 1}]
+
+
+@pytest.mark.parametrize("text", ["- prompt: a\n   n: 1\n", "- prompt: 'a'\n   n: 1\n", "a: b\n- c\n"])
+def test_a_mistake_that_quotes_do_not_mend_says_nothing_of_them(text: str) -> None:
+    with pytest.raises(JobError) as caught:
+        parse(text, "a.yaml", JobError)
+    assert "quotes" not in str(caught.value)
