@@ -15,6 +15,7 @@ from filelock import FileLock
 from pipeline import ledger
 from pipeline.config.load import load
 from pipeline.ledger import queries, submit
+from pipeline.ledger.claim import check_claim, superseded_warning
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Listener
+    from pipeline.ledger.claim import Claim
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan
     from pipeline.reports.verify import Damage
@@ -79,8 +81,7 @@ class Batch:
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
             with ledger.writing(self.folder) as connection:
-                self._queue(connection, plans, staging)
-        return plans
+                return self._queue(connection, plans, staging, options)
 
     def run_sync(
         self,
@@ -110,16 +111,21 @@ class Batch:
             for plan in plans:
                 check_credentials(plan.provider, self.environment)
             self._check_notification_settings()
+
+            def queue() -> list[Plan]:
+                queued = self._queue(connection, plans, staging, options)
+                started(queued)
+                return queued
+
             with (
                 ledger.writing(self.folder) as connection,
-                run_lock(self.folder, self.images, connection, lambda: self._queue(connection, plans, staging)),
+                run_lock(self.folder, self.images, connection, queue),
             ):
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
-                names = self._queue(connection, plans, staging)
-                started(plans)
-                scope = Scope(frozenset(names), since) if jobs else Scope(None, since)
+                names = frozenset(plan.name for plan in queue())
+                scope = Scope(names if jobs else None, since)
                 result = await self._run(connection, scope, options, emit)
         return await self._make_report_thumbnails(result, started_at)
 
@@ -193,24 +199,28 @@ class Batch:
             repaired = sum(damage.image_pk is not None for damage in damages) if repair else 0  # now in state `lost`
             return queries.count_images(connection, name) + repaired, damages
 
-    def _queue(self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path) -> list[str]:
+    def _queue(
+        self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path, options: JobOptions
+    ) -> list[Plan]:
         """Queue plans and copy their input images to the jobs' folders; all are checked before the first is queued.
 
-        Only one process does this at a time. Returns the jobs' names as the ledger spells them.
+        Only one process does this at a time. Returns the plans with the jobs' names as the ledger spells them, and with
+        a warning of the requests that left their job.
         """
         try:
             with FileLock(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
-                names = [submit.check_claim(connection, plan) for plan in plans]
-                for name, plan in zip(names, plans, strict=True):
-                    self._copy_inputs(name, plan, staging)
+                claims = [check_claim(connection, plan, allow_shrink=options.allow_shrink) for plan in plans]
+                queued = [_claimed(plan, claim) for plan, claim in zip(plans, claims, strict=True)]
+                for plan in queued:
+                    self._copy_inputs(plan, staging)
                     submit.submit(connection, plan)
         except OSError as reason:
             raise disk_error(reason, self.folder) from None
-        return names
+        return queued
 
-    def _copy_inputs(self, name: str, plan: Plan, staging: Path) -> None:
+    def _copy_inputs(self, plan: Plan, staging: Path) -> None:
         for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
-            target = self.folder / name / file
+            target = self.folder / plan.name / file
             if not target.exists() or target.stat().st_size != (staging / file).stat().st_size:
                 make_folder(target.parent)
                 write_whole(target, (staging / file).read_bytes())
@@ -228,6 +238,12 @@ class Batch:
         seconds = THUMBNAIL_SHARE * (time.monotonic() - started_at)
         unwritten = await make_report_thumbnails(self.folder, self.images, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
+
+
+def _claimed(plan: Plan, claim: Claim) -> Plan:
+    """Return a plan with the job's name as the ledger spells it, and with a warning of the requests that leave."""
+    warning = superseded_warning(claim)
+    return replace(plan, name=claim.name, warnings=(*plan.warnings, warning) if warning else plan.warnings)
 
 
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -55,12 +55,14 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 @click.pass_obj
 def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **extra: Any) -> int:
     """Show what a job would do, without calling a provider: requests, images, minutes at the limit, cost."""
+    from pipeline import ledger
+    from pipeline.ledger.claim import check_claim
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
 
-    config = options.load()
+    config, for_job = options.load(), JobOptions(**extra)
     with staging_folder() as staging:
-        (made,) = make_plans(config, [job], JobOptions(**extra), staging if preview else None)
+        (made,) = make_plans(config, [job], for_job, staging if preview else None)
         if preview is not None:
             from pipeline.reports.mask_preview import write_previews
 
@@ -72,6 +74,8 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
     else:
         for line in estimate_lines(estimate):
             click.echo(line)
+    with ledger.reading(config.output) as connection:
+        check_claim(connection, made, allow_shrink=for_job.allow_shrink)
     return 0
 
 

@@ -117,6 +117,9 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that read job files."""
     for option in (
         click.option("--allow-unpriced", is_flag=True, help="Allow models without a price although there is a budget."),
+        click.option(
+            "--allow-shrink", is_flag=True, help="Allow a job that loses most of its queue, or takes another's name."
+        ),
         click.option("--allow-large", is_flag=True, help="Allow a job of more than 1,000,000 requests."),
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),
         click.option(

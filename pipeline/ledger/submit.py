@@ -7,10 +7,9 @@ import json
 import sqlite3
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import BadInput, JobError, Problem
+from pipeline.errors import BadInput
 from pipeline.ledger.database import transaction
 
 if TYPE_CHECKING:
@@ -23,20 +22,6 @@ CHUNK = 100
 
 HOLD_SECONDS, RELEASE_SECONDS = 0.02, 0.01
 """For how long a large submit locks the ledger, and then releases it for a run, which asks for it every millisecond."""
-
-
-def check_claim(connection: sqlite3.Connection, plan: Plan) -> str:
-    """Return the job's name as the ledger spells it.
-
-    Raises JobError if the name belongs to another file that still exists.
-    """
-    row = connection.execute("SELECT name, file FROM job WHERE name = ? AND revision > 0", (plan.name,)).fetchone()
-    if row is None:
-        return plan.name
-    if plan.file is not None and row["file"] not in {None, str(plan.file)} and Path(row["file"]).exists():
-        what = f"the name `{plan.name}` belongs to {row['file']}; give this job another with `name:`"
-        raise JobError([Problem(str(plan.file), what)])
-    return str(row["name"])
 
 
 def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None) -> None:

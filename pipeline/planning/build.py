@@ -29,6 +29,7 @@ class JobOptions:
     limit: int | None = None
     allow_large: bool = False
     allow_unpriced: bool = False
+    allow_shrink: bool = False
     budget_usd: float | None = None
 
 

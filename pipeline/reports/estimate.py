@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ledger
+from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.job_summary import received_images
 from pipeline.reports.facts import dollars
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
     """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing."""
     with ledger.reading(folder) as connection:
-        have = received_images(connection, plan.name)
+        have, claim = received_images(connection, plan.name), compare(connection, plan)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
     cost, assumed = _estimate(missing, models)
@@ -30,11 +31,12 @@ def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
         "requests": len(plan.requests),
         "images": plan.images,
         "missing": {"requests": len(missing), "images": images},
+        "superseded": claim.leaving,
         "minutes": None if limit is None else round(images / limit.per_minute, 2),
         "cost_usd": None if cost is None else round(cost, 6),
         "assumed": assumed,
         "rehearsal": plan.provider.sandbox is not None,
-        "warnings": list(plan.warnings),
+        "warnings": [*plan.warnings, *filter(None, [superseded_warning(claim)])],
     }
 
 

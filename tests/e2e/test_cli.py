@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from tests.support.stage import finish
 
@@ -234,8 +235,47 @@ def test_a_name_belongs_to_one_file(stage: Stage) -> None:
     stage.run("submit", stage.job("one", [{"prompt": "x"}], name="lounge"))
     other = stage.job("two", [{"prompt": "y"}], name="lounge")
     assert "name:" in stage.run("submit", other, exit_code=2).stderr
-    (stage.folder / "one.yaml").unlink()
-    stage.run("submit", other)
+    (stage.folder / "one.yaml").rename(stage.folder / "three.yaml")
+    refused = stage.run("submit", other, exit_code=2).stderr
+    assert f"the name `lounge` belongs to {stage.folder / 'one.yaml'}, which is not there any more" in refused
+    assert stage.ask("SELECT prompt, stated FROM request") == [("x", 1)]
+    assert "leave" not in stage.run("submit", "three.yaml").stderr, "a file that was renamed keeps its name"
+    (stage.folder / "three.yaml").unlink()
+    assert "1 request leaves the job: superseded" in stage.run("submit", other, "--allow-shrink").stderr
+
+
+def test_a_shrunk_list_takes_no_queue_away_unless_that_is_meant(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server, rate_limit=None)
+    job = stage.prompts("many", 40)
+    assert "leave" not in stage.run("submit", job).stderr
+    before = stage.ask("SELECT * FROM request"), stage.ask("SELECT * FROM job")
+    stage.prompts("many", 3)
+    refused = f"{job}: 37 of the 40 unfinished requests of `many` would leave the queue, since only 3 are stated now"
+    for command in (["plan"], ["plan", "--json"], ["submit"], ["run"]):
+        ended = stage.run(*command, job, exit_code=2)
+        assert refused in ended.stderr
+        assert "--allow-shrink" in ended.stderr
+        if command[0] == "plan":
+            assert "37 requests leave the job: superseded, not deleted" in ended.stdout, "what it would do is shown"
+    assert (stage.ask("SELECT * FROM request"), stage.ask("SELECT * FROM job")) == before
+    assert server.books() == []
+    assert json.loads(stage.run("plan", job, "--json", "--allow-shrink").stdout)["superseded"] == 37
+    ended = stage.run("run", job, "--allow-shrink")
+    assert "warning: many: 37 requests leave the job: superseded, not deleted" in ended.stderr
+    assert (server.charged(), stage.standing("many")["counts"]["superseded"]) == (3, 37)
+    assert json.loads(stage.run("plan", job, "--json").stdout)["superseded"] == 0
+
+
+def test_what_leaves_a_job_is_said_also_beside_a_run(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("many", 5))
+    job = stage.prompts("many", 3)
+    with FileLock(stage.output / "run.lock"):
+        ended = stage.run("run", job, exit_code=3)
+    assert "warning: many: 2 requests leave the job: superseded, not deleted" in ended.stderr
+    stage.prompts("many", 1)
+    assert "warning: many: 2 requests leave the job" in stage.run("submit", job).stderr
 
 
 @pytest.mark.parametrize("key", ["", "   "])

@@ -23,6 +23,7 @@ from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, JobErro
 from pipeline.ledger.database import FILE_NAME
 from pipeline.ledger.lock import LOCK_FILE
 from pipeline.planning.build import JobOptions
+from pipeline.planning.python_job import make_job
 from tests.integration.test_dispatcher import Door
 from tests.support.workbench import MODEL, lab, sandbox, until, vendor
 
@@ -121,6 +122,17 @@ async def test_a_name_keeps_the_spelling_it_had_first_and_its_inputs_are_found(t
             result = await batch.run([path])
             assert (result.exit_code, [summary.name for summary in result.summaries]) == (0, ["lounge"])
     assert sorted(one.name for one in batch.folder.iterdir() if one.is_dir()) == ["lounge"]
+
+
+def test_a_job_from_python_loses_most_of_its_queue_only_if_that_is_meant(tmp_path: Path) -> None:
+    batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
+    long, short = ([{"prompt": f"number {number}"} for number in range(count)] for count in (20, 2))
+    batch.submit([make_job("many", long, defaults=MODEL)])
+    with pytest.raises(BadInput, match="18 of the 20 unfinished requests of `many` would leave the queue"):
+        batch.submit([_job(tmp_path, "other", "one"), make_job("many", short, defaults=MODEL)])
+    assert [(job.name, job.counts["pending"]) for job in batch.summaries()] == [("many", 20)], "all or none"
+    (plan,) = batch.submit([make_job("MANY", short, defaults=MODEL)], JobOptions(allow_shrink=True))
+    assert (plan.name, plan.warnings[-1]) == ("many", "18 requests leave the job: superseded, not deleted")
 
 
 async def test_while_another_holds_the_folder_what_is_given_is_queued(tmp_path: Path) -> None:

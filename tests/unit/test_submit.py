@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import BadInput, JobError
+from pipeline.errors import BadInput
 from pipeline.ledger import submit
+from pipeline.ledger.claim import Claim, check_claim
 from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.job_summary import read_job_summaries
 from tests.support.workbench import LAB, plan, request
@@ -99,7 +100,7 @@ def test_a_first_submit_that_dies_leaves_no_job_to_be_seen_and_no_claim_to_its_n
     assert read_job_summaries(bench.connection) == []
     with pytest.raises(BadInput, match="nothing has been submitted"):
         submit.known_names(bench.connection, ["job"])
-    assert submit.check_claim(bench.connection, plan(file=tmp_path / "two.yaml")) == "job"
+    assert check_claim(bench.connection, plan(file=tmp_path / "two.yaml")) == Claim("job")
 
 
 @pytest.mark.parametrize(
@@ -152,19 +153,6 @@ def test_jobs_with_equal_requests_do_not_share_them(bench: Bench) -> None:
     bench.submit(request(1), name="one")
     bench.submit(request(1), name="two")
     assert bench.one(COUNTED) == 2
-
-
-def test_a_name_belongs_to_one_file_while_that_is_there(bench: Bench, tmp_path: Path) -> None:
-    first, second = tmp_path / "a" / "lounge.yaml", tmp_path / "b" / "lounge.yaml"
-    first.parent.mkdir()
-    first.touch()
-    bench.submit(request(1), name="lounge", file=first)
-    assert submit.check_claim(bench.connection, plan(name="lounge", file=first)) == "lounge"
-    with pytest.raises(JobError, match=f"belongs to {first}.*`name:`"):
-        submit.check_claim(bench.connection, plan(name="LOUNGE", file=second))
-    assert submit.check_claim(bench.connection, plan(name="Lounge", file=first)) == "lounge", "as the folder is called"
-    first.unlink()
-    assert submit.check_claim(bench.connection, plan(name="lounge", file=second)) == "lounge"
 
 
 def test_resume_puts_back_what_ended_without_all_its_images_of_the_jobs_it_is_given(bench: Bench) -> None:

@@ -1,0 +1,103 @@
+"""Decides whether a plan may have a job's name, and counts the requests that would leave the job by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import JobError, Problem
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from pipeline.planning.plan import Plan
+
+MIN_LOSS = 10
+"""Requests that a job must lose, besides more than half of what is unfinished, for a submit to be refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job's name as the ledger spells it, the file that it belongs to, and what a plan changes, in requests."""
+
+    name: str
+    file: str | None = None
+    stated: int = 0  # by the job, as the ledger has it now
+    leaving: int = 0  # stated now, and not by the plan
+    entering: int = 0  # stated by the plan, and not now
+    unfinished: int = 0  # of those stated now
+    unfinished_leaving: int = 0
+
+    @property
+    def loses_most(self) -> bool:
+        """Whether the list has shrunk so that most of what is unfinished leaves, with nothing in its place."""
+        loss = self.unfinished_leaving - self.entering
+        return loss >= MIN_LOSS and loss * 2 > self.unfinished
+
+    @property
+    def is_same_list(self) -> bool:
+        """Whether most of what is stated now stays."""
+        return self.leaving * 2 < self.stated
+
+
+def superseded_warning(claim: Claim) -> str | None:
+    """Return the sentence on the requests that leave the job, None if none does."""
+    if not claim.leaving:
+        return None
+    requests = "1 request leaves" if claim.leaving == 1 else f"{claim.leaving:,} requests leave"
+    return f"{requests} the job: superseded, not deleted"
+
+
+def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: bool = False) -> Claim:
+    """Return the plan's claim to the job's name.
+
+    Raises JobError if the name belongs to another file that still exists. Raises it without `allow_shrink`, too, if
+    it belongs to one that is gone while its requests are unfinished, unless the plan states mostly the same; and if
+    the job would lose most of its queue.
+    """
+    claim = compare(connection, plan)
+    is_moved = plan.file is not None and claim.file not in {None, str(plan.file)}
+    if is_moved and Path(claim.file or "").exists():
+        what = f"the name `{claim.name}` belongs to {claim.file}; give this job another with `name:`"
+        raise JobError([Problem(str(plan.file), what)])
+    if allow_shrink:
+        return claim
+    location = str(plan.file or f"job `{claim.name}`")
+    numbers = f"{claim.unfinished_leaving:,} of the {claim.unfinished:,} unfinished requests of `{claim.name}`"
+    if is_moved and claim.unfinished and not claim.is_same_list:
+        what = (
+            f"the name `{claim.name}` belongs to {claim.file}, which is not there any more, and {numbers} are not in "
+            "this file: give this job another name with `name:`, put that file back, or add --allow-shrink to have "
+            "this one in its place"
+        )
+        raise JobError([Problem(location, what)])
+    if claim.loses_most:
+        what = (
+            f"{numbers} would leave the queue, since only {len(plan.requests):,} are stated now; if that is intended, "
+            "add --allow-shrink, else put them back into the list (a `--limit` shrinks it, too)"
+        )
+        raise JobError([Problem(location, what)])
+    return claim
+
+
+def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:
+    """Return how a plan differs from what the job of its name states now."""
+    job = connection.execute(
+        "SELECT pk, name, file, revision FROM job WHERE name = ? AND revision > 0", (plan.name,)
+    ).fetchone()
+    if job is None:
+        return Claim(plan.name, entering=len(plan.requests))
+    planned = {request.key for request in plan.requests}
+    stated = leaving = unfinished = unfinished_leaving = 0
+    for key, is_unfinished in connection.execute(
+        "SELECT key, status IN ('pending', 'running') FROM request WHERE job = ? AND stated = ?",
+        (job["pk"], job["revision"]),
+    ):
+        is_leaving = key not in planned
+        stated += 1
+        leaving += is_leaving
+        unfinished += is_unfinished
+        unfinished_leaving += is_leaving and is_unfinished
+    entering = len(planned) - (stated - leaving)
+    return Claim(job["name"], job["file"], stated, leaving, entering, unfinished, unfinished_leaving)

@@ -1,0 +1,133 @@
+"""A job's name belongs to its file, and its queue does not go by a list that has shrunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import JobError
+from pipeline.ledger.claim import Claim, check_claim, compare, superseded_warning
+from tests.support.workbench import plan, request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pipeline.planning.plan import Plan
+    from tests.support.workbench import Bench
+
+
+def stating(numbers: Iterable[int], file: Path | None = None) -> Plan:
+    """A plan that states the requests of these numbers."""
+    return plan(*map(request, numbers), file=file)
+
+
+def refusal(bench: Bench, claiming: Plan) -> str:
+    with pytest.raises(JobError) as caught:
+        check_claim(bench.connection, claiming)
+    return str(caught.value)
+
+
+def test_a_name_belongs_to_one_file_while_that_is_there(bench: Bench, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "lounge.yaml", tmp_path / "b" / "lounge.yaml"
+    first.parent.mkdir()
+    first.touch()
+    bench.submit(request(1), name="Lounge", file=first)
+    mine, other = plan(request(1), name="LOUNGE", file=first), plan(request(1), name="lounge", file=second)
+    assert check_claim(bench.connection, mine).name == "Lounge", "as the folder is called"
+    for allow_shrink in (False, True):
+        with pytest.raises(JobError, match=f"belongs to {first}.*`name:`"):
+            check_claim(bench.connection, other, allow_shrink=allow_shrink)
+    bench.set("UPDATE request SET status = 'succeeded', received = 1")
+    with pytest.raises(JobError, match=f"belongs to {first}.*`name:`"):
+        check_claim(bench.connection, other)
+
+
+def test_what_a_plan_changes_is_counted_in_requests(bench: Bench) -> None:
+    assert compare(bench.connection, stating(range(3))) == Claim("job", entering=3)
+    bench.submit(request(90), request(91))
+    bench.submit(*map(request, range(10)))
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE position < 4")
+    bench.set("UPDATE request SET status = 'running' WHERE position = 4")
+    bench.set("UPDATE request SET status = 'failed' WHERE position = 9")
+    changed = compare(bench.connection, stating([0, 2, 4, 6, 8, 90, 100]))
+    assert changed == Claim("job", None, stated=10, leaving=5, entering=2, unfinished=5, unfinished_leaving=2)
+
+
+@pytest.mark.parametrize(("leaving", "said"), [(0, None), (1, "1 request leaves"), (1037, "1,037 requests leave")])
+def test_how_many_leave_is_a_sentence(leaving: int, said: str | None) -> None:
+    assert superseded_warning(Claim("job", leaving=leaving)) == (said and f"{said} the job: superseded, not deleted")
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "is_refused"),
+    [
+        (range(40), range(3), True),
+        (range(40), range(20), False),  # half
+        (range(40), range(19), True),
+        (range(10), [], True),
+        (range(9), [], False),  # too few for a word
+        (range(40), range(100, 140), False),  # all are changed, and none is lost
+        (range(40), [*range(3), *range(100, 120)], False),
+        (range(40), [*range(3), *range(100, 110)], True),
+        (range(40), range(3, 400), False),
+    ],
+)
+def test_a_job_that_would_lose_most_of_its_queue_is_refused(
+    bench: Bench, before: Iterable[int], then: Iterable[int], is_refused: bool
+) -> None:
+    bench.submit(*map(request, before))
+    claiming = stating(then)
+    assert check_claim(bench.connection, claiming, allow_shrink=True).stated == len(bench.statuses())
+    if is_refused:
+        leaving = len(set(before) - set(then))
+        assert refusal(bench, claiming).startswith(
+            f"job `job`: {leaving} of the {len(bench.statuses())} unfinished requests of `job` would leave the queue, "
+            f"since only {len(claiming.requests)} are stated now; if that is intended, add --allow-shrink"
+        )
+    else:
+        check_claim(bench.connection, claiming)
+
+
+def test_what_has_ended_is_no_loss(bench: Bench) -> None:
+    bench.submit(*map(request, range(40)))
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE position < 31")
+    assert check_claim(bench.connection, stating([])).leaving == 40
+    bench.set("UPDATE request SET status = 'running' WHERE position = 30")
+    assert "10 of the 10 unfinished requests" in refusal(bench, stating([]))
+
+
+def test_a_name_whose_file_is_gone_is_not_taken_over_while_its_requests_are_unfinished(
+    bench: Bench, tmp_path: Path
+) -> None:
+    mine, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    bench.submit(*map(request, range(4)), file=mine)
+    said = refusal(bench, stating(range(100, 104), other))
+    assert said.startswith(f"{other}: the name `job` belongs to {mine}, which is not there any more, and 4 of the 4 ")
+    for way in ("with `name:`", "put that file back", "--allow-shrink"):
+        assert way in said
+    assert "2 of the 4" in refusal(bench, stating([0, 1, 100, 101], other))
+    assert check_claim(bench.connection, stating(range(100, 104), other), allow_shrink=True).leaving == 4
+    bench.set("UPDATE request SET status = 'succeeded', received = 1")
+    assert check_claim(bench.connection, stating(range(100, 104), other)).leaving == 4
+
+
+def test_a_file_that_was_moved_or_renamed_keeps_its_name(bench: Bench, tmp_path: Path) -> None:
+    bench.submit(*map(request, range(4)), file=tmp_path / "a.yaml")
+    for then in (range(4), range(3), [0, 1, 2, 99], range(50)):
+        assert check_claim(bench.connection, stating(then, tmp_path / "b.yaml")).name == "job"
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE position < 3")
+    assert check_claim(bench.connection, stating(range(3), tmp_path / "b.yaml")).name == "job", "most have ended"
+
+
+def test_a_moved_file_may_not_lose_most_of_the_queue_either(bench: Bench, tmp_path: Path) -> None:
+    bench.submit(*map(request, range(100)), file=tmp_path / "a.yaml")
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE position < 60")
+    assert "40 of the 40 unfinished requests" in refusal(bench, stating(range(60), tmp_path / "b.yaml"))
+
+
+def test_a_job_made_in_python_has_no_file(bench: Bench, tmp_path: Path) -> None:
+    bench.submit(request(1))
+    assert check_claim(bench.connection, stating([2], tmp_path / "b.yaml")).leaving == 1
+    assert check_claim(bench.connection, stating([2])).leaving == 1
