@@ -73,7 +73,9 @@ def read(path: Path, error: type[BadInput]) -> Document:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         line = content.count(b"\n", 0, reason.start) + 1
-        raise error([Problem(f"{name}, line {line}", f"is not UTF-8 (byte {reason.start} of the file)")]) from None
+        raise error(
+            [Problem(f"{name}, line {line}", f"is not UTF-8 (byte {reason.start} of the file); save it as UTF-8")]
+        ) from None
     return parse(text, name, error)
 
 

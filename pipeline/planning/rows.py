@@ -154,8 +154,11 @@ def _read_table(file: TextIO, name: str, warn: Warn, separator: str | None) -> I
                 continue
             if header is None:
                 header = _header(cells, name, number)
-            else:
-                yield number, _row(header, cells)
+                continue
+            row = _row(header, cells)
+            if isinstance(row, str) and len(cells) > len(header):
+                row += f"; a cell that holds {SEPARATORS.get(separator, separator)} needs quotes"
+            yield number, row
     except csv.Error as reason:
         raise JobError([Problem(f"{name}, line {before + 1}", f"is not CSV: {reason}")]) from None
 
