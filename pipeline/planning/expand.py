@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from pipeline.errors import JobError, Problem
 from pipeline.models.table import convert
 from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
-from pipeline.planning.paths import with_slashes
+from pipeline.planning.paths import not_a_path, with_slashes
 from pipeline.planning.rows import combinations, read_rows
 from pipeline.planning.templates import as_text, is_template, render
 
@@ -77,6 +77,8 @@ class Expansion:
         if entry.rows is None:
             yield from ((None, axis) for axis in combinations(matrix))
             return
+        if reason := not_a_path(entry.rows):
+            raise JobError([Problem(self.job.location(entry, "rows"), f"{entry.rows:.120} {reason}")])
         path = self.job.folder / with_slashes(entry.rows, self.job.folder)
         warn = functools.partial(self.diagnostics.add_row_warning, entry.rows)
         for line, row in read_rows(path, self.job.location(entry, "rows"), entry.rows, warn):

@@ -28,7 +28,7 @@ def not_a_path(path: str) -> str | None:
         return "is an image in text: save it as a file, and write its name"
     if path[:7].lower() == "file://":
         return "is a URL: write the path alone, without `file://`"
-    return "is a URL: download the image first, and write the file's name" if _URL.match(path) else None
+    return "is a URL: download it first, and write the file's name" if _URL.match(path) else None
 
 
 def missing_hint(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.yaml_document import MAX_BYTES
 from pipeline.errors import JobError, Problem
+from pipeline.planning.paths import missing_hint
 from pipeline.planning.table_format import SAVE_AS, SEPARATORS, find_separator, find_tab_quotes, not_text, sep_line
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _
     except UnicodeDecodeError:
         raise JobError([Problem(*_not_utf8(path, name))]) from None
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
-        message = f"{name} cannot be read: {getattr(reason, 'strerror', None) or reason}"
+        hint = missing_hint(name) if isinstance(reason, FileNotFoundError) else ""
+        message = f"{name} cannot be read: {getattr(reason, 'strerror', None) or reason}{hint}"
         raise JobError([Problem(location, message)]) from None
 
 

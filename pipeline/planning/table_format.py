@@ -22,12 +22,12 @@ _SIGNATURES = {
     b"PK\x03\x04": "is an Excel workbook, or another zip file, and not text",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook, and not text",
 }
+_MAX_HEADER = 100_000  # characters that are looked at; csv's own limit of a cell is 131,072
 _SEP_LINE = re.compile(r'"?sep=([^\w"\s]|\t)"?', re.IGNORECASE)
 _NAME = re.compile(r"[\w .#/-]*")
 
 _CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
 _RECORD = re.compile(rf"{_CELL}(?:\t{_CELL})*+")
-_OPEN_RECORD = re.compile(rf'(?:{_CELL}\t)*+"[^"]*+(?:""[^"]*+)*+')
 _QUOTED = re.compile(r'(?:\A|(?<=\t))"([^"]*+(?:""[^"]*+)*+)"')
 
 
@@ -50,7 +50,8 @@ def find_separator(header: str, expected: str) -> str:
 
     Raises ValueError with a sentence if the header could be read in more than one way.
     """
-    cells = {one: next(csv.reader([header], delimiter=one), []) for one in SEPARATORS}
+    start = header[:_MAX_HEADER]
+    cells = {one: next(csv.reader([start], delimiter=one), []) for one in SEPARATORS}
     others = [one for one in SEPARATORS if len(cells[one]) > 1]
     if len(cells[expected]) > 1 or not others:
         return expected
@@ -100,9 +101,6 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     is_open, start = False, 0
     for number, raw in enumerate(lines, 1):
         is_open ^= bool(raw.count('"') % 2)
-        if is_open and not parts and not _OPEN_RECORD.fullmatch(raw):
-            yield number, raw  # a quote within a cell: nothing is joined to it
-            return
         start = start if parts else number
         parts.append(raw)
         if not is_open:

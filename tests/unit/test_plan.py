@@ -171,6 +171,23 @@ def test_rows_are_found_by_a_path_with_backslashes(tmp_path: Path) -> None:
     assert [request.prompt for request in requests(text, tmp_path)] == ["a cat"]
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("https://h/p.csv", "https://h/p.csv is a URL: download it first, and write the file's name"),
+        (
+            "lists\\no.csv",
+            "cannot be read: No such file or directory; its backslashes are no folders here: write `lists/no.csv`",
+        ),
+        ("~/no.csv", "cannot be read: No such file or directory; `~` is not replaced here: write the whole path"),
+    ],
+)
+def test_a_path_of_rows_that_leads_nowhere_says_what_to_write(tmp_path: Path, path: str, words: str) -> None:
+    (said,) = refusal(f"  - {{prompt: \"{{{{ prompt }}}}\", rows: '{path}'}}", tmp_path)
+    assert said.startswith("a.yaml, line 4, requests[0].rows: ")
+    assert said.endswith(words)
+
+
 def test_a_row_file_that_fails_hides_no_other_mistake(tmp_path: Path) -> None:
     said = refusal(
         "  - {prompt: '{{ p }}', rows: no.csv, size: 1x1}\n  - {prompt: '{{ q }}', matrix: 5, size: 2x2}", tmp_path
@@ -567,7 +584,7 @@ def test_a_file_whose_name_holds_a_backslash_is_taken_first(tmp_path: Path) -> N
         ('"pics\\new.png"', "it holds a tab or a line break: in double quotes YAML reads"),
         ("~/no.png", "`~` is not replaced here: write the whole path"),
         ("'pics/*.png'", "`*` is not expanded here: name each file"),
-        ("https://h/no.png", "https://h/no.png is a URL: download the image first, and write the file's name"),
+        ("https://h/no.png", "https://h/no.png is a URL: download it first, and write the file's name"),
         ("file:///home/no.png", "is a URL: write the path alone, without `file://`"),
         ("'data:image/png;base64,iVBORw0K'", "is an image in text: save it as a file, and write its name"),
     ],

@@ -305,6 +305,7 @@ def test_a_cell_may_be_large_and_other_readers_keep_their_limit(tmp_path: Path) 
     large = "x" * (before + 1)
     ((_, row),) = rows(tmp_path, "p.csv", f'prompt,notes\na,"{large}"\n')
     assert row == {"prompt": "a", "notes": large}
+    assert rows(tmp_path, "q.csv", f"{large}\na\n") == [(2, {large: "a"})]
     reading = read_rows(tmp_path / "p.csv", "", "p.csv")
     next(reading)
     assert csv.field_size_limit() == before
