@@ -57,7 +57,7 @@ class Diagnostics:
             self.problems[Problem("", "there may be more problems; these come first")] = None
 
     def add_row_warning(self, file: str, line: int, message: str) -> None:
-        """Record a warning of a line of a rows file; one message is told once, with all its lines."""
+        """Record a warning of a line of a rows file; equal messages are reported once, with all their lines."""
         self._row_warnings.setdefault((file, message), {})[line] = None
 
     def all_warnings(self) -> tuple[str, ...]:

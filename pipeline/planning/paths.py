@@ -1,4 +1,4 @@
-"""Read the paths of a job as people have them: with the backslashes of Windows, or with a mistake worth a word."""
+"""Resolve backslashes in the paths of a job, and describe paths that cannot name a file of this machine."""
 
 from __future__ import annotations
 

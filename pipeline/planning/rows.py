@@ -57,8 +57,8 @@ def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _
     """Yield each row of the file called `name`, which the job names at `location`.
 
     Blank lines, and rows that hold nothing but separators and spaces, are skipped; a BOM is dropped; columns without
-    a name are left out. An empty cell is an empty text. The text of a cell is not changed, but for the quotes of a
-    table, and what else may surprise is told to `warn`.
+    a name are left out. An empty cell is an empty text. The text of a cell is not changed, except for its quotes.
+    `warn` is called for each line that is read otherwise than it is written, or that looks like something else.
     Raises JobError if the file as a whole cannot be read, has no rows or no usable header.
     """
     suffix = path.suffix.lower()
