@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pipeline.images.options import Box, ImageOptions, MaskEdit
 
 EDITED, KEPT = 0, 255
+_HOW_TO_MARK = (
+    "make the part to edit transparent, or, if it is black and white, write `mask: {image: …, edit: white}` or "
+    "`edit: black`"
+)
 _TINT = (255, 0, 144)
 _CHECKS = ((205, 205, 205), (245, 245, 245))
 
@@ -49,7 +53,8 @@ def load_mask(options: ImageOptions, info: ImageInfo, of: str, max_bytes: int | 
         raise ImageError([Problem(name, str(reason))]) from None
     is_small = max_bytes is None or len(content) < max_bytes
     is_rgba_png = mask_info.format == "png" and mask_info.mode in {"RGBA", "LA"} and mask_info.orientation == 1
-    return Mask(name, content, options.mask_edit == "alpha" and is_rgba_png and is_small, pixels)
+    is_sendable = options.mask_edit == "alpha" and is_rgba_png and is_small and not mask_info.remarks
+    return Mask(name, content, is_sendable, pixels)
 
 
 def read_mask(content: bytes, edit: MaskEdit, size: tuple[int, int], of: str) -> tuple[ImageInfo, Image.Image]:
@@ -64,10 +69,9 @@ def read_mask(content: bytes, edit: MaskEdit, size: tuple[int, int], of: str) ->
         here, there = ("x".join(map(str, edges)) for edges in (info.upright, size))
         raise BrokenImage(f"is {here}, but {of} is {there}; draw the mask in the size of the image")
     if edit == "alpha" and not info.has_alpha:
-        raise BrokenImage(
-            "has no alpha channel, so it marks nothing; make the part to edit transparent, or, if it is black and "
-            "white, write `mask: {image: …, edit: white}` or `edit: black`"
-        )
+        raise BrokenImage(f"has no alpha channel, so it marks nothing; {_HOW_TO_MARK}")
+    if edit == "alpha" and image.convert("RGBA").getchannel("A").getextrema() == (255, 255):
+        raise BrokenImage(f"marks nothing: its alpha channel is opaque everywhere; {_HOW_TO_MARK}")
     mask = _decode(image, info, edit)
     check_mask(mask, "transparent (alpha 0)" if edit == "alpha" else edit)
     return info, mask

@@ -40,6 +40,7 @@ def marked(inside: object, outside: object, mode: str, size: tuple[int, int] = S
 
 
 ALPHA = png(marked((0, 0, 0, 0), (9, 9, 9, 255), "RGBA"))
+OPAQUE = png(marked(255, 0, "L").convert("RGBA"))
 WHITE = png(marked(255, 0, "L"))
 BLACK = png(marked(0, 255, "L"))
 
@@ -129,6 +130,8 @@ def test_a_mask_that_is_turned_by_its_own_exif_is_turned_upright() -> None:
     ("options", "words"),
     [
         (ImageOptions(mask=ImageSource.of(WHITE, name="m.png")), "m.png: has no alpha channel"),
+        (ImageOptions(mask=ImageSource.of(OPAQUE, name="m.png")), "m.png: marks nothing: its alpha channel is opaque"),
+        (ImageOptions(mask=ImageSource.of(OPAQUE, name="m.png")), "write `mask: {image: …, edit: white}`"),
         (
             ImageOptions(mask=ImageSource.of(WHITE, name="m.png")),
             r"write `mask: \{image: …, edit: white\}` or `edit: black`",
