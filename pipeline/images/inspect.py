@@ -1,6 +1,8 @@
 """Decode bytes to verify that they are a complete image, and return its format and size.
 
-Truncated files, decompression bombs and other content are rejected. Used for inputs and results, from worker threads.
+Truncated files, decompression bombs and other content are rejected. What every viewer shows is accepted with remarks:
+wrong checksums of metadata, a missing end mark after the last pixel, a wrong outer size. Used for inputs and results,
+from worker threads.
 Pillow's readers are called directly: `Image.open` would warn of bombs through Python's process-wide warning filters
 and try plugins that start other programs; here the size is checked before a pixel is decoded, and only the formats in
 `_READERS` are read.
@@ -10,17 +12,21 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from pipeline.errors import BrokenImage
-from pipeline.images.containers import detect_format, structure_error
+from pipeline.images.containers import check_container, detect_format
+from pipeline.images.other_content import describe_other_content
+from pipeline.images.png import without_metadata
 from pipeline.images.svg import svg_size
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+
+    from pipeline.images.container import Container
 
 MAX_PIXELS = 89_478_485
 """Maximum pixels of one frame: Pillow's own limit, above which it warns of a bomb (a quarter of a GiB as RGB)."""
@@ -28,7 +34,7 @@ MAX_PIXELS = 89_478_485
 MAX_FRAMES = 100
 """Maximum frames that are decoded; of the rest only the structure of the file is checked."""
 
-_ALL_FRAMES_PIXELS = 4 * MAX_PIXELS  # of all frames: takes some seconds
+_ALL_FRAMES = 4  # times the pixels of one frame: takes some seconds
 _ORIENTATION = 0x0112  # EXIF tag: 1 upright … 8
 _TRANSPOSED = frozenset({5, 6, 7, 8})
 
@@ -51,17 +57,6 @@ else:
 warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png)ImagePlugin")
 
 
-_OTHER_CONTENT = {
-    b"<!doctype html": "is an HTML page, not an image",
-    b"<html": "is an HTML page, not an image",
-    b"<svg": "is SVG, not a bitmap image",
-    b"<": "is XML or HTML, not an image",
-    b"{": "is JSON, not an image",
-    b"[": "is JSON, not an image",
-    b"%pdf": "is a PDF, not an image",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """Properties of a complete image. `width` and `height` are pixels as stored, before EXIF orientation."""
@@ -73,6 +68,7 @@ class ImageInfo:
     frames: int  # frames of an animation, pages of a TIFF
     has_alpha: bool  # an alpha channel, or a transparent colour or palette entry
     orientation: int  # EXIF, 1 to 8; 1 if there is none
+    remarks: tuple[str, ...] = ()  # what deviates and harms no pixel: "its end mark is missing"
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -80,14 +76,18 @@ class ImageInfo:
         return (self.height, self.width) if self.orientation in _TRANSPOSED else (self.width, self.height)
 
 
-def inspect(content: bytes | memoryview) -> ImageInfo:
-    """Decode the whole image, every frame up to `MAX_FRAMES`. Raises BrokenImage with what is wrong."""
-    info, image = open_image(content)
-    budget = _ALL_FRAMES_PIXELS - image.width * image.height
+def inspect(content: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+    """Decode a whole result, every frame up to `MAX_FRAMES`. Raises BrokenImage with what is wrong.
+
+    `max_pixels` is the limit of one frame, the option `download.max_pixels`.
+    """
+    limit = PixelLimit(max_pixels, "set `download.max_pixels` higher to accept it")
+    info, image = open_image(content, limit)
+    budget = _ALL_FRAMES * max_pixels - image.width * image.height
     try:
         for frame in range(1, min(info.frames, MAX_FRAMES)):
             image.seek(frame)
-            _check_size(image)
+            limit.check(image)
             budget -= image.width * image.height
             if budget < 0:
                 break
@@ -99,16 +99,68 @@ def inspect(content: bytes | memoryview) -> ImageInfo:
     return info
 
 
-def open_image(content: bytes | memoryview) -> tuple[ImageInfo, ImageFile]:
+@dataclass(frozen=True, slots=True)
+class PixelLimit:
+    """The maximum pixels of one frame; `hint` says how to raise it, empty if nothing does."""
+
+    pixels: int = MAX_PIXELS
+    hint: str = ""
+
+    def check(self, image: ImageFile) -> None:
+        """Raise BrokenImage if the image has no pixels or too many."""
+        if image.width < 1 or image.height < 1:
+            raise BrokenImage(f"claims a size of {image.width}x{image.height}")
+        if image.width * image.height > self.pixels:
+            what = f"claims {image.width}x{image.height} pixels; more than {self.pixels:,} are not decoded"
+            raise BrokenImage(f"{what}: {self.hint}" if self.hint else what)
+
+
+_DEFAULT_LIMIT = PixelLimit()
+_NO_LIMIT = PixelLimit(1 << 62)
+
+
+def open_image(content: bytes | memoryview, limit: PixelLimit = _DEFAULT_LIMIT) -> tuple[ImageInfo, ImageFile]:
     """Decode the first frame; return the info and Pillow's image with its pixels in memory. Raises BrokenImage."""
+    info, image, _ = _open(content, limit)
+    return info, image
+
+
+def mended(content: bytes) -> bytes:
+    """Return an image as a strict decoder takes it: without what its remarks name. Raises BrokenImage."""
+    return bytes(_open(content, _DEFAULT_LIMIT)[2])
+
+
+def _open(content: bytes | memoryview, limit: PixelLimit) -> tuple[ImageInfo, ImageFile, bytes | memoryview]:
+    """Return what `open_image` does, and the content that was decoded."""
     name = detect_format(content)
     if name is None or name not in _READERS:
-        raise BrokenImage(_describe_other_content(content))
-    if error := structure_error(name, content):
-        raise BrokenImage(f"is a {name.upper()} that {error}")
+        raise BrokenImage(describe_other_content(content, _READERS))
+    container = check_container(name, content)
+    decoded = container.content
+    try:
+        info, image = _decode(name, decoded, limit)
+    except BrokenImage:
+        if name != "png" or len(plain := without_metadata(decoded)) == len(decoded):
+            raise
+        decoded = plain
+        info, image = _decode(name, decoded, limit)
+        container = replace(container, remarks=(*container.remarks, "its metadata cannot be read"))
+    if container.same and not _is_complete(name, container):
+        raise BrokenImage(f"is a {name.upper()} that is cut off: {container.remarks[0]}, and pixels are missing")
+    return replace(info, remarks=container.remarks), image, decoded
+
+
+def _is_complete(name: str, container: Container) -> bool:
+    """Decode what the container says must be the same, and what must not; its size has been checked."""
+    first, *others = (_decode(name, content, _NO_LIMIT)[1].tobytes() for content in container.same)
+    is_same = all(other == first for other in others)
+    return is_same and not (container.other and _decode(name, container.other, _NO_LIMIT)[1].tobytes() == first)
+
+
+def _decode(name: str, content: bytes | memoryview, limit: PixelLimit) -> tuple[ImageInfo, ImageFile]:
     try:
         image = _READERS[name](io.BytesIO(content))
-        _check_size(image)
+        limit.check(image)
         frames = getattr(image, "n_frames", 1)
         has_alpha = image.has_transparency_data
         image.load()
@@ -150,25 +202,6 @@ def _orientation(image: ImageFile) -> int:
     except Exception:  # noqa: BLE001 - damaged EXIF does not make the image unusable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _check_size(image: ImageFile) -> None:
-    if image.width < 1 or image.height < 1:
-        raise BrokenImage(f"claims a size of {image.width}x{image.height}")
-    if image.width * image.height > MAX_PIXELS:
-        raise BrokenImage(f"claims {image.width}x{image.height} pixels; more than {MAX_PIXELS:,} are not decoded")
-
-
-def _describe_other_content(content: bytes | memoryview) -> str:
-    """Describe bytes that are not an image; most often they are a server's error page."""
-    if not len(content):
-        return "is empty (0 bytes)"
-    head = bytes(content[:512]).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for mark, description in _OTHER_CONTENT.items():
-        if head.startswith(mark):
-            return description
-    formats = ", ".join(_READERS)
-    return f"is not an image of a supported format ({formats}); it begins with {bytes(content[:8]).hex(' ')}"
 
 
 def _reason(reason: Exception) -> str:

@@ -6,17 +6,27 @@ filter on each row. Everything else (interlaced, animated, unusual, damaged) is 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING, Final
 
 import deflate  # libdeflate: twice as fast as zlib, as strict, and one call without the GIL
 
+from pipeline.errors import BrokenImage
+from pipeline.images.container import NO_END, Container, bytes_after, cut_off
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pipeline.images.container import Content
 
 _HEAD: Final = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR"
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type → samples a pixel
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_ANIMATION: Final = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_PIXELS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT"}) | _ANIMATION
+_NEEDED: Final = _PIXELS | {b"tRNS", b"IEND"}
+_IEND: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_FILTER: Final = 4  # Paeth
 _MAX_BYTES: Final = 1 << 30
 _MAX_RATIO: Final = 1032  # of deflate: no buffer is allocated for a stream that claims more
@@ -42,6 +52,55 @@ def _complete_png_size(content: memoryview, max_pixels: int) -> tuple[int, int] 
     if pixels is None or max(pixels[::row]) > _MAX_FILTER:
         return None
     return width, height
+
+
+def check_chunks(content: Content) -> Container:
+    """Walk the chunks to IEND; each chunk that holds pixels must have its checksum (Pillow skips those of IDAT).
+
+    Others with a wrong checksum are left out, as libpng does. Without IEND, a still image may be complete, while an
+    animation may lack frames. Raises BrokenImage.
+    """
+    view = memoryview(content)
+    kept, remarks, names, at, has_end = [view[:8]], list[str](), set[bytes](), 8, False
+    with contextlib.suppress(struct.error):  # it ends within a chunk
+        for name, part, is_valid in chunks(view):
+            if not name.isalpha():
+                break
+            begin, at = at, at + 12 + len(part)
+            is_critical = name in _PIXELS or not name[0] & 0x20
+            if not is_valid and is_critical and name != b"IEND":
+                raise BrokenImage(f"is a PNG that is damaged: {_wrong_checksum(name)}")
+            if not is_valid:
+                remarks.append(_wrong_checksum(name))
+            elif name != b"IEND":
+                kept.append(view[begin:at])
+                names.add(name)
+            if name == b"IEND":
+                has_end = True
+                break
+    if has_end and not remarks:
+        return Container(content, bytes_after(content, at))
+    if not has_end and (b"IDAT" not in names or names & _ANIMATION):
+        raise cut_off("PNG", "it has no IEND chunk")
+    remarks += bytes_after(content, at) if has_end else [NO_END]
+    return Container(b"".join([*kept, _IEND]), tuple(dict.fromkeys(remarks)))
+
+
+def _wrong_checksum(name: bytes) -> str:
+    return f"the checksum of its {name.decode('latin-1')} chunk is wrong"
+
+
+def without_metadata(content: Content) -> bytes:
+    """Return a checked PNG with nothing but its pixels, for a decoder that refuses malformed metadata."""
+    view = memoryview(content)
+    kept, at = [view[:8]], 8
+    for name, part, _ in chunks(view):
+        begin, at = at, at + 12 + len(part)
+        if name in _NEEDED:
+            kept.append(view[begin:at])
+        if name == b"IEND":
+            break
+    return b"".join(kept)
 
 
 def chunks(content: bytes | memoryview) -> Iterator[tuple[bytes, memoryview, bool]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from pipeline.errors import BrokenImage, ImageError, Problem
-from pipeline.images.inspect import ImageInfo, extension, open_image
+from pipeline.images.inspect import ImageInfo, extension, mended, open_image
 from pipeline.images.masks import Mask, check_mask, encode_mask, fit_mask, load_mask, mask_from_alpha
 from pipeline.images.options import ImageOptions
 from pipeline.images.requirements import MEGABYTE, Comparison, edges
@@ -98,7 +98,8 @@ class _Preparation:
             if is_own_mask:
                 self._check_own_mask(mask_from_alpha(image))
             size = (info.width, info.height)
-            sent = _prepared("image", self.source.name, content, content, info.format, size)
+            whole = mended(content) if info.remarks else content
+            sent = _prepared("image", self.source.name, content, whole, info.format, size)
         else:
             try:
                 converted, geometry = self._convert(to_rgba(image, info), geometry, is_own_mask=is_own_mask)

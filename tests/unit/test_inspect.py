@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
 from pipeline.errors import BrokenImage
-from pipeline.images.inspect import MAX_PIXELS, extension, inspect, inspect_svg
+from pipeline.images.inspect import MAX_PIXELS, extension, inspect, inspect_svg, open_image
 from tests.support.photographs import photographs
 
 MODES = {
@@ -93,22 +95,189 @@ def test_a_whole_picture_is_described(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_every_cut_of_a_picture_is_refused(name: str) -> None:
+def test_a_cut_image_is_refused_unless_all_its_pixels_are_there(name: str) -> None:
     whole = WHOLE[name]
-    lengths = {len(whole) * part // 50 for part in range(50)} | {len(whole) - cut for cut in range(1, 13)}
+    lengths = {len(whole) * part // 50 for part in range(50)} | {len(whole) - cut for cut in range(1, 40)}
     if name == "tiff of three pages":  # Pillow pads it to 16 bytes, and who cuts the padding takes nothing
         lengths = {length for length in lengths if length < len(whole) - 15}
     if name == "mpo":  # its first picture is whole as soon as it is there, and no more is read
         lengths = {length for length in lengths if length < whole.index(b"\xff\xd9\xff\xd8")}
-    for length in sorted(lengths):
-        with pytest.raises(BrokenImage):
-            inspect(whole[:length])
+    accepted = {len(whole) - length for length in sorted(lengths) if is_accepted_as(whole[:length], whole)}
+    assert accepted <= set(range(1, MISSING_END.get(whole[:3], 0) + 1))
+    if name in {"RGB png", "RGB jpeg", "progressive jpeg", "jpeg with restart marks", "RGB gif"}:
+        assert accepted == set(range(1, MISSING_END[whole[:3]] + 1))
+
+
+MISSING_END = {b"\x89PN": 12, b"\xff\xd8\xff": 2, b"GIF": 1}
+"""Format → bytes after the last pixel: without them, every viewer shows the whole image."""
+
+
+def is_accepted_as(content: bytes, whole: bytes) -> bool:
+    """Return whether an image is accepted, and check that then it is that whole one, with a remark."""
+    try:
+        info, image = open_image(content)
+        assert inspect(content).remarks == info.remarks
+    except BrokenImage:
+        return False
+    assert info.remarks, "accepted without a remark"
+    assert replace(info, remarks=()) == replace(open_image(whole)[0], remarks=())
+    assert image.tobytes() == open_image(whole)[1].tobytes()
+    return True
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("more", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_blocks": 3}])
+def test_a_jpeg_without_its_end_mark_is_whole_only_if_its_scan_is(
+    quality: int, subsampling: int, more: dict[str, object]
+) -> None:
+    gradient = Image.linear_gradient("L").convert("RGB").resize((90, 70))
+    for image, is_grey in ((noise("RGB", (97, 61)), False), (gradient, True)):
+        whole = encoded(image, "jpeg", quality=quality, subsampling=subsampling, **more)
+        assert is_accepted_as(whole[:-2], whole)
+        assert is_accepted_as(whole[:-1], whole)
+        for cut in [*range(3, 30), len(whole) // 20, len(whole) // 2]:
+            is_accepted = is_accepted_as(whole[:-cut], whole)  # which compares all pixels
+            assert not is_accepted or (cut < 6 and is_grey)  # with a table of one code, missing bits decide nothing
+            assert not is_accepted_as(whole[:-cut] + b"\0" * len(whole), whole)  # made in its full size
+
+
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_refused() -> None:
+    whole = encoded(noise("RGB"), "jpeg", progressive=True)
+    ends = [place for place in range(2, len(whole)) if whole[place : place + 2] in {b"\xff\xda", b"\xff\xc4"}]
+    assert len(ends) > 10
+    for end in ends:
+        with pytest.raises(BrokenImage, match="cut off"):
+            inspect(whole[:end])
+
+
+def test_an_animation_that_lacks_its_end_mark_may_lack_frames_and_is_refused() -> None:
+    for name in ("animated png", "animated gif"):
+        with pytest.raises(BrokenImage, match="cut off"):
+            inspect(WHOLE[name][: -MISSING_END[WHOLE[name][:3]]])
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_bytes_behind_the_end_do_no_harm(name: str) -> None:
-    if "avif" not in name:
-        assert inspect(WHOLE[name] + b"\0" * 3) == inspect(WHOLE[name])
+    if "avif" in name:
+        return
+    after = inspect(WHOLE[name] + b"\0" * 3)
+    assert replace(after, remarks=()) == inspect(WHOLE[name])
+    if name != "mpo" and "bmp" not in name and "tiff" not in name:
+        assert after.remarks == ("3 bytes follow its end",)
+
+
+def png_chunk(name: bytes, content: bytes, *, checksum: int | None = None) -> bytes:
+    valid = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", valid if checksum is None else checksum)
+
+
+def with_chunk(chunk: bytes, name: str = "RGBA png") -> bytes:
+    """Return a PNG with a chunk between IHDR and its pixels."""
+    return WHOLE[name][:33] + chunk + WHOLE[name][33:]
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt", b"pHYs", b"iCCP", b"gAMA", b"sRGB", b"eXIf", b"caBX"])
+def test_a_wrong_checksum_of_metadata_is_a_remark(name: bytes) -> None:
+    content = with_chunk(png_chunk(name, b"Comment\0made", checksum=7))
+    assert inspect(content).remarks == (f"the checksum of its {name.decode()} chunk is wrong",)
+    assert is_accepted_as(content, WHOLE["RGBA png"])
+    assert inspect(content[:-12]).remarks == (
+        f"the checksum of its {name.decode()} chunk is wrong",
+        "its end mark is missing",
+    )
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"IDAT"])
+def test_a_wrong_checksum_of_pixels_is_damage(name: bytes) -> None:
+    content = bytearray(WHOLE["P png"])
+    place = content.index(name)
+    (length,) = struct.unpack_from(">I", content, place - 4)
+    content[place + 4 + length] ^= 1
+    with pytest.raises(BrokenImage, match=f"is a PNG that is damaged: the checksum of its {name.decode()} chunk"):
+        inspect(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"pHYs", b"\0"),
+        png_chunk(b"gAMA", b""),
+        png_chunk(b"iCCP", b"a\0\7"),
+        png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b" " * 2_000_000)),
+    ],
+)
+def test_metadata_that_pillow_refuses_is_a_remark(chunk: bytes) -> None:
+    assert is_accepted_as(with_chunk(chunk), WHOLE["RGBA png"])
+
+
+def test_a_wrong_checksum_of_the_end_mark_is_a_remark() -> None:
+    content = WHOLE["RGB png"][:-4] + b"\0\0\0\0"
+    assert inspect(content).remarks == ("the checksum of its IEND chunk is wrong",)
+
+
+@pytest.mark.parametrize("change", [-40, -1, 1, 40, 1_000_000])
+@pytest.mark.parametrize("name", ["RGB webp", "RGBA webp", "lossless webp", "RGB bmp", "RGB avif", "RGBA avif"])
+def test_a_wrong_outer_size_is_a_remark_if_all_pixels_are_there(name: str, change: int) -> None:
+    if name not in WHOLE:
+        pytest.skip("this Pillow cannot write AVIF")
+    whole, content = WHOLE[name], bytearray(WHOLE[name])
+    at, order = (2, "<I") if "bmp" in name else (4, "<I") if "webp" in name else (content.index(b"mdat") - 4, ">I")
+    struct.pack_into(order, content, at, struct.unpack_from(order, content, at)[0] + change)
+    if change < 0 and "bmp" in name:  # no reader looks at that
+        assert inspect(bytes(content)) == inspect(whole)
+        return
+    assert is_accepted_as(bytes(content), whole)
+    for length in {len(whole) * part // 20 for part in range(1, 20)} | {len(whole) - cut for cut in range(2, 30)}:
+        assert not is_accepted_as(bytes(content[:length]), whole)
+
+
+def test_no_setting_of_pillow_tolerates_truncated_files() -> None:
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_the_limit_of_pixels_is_an_option_for_results() -> None:
+    whole = WHOLE["RGB jpeg"]
+    assert inspect(whole, 67 * 45).width == 67
+    with pytest.raises(BrokenImage, match=r"more than 3,014 are not decoded: set `download\.max_pixels` higher"):
+        inspect(whole, 67 * 45 - 1)
+
+
+HEIC = bytes.fromhex("0000001866747970686569630000000068656963")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (HEIC, "is HEIC, as iPhones take them: save it as JPEG or PNG"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic", "is HEIC, as iPhones take them: save it as JPEG or PNG"),
+        (b"\xff\x0a\xfa\x1f", "is JPEG XL: save it as JPEG or PNG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "is JPEG XL: save it as JPEG or PNG"),
+        (b"8BPS\0\1", "is a Photoshop file (PSD): save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypcrx ", "is a raw photograph (Canon CR3)"),
+        (b"FUJIFILMCCD-RAW 0201", "is a raw photograph (Fujifilm RAF)"),
+        (b"IIRO\x08\0\0\0", "is a raw photograph (Olympus ORF)"),
+        (b"%PDF-1.7", "is a PDF, not an image"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "is a video (MP4), not an image"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0", "is a video (MP4), not an image"),
+        (b"\x1aE\xdf\xa3", "is a video (WebM or Matroska)"),
+        (b"\0\0\1\0\1\0\x10\x10", "is an icon (ICO): save it as JPEG or PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is PostScript (EPS): save it as JPEG or PNG"),
+        (b"PK\x03\x04\x14\0", "is a ZIP archive"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"\x1f\x8b\x08\0", "is compressed with gzip"),
+    ],
+)
+def test_another_format_is_named_by_its_first_bytes(content: bytes, words: str) -> None:
+    with pytest.raises(BrokenImage, match=re.escape(words)):
+        inspect(content + b"\0" * 600)
+
+
+@pytest.mark.parametrize("tags", [{50706: b"\1\4\0\0"}, {254: 1, 330: 8}])
+def test_a_raw_photograph_is_not_taken_for_its_thumbnail(tags: dict[int, object]) -> None:
+    content = encoded(noise("RGB"), "tiff", tiffinfo=tags)
+    with pytest.raises(BrokenImage, match="is a raw photograph"):
+        inspect(content)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +290,6 @@ def test_bytes_behind_the_end_do_no_harm(name: str) -> None:
         (b'{"error": {"message": "no"}}', "is JSON"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is SVG"),
         (b"%PDF-1.7", "is a PDF"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image of a supported format"),
         (b"\0" * 100, "not an image of a supported format"),
         (png_header(50_000, 50_000), "claims 50000x50000"),
         (png_header(MAX_PIXELS + 1, 1), "are not decoded"),

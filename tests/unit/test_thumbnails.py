@@ -110,7 +110,7 @@ def test_each_picture_is_made_once_and_named_by_its_hash(tmp_path: Path) -> None
 def test_svg_and_what_is_missing_or_broken_are_left_out(tmp_path: Path) -> None:
     sources = [
         _put(tmp_path, "drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg"),
-        _put(tmp_path, "broken.png", drawn(1)[:-9]),
+        _put(tmp_path, "broken.png", drawn(1)[:-19]),
         RecordedImage(1, "job", "images/gone.png", "0" * 64, 9, "png"),
         _put(tmp_path, "whole.png", drawn(2)),
     ]
