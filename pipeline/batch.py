@@ -191,7 +191,8 @@ class Batch:
         with ledger.writing(self.folder, name) as connection:
             if name is not None:
                 (name,) = submit.known_names(connection, [name])
-            damages = list(verify.find_damage(connection, self.folder, self.images, name))
+            limit = self.config.download.max_pixels
+            damages = list(verify.find_damage(connection, self.folder, self.images, name, limit))
             if repair and damages:
                 verify.repair(connection, self.folder, self.images, damages)
                 for job in sorted({damage.job for damage in damages}):

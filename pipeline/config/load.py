@@ -36,10 +36,14 @@ class RetryRules:
 
 @dataclass(frozen=True, slots=True)
 class DownloadRules:
-    """How often a refused download is retried, the size limit, and hosts that may have private addresses."""
+    """How often a refused download is retried, the limits of an image, and hosts that may have private addresses.
+
+    `max_pixels` is of one frame, and holds for images that arrive as base64, too.
+    """
 
     attempts: int = 6
     max_bytes: int = 100 * 1024 * 1024
+    max_pixels: int = 89_478_485
     allow_hosts: frozenset[str] = frozenset()
 
 
@@ -139,10 +143,11 @@ def _read_retry(section: Section) -> RetryRules:
 
 
 def _read_download(section: Section) -> DownloadRules:
-    section.reject_unknown_keys("attempts", "max_bytes", "allow_hosts")
+    section.reject_unknown_keys("attempts", "max_bytes", "max_pixels", "allow_hosts")
     return DownloadRules(
         attempts=section.integer("attempts", 6, least=1),
         max_bytes=section.integer("max_bytes", 100 * 1024 * 1024, least=1),
+        max_pixels=section.integer("max_pixels", 89_478_485, least=1),
         allow_hosts=frozenset(host.lower() for host in section.texts("allow_hosts")),
     )
 

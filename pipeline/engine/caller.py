@@ -98,7 +98,7 @@ class LocalCaller:
         self._target = target
         self._stack = AsyncExitStack()
         self._threads = image_threads()
-        self._writer = ImageWriter(ImageStore(target.images), self._threads)
+        self._writer = ImageWriter(ImageStore(target.images), self._threads, rules.max_pixels)
         self._client = ImagesClient(
             target.base_url,
             provider.key(environment),

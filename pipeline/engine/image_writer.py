@@ -45,21 +45,23 @@ class ValidImage:
     width: int
     height: int
     format: str  # png, jpeg, webp, gif, svg …
+    remarks: tuple[str, ...] = ()  # what deviates and harms no pixel
 
 
 class ImageWriter:
     """Writes images into a store; decoding and writing take place in `threads`."""
 
-    def __init__(self, store: ImageStore, threads: Executor) -> None:
+    def __init__(self, store: ImageStore, threads: Executor, max_pixels: int = inspect.MAX_PIXELS) -> None:
         self._store = store
         self._threads = threads
+        self._max_pixels = max_pixels
 
     async def write(
         self, content: bytes | str, names: FileNames, number: int, revised_prompt: str | None = None
     ) -> StoredImage:
         """Validate and store one image, given as bytes or base64. Raises BrokenImage and DiskFull."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, _validate_and_store, content, self._store, names, number, revised_prompt
+            self._threads, _validate_and_store, content, self._store, names, number, revised_prompt, self._max_pixels
         )
 
     async def write_all(
@@ -89,10 +91,15 @@ def free_numbers(taken: Collection[int], count: int) -> list[int]:
 
 
 def _validate_and_store(
-    content: bytes | str, store: ImageStore, names: FileNames, number: int, revised_prompt: str | None
+    content: bytes | str,
+    store: ImageStore,
+    names: FileNames,
+    number: int,
+    revised_prompt: str | None,
+    max_pixels: int = inspect.MAX_PIXELS,
 ) -> StoredImage:
     """Turn bytes, or base64 of them, into a stored image. Plain values in and out, for any thread or process."""
-    image = validate(decode(content) if isinstance(content, str) else content, names.output_format)
+    image = validate(decode(content) if isinstance(content, str) else content, names.output_format, max_pixels)
     file = f"{IMAGES_FOLDER}/{names.stem}-{number}.{inspect.extension(image.format)}"
     store.put(f"{names.job}/{file}", image.content)
     return StoredImage(
@@ -107,17 +114,18 @@ def _validate_and_store(
     )
 
 
-def validate(content: bytes, output_format: str | None) -> ValidImage:
+def validate(content: bytes, output_format: str | None, max_pixels: int = inspect.MAX_PIXELS) -> ValidImage:
     """Decode an image from its first byte to its last. Raises BrokenImage.
 
     SVG is valid only if the request asked for it, and only without scripts. A complete image of another format than
     the one that was asked for is valid, since it is paid.
     """
-    if size := png.complete_png_size(content, inspect.MAX_PIXELS):
+    if size := png.complete_png_size(content, max_pixels):
         return ValidImage(content, hashlib.sha256(content).hexdigest(), *size, "png")
     is_svg = output_format == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-    found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content)
-    return ValidImage(content, hashlib.sha256(content).hexdigest(), found.width, found.height, found.format)
+    found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content, max_pixels)
+    digest = hashlib.sha256(content).hexdigest()
+    return ValidImage(content, digest, found.width, found.height, found.format, found.remarks)
 
 
 def decode(text: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
 from pipeline.images import inspect
+from pipeline.images.inspect import MAX_PIXELS
 from pipeline.ledger import queries
 from pipeline.ledger.recovery import requeue_lost_images
 from pipeline.storage import QUARANTINE_FOLDER, disk_error, move_aside
@@ -31,10 +32,15 @@ class Damage:
     what: str
 
 
-def find_damage(connection: sqlite3.Connection, folder: Path, images: ImageStore, job: str | None) -> Iterator[Damage]:
-    """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Changes nothing."""
+def find_damage(
+    connection: sqlite3.Connection, folder: Path, images: ImageStore, job: str | None, max_pixels: int = MAX_PIXELS
+) -> Iterator[Damage]:
+    """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Changes nothing.
+
+    `max_pixels` is the limit above which a result is not decoded.
+    """
     for image in queries.read_recorded_images(connection, job):
-        fault = _fault(images, image)
+        fault = _fault(images, image, max_pixels)
         if fault:
             yield Damage(image.image_pk, image.job, image.name, fault)
     yield from _find_damaged_inputs(connection, folder, job)
@@ -56,7 +62,7 @@ def _find_damaged_inputs(connection: sqlite3.Connection, folder: Path, job: str 
                 yield Damage(None, upload.job, name, "has another hash than its name; submit the job again")
 
 
-def _fault(images: ImageStore, image: RecordedImage) -> str | None:
+def _fault(images: ImageStore, image: RecordedImage, max_pixels: int) -> str | None:
     try:
         content = images.read(image.name)
     except FileNotFoundError:
@@ -68,7 +74,7 @@ def _fault(images: ImageStore, image: RecordedImage) -> str | None:
     if hashlib.sha256(content).hexdigest() != image.sha256:
         return "has another hash than recorded"
     try:
-        inspect.inspect_svg(content) if image.format == "svg" else inspect.inspect(content)
+        inspect.inspect_svg(content) if image.format == "svg" else inspect.inspect(content, max_pixels)
     except BrokenImage as reason:
         return f"is not a whole image: {reason}"
     return None

@@ -7,6 +7,7 @@ import os
 import pickle
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,15 @@ async def _two(_: Body) -> web.Response:
     return answer_with(
         {"b64_json": PNG_BASE64}, {"url": "/picture/a?se=2099-01-01T00:00:00Z"}, usage={"total_tokens": 7}
     )
+
+
+async def test_the_limit_of_pixels_is_the_option(tmp_path: Path) -> None:
+    async with vendor(_two) as base_url:
+        made = spec(base_url, tmp_path)
+        wide = replace(made, target=replace(made.target, download=DownloadRules(max_pixels=16 * 16)))
+        narrow = replace(made, target=replace(made.target, download=DownloadRules(max_pixels=16 * 16 - 1)))
+        assert len((await call(wide))[0].images) == 1
+        assert (await call(narrow))[0].images == ()
 
 
 async def test_a_result_has_everything_that_the_response_brought(tmp_path: Path) -> None:

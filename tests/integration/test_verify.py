@@ -62,7 +62,7 @@ async def test_damage_is_named_and_not_touched(bench: Bench, harm: Callable[[Pat
 
 async def test_what_was_recorded_and_is_no_picture_is_damage_too(bench: Bench) -> None:
     path = await _make(bench)
-    content = picture()[:-8]
+    content = picture()[:-20]
     path.write_bytes(content)
     bench.set(
         "UPDATE image SET sha256 = ?, bytes = ? WHERE number = 1", hashlib.sha256(content).hexdigest(), len(content)
@@ -151,3 +151,21 @@ async def test_repair_revives_nothing_that_was_cancelled(bench: Bench) -> None:
     path.unlink()
     _repair(bench)
     assert bench.ask("SELECT status, received FROM request") == [("cancelled", 1)]
+
+
+async def test_the_limit_of_pixels_is_that_of_the_config(bench: Bench) -> None:
+    await _make(bench)
+    assert list(find_damage(bench.connection, bench.folder, bench.images, None, 16 * 16)) == []
+    damages = list(find_damage(bench.connection, bench.folder, bench.images, None, 1))
+    assert ["set `download.max_pixels` higher" in damage.what for damage in damages] == [True, True]
+
+
+async def test_an_image_that_every_viewer_shows_whole_is_no_damage(bench: Bench) -> None:
+    path = await _make(bench)
+    content = PNG[:33] + b"\0\0\0\3tEXta\0b\1\2\3\4" + PNG[33:-12]
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    bench.connection.execute(
+        "UPDATE image SET bytes = ?, sha256 = ? WHERE file = ?", (len(content), digest, "images/pool-1.png")
+    )
+    assert list(find_damage(bench.connection, bench.folder, bench.images, None)) == []

@@ -88,7 +88,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 provider: lab
 budget_usd: 2
 retry: {attempts: 3, max_wait_seconds: 5, outage_hours: 0.5}
-download: {attempts: 2, max_bytes: 1000, allow_hosts: [Localhost]}
+download: {attempts: 2, max_bytes: 1000, max_pixels: 500, allow_hosts: [Localhost]}
 models: {mine: {inherits: dall-e-2}}
 providers:
   lab:
@@ -105,7 +105,7 @@ providers:
     lab = config.find_provider("lab")
     assert (config.provider, config.budget_usd, config.models) == ("lab", 2.0, {"mine": {"inherits": "dall-e-2"}})
     assert (config.retry.attempts, config.retry.max_wait_seconds, config.retry.outage_hours) == (3, 5.0, 0.5)
-    assert (config.download.attempts, config.download.max_bytes) == (2, 1000)
+    assert (config.download.attempts, config.download.max_bytes, config.download.max_pixels) == (2, 1000, 500)
     assert config.download.allow_hosts == {"localhost"}
     assert lab == Provider(
         name="lab",

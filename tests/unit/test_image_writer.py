@@ -47,6 +47,22 @@ def test_a_picture_that_is_cut_is_refused(kind: str) -> None:
             validate(content[:end], None)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif"])
+def test_more_pixels_than_the_option_allows_are_refused_and_the_option_is_named(kind: str) -> None:
+    content = picture(kind)
+    assert validate(content, None, 12 * 7).width == 12
+    with pytest.raises(BrokenImage, match=r"claims 12x7 pixels; .* set `download\.max_pixels` higher to accept it"):
+        validate(content, None, 12 * 7 - 1)
+
+
+def test_an_image_that_lacks_only_its_end_mark_is_stored_as_it_came_with_a_remark(tmp_path: Path) -> None:
+    content = picture("jpeg")[:-2]
+    found = validate(content, None)
+    assert (found.content, found.remarks) == (content, ("its end mark is missing",))
+    stored = _validate_and_store(content, ImageStore(tmp_path), FileNames("job", "one", None), 1, None)
+    assert (tmp_path / "job" / stored.file).read_bytes() == content
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>no</html>", b'{"error": 1}', b"\0" * 100])
 def test_what_is_no_picture_is_refused(content: bytes) -> None:
     for asked in (None, "svg"):
