@@ -31,6 +31,7 @@ PipelineError
 │       ├── OutageGivenUp           the provider was down for longer than `retry.outage_hours`
 │       ├── BudgetSpent             the next call could exceed `budget_usd`: stops the job
 │       └── DiskFull                stops everything
+│           └── TooManyOpenFiles        no file descriptor became free: stops everything
 """
 
 from __future__ import annotations
@@ -254,3 +255,7 @@ class DiskFull(Stop):
     """The disk is full, or writing is not permitted."""
 
     reach = "everything"
+
+
+class TooManyOpenFiles(DiskFull):
+    """No file descriptor was free, and none became free for a minute. Handled like a full disk, and told otherwise."""

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.descriptors import is_exhausted, none_was_free, when_free
 from pipeline.errors import DiskFull
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def write_unnamed(path: Path, content: bytes | memoryview) -> None:
 def _whole(path: Path) -> Iterator[int]:
     """Open the descriptor of a temporary file, which is renamed to `path` once its content is on disk."""
     part = f"{path.parent}{os.sep}.{path.name[:200]}.{_names.getrandbits(32):08x}{PART}"
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = when_free(lambda: os.open(part, flags, 0o666))
     try:
         try:
             yield descriptor
@@ -89,7 +91,7 @@ def sync_folder(path: Path) -> None:
     """Make a folder's entries durable. Windows cannot open a folder; there, the rename has done so."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = when_free(lambda: os.open(path, os.O_RDONLY))
     try:
         os.fsync(descriptor)
     finally:
@@ -142,7 +144,7 @@ class ImageStore:
 
     def read(self, name: str) -> bytes:
         """Return the content of an image. Raises OSError, FileNotFoundError if there is none of this name."""
-        return self.local_path(name).read_bytes()
+        return when_free(self.local_path(name).read_bytes)
 
     def size(self, name: str) -> int | None:
         """Return the number of bytes of an image, None if there is none of this name. Raises OSError."""
@@ -196,5 +198,7 @@ def disk_error(reason: OSError, folder: Path) -> DiskFull:
     """Return the error that says why a folder cannot be written, and what to do."""
     if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(f"no room left in {folder}; free some space, then run `pipeline run` to continue")
+    if is_exhausted(reason):
+        return none_was_free(f"{folder} cannot be written")
     what = f"{folder} cannot be written: {reason.strerror or reason}"
     return DiskFull(f"{what}; correct that, then run `pipeline run` to continue")

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
+from pipeline.descriptors import when_free
 from pipeline.errors import LedgerError
 from pipeline.ledger.database import BACKUP_NAME, FILE_NAME, restore_hint, translated_errors
 from pipeline.storage import PART, disk_error, sync_folder
@@ -25,7 +26,7 @@ def back_up(connection: sqlite3.Connection, folder: Path) -> None:
         part.unlink(missing_ok=True)
         with translated_errors(folder / FILE_NAME):
             _copy(connection, part, folder)
-        with part.open("rb+") as file:
+        with when_free(lambda: part.open("rb+")) as file:
             os.fsync(file.fileno())
         part.replace(folder / BACKUP_NAME)
         sync_folder(folder)

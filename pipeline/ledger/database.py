@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.descriptors import none_free, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
 from pipeline.storage import make_folder
 
@@ -213,6 +214,8 @@ def translate_error(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> Pipe
     if isinstance(reason, sqlite3.IntegrityError | sqlite3.InterfaceError | sqlite3.ProgrammingError):
         return reason
     code = getattr(reason, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_CANTOPEN and none_free():
+        return none_was_free(f"the ledger {path} cannot be opened")
     if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
         return DiskFull(
             f"the ledger {path} cannot be written: {reason}; free some space, then run `pipeline run` to continue"
