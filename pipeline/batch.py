@@ -10,14 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock
-
 from pipeline import ledger
 from pipeline.config.load import load
 from pipeline.ledger import queries, submit
 from pipeline.ledger.claim import check_claim, superseded_warning
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
-from pipeline.ledger.lock import run_lock
+from pipeline.ledger.lock import exclusive, run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
@@ -206,10 +204,10 @@ class Batch:
         """Queue plans and copy their input images to the jobs' folders; all are checked before the first is queued.
 
         Only one process does this at a time. Returns the plans with the jobs' names as the ledger spells them, and with
-        a warning of the requests that left their job.
+        a warning of the requests that leave their job.
         """
         try:
-            with FileLock(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
+            with exclusive(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
                 claims = [check_claim(connection, plan, allow_shrink=options.allow_shrink) for plan in plans]
                 queued = [_claimed(plan, claim) for plan, claim in zip(plans, claims, strict=True)]
                 for plan in queued:
@@ -242,7 +240,6 @@ class Batch:
 
 
 def _claimed(plan: Plan, claim: Claim) -> Plan:
-    """Return a plan with the job's name as the ledger spells it, and with a warning of the requests that leave."""
     warning = superseded_warning(claim)
     return replace(plan, name=claim.name, warnings=(*plan.warnings, warning) if warning else plan.warnings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,22 @@ BACKUP_NAME = "ledger.backup.sqlite3"
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 60.0  # a submit beside a run waits for the other's transaction; each is short
+NO_LOCKS_HINT = (
+    "the folder seems to lie on a network drive or a file system without locks; choose an `output` on a local disk"
+)
+_LOCK_CODES = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_LOCK,
+        sqlite3.SQLITE_IOERR_RDLOCK,
+        sqlite3.SQLITE_IOERR_UNLOCK,
+        sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+        sqlite3.SQLITE_IOERR_BLOCKED,
+        sqlite3.SQLITE_IOERR_SHMLOCK,
+        sqlite3.SQLITE_IOERR_SHMMAP,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+    }
+)
+"""Extended codes of locks and of shared memory, which network drives lack."""
 _ASK_AGAIN = 0.001  # seconds
 
 
@@ -53,6 +70,39 @@ def open_ledger(folder: Path) -> sqlite3.Connection:
             execute_when_free(connection, "PRAGMA journal_mode = WAL", _BUSY_SECONDS)
             _migrate(connection, path)
         return connection
+
+
+def _execute_first(connection: sqlite3.Connection, statement: str, path: Path) -> None:
+    """Execute the first statement that needs a lock; if it is busy, notice at once if nothing can be locked here."""
+    try:
+        connection.execute(statement)
+    except sqlite3.OperationalError as reason:
+        if reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        if not _has_locks(path):
+            raise LedgerError(f"the ledger {path} cannot be locked: {reason}; {NO_LOCKS_HINT}") from None
+        execute_when_free(connection, statement, _BUSY_SECONDS)
+
+
+def _has_locks(path: Path) -> bool:
+    """Return whether SQLite can lock a file of its own beside the ledger."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            connection = sqlite3.connect(Path(folder) / path.name, timeout=0, isolation_level=None)
+            with contextlib.closing(connection):
+                connection.execute("BEGIN EXCLUSIVE")
+                connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as reason:
+        return not _is_lock_error(reason) and reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
+    except OSError:  # of the folder: another error
+        return True
+    return True
+
+
+def _is_lock_error(reason: sqlite3.Error) -> bool:
+    """Return whether the operating system refused a lock, or SQLite's protocol of locks failed."""
+    code = getattr(reason, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_PROTOCOL or code in _LOCK_CODES
 
 
 def _refuse_to_start_over(path: Path) -> None:
@@ -115,10 +165,11 @@ def _no_such_job(job: str, folder: Path) -> BadInput:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     with _closed_on_error(connection):
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA synchronous = FULL")
+        _execute_first(connection, "PRAGMA synchronous = FULL", Path(path))
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
         connection.execute("PRAGMA foreign_keys = ON")
     return connection
 
@@ -216,16 +267,21 @@ def translate_error(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> Pipe
     code = getattr(reason, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_CANTOPEN and none_free():
         return none_was_free(f"the ledger {path} cannot be opened")
-    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+    if _is_lock_error(reason):
+        return LedgerError(f"the ledger {path} cannot be locked: {reason}; {NO_LOCKS_HINT}")
+    if code == sqlite3.SQLITE_FULL:
         return DiskFull(
             f"the ledger {path} cannot be written: {reason}; free some space, then run `pipeline run` to continue"
         )
+    if code == sqlite3.SQLITE_IOERR:
+        what = f"the ledger {path} cannot be written: {reason}; free some space, then run `pipeline run` to continue"
+        return DiskFull(f"{what}; if there is room, check the disk, or, for a network drive, choose another `output`")
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return LedgerError(
             f"the ledger {path} cannot be written: {reason}; change its permissions, or choose another `output`"
         )
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return LedgerError(f"the ledger {path} is locked by another program: {reason}")
+        return LedgerError(f"the ledger {path} is locked by another program: {reason}; end that program, and try again")
     return LedgerError(f"the ledger {path} is damaged: {reason}; {restore_hint(Path(path))}")
 
 

@@ -1,28 +1,42 @@
-"""The lock of an output folder: one working run at a time, and who that is."""
+"""The lock of an output folder: one working run at a time, and who that is.
+
+On a file system without locks, a file marks the owner. Unlike a lock it outlives a killed process, so the marker of a
+process that is dead is taken over.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import sys
+import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from pipeline.errors import ConfigError, FolderBusy
-from pipeline.ledger.database import transaction
+from pipeline.ledger.database import NO_LOCKS_HINT, transaction
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from filelock import BaseFileLock
+
     from pipeline.storage import ImageStore
 
 LOCK_FILE = "run.lock"
+
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+_NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK, errno.EIO, errno.ESTALE, errno.EINVAL, errno.ETIMEDOUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,35 +47,63 @@ class LockOwner:
     started_at: float
 
 
+def _write_stderr(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+
+
 @contextlib.contextmanager
 def run_lock(
-    folder: Path, images: ImageStore, connection: sqlite3.Connection, if_busy: Callable[[], object]
+    folder: Path,
+    images: ImageStore,
+    connection: sqlite3.Connection,
+    if_busy: Callable[[], object],
+    warn: Callable[[str], object] = _write_stderr,
 ) -> Iterator[None]:
     """Hold the lock of an output folder, and delete the half-written images that a killed run left in it.
 
     If another process holds it, call `if_busy` and raise FolderBusy that names the process. Raises ConfigError if the
-    folder cannot be locked.
+    folder cannot be locked; if its file system has no locks, `warn` gets a sentence that says so.
     """
-    lock = FileLock(folder / LOCK_FILE)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(lock.acquire(blocking=False))
-        except Timeout:
-            if_busy()
-            row = connection.execute("SELECT * FROM holder").fetchone()
-            who = f"process {row['pid']} on {row['host']}" if row else "another process"
-            what = f"{who} is working on {folder}: it processes what is queued, or wait until it ends"
-            raise FolderBusy(what) from None
-        except OSError as reason:
-            raise ConfigError(f"{folder} cannot be locked: {reason.strerror or reason}") from None
-        with transaction(connection):
-            connection.execute(
-                "INSERT OR REPLACE INTO holder VALUES (1, ?, ?, ?)",
-                (os.getpid(), socket.gethostname(), time.time()),
-            )
+    try:
+        lock = _acquire(folder, connection, warn)
+    except Timeout:
+        if_busy()
+        row = connection.execute("SELECT * FROM holder").fetchone()
+        who = f"process {row['pid']} on {row['host']}" if row else "another process"
+        what = f"{who} is working on {folder}: it processes what is queued, or wait until it ends"
+        raise FolderBusy(what) from None
+    except OSError as reason:
+        raise lock_error(reason, folder) from None
+    with contextlib.closing(_Held(lock)):
         for name in images.leftovers():
             images.delete(name)
         yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    lock: BaseFileLock
+
+    def close(self) -> None:
+        self.lock.release()
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait for the lock of a file, and hold it for a short work. Raises ConfigError if it cannot be locked."""
+    try:
+        lock = FileLock(path) if _has_locks(path.parent) else SoftFileLock(path)
+        lock.acquire()
+    except OSError as reason:
+        raise lock_error(reason, path.parent) from None
+    with contextlib.closing(_Held(lock)):
+        yield
+
+
+def lock_error(reason: OSError, folder: Path) -> ConfigError:
+    """Return the error that says why a folder cannot be locked; a file system without locks is named."""
+    what = f"{folder} cannot be locked: {reason.strerror or reason}"
+    return ConfigError(f"{what}; {NO_LOCKS_HINT}" if reason.errno in _NO_LOCKS else what)
 
 
 def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
@@ -70,15 +112,73 @@ def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None
     The lock is tried only if the last owner may be alive, so that a run that starts rarely finds it taken by us.
     """
     row = connection.execute("SELECT * FROM holder").fetchone()
-    if row is None or (row["host"] == socket.gethostname() and not _is_alive(row["pid"])):
+    if row is None or _is_dead(row):
         return None
-    lock = FileLock(folder / LOCK_FILE)
+    owner = LockOwner(f"process {row['pid']} on {row['host']}", row["started_at"])
     try:
+        if not _has_locks(folder):
+            return owner if (folder / LOCK_FILE).exists() else None
+        lock = FileLock(folder / LOCK_FILE)
         lock.acquire(blocking=False)
     except (Timeout, OSError):
-        return LockOwner(f"process {row['pid']} on {row['host']}", row["started_at"])
+        return owner
     lock.release()
     return None
+
+
+def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str], object]) -> BaseFileLock:
+    """Acquire the lock, or else the marker, and record this process as its owner. Raises Timeout and OSError."""
+    lock: BaseFileLock
+    if _has_locks(folder):
+        lock = FileLock(folder / LOCK_FILE)
+        lock.acquire(blocking=False)
+        try:
+            with transaction(connection):
+                _record_owner(connection)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+    warn(f"{folder} cannot be locked: {NO_LOCKS_HINT}; until then, start no second run on it from another machine")
+    lock = SoftFileLock(folder / LOCK_FILE)
+    with transaction(connection):  # so that of two processes that find a dead owner, one takes over
+        row = connection.execute("SELECT * FROM holder").fetchone()
+        if row is None or _is_dead(row):
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+        lock.acquire(blocking=False)
+        _record_owner(connection)
+    return lock
+
+
+def _record_owner(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO holder VALUES (1, ?, ?, ?)", (os.getpid(), socket.gethostname(), time.time())
+    )
+
+
+def _has_locks(folder: Path) -> bool:
+    """Return whether the file system of a folder supports locks, tried on a file of its own. Raises OSError."""
+    if sys.platform == "win32":
+        return True
+    error = None
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:  # a full disk has locks all the same
+        error = _flock_error(file)
+    if error is not None and error.errno not in _UNSUPPORTED:
+        raise error
+    return error is None
+
+
+def _flock_error(file: IO[bytes]) -> OSError | None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as reason:
+        return reason
+    return None
+
+
+def _is_dead(row: sqlite3.Row) -> bool:
+    """Return whether the recorded owner is a process of this machine that no longer exists."""
+    return bool(row["host"] == socket.gethostname()) and not _is_alive(row["pid"])
 
 
 def _is_alive(pid: int) -> bool:
