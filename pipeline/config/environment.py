@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.config.validation import Section
+
+_QUOTES = frozenset("\"'`\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u2039\u203a")
 
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -66,13 +69,55 @@ def parse_variable_reference(value: object) -> EnvironmentVariable | None:
 
 
 def read_variable(environment: Mapping[str, str], name: str, purpose: str) -> str:
-    """Return the value of an environment variable.
+    """Return the value of an environment variable, without white space around it.
 
-    Raises ConfigError, which begins with `purpose`, if it is unset, empty or not usable in an HTTP header.
+    Raises ConfigError, which begins with `purpose` and never repeats the value, if it is unset, empty, not usable in an
+    HTTP header, or holds more than the value: quotes, or the name of the variable.
     """
     value = environment.get(name, "").strip()
     if not value:
         raise ConfigError(f"{purpose} ${name}, which is unset or empty: export {name}=…")
-    if not value.isprintable() or not value.isascii():
-        raise ConfigError(f"{purpose} ${name}, which holds characters that are not allowed in an HTTP header")
+    fault = _find_fault(value, name)
+    if fault is not None:
+        raise ConfigError(f"{purpose} ${name}, which {fault}")
     return value
+
+
+def read_key(environment: Mapping[str, str], name: str, purpose: str, header: str, scheme: str | None) -> str:
+    """Return a key, which is one word; `header` and `scheme` are what is written before it when it is sent.
+
+    Raises ConfigError as `read_variable` does, and if the key holds spaces, or the words that are added to it.
+    """
+    value = read_variable(environment, name, purpose)
+    added = re.match(rf"(?:{re.escape(header)}|Authorization)\s*:", value, re.IGNORECASE)
+    words = {"Bearer", "Token", "Basic", scheme or "Bearer"}
+    is_whole_value = scheme is None and header.lower() == "authorization"  # the key brings its own word
+    if added is not None:
+        raise ConfigError(f"{purpose} ${name}, which begins with the name of a header; leave in it the key alone")
+    for word in () if is_whole_value else sorted(words):
+        if value.lower().startswith(f"{word.lower()} "):
+            raise ConfigError(f"{purpose} ${name}, which begins with `{word} `; that word is added when it is sent")
+    if not is_whole_value and re.search(r"\s", value):
+        raise ConfigError(f"{purpose} ${name}, which holds a space within it; a key is one word")
+    return value
+
+
+def _find_fault(value: str, name: str) -> str | None:
+    """Return what is wrong with a value, without a letter of it that could be secret; None if nothing is."""
+    if value[0] in _QUOTES and value[-1] in _QUOTES:
+        return "begins and ends with quotation marks, which are sent with it; write it without them (docker keeps them)"
+    if value[0] in _QUOTES or value[-1] in _QUOTES:
+        return "begins or ends with a quotation mark, and the other one is missing; write it without"
+    if re.match(rf"(?:export\s+|set\s+)?(?:{re.escape(name)}|[A-Z][A-Z0-9_]*_(?:KEY|TOKEN|URL))\s*=", value):
+        return f"begins with the name of a variable and `=`; write it once: export {name}=…"
+    if re.fullmatch(r"\$\{?\w+\}?|%\w+%", value):
+        return "holds the name of another variable, which nothing has replaced"
+    if re.search(r"[\r\n]", value):
+        return "holds a line break within it; write it in one line"
+    if not value.isascii():
+        character = next(character for character in value if not character.isascii())
+        named = f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
+        return f"holds characters that are not allowed in an HTTP header ({named}); copy it again"
+    if not value.isprintable():
+        return "holds characters that are not allowed in an HTTP header"
+    return None

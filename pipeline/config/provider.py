@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pipeline.config import dialect
 from pipeline.config.dialect import Dialect, read_dialect
-from pipeline.config.environment import VARIABLE_NAME, EnvironmentVariable, read_headers, read_variable, resolve_headers
+from pipeline.config.environment import VARIABLE_NAME, EnvironmentVariable, read_headers, read_key, resolve_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,10 +56,11 @@ class Provider:
     dialect: Dialect = field(default_factory=Dialect)
 
     def key(self, environment: Mapping[str, str]) -> str | None:
-        """Return the provider's key, or None if it takes none. Raises ConfigError if it is unset or empty."""
+        """Return the provider's key, or None if it takes none. Raises ConfigError if it is unset, empty or no key."""
         if self.api_key_env is None:
             return None if self.sandbox is None else "sandbox"
-        return read_variable(environment, self.api_key_env, f"provider `{self.name}` takes its key from")
+        purpose = f"provider `{self.name}` takes its key from"
+        return read_key(environment, self.api_key_env, purpose, self.dialect.auth_header, self.dialect.auth_scheme)
 
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return the extra headers. Raises ConfigError if a variable is unset or empty."""

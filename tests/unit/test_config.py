@@ -265,6 +265,73 @@ def test_a_key_comes_from_its_variable_and_an_unset_or_empty_one_is_refused(tmp_
         lab.header_values({})
 
 
+HIDDEN = "0a1b2c3d4e"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (f'"sk-{HIDDEN}"', "quotation marks"),
+        (f"'sk-{HIDDEN}'", "quotation marks"),
+        (f"`sk-{HIDDEN}`", "quotation marks"),
+        (f"\u201csk-{HIDDEN}\u201d", "quotation marks"),
+        (f"\u2018sk-{HIDDEN}\u2019", "quotation marks"),
+        (f"\u201esk-{HIDDEN}\u201c", "quotation marks"),
+        (f"\u00absk-{HIDDEN}\u00bb", "quotation marks"),
+        (f'sk-{HIDDEN}"\n', "quotation mark, and the other one is missing"),
+        (f'" sk-{HIDDEN} "', "quotation marks"),
+        (f"LAB_KEY=sk-{HIDDEN}", "name of a variable"),
+        (f"export LAB_KEY=sk-{HIDDEN}", "name of a variable"),
+        (f"OPENAI_API_KEY=sk-{HIDDEN}", "name of a variable"),
+        (f"sk-{HIDDEN}\nsk-{HIDDEN}", "line break"),
+        (f"sk-{HIDDEN}\r\n{HIDDEN}", "line break"),
+        ("$LAB_SECRET", "name of another variable"),
+        ("${OPENAI_API_KEY}", "name of another variable"),
+        (f"sk-{HIDDEN}\u00a0{HIDDEN}", r"U\+00A0 NO-BREAK SPACE"),
+        (f"sk-{HIDDEN}\u2013{HIDDEN}", r"U\+2013 EN DASH"),
+    ],
+)
+def test_a_value_with_more_than_the_value_is_refused_without_repeating_it(
+    tmp_path: Path, value: str, words: str
+) -> None:
+    lab = provider(tmp_path, "{base_url: 'http://x/v1', api_key_env: LAB_KEY, headers: {X-Two: {env: LAB_KEY}}}")
+    for read_it in (lab.key, lab.header_values):
+        with pytest.raises(ConfigError, match=rf"\$LAB_KEY, which .*{words}") as caught:
+            read_it({"LAB_KEY": value})
+        assert HIDDEN not in str(caught.value)
+        assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (f"Bearer sk-{HIDDEN}", "begins with `Bearer `"),
+        (f"bearer  sk-{HIDDEN}", "begins with `Bearer `"),
+        (f"Token {HIDDEN}", "begins with `Token `"),
+        (f"Authorization: Bearer sk-{HIDDEN}", "begins with the name of a header"),
+        (f"sk-{HIDDEN} {HIDDEN}", "holds a space within it"),
+        (f"sk-{HIDDEN}\t{HIDDEN}", "holds characters that are not allowed in an HTTP header"),
+    ],
+)
+def test_a_key_is_one_word_without_what_is_added_to_it(tmp_path: Path, value: str, words: str) -> None:
+    lab = provider(tmp_path, "{base_url: 'http://x/v1', api_key_env: LAB_KEY}")
+    with pytest.raises(ConfigError, match=rf"\$LAB_KEY, which {words}") as caught:
+        lab.key({"LAB_KEY": value})
+    assert HIDDEN not in str(caught.value)
+
+
+def test_a_key_that_brings_its_own_word_is_sent_as_it_is(tmp_path: Path) -> None:
+    auth = "auth: {header: Authorization, scheme: null}"
+    lab = provider(tmp_path, f"{{base_url: 'http://x/v1', api_key_env: LAB_KEY, {auth}}}")
+    assert lab.key({"LAB_KEY": f"Basic {HIDDEN}\n"}) == f"Basic {HIDDEN}"
+
+
+def test_a_header_may_hold_words_and_equals_signs(tmp_path: Path) -> None:
+    lab = provider(tmp_path, "{base_url: 'http://x/v1', headers: {X-Two: {env: TWO}}}")
+    for value in ("Bearer abc", "team=art; night", 'a "quoted" word inside'):
+        assert lab.header_values({"TWO": value}) == {"X-Two": value}
+
+
 def test_a_provider_without_a_key_needs_none(tmp_path: Path) -> None:
     assert provider(tmp_path, "{base_url: 'http://x/v1'}").key({}) is None
 

@@ -85,6 +85,14 @@ def test_what_is_no_address_is_refused_and_not_repeated(tmp_path: Path, address:
     assert "must be a URL like https://" in said
     assert "secret" not in said
     named = notify(tmp_path, "{webhook: {env: HOOK}}")
+    for wrong in (
+        '"https://hooks.example/secret"',
+        "'https://hooks.example/secret",
+        "HOOK=https://hooks.example/secret",
+    ):
+        with pytest.raises(ConfigError, match=r"\$HOOK, which begins") as caught:
+            named.webhook_url({"HOOK": wrong})
+        assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"\$HOOK, which does not hold a URL") as caught:
         named.webhook_url({"HOOK": address})
     assert "secret" not in str(caught.value)
