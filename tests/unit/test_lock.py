@@ -51,9 +51,9 @@ def dead_pid() -> int:
     return child.pid
 
 
-def mark(bench: Bench, pid: int, host: str) -> None:
+def mark(bench: Bench, pid: int, host: str, marker: str | None = None) -> None:
     """Leave what a run without locks leaves when it is killed."""
-    (bench.folder / LOCK_FILE).write_text(f"{pid}\n{host}\n")
+    (bench.folder / LOCK_FILE).write_text(f"{pid}\n{host}\n" if marker is None else marker)
     with database.transaction(bench.connection):
         bench.connection.execute("INSERT OR REPLACE INTO holder VALUES (1, ?, ?, 1)", (pid, host))
 
@@ -92,10 +92,13 @@ def test_without_locks_a_run_works_and_says_so(bench: Bench, code: int, monkeypa
     hold(bench)
 
 
+@pytest.mark.parametrize("marker", [None, "", "of another program\n"])
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_a_dead_owner_holds_nothing(bench: Bench, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_a_dead_owner_holds_nothing(
+    bench: Bench, code: int, marker: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refuse_locks(monkeypatch, code)
-    mark(bench, dead_pid(), socket.gethostname())
+    mark(bench, dead_pid(), socket.gethostname(), marker)
     assert find_owner(bench.folder, bench.connection) is None
     hold(bench)
 
