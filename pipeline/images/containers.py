@@ -58,14 +58,16 @@ def check_container(image_format: str, content: Content) -> Container:
 
 
 def _webp(content: Content) -> Container:
-    """Compare the outer size with the chunks. If it is wrong, a still image is complete if its pixels' chunk is."""
+    """Compare the outer size with the chunks. If it is wrong, a still image is complete if its pixels' chunk is.
+
+    The pixels of an animation are in chunks within chunks, and some may be missing.
+    """
     (claimed,) = struct.unpack_from("<I", content, 4)
     whole = [(name, end) for name, end in _riff_chunks(content) if end <= len(content)]
     pixels = next((end for name, end in whole if name in _WEBP_PIXELS), None)
-    is_animated = any(name in {b"ANIM", b"ANMF"} for name, _ in whole)
-    if claimed + 8 <= len(content) and (is_animated or pixels is None or pixels <= claimed + 8):
+    if claimed + 8 <= len(content) and (pixels is None or pixels <= claimed + 8):
         return Container(content, bytes_after(content, claimed + 8 + claimed % 2))
-    if pixels is None or is_animated:
+    if pixels is None:
         raise cut_off("WEBP", f"{len(content)} of {claimed + 8} bytes are here")
     mended = b"RIFF" + struct.pack("<I", whole[-1][1] - 8) + bytes(content[8 : whole[-1][1]])
     return Container(mended, (f"its outer size is wrong: {claimed + 8} bytes, and {len(content)} are here",))
@@ -130,7 +132,9 @@ def _bmp(content: Content) -> Container:
     row = (abs(width) * depth + 31) // 32 * 4
     if compression not in _BMP_UNCOMPRESSED or offset + row * abs(height) > len(content):
         raise error
-    return Container(content, (f"its outer size is wrong: {claimed} bytes, and {len(content)} are here",))
+    mended = bytearray(content)
+    struct.pack_into("<I", mended, 2, len(content))
+    return Container(bytes(mended), (f"its outer size is wrong: {claimed} bytes, and {len(content)} are here",))
 
 
 def _avif(content: Content) -> Container:

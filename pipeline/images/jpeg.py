@@ -40,20 +40,13 @@ class _Frame:
     restart_interval: int = 0
     bits_missing: dict[int, list[int]] = field(default_factory=dict)  # component → coefficient → low bits to come
     scan_begins: int | None = None  # None if the last segment was another
-    scans: int = 0
-    size_at: int = 0  # where height and width are
-    block: tuple[int, int] = (8, 8)  # height and width of an MCU of all components
     has_more_images: bool = False  # MPO: they follow the end of the first
 
     def read(self, marker: int, segment: bytes, end: int) -> None:
         self.scan_begins = end if marker == _SOS else None
-        self.scans += marker == _SOS
         if marker in _HUFFMAN_FRAMES:
             self.is_huffman = True
-            components = [segment[at : at + 3] for at in range(6, 6 + 3 * segment[5], 3)]
-            self.bits_missing = {component[0]: [16] * 64 for component in components}
-            self.size_at = end - len(segment) + 1
-            self.block = 8 * max(one[1] & 15 for one in components), 8 * max(one[1] >> 4 for one in components)
+            self.bits_missing = {segment[at]: [16] * 64 for at in range(6, 6 + 3 * segment[5], 3)}
         elif marker == _DRI:
             (self.restart_interval,) = struct.unpack_from(">H", segment)
         elif marker == _APP2 and segment.startswith(b"MPF\0"):
@@ -91,26 +84,13 @@ def check_segments(content: Content) -> Container:
 
 
 def _without_end(content: bytes, frame: _Frame, scan_begins: int) -> Container:
-    whole = _with_padding(content, frame)
-    shorter = whole[:-_SHORTER]
+    shorter = content[:-_SHORTER]
     return Container(
         content + _END,
         (NO_END,),
-        same=(whole + _END, *(whole + _tail(noise, whole, frame, scan_begins) for noise in _NOISES)),
+        same=(content + _END, *(content + _tail(noise, content, frame, scan_begins) for noise in _NOISES)),
         other=shorter + _tail(_NOISES[0], shorter, frame, scan_begins) if len(shorter) > scan_begins else b"",
     )
-
-
-def _with_padding(content: bytes, frame: _Frame) -> bytes:
-    """Return the image with the padding of its last blocks visible, so that all coded pixels can be compared.
-
-    Scans of single components code no block that is wholly padding.
-    """
-    if frame.scans > 1 or len(frame.bits_missing) == 1:
-        return content
-    size = struct.unpack_from(">HH", content, frame.size_at)
-    padded = (min(0xFFF8, -(-edge // block) * block) for edge, block in zip(size, frame.block, strict=True))
-    return content[: frame.size_at] + struct.pack(">HH", *padded) + content[frame.size_at + 4 :]
 
 
 def _tail(noise: bytes, content: bytes, frame: _Frame, scan_begins: int) -> bytes:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
 
 from pipeline.errors import BrokenImage
-from pipeline.images.inspect import MAX_PIXELS, extension, inspect, inspect_svg, open_image
+from pipeline.images.inspect import MAX_PIXELS, extension, inspect, inspect_svg, mended, open_image
 from tests.support.photographs import photographs
 
 MODES = {
@@ -142,6 +142,31 @@ def test_a_jpeg_without_its_end_mark_is_whole_only_if_its_scan_is(
             assert not is_accepted_as(whole[:-cut] + b"\0" * len(whole), whole)  # made in its full size
 
 
+def test_what_follows_half_a_jpeg_is_not_taken_for_the_rest_of_it() -> None:
+    whole = encoded(noise("RGB", (48, 32)), "jpeg")
+    for junk in (b"<html>504 Gateway Time-out</html>", b"\xaa\x55\x13", whole[-200:-2]):
+        with pytest.raises(BrokenImage, match="cut off"):
+            inspect(whole[: len(whole) // 2] + junk * 200)
+
+
+def test_zeros_that_end_with_the_last_pixel_are_not_taken_for_pixels() -> None:
+    whole = encoded(noise("RGB", (16, 16)), "jpeg")
+    begin = whole[: whole.index(b"\xff\xda") + 40]
+    for zeros in range(64, 400):  # one of these numbers is just what the missing pixels take
+        with pytest.raises(BrokenImage, match="cut off"):
+            inspect(begin + b"\0" * zeros)
+
+
+def test_an_animated_webp_of_a_wrong_outer_size_may_lack_frames_and_is_refused() -> None:
+    whole = WHOLE["animated webp"]
+    last = whole.rindex(b"ANMF")
+    (size,) = struct.unpack_from("<I", whole, 4)
+    longer = whole[:4] + struct.pack("<I", size + 1000) + whole[8:]
+    for content in (whole[:last], longer):
+        with pytest.raises(BrokenImage, match="cut off"):
+            inspect(content)
+
+
 def test_a_progressive_jpeg_that_ends_between_two_scans_is_refused() -> None:
     whole = encoded(noise("RGB"), "jpeg", progressive=True)
     ends = [place for place in range(2, len(whole)) if whole[place : place + 2] in {b"\xff\xda", b"\xff\xc4"}]
@@ -228,6 +253,7 @@ def test_a_wrong_outer_size_is_a_remark_if_all_pixels_are_there(name: str, chang
         assert inspect(bytes(content)) == inspect(whole)
         return
     assert is_accepted_as(bytes(content), whole)
+    assert inspect(mended(bytes(content))) == inspect(whole), "which has no remark"
     for length in {len(whole) * part // 20 for part in range(1, 20)} | {len(whole) - cut for cut in range(2, 30)}:
         assert not is_accepted_as(bytes(content[:length]), whole)
 

@@ -179,3 +179,16 @@ def test_a_wrong_picture_and_a_wrong_mask_are_named_together() -> None:
     with pytest.raises(ImageError) as caught:
         edit(photo(), ImageOptions(mask=ImageSource.of(WHITE, name="m.png")), "dall-e-2")
     assert [problem.location for problem in caught.value.problems] == ["photo.jpg", "m.png"]
+
+
+def test_a_mask_that_a_strict_server_may_refuse_is_encoded_again() -> None:
+    for content in (ALPHA[:-12], ALPHA[:33] + b"\0\0\0\3tEXta\0b\1\2\3\4" + ALPHA[33:]):
+        _, mask = edit(photo(), ImageOptions(mask=ImageSource.of(content, name="m.png")))
+        assert (
+            ImageChops.difference(
+                edited(mask), edited(edit(photo(), ImageOptions(mask=ImageSource.of(ALPHA)))[1])
+            ).getbbox()
+            is None
+        )
+        assert mask.content != content
+        assert mask.content.endswith(ALPHA[-12:])
