@@ -31,7 +31,7 @@ OWN_FILES: Final = 64
 WAIT_SECONDS = 60.0
 """How long `when_free` waits. Calls end within this time and release theirs, unless the limit is far too low."""
 
-_PAUSE = 0.05  # seconds
+PAUSE = 0.05  # seconds between two tries
 
 
 def raise_descriptor_limit() -> int:
@@ -97,4 +97,4 @@ def when_free(action: Callable[[], _T], seconds: float | None = None) -> _T:
         except OSError as reason:
             if not is_exhausted(reason) or time.monotonic() >= give_up:
                 raise
-        time.sleep(_PAUSE)
+        time.sleep(PAUSE)

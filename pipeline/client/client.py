@@ -11,8 +11,9 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pipeline.client.network import ProxyRefusedError, network_reason, proxy_for, receive, receive_beginning
+from pipeline.client.network import Connector, ProxyRefusedError, network_reason, proxy_for, receive, receive_beginning
 from pipeline.client.response import HttpResponse, ImagesResponse, read_response
+from pipeline.client.timeout import Timeout
 from pipeline.errors import NotSent, OutcomeUnknown, RequestError, Unusable
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ class ImagesClient:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_IDLE_SECONDS),
+            connector=Connector(limit=self._connections, keepalive_timeout=_IDLE_SECONDS),
             headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_SECONDS),
+            timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),  # `Timeout` limits the rest
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],
         )
@@ -105,7 +106,7 @@ class ImagesClient:
         url = self._urls[operation]
         mark.proxy = proxy = self._proxy(url)
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": proxy}
-        async with self._session.post(url, **body, **options) as response:
+        async with Timeout(self._timeout), self._session.post(url, **body, **options) as response:
             if 200 <= response.status < 300:
                 content = await receive(response, self._max_bytes)
             else:

@@ -8,14 +8,15 @@ import re
 import ssl
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
-from pipeline.client.network import is_public, network_reason, proxy_for, receive, receive_beginning
+from pipeline.client.network import Connector, is_public, network_reason, proxy_for, receive, receive_beginning
 from pipeline.client.public_resolver import PrivateHostError, PublicResolver, private_host
+from pipeline.client.timeout import Timeout
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Downloader:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, resolver=self._resolver),
+            connector=Connector(limit=self._connections, resolver=self._resolver),
             headers={"Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -180,12 +181,16 @@ class Downloader:
             proxy = self._proxy(url.origin())
             if proxy and proxy.host:
                 self._resolver.proxies.add(proxy.host.lower())
-            limit = aiohttp.ClientTimeout(_TOTAL_SECONDS, sock_connect=connect_seconds, sock_read=_SILENT_SECONDS)
-            async with self._session.get(url, allow_redirects=False, proxy=proxy, timeout=limit) as response:
+            options: dict[str, Any] = {"allow_redirects": False, "proxy": proxy}
+            options["timeout"] = aiohttp.ClientTimeout(sock_connect=connect_seconds)  # `Timeout` limits the rest
+            async with (
+                Timeout(_TOTAL_SECONDS, _SILENT_SECONDS) as limit,
+                self._session.get(url, **options) as response,
+            ):
                 target = response.headers.get("Location")
                 if 300 <= response.status < 400 and target:
                     return url.join(_exact(target))
-                return await self._receive(response, expires_at)
+                return await self._receive(response, expires_at, limit)
         except aiohttp.InvalidURL:
             raise
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
@@ -213,13 +218,13 @@ class Downloader:
         name = (host or "").lower()
         return name in self._named or any(name.endswith(one[1:]) for one in self._named if one.startswith("*."))
 
-    async def _receive(self, response: aiohttp.ClientResponse, expires_at: float) -> bytes:
+    async def _receive(self, response: aiohttp.ClientResponse, expires_at: float, limit: Timeout) -> bytes:
         if response.status != 200:
             said = await receive_beginning(response, _REFUSAL_BYTES)
             raise _refusal(response.status, said[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
         if (response.content_length or 0) > self._max_bytes:
             raise self._too_large()
-        content = await receive(response, self._max_bytes)
+        content = await receive(response, self._max_bytes, limit.progressed)
         if content is None:
             raise self._too_large()
         return content
@@ -232,8 +237,16 @@ class Downloader:
 def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = None) -> float:
     """Return when a URL expires, in seconds since 1970: as its signature states, else `default` seconds from now.
 
-    Signatures are Azure's (`se`, or `ske` if that is earlier), Amazon's and Google's. Their moments are by the
-    server's clock, which is `skew` seconds ahead of the local one.
+    `skew` is how many seconds the server's clock is ahead of the local one.
+    """
+    stated = stated_expiry(url)
+    return stated - skew if stated is not None else (time.time() if now is None else now) + default
+
+
+def stated_expiry(url: str) -> float | None:
+    """Return the expiry that the signature of a URL states, in seconds since 1970 by the server's clock.
+
+    Signatures are Azure's (`se`, or `ske` if that is earlier), Amazon's and Google's; None for any other.
     """
     try:
         query = {name.lower(): value for name, value in URL(url, encoded=True).query.items()} if "?" in url else {}
@@ -243,8 +256,15 @@ def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = N
     for vendor in ("x-amz", "x-goog"):
         signed, life = _moment(query.get(f"{vendor}-date", "")), _number(query.get(f"{vendor}-expires", ""), 1)
         stated.append(signed + life if signed is not None and life is not None else None)
-    known = [moment for moment in stated if moment is not None]
-    return min(known) - skew if known else (time.time() if now is None else now) + default
+    return min((moment for moment in stated if moment is not None), default=None)
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, empty if it has none."""
+    try:
+        return (URL(url.strip()).host or "").lower()
+    except ValueError:
+        return ""
 
 
 def _moment(text: str) -> float | None:

@@ -6,24 +6,44 @@ refuse to send the key, and would send the entry's password to a download host.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fnmatch
 import ipaddress
 import os
 import re
 import ssl
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 from pipeline.client.error_body import plain
+from pipeline.descriptors import PAUSE, WAIT_SECONDS, is_exhausted, none_free
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp import ClientResponse
 
 _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))  # the last 32 bits are IPv4
+
+
+class Connector(aiohttp.TCPConnector):
+    """Waits for a file descriptor if none is free, as long as `descriptors.when_free`, instead of failing."""
+
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
+        """Return a connection from the pool, or a new one. Raises ClientConnectorError."""
+        give_up = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                return await super().connect(*args, **options)
+            except aiohttp.ClientConnectorError as reason:
+                if time.monotonic() >= give_up or not (is_exhausted(reason) or none_free()):
+                    raise
+            await asyncio.sleep(PAUSE)
 
 
 class ProxyRefusedError(OSError):
@@ -119,14 +139,18 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return embedded or address
 
 
-async def receive(response: ClientResponse, max_bytes: int) -> bytes | None:
+async def receive(
+    response: ClientResponse, max_bytes: int, progressed: Callable[[], None] | None = None
+) -> bytes | None:
     """Return a response's body; None if it is larger than `max_bytes`, and the connection is closed then.
 
-    Raises ClientError, TimeoutError and OSError, as aiohttp does.
+    `progressed` is called with each piece that arrives. Raises ClientError, TimeoutError and OSError, as aiohttp does.
     """
     pieces, size = [], 0
     async for piece in response.content.iter_any():
         size += len(piece)
+        if progressed is not None:
+            progressed()
         if size > max_bytes:
             response.close()
             return None

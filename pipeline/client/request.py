@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
+from pipeline.descriptors import when_free
 from pipeline.errors import Invalid
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ class Upload:
     role: str  # image or mask
     path: Path
     content_type: str
+
+    def check(self) -> None:
+        """Raise Invalid if the file is gone or cannot be read."""
+        try:
+            self.path.stat()
+        except OSError as reason:
+            raise Invalid(f"{self.path} cannot be read: {reason.strerror}; submit the job again") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ async def build_body(call: Call, dialect: Dialect) -> Body:
         return {"json": fields}
     write = _json if dialect.uploads.encoding == "json" else _form
     try:
-        return await asyncio.to_thread(write, fields, call.uploads, dialect.uploads)
+        return await asyncio.to_thread(when_free, lambda: write(fields, call.uploads, dialect.uploads))
     except OSError as reason:
         raise Invalid(f"{reason.filename} cannot be read: {reason.strerror}; submit the job again") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import re
 import socket
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import ClientConnectorError, TCPConnector
 from yarl import URL
 
 from pipeline.client.client import ImagesClient
@@ -463,3 +465,19 @@ def test_no_proxy_names_hosts_networks_and_ports(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", entry)
     assert (proxy_for(URL(url)) is None) == direct
+
+
+async def test_a_connection_waits_for_a_file_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, tries = TCPConnector.connect, 0
+
+    async def exhausted(connector: TCPConnector, *args: Any, **options: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ClientConnectorError(args[0].connection_key, OSError(errno.EMFILE, "Too many open files"))
+        return await connect(connector, *args, **options)
+
+    monkeypatch.setattr(TCPConnector, "connect", exhausted)
+    async with serving(reply(200, PICTURE)) as server, door(server.url) as api:
+        response = await make(api, CALL, lambda: None)
+    assert (len(response.images), tries) == (1, 3)
