@@ -9,6 +9,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from anyascii import anyascii
+
 from pipeline.config.provider import NAME
 
 if TYPE_CHECKING:
@@ -73,7 +75,12 @@ def is_name(text: str) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _slug(prompt: str | None, source: str | None) -> str:
     stem = re.sub(r"\.[^.]*\Z", "", re.split(r"[/\\]", source or "")[-1])
-    return _slugify(prompt or "") or _slugify(stem) or "image"
+    return _readable(prompt or "") or _readable(stem) or "image"
+
+
+def _readable(text: str) -> str:
+    """Return the slug of a text, or of its transliteration if nothing of it is in a-z and 0-9."""
+    return _slugify(text) or _slugify(anyascii(text[:400]))
 
 
 def _slugify(text: str) -> str:

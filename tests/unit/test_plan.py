@@ -339,13 +339,14 @@ def test_an_id_that_we_make_is_the_slug_and_the_first_eight_of_the_key(tmp_path:
     found = requests(
         "  - {prompt: 'A White, Siamése CAT!'}\n"
         f"  - {{prompt: {'very ' * 20}}}\n"
-        "  - {prompt: 猫}\n"
+        "  - {prompt: 红色的风筝}\n"
+        "  - {prompt: Красный kite}\n"
+        "  - {prompt: '…'}\n"
         "  - {operation: variation, image: in/Corgi & Cat.v2.png}\n",
         tmp_path,
     )
-    for request, slug in zip(
-        found, ["a-white-siamese-cat", "very-very-very-very-very-very-very-very", "image", "corgi-cat-v2"], strict=True
-    ):
+    slugs = ["a-white-siamese-cat", "-".join(["very"] * 8), "hongsedefengzheng", "kite", "image", "corgi-cat-v2"]
+    for request, slug in zip(found, slugs, strict=True):
         assert request.id == f"{slug}-{request.key[:8]}"
 
 
