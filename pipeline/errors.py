@@ -29,6 +29,8 @@ PipelineError
 │       ├── ModelUnknown            404 or 400 model_not_found: stops the job's requests for that model
 │       ├── PausedTooLong           a Retry-After of more than an hour
 │       ├── OutageGivenUp           the provider was down for longer than `retry.outage_hours`
+│       ├── RepeatedRefusal         every request in a row was refused with the same message
+│       ├── NotDelivered            images are paid and do not arrive
 │       ├── BudgetSpent             the next call could exceed `budget_usd`: stops the job
 │       └── DiskFull                stops everything
 │           └── TooManyOpenFiles        no file descriptor became free: stops everything
@@ -37,7 +39,7 @@ PipelineError
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 AttemptOutcome = Literal["not_sent", "refused", "answered", "unknown"]
 """How an attempt ended: only `answered` was certainly billed, and only `unknown` may have been."""
 
-Reach = Literal["provider", "operation", "model", "job", "everything"]
+Reach = Literal["provider", "provider's model", "operation", "model", "job", "everything"]
 """Which queued requests a stop affects; all others are processed to the end."""
 
 
@@ -195,12 +197,16 @@ class Moderated(GiveUp):
 class DownloadRefused(GiveUp):
     """A paid URL is valid but brings no image; it stays in the ledger, and `resume` tries it again at no cost."""
 
+    cause: str = ""  # without what it costs and how to go on
+    option: str | None = None  # what would allow it
+    quarantined: Any = None  # a QuarantinedFile: the bytes that came instead of an image
+
 
 class Stop(RequestError):
     """The run stops calls like this one: none succeeds until a person acts."""
 
     exit_code = 3
-    reach: ClassVar[Reach] = "provider"
+    reach: Reach = "provider"
     counted = False
 
 
@@ -240,6 +246,16 @@ class PausedTooLong(Stop):
 
 class OutageGivenUp(Stop):
     """The provider was down for longer than `retry.outage_hours`."""
+
+    outcome = "not_sent"
+
+
+class RepeatedRefusal(Stop):
+    """Every request in a row was refused with the same message: none of those that follow would pass."""
+
+
+class NotDelivered(Stop):
+    """Images are paid and do not arrive: no more are bought."""
 
     outcome = "not_sent"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import random
 import threading
@@ -110,6 +111,17 @@ class StoredImage:
     height: int
     format: str
     revised_prompt: str | None
+    remark: str | None = None  # what deviates in its file and harms no pixel
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedFile:
+    """Bytes that a provider returned as an image and that are not valid. `file` is relative to the job's folder."""
+
+    file: str
+    sha256: str
+    bytes: int
+    reason: str
 
 
 class ImageStore:
@@ -162,6 +174,18 @@ class ImageStore:
         path = self.local_path(name)
         target = move_aside(path, path.parents[1] / QUARANTINE_FOLDER)
         return None if target is None else target.relative_to(self.folder).as_posix()
+
+    def put_aside(self, job: str, stem: str, content: bytes, reason: str) -> QuarantinedFile:
+        """Store bytes that are not a valid image in `<job>/quarantine/`, the reason beside them. Raises DiskFull."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        name = f"{QUARANTINE_FOLDER}/{stem}-{sha256[:8]}"
+        try:
+            make_folder(self.folder / job / QUARANTINE_FOLDER)
+            write_whole(self.folder / job / f"{name}.bin", content)
+            write_whole(self.folder / job / f"{name}.txt", f"{reason}\n".encode())
+        except OSError as error:
+            raise disk_error(error, self.folder / job) from None
+        return QuarantinedFile(f"{name}.bin", sha256, len(content), reason)
 
     def leftovers(self) -> list[str]:
         """Return the names of half-written images of a killed run, which may be deleted while no run is at work."""

@@ -60,9 +60,9 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
 
-    config, for_job = options.load(), JobOptions(**extra)
+    config, chosen = options.load(), JobOptions(**extra)
     with staging_folder() as staging:
-        (made,) = make_plans(config, [job], for_job, staging if preview else None)
+        (made,) = make_plans(config, [job], chosen, staging if preview else None)
         if preview is not None:
             from pipeline.reports.mask_preview import write_previews
 
@@ -75,7 +75,7 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
         for line in estimate_lines(estimate):
             click.echo(line)
     with ledger.reading(config.output) as connection:
-        check_claim(connection, made, allow_shrink=for_job.allow_shrink)
+        check_claim(connection, made, allow_shrink=chosen.allow_shrink)
     return 0
 
 

@@ -118,7 +118,7 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--allow-unpriced", is_flag=True, help="Allow models without a price although there is a budget."),
         click.option(
-            "--allow-shrink", is_flag=True, help="Allow a job that loses most of its queue, or takes another's name."
+            "--allow-shrink", is_flag=True, help="Allow a job to lose most of its queue, or to take a lost file's name."
         ),
         click.option("--allow-large", is_flag=True, help="Allow a job of more than 1,000,000 requests."),
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),

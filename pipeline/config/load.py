@@ -27,11 +27,13 @@ FILE_VARIABLE = "PIPELINE_CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """How often a call is retried, and how long the run waits."""
+    """How often a call is retried, and how long the run waits. `unknown` bounds retries of calls that may be paid."""
 
     attempts: int = 10
+    unknown: int = 2
     max_wait_seconds: float = 120.0
     outage_hours: float = 12.0
+    start_minutes: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,13 @@ def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
 
 
 def _read_retry(section: Section) -> RetryRules:
-    section.reject_unknown_keys("attempts", "max_wait_seconds", "outage_hours")
+    section.reject_unknown_keys("attempts", "unknown", "max_wait_seconds", "outage_hours", "start_minutes")
     return RetryRules(
         attempts=section.integer("attempts", 10, least=1),
+        unknown=section.integer("unknown", 2, least=0),
         max_wait_seconds=section.number("max_wait_seconds", 120.0, least=0),
         outage_hours=section.number("outage_hours", 12.0, least=0),
+        start_minutes=section.number("start_minutes", 10.0, least=0),
     )
 
 

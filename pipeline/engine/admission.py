@@ -7,15 +7,20 @@ import random
 from typing import TYPE_CHECKING
 
 from pipeline.engine.circuit_breaker import CircuitBreaker
+from pipeline.engine.delivery_breaker import DeliveryBreaker
+from pipeline.engine.refusal_guard import RefusalGuard
 from pipeline.engine.retry import Backoff
 from pipeline.engine.stop_policy import StopSignal
 from pipeline.engine.throttle import Throttle
 from pipeline.errors import OutageGivenUp, RateLimited
 
 if TYPE_CHECKING:
-    from pipeline.config.load import RateLimit
+    from collections.abc import Callable
+
+    from pipeline.config.load import Provider, RateLimit, RetryRules
     from pipeline.engine.throttle import Reservation
     from pipeline.errors import RequestError, Stop
+    from pipeline.ledger.queue import QueuedRequest
 
 _FIRST_PAUSE = 2.0  # seconds after a 429 that states no wait; each next one in a row is twice as long
 _MORE = 0.05  # what a pause is longer than the server asks, at most: that is the least
@@ -24,43 +29,66 @@ _MORE = 0.05  # what a pause is longer than the server asks, at most: that is th
 class Permit:
     """Permission to send one call of `images` images, once; `is_probe` if the call probes an outage."""
 
-    def __init__(self, admission: Admission, request_pk: int, reservation: Reservation, *, is_probe: bool) -> None:
-        self.images = reservation.images
+    def __init__(
+        self, admission: Admission, request: QueuedRequest, reservations: list[Reservation], *, is_probe: bool
+    ) -> None:
+        self.images = reservations[0].images
         self.is_probe = is_probe
+        self.sent_at: float | None = None  # on the loop's clock
         self._admission = admission
-        self._request_pk = request_pk
-        self._reservation = reservation
+        self._request = request
+        self._reservations = reservations
+        admission.in_flight += 1
 
     def sent(self) -> None:
         """The call's first bytes are sent now."""
-        self._reservation.sent()
+        self.sent_at = asyncio.get_running_loop().time()
+        for reservation in self._reservations:
+            reservation.sent()
 
     def release(self) -> None:
         """The call is over, or will not be sent: room in the window that it did not use is free again."""
-        self._reservation.cancel()
-        self._admission.released(self._request_pk)
+        for reservation in self._reservations:
+            reservation.cancel()
+        self._admission.in_flight -= 1
+        self._admission.released(self._request, held_slot=True)
+        self._admission.progressed()
 
 
 class Admission:
-    """Admission control for all calls of one provider. `changed` is set whenever a wait has ended."""
+    """Admission control for all calls of one provider. `changed` is set whenever a wait has ended.
+
+    At most `concurrency` permits are out at once. Requests that are parked, or that wait between two attempts, hold
+    none, so that others are sent meanwhile.
+    """
 
     def __init__(
         self,
-        limit: RateLimit | None,
+        provider: Provider,
         base_url: str,
-        give_up_after: float,
-        longest_backoff: float,
+        rules: RetryRules,
         signal: StopSignal | None = None,
+        *,
+        known_good: bool = False,
     ) -> None:
-        self.throttle = Throttle(limit)
-        self.lowered: RateLimit | None = None  # the limit that the server stated
+        outage = rules.outage_hours * 3600
+        self.throttle = Throttle(provider.rate_limit)
+        self.lowered: RateLimit | None = None  # the limit that the server stated for all its models
         self.signal = signal or StopSignal()
         self.changed = self.signal.changed
-        self._breaker = CircuitBreaker(base_url, give_up_after)
-        self._give_up_after = give_up_after
-        self._pauses = Backoff(_FIRST_PAUSE, longest_backoff, jitter=(1.0, 1.0))
+        self.refusals = RefusalGuard(known_good=known_good)
+        self.delivery = DeliveryBreaker(provider.name, outage)
+        self._models: dict[str, Throttle] = {}  # limits that the server stated for one model
+        self._breaker = CircuitBreaker(base_url, outage, start_seconds=rules.start_minutes * 60, known_good=known_good)
+        self._slots = asyncio.Semaphore(provider.concurrency)
+        self._give_up_after = outage
+        self._pauses = Backoff(_FIRST_PAUSE, rules.max_wait_seconds, jitter=(1.0, 1.0))
         self._waiting = 0
+        self._sleeping = 0
+        self._parked: dict[asyncio.Future[bool], Callable[[], bool]] = {}
         self._refused_since: float | None = None  # when the provider began to answer with nothing but 429s
+        self.calls_ended = 0
+        self.in_flight = 0  # permits that are not released
 
     @property
     def waiting(self) -> int:
@@ -69,8 +97,18 @@ class Admission:
 
     @property
     def resting(self) -> int:
-        """Number of requests that wait for a permit, or between two attempts."""
+        """Number of requests that wait for a permit, or between two attempts or downloads."""
         return self.signal.waits
+
+    @property
+    def idle(self) -> int:
+        """Number of requests that need no room in flight: parked, or between two attempts."""
+        return self._sleeping + len(self._parked)
+
+    @property
+    def parked(self) -> int:
+        """Number of parked requests."""
+        return len(self._parked)
 
     @property
     def halted(self) -> bool:
@@ -83,53 +121,136 @@ class Admission:
         since = self._breaker.open_since
         return None if since is None else asyncio.get_running_loop().time() - since
 
-    async def acquire(self, request_pk: int, images: int) -> Permit:
+    async def acquire(self, request: QueuedRequest, images: int) -> Permit:
         """Wait until a call for `images` images may be sent, or for fewer if the limit in force allows no more.
 
         Raises Withdrawn when the provider is stopped. The caller releases the permit.
         """
         self._waiting += 1
+        held_slot = False
         try:
             async with self.signal.interruptible():
-                return await self._acquire(request_pk, images)
+                await self._slots.acquire()
+                held_slot = True
+                return await self._acquire(request, images)
         except BaseException:
-            self.released(request_pk)
+            self.released(request, held_slot=held_slot)
             raise
         finally:
             self._waiting -= 1
             self.changed.set()
 
-    async def _acquire(self, request_pk: int, images: int) -> Permit:
+    async def _acquire(self, request: QueuedRequest, images: int) -> Permit:
         while True:
-            is_probe = await self._breaker.admit(request_pk)
-            reservation = await self.throttle.reserve(images)
-            if is_probe or self._breaker.open_since is None:
-                return Permit(self, request_pk, reservation, is_probe=is_probe)
-            reservation.cancel()  # the provider went down while this call was queued
+            await self.refusals.admit(request)
+            await self.delivery.admit(request.pk)
+            is_probe = await self._breaker.admit(request.pk)
+            reservations = await self._reserve(request, images)
+            if is_probe or not self._is_held(request):
+                return Permit(self, request, reservations, is_probe=is_probe)
+            for reservation in reservations:  # the provider went down, or was refused, while this call was queued
+                reservation.cancel()
+
+    def _is_held(self, request: QueuedRequest) -> bool:
+        is_down = self._breaker.open_since is not None
+        return is_down or self.delivery.holds(request.pk) or self.refusals.holds(request)
+
+    async def _reserve(self, request: QueuedRequest, images: int) -> list[Reservation]:
+        """Reserve room in the window of the provider, and before that in its model's own, if it has one."""
+        throttle = self._models.get(request.model or "")
+        if throttle is None:
+            return [await self.throttle.reserve(images)]
+        own = await throttle.reserve(images)
+        try:
+            return [await self.throttle.reserve(own.images), own]
+        except BaseException:
+            own.cancel()
+            raise
 
     async def sleep(self, seconds: float) -> None:
-        """Wait before another attempt. Raises Withdrawn when the provider is stopped."""
+        """Wait before another attempt, without room in flight. Raises Withdrawn when the provider is stopped."""
+        self._sleeping += 1
+        self.changed.set()
+        try:
+            await self.pause_download(seconds)
+        finally:
+            self._sleeping -= 1
+
+    async def pause_download(self, seconds: float) -> None:
+        """Wait before another download. Raises Withdrawn when the provider is stopped."""
         async with self.signal.interruptible():
             await asyncio.sleep(seconds)
 
-    def released(self, request_pk: int) -> None:
-        """This request's call is over, or was never made: if it was to be the probe, another may be."""
-        self._breaker.released(request_pk)
+    async def park(self, condition: Callable[[], bool]) -> bool:
+        """Wait, without room in flight, until `condition` holds; return False if there is nothing left that could
+        make it hold. Raises Withdrawn when the provider is stopped.
+        """
+        if condition():
+            return True
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._parked[future] = condition
+        self.changed.set()
+        try:
+            async with self.signal.interruptible():
+                return await future
+        finally:
+            del self._parked[future]
 
-    def succeeded(self, request_pk: int) -> float | None:
-        """Record a response; return for how many seconds the provider had been down, None if it had not."""
+    def unpark_all(self) -> None:
+        """End all parking: nothing else is left to send."""
+        self._unpark(lambda _: True, result=False)
+
+    def _unpark(self, is_over: Callable[[Callable[[], bool]], bool], *, result: bool) -> None:
+        for future, condition in self._parked.items():
+            if not future.done() and is_over(condition):
+                future.set_result(result)
+
+    def released(self, request: QueuedRequest, *, held_slot: bool = False) -> None:
+        """This request's call is over, or was never made: if it was to be a probe, another may be."""
+        if held_slot:
+            self._slots.release()
+        self._breaker.released(request.pk)
+        self.refusals.released(request)
+        self.changed.set()
+
+    def ended(self, request: QueuedRequest) -> None:
+        """A request is over, or back in the queue."""
+        self.yield_probes(request)
+        self.progressed()
+
+    def yield_probes(self, request: QueuedRequest) -> None:
+        """This request probes no more, since it is over or waits itself: others that wait for it may probe."""
+        self.refusals.ended(request)
+        self.delivery.released(request.pk)
+
+    def progressed(self) -> None:
+        """Something has happened that parked requests may wait for."""
+        self._unpark(lambda condition: condition(), result=True)
+
+    def succeeded(self, request: QueuedRequest, sent_at: float | None = None) -> float | None:
+        """Record a response to a call that was sent at `sent_at` (the loop's clock, now if it is None).
+
+        Return for how many seconds the provider had been down, None if it had not.
+        """
         self._refused_since = None
         self._pauses.reset()
+        self.calls_ended += 1
+        self.refusals.passed(request, asyncio.get_running_loop().time() if sent_at is None else sent_at)
         down_for = self.down_for
-        self._breaker.succeeded(request_pk)
+        self._breaker.succeeded(request.pk)
+        self.progressed()
         return down_for
 
-    def failed(self, request_pk: int, error: RequestError) -> Stop | None:
+    def failed(self, request: QueuedRequest, error: RequestError) -> Stop | None:
         """Record a failed call; return the stop that follows, if any."""
+        self.calls_ended += 1
+        stop = self._breaker.failed(request.pk, error)
         if isinstance(error, RateLimited):
-            return self._breaker.failed(request_pk, error) or self._given_up(error)
-        self._refused_since = None
-        return self._breaker.failed(request_pk, error)
+            stop = stop or self._given_up(error)
+        else:
+            self._refused_since = None
+        self.progressed()
+        return stop
 
     def _given_up(self, error: RateLimited) -> Stop | None:
         """Return a stop if the provider has answered with nothing but 429s for too long: its limit is zero."""
@@ -149,13 +270,23 @@ class Admission:
         self.throttle.pause(seconds)
         return seconds
 
-    def lower(self, error: RateLimited) -> RateLimit | None:
-        """Enforce the limit that a 429 states for the rest of the run if it is lower than ours; return it then."""
-        if error.limit is None or not self.throttle.lower(*error.limit):
+    def lower(self, request: QueuedRequest, error: RateLimited) -> RateLimit | None:
+        """Enforce the limit that a 429 states for the rest of the run if it is lower than ours; return it then.
+
+        It is the model's own if the message names the model, else the provider's.
+        """
+        if error.limit is None:
             return None
-        self.lowered = self.throttle.limit
-        return self.lowered
+        throttle = self.throttle
+        if request.model and self.refusals.names_model(request, error) and self.throttle.limit is not None:
+            throttle = self._models.setdefault(request.model, Throttle(self.throttle.limit))
+        if not throttle.lower(*error.limit):
+            return None
+        if throttle is self.throttle:
+            self.lowered = throttle.limit
+        return throttle.limit
 
     def close(self) -> None:
         """Cancel background work."""
-        self.throttle.close()
+        for throttle in (self.throttle, *self._models.values()):
+            throttle.close()

@@ -6,6 +6,7 @@ calls in this one.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.client.client import ImagesClient
-from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlExpired, expiry
+from pipeline.client.download import Downloader, DownloadFailed, UrlExpired, expiry, host_of, stated_expiry
 from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage
+from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.engine.image_writer import ImageWriter, free_numbers
 from pipeline.engine.retry import Backoff
 from pipeline.errors import BrokenImage, DownloadRefused, Invalid, RequestError, Unusable, UrlLost
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.engine.image_writer import FileNames
     from pipeline.errors import AttemptOutcome
     from pipeline.ledger.queue import PaidUrl
-    from pipeline.storage import StoredImage
+    from pipeline.storage import QuarantinedFile, StoredImage
 
 _RESPONSE_BYTES = 2**20  # of a response, in addition to its images
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 60.0  # seconds between two downloads of a URL
@@ -68,6 +70,8 @@ class CallSpec:
 class CallResult:
     """What became of one call: stored images and URLs, or `error`. Moments are in seconds since 1970.
 
+    `quarantined` are images of the response that are not valid.
+
     `returned` counts the images of the response, those that were broken included; `sent_at` is None if no byte left.
     """
 
@@ -83,6 +87,7 @@ class CallResult:
     moderated: int = 0
     urls: tuple[ImageUrl, ...] = ()
     images: tuple[StoredImage, ...] = ()
+    quarantined: tuple[QuarantinedFile, ...] = ()
 
 
 def image_threads() -> ThreadPoolExecutor:
@@ -95,8 +100,10 @@ class LocalCaller:
 
     def __init__(self, target: Target, environment: Mapping[str, str]) -> None:
         provider, rules = target.provider, target.download
+        calls = descriptors_for_calls(raise_descriptor_limit())
         self._target = target
         self._stack = AsyncExitStack()
+        self._proven_hosts: set[str] = set()  # from which an image was downloaded in this run
         self._threads = image_threads()
         self._writer = ImageWriter(ImageStore(target.images), self._threads, rules.max_pixels)
         self._client = ImagesClient(
@@ -106,14 +113,14 @@ class LocalCaller:
             dialect=provider.dialect,
             threads=self._threads,
             timeout=provider.timeout_seconds,
-            connections=provider.concurrency,
+            connections=min(provider.concurrency, calls),
             max_bytes=_RESPONSE_BYTES + rules.max_bytes * 4 // 3 * provider.images_per_call,
         )
         self._downloader = Downloader(
             base_url=target.base_url,
             allow_hosts=rules.allow_hosts | provider.dialect.picture_hosts,
             max_bytes=rules.max_bytes,
-            connections=max(64, provider.concurrency),
+            connections=min(max(64, provider.concurrency), calls),
         )
 
     async def __aenter__(self) -> Self:
@@ -165,13 +172,15 @@ class LocalCaller:
             return CallResult(error.outcome, sent_at, time.time(), error)
 
     async def _store(self, response: ImagesResponse, spec: CallSpec, sent_at: float | None) -> CallResult:
-        """Store inline images and name linked ones. Raises Unusable if no image is complete, and DiskFull."""
+        """Store inline images and name linked ones; the error is Unusable if no image is valid. Raises DiskFull."""
         inline = [image for image in response.images if isinstance(image, InlineImage)]
         links = [image for image in response.images if isinstance(image, LinkedImage)]
         numbers = free_numbers(spec.taken, len(inline))
         stored, broken = await self._writer.write_all(inline, spec.names, numbers)
         if broken and len(broken) == len(response.images):
-            raise Unusable(f"the image in the response {broken[0]}", http_status=200, request_id=response.request_id)
+            error = Unusable(f"the image in the response {broken[0].reason}", http_status=200)
+            error.request_id, error.deterministic = response.request_id, True
+            return CallResult(error.outcome, sent_at, time.time(), error, quarantined=tuple(broken))
         now, ttl = time.time(), self._target.provider.url_ttl_seconds
         free = free_numbers(spec.taken | {image.number for image in stored}, len(links))
         urls = [
@@ -190,37 +199,59 @@ class LocalCaller:
             moderated=response.moderated,
             urls=tuple(urls),
             images=tuple(stored),
+            quarantined=tuple(broken),
         )
 
     async def download(
-        self, url: PaidUrl, names: FileNames, expires_at: float, sleep: Callable[[float], Awaitable[None]]
+        self,
+        url: PaidUrl,
+        names: FileNames,
+        expires_at: float,
+        wait: Callable[[Exception, float], Awaitable[None]],
     ) -> StoredImage:
-        """Download a paid image and store it, with exponential backoff until its URL expires.
+        """Download a paid image and store it, with exponential backoff until its URL expires, whatever it answers.
 
         `expires_at` is `url.expires_at` on the monotonic clock: a wall clock that jumps meanwhile expires no URL.
-        Raises UrlLost if the URL has expired, DiskFull, and DownloadRefused after `download.attempts` definite
-        refusals of a live URL: its image is still paid, and stays in the ledger.
+        `wait` is called with what failed and the seconds until the next attempt. Raises UrlLost if the URL has expired,
+        DiskFull, and DownloadRefused if the image is still paid, and stays in the ledger: if time cannot help, if it is
+        not valid after `download.attempts`, or if an expiry is assumed that no image of this host confirms.
         """
-        backoff, refusals = Backoff(_FIRST_WAIT, _LONGEST_WAIT), 0
+        is_stated = stated_expiry(url.url) is not None
+        backoff, invalid = Backoff(_FIRST_WAIT, _LONGEST_WAIT), 0
         with self._downloader.tracking(url.expires_at):
             while True:
+                content = b""
                 try:
-                    content = await self._downloader.fetch(url.url, url.expires_at)
-                    return await self._writer.write(content, names, url.number)
-                except UrlExpired as reason:
-                    raise _lost(reason) from None
-                except HostRefused as reason:
-                    raise DownloadRefused(str(reason)) from None
-                except (DownloadFailed, BrokenImage) as reason:
-                    refusals += isinstance(reason, BrokenImage) or reason.definite
-                    if time.monotonic() >= expires_at:
-                        raise _lost(reason) from None
-                    if refusals >= self._target.download.attempts:
-                        what = f"{_reason(reason)} ({refusals} times)"
-                        raise DownloadRefused(
-                            f"{what}; the image is paid, and `pipeline resume` downloads it without paying again"
-                        ) from None
-                await sleep(max(0.0, min(backoff.next(), expires_at - time.monotonic())))
+                    content = await self._downloader.fetch(url.url, url.expires_at if is_stated else math.inf)
+                    image = await self._writer.write(content, names, url.number)
+                except UrlExpired as error:
+                    raise _lost(error) from None
+                except (DownloadFailed, BrokenImage) as error:
+                    reason: DownloadFailed | BrokenImage = error
+                else:
+                    self._proven_hosts.add(host_of(url.url))
+                    return image
+                if isinstance(reason, DownloadFailed) and reason.deterministic:
+                    raise _refused(reason, deterministic=True, option=reason.option)
+                invalid += isinstance(reason, BrokenImage)
+                if invalid >= self._target.download.attempts:
+                    refused = _refused(reason, deterministic=True, option=None)
+                    refused.quarantined = await self._writer.put_aside(content, names, str(reason))
+                    raise refused
+                if time.monotonic() >= expires_at:
+                    if is_stated or host_of(url.url) in self._proven_hosts:
+                        raise _lost(reason)
+                    raise _refused(reason, deterministic=False, option=None)
+                await wait(reason, max(0.0, min(backoff.next(), expires_at - time.monotonic())))
+
+
+def _refused(reason: Exception, *, deterministic: bool, option: str | None) -> DownloadRefused:
+    allow = f"; to allow it, set {option}" if option else ""
+    error = DownloadRefused(
+        f"{_reason(reason)}{allow}; the image is paid, and `pipeline resume` downloads it without paying again"
+    )
+    error.deterministic, error.option, error.cause = deterministic, option, _reason(reason)
+    return error
 
 
 def _lost(reason: Exception) -> UrlLost:

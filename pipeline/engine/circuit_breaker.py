@@ -16,9 +16,10 @@ FAILURES = 5
 """Number of different requests in a row that must fail at the server before that counts as an outage."""
 
 NEVER_ANSWERED_SECONDS = 60.0
-"""A provider that never answered within this time has a wrong address."""
+"""A provider that was never reached within this time has a wrong address, unless it may be starting."""
 
 FIRST_PROBE, LONGEST_PROBE = 1.0, 60.0  # seconds between probes; each interval is twice the last
+_REFUSED_CONNECTION = "ClientConnectorError"  # aiohttp's name; DNS, TLS and proxies have others
 LONGEST_PAID_PROBE = 300.0  # if a probe may have been billed: a night of probes must not cost a night's images
 
 
@@ -28,10 +29,14 @@ class CircuitBreaker:
     Requests are named by their primary keys; moments are the event loop's.
     """
 
-    def __init__(self, base_url: str, give_up_after: float) -> None:
+    def __init__(
+        self, base_url: str, give_up_after: float, *, start_seconds: float = 600.0, known_good: bool = False
+    ) -> None:
         self._base_url = base_url
         self._give_up_after = give_up_after
-        self._ever_answered = False  # with any status
+        self._start_seconds = start_seconds  # that a provider may take to start
+        self._known_good = known_good  # in this ledger
+        self._may_be_starting = False  # it refuses connections, or a gateway in front of it answers
         self._failing: set[int] = set()
         self._suspects: set[int] = set()  # failed while others were served: they alone do not indicate an outage
         self._fresh = 0  # requests that wait for the end of an outage and have not failed themselves
@@ -77,7 +82,7 @@ class CircuitBreaker:
         """The provider gave an answer that is not a fault of its own. `request_pk` is the request that it served:
         requests that failed in the meantime may themselves be at fault.
         """
-        self._ever_answered = True
+        self._known_good = True
         if request_pk is not None:
             self._suspects |= self._failing
             self._suspects.discard(request_pk)
@@ -88,20 +93,22 @@ class CircuitBreaker:
 
     def failed(self, request_pk: int, error: RequestError) -> Stop | None:
         """Record a failure; return the stop that follows if the outage has lasted long enough."""
-        if not isinstance(error, NotSent | ServerFault | OutcomeUnknown | Unusable):
+        if error.deterministic or not isinstance(error, NotSent | ServerFault | OutcomeUnknown | Unusable):
             self.succeeded()
             return None
-        if error.http_status is not None:
-            self._ever_answered = True
         now = asyncio.get_running_loop().time()
+        is_starting = error.http_status in {502, 503} or error.type == _REFUSED_CONNECTION
+        self._may_be_starting |= is_starting
+        self._known_good |= error.http_status is not None and not is_starting  # something there speaks HTTP for itself
         if request_pk not in self._suspects or isinstance(error, NotSent):
             self._failing.add(request_pk)
         if self._open_since is None and (isinstance(error, NotSent) or len(self._failing) >= FAILURES):
             self._open_since = now
-            self._schedule_probe(now, LONGEST_PROBE)
+            self._schedule_probe(now, LONGEST_PROBE, error.retry_after)
         elif self._probing == request_pk:
             self._probing = None
-            self._schedule_probe(now, LONGEST_PAID_PROBE if error.outcome == "unknown" else LONGEST_PROBE)
+            longest = LONGEST_PAID_PROBE if error.outcome == "unknown" else LONGEST_PROBE
+            self._schedule_probe(now, longest, error.retry_after)
         self._changed.set()
         return self._given_up(now, error)
 
@@ -111,21 +118,24 @@ class CircuitBreaker:
             self._probing = None
             self._changed.set()
 
-    def _schedule_probe(self, now: float, longest: float) -> None:
-        """Schedule the next probe; the last one falls on the deadline, not after it."""
-        self._probe_at = min(now + self._intervals.next(longest), max(now, self._deadline))
+    def _schedule_probe(self, now: float, longest: float, asked: float | None) -> None:
+        """Schedule the next probe, not before the server asks for it; the last one falls on the deadline."""
+        wait = max(self._intervals.next(longest), asked or 0.0)
+        self._probe_at = min(now + wait, max(now, self._deadline))
 
     @property
     def _deadline(self) -> float:
         assert self._open_since is not None
-        never = self._give_up_after if self._ever_answered else NEVER_ANSWERED_SECONDS
-        return self._open_since + min(never, self._give_up_after)
+        if self._known_good:
+            return self._open_since + self._give_up_after
+        patience = self._start_seconds if self._may_be_starting else NEVER_ANSWERED_SECONDS
+        return self._open_since + min(patience, self._give_up_after)
 
     def _given_up(self, now: float, error: RequestError) -> Stop | None:
         if self._open_since is None or now < self._deadline:
             return None
         seconds = now - self._open_since
-        if not self._ever_answered:
+        if not self._known_good:
             return WrongAddress(
                 f"{error.message}; the server never answered in {seconds:.0f} s: check `base_url` {self._base_url}"
             )

@@ -30,6 +30,9 @@ ones (of calls for 1 and 10 images by turns, 32 reach 92 % of the limit, 128 rea
 instead of in the ledger.
 """
 
+MOST_IDLE = 1000
+"""Requests that are parked or between two attempts while others take their room in flight: they only take memory."""
+
 POLL_SECONDS = 1.0  # how often the ledger is asked for what another process has submitted
 
 
@@ -58,12 +61,16 @@ class Dispatcher:
                     await asyncio.sleep(0)  # they queue for permits
                 elif not self._active:
                     break
+                elif self._admission.parked == len(self._active):
+                    self._admission.unpark_all()  # nothing else is left that they could wait for
+                    await asyncio.sleep(0)
                 else:
                     await self._until_changed()
 
     async def _take(self) -> list[QueuedRequest]:
         """Take as many requests as there is room for in flight and among those that wait for permits."""
-        room = min(self._provider.concurrency - len(self._active), LOOKAHEAD - self._admission.waiting)
+        at_work = len(self._active) - min(self._admission.idle, MOST_IDLE)
+        room = min(self._provider.concurrency - at_work, LOOKAHEAD - self._admission.waiting)
         if room <= 0:
             return []
         try:
@@ -99,6 +106,7 @@ class Dispatcher:
             raise
         finally:
             self._active.discard(request.pk)
+            self._admission.ended(request)
             self._admission.changed.set()
 
     def pace(self) -> ProviderPace:

@@ -99,21 +99,51 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class PurchasesHeld:
+    """Paid images of a provider do not arrive: nothing more is bought until one does, except as a probe."""
+
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurchasesResumed:
+    """A paid image of the provider has arrived, after so many seconds in which purchases were held."""
+
+    provider: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsageIgnored:
+    """A response of a model stated a usage that is far below its price table, which counts instead; in USD."""
+
+    provider: str
+    model: str
+    stated_usd: float
+    counted_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class LimitLowered:
-    """A provider stated a lower limit than the configured one; it is in force for the rest of the run."""
+    """A provider stated a lower limit than the configured one, for all calls or for one model; it is in force for the
+    rest of the run.
+    """
 
     provider: str
     images: int
     per_seconds: float
     reason: str
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderDown:
-    """A provider does not answer; the run waits and probes it."""
+    """A provider does not answer; the run waits and probes it, not before `until` (seconds since 1970) if it is set."""
 
     provider: str
     reason: str
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +196,9 @@ Event = (
     | RequestEnded
     | Paused
     | LimitLowered
+    | PurchasesHeld
+    | PurchasesResumed
+    | UsageIgnored
     | ProviderDown
     | ProviderUp
     | Stopped

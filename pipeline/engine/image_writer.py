@@ -12,7 +12,7 @@ import pybase64
 
 from pipeline.errors import BrokenImage
 from pipeline.images import inspect, png
-from pipeline.storage import IMAGES_FOLDER, ImageStore, StoredImage
+from pipeline.storage import IMAGES_FOLDER, ImageStore, QuarantinedFile, StoredImage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -66,8 +66,8 @@ class ImageWriter:
 
     async def write_all(
         self, images: Sequence[InlineImage], names: FileNames, numbers: Sequence[int]
-    ) -> tuple[list[StoredImage], list[BrokenImage]]:
-        """Validate and store the images of a response; return those stored, and the errors of the others.
+    ) -> tuple[list[StoredImage], list[QuarantinedFile]]:
+        """Validate and store the images of a response; return those stored, and the others, which are put aside.
 
         Raises DiskFull.
         """
@@ -82,7 +82,18 @@ class ImageWriter:
             if isinstance(result, BaseException) and not isinstance(result, BrokenImage):
                 raise result
         stored = [result for result in results if isinstance(result, StoredImage)]
-        return stored, [result for result in results if isinstance(result, BrokenImage)]
+        broken = [
+            await self.put_aside(image.base64, names, str(result))
+            for image, result in zip(images, results, strict=True)
+            if isinstance(result, BrokenImage)
+        ]
+        return stored, broken
+
+    async def put_aside(self, content: bytes | str, names: FileNames, reason: str) -> QuarantinedFile:
+        """Store what is not a valid image, with the reason beside it: it is paid. Raises DiskFull."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, _put_aside, content, self._store, names, reason
+        )
 
 
 def free_numbers(taken: Collection[int], count: int) -> list[int]:
@@ -111,7 +122,18 @@ def _validate_and_store(
         height=image.height,
         format=image.format,
         revised_prompt=revised_prompt,
+        remark="; ".join(image.remarks) or None,
     )
+
+
+def _put_aside(content: bytes | str, store: ImageStore, names: FileNames, reason: str) -> QuarantinedFile:
+    if isinstance(content, bytes):
+        return store.put_aside(names.job, names.stem, content, reason)
+    try:
+        decoded = decode(content)
+    except BrokenImage:
+        decoded = content.encode("utf-8", "replace")
+    return store.put_aside(names.job, names.stem, decoded, reason)
 
 
 def validate(content: bytes, output_format: str | None, max_pixels: int = inspect.MAX_PIXELS) -> ValidImage:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.engine.events import CallEnded, CallSent, ImageStored, RequestEnded
+from pipeline.engine.events import CallEnded, CallSent, ImageStored, RequestEnded, UsageIgnored
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import DiskFull
 from pipeline.ledger import attempts, queue
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.queue import PaidUrl, QueuedRequest
     from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
-    from pipeline.storage import StoredImage
+    from pipeline.storage import QuarantinedFile, StoredImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Records:
         self._writer = writer
         self._budget = budget
         self._stops = stops
+        self._ignored: set[str] = set()  # models whose usage does not count
         self.emit = emit
 
     async def claim(self, request: QueuedRequest) -> str:
@@ -104,10 +105,10 @@ class Records:
         """
         if isinstance(result.error, DiskFull):
             raise result.error
+        await self.record_quarantine(request, result.quarantined)
         if result.error is not None:
             return await self._complete_failed(request, attempt, result, result.error)
-        model = self._models.find(request.model)
-        cost = model.cost(request.served_by, request.params, result.returned, result.usage) if model else None
+        cost = self._cost(request, result)
         response = attempts.ResponseRecord(
             http_status=result.http_status or 200,
             request_id=result.request_id,
@@ -130,6 +131,17 @@ class Records:
         settled = len(result.images) + len(result.urls) + result.moderated
         return Completion(urls, settled, succeeded)
 
+    def _cost(self, request: QueuedRequest, result: CallResult) -> float | None:
+        """Return what an answered call cost; a usage that does not count is said once per model and run."""
+        model = self._models.find(request.model)
+        if model is None or request.model is None:
+            return None
+        cost = model.cost(request.served_by, request.params, result.returned, result.usage)
+        if cost.ignored_usd is not None and request.model not in self._ignored:
+            self._ignored.add(request.model)
+            self.emit(UsageIgnored(self._provider, request.model, cost.ignored_usd, cost.usd))
+        return cost.usd
+
     async def _complete_failed(
         self, request: QueuedRequest, attempt: Attempt, result: CallResult, error: RequestError
     ) -> Completion:
@@ -146,6 +158,11 @@ class Records:
         succeeded = await self._writer.do(attempts.record_download, request.pk, url.image_pk, image, time.time())
         self._emit_stored(request, image)
         return succeeded
+
+    async def record_quarantine(self, request: QueuedRequest, files: Sequence[QuarantinedFile]) -> None:
+        """Record bytes that were paid and are not a valid image."""
+        if files:
+            await self._writer.do(attempts.record_quarantine, request.pk, files)
 
     async def record_expired_url(self, url: PaidUrl) -> None:
         """Record that a paid URL expired before its image was stored."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE
+from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.engine.admission import Admission
 from pipeline.engine.budget import Budget
 from pipeline.engine.caller import Target
@@ -125,6 +127,8 @@ class Runner:
     async def _run_provider(self, name: str, writer: Writer) -> None:
         """Create one provider's clients and process its requests."""
         provider = self._config.providers[name]
+        calls = descriptors_for_calls(raise_descriptor_limit())
+        provider = replace(provider, concurrency=min(provider.concurrency, calls))
         try:
             provider.key(self._environment)
             provider.header_values(self._environment)
@@ -154,9 +158,11 @@ class Runner:
         """Return a provider's admission control, one for the whole run; it knows what earlier runs sent."""
         name = provider.name
         if name not in self._admissions:
-            retry, limit, now = self._config.retry, provider.rate_limit, time.time()
-            outage, signal = retry.outage_hours * 3600, self._stops.signal(name)
-            admission = Admission(limit, base_url, outage, retry.max_wait_seconds, signal)
+            limit, now = provider.rate_limit, time.time()
+            known_good = await writer.do(attempts.has_succeeded, name)
+            admission = Admission(
+                provider, base_url, self._config.retry, self._stops.signal(name), known_good=known_good
+            )
             if limit is not None:
                 sent = await writer.do(attempts.sent_since, name, now - limit.window)
                 admission.throttle.remember((now - moment, images) for moment, images in sent)

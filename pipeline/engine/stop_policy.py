@@ -101,9 +101,7 @@ class StopPolicy:
     def stop(self, error: Stop, request: QueuedRequest | None) -> None:
         """Stop as much as the cause of an error reaches, and report it once. Without a request that is everything."""
         if request is None or error.reach == "everything":
-            self.stops.append(error)
-            if not self._halted:
-                self._emit(Stopped("everything", error))
+            self._keep(error, None if self._halted else "everything")
             self.halt()
         elif error.reach == "provider":
             self.stop_provider(request.provider, error)
@@ -112,17 +110,17 @@ class StopPolicy:
 
     def stop_provider(self, provider: str, error: Stop) -> None:
         """Make no further call to a provider."""
-        self.stops.append(error)
-        if provider not in self._stopped:
-            self._emit(Stopped(f"provider `{provider}`", error))
+        self._keep(error, None if provider in self._stopped else f"provider `{provider}`")
         self._stopped.add(provider)
         if provider in self._signals:
             self._signals[provider].set()
 
     def _block(self, error: Stop, request: QueuedRequest) -> None:
         """Block the requests that the cause of a stop reaches."""
-        self.stops.append(error)
         match error.reach:
+            case "provider's model":
+                block = Block(provider=request.provider, model=request.model)
+                what = f"provider `{request.provider}` and its model `{request.model}`"
             case "operation":
                 block = Block(provider=request.provider, served_by=request.served_by)
                 what = f"provider `{request.provider}` and its {request.served_by}s"
@@ -132,6 +130,12 @@ class StopPolicy:
             case _:
                 block = Block(job_pk=request.job_pk)
                 what = f"job `{request.job_name}`"
-        if block not in self.blocks:
-            self._emit(Stopped(what, error))
+        self._keep(error, None if block in self.blocks else what)
         self.blocks.add(block)
+
+    def _keep(self, error: Stop, what: str | None) -> None:
+        """Keep a stop, and report what it stops if that was not stopped before; then only a new kind is kept."""
+        if what is not None:
+            self._emit(Stopped(what, error))
+        if what is not None or all(type(error) is not type(stop) for stop in self.stops):
+            self.stops.append(error)

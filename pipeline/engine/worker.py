@@ -10,16 +10,30 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from pipeline.client.rate_limit_hints import LONGEST_PAUSE
 from pipeline.client.request import Call, Upload
 from pipeline.engine.caller import CallSpec
-from pipeline.engine.events import LimitLowered, Paused, ProviderDown, ProviderUp, Retrying
+from pipeline.engine.events import (
+    LimitLowered,
+    Paused,
+    ProviderDown,
+    ProviderUp,
+    PurchasesResumed,
+    Retrying,
+)
+from pipeline.engine.failed_calls import REFUSALS, FailedCalls, FailedError
 from pipeline.engine.image_writer import FileNames
 from pipeline.engine.retry import call_with_retries, retrying
-from pipeline.errors import DownloadRefused, Invalid, RateLimited, RequestError, Stop, UrlLost
+from pipeline.errors import (
+    DownloadRefused,
+    Invalid,
+    RateLimited,
+    RequestError,
+    Stop,
+    UrlLost,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from tenacity import AsyncRetrying, RetryCallState
 
@@ -41,9 +55,11 @@ class Worker:
         self._clock = time.monotonic() - time.time()  # when their expiry was taken over
         self._missing = request.missing  # still to be requested
         self._numbers = set(request.numbers)
-        self._names = FileNames(request.job_name, "", _output_format(request))
+        self._names = FileNames(request.job_name, "", request.output_format)
         self._succeeded = False
         self._is_probe = False
+        self._failed_calls = FailedCalls(context, request)
+        self._waits = 0  # downloads that wait for another attempt
 
     async def process(self) -> None:
         """Download what is paid and call for what is missing until nothing is, then record the end.
@@ -53,9 +69,11 @@ class Worker:
         error: RequestError | None = None
         left = (self._request.wait_until or 0.0) - time.time()
         if left > 0 and not self._urls:
-            await self._admission.sleep(min(left, LONGEST_PAUSE))  # a clock that was set back adds nothing
+            await self._admission.sleep(min(left, self._context.retry.outage_hours * 3600))  # the clock may be set back
         try:
             await call_with_retries(self._make_images, self._controller)
+        except FailedError as failure:
+            error = failure.error
         except Stop:
             raise
         except RequestError as reason:
@@ -74,7 +92,7 @@ class Worker:
     async def _call(self) -> None:
         """Make one call for what is missing: permit, record, call, record."""
         images = min(self._missing, self._context.target.provider.images_per_call)
-        permit = await self._admission.acquire(self._request.pk, images)
+        permit = await self._admission.acquire(self._request, images)
         self._is_probe = permit.is_probe
         try:
             call = self._build_call(permit.images)
@@ -84,14 +102,24 @@ class Worker:
             result = await self._caller.call(spec, permit.sent)
             self._clock = time.monotonic() - result.ended_at  # now, for the clock may jump at any moment
             completion = await self._records.complete(self._request, attempt, result)
-            self._update_admission(result)
+            self._update_admission(result, permit.sent_at)
         finally:
             permit.release()
         if result.error is not None:
-            raise result.error
+            was_sent = result.outcome != "not_sent"
+            await self._failed_calls.resolve(result.error, was_sent=was_sent, is_probe=self._is_probe)
+            return
+        if result.images:
+            self._delivered()
         self._numbers.update(image.number for images in (result.images, result.urls) for image in images)
         self._urls, self._succeeded = list(completion.urls), completion.succeeded
         self._missing -= completion.settled
+
+    def _delivered(self) -> None:
+        """Report that an image has arrived."""
+        held_for = self._admission.delivery.delivered()
+        if held_for is not None:
+            self._records.emit(PurchasesResumed(self._context.target.provider.name, held_for))
 
     def _build_call(self, images: int) -> Call:
         """Return the call for this many images. Raises Invalid if an upload is gone, before the call is recorded."""
@@ -99,24 +127,27 @@ class Worker:
         prompt = {} if request.prompt is None else {"prompt": request.prompt}
         uploads = [Upload(one["role"], folder / one["file"], one["content_type"]) for one in request.inputs]
         for upload in uploads:
-            _check_upload(upload.path)
+            upload.check()
         return Call(request.served_by, {**prompt, **request.params, "n": images}, uploads)
 
-    def _update_admission(self, result: CallResult) -> None:
+    def _update_admission(self, result: CallResult, sent_at: float | None) -> None:
         """Report to admission control how the call ended. Raises the Stop that follows from a failure."""
         admission, emit, name = self._admission, self._records.emit, self._context.target.provider.name
         error = result.error
         if error is None:
-            down_for, stop = admission.succeeded(self._request.pk), None
+            down_for, stop = admission.succeeded(self._request, sent_at), None
         elif result.outcome == "not_sent" and isinstance(error, Invalid):
             return  # no call was made
         else:
             if isinstance(error, RateLimited):
                 self._pause(error)
+            if isinstance(error, REFUSALS):
+                self._failed_calls.refused(error)
             down_for = admission.down_for
-            stop = admission.failed(self._request.pk, error)
+            stop = admission.failed(self._request, error)
             if admission.down_for is not None and down_for is None:
-                emit(ProviderDown(name, error.message))
+                until = time.time() + error.retry_after if error.retry_after else None
+                emit(ProviderDown(name, error.message, until))
         if admission.down_for is None and down_for is not None:
             emit(ProviderUp(name, down_for))
         if stop is not None:
@@ -128,27 +159,57 @@ class Worker:
         seconds = self._admission.pause(error)
         self._records.record_pause(time.time() + seconds)
         self._records.emit(Paused(name, seconds, error.message))
-        if limit := self._admission.lower(error):
-            self._records.emit(LimitLowered(name, limit.images, limit.per_seconds, error.message))
+        if limit := self._admission.lower(self._request, error):
+            model = self._request.model if self._admission.lowered is not limit else None
+            self._records.emit(LimitLowered(name, limit.images, limit.per_seconds, error.message, model))
 
     async def _download_all(self) -> None:
         """Download all pending URLs concurrently. Raises UrlLost if every one expired, and DownloadRefused."""
         urls, self._urls = self._urls, []
-        results = await asyncio.gather(*(self._download(url) for url in urls), return_exceptions=True)
+        with self._admission.delivery.downloading():
+            results = await asyncio.gather(*(self._download(url) for url in urls), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
+        await self._await_deliveries(failures)
+        if failures and len(failures) == len(urls) and (stop := self._admission.delivery.ended(self._request.pk)):
+            raise stop
         for failure in sorted(failures, key=lambda one: (isinstance(one, UrlLost), isinstance(one, DownloadRefused))):
             if not isinstance(failure, UrlLost) or len(failures) == len(urls):
                 raise failure
 
     async def _download(self, url: PaidUrl) -> None:
         try:
-            image = await self._caller.download(url, self._names, url.expires_at + self._clock, self._admission.sleep)
+            image = await self._caller.download(url, self._names, url.expires_at + self._clock, self._wait_for_download)
         except UrlLost:
             await self._records.record_expired_url(url)
             self._numbers.discard(url.number)
             self._missing += 1
             raise
-        self._succeeded |= await self._records.record_download(self._request, url, image)
+        except DownloadRefused as error:
+            if error.quarantined is not None:
+                await self._records.record_quarantine(self._request, [error.quarantined])
+            raise
+        else:
+            self._succeeded |= await self._records.record_download(self._request, url, image)
+            self._delivered()
+            self._admission.progressed()
+
+    async def _wait_for_download(self, reason: Exception, seconds: float) -> None:
+        """Wait between two downloads of a URL, and hold purchases if too many images are overdue."""
+        self._failed_calls.check_delivery(str(reason), deterministic=False)
+        is_first = not self._waits
+        self._waits += 1
+        try:  # a request whose downloads wait needs no room in flight
+            await (self._admission.sleep if is_first else self._admission.pause_download)(seconds)
+        finally:
+            self._waits -= 1
+
+    async def _await_deliveries(self, failures: Sequence[BaseException]) -> None:
+        """If time cannot help a download, wait until others arrive: then this request fails alone, else it stops."""
+        refused = next((one for one in failures if isinstance(one, DownloadRefused) and one.deterministic), None)
+        if refused is not None:
+            self._failed_calls.check_delivery(refused.cause, deterministic=True, option=refused.option)
+            before = self._admission.delivery.deliveries
+            await self._admission.park(lambda: self._admission.delivery.deliveries > before)
 
     def _set_stem(self, stem: str) -> None:
         self._names = FileNames(self._names.job, stem, self._names.output_format)
@@ -165,15 +226,3 @@ class Worker:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RequestError):
             self._records.emit(Retrying(self._request.job_name, self._request.id, state.upcoming_sleep, error))
-
-
-def _output_format(request: QueuedRequest) -> str | None:
-    value = request.params.get("output_format")
-    return value if isinstance(value, str) else None
-
-
-def _check_upload(path: Path) -> None:
-    try:
-        path.stat()
-    except OSError as reason:
-        raise Invalid(f"{path} cannot be read: {reason.strerror}; submit the job again") from None

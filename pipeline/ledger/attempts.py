@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.errors import AttemptOutcome, RequestError
     from pipeline.ledger.queue import QueuedRequest
-    from pipeline.storage import StoredImage
+    from pipeline.storage import QuarantinedFile, StoredImage
 
 Ending = Literal["succeeded", "partial", "failed", "pending"]
 """How a worker leaves a request; pending if the job asks for more than when the worker started."""
@@ -155,10 +155,10 @@ def _insert_url(connection: sqlite3.Connection, request: QueuedRequest, attempt_
 def _insert_image(connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, image: StoredImage) -> None:
     connection.execute(
         "INSERT INTO image (request, attempt, job, state, number, file, sha256, bytes, width, height, format,"
-        " revised_prompt) VALUES (?, ?, ?, 'stored', ?, ?, ?, ?, ?, ?, ?, ?)",
+        " revised_prompt, remark) VALUES (?, ?, ?, 'stored', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(request.pk, attempt_pk, request.job_pk, image.number, image.file, image.sha256, image.bytes),
-            *(image.width, image.height, image.format, image.revised_prompt),
+            *(image.width, image.height, image.format, image.revised_prompt, image.remark),
         ),
     )
 
@@ -169,8 +169,8 @@ def record_download(
     """Record that a paid image is stored, and drop its URL. Return whether the request has succeeded."""
     connection.execute(
         "UPDATE image SET state = 'stored', url = NULL, file = ?, sha256 = ?, bytes = ?, width = ?, height = ?,"
-        " format = ? WHERE pk = ?",
-        (image.file, image.sha256, image.bytes, image.width, image.height, image.format, image_pk),
+        " format = ?, remark = ? WHERE pk = ?",
+        (image.file, image.sha256, image.bytes, image.width, image.height, image.format, image.remark, image_pk),
     )
     return _count_images(connection, request_pk, 1, now)
 
@@ -195,6 +195,14 @@ def record_expired_url(connection: sqlite3.Connection, image_pk: int) -> None:
     connection.execute("UPDATE image SET state = 'lost', url = NULL WHERE pk = ?", (image_pk,))
 
 
+def record_quarantine(connection: sqlite3.Connection, request_pk: int, files: Sequence[QuarantinedFile]) -> None:
+    """Record bytes that were paid and are not a valid image; the same bytes are recorded once."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO quarantine (request, file, sha256, bytes, reason) VALUES (?, ?, ?, ?, ?)",
+        [(request_pk, one.file, one.sha256, one.bytes, one.reason) for one in files],
+    )
+
+
 def finish(
     connection: sqlite3.Connection, request_pk: int, error: RequestError | None, now: float
 ) -> tuple[Ending, RequestError | None]:
@@ -213,6 +221,12 @@ def finish(
         (ending, error_json(error) if error else None, None if ending == "pending" else now, request_pk),
     )
     return ending, error
+
+
+def has_succeeded(connection: sqlite3.Connection, provider: str) -> bool:
+    """Return whether a provider has ever answered a call with success."""
+    query = "SELECT EXISTS (SELECT 1 FROM attempt WHERE provider = ? AND outcome = 'answered')"
+    return bool(connection.execute(query, (provider,)).fetchone()[0])
 
 
 def sent_since(connection: sqlite3.Connection, provider: str, start: float) -> list[tuple[float, int]]:

@@ -50,7 +50,19 @@ def _add_wait(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE request ADD COLUMN wait_until REAL")  # by the server's wish
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create, _add_wait]
+def _add_quarantine(connection: sqlite3.Connection) -> None:
+    """Add bytes that a provider returned as an image and that are not valid; `file` is relative to the job's folder.
+    Add remarks on images that deviate from their format and are valid.
+    """
+    connection.execute(
+        "CREATE TABLE quarantine (pk INTEGER PRIMARY KEY, request INTEGER NOT NULL REFERENCES request (pk),"
+        " file TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, reason TEXT NOT NULL,"
+        " UNIQUE (request, sha256)) STRICT"
+    )
+    connection.execute("ALTER TABLE image ADD COLUMN remark TEXT")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create, _add_wait, _add_quarantine]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""
 
 

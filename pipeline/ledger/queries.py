@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.storage import StoredImage
+from pipeline.storage import QuarantinedFile, StoredImage
 
 if TYPE_CHECKING:
     import sqlite3
@@ -104,7 +104,7 @@ def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[Atte
     return [AttemptResponse(row["request_id"], *(text and json.loads(text) for text in row[1:])) for row in rows]
 
 
-_STORED = "number, file, sha256, bytes, width, height, format, revised_prompt"
+_STORED = "number, file, sha256, bytes, width, height, format, revised_prompt, remark"
 
 
 def read_images(connection: sqlite3.Connection, request_pk: int) -> list[StoredImage]:
@@ -113,6 +113,14 @@ def read_images(connection: sqlite3.Connection, request_pk: int) -> list[StoredI
         f"SELECT {_STORED} FROM image WHERE request = ? AND state = 'stored' ORDER BY number", (request_pk,)
     )
     return [StoredImage(*row) for row in rows]
+
+
+def read_quarantine(connection: sqlite3.Connection, request_pk: int) -> list[QuarantinedFile]:
+    """Return the bytes that a request's responses brought and that are not valid images."""
+    rows = connection.execute(
+        "SELECT file, sha256, bytes, reason FROM quarantine WHERE request = ? ORDER BY pk", (request_pk,)
+    )
+    return [QuarantinedFile(*row) for row in rows]
 
 
 def read_images_of_job(

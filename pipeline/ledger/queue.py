@@ -54,7 +54,15 @@ class QueuedRequest:
     @property
     def model(self) -> str | None:
         """The model that the request names."""
-        value = self.params.get("model")
+        return self._text("model")
+
+    @property
+    def output_format(self) -> str | None:
+        """The image format that the request asks for."""
+        return self._text("output_format")
+
+    def _text(self, name: str) -> str | None:
+        value = self.params.get(name)
         return value if isinstance(value, str) else None
 
 

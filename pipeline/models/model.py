@@ -116,14 +116,8 @@ class Model:
 
     def cost(
         self, operation: str, params: Mapping[str, object], n_received: int, usage: Mapping[str, Any] | None
-    ) -> float | None:
-        """Return the cost in USD of an answered call: from `usage`, else from the tables, else None."""
-        return self.cost_basis(operation, params, n_received, usage).usd
-
-    def cost_basis(
-        self, operation: str, params: Mapping[str, object], n_received: int, usage: Mapping[str, Any] | None
     ) -> Cost:
-        """Return that cost, and what `usage` amounts to if it is too little to be true and does not count."""
+        """Return the cost in USD of an answered call: from a plausible `usage`, else from the tables."""
         if self.prices is None:
             return Cost(None)
         return self.prices.cost(operation, self.with_defaults(operation, params), n_received, usage)

@@ -30,7 +30,8 @@ LIVE_SECONDS = 0.5  # between two drawings
 _READING_SHARE = 50  # the ledger is read again after so many times as long as reading it took
 
 _ANNOUNCED = (
-    *(events.Paused, events.LimitLowered, events.ProviderDown, events.ProviderUp),
+    *(events.Paused, events.LimitLowered, events.UsageIgnored, events.ProviderDown, events.ProviderUp),
+    *(events.PurchasesHeld, events.PurchasesResumed),
     *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed),
 )
 

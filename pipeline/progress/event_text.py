@@ -37,7 +37,7 @@ def describe(event: Event) -> str:
 
 
 def _describe_run(event: Event) -> str:
-    """Return the line of an event that is about the run or a provider."""
+    """Return the line of an event that is about the run, or about a provider."""
     match event:
         case events.RunStarted(jobs):
             return f"▶ processing {', '.join(jobs[:10])}" + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
@@ -45,20 +45,38 @@ def _describe_run(event: Event) -> str:
             return _describe_pace(event)
         case events.NotificationFailed(how, reason):
             return f"! notification by {how} failed: {one_line(reason)}"
-        case events.Paused(provider, seconds, reason):
-            return f"‖ {provider} asks for a pause of {seconds:.1f} s: {one_line(reason)}"
-        case events.LimitLowered(provider, images, per_seconds, reason):
-            return f"▼ {provider} allows only {images} images per {per_seconds:g} s: {one_line(reason)}"
-        case events.ProviderDown(provider, reason):
-            return f"‖ {provider} is down; waiting and probing: {one_line(reason)}"
-        case events.ProviderUp(provider, seconds):
-            return f"▶ {provider} is up again after {seconds:.0f} s"
         case events.Stopping(signal):
             return f"■ {signal}: no further calls; calls in flight finish, a second signal stops at once"
         case events.BackupFailed(error):
             return f"! the ledger could not be copied: {_error_text(error)}"
         case events.Stopped(what, error):
             return f"■ no further calls for {what}: {_error_text(error)}"
+    return _describe_provider(event)
+
+
+def _describe_provider(event: Event) -> str:
+    """Return the line of an event that is about a provider."""
+    match event:
+        case events.Paused(provider, seconds, reason):
+            return f"‖ {provider} asks for a pause of {seconds:.1f} s: {one_line(reason)}"
+        case events.LimitLowered(provider, images, per_seconds, reason, model):
+            of = f" of {model}" if model else ""
+            return f"▼ {provider} allows only {images} images{of} per {per_seconds:g} s: {one_line(reason)}"
+        case events.UsageIgnored(provider, model, stated, counted):
+            price = "" if counted is None else f": ${counted:.4f}"
+            share = "less than a tenth of the price table, which counts"
+            return f"! {provider} states a usage worth ${stated:.4f} for {model}, {share}{price}"
+        case events.ProviderDown(provider, reason, None):
+            return f"‖ {provider} is down; waiting and probing: {one_line(reason)}"
+        case events.ProviderDown(provider, reason, until):
+            end = time.strftime("%H:%M:%S", time.localtime(until))
+            return f"‖ {provider} is down and asks to wait until {end}: {one_line(reason)}"
+        case events.PurchasesHeld(provider, reason):
+            return f"‖ {provider}: paid images do not arrive; nothing more is bought until one does: {one_line(reason)}"
+        case events.PurchasesResumed(provider, seconds):
+            return f"▶ {provider}: paid images arrive again after {seconds:.0f} s"
+        case events.ProviderUp(provider, seconds):
+            return f"▶ {provider} is up again after {seconds:.0f} s"
     raise AssertionError(event)  # pragma: no cover - the match is complete
 
 

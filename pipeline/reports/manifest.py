@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,16 @@ def entries(connection: sqlite3.Connection, name: str) -> Generator[dict[str, An
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     with read_transaction(connection):
         for request in queries.read_requests(connection, name):
-            yield _entry(request, queries.read_responses(connection, request.request_pk), _images(connection, request))
+            responses = queries.read_responses(connection, request.request_pk)
+            quarantined = queries.read_quarantine(connection, request.request_pk)
+            yield _entry(request, responses, _images(connection, request), [asdict(one) for one in quarantined])
 
 
 def _entry(
-    request: RecordedRequest, responses: Sequence[AttemptResponse], images: list[dict[str, Any]]
+    request: RecordedRequest,
+    responses: Sequence[AttemptResponse],
+    images: list[dict[str, Any]],
+    quarantined: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return one object of the manifest; `responses` are the newest first."""
     return {
@@ -67,6 +73,7 @@ def _entry(
         "maybe_paid": request.maybe_paid,
         "error": None if request.error is None else shown_error(request.error),
         "images": images,
+        "quarantined": quarantined,
         "usage": _sum([one.usage for one in responses if one.usage is not None]),
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
         "settings": next((one.settings for one in responses if one.settings), {}),
@@ -91,7 +98,7 @@ def shown_params(request: RecordedRequest) -> dict[str, Any]:
 
 def shown_image(image: StoredImage) -> dict[str, Any]:
     """Return an image in the fields that scripts know."""
-    fields = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt")
+    fields = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark")
     return {field: getattr(image, field) for field in fields}
 
 

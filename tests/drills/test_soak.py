@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="r
 )
 def test_memory_files_and_tasks_stay_flat_in_a_storm(stage: Stage, requests: int) -> None:
     server = stage.serve(rate_limit=None, seed=11, faults=STORM)
-    stage.settings["retry"] = {"attempts": 50, "max_wait_seconds": 0.02}
+    stage.settings["retry"] = {"attempts": 50, "unknown": 50, "max_wait_seconds": 0.02}
     stage.provider("lab", server, concurrency=CONCURRENCY)
     job = stage.prompts("storm", requests)
     command = [sys.executable, "-m", "tests.support.soak", str(stage.folder / "config.yaml"), str(job), str(requests)]

@@ -30,7 +30,7 @@ STORM = dict.fromkeys((*CALL_FAULTS, "cut_download", "wrong_download"), 0.08)
 
 def _patient(stage: Stage, **rules: Any) -> None:
     """Let retries come quickly, and often enough for any storm."""
-    stage.settings["retry"] = {"attempts": 40, "max_wait_seconds": 0.5, **rules}
+    stage.settings["retry"] = {"attempts": 40, "unknown": 40, "max_wait_seconds": 0.5, **rules}
     stage.settings["download"] = {"attempts": 40}
 
 

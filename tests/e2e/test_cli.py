@@ -364,3 +364,13 @@ def test_python_m_pipeline_is_the_command(stage: Stage) -> None:
     installed = Path(sys.executable).with_name("pipeline")
     assert subprocess.run([installed, "--version"], check=True, capture_output=True).stdout.startswith(b"pipeline")
     assert stage.run("--version").stdout.startswith("pipeline")
+
+
+@pytest.mark.parametrize("limit", ["128", "-S 128"])
+def test_few_file_descriptors_slow_a_run_down_and_lose_nothing(stage: Stage, limit: str) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.2, 0.2])
+    stage.provider("lab", server, rate_limit=None, concurrency=1024)
+    job = stage.prompts("many", 300)
+    ended = stage.run("run", job, under=("bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash"))
+    assert "open files" not in ended.stderr
+    assert stage.standing("many")["counts"]["succeeded"] == server.charged() == 300

@@ -69,16 +69,16 @@ async def test_who_waits_for_a_turn_is_bound_by_the_limit_in_force(bench: Bench)
 
 async def test_a_pause_is_said_with_its_end(bench: Bench) -> None:
     async def refuse(_body: Body) -> web.StreamResponse:
-        return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "1000"})
+        return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "900"})
 
     async with vendor(refuse) as base_url, at_work(bench, lab(base_url)):
         pace = await bound(bench, "paused")
-        assert pace.until == pytest.approx(time.time() + 1000, abs=60)
+        assert pace.until == pytest.approx(time.time() + 900, abs=60)
 
 
 async def test_who_waits_for_another_try_is_bound_by_the_provider(bench: Bench) -> None:
     async def fail(_body: Body) -> web.StreamResponse:
-        return web.json_response({"error": {"message": "busy"}}, status=503, headers={"Retry-After": "1000"})
+        return web.json_response({"error": {"message": "busy"}}, status=503, headers={"Retry-After": "900"})
 
     async with vendor(fail) as base_url, at_work(bench, lab(base_url), 1):
         await until(lambda: bench.events and type(bench.events[-1]).__name__ == "Retrying")

@@ -22,7 +22,7 @@ async def test_200_calls_at_once_never_cross_the_wall_and_the_next_run_starts_fr
 ) -> None:
     books = bench.folder / "books.jsonl"
     faults = {"drop_after": 0.2, "http_500": 0.2, "empty": 0.1}
-    bench.retry = dataclasses.replace(bench.retry, attempts=50)
+    bench.retry = dataclasses.replace(bench.retry, attempts=50, unknown=50)
     async with sandbox(books, faults=faults, latency_seconds=[0.001, 0.02], seed=3) as base_url:
         bench.submit(*(request(number) for number in range(200)), budget_usd=1.0)
         for budget, calls in ((None, 1.0), (1.5, 1.5)):

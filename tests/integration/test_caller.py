@@ -140,6 +140,9 @@ async def test_an_upload_that_cannot_be_read_is_not_sent(tmp_path: Path) -> None
     assert (result.outcome, result.sent_at, reports) == ("not_sent", None, 0)
 
 
+SIGNED = "/p?sig=secret&expires=9999999999"
+
+
 class Host:
     """Answers with one status after another, the last for ever; 200 returns the image, 299 half of it."""
 
@@ -156,11 +159,11 @@ class Host:
             return web.Response(body=PNG[:40])
         return web.Response(status=status, body=PNG if status == 200 else b"no")
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _sleep(self, _reason: Exception, seconds: float) -> None:
         self.waits.append(seconds)
         await asyncio.sleep(0)
 
-    async def fetch(self, *, lives: float = 3600, attempts: int = 3, path: str = "/p?sig=secret") -> StoredImage:
+    async def fetch(self, *, lives: float = 3600, attempts: int = 3, path: str = SIGNED) -> StoredImage:
         """Serve, and download one URL that expires after this many seconds."""
         app = web.Application()
         app.router.add_get("/{name}", self._answer)
@@ -192,12 +195,25 @@ async def test_the_waits_grow_and_have_an_end(tmp_path: Path) -> None:
         assert full / 2 <= wait <= full
 
 
-@pytest.mark.parametrize("status", [403, 299])
-async def test_definite_refusals_of_a_live_url_end_it_and_it_stays_paid(tmp_path: Path, status: int) -> None:
-    host = Host(tmp_path, status)
-    with pytest.raises(DownloadRefused, match=r"3 times.*`pipeline resume` downloads it without paying") as refused:
+@pytest.mark.parametrize("status", [403, 404, 401, 451])
+async def test_a_live_url_is_tried_until_it_expires_whatever_it_answers(tmp_path: Path, status: int) -> None:
+    host = Host(tmp_path, *[status] * 30, 200)
+    await host.fetch(attempts=3)
+    assert host.asked == 31
+
+
+async def test_an_assumed_expiry_that_no_image_of_the_host_confirms_loses_nothing(tmp_path: Path) -> None:
+    host = Host(tmp_path, 403)
+    with pytest.raises(DownloadRefused, match="`pipeline resume` downloads it without paying") as refused:
+        await host.fetch(lives=0.1, path="/p")
+    assert not refused.value.deterministic
+
+
+async def test_an_image_that_is_never_valid_ends_its_url_and_stays_paid(tmp_path: Path) -> None:
+    host = Host(tmp_path, 299)
+    with pytest.raises(DownloadRefused, match=r"cut off.*`pipeline resume` downloads it without paying") as refused:
         await host.fetch()
-    assert host.asked == 3
+    assert (host.asked, refused.value.deterministic) == (3, True)
     assert "secret" not in str(refused.value)
 
 

@@ -17,7 +17,7 @@ from pipeline.config.environment import EnvironmentVariable
 from pipeline.config.load import Config, Provider
 from pipeline.config.notifications import NotificationSettings
 from pipeline.engine.events import CallEnded, Event, Paused, ProviderDown, ProviderPace, RequestEnded, RunStarted
-from pipeline.errors import DiskFull, ServerFault
+from pipeline.errors import DiskFull, QuotaSpent, ServerFault
 from pipeline.notifications.notifier import Notifier
 from tests.integration.test_delivery import Hook
 from tests.support.stage import finish
@@ -155,7 +155,7 @@ async def test_only_the_moments_that_were_asked_for_are_told(tmp_path: Path) -> 
     async with _bell((sys.executable, "-c", code), [], dict(os.environ), on=frozenset({"stop"})) as notifier:
         notifier.listen(WORK)
         notifier.ended(0, [summary()], [])
-        notifier.ended(3, [summary()], ["no money"])
+        notifier.ended(3, [summary()], [QuotaSpent("no money")])
     assert os.listdir(tmp_path) == ["stop"]  # noqa: PTH208 - names alone
 
 

@@ -35,7 +35,7 @@ from pipeline.sandbox.settings import Faults, SandboxSettings
 from pipeline.sandbox_process import check_settings
 from pipeline.signals import SIGNALS
 from tests.support import readme_commands
-from tests.support.readme import HOME, README
+from tests.support.readme import COMMAND_LINE, HOME, README
 from tests.support.stage import KEY
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def test_every_exit_code_and_every_event_is_named() -> None:
     table = re.findall(r"^\| ([\d, ]+) \|", README.read_text(), re.MULTILINE)
     codes = {int(code) for cell in table for code in cell.split(",")}
     assert codes == {0, 1, BadInput.exit_code, Stop.exit_code, EXIT_BUG, *(128 + number for number in SIGNALS)}
-    named = README.read_text().partition("With `--json`")[2].partition("\n\n")[0]
+    named = COMMAND_LINE.read_text().partition("With `--json`")[2].partition("\n\n")[0]
     kinds = {kind.__name__ for kind in typing.get_args(events.Event)}
     assert {re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower() for kind in kinds} <= set(re.findall(r"`(\w+)`", named))
 

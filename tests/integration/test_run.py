@@ -75,8 +75,9 @@ def test_the_manifest_has_exactly_the_fields_of_the_contract_and_what_was_added(
     stage.provider("lab", stage.serve(rate_limit=None))
     stage.run("run", stage.job("lounge", [{"prompt": "a white siamese cat", "n": 4}]))
     (entry,) = stage.manifest("lounge")
-    assert set(entry) == FIELDS | {"rehearsal", "served_by", "settings"}
-    assert set(entry["images"][0]) == {"file", "sha256", "bytes", "width", "height", "format", "revised_prompt"}
+    assert set(entry) == FIELDS | {"quarantined", "rehearsal", "served_by", "settings"}
+    fields = {"file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark"}
+    assert set(entry["images"][0]) == fields
     assert entry["id"] == f"a-white-siamese-cat-{entry['key'][:8]}"
     assert [image["file"] for image in entry["images"]] == [f"images/{entry['id']}-{n}.png" for n in (1, 2, 3, 4)]
     assert entry["params"] == {"model": "dall-e-2", "n": 4, "size": "256x256"}
@@ -159,7 +160,7 @@ def test_moderation_fails_its_request_alone_and_is_not_tried_again_until_resumed
 def test_many_prompts_each_get_exactly_one_whole_picture(stage: Stage, faults: dict[str, float]) -> None:
     server = stage.serve(rate_limit=None, seed=5, faults=faults)
     stage.provider("lab", server)
-    stage.settings["retry"] = {"attempts": 30, "max_wait_seconds": 0.5}
+    stage.settings["retry"] = {"attempts": 30, "unknown": 30, "max_wait_seconds": 0.5}
     stage.write_config()
     job = stage.prompts("many", 150)
     stage.run("run", job)
@@ -186,7 +187,7 @@ def _agree_with_the_books(manifest: list[dict[str, Any]], server: Server) -> Non
 def test_1632_varied_prompts_each_get_exactly_one_whole_picture(stage: Stage, faults: dict[str, float]) -> None:
     server = stage.serve(rate_limit=None, seed=5, faults=faults)
     stage.provider("lab", server)
-    stage.settings["retry"] = {"attempts": 30, "max_wait_seconds": 2}
+    stage.settings["retry"] = {"attempts": 30, "unknown": 30, "max_wait_seconds": 2}
     stage.write_config()
     prompts = [_varied(number) for number in range(1632)]
     lines = ["Prompt\tCategory", *(f"{prompt}\tnumber {number}" for number, prompt in enumerate(prompts))]

@@ -19,6 +19,7 @@ HOME = Path(__file__).parents[2]
 README = HOME / "README.md"
 PACKAGE = HOME / "pipeline"
 ARCHITECTURE = PACKAGE / "README.md"
+COMMAND_LINE = PACKAGE / "cli" / "README.md"
 ROOMS = [
     *(
         "",
@@ -38,12 +39,12 @@ ROOMS = [
 ]
 WAY = (
     *("ledger/queue", "engine/dispatcher", "engine/worker"),
-    *("engine/admission", "engine/circuit_breaker", "engine/throttle", "engine/window", "engine/pace"),
-    *("engine/records", "engine/caller", "client/request", "client/client", "client/response"),
-    *("client/error_body", "client/classify", "client/rate_limit_hints", "client/download"),
-    *("engine/image_writer", "storage", "ledger/attempts", "ledger/writer"),
+    *("engine/admission", "engine/refusal_guard", "engine/delivery_breaker", "engine/circuit_breaker"),
+    *("engine/throttle", "engine/window", "engine/pace", "engine/records", "engine/caller"),
+    *("client/request", "client/client", "client/response", "client/response_forms"),
+    *("client/download", "engine/image_writer", "storage", "ledger/attempts", "ledger/writer"),
 )
-"""The modules on the way of one request from the queue to its record, in the order in which it meets them."""
+"""The modules on the way of a request that succeeds, from the queue to its record, in the order of the meeting."""
 
 FORMS = {
     "Entry": "one entry of `requests:`, with the job's defaults under it",
@@ -116,21 +117,25 @@ def _class(name: str) -> tuple[str, list[str]]:
 
 
 def commands() -> str:
-    """Write a table of the commands, and one of their options, from what click knows."""
+    """Write a table of the commands, from what click knows."""
     rows = [
         f"| `pipeline {_usage(name, command)}` | {_help(command.help)} |\n" for name, command in cli.commands.items()
     ]
-    options: dict[tuple[str, str], list[str]] = {}
+    return f"| command | what it does |\n|---|---|\n{''.join(rows)}"
+
+
+def options() -> str:
+    """Write a table of the commands' options, from what click knows."""
+    found: dict[tuple[str, str], list[str]] = {}
     for name, command in cli.commands.items():
         for option in command.params:
             if isinstance(option, click.Option):
-                options.setdefault((_spelled(option), _help(option.help)), []).append(name)
+                found.setdefault((_spelled(option), _help(option.help)), []).append(name)
     table = "".join(
         f"| `{spelled}` | {'all' if len(names) == len(cli.commands) else ', '.join(names)} | {what} |\n"
-        for (spelled, what), names in sorted(options.items(), key=lambda one: len(one[1]) == len(cli.commands))
+        for (spelled, what), names in sorted(found.items(), key=lambda one: len(one[1]) == len(cli.commands))
     )
-    head = "| command | what it does |\n|---|---|\n"
-    return f"{head}{''.join(rows)}\n| option | of | what it does |\n|---|---|---|\n{table}"
+    return f"| option | of | what it does |\n|---|---|---|\n{table}"
 
 
 def _usage(name: str, command: click.Command) -> str:
@@ -153,7 +158,11 @@ def _help(text: str | None) -> str:
     return " ".join((text or "").split()).removesuffix(".").replace("|", "\\|")
 
 
-PARTS = {README: {"commands": commands}, ARCHITECTURE: {"forms": forms, "way": way, "modules": modules}}
+PARTS = {
+    README: {"commands": commands},
+    COMMAND_LINE: {"options": options},
+    ARCHITECTURE: {"forms": forms, "way": way, "modules": modules},
+}
 
 
 def written(path: Path) -> str:

@@ -53,6 +53,28 @@ PNG = picture()
 PNG_BASE64 = base64.b64encode(PNG).decode()
 
 
+def queued_request(pk: int, model: str = "dall-e-2") -> QueuedRequest:
+    """Return a request as the ledger gives it to a worker."""
+    return QueuedRequest(
+        pk=pk,
+        job_pk=1,
+        job_name="job",
+        provider="lab",
+        rehearsal=False,
+        budget_usd=None,
+        id=f"r{pk}",
+        served_by="generation",
+        prompt="a",
+        params={"model": model},
+        inputs=(),
+        n=1,
+        received=0,
+        moderated=0,
+        numbers=frozenset(),
+        urls=(),
+    )
+
+
 def request(number: int, *, id: str | None = None, n: int = 1, **params: Any) -> ImageRequest:  # noqa: A002
     """Make the request of this number; the number is its identity."""
     key = hashlib.sha256(str(number).encode()).hexdigest()
@@ -163,8 +185,14 @@ Body = dict[str, Any]
 
 
 @contextlib.asynccontextmanager
-async def vendor(answer: Callable[[Body], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    """Serve an Images API whose every call is answered by this function; pictures lie under /picture. Give base_url."""
+async def vendor(
+    answer: Callable[[Body], Awaitable[web.StreamResponse]],
+    image: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None,
+) -> AsyncIterator[str]:
+    """Serve an Images API whose every call is answered by this function, and return its base_url.
+
+    Images are below /picture, and those of `image` below /image.
+    """
 
     async def call(http: web.Request) -> web.StreamResponse:
         return await answer(await http.json())
@@ -175,6 +203,7 @@ async def vendor(answer: Callable[[Body], Awaitable[web.StreamResponse]]) -> Asy
     app = web.Application()
     app.router.add_post("/v1/images/generations", call)
     app.router.add_get("/picture/{name}", give)
+    app.router.add_get("/image/{name}", image or give)
     async with TestServer(app) as server:
         yield str(server.make_url("/v1"))
 

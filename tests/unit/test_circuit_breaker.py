@@ -45,8 +45,7 @@ async def probe_until_stopped(breaker: CircuitBreaker, error: RequestError) -> t
 
 def test_a_call_that_never_left_is_an_outage_at_once_and_is_probed_at_growing_intervals() -> None:
     async def main() -> None:
-        breaker = CircuitBreaker("http://x/v1", 300.0)
-        breaker.failed(9, fault())  # it has answered in this run
+        breaker = CircuitBreaker("http://x/v1", 300.0, known_good=True)
         breaker.failed(1, NotSent("refused"))
         assert breaker.open_since == pytest.approx(now(), abs=0.01)
         moments, stop = await probe_until_stopped(breaker, NotSent("refused"))

@@ -79,7 +79,7 @@ def exhaust(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[int]
         return opened(*arguments, **more)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr(descriptors, "_PAUSE", 0.001)
+    monkeypatch.setattr(descriptors, "PAUSE", 0.001)
     return failed
 
 

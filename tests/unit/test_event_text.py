@@ -18,11 +18,14 @@ from pipeline.engine.events import (
     ProviderDown,
     ProviderPace,
     ProviderUp,
+    PurchasesHeld,
+    PurchasesResumed,
     RequestEnded,
     Retrying,
     RunStarted,
     Stopped,
     Stopping,
+    UsageIgnored,
 )
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault
 from pipeline.progress.event_text import describe, event_json
@@ -48,6 +51,9 @@ EVENTS: list[Event] = [
     ProviderPace("lab", "", None, None, None, 0, None),
     NotificationFailed("webhook", "timed\nout"),
     BackupFailed(DiskFull("no room left")),
+    PurchasesHeld("lab", "host\nunreachable"),
+    PurchasesResumed("lab", 12.4),
+    UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
 ]
 
 
@@ -73,6 +79,9 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "~ lab: idle, no limit, 0 downloads",
         "! notification by webhook failed: timed out",
         "! the ledger could not be copied: DiskFull: no room left",
+        "‖ lab: paid images do not arrive; nothing more is bought until one does: host unreachable",
+        "▶ lab: paid images arrive again after 12 s",
+        "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",
     ]
 
 

@@ -88,17 +88,17 @@ def test_dall_e_costs_a_price_a_picture(name: str, params: dict[str, object], us
     operation = "generation"
     assert one.estimate(operation, "a" * 900, params, 3, []).usd == pytest.approx(3 * usd)
     assert one.max_cost(operation, "a" * 900, params, 3, []) == pytest.approx(3 * usd)
-    assert one.cost(operation, params, 2, None) == pytest.approx(2 * usd)
+    assert one.cost(operation, params, 2, None).usd == pytest.approx(2 * usd)
 
 
 def test_variations_and_edits_of_dall_e_cost_the_same() -> None:
     for operation in ("edit", "variation"):
-        assert model("dall-e-2").cost(operation, {"size": "512x512"}, 1, None) == 0.018
+        assert model("dall-e-2").cost(operation, {"size": "512x512"}, 1, None).usd == 0.018
 
 
 def test_usage_goes_before_any_table() -> None:
     usage = {"input_tokens": 12, "output_tokens": 784, "total_tokens": 796}
-    assert model("gpt-image-2").cost("generation", {"quality": "high"}, 1, usage) == 0.02358
+    assert model("gpt-image-2").cost("generation", {"quality": "high"}, 1, usage).usd == 0.02358
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,13 @@ def test_usage_goes_before_any_table() -> None:
 def test_usage_is_split_by_its_details_and_counted_dear_where_it_has_none(
     name: str, usage: dict[str, Any], usd: float
 ) -> None:
-    assert model(name).cost("edit", {}, 1, usage) == pytest.approx(usd, abs=1e-8)
+    assert model(name).cost("edit", {}, 1, usage).usd == pytest.approx(usd, abs=1e-8)
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"input_tokens": 0, "output_tokens": 0}, {"output_tokens": "many"}])
 def test_usage_that_counts_nothing_is_replaced_by_the_table(usage: dict[str, Any] | None) -> None:
     params = {"quality": "medium", "size": SQUARE}
-    assert model("gpt-image-2").cost("generation", params, 2, usage) == pytest.approx(2 * 0.05268)
+    assert model("gpt-image-2").cost("generation", params, 2, usage).usd == pytest.approx(2 * 0.05268)
 
 
 HIGH = {"quality": "high", "size": SQUARE}  # 7,024 tokens: $0.21
@@ -163,12 +163,12 @@ HIGH = {"quality": "high", "size": SQUARE}  # 7,024 tokens: $0.21
     ],
 )
 def test_usage_is_read_under_the_names_of_other_servers(usage: dict[str, Any], usd: float) -> None:
-    assert model("gpt-image-2").cost("generation", HIGH, 1, usage) == pytest.approx(usd, abs=1e-8)
+    assert model("gpt-image-2").cost("generation", HIGH, 1, usage).usd == pytest.approx(usd, abs=1e-8)
 
 
 @pytest.mark.parametrize("cost", [0, -1, True, "0.25", None, float("nan"), float("inf"), 25_000_000])
 def test_a_stated_cost_that_is_none_is_replaced_by_the_table(cost: object) -> None:
-    assert model("gpt-image-2").cost("generation", HIGH, 1, {"cost": cost}) == pytest.approx(7024 * 30 / 1e6)
+    assert model("gpt-image-2").cost("generation", HIGH, 1, {"cost": cost}).usd == pytest.approx(7024 * 30 / 1e6)
 
 
 @pytest.mark.parametrize(
@@ -181,34 +181,34 @@ def test_a_stated_cost_that_is_none_is_replaced_by_the_table(cost: object) -> No
 )
 def test_usage_far_below_the_table_does_not_count_and_is_told(usage: dict[str, Any], ignored: float) -> None:
     for n in (1, 3):
-        found = model("gpt-image-2").cost_basis("generation", HIGH, n, {name: n * usage[name] for name in usage})
+        found = model("gpt-image-2").cost("generation", HIGH, n, {name: n * usage[name] for name in usage})
         assert found.usd == pytest.approx(n * 7024 * 30 / 1e6)
         assert found.ignored_usd == pytest.approx(n * ignored)
-    assert model("gpt-image-2").cost("generation", HIGH, 1, usage) == pytest.approx(7024 * 30 / 1e6)
+    assert model("gpt-image-2").cost("generation", HIGH, 1, usage).usd == pytest.approx(7024 * 30 / 1e6)
 
 
 def test_usage_of_a_tenth_of_the_table_counts() -> None:
-    found = model("gpt-image-2").cost_basis("generation", HIGH, 1, {"output_tokens": 703})
+    found = model("gpt-image-2").cost("generation", HIGH, 1, {"output_tokens": 703})
     assert (found.usd, found.ignored_usd) == (703 * 30 / 1e6, None)
 
 
 def test_auto_may_be_the_cheapest_quality() -> None:
     usage = {"output_tokens": 196}  # low
-    assert model("gpt-image-2").cost_basis("generation", {}, 1, usage).ignored_usd is None
-    assert model("gpt-image-2").cost("generation", {}, 1, usage) == 196 * 30 / 1e6
-    assert model("gpt-image-2").cost_basis("generation", {}, 1, {"output_tokens": 5}).ignored_usd == 150 / 1e6
+    assert model("gpt-image-2").cost("generation", {}, 1, usage).ignored_usd is None
+    assert model("gpt-image-2").cost("generation", {}, 1, usage).usd == 196 * 30 / 1e6
+    assert model("gpt-image-2").cost("generation", {}, 1, {"output_tokens": 5}).ignored_usd == 150 / 1e6
 
 
 def test_a_response_without_an_image_costs_what_its_usage_says() -> None:
-    found = model("gpt-image-2").cost_basis("generation", HIGH, 0, {"input_tokens": 100, "output_tokens": 1})
+    found = model("gpt-image-2").cost("generation", HIGH, 0, {"input_tokens": 100, "output_tokens": 1})
     assert (found.usd, found.ignored_usd) == ((100 * 5 + 30) / 1e6, None)
 
 
 def test_a_price_an_image_is_replaced_by_a_stated_cost_only() -> None:
     one = model("dall-e-3")
-    assert one.cost("generation", {}, 1, {"output_tokens": 9}) == 0.04
-    assert one.cost("generation", {}, 1, {"cost": 0.05}) == 0.05
-    assert one.cost_basis("generation", {}, 1, {"cost": 0.003}).usd == 0.04
+    assert one.cost("generation", {}, 1, {"output_tokens": 9}).usd == 0.04
+    assert one.cost("generation", {}, 1, {"cost": 0.05}).usd == 0.05
+    assert one.cost("generation", {}, 1, {"cost": 0.003}).usd == 0.04
 
 
 def test_what_has_no_price_is_none_and_never_0() -> None:
@@ -218,10 +218,10 @@ def test_what_has_no_price_is_none_and_never_0() -> None:
     assert estimate.usd is None
     assert estimate.assumed == ("lab has no price in the table",)
     assert lab.max_cost("generation", "a", {}, 1, []) is None
-    assert lab.cost("generation", {}, 1, {"output_tokens": 5}) is None
+    assert lab.cost("generation", {}, 1, {"output_tokens": 5}).usd is None
     svg = {"output_format": "svg"}
     assert model("gpt-image-2.6-flare").estimate("generation", "a", svg, 1, []).usd is None
-    assert model("gpt-image-2.6-flare").cost("generation", svg, 1, {"output_tokens": 5}) is None
+    assert model("gpt-image-2.6-flare").cost("generation", svg, 1, {"output_tokens": 5}).usd is None
     assert model("gpt-image-1").estimate("generation", "a", {"size": "640x640"}, 1, []).usd is None
 
 

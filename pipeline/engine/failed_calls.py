@@ -1,0 +1,123 @@
+"""Failed calls of one request: decides what follows from each: another attempt, the request's failure, or a stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.engine.events import PurchasesHeld
+from pipeline.engine.retry import FIRST_WAIT
+from pipeline.errors import (
+    Invalid,
+    KeyRefused,
+    ModelUnknown,
+    OutcomeUnknown,
+    PausedTooLong,
+    QuotaSpent,
+    RequestError,
+    ServerFault,
+    Stop,
+    Unusable,
+    WrongAddress,
+)
+
+if TYPE_CHECKING:
+    from pipeline.engine.provider_context import ProviderContext
+    from pipeline.engine.refusal_guard import Verdict
+    from pipeline.ledger.queue import QueuedRequest
+
+REFUSALS = (KeyRefused, QuotaSpent, WrongAddress, ModelUnknown)
+"""Stops that one response of a server may mean by mistake."""
+
+
+class FailedError(Exception):
+    """This request fails with an error of a class that would otherwise be retried, or stop the provider."""
+
+    def __init__(self, error: RequestError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class FailedCalls:
+    """The failed calls of one request, for its worker."""
+
+    def __init__(self, context: ProviderContext, request: QueuedRequest) -> None:
+        self._context = context
+        self._admission = context.admission
+        self._records = context.records
+        self._request = request
+        self._verdict: Verdict = "stop"  # on the last refusal
+        self._repeats = 0  # calls that may be paid and are repeated
+
+    def refused(self, error: Stop) -> None:
+        """Report a refusal, while its call is still in flight."""
+        self._verdict = self._admission.refusals.refused(self._request, error, self._admission.in_flight - 1)
+
+    async def resolve(self, error: RequestError, *, was_sent: bool, is_probe: bool) -> None:
+        """Decide what follows from a failed call: return if it is to be made again, else raise what ends it."""
+        if not isinstance(error, (*REFUSALS, Unusable)):
+            self._admission.yield_probes(self._request)
+        match error:
+            case Stop() if isinstance(error, REFUSALS):
+                await self._resolve_refusal(error)
+            case Invalid() if was_sent:
+                await self._resolve_invalid(error)
+            case OutcomeUnknown() | Unusable():
+                await self._resolve_unknown(error, is_probe=is_probe)
+            case ServerFault(retry_after=float(seconds)) if seconds > self._context.retry.outage_hours * 3600:
+                raise PausedTooLong(f"{error.message} (run again in {seconds / 3600:.1f} hours)")
+            case _:
+                raise error
+
+    async def _resolve_refusal(self, error: Stop) -> None:
+        """One refusal is one refusal: it is a stop only if the guard confirms it."""
+        guard, verdict = self._admission.refusals, self._verdict
+        if verdict == "await first":
+            works = await self._admission.park(lambda: guard.known_good or not self._admission.in_flight)
+            verdict = "retry" if works and guard.known_good else "stop"
+        if verdict == "park":
+            await self._admission.park(lambda: guard.others_passed(self._request, error))
+            verdict = guard.refused_again(self._request, error)
+        if verdict == "stop":
+            raise error
+        if verdict == "fail":
+            raise FailedError(error)
+
+    async def _resolve_invalid(self, error: Invalid) -> None:
+        """Try again once if the provider works; then fail, unless every request in a row is refused."""
+        guard = self._admission.refusals
+        if guard.may_try_again(self._request):
+            await self._admission.sleep(FIRST_WAIT)
+            return
+        if stop := guard.invalid(self._request, error):
+            raise stop
+        before = guard.successes(None)
+        await self._admission.park(lambda: guard.successes(None) > before)
+        if guard.may_try_again(self._request):
+            return
+        raise error
+
+    async def _resolve_unknown(self, error: RequestError, *, is_probe: bool) -> None:
+        """Try another request before this one, which may be paid; at most `retry.unknown` times."""
+        is_starting = not self._admission.refusals.known_good and error.http_status in {502, 503}
+        if isinstance(error, Unusable):
+            self.check_delivery(error.message, deterministic=error.deterministic)
+            if stop := self._admission.delivery.ended(self._request.pk):
+                raise stop
+            self._admission.yield_probes(self._request)
+        if not is_probe and not is_starting:
+            self._repeats += 1
+            if self._repeats > min(self._context.retry.unknown, 1 if error.deterministic else 10**9):
+                raise FailedError(error)
+            ended = self._admission.calls_ended
+            await self._admission.park(lambda: self._admission.calls_ended > ended)
+        raise error
+
+    def check_delivery(self, reason: str, *, deterministic: bool, option: str | None = None) -> None:
+        """Report that a paid response has brought no image. Raises the stop that may follow."""
+        delivery = self._admission.delivery
+        was_open = delivery.is_open
+        stop = delivery.overdue(self._request.pk, reason, deterministic=deterministic, option=option)
+        if stop is not None:
+            raise stop
+        if delivery.is_open and not was_open:
+            self._records.emit(PurchasesHeld(self._context.target.provider.name, reason))
