@@ -31,6 +31,7 @@ class ImageFile:
     height: int
     format: str
     revised_prompt: str | None
+    remark: str | None = None  # what deviates in its file and harms no pixel
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Run:
             notifier.ended(
                 result.exit_code,
                 result.summaries,
-                [stop.message for stop in result.stops],
+                result.stops,
                 None if result.signal is None else result.signal.name,
             )
         return result

@@ -103,6 +103,7 @@ def summary_json(result: Result) -> dict[str, Any]:
     """Return the last event of `--json`: how the run ended, its jobs and the causes of failure."""
     from pipeline import ledger
     from pipeline.reports.failures import causes_json, read_causes
+    from pipeline.reports.next_command import NextCommand
     from pipeline.reports.status import status_json
 
     with ledger.reading(result.folder) as connection:
@@ -116,6 +117,6 @@ def summary_json(result: Result) -> dict[str, Any]:
         },
         "manifests": [str(path) for path in result.manifests],
         "reports": [str(path) for path in result.reports],
-        "failures": causes_json(causes),
+        "failures": causes_json(causes, NextCommand.here(result.config)),
         **status_json(result.summaries),
     }

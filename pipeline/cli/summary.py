@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.progress.event_text import one_line
+from pipeline.reports.advice import stop_advice
 from pipeline.reports.facts import counted, job_line
-from pipeline.reports.failures import read_causes
+from pipeline.reports.failures import read_causes, stop_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _MAX_JOBS = 10  # with a line of their own; the rest are summed up
 _MAX_CAUSES = 8
-_MAX_MESSAGE = 120  # characters of an example's message
+_MAX_MESSAGE = 240  # characters of an example's message
 
 
 def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) -> Iterator[str]:
@@ -33,10 +34,15 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
             causes = read_causes(connection, failed)
         yield from _failures(causes, command)
     left = [summary for summary in result.summaries if summary.unfinished]
+    for advice in stop_advice(result.stops):
+        yield f"to mend it: {advice}"
     if left:
         requests, images = sum(summary.unfinished for summary in left), sum(summary.missing for summary in left)
         yield f"still queued: {requests:,} requests for {images:,} images; to continue, run:"
-        yield f"    {command.line(*again)}"
+        with ledger.reading(result.folder) as connection:
+            commands = stop_commands(connection, result.stops, again, [summary.name for summary in left])
+        for words in commands[:_MAX_JOBS]:
+            yield f"    {command.line(*words)}"
 
 
 def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:

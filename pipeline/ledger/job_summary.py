@@ -25,6 +25,7 @@ class JobSummary:
     cost_usd: float | None
     expected_usd: float | None  # of the images to come
     maybe_paid: int
+    paid_waiting: int = 0  # images that are paid and not downloaded yet
 
     @property
     def unfinished(self) -> int:
@@ -45,19 +46,22 @@ def read_job_summaries(connection: sqlite3.Connection, names: Collection[str] | 
 
 def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary:
     counts = dict.fromkeys(STATUSES, 0)
-    images = missing = maybe_paid = 0
+    images = missing = maybe_paid = paid_waiting = 0
     cost: float | None = None
     expected: float | None = 0.0
     rows = connection.execute(
         "SELECT CASE WHEN stated < ?1 THEN 'superseded' ELSE status END AS state, count(*) AS requests,"
         " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid,"
         " sum(cost_usd) AS cost, total(estimate_usd * max(0, n - received) / n) AS expected,"
-        " count(*) - count(estimate_usd) AS unpriced"
+        " count(*) - count(estimate_usd) AS unpriced,"
+        " (SELECT count(*) FROM image i JOIN request q ON q.pk = i.request"
+        " WHERE i.state = 'paid' AND q.job = ?2 AND q.stated = ?1) AS paid_waiting"
         " FROM request WHERE job = ?2 AND stated <= ?1 GROUP BY state",
         (job["revision"], job["pk"]),
     )
     for row in rows:
         counts[row["state"]] = row["requests"]
+        paid_waiting = row["paid_waiting"]  # of the whole job
         images += row["images"]
         if row["state"] in {"pending", "running"}:
             missing += row["missing"]
@@ -75,6 +79,7 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         cost_usd=cost,
         expected_usd=expected,
         maybe_paid=maybe_paid,
+        paid_waiting=paid_waiting,
     )
 
 

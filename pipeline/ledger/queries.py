@@ -150,34 +150,6 @@ def read_seconds(connection: sqlite3.Connection, job: str) -> dict[int, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedFailure:
-    """Requests of one job that failed or came back partial with the same error; `id` and `prompt` are of the first."""
-
-    job: str
-    file: str | None  # the job file, None for a job made in Python
-    provider: str
-    error: Mapping[str, Any] | None
-    count: int
-    id: str
-    prompt: str | None
-
-
-def read_failures(connection: sqlite3.Connection, jobs: Collection[str]) -> list[RecordedFailure]:
-    """Return the failures of these jobs, job by job in their order, the first in the job file first."""
-    # With min(), SQLite takes the other columns from the row that has it: the first request of the job file.
-    rows = connection.execute(
-        "SELECT j.name, j.file, j.provider, r.error, count(*), r.id, r.prompt, min(r.position)"
-        " FROM request r JOIN job j ON j.pk = r.job WHERE r.stated = j.revision AND r.status IN ('failed', 'partial')"
-        " AND j.name IN (SELECT value FROM json_each(?)) GROUP BY j.pk, r.error ORDER BY j.pk, min(r.position)",
-        (json.dumps(list(jobs)),),
-    )
-    return [
-        RecordedFailure(name, file, provider, None if error is None else json.loads(error), count, id_, prompt)
-        for name, file, provider, error, count, id_, prompt, _ in rows
-    ]
-
-
-@dataclass(frozen=True, slots=True)
 class RecordedImage:
     """One image on disk, as the ledger has it. `file` is relative to the job's folder."""
 
@@ -277,14 +249,3 @@ def jobs_in_scope(connection: sqlite3.Connection, scope: Scope) -> list[str]:
     return [
         name for name, submitted_at in rows if scope.names is None or name in scope.names or submitted_at > scope.since
     ]
-
-
-def committed(connection: sqlite3.Connection, job_pk: int) -> float:
-    """Return what a job has spent or may have spent: known costs, and the estimates of calls whose cost is unknown."""
-    row = connection.execute(
-        "SELECT total(CASE WHEN a.outcome IN ('not_sent', 'refused') THEN 0"
-        " ELSE coalesce(a.cost_usd, a.estimate_usd, 0) END)"
-        " FROM attempt a JOIN request r ON r.pk = a.request WHERE r.job = ?",
-        (job_pk,),
-    ).fetchone()
-    return float(row[0])

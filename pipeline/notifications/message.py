@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.progress.event_text import one_line
 from pipeline.progress.view import clock
+from pipeline.reports.advice import stop_advice
 from pipeline.reports.facts import job_line
 from pipeline.reports.status import status_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pipeline.errors import Stop
     from pipeline.ledger.job_summary import JobSummary
 
 _MOST_JOBS = 10  # that get a line
@@ -32,19 +34,21 @@ class Message:
 
 
 def end_message(
-    exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[str], signal: str | None, command: str
+    exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[Stop], signal: str | None, command: str
 ) -> Message:
-    """Return the message about how a run ended, with the command that continues it if requests are left."""
+    """Return the message about how a run ended, with what mends it and what continues it if requests are left."""
+    reasons = [stop.message for stop in stops]
     stopped = exit_code not in {0, 1}
     failed, left = sum(one.unsuccessful for one in summaries), sum(one.unfinished for one in summaries)
     images = sum(one.images for one in summaries)
     names = summaries[0].name if len(summaries) == 1 else f"{len(summaries)} jobs"
     title = f"{'stopped' if stopped else 'ended'}: {names}, {images:,} images" + (f", {failed:,} failed" * bool(failed))
-    lines = [*(one_line(stop) for stop in dict.fromkeys(stops)), *([f"by {signal}"] if signal else [])]
+    lines = [*(one_line(reason) for reason in dict.fromkeys(reasons)), *([f"by {signal}"] if signal else [])]
     lines += [job_line(summary) for summary in summaries[:_MOST_JOBS]]
     lines += [f"and {len(summaries) - _MOST_JOBS} more jobs"] * (len(summaries) > _MOST_JOBS)
+    lines += [f"to mend it: {advice}" for advice in stop_advice(stops)]
     lines += [f"{left:,} requests are still queued; to continue, type: {command}"] * bool(left)
-    facts = {"exit": exit_code, "signal": signal, "stops": list(stops), **status_json(summaries)}
+    facts = {"exit": exit_code, "signal": signal, "stops": reasons, **status_json(summaries)}
     return _message("stop" if stopped else "end", title, lines, {**facts, "command": command if left else None})
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Event, Listener
+    from pipeline.errors import Stop
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.notifications.message import Message
 
@@ -82,7 +83,7 @@ class Notifier:
         self._has_worked = True
 
     def ended(
-        self, exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[str], signal: str | None = None
+        self, exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[Stop], signal: str | None = None
     ) -> None:
         """Report the end of the run, unless it had nothing to do."""
         if self._has_worked:

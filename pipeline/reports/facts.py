@@ -39,13 +39,17 @@ def count_facts(summary: JobSummary) -> list[Fact]:
 
 
 def spent_facts(summary: JobSummary) -> list[Fact]:
-    """Return what a job has cost, and the calls that may have been paid in addition."""
-    label = "in rehearsal" if summary.rehearsal else "spent"
-    cost = [] if summary.cost_usd is None else [Fact(dollars(summary.cost_usd), label)]
-    if not summary.maybe_paid:
-        return cost
-    calls = counted(summary.maybe_paid, "call")
-    return [*cost, Fact(calls.value, f"{calls.label} may have been paid in addition")]
+    """Return what a job has cost, the calls that may have been paid in addition, and images still to be downloaded."""
+    facts = []
+    if summary.cost_usd is not None:
+        facts.append(Fact(dollars(summary.cost_usd), "in rehearsal" if summary.rehearsal else "spent"))
+    if summary.maybe_paid:
+        calls = counted(summary.maybe_paid, "call")
+        facts.append(Fact(calls.value, f"{calls.label} may have been paid in addition"))
+    if summary.paid_waiting:
+        images = counted(summary.paid_waiting, "image")
+        facts.append(Fact(images.value, f"{images.label} paid and not downloaded yet"))
+    return facts
 
 
 def expected_facts(summary: JobSummary) -> list[Fact]:

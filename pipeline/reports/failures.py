@@ -7,25 +7,25 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ledger.queries import read_failures
+from pipeline.ledger.failure_queries import read_failures, read_job_files, read_lost_calls
+from pipeline.reports.advice import ADVICE, find_cut
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Mapping, Sequence
 
-    from pipeline.ledger.queries import RecordedFailure
+    from pipeline.errors import Stop
+    from pipeline.ledger.failure_queries import RecordedFailure
+    from pipeline.reports.advice import TimeCut
+    from pipeline.reports.next_command import NextCommand
 
-ADVICE = {
-    "Moderated": "change the prompt or the image: what the content policy refused once it refuses again",
-    "Invalid": "correct in the job file what the message names",
-    "DownloadRefused": "its image is paid and still at the server: try again while its URL lives, at no cost",
-    "UrlLost": "its image was paid but not downloaded in time: check that its host can be reached, then try again",
-    "OutcomeUnknown": "calls were cut off: check the network and `timeout_seconds`, then try again",
-    "Unusable": "the server reported success without a whole image: try again",
-    "ServerFault": "the server reports a fault of its own: try again later",
-}
-_TO_EDIT = {"Moderated", "Invalid"}
+_TO_EDIT = {"Moderated"}
 """Error classes that no retry can help."""
+
+_TO_EDIT_OR_RESUME = {"Invalid", "KeyRefused", "QuotaSpent", "WrongAddress", "WrongPath", "ModelUnknown"}
+
+_STOPS_IN_JOB_FILE = {"ModelUnknown", "RepeatedRefusal", "BudgetSpent"}
+"""Stops that an edit of the job file mends."""
 
 _CHANGING = re.compile(r"\b(?:req|img|org|proj)[-_][A-Za-z0-9-_]+|\b[0-9a-f]{12,}\b|\d+(?:\.\d+)?")
 """Parts of a message that differ from call to call: identifiers and numbers."""
@@ -47,14 +47,12 @@ class JobFailures:
     id: str
     prompt: str | None
     message: str
+    quarantined: str | None  # what came instead of an image of one of them, relative to the job's folder
 
     @property
     def resubmission(self) -> tuple[str, ...]:
         """The words that submit and run the job's edited file; none for a job made in Python."""
-        if self.file is None:
-            return ()
-        rehearsal = ("--provider", self.provider) if self.job.endswith(f".{self.provider}") else ()
-        return ("run", self.file, *rehearsal)
+        return _resubmission(self.job, self.file, self.provider)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,7 @@ class FailureCause:
     key: CauseKey
     code: str | None
     jobs: tuple[JobFailures, ...]
+    cut: TimeCut | None = None
 
     @property
     def kind(self) -> str:
@@ -91,14 +90,20 @@ class FailureCause:
     @property
     def advice(self) -> str:
         """What a person can do about it."""
-        return ADVICE.get(self.kind, "nothing is wrong with the request: try it again")
+        if self.cut is not None:
+            return self.cut.advice
+        advice = ADVICE.get(self.kind, "nothing is wrong with the request: try it again with `pipeline resume`")
+        kept = next((f"{job.job}/{job.quarantined}" for job in self.jobs if job.quarantined), None)
+        return f"{advice}; what came instead is kept beside the images, in {kept}" if kept else advice
 
     @property
     def commands(self) -> list[tuple[str, ...]]:
         """The commands to type, without the program's name: edited jobs are run, all others resumed in one command."""
+        runs = [words for words in dict.fromkeys(job.resubmission for job in self.jobs) if words]
+        resume = ("resume", *(job.job for job in self.jobs))
         if self.kind in _TO_EDIT:
-            return [words for words in dict.fromkeys(job.resubmission for job in self.jobs) if words]
-        return [("resume", *(job.job for job in self.jobs))]
+            return runs
+        return [*runs, resume] if self.kind in _TO_EDIT_OR_RESUME or self.cut is not None else [resume]
 
 
 def read_causes(connection: sqlite3.Connection, jobs: Collection[str]) -> list[FailureCause]:
@@ -106,11 +111,11 @@ def read_causes(connection: sqlite3.Connection, jobs: Collection[str]) -> list[F
     groups: dict[CauseKey, list[RecordedFailure]] = {}
     for failure in read_failures(connection, jobs):
         groups.setdefault(cause_key(failure.error), []).append(failure)
-    causes = [_cause(key, failures) for key, failures in groups.items()]
+    causes = [_cause(connection, key, failures) for key, failures in groups.items()]
     return sorted(causes, key=lambda cause: -cause.count)
 
 
-def _cause(key: CauseKey, failures: Sequence[RecordedFailure]) -> FailureCause:
+def _cause(connection: sqlite3.Connection, key: CauseKey, failures: Sequence[RecordedFailure]) -> FailureCause:
     by_job: dict[str, list[RecordedFailure]] = {}
     for failure in failures:
         by_job.setdefault(failure.job, []).append(failure)
@@ -123,11 +128,35 @@ def _cause(key: CauseKey, failures: Sequence[RecordedFailure]) -> FailureCause:
             first.id,
             first.prompt,
             (first.error or {}).get("message") or _NO_REASON,
+            next((one.quarantined for one in same if one.quarantined), None),
         )
         for first, same in ((same[0], same) for same in by_job.values())
     ]
     jobs.sort(key=lambda job: -job.count)
-    return FailureCause(key, (failures[0].error or {}).get("code"), tuple(jobs))
+    cut = None
+    if key[0] == "OutcomeUnknown":
+        cuts = (find_cut(read_lost_calls(connection, job.job), key[1]) for job in jobs)
+        cut = next((one for one in cuts if one is not None), None)
+    return FailureCause(key, (failures[0].error or {}).get("code"), tuple(jobs), cut)
+
+
+def _resubmission(job: str, file: str | None, provider: str) -> tuple[str, ...]:
+    if file is None:
+        return ()
+    return ("run", file, *(("--provider", provider) if job.endswith(f".{provider}") else ()))
+
+
+def stop_commands(
+    connection: sqlite3.Connection, stops: Sequence[Stop], again: Sequence[str], jobs: Collection[str]
+) -> list[tuple[str, ...]]:
+    """Return the commands that continue a run: `again`, or those that submit edited files if a stop needs an edit.
+
+    `jobs` are those with queued requests. `again` submits them itself if it names a job file.
+    """
+    if len(again) > 1 or not any(type(stop).__name__ in _STOPS_IN_JOB_FILE for stop in stops):
+        return [tuple(again)]
+    runs = [_resubmission(one.job, one.file, one.provider) for one in read_job_files(connection, jobs)]
+    return [words for words in dict.fromkeys(runs) if words] or [tuple(again)]
 
 
 def cause_key(error: Mapping[str, Any] | None) -> CauseKey:
@@ -153,7 +182,7 @@ def kind_of(error: Mapping[str, Any]) -> str:
     return "Invalid" if is_refusal else "ServerFault"
 
 
-def causes_json(causes: Sequence[FailureCause]) -> list[dict[str, object]]:
+def causes_json(causes: Sequence[FailureCause], command: NextCommand) -> list[dict[str, object]]:
     """Return the causes as `run --json` shows them in its summary, one object per cause and job."""
     return [
         {
@@ -164,6 +193,7 @@ def causes_json(causes: Sequence[FailureCause]) -> list[dict[str, object]]:
             "count": job.count,
             "example": {"id": job.id, "message": job.message},
             "advice": cause.advice,
+            "commands": [command.line(*words) for words in cause.commands],
         }
         for cause in causes
         for job in cause.jobs

@@ -37,6 +37,7 @@ def status_json(summaries: Sequence[JobSummary]) -> dict[str, Any]:
                 "cost_usd": None if summary.cost_usd is None else round(summary.cost_usd, 6),
                 "expected_usd": None if summary.expected_usd is None else round(summary.expected_usd, 6),
                 "maybe_paid": summary.maybe_paid,
+                "paid_waiting": summary.paid_waiting,
                 "rehearsal": summary.rehearsal,
             }
             for summary in summaries

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.support.stage import finish
+from tests.support.stage import HOME, KEY, finish
 
 if TYPE_CHECKING:
     from tests.support.stage import Ended, Stage
@@ -22,7 +22,7 @@ def _typed(stage: Stage, line: str) -> Ended:
         subprocess.Popen(
             [sys.executable, "-m", "pipeline", *words],
             cwd=stage.folder,
-            env={"STAGE_KEY": "sk-stage-0123456789"},
+            env={"STAGE_KEY": KEY, "PYTHONPATH": str(HOME)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -93,7 +93,7 @@ def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first(b
     ]
     assert causes[0]["message"] == REFUSED["message"]
     assert "change the prompt" in causes[0]["advice"]
-    assert "try again" in causes[1]["advice"]
+    assert "try it again later" in causes[1]["advice"]
 
 
 def test_what_is_embedded_cannot_end_a_script_and_is_read_back_as_it_was() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pipeline.errors import DiskFull
+from pipeline.errors import DiskFull, QuotaSpent
 from pipeline.notifications.message import body_of, end_message, failure_message, pause_message
 from tests.unit.test_from_events import summary
 
@@ -15,12 +15,13 @@ def test_an_end_says_what_is_there_and_a_stop_how_to_go_on() -> None:
     end = end_message(1, [summary("lounge", pending=0)], [], None, "pipeline run")
     assert (end.moment, end.title) == ("end", "ended: lounge, 0 images")
     assert end.facts["command"] is None
-    stop = end_message(3, [LOUNGE, summary("birds", 2)], ["no\nmoney"], None, "pipeline run")
+    stop = end_message(3, [LOUNGE, summary("birds", 2)], [QuotaSpent("no\nmoney")], None, "pipeline run")
     assert (stop.moment, stop.title) == ("stop", "stopped: 2 jobs, 0 images")
     assert stop.text.splitlines() == [
         "no money",
         "lounge: 0 images; 3 pending; $1.50 spent",
         "birds: 0 images; 2 pending",
+        "to mend it: top up the account at the provider, or raise its limit",
         "5 requests are still queued; to continue, type: pipeline run",
     ]
     assert (stop.facts["exit"], stop.facts["stops"], stop.facts["command"]) == (3, ["no\nmoney"], "pipeline run")
@@ -52,7 +53,7 @@ def test_a_pause_says_since_when_until_when_and_why() -> None:
 
 
 def test_each_template_has_its_own_form() -> None:
-    message = end_message(3, [LOUNGE], ["@everyone <a> & b" + "ü" * 5000], None, "pipeline run")
+    message = end_message(3, [LOUNGE], [QuotaSpent("@everyone <a> & b" + "ü" * 5000)], None, "pipeline run")
     assert body_of(message, "json", "")["exit"] == 3
     ntfy = body_of(message, "ntfy", "night")
     assert (ntfy["topic"], ntfy["title"], ntfy["priority"]) == ("night", message.title, 4)

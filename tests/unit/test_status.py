@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config.load import RateLimit
 from pipeline.errors import BadInput
+from pipeline.reports.facts import job_line
 from pipeline.reports.status import read_status, status_json, status_lines
 from tests.support.workbench import LAB, request
 
@@ -45,6 +46,7 @@ def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> N
                 "cost_usd": 0.123457,
                 "expected_usd": 0.02,
                 "maybe_paid": 0,
+                "paid_waiting": 0,
                 "rehearsal": False,
             }
         ]
@@ -79,3 +81,28 @@ def test_a_provider_that_has_left_the_config_and_a_rehearsal_are_shown_too(bench
     assert list(status_lines(read_status(bench.folder, None), {}))[-1] == (
         "  0 images · $0.25 in rehearsal · unknown cost to come"
     )
+
+
+def wait_for_images(bench: Bench, prompt: str, count: int) -> None:
+    """Record images of a request that are paid and not downloaded."""
+    (pk,) = bench.ask("SELECT pk FROM request WHERE prompt = ?", prompt)[0]
+    bench.set("INSERT INTO attempt (request, provider, n, sent_at) VALUES (?, 'lab', 1, 1.0)", pk)
+    for number in range(1, count + 1):
+        bench.set(
+            "INSERT INTO image (request, attempt, job, state, number, url)"
+            " SELECT ?1, max(a.pk), r.job, 'paid', ?2, 'https://a.example/1' FROM attempt a, request r WHERE r.pk = ?1",
+            pk,
+            number,
+        )
+
+
+def test_paid_images_that_wait_to_be_downloaded_are_counted_without_superseded_ones(bench: Bench) -> None:
+    bench.submit(request(1, n=2), request(2))
+    wait_for_images(bench, "prompt 1", 2)
+    wait_for_images(bench, "prompt 2", 1)
+    assert status_json(read_status(bench.folder, None))["jobs"][0]["paid_waiting"] == 3
+    assert "3 images paid and not downloaded yet" in "".join(status_lines(read_status(bench.folder, None), {}))
+    bench.submit(request(2))
+    (summary,) = read_status(bench.folder, None)
+    assert summary.paid_waiting == 1
+    assert job_line(summary) == "job: 0 images; 1 pending, 1 superseded; 1 image paid and not downloaded yet"

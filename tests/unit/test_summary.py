@@ -6,24 +6,28 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.summary import summary_lines
 from pipeline.config.load import Config, RateLimit
+from pipeline.errors import ModelUnknown, QuotaSpent
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.reports.advice import ADVICE
 from pipeline.reports.next_command import NextCommand
 from pipeline.result import Result
 from tests.support.workbench import request
 from tests.unit.test_failures import BUSY, POLICY, fail
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from pipeline.errors import Stop
     from tests.support.workbench import Bench
 
 
-def lines(bench: Bench, *again: str, **lowered: RateLimit) -> list[str]:
+def lines(bench: Bench, *again: str, stops: Sequence[Stop] = (), **lowered: RateLimit) -> list[str]:
     """Return the summary of everything in the ledger."""
     result = Result(
         config=Config(None, bench.folder, None, {}),
         summaries=read_job_summaries(bench.connection),
-        stops=(),
+        stops=stops,
         signal=None,
         manifests=(),
         lowered=lowered,
@@ -41,11 +45,11 @@ def test_causes_of_all_jobs_are_grouped_the_most_frequent_first(bench: Bench, tm
     begin = said.index("failed: 6 requests")
     assert said[begin + 1 : begin + 8] == [
         "  4 × 400 content_policy_violation, such as one/cat-1: the policy refused it",  # noqa: RUF001
-        "    change the prompt or the image: what the content policy refused once it refuses again:",
+        f"    {ADVICE['Moderated']}:",
         f"    pipeline run '{tmp_path}/one job.yaml'",
         f"    pipeline run '{tmp_path}/two job.yaml'",
         "  2 × 500 ServerFault, such as one/cat-0: busy",  # noqa: RUF001
-        "    the server reports a fault of its own: try again later:",
+        f"    {ADVICE['ServerFault']}:",
         "    pipeline resume one two",
     ]
     assert said[begin + 8 :] == [
@@ -73,3 +77,15 @@ def test_a_limit_that_was_lowered_and_calls_that_may_have_been_paid_are_said(ben
         "lab allowed only 5 images per 60 s",
         "job: 1 image; 1 succeeded; $0.25 spent; 2 calls may have been paid in addition",
     ]
+
+
+def test_a_stop_says_what_mends_it_before_the_command_that_continues(bench: Bench, tmp_path: Path) -> None:
+    bench.submit(request(1), file=tmp_path / "job.yaml")
+    money = [QuotaSpent("no money"), QuotaSpent("none at all")]
+    assert lines(bench, stops=money)[1:] == [
+        "to mend it: top up the account at the provider, or raise its limit",
+        "still queued: 1 requests for 1 images; to continue, run:",
+        "    pipeline run",
+    ]
+    assert lines(bench, stops=[ModelUnknown("no such model")])[-1] == f"    pipeline run {tmp_path}/job.yaml"
+    assert lines(bench, "run", "other.yaml", stops=[ModelUnknown("no such model")])[-1] == "    pipeline run other.yaml"
