@@ -86,7 +86,7 @@ def test_the_hour_what_dies_first_comes_home_first_and_what_died_is_made_again_a
 
 def test_the_files_are_whole_whatever_comes_over_the_wire_and_wherever_the_process_dies(stage: Stage) -> None:
     """Half pictures and web pages come along; the process kills itself just before one write or another."""
-    server = stage.serve(rate_limit=None, faults={"wrong_download": 0.3, "cut_download": 0.2}, seed=2)
+    server = stage.serve(rate_limit=None, faults={"wrong_download": 0.2, "cut_download": 0.1}, seed=2)
     stage.settings["download"] = {"attempts": 40}
     stage.provider("lab", server, concurrency=3)
     stage.run("submit", stage.prompts("many", 10, n=2))
