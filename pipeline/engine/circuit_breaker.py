@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
-from pipeline.engine.retry import Backoff
+from pipeline.engine.retry import Backoff, until_changed
 from pipeline.errors import NotSent, OutageGivenUp, OutcomeUnknown, ServerFault, Unusable, WrongAddress
 
 if TYPE_CHECKING:
@@ -66,17 +65,13 @@ class CircuitBreaker:
                 if is_due and (fresh or not self._fresh):
                     self._probing = request_pk
                     return True
-                await self._until_changed(None if self._probing is not None or is_due else self._probe_at - now)
+                await until_changed(
+                    self._changed, None if self._probing is not None or is_due else self._probe_at - now
+                )
         finally:
             self._fresh -= fresh
             self._changed.set()
         return False
-
-    async def _until_changed(self, seconds: float | None) -> None:
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
 
     def succeeded(self, request_pk: int | None = None) -> None:
         """The provider gave an answer that is not a fault of its own. `request_pk` is the request that it served:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from pipeline.engine.retry import Backoff
+from pipeline.engine.retry import Backoff, until_changed
 from pipeline.errors import NotDelivered
 
 if TYPE_CHECKING:
@@ -73,13 +73,7 @@ class DeliveryBreaker:
                 self._probing = request_pk
                 return
             is_timed = self._probing is None and not self._downloading
-            await self._until_changed(self._probe_at - now if is_timed else None)
-
-    async def _until_changed(self, seconds: float | None) -> None:
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
+            await until_changed(self._changed, self._probe_at - now if is_timed else None)
 
     def delivered(self) -> float | None:
         """An image has arrived: everything may be bought again. Return for how many seconds nothing was, if any."""

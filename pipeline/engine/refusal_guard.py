@@ -8,12 +8,12 @@ while others pass fails that request alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.engine.retry import until_changed
 from pipeline.errors import Invalid, QuotaSpent, RepeatedRefusal, Stop
 
 if TYPE_CHECKING:
@@ -95,13 +95,7 @@ class RefusalGuard:
                 suspicion.probing = request.pk
                 return
             is_timed = may_probe and suspicion.probing is None
-            await self._until_changed(suspicion.probe_at - now if is_timed else None)
-
-    async def _until_changed(self, seconds: float | None) -> None:
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
+            await until_changed(self._changed, suspicion.probe_at - now if is_timed else None)
 
     def _suspicion_of(self, request: QueuedRequest) -> _Suspicion | None:
         return next((self._suspicions[scope] for scope in _scopes(request) if scope in self._suspicions), None)

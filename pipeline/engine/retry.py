@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,6 +47,14 @@ class Backoff:
     def reset(self) -> None:
         """Start again with the first delay."""
         self._delay = self._first
+
+
+async def until_changed(changed: asyncio.Event, seconds: float | None) -> None:
+    """Wait until `changed` is set again, for at most so many seconds; None waits without end."""
+    changed.clear()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
 
 
 def retrying(

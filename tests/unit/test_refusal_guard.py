@@ -25,7 +25,7 @@ def key_refused(message: str = "Incorrect API key") -> Stop:
 
 
 async def probe(guard: RefusalGuard, pk: int, *, passes: bool = False, model: str = "dall-e-2") -> str | None:
-    """Let a request call as soon as it may: it passes, or is refused; return the verdict."""
+    """Call with a request as soon as it may: it passes, or is refused; return the verdict."""
     one = request(pk, model)
     await guard.admit(one)
     verdict = None

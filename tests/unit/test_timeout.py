@@ -20,7 +20,7 @@ def now() -> float:
 
 
 def suspend(seconds: float) -> None:
-    """Let time pass while the event loop does nothing, as while the process is suspended."""
+    """Advance the clock while the event loop does nothing, as while the process is suspended."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.now += seconds
