@@ -200,7 +200,7 @@ def _planned_or_refused(folder: Path, text: str) -> None:
 REQUEST: dict[str, Any] = {"prompt": "a", "matrix": {"x": [[1], {"a": 1}, 1.5, "", None, True]}}
 
 
-@settings(deadline=None, derandomize=True, max_examples=600)
+@settings(deadline=None, derandomize=True, max_examples=300)
 @given(JOB | VALUE)
 @example({"requests": [{**REQUEST, "operation": "{{ x }}"}]})
 @example({"requests": [{**REQUEST, "operation": "{{ x }}", "model": "dall-e-2"}]})
