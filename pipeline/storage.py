@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import random
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.descriptors import is_exhausted, none_was_free, when_free
 from pipeline.errors import DiskFull
@@ -99,8 +100,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
+class StoredImage(NamedTuple):
     """An image that is whole under its final name. `file` is relative to the job's folder."""
 
     number: int
@@ -122,6 +122,11 @@ class QuarantinedFile:
     sha256: str
     bytes: int
     reason: str
+
+
+@functools.lru_cache(maxsize=64)  # asked twice for each image
+def _job_folder(folder: Path, job: str) -> Path:
+    return folder / job / IMAGES_FOLDER
 
 
 class ImageStore:
@@ -198,7 +203,7 @@ class ImageStore:
 
     def job_folder(self, job: str) -> Path:
         """Return the folder that holds the images of a job, whether it exists or not."""
-        return self.folder / job / IMAGES_FOLDER
+        return _job_folder(self.folder, job)
 
 
 def move_aside(path: Path, folder: Path) -> Path | None:

@@ -40,7 +40,6 @@ def run_output(
 
     Yields a listener for the events, and a function for the plans when the run starts.
     """
-    from pipeline.progress.display import Progress
     from pipeline.progress.event_text import event_json
     from pipeline.progress.run_log import Log
 
@@ -49,10 +48,12 @@ def run_output(
             stack.enter_context(contextlib.closing(Log(batch.folder, verbose=options.verbose)))
         ]
         if not options.quiet:
+            from pipeline.progress.display import Progress
+
             live = not (as_json and sys.stdout.isatty())  # no live screen between lines of JSON
             listeners.append(stack.enter_context(Progress(batch.summaries, verbose=options.verbose, live=live)))
         else:
-            listeners.append(_print_failed_notification)
+            listeners.append(_failed_notifications())
         if as_json:
             listeners.append(lambda event: click.echo(event_json(event)))
 
@@ -71,12 +72,16 @@ def _broadcast(listeners: Sequence[Listener]) -> Listener:
     return emit
 
 
-def _print_failed_notification(event: Event) -> None:
+def _failed_notifications() -> Listener:
+    """Return a listener that prints what must be said even with --quiet."""
     from pipeline.engine.events import NotificationFailed
     from pipeline.progress.event_text import describe
 
-    if isinstance(event, NotificationFailed):
-        echo_stderr(describe(event))
+    def emit(event: Event) -> None:
+        if isinstance(event, NotificationFailed):
+            echo_stderr(describe(event))
+
+    return emit
 
 
 def print_result(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:

@@ -7,13 +7,12 @@ import functools
 import re
 import ssl
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
+from pipeline.client.image_url import exact_url, is_past
 from pipeline.client.network import Connector, is_public, network_reason, proxy_for, receive, receive_beginning
 from pipeline.client.public_resolver import PrivateHostError, PublicResolver, private_host
 from pipeline.client.timeout import Timeout
@@ -121,7 +120,7 @@ class Downloader:
     async def fetch(self, url: str, expires_at: float) -> bytes:
         """Return the bytes at a URL, not validated; `expires_at` is in seconds since 1970. Raises DownloadFailed."""
         try:
-            return await self._follow(_exact(url), expires_at)
+            return await self._follow(exact_url(url), expires_at)
         except (aiohttp.InvalidURL, ValueError) as reason:
             raise HostRefused(f"the image URL is invalid: {str(reason).partition('?')[0]}") from None
 
@@ -189,7 +188,7 @@ class Downloader:
             ):
                 target = response.headers.get("Location")
                 if 300 <= response.status < 400 and target:
-                    return url.join(_exact(target))
+                    return url.join(exact_url(target))
                 return await self._receive(response, expires_at, limit)
         except aiohttp.InvalidURL:
             raise
@@ -234,56 +233,6 @@ class Downloader:
         return DownloadFailed(message, definite=True, deterministic=True, option="`download.max_bytes`")
 
 
-def expiry(url: str, default: float, *, skew: float = 0.0, now: float | None = None) -> float:
-    """Return when a URL expires, in seconds since 1970: as its signature states, else `default` seconds from now.
-
-    `skew` is how many seconds the server's clock is ahead of the local one.
-    """
-    stated = stated_expiry(url)
-    return stated - skew if stated is not None else (time.time() if now is None else now) + default
-
-
-def stated_expiry(url: str) -> float | None:
-    """Return the expiry that the signature of a URL states, in seconds since 1970 by the server's clock.
-
-    Signatures are Azure's (`se`, or `ske` if that is earlier), Amazon's and Google's; None for any other.
-    """
-    try:
-        query = {name.lower(): value for name, value in URL(url, encoded=True).query.items()} if "?" in url else {}
-    except ValueError:
-        query = {}
-    stated = [_moment(query.get("se", "")), _moment(query.get("ske", "")), _number(query.get("expires", ""), 10)]
-    for vendor in ("x-amz", "x-goog"):
-        signed, life = _moment(query.get(f"{vendor}-date", "")), _number(query.get(f"{vendor}-expires", ""), 1)
-        stated.append(signed + life if signed is not None and life is not None else None)
-    return min((moment for moment in stated if moment is not None), default=None)
-
-
-def host_of(url: str) -> str:
-    """Return the host of a URL, empty if it has none."""
-    try:
-        return (URL(url.strip()).host or "").lower()
-    except ValueError:
-        return ""
-
-
-def _moment(text: str) -> float | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _number(text: str, digits: int) -> float | None:
-    return float(text) if re.fullmatch(r"[0-9]{1,12}", text) and len(text) >= digits else None
-
-
-def _exact(url: str) -> URL:
-    """Return a URL byte for byte, as signatures cover it; only what no request line can carry is encoded."""
-    return URL(re.sub(r"[^!-~]+", lambda found: quote(found[0], errors="replace"), url.strip()), encoded=True)
-
-
 def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
     """Return the error of a status: expired, refused, or a passing failure (Azure's storage answers XML)."""
     code = re.search(r"<Code>(\w+)</Code>", text)
@@ -291,7 +240,7 @@ def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
     if status >= 500 or status in {408, 425, 429}:
         return DownloadFailed(said, http_status=status, definite=False)
     times = re.search(r"Expiry \[(.+?)\] - Current \[(.+?)\]", text)
-    told = "Request has expired" in text or (times is not None and _is_past(times[1], times[2]))  # Amazon's words
+    told = "Request has expired" in text or (times is not None and is_past(times[1], times[2]))  # Amazon's words
     kind = UrlExpired if told or time.time() >= expires_at else DownloadFailed
     return kind(said, http_status=status, definite=True)
 
@@ -300,15 +249,6 @@ def _is_no_service(reason: Exception, os_error: OSError | None) -> bool:
     """Return whether a connection failed since nothing at its port speaks this protocol, rather than by accident."""
     silent = (aiohttp.ClientSSLError, aiohttp.ConnectionTimeoutError)
     return isinstance(reason, silent) or isinstance(os_error, ConnectionError | ssl.SSLError)
-
-
-def _is_past(expiry_text: str, current_text: str) -> bool:
-    """Compare the two moments that the storage states, so that the local clock does not matter."""
-    try:
-        ends, current = (datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT") for text in (expiry_text, current_text))  # noqa: DTZ007 - both GMT
-    except ValueError:
-        return False
-    return current >= ends
 
 
 def _naming(host: str | None) -> str | None:

@@ -8,6 +8,7 @@ what follows "prompt:", since it stops the provider.
 
 from __future__ import annotations
 
+import functools
 import re
 
 _NO = (
@@ -76,7 +77,7 @@ _OTHERS = (
     r"onvoldoende (?:saldo|tegoed|krediet)|niewystarczaj[ąa]c\w+ (?:[śs]rodki|saldo)",
     r"brak [śs]rodk[óo]w|yetersiz (?:bakiye|kredi)",
 )
-_MONEY_GONE = re.compile("|".join((*_ENGLISH, *_OTHERS)), re.IGNORECASE)
+_NO_MONEY = (*_ENGLISH, *_OTHERS)
 
 _REFUSED = (
     r"(?:blocked|flagged|rejected|refused|denied|filtered|prohibited|disallowed|violat\w+|not allowed|triggered|failed)"
@@ -87,24 +88,19 @@ _POLICY = (
     r"|usage (?:polic(?:y|ies)|guidelines)|community guidelines|responsible ai|acceptable use|nsfw"
     r"|sensitive (?:words|content))"
 )
-_MODERATED = re.compile(
-    "|".join(
-        (
-            rf"\b{_REFUSED}\b.{{0,80}}?\b{_POLICY}",
-            rf"\b{_POLICY}.{{0,60}}?\b{_REFUSED}\b",
-            r"\b(?:input|prompt|request|output|image|content) (?:was|were|has been|is) flagged\b",
-            r"\bresult of our safety system|\bviolat\w+ (?:our|the) terms|\bforbidden (?:words?|content)\b",
-            r"\bcopyrighted (?:material|content|characters?)\b",
-            r"\b(?:nsfw|sensitive|inappropriate|harmful|unsafe|prohibited|explicit) (?:content|words|material|image)",
-            r"prohibited_content|\bnsfw\b|responsibleaipolicy|\bnew_sensitive\b",
-            r"blocked by (?:our|the|google.s) (?:safety|content)",
-            r"敏感(?:内容|词|詞|信息|內容)|不安全(?:或敏感)?(?:的)?(?:内容|內容)|违规|違規|审核(?:未|不)通过|內容審核|内容审核|内容安全|不合规",
-            r"модераци|запрещ[её]нн\w+ (?:контент|содержани)|нарушает (?:правила|политику)",
-            r"コンテンツ ?ポリシー|セーフティ|不適切な(?:内容|コンテンツ)|안전 ?정책|부적절한",
-            r"pol[íi]tica de contenido|contenido (?:inapropiado|prohibido)|inhaltsrichtlinie|unangemessene inhalte",
-        )
-    ),
-    re.IGNORECASE,
+_MODERATED = (
+    rf"\b{_REFUSED}\b.{{0,80}}?\b{_POLICY}",
+    rf"\b{_POLICY}.{{0,60}}?\b{_REFUSED}\b",
+    r"\b(?:input|prompt|request|output|image|content) (?:was|were|has been|is) flagged\b",
+    r"\bresult of our safety system|\bviolat\w+ (?:our|the) terms|\bforbidden (?:words?|content)\b",
+    r"\bcopyrighted (?:material|content|characters?)\b",
+    r"\b(?:nsfw|sensitive|inappropriate|harmful|unsafe|prohibited|explicit) (?:content|words|material|image)",
+    r"prohibited_content|\bnsfw\b|responsibleaipolicy|\bnew_sensitive\b",
+    r"blocked by (?:our|the|google.s) (?:safety|content)",
+    r"敏感(?:内容|词|詞|信息|內容)|不安全(?:或敏感)?(?:的)?(?:内容|內容)|违规|違規|审核(?:未|不)通过|內容審核|内容审核|内容安全|不合规",
+    r"модераци|запрещ[её]нн\w+ (?:контент|содержани)|нарушает (?:правила|политику)",
+    r"コンテンツ ?ポリシー|セーフティ|不適切な(?:内容|コンテンツ)|안전 ?정책|부적절한",
+    r"pol[íi]tica de contenido|contenido (?:inapropiado|prohibido)|inhaltsrichtlinie|unangemessene inhalte",
 )
 _OF_THE_ACCOUNT = re.compile(
     r"\b(?:resource|account|organi[sz]ation|project|team|api key|subscription|access)\b.{0,40}"
@@ -122,13 +118,18 @@ _PROMPT = re.compile(
 
 def says_no_money(message: str) -> bool:
     """Return whether a message says that the account has no money left, in one of the languages of the servers."""
-    return _MONEY_GONE.search(_PROMPT.sub(" ", without_quotes(message))) is not None
+    return _any_of(_NO_MONEY).search(_PROMPT.sub(" ", without_quotes(message))) is not None
 
 
 def says_moderated(message: str) -> bool:
     """Return whether a message says that the content policy refused the request, rather than the account."""
     said = without_quotes(message)
-    return _MODERATED.search(said) is not None and not _OF_THE_ACCOUNT.search(said)
+    return _any_of(_MODERATED).search(said) is not None and not _OF_THE_ACCOUNT.search(said)
+
+
+@functools.cache  # compiled at the first error: it takes 8 ms, which a run without errors saves
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
 
 
 def without_quotes(message: str) -> str:

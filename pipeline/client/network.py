@@ -36,11 +36,12 @@ class Connector(aiohttp.TCPConnector):
 
     async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
         """Return a connection from the pool, or a new one. Raises ClientConnectorError."""
-        give_up = time.monotonic() + WAIT_SECONDS
+        give_up = None
         while True:
             try:
                 return await super().connect(*args, **options)
             except aiohttp.ClientConnectorError as reason:
+                give_up = give_up or time.monotonic() + WAIT_SECONDS
                 if time.monotonic() >= give_up or not (is_exhausted(reason) or none_free()):
                     raise
             await asyncio.sleep(PAUSE)

@@ -17,7 +17,7 @@ import pybase64
 from pipeline.client.error_body import encodable, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _CONTAINERS = (
     *("data", "images", "artifacts", "output", "outputs", "result", "results", "predictions", "generated_images"),
@@ -30,9 +30,10 @@ _BASE64 = (
 )
 _LINKS = ("url", "image_url", "imageUrl", "image_uri", "uri", "src", "file_url", "output_url", "result_url")
 _EITHER = ("image", "sample")
+_SINGLE = (*_BASE64, *_LINKS, *_EITHER)
 _BESIDE_AN_ERROR = ("data", "artifacts")  # the images of a call that failed in part: they are paid
 _NOT_TEXT = frozenset({"message", "delta", "candidates", "choices", "parts"})  # whose text is for people
-_EMPTY_FORMS = frozenset({*_CONTAINERS, *_BASE64, *_LINKS, *_EITHER})
+_EMPTY_FORMS = frozenset({*_CONTAINERS, *_SINGLE})
 _BESIDE = frozenset({"created", "created_at", "id", "object", "model", "usage", "request_id", "code", "message", "msg"})
 
 _IMAGE = re.compile(
@@ -133,7 +134,7 @@ def _collect_of_object(
     said = value.get("revised_prompt")
     revised = encodable(said) if isinstance(said, str) else revised
     before = len(found.images), found.withheld
-    for name in _places(value):
+    for name in _places(value):  # the names of single images are asked for only if no container has any
         _collect(value[name], name, revised, base, found, depth)
         if (len(found.images), found.withheld) != before:
             return
@@ -141,12 +142,14 @@ def _collect_of_object(
         found.withheld += 1
 
 
-def _places(value: Mapping[str, Any]) -> list[str]:
-    """Return the keys of an object that may hold images."""
+def _places(value: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of an object that may hold images."""
     if value.get("error") or value.get("detail") not in _DETAILS:
-        return [name for name in _BESIDE_AN_ERROR if name in value]
-    own = () if says_failure(value) else (*_BASE64, *_LINKS, *_EITHER)
-    return [name for name in (*_CONTAINERS, *own) if name in value]
+        yield from (name for name in _BESIDE_AN_ERROR if name in value)
+        return
+    yield from (name for name in _CONTAINERS if name in value)
+    if any(name in value for name in _SINGLE) and not says_failure(value):
+        yield from (name for name in _SINGLE if name in value)
 
 
 def _image_in(text: str, name: str, revised: str | None, base: str) -> LinkedImage | InlineImage | None:

@@ -26,12 +26,14 @@ class Timeout:
         self._limit = asyncio.timeout(None)
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
+        self._silent_since = 0.0
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + self._total
+        self._silent_since = self._loop.time()
+        self._end = self._silent_since + self._total
         await self._limit.__aenter__()
-        self.progressed()
+        self._arm(self._next_due())
         return self
 
     async def __aexit__(
@@ -43,11 +45,12 @@ class Timeout:
 
     def progressed(self) -> None:
         """Something has arrived: the silence begins again."""
-        self._arm(min(self._end, self._loop.time() + self._silence))
+        self._silent_since = self._loop.time()  # the timer stays: it looks at this when it fires
+
+    def _next_due(self) -> float:
+        return min(self._end, self._silent_since + self._silence)
 
     def _arm(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         self._due = due
         self._timer = self._loop.call_at(due, self._expire)
 
@@ -56,5 +59,7 @@ class Timeout:
         if now - self._due > _LATE:
             self._end = max(self._end, now + _GRACE)
             self._arm(now + _GRACE)
+        elif self._next_due() > now:
+            self._arm(self._next_due())
         else:
             self._limit.reschedule(now)

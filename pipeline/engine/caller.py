@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.client.client import ImagesClient
-from pipeline.client.download import Downloader, DownloadFailed, UrlExpired, expiry, host_of, stated_expiry
+from pipeline.client.download import Downloader, DownloadFailed, UrlExpired
+from pipeline.client.image_url import expiry, host_of, stated_expiry
 from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit

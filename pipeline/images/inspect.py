@@ -19,7 +19,6 @@ from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
 
 from pipeline.errors import BrokenImage
 from pipeline.images.containers import check_container, detect_format
-from pipeline.images.other_content import describe_other_content
 from pipeline.images.png import without_metadata
 from pipeline.images.svg import svg_size
 
@@ -134,6 +133,8 @@ def _open(content: bytes | memoryview, limit: PixelLimit) -> tuple[ImageInfo, Im
     """Return what `open_image` does, and the content that was decoded."""
     name = detect_format(content)
     if name is None or name not in _READERS:
+        from pipeline.images.other_content import describe_other_content
+
         raise BrokenImage(describe_other_content(content, _READERS))
     container = check_container(name, content)
     decoded = container.content

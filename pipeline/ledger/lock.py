@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from pipeline.errors import ConfigError, FolderBusy
 from pipeline.ledger.database import NO_LOCKS_HINT, transaction
@@ -88,11 +88,18 @@ class _Held:
         self.lock.release()
 
 
+def _marker(path: Path) -> BaseFileLock:
+    """Return the lock for a file system without locks: a file that exists while the lock is held."""
+    from filelock import SoftFileLock
+
+    return SoftFileLock(path)
+
+
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Wait for the lock of a file, and hold it for a short work. Raises ConfigError if it cannot be locked."""
     try:
-        lock = FileLock(path) if _has_locks(path.parent) else SoftFileLock(path)
+        lock = FileLock(path) if _has_locks(path.parent) else _marker(path)
         lock.acquire()
     except OSError as reason:
         raise lock_error(reason, path.parent) from None
@@ -140,7 +147,7 @@ def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str],
             raise
         return lock
     warn(f"{folder} cannot be locked: {NO_LOCKS_HINT}; until then, start no second run on it from another machine")
-    lock = SoftFileLock(folder / LOCK_FILE)
+    lock = _marker(folder / LOCK_FILE)
     with transaction(connection):  # so that of two processes that find a dead owner, one takes over
         row = connection.execute("SELECT * FROM holder").fetchone()
         if row is None or _is_dead(row):

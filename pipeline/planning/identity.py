@@ -9,8 +9,6 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from anyascii import anyascii
-
 from pipeline.config.provider import NAME
 
 if TYPE_CHECKING:
@@ -80,7 +78,11 @@ def _slug(prompt: str | None, source: str | None) -> str:
 
 def _readable(text: str) -> str:
     """Return the slug of a text, or of its transliteration if nothing of it is in a-z and 0-9."""
-    return _slugify(text) or _slugify(anyascii(text[:400]))
+    if slug := _slugify(text):
+        return slug
+    from anyascii import anyascii
+
+    return _slugify(anyascii(text[:400]))
 
 
 def _slugify(text: str) -> str:

@@ -43,10 +43,11 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> P
 def entries(connection: sqlite3.Connection, name: str) -> Generator[dict[str, Any]]:
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     with read_transaction(connection):
+        quarantined = queries.read_quarantine(connection, name)
         for request in queries.read_requests(connection, name):
             responses = queries.read_responses(connection, request.request_pk)
-            quarantined = queries.read_quarantine(connection, request.request_pk)
-            yield _entry(request, responses, _images(connection, request), [asdict(one) for one in quarantined])
+            files = [asdict(one) for one in quarantined.get(request.request_pk, ())]
+            yield _entry(request, responses, _images(connection, request), files)
 
 
 def _entry(
@@ -123,4 +124,7 @@ def _sum(usages: list[Any]) -> Any:
 
 
 def _time(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return a moment in UTC to the second; `strftime` would take four times as long."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlExpired, expiry
+from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlExpired
+from pipeline.client.image_url import expiry
 from tests.support.tls import server_context, trust
 
 if TYPE_CHECKING:
