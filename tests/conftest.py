@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.browser import Viewer, launched, viewing
 from tests.support.stage import Stage, staged
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from playwright.sync_api import Browser
+
+
+# The first text that is drawn in a new clone builds tables of Unicode, which takes seconds on a machine at work.
+settings.register_profile("pipeline", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pipeline")
 
 
 def pytest_configure(config: pytest.Config) -> None:
