@@ -53,7 +53,9 @@ async def post_all(folder: Path, calls: list[tuple[str, str, bytes]]) -> None:
                 assert reply.error["message"]
 
 
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @FUZZ
