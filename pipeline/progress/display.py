@@ -36,6 +36,16 @@ _ANNOUNCED = (
 )
 
 
+LONG_WAIT = 120.0
+"""Seconds that one request waits before another attempt from which on that is printed."""
+
+
+def _is_announced(event: Event) -> bool:
+    if isinstance(event, events.Retrying):
+        return event.seconds >= LONG_WAIT
+    return isinstance(event, _ANNOUNCED)
+
+
 def can_draw(stream: TextIO) -> bool:
     """Return whether a stream is a terminal that can be redrawn."""
     if not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
@@ -87,7 +97,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Count an event, and print it if it is of importance."""
         self._totals.count(event, self._now())
-        if self._verbose or isinstance(event, _ANNOUNCED):
+        if self._verbose or _is_announced(event):
             self.say(describe(event))
 
     def say(self, line: str) -> None:

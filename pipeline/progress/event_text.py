@@ -28,12 +28,18 @@ def describe(event: Event) -> str:
         case events.ImageStored(_, _, file):
             return f"• {file}"
         case events.Retrying(job, id_, seconds, error):
-            return f"↻ {job}/{id_}: retry in {seconds:.1f} s: {_error_text(error)}"
+            return f"↻ {job}/{id_}: retry {_in_or_at(seconds)}: {_error_text(error)}"
         case RequestEnded(job, id_, status, error):
             return f"{'✓' if status == 'succeeded' else '✗'} {job}/{id_}: {status}" + (
                 f": {_error_text(error)}" if error else ""
             )
     return _describe_run(event)
+
+
+def _in_or_at(seconds: float) -> str:
+    if seconds < 60:
+        return f"in {seconds:.1f} s"
+    return f"at {time.strftime('%H:%M:%S', time.localtime(time.time() + seconds))}"
 
 
 def _describe_run(event: Event) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.engine.events import CallSent, ImageStored, Paused, RequestEnded, RunStarted
-from pipeline.errors import LedgerError
+from pipeline.engine.events import CallSent, ImageStored, Paused, RequestEnded, Retrying, RunStarted
+from pipeline.errors import LedgerError, ServerFault
 from pipeline.progress import display
 from pipeline.progress.display import Progress
 from tests.support.stage import finish
@@ -99,6 +100,14 @@ def test_quiet_events_are_said_only_to_those_who_want_all(capsys: pytest.Capture
         with Progress(list, verbose=verbose) as shown:
             shown(CallSent("lounge", "pool", "lab", 3))
         assert ("→ lounge/pool: 3 requested from lab" in capsys.readouterr().err) == verbose
+
+
+def test_only_a_long_wait_of_one_request_is_told_with_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(list, verbose=False) as shown:
+        shown(Retrying("j", "p1", 3.0, ServerFault("busy", http_status=503)))
+        shown(Retrying("j", "p2", 7200.0, ServerFault("Scheduled maintenance", http_status=503)))
+    line = capsys.readouterr().err
+    assert re.fullmatch(r"↻ j/p2: retry at \d\d:\d\d:\d\d: 503 ServerFault: Scheduled maintenance\n", line)
 
 
 def test_a_hundred_thousand_events_cost_little(shown: Progress) -> None:
