@@ -81,6 +81,15 @@ def parse_seconds(_context: click.Context, _parameter: click.Parameter, value: s
     return number
 
 
+def parse_dollars(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    """Return an amount of dollars; click takes `nan` and `inf` for numbers. Raises click's BadParameter."""
+    from pipeline.config.validation import find_number_fault
+
+    if value is not None and (fault := find_number_fault(value, 0)):
+        raise click.BadParameter(fault)
+    return value
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     options = context.ensure_object(Options)
     if value and parameter.name:

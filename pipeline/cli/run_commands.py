@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import PATH, common_options, job_options, typed_command
+from pipeline.cli.options import PATH, common_options, job_options, parse_dollars, typed_command
 from pipeline.cli.output import print_result, print_warnings, run_output
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command
     )
     return click.option(
-        "--budget", "budget_usd", type=click.FloatRange(min=0), metavar="USD", help="Spend no more on any job."
+        "--budget", "budget_usd", type=float, callback=parse_dollars, metavar="USD", help="Spend no more on any job."
     )(command)
 
 

@@ -13,7 +13,19 @@ if TYPE_CHECKING:
 
     from pipeline.config.yaml_document import Document, KeyPath
 
-_MAX_NUMBER = 10**12  # seconds, bytes, images
+MAX_NUMBER = 10**12
+"""Maximum of every number that is read: seconds, bytes, images, dollars."""
+
+
+def find_number_fault(value: object, least: float, *, whole: bool = False) -> str | None:
+    """Return what a value must be, for a message, if it is no number from `least` to `MAX_NUMBER`; else None.
+
+    NaN is outside every range.
+    """
+    kind = "a whole number" if whole else "a number"
+    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not value >= least:
+        return f"must be {kind} of at least {least:g}, not {value!r:.60}"
+    return None if value <= MAX_NUMBER else f"must be {kind} of at most {MAX_NUMBER:,}"
 
 
 @dataclass(slots=True)
@@ -78,9 +90,10 @@ class Section:
         value = self.value.get(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MAX_NUMBER:
-            self.add_problem(key, f"must be a whole number of at least {least}, not {value!r:.60}")
+        if fault := find_number_fault(value, least, whole=True):
+            self.add_problem(key, fault)
             return default
+        assert isinstance(value, int)
         return value
 
     def number(self, key: str, default: Any, *, least: float) -> Any:
@@ -88,8 +101,8 @@ class Section:
         value = self.value.get(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _MAX_NUMBER:
-            self.add_problem(key, f"must be a number of at least {least:g}, not {value!r:.60}")
+        if fault := find_number_fault(value, least):
+            self.add_problem(key, fault)
             return default
         return float(value)
 

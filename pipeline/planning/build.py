@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.provider import NAME, Provider
+from pipeline.config.validation import find_number_fault
 from pipeline.errors import BadInput, ConfigError, JobError, Problem
 from pipeline.sandbox_process import check_settings
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """Options of a command for its jobs: another provider, a limit on the requests, permissions, and a budget."""
+    """Options of a command for its jobs: another provider, a limit on the requests, permissions, and a budget.
+
+    Raises ConfigError for a limit or a budget that is not a number in its range.
+    """
 
     provider: str | None = None
     limit: int | None = None
@@ -31,6 +35,14 @@ class JobOptions:
     allow_unpriced: bool = False
     allow_shrink: bool = False
     budget_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        faults = {
+            "limit": self.limit is not None and find_number_fault(self.limit, 1, whole=True),
+            "budget_usd": self.budget_usd is not None and find_number_fault(self.budget_usd, 0),
+        }
+        if problems := [Problem(name, fault) for name, fault in faults.items() if fault]:
+            raise ConfigError(problems)
 
 
 def load_models(config: Config) -> Models:

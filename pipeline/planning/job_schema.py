@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.config import yaml_document
+from pipeline.config.validation import MAX_NUMBER
 from pipeline.config.yaml_document import MAX_PROBLEMS
 from pipeline.models.table import known_parameters
 
@@ -71,7 +72,7 @@ class _JobFile(BaseModel):
     name: _Scalar | None = None
     provider: str | None = None
     defaults: _Parameters | None = None
-    budget_usd: Annotated[float, Field(ge=0)] | None = None
+    budget_usd: Annotated[float, Field(ge=0, le=MAX_NUMBER)] | None = None
     requests: Annotated[list[_Request], Field(min_length=1)]
 
 
@@ -80,6 +81,7 @@ _MESSAGES = {
     "too_short": "must not be empty",
     "string_too_short": "must not be empty",
     "greater_than_equal": "must be at least {ge}, not {input}",
+    "less_than_equal": "must be at most {le:,}, not {input}",
     "list_type": "must be a list, not {input}",
     "dict_type": "must be a mapping, not {input}",
     "model_type": "must be a mapping, not {input}",

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.validation import MAX_NUMBER
 from pipeline.errors import JobError
 from pipeline.planning import identity
 from pipeline.planning.diagnostics import Diagnostics
@@ -163,6 +164,10 @@ class _Planner:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             hint = f": write it without quotes, `n: {int(n)}`" if isinstance(n, str) and _DIGITS.fullmatch(n) else ""
             message = f"must be a whole number of at least 1, not {n!r:.60}{hint}"
+            self.diagnostics.add_field_problem(expanded, "n", message)
+            return 1
+        if n > MAX_NUMBER:
+            message = f"must be at most {MAX_NUMBER:,}"
             self.diagnostics.add_field_problem(expanded, "n", message)
             return 1
         return n

@@ -709,3 +709,11 @@ def test_a_job_may_say_itself_what_a_variation_without_an_endpoint_is_told(tmp_p
     text = "- {operation: variation, image: cat.png, model: gpt-image-2, prompt: bluer}"
     assert requests(text, tmp_path)[0].prompt == "bluer"
     assert "takes none" in refusal(text.replace("gpt-image-2", "dall-e-2"), tmp_path)[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"allow_large": True}, {"limit": 1}])
+def test_no_permission_allows_a_request_for_endless_images(options: dict[str, Any], tmp_path: Path) -> None:
+    stated = f"  - {{prompt: a, n: {10**30}}}"
+    for text in (stated, f"  - {{prompt: '{{{{ x }}}}', n: '{{{{ x }}}}', matrix: {{x: [{10**30}]}}}}"):
+        (said,) = refusal(f"{text}\n", tmp_path, **options)
+        assert said.endswith(".n: must be at most 1,000,000,000,000")
