@@ -9,8 +9,9 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import TemplateError, TemplateSyntaxError
+
+from pipeline.planning.expressions import MAX_SIZE, ExpressionEnvironment, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,36 +23,9 @@ MAX_CHARACTERS = 1_000_000
 
 _BRACES = "for two braces in the text itself write {{ '{{' }}"
 
-_SINGLE = re.compile(r"\{\{-?\s*([^{}]*?)\s*-?\}\}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _CONSTANTS = frozenset({"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"})
-_UNSAFE_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
-_REMOVED_FILTERS = (
-    "center",
-    "format",
-    "indent",
-    "random",
-    "wordwrap",
-)  # make large or random texts
-
-
-class _Environment(SandboxedEnvironment):
-    """Jinja2's sandbox, with operators limited so that a small template cannot make a large text or number."""
-
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if not numbers or (operator == "**" and (abs(left) > 1000 or abs(right) > 10)):
-            raise TemplateError(f"`{operator}` works on small numbers only")
-        return super().call_binop(context, operator, left, right)
-
-    def wrap_str_format(self, value: Any) -> None:
-        del value  # is_safe_attribute rejects it
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return attr not in _UNSAFE_METHODS and super().is_safe_attribute(obj, attr, value)
 
 
 def as_text(value: Any) -> Any:
@@ -69,19 +43,7 @@ def as_text(value: Any) -> Any:
     return "" if value is None else value
 
 
-_ENVIRONMENT = _Environment(
-    block_start_string="\0{%",
-    block_end_string="%\0}",
-    comment_start_string="\0{#",
-    comment_end_string="#\0}",
-    undefined=StrictUndefined,
-    finalize=as_text,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
-_ENVIRONMENT.globals.clear()  # `range`, `lipsum` and others, which are not variables of the job
-for _name in _REMOVED_FILTERS:
-    del _ENVIRONMENT.filters[_name]
+_ENVIRONMENT = ExpressionEnvironment(finalize=as_text)
 
 
 def is_template(value: Any) -> bool:
@@ -119,17 +81,29 @@ def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
                 raise ValueError(_undefined(missing, variables))
             values = [str(as_text(variables[name])) for name in names]
             return _bounded([*(part for pair in zip(pieces[::2], values, strict=False) for part in pair), pieces[-1]])
-        return _bounded(_compile(text).generate(variables))
+        return _evaluated(text, variables)
     except TemplateError as reason:
         missing_one = re.fullmatch(r"'(\w+)' is undefined", str(reason))
         hint = f" ({_BRACES})" if isinstance(reason, TemplateSyntaxError) else ""
-        message = _undefined(missing_one[1], variables) if missing_one else f"template: {reason}{hint}"
+        message = _undefined(missing_one[1], variables) if missing_one else f"template: {reason!s:.300}{hint}"
         raise ValueError(message) from None
     except (
         *(ArithmeticError, AssertionError, AttributeError, LookupError),
         *(MemoryError, RecursionError, SyntaxError, TypeError),
     ) as reason:
-        raise ValueError(f"template: {reason}") from None
+        raise ValueError(f"template: {reason!s:.300}") from None
+
+
+def _evaluated(text: str, variables: Mapping[str, Any]) -> str:
+    """Evaluate the expressions of a text. Raises TemplateError, and what Python raises for a wrong type or number."""
+    compiled = _compile(text)
+    if isinstance(compiled, Exception):
+        raise compiled.with_traceback(None)
+    template, names = compiled
+    for name in names & variables.keys():
+        if size_of(variables[name]) > MAX_SIZE:
+            raise TemplateError(f"variable `{name}` is too large: in a text with filters it has at most {MAX_SIZE:,}")
+    return _bounded(template.generate(variables))
 
 
 def _bounded(pieces: Any) -> str:
@@ -150,8 +124,10 @@ def _undefined(name: str, variables: Mapping[str, Any]) -> str:
 @functools.lru_cache(maxsize=1024)
 def _single(text: str) -> str | None:
     """Return the expression if a text is `{{ expression }}` and nothing else."""
-    match = _SINGLE.fullmatch(text)
-    return match[1] if match else None
+    inner = text[2:-2]
+    if not (text.startswith("{{") and text.endswith("}}")) or len(text) < 4 or "{" in inner or "}" in inner:
+        return None
+    return inner.removeprefix("-").removesuffix("-").strip()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -163,5 +139,9 @@ def _plain(text: str) -> tuple[str, ...] | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _compile(text: str) -> Template:
-    return _ENVIRONMENT.from_string(text)
+def _compile(text: str) -> tuple[Template, frozenset[str]] | Exception:
+    """Return a template and the names of its variables, or why it cannot be compiled, for all rows at once."""
+    try:
+        return _ENVIRONMENT.compiled(text)
+    except Exception as reason:  # noqa: BLE001 - the caller raises it
+        return reason

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.planning.expressions import FILTER_NAMES, MAX_SIZE, METHOD_NAMES
 from pipeline.planning.templates import MAX_CHARACTERS, is_template, render
 
 
@@ -155,3 +159,115 @@ def test_the_quick_way_and_jinja_agree(before: str, cell: str, after: str) -> No
     assert quick in (cell, before + cell + after)
     if before + after:
         assert quick == slow
+
+
+N = "900*900*900"
+LONG = "a" * 90_000
+SWELLING = [
+    f"a {{{{ [1]|batch({N}, 0)|first|length }}}}",
+    f"a {{{{ [1]|tojson(indent={N}) }}}}",
+    f"a {{{{ [1]|slice({N})|first }}}}",
+    "a {{ x.translate({97: 'aaaaaaaaaa'}) }}",
+    "a {{ x|replace('a', long) }}",
+    "a {{ long.replace('a', x * 1) }}",
+    "a {{ long|replace('a', long) }}",
+    "a {{ long.replace('', long) }}",
+    "a {{ long|list|join(long) }}",
+    "a {{ long.split('a')|join(long) }}",
+    "a {{ long ~ long }}",
+    "a {{ long + long }}",
+    "a {{ " + "~".join(["long[1:]"] * 120) + " }}",
+    "a {{ [" + ",".join(["long"] * 99) + "]|join|length }}",
+    "a {{ [" + ",".join(["long[1:]"] * 99) + "]|length }}",
+    "a {{ [" + ",".join(["long"] * 99) + "]|string|length }}",
+    "a {{ {1: long, 2: long}|string|length }}",
+    "a {{ long|trim(long) }}",
+    "a {{ 1.5|round(999999999) }}",
+    "a {{ 1.5|round(999999999, 'ceil') }}",
+    "a {{ [1.5]|map('round', 999999999, 'ceil')|list }}",
+    "a {{ [long, long]|map('upper')|join }}",
+    "a {{ long|map('replace', 'a', long)|list|length }}",
+    "a {{ ['a']|map('batch', 9)|list|length }}",
+    "a {{ long|sort(attribute=long) }}",
+    "a {{ ['a']|map('sort', attribute=long)|first }}",
+    "a {{ [{'a': 1}]|map(attribute='a.b')|first }}",
+    "a {{ [1]|join(' ', 'a.b') }}",
+    "a {{ 9 ** 9 ** 9 }}",
+    "a {{ 999999999 * 999999999 * 999999999 }}",
+    "a {{ 1e300 * 1e300 }}",
+    "a {{ big }}{{ big|upper }}",
+    "a {{ 1" + "|string" * 500 + " }}",
+    "a {{ " + "- " * 900 + "1 }}",
+    "a {{ " + "not " * 50_000 + "x }}",
+    "a {{ range(999999999) }}",
+    "a {{ x['__class__']['__mro__'] }}",
+    "a {{ self }} {{ self['_TemplateReference__context'] }}",
+    "a {{ x.upper }}",
+    "a {{ x|attr('upper') }}",
+    "a \0{% for i in [1,2,3] %\0}\0{% for j in [1,2,3] %\0}{{ 1 + 1 }}\0{% endfor %\0}\0{% endfor %\0}",
+    "{{" + " " * 60_000,
+    "{{" + " " * 60_000 + "x",
+    "{{" * 30_000,
+    "{{ x }} " * 20_000 + "{{ x|upper }}",
+]
+
+
+@pytest.mark.parametrize("template", SWELLING, ids=lambda text: text[:40])
+def test_no_expression_makes_a_large_text_of_a_small_one_or_takes_long(template: str) -> None:
+    variables = {"x": "a", "long": LONG, "big": "b" * 200_000}
+    tracemalloc.start()
+    try:
+        begin = time.process_time()
+        with contextlib.suppress(ValueError):
+            assert len(render(template, variables)) < 3 * MAX_SIZE
+        assert time.process_time() - begin < 1.5  # of a process that tracemalloc slows down
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("a {{ x|uper }}", "template: there is no filter `uper`; did you mean `upper`?"),
+        ("a {{ x|random }}", "template: there is no filter `random`; known are abs, capitalize, "),
+        ("a {{ x.titel() }}", "template: a text has no method `titel`; did you mean `title`?"),
+        ("a {{ x.upper }}", "template: a method is not text: write `()` behind its name"),
+        ("a {{ n() }}", "template: only methods of texts are called: capitalize, "),
+        ("a {{ x|replace('a', long) }}{{ long|replace('a', long) }}", "template: `replace` has too much to do"),
+        ("a {{ nine ~ nine }}", "template: `join` reads or makes more than 100,000 characters or items"),
+        ("a {{ nine + nine }}", "template: `+` reads or makes more than 100,000 characters or items"),
+        ("a \0{% for i in n %\0}{{ 1 + 1 }}", "template: the text holds a zero character before `{`"),
+        ("a {{ big|upper }}", "template: variable `big` is too large: in a text with filters it has at most 100,000"),
+    ],
+)
+def test_a_refused_expression_is_told_with_the_nearest_word(template: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        render(template, {"x": "a", "n": 1, "long": "a" * 9_000, "nine": LONG, "big": "b" * 200_000})
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("a {{ x|replace('b', 'c')|title }}", "a A Cat"),
+        ("a {{ words|map('upper')|join(', ') }}", "a A, B"),
+        ("a {{ words|sort(reverse=true)|first }} {{ words|length }}", "a b 2"),
+        ("a {{ pair.title }} {{ pair['k'] }} {{ pair.k|round(1) }}", "a t 1.25 1.2"),
+        ("a {{ x.split(' ')[1] }} {{ x[2:] }} {{ x ~ 1 ~ words[0] }}", "a bat bat a bat1a"),
+        ("a {{ missing|default('none') }} {{ missing is defined }}", "a none false"),
+        ("a {{ 'a' + 'b' }} {{ 7 // 2 }} {{ 1 - 0.5 }} {{ -n }}", "a ab 3 0.5 -3"),
+        ("a {{ x|truncate(3, true, '', 0) }} {{ x|wordcount }} {{ 'B' in x }}", "a a b 2 false"),
+    ],
+)
+def test_the_filters_and_methods_of_the_lists_work(template: str, text: str) -> None:
+    variables = {"x": "a bat", "n": 3, "words": ["a", "b"], "pair": {"title": "t", "k": 1.25}}
+    assert render(template, variables) == text
+
+
+def test_the_readme_of_jobs_lists_every_filter_and_method() -> None:
+    text = (Path(__file__).parents[2] / "jobs" / "README.md").read_text()
+    filters = re.search(r"The filters are ([^.]+)\.", text)
+    methods = re.search(r"The methods of a text are ([^.]+)\.", text)
+    assert filters is not None and methods is not None  # noqa: PT018 - one sentence each
+    assert set(re.findall(r"`(\w+)`", filters[1])) == FILTER_NAMES
+    assert set(re.findall(r"`(\w+)`", methods[1])) == METHOD_NAMES
