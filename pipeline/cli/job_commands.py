@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.options import PATH, common_options, job_options, parse_seconds
+from pipeline.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,10 +39,10 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
         return keep_watching(config, job, watch, as_json=as_json)
     summaries = read_status(config.output, job)
     if as_json:
-        click.echo(json.dumps(status_json(summaries), ensure_ascii=False))
+        echo_json(status_json(summaries))
     else:
         for line in status_lines(summaries, config.providers):
-            click.echo(line)
+            echo(line)
     return 0
 
 
@@ -67,13 +67,13 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
             from pipeline.reports.mask_preview import write_previews
 
             for path in write_previews(made, staging, preview):
-                click.echo(path, err=True)
+                echo(path, err=True)
     estimate = estimate_plan(config.output, made, load_models(config))
     if as_json:
-        click.echo(json.dumps(estimate, ensure_ascii=False))
+        echo_json(estimate)
     else:
         for line in estimate_lines(estimate):
-            click.echo(line)
+            echo(line)
     with ledger.reading(config.output) as connection:
         check_claim(connection, made, allow_shrink=chosen.allow_shrink)
     return 0
@@ -85,7 +85,7 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
 @click.pass_obj
 def manifest(options: Options, job: str) -> int:
     """Write the job's manifest again from the ledger."""
-    click.echo(options.batch().manifest(job))
+    echo(options.batch().manifest(job))
     return 0
 
 
@@ -97,7 +97,7 @@ def manifest(options: Options, job: str) -> int:
 def report(options: Options, job: str, sheet: Path | None) -> int:
     """Write the job's report again from the ledger: a page of its images."""
     for path in options.batch().report(job, sheet):
-        click.echo(path)
+        echo(path)
     return 0
 
 
@@ -110,11 +110,11 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
     """Read every image again and compare it with the ledger."""
     images, damages = options.batch().verify(job, repair=repair)
     for damage in damages:
-        click.echo(f"{damage.file}: {damage.what}")
+        echo(f"{damage.file}: {damage.what}")
     if not options.quiet:
         bad = sum(damage.image_pk is not None for damage in damages)
         outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
-        click.echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)
+        echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)
     return int(bool(damages))
 
 
@@ -125,5 +125,5 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
 def cancel(options: Options, job: str) -> int:
     """Take what is still pending out of the queue."""
     number = options.batch().cancel(job)
-    click.echo(f"{number} requests of `{job}` taken out of the queue; `pipeline resume {job}` puts them back")
+    echo(f"{number} requests of `{job}` taken out of the queue; `pipeline resume {job}` puts them back")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -12,10 +13,11 @@ import click
 
 from pipeline.cli.job_commands import cancel, manifest, plan, report, status, verify
 from pipeline.cli.options import Options, common_options
-from pipeline.cli.output import echo_stderr
+from pipeline.cli.output import echo, echo_stderr
 from pipeline.cli.run_commands import resume, run, submit
 from pipeline.cli.server_commands import sandbox, serve
 from pipeline.errors import BadInput, PipelineError
+from pipeline.printable import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,11 +68,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     except click.exceptions.Exit as reason:
         return reason.exit_code
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return BadInput.exit_code
     except PipelineError as error:
-        for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
+        for problem in error.problems if isinstance(error, BadInput) else [error]:
+            echo(f"error: {problem}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         echo_stderr(f"stopped at once; run `{options.next_command('run')}` to recover and continue")
@@ -79,11 +81,18 @@ def _main(arguments: Sequence[str] | None) -> int:
         sys.stderr.close()
         return 0
     except Exception:  # noqa: BLE001 - the one place where a bug is reported to the user
-        click.echo("error: this is a bug in pipeline; please report it with the traceback below", err=True)
+        echo("error: this is a bug in pipeline; please report it with the traceback below", err=True)
         import traceback
 
-        click.echo(_without_secrets(traceback.format_exc(), options), err=True)
+        click.echo(printable_lines(_without_secrets(traceback.format_exc(), options)), err=True)
         return EXIT_BUG
+
+
+def _show(error: click.ClickException) -> None:
+    """Print how a command line is wrong, as click does."""
+    buffer = io.StringIO()
+    error.show(buffer)
+    click.echo(printable_lines(buffer.getvalue().rstrip("\n")), err=True)
 
 
 def _without_secrets(text: str, options: Options) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pipeline.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,17 +20,27 @@ if TYPE_CHECKING:
     from pipeline.result import Result
 
 
+def echo(line: object, *, err: bool = False) -> None:
+    """Print a line on stdout or stderr; what it holds from outside is escaped. The only way to print a text."""
+    click.echo(printable(line), err=err)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as one line of JSON on stdout."""
+    click.echo(printable_json(value))
+
+
 def echo_stderr(line: str) -> None:
     """Print a line on stderr; a terminal that is gone must not change the exit code."""
     with contextlib.suppress(OSError):
-        click.echo(line, err=True)
+        echo(line, err=True)
 
 
 def print_warnings(options: Options, plan: Plan) -> None:
     """Print the warnings of a plan on stderr, unless --quiet is given."""
     if not options.quiet:
         for warning in plan.warnings:
-            click.echo(f"warning: {plan.name}: {warning}", err=True)
+            echo(f"warning: {plan.name}: {warning}", err=True)
 
 
 @contextlib.contextmanager
@@ -55,7 +66,7 @@ def run_output(
         else:
             listeners.append(_failed_notifications())
         if as_json:
-            listeners.append(lambda event: click.echo(event_json(event)))
+            listeners.append(lambda event: echo(event_json(event)))
 
         def started(plans: Sequence[Plan]) -> None:
             for plan in plans:
@@ -90,9 +101,9 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
     from pipeline.reports.next_command import NextCommand
 
     if as_json:
-        click.echo(json.dumps(summary_json(result), ensure_ascii=False))
+        echo_json(summary_json(result))
     for sentence in result.unwritten:
-        click.echo(f"warning: {sentence}", err=True)
+        echo(f"warning: {sentence}", err=True)
     for stop in {stop.message: stop for stop in result.stops}.values():
         echo_stderr(f"stopped: {stop.message}")
     if not options.quiet:
@@ -100,7 +111,7 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
             echo_stderr(line)
     if not as_json:
         for path in (*result.manifests, *(() if options.quiet else result.reports)):
-            click.echo(path)
+            echo(path)
     return result.exit_code
 
 

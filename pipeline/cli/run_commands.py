@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import PATH, common_options, job_options, parse_dollars, typed_command
-from pipeline.cli.output import print_result, print_warnings, run_output
+from pipeline.cli.output import echo, print_result, print_warnings, run_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,11 +55,9 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
 
     for plan in options.batch().submit(jobs, JobOptions(**extra)):
         print_warnings(options, plan)
-        click.echo(
-            f"{plan.name}: {len(plan.requests)} requests for {plan.images} images at provider `{plan.provider.name}`"
-        )
+        echo(f"{plan.name}: {len(plan.requests)} requests for {plan.images} images at provider `{plan.provider.name}`")
     if not options.quiet:
-        click.echo("run `pipeline run` to process the queue", err=True)
+        echo("run `pipeline run` to process the queue", err=True)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import common_options
+from pipeline.cli.output import echo
 
 if TYPE_CHECKING:
     from pipeline.cli.options import Options
@@ -28,7 +29,7 @@ def serve(options: Options, port: int, host: str) -> int:
 
     from pipeline.web.server import serve as serve_page
 
-    return asyncio.run(serve_page(options.batch(), host, port, click.echo))
+    return asyncio.run(serve_page(options.batch(), host, port, echo))
 
 
 @click.command()

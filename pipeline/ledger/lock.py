@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ConfigError, FolderBusy
 from pipeline.ledger.database import NO_LOCKS_HINT, transaction
+from pipeline.printable import printable
 
 if sys.platform != "win32":
     import fcntl
@@ -48,7 +49,7 @@ class LockOwner:
 
 
 def _write_stderr(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{printable(sentence)}\n")
 
 
 @contextlib.contextmanager

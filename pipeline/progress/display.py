@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from pipeline.engine import events
 from pipeline.errors import PipelineError
+from pipeline.printable import printable_lines
 from pipeline.progress.event_text import describe
 from pipeline.progress.from_events import EventTotals
 from pipeline.progress.plain import ChangedLines
@@ -152,4 +153,4 @@ class Progress:
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
+    print(printable_lines(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal

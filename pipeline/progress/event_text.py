@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 from pipeline.engine import events
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
+from pipeline.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Event
 
 
 def describe(event: Event) -> str:
-    """Return an event in one line: a glyph for its kind, then who and what."""
+    """Return an event in one line: a glyph for its kind, then who and what. Control characters are escaped."""
+    return printable(_describe(event))
+
+
+def _describe(event: Event) -> str:
     match event:
         case CallSent(job, id_, provider, images):
             return f"→ {job}/{id_}: {images} requested from {provider}"
@@ -96,7 +100,7 @@ def event_json(event: Event) -> str:
     """Return an event as one line of JSON."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
     fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
-    return json.dumps({"event": name, **fields}, ensure_ascii=False)
+    return printable_json({"event": name, **fields})
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from pipeline.printable import printable, printable_lines
 from pipeline.progress.view import SEPARATOR, bottleneck_of, end_facts, job_cells, job_facts, provider_facts
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Screen:
 
     def say(self, lines: str) -> None:
         """Print lines above what is drawn."""
-        self._console.print(lines, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable_lines(lines), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Erase what is drawn and restore the cursor."""
@@ -87,7 +88,7 @@ def _job_lines(jobs: Sequence[JobView], now: float, width: int) -> Iterator[Text
         ends = [""] * len(jobs)
     bar = min(_MOST_BAR, rest - _length(facts) - _length(ends))
     for job, said, end in zip(jobs, facts, ends, strict=True):
-        head = Text(_shortened(job.name, name).ljust(name + 1))
+        head = Text(_shortened(printable(job.name), name).ljust(name + 1))
         if bar >= _LEAST_BAR:
             yield head + _bar(job, bar) + Text(said) + Text(end, "dim")
         else:
@@ -120,7 +121,7 @@ def _bar(job: JobView, width: int) -> Text:
 def _provider_lines(provider: ProviderView, view: View, width: int) -> list[Text]:
     bottleneck = bottleneck_of(provider, view.now)
     facts = [Text(fact, "bold" if fact == bottleneck else "") for fact in provider_facts(provider, view.now)]
-    return _wrapped([Text.assemble((provider.name, "bold"), "  ", facts[0]), *facts[1:]], width)
+    return _wrapped([Text.assemble((printable(provider.name), "bold"), "  ", facts[0]), *facts[1:]], width)
 
 
 def _sum(view: View, *, alone: bool) -> list[Text]:

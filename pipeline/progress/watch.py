@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 import time
 from typing import TYPE_CHECKING
 
+from pipeline.printable import printable_json, printable_lines
 from pipeline.progress.display import can_draw
 from pipeline.progress.from_ledger import read_view
 from pipeline.progress.plain import view_lines
@@ -79,8 +79,8 @@ def _json(reading: LedgerView) -> None:
         for one in view.providers
     ]
     shown = {"at": round(view.now, 3), **status_json(reading.summaries), "providers": providers}
-    _print(json.dumps({**shown, "ends_at": view.total.ends_at}, ensure_ascii=False))
+    _print(printable_json({**shown, "ends_at": view.total.ends_at}))
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - results go to stdout
+    print(printable_lines(text), flush=True)  # noqa: T201 - results go to stdout

@@ -83,7 +83,8 @@ def _watch_stdin(stop: Callable[[], None]) -> None:
 
 
 def _fail(sentence: str, code: int) -> int:
-    sys.stderr.write(f"{sentence}\n")
+    line = "".join(letter if letter.isprintable() else " " for letter in sentence)
+    sys.stderr.write(f"{line}\n")
     return code
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.cli.main import main
 from pipeline.errors import ConfigError
 from pipeline.planning.build import JobOptions
+from pipeline.printable import printable, printable_json
+from tests.support.readme import PACKAGE
 
 JOB = "provider: sandbox\ndefaults: {model: dall-e-2, size: 256x256}\nrequests:\n  - {prompt: a}\n"
 
@@ -54,3 +59,75 @@ def test_a_limit_beyond_any_number_of_requests_is_a_sentence(capsys: pytest.Capt
     Path("j.yaml").write_text(JOB)
     assert code_of("plan", "j.yaml", "--allow-large", "--limit", str(10**30)) == 2
     assert "limit: must be a whole number of at most 1,000,000,000,000" in capsys.readouterr().err
+
+
+# --- Text from outside
+
+EVIL = "a\x1bc\x07\x9b2J\u202eb\u2028\x85\r\x7f\n\udcff"
+ESCAPED = r"a\x1bc\x07\x9b2J\u202eb\u2028\x85\r\x7f\n\xff"
+JOBS: dict[str, dict[str, Any]] = {
+    "keys": {"requests": [{"prompt": "a", EVIL: 1}], EVIL: 1},
+    "names": {"name": EVIL, "provider": EVIL, "requests": [{"prompt": "a", "id": EVIL}]},
+    "fields": {
+        "defaults": {"model": EVIL, "size": EVIL},
+        "requests": [
+            {"prompt": "a", key: EVIL} for key in ("operation", "fit", "resize", "image", "mask", "rows", "n")
+        ],
+    },
+    "known": {
+        "defaults": {"model": "gpt-image-2"},
+        "requests": [{"prompt": "{{ x }}" + EVIL, "size": EVIL, "quality": EVIL, "extra": {EVIL: EVIL, "n": 1}}],
+    },
+    "matrix": {"requests": [{"prompt": "{{ y }}{{ 1|x }}", "matrix": {EVIL: [EVIL]}}]},
+    "warned": {"defaults": {"model": EVIL}, "requests": [{"prompt": "a", "\x1bc\x9b": EVIL}]},
+}
+
+
+def test_a_text_from_outside_is_printed_with_its_control_characters_escaped() -> None:
+    assert printable(EVIL) == ESCAPED
+    assert printable(kept := "caf\u00e9 \u65e5\u672c\u3000\U0001f469\u200d\U0001f680 \u2192\u00a0") == kept
+    assert json.loads(printable_json({EVIL: [EVIL, "\u00e9"]})) == {EVIL: [EVIL, "\u00e9"]}
+    assert printable_json(EVIL).isprintable()
+
+
+@pytest.mark.parametrize("kind", JOBS)
+@pytest.mark.parametrize("options", [["plan"], ["plan", "--json"], ["submit", "--verbose"]], ids=" ".join)
+def test_nothing_that_a_job_file_holds_commands_the_terminal(
+    kind: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("j.yaml").write_text(json.dumps({"provider": "sandbox", **JOBS[kind]}).replace(r"\udcff", ""))
+    code = code_of(*options, "j.yaml")
+    said = "".join(capsys.readouterr())
+    assert code == (0 if kind == "warned" else 2), said
+    assert all(line.isprintable() for line in said.split("\n")), said
+    assert r"\x1bc" in said or r"\u001bc" in said or kind == "matrix"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["plan", EVIL], ["status", EVIL], ["resume", EVIL], ["report", EVIL], [EVIL], ["plan", f"--{EVIL}"]),
+        *(["--config", EVIL, "status"], ["--output", EVIL, "manifest", "j"], ["run", "--budget", EVIL]),
+        *(["status", "--watch", EVIL], ["plan", "j.yaml", "--provider", EVIL], ["serve", "--port", EVIL]),
+    ],
+    ids=repr,
+)
+def test_nothing_on_the_command_line_commands_the_terminal(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("j.yaml").write_text(JOB)
+    assert code_of(*arguments) == 2
+    said = "".join(capsys.readouterr())
+    assert r"\x1bc" in said
+    assert all(line.isprintable() for line in said.split("\n")), said
+
+
+def test_a_text_reaches_a_terminal_only_through_the_functions_that_escape_it() -> None:
+    printing = re.compile(r"click\.echo\(|(?<![\w.])print\(|std(?:out|err)\.write\(")
+    found = [
+        f"{path.relative_to(PACKAGE).as_posix()}: {line.strip()}"
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if printing.search(line) and "printable" not in line
+    ]
+    assert [line for line in found if not line.startswith("sandbox/__main__.py: ")] == []

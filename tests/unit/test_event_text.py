@@ -27,7 +27,7 @@ from pipeline.engine.events import (
     Stopping,
     UsageIgnored,
 )
-from pipeline.errors import DiskFull, QuotaSpent, ServerFault
+from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
 from pipeline.progress.event_text import describe, event_json
 
 BUSY = ServerFault("the server\n is busy", http_status=503)
@@ -106,3 +106,11 @@ def test_every_event_is_one_line_of_json() -> None:
     }
     assert documents[13] == {"event": "run_started", "jobs": ["lounge", "birds"]}
     assert all("\n" not in event_json(event) for event in EVENTS)
+
+
+def test_a_name_in_an_image_from_outside_commands_neither_terminal_nor_log() -> None:
+    error = Unusable("the PNG's chunk \x1bc\x07\x9b is \u202edamaged")
+    for event in (RequestEnded("job", "a", "failed", error), ProviderDown("lab", str(error), None)):
+        assert r"\x1bc\x07\x9b is \u202edamaged" in describe(event)
+        assert event_json(event).isprintable()
+    assert json.loads(event_json(RequestEnded("job", "a", "failed", error)))["error"]["message"] == str(error)
