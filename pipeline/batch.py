@@ -23,7 +23,7 @@ from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import make_report_thumbnails, write_job_report
 from pipeline.run import Run, back_up_ledger, check_credentials
-from pipeline.storage import ImageStore, disk_error, make_folder, write_whole
+from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore, disk_error, make_folder, write_whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from pipeline.planning.plan import Plan
     from pipeline.reports.verify import Damage
     from pipeline.result import Result
-
-SUBMIT_LOCK_FILE = "submit.lock"
 
 THUMBNAIL_SHARE = 0.02
 """The share of its time that a run may spend on thumbnails at its end. At 50 images a minute half of that is enough; a

@@ -6,8 +6,11 @@ import contextlib
 import errno
 import functools
 import hashlib
+import itertools
 import os
 import random
+import re
+import stat
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
+
+LEDGER_FILE = "ledger.sqlite3"
+LEDGER_BACKUP_FILE = "ledger.backup.sqlite3"
+RUN_LOCK_FILE = "run.lock"
+SUBMIT_LOCK_FILE = "submit.lock"
+LOG_FILE = "run.log"
+
+OUTPUT_FILES = (LEDGER_FILE, LEDGER_BACKUP_FILE, RUN_LOCK_FILE, SUBMIT_LOCK_FILE, LOG_FILE)
+"""Files of the output folder, beside the folders of the jobs; others begin with one of these names."""
 
 IMAGES_FOLDER = "images"
 """Folder of the result images, below the job's folder."""
@@ -204,6 +216,27 @@ class ImageStore:
     def job_folder(self, job: str) -> Path:
         """Return the folder that holds the images of a job, whether it exists or not."""
         return _job_folder(self.folder, job)
+
+
+_PART_NAME = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)
+PART_SECONDS = 3600.0
+"""Age from which a half-written file outside `images/` is a killed process's: other commands write beside a run."""
+
+
+def sweep_parts(folder: Path, now: float) -> None:
+    """Delete the half-written files that killed processes left in an output folder and its jobs' folders.
+
+    Only names that `whole_file` makes count. Half-written images are the image store's `leftovers`. A file that cannot
+    be deleted stays.
+    """
+    inner = (path for path in folder.glob("*/*/") if path.name != IMAGES_FOLDER)
+    for path in itertools.chain(*(one.glob(f".*{PART}") for one in (folder, *folder.glob("*/"), *inner))):
+        if not _PART_NAME.fullmatch(path.name):
+            continue
+        with contextlib.suppress(OSError):
+            state = path.lstat()
+            if stat.S_ISREG(state.st_mode) and now - state.st_mtime > PART_SECONDS:
+                path.unlink()
 
 
 def move_aside(path: Path, folder: Path) -> Path | None:

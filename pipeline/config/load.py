@@ -97,7 +97,7 @@ def load(
     `output` overrides the one in the file. Raises ConfigError.
     """
     chosen = path or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
-    if chosen is None and Path(DEFAULT_FILE).is_file():
+    if chosen is None and os.path.lexists(DEFAULT_FILE):
         chosen = Path(DEFAULT_FILE)
     if chosen is None:
         providers = {"sandbox": _SANDBOX, "openai": _OPENAI}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipeline.config.ordinary_file import open_ordinary
 from pipeline.config.yaml_nodes import MERGE, InvalidYaml, compose
 from pipeline.errors import BadInput, Problem
 
@@ -63,7 +64,7 @@ def read(path: Path, error: type[BadInput]) -> Document:
     """Read a YAML file. Raises `error`, which names file and line, if it is not YAML."""
     name = str(path)
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
         raise error([Problem(name, f"cannot be read: {getattr(reason, 'strerror', None) or reason}")]) from None

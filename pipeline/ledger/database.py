@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.descriptors import none_free, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
-from pipeline.storage import make_folder
+from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FILE_NAME = "ledger.sqlite3"
-BACKUP_NAME = "ledger.backup.sqlite3"
+FILE_NAME = LEDGER_FILE
+BACKUP_NAME = LEDGER_BACKUP_FILE
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 60.0  # a submit beside a run waits for the other's transaction; each is short

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from pipeline.errors import ConfigError, FolderBusy
 from pipeline.ledger.database import NO_LOCKS_HINT, transaction
 from pipeline.printable import printable
+from pipeline.storage import RUN_LOCK_FILE, sweep_parts
 
 if sys.platform != "win32":
     import fcntl
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
     from pipeline.storage import ImageStore
-
-LOCK_FILE = "run.lock"
 
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK, errno.EIO, errno.ESTALE, errno.EINVAL, errno.ETIMEDOUT}
@@ -60,7 +59,7 @@ def run_lock(
     if_busy: Callable[[], object],
     warn: Callable[[str], object] = _write_stderr,
 ) -> Iterator[None]:
-    """Hold the lock of an output folder, and delete the half-written images that a killed run left in it.
+    """Hold the lock of an output folder, and delete the half-written files that a killed process left in it.
 
     If another process holds it, call `if_busy` and raise FolderBusy that names the process. Raises ConfigError if the
     folder cannot be locked; if its file system has no locks, `warn` gets a sentence that says so.
@@ -78,6 +77,7 @@ def run_lock(
     with contextlib.closing(_Held(lock)):
         for name in images.leftovers():
             images.delete(name)
+        sweep_parts(folder, time.time())
         yield
 
 
@@ -125,8 +125,8 @@ def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None
     owner = LockOwner(f"process {row['pid']} on {row['host']}", row["started_at"])
     try:
         if not _has_locks(folder):
-            return owner if (folder / LOCK_FILE).exists() else None
-        lock = FileLock(folder / LOCK_FILE)
+            return owner if (folder / RUN_LOCK_FILE).exists() else None
+        lock = FileLock(folder / RUN_LOCK_FILE)
         lock.acquire(blocking=False)
     except (Timeout, OSError):
         return owner
@@ -138,7 +138,7 @@ def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str],
     """Acquire the lock, or else the marker, and record this process as its owner. Raises Timeout and OSError."""
     lock: BaseFileLock
     if _has_locks(folder):
-        lock = FileLock(folder / LOCK_FILE)
+        lock = FileLock(folder / RUN_LOCK_FILE)
         lock.acquire(blocking=False)
         try:
             with transaction(connection):
@@ -148,11 +148,11 @@ def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str],
             raise
         return lock
     warn(f"{folder} cannot be locked: {NO_LOCKS_HINT}; until then, start no second run on it from another machine")
-    lock = _marker(folder / LOCK_FILE)
+    lock = _marker(folder / RUN_LOCK_FILE)
     with transaction(connection):  # so that of two processes that find a dead owner, one takes over
         row = connection.execute("SELECT * FROM holder").fetchone()
         if row is None or _is_dead(row):
-            (folder / LOCK_FILE).unlink(missing_ok=True)
+            (folder / RUN_LOCK_FILE).unlink(missing_ok=True)
         lock.acquire(blocking=False)
         _record_owner(connection)
     return lock

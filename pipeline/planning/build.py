@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config.provider import NAME, Provider
+from pipeline.config.provider import Provider
 from pipeline.config.validation import find_number_fault
 from pipeline.errors import BadInput, ConfigError, JobError, Problem
 from pipeline.sandbox_process import check_settings
@@ -88,7 +88,7 @@ def staging_folder() -> Iterator[Path]:
 
 
 def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOptions, staging: Path | None) -> Plan:
-    from pipeline.planning.job import read_job
+    from pipeline.planning.job import find_name_fault, read_job
     from pipeline.planning.planner import make_plan
 
     job = read_job(given) if isinstance(given, Path) else given
@@ -99,10 +99,8 @@ def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOp
     except BadInput as error:
         problems += error.problems
         provider = Provider("unknown", None, sandbox={})  # to report the job's other problems too
-    if NAME.fullmatch(job.name) and not NAME.fullmatch(name):
-        problems.append(
-            Problem(job.document.location("name"), f"`{name:.120}` is too long: a name has at most 100 characters")
-        )
+    if not find_name_fault(job.name) and (fault := find_name_fault(name)):
+        problems.append(Problem(job.document.location("name"), f"{fault}; write another one as `name:`"))
     try:
         plan = make_plan(
             job, provider, models, name=name, limit=options.limit, allow_large=options.allow_large, staging=staging

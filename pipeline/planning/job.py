@@ -12,6 +12,7 @@ from pipeline.config.provider import NAME
 from pipeline.errors import JobError, Problem
 from pipeline.models.rules import Operation
 from pipeline.planning.job_schema import RESERVED, form_problems, is_ignored
+from pipeline.storage import OUTPUT_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
-_RESERVED_NAMES = re.compile(r"ledger|run\.(?:lock|log)", re.IGNORECASE)  # files of the output folder begin so
+_OUTPUT_FILES = ("ledger", *OUTPUT_FILES)
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,8 @@ def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = 
         raise JobError([*doc.problems, Problem(doc.location(), message)])
     problems = form_problems(value)
     name = _as_written(doc, value.get("name"), "name") if value.get("name") is not None else (file.stem if file else "")
-    if not isinstance(name, str) or not NAME.fullmatch(name) or _RESERVED_NAMES.match(name):
-        message = (
-            f"`{name!s:.100}` cannot be a job's name: letters, digits, '.', '_', '-', at most 100, not beginning with "
-            "a dot or with `ledger`; write one as `name:`"
-        )
-        problems.setdefault(("name",), message)
+    if fault := find_name_fault(name):
+        problems.setdefault(("name",), f"{fault}; write another one as `name:`")
     valid = {key: item for key, item in value.items() if (key,) not in problems}
     base = folder or (file.parent if file else Path())
     return Job(
@@ -90,6 +88,18 @@ def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = 
         document=doc,
         problems=(*doc.problems, *(Problem(doc.location(*path), message) for path, message in problems.items())),
     )
+
+
+def find_name_fault(name: object) -> str | None:
+    """Return why a job cannot have a name, which is that of its folder and a word of the command line; else None."""
+    what = f"`{name!s:.100}` cannot be a job's name: "
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        return f"{what}letters, digits, '.', '_', '-', at most 100, not beginning with a dot"
+    if name.startswith("-"):
+        return f"{what}on the command line it is an option"
+    if reserved := next((file for file in _OUTPUT_FILES if name.lower().startswith(file)), None):
+        return f"{what}names that begin with `{reserved}` are of files of the output folder"
+    return f"{what}it is a device of Windows" if _DEVICE.match(name) else None
 
 
 def _entries(doc: Document, value: Mapping[str, Any], invalid_paths: frozenset[KeyPath]) -> Iterator[Entry]:

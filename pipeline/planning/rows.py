@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import itertools
 import json
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.ordinary_file import open_ordinary
 from pipeline.config.yaml_document import MAX_BYTES
 from pipeline.errors import JobError, Problem
 from pipeline.planning.paths import missing_hint
@@ -18,10 +21,16 @@ from pipeline.planning.table_format import SAVE_AS, SEPARATORS, find_separator, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import TextIO
+    from typing import BinaryIO, TextIO
 
     Warn = Callable[[int, str], None]
     """Takes the number of a line, and what is said of it."""
+
+MAX_ROWS_BYTES = 4 * 2**30
+"""Maximum size of a rows file; it is read row by row."""
+
+MAX_LINE = 50_000_000
+"""Maximum length of a line, in characters."""
 
 Variables = dict[str, Any]
 """The variables of one request; values of a text file are text, those of JSON keep their type."""
@@ -41,6 +50,23 @@ _KEPT_QUOTES = "a cell keeps the quotes around it: in .tsv nothing is quoted; ta
 _QUOTED_CELL = re.compile(r'\s*"(?:[^"]|"")+"\s*')
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class _BoundedLines(io.TextIOWrapper):
+    """The text of a rows file, whose lines are limited, since one is read whole."""
+
+    def __init__(self, binary: BinaryIO, name: str) -> None:
+        super().__init__(binary, encoding="utf-8-sig", newline="")
+        self._file_name = name
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]  # a generator is faster than __next__
+        number = 0
+        while line := self.readline(MAX_LINE):
+            number += 1
+            if len(line) == MAX_LINE:
+                message = f"is longer than {MAX_LINE:,} characters; a row belongs on a line of its own"
+                raise JobError([Problem(f"{self._file_name}, line {number}", message)])
+            yield line
 
 
 class _InvalidRow(ValueError):
@@ -67,10 +93,14 @@ def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _
         message = f"`{name:.80}` is not a rows file; its name must end in {', '.join(_SUFFIXES)}{hint}"
         raise JobError([Problem(location, message)])
     try:
-        with path.open("rb") as binary:
+        with open_ordinary(path) as binary:
+            if (size := os.fstat(binary.fileno()).st_size) > MAX_ROWS_BYTES:
+                message = f"{name} has {size / 2**30:,.1f} GB, more than {MAX_ROWS_BYTES // 2**30}; split it"
+                raise JobError([Problem(location, message)])
             if what := not_text(binary.read(4096)):
                 raise JobError([Problem(f"{name}, line 1", f"{what}; {SAVE_AS}")])
-        with path.open(encoding="utf-8-sig", newline="") as file:
+            binary.seek(0)
+            file = _BoundedLines(binary, name)
             rows = _READERS[suffix](file, name, warn)
             first = next(rows, None)
             if first is None:

@@ -26,6 +26,8 @@ _MAX_HEADER = 100_000  # characters that are looked at; csv's own limit of a cel
 _SEP_LINE = re.compile(r'"?sep=([^\w"\s]|\t)"?', re.IGNORECASE)
 _NAME = re.compile(r"[\w .#/-]*")
 
+_MAX_RECORD = 50_000_000  # characters of a row whose quoted cells span lines; a longer one has a quote that never ends
+
 _CELL = r'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\t]*+)'
 _RECORD = re.compile(rf"{_CELL}(?:\t{_CELL})*+")
 _QUOTED = re.compile(r'(?:\A|(?<=\t))"([^"]*+(?:""[^"]*+)*+)"')
@@ -98,12 +100,13 @@ def find_tab_quotes(lines: Iterable[str]) -> TabQuotes:
 def _records(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     """Yield (number of its first line, text) of each row, of which a quoted cell may span lines."""
     parts: list[str] = []
-    is_open, start = False, 0
+    is_open, start, length = False, 0, 0
     for number, raw in enumerate(lines, 1):
         is_open ^= bool(raw.count('"') % 2)
         start = start if parts else number
         parts.append(raw)
-        if not is_open:
+        length = length + len(raw) if len(parts) > 1 else len(raw)
+        if not is_open or length > _MAX_RECORD:
             yield start, "".join(parts).rstrip("\r\n")
             parts.clear()
     if parts:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine.events import CallSent, ImageStored, ProviderPace
 from pipeline.progress.event_text import describe
+from pipeline.storage import LOG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ class Log:
 
     def _write(self) -> None:
         handler = _RotatingFile(
-            self._folder / "run.log", maxBytes=10 * 2**20, backupCount=3, encoding="utf-8", delay=True
+            self._folder / LOG_FILE, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8", delay=True
         )
         over = False
         try:

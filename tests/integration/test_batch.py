@@ -17,13 +17,15 @@ from filelock import FileLock
 from PIL import Image
 
 from pipeline import batch as batch_module
-from pipeline.batch import SUBMIT_LOCK_FILE, Batch
+from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider
 from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, JobError, LedgerError
 from pipeline.ledger.database import FILE_NAME
-from pipeline.ledger.lock import LOCK_FILE
 from pipeline.planning.build import JobOptions
+from pipeline.planning.job import find_name_fault
 from pipeline.planning.python_job import make_job
+from pipeline.progress.run_log import Log
+from pipeline.storage import RUN_LOCK_FILE, SUBMIT_LOCK_FILE
 from tests.integration.test_dispatcher import Door
 from tests.support.workbench import MODEL, lab, sandbox, until, vendor
 
@@ -57,6 +59,37 @@ async def test_a_run_queues_works_and_writes_the_manifest(tmp_path: Path) -> Non
     assert result.manifests == (batch.folder / "lounge" / "manifest.jsonl",)
     assert [entry["status"] for entry in _manifest(batch, "lounge")] == ["succeeded"] * 2
     assert batch.verify() == (2, [])
+
+
+async def test_no_job_can_have_the_name_of_a_file_in_the_output_folder(tmp_path: Path) -> None:
+    seen: set[str] = set()
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        with contextlib.closing(Log(batch.folder, verbose=True)) as log:
+
+            def look(event: Event) -> None:
+                log(event)
+                seen.update(path.name for path in batch.folder.iterdir() if not path.is_dir())
+
+            await batch.run([_job(tmp_path, "lounge", "one", "two")], emit=look)
+    seen.update(path.name for path in batch.folder.iterdir() if not path.is_dir())
+    assert seen >= {
+        "ledger.sqlite3",
+        "ledger.sqlite3-wal",
+        "ledger.backup.sqlite3",
+        "run.lock",
+        "submit.lock",
+        "run.log",
+    }
+    assert [name for name in seen if not find_name_fault(name)] == []
+
+
+@pytest.mark.parametrize(("stem", "provider"), [("run", "lock"), ("run", "log"), ("submit", "lock")])
+def test_a_name_with_another_provider_is_not_that_of_a_file_either(tmp_path: Path, stem: str, provider: str) -> None:
+    config = Config(None, tmp_path / "out", None, {provider: Provider(provider, None, sandbox={})})
+    with pytest.raises(JobError, match=f"`{stem}.{provider}` cannot be a job's name: names that begin with"):
+        Batch(config).submit([_job(tmp_path, stem, "one")], JobOptions(provider=provider))
+    assert not config.output.exists()
 
 
 async def test_a_run_makes_the_thumbnails_of_its_report_if_they_fit_into_its_time(
@@ -138,7 +171,7 @@ def test_a_job_from_python_loses_most_of_its_queue_only_if_that_is_meant(tmp_pat
 async def test_while_another_holds_the_folder_what_is_given_is_queued(tmp_path: Path) -> None:
     batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
     batch.submit([_job(tmp_path, "first", "one")])
-    with FileLock(batch.folder / LOCK_FILE):
+    with FileLock(batch.folder / RUN_LOCK_FILE):
         with pytest.raises(FolderBusy, match="is working on"):
             await batch.run([_job(tmp_path, "second", "two")])
         with pytest.raises(FolderBusy):

@@ -50,7 +50,18 @@ def test_a_name_counts_as_it_is_written(name: str) -> None:
     assert (read.name, read.problems) == (name, ())
 
 
-@pytest.mark.parametrize("name", [".hidden", "a/b", "a b", "ä", "''", "x" * 101, "ledger", "Ledger.old", "run.lock"])
+RESERVED_NAMES = (
+    *("ledger", "Ledger.old", "ledger.sqlite3-wal", "ledger.backup.sqlite3", "run.lock", "RUN.LOG", "run.log.1"),
+    *("submit.lock", "Submit.Lock", "-rf", "--help", "con", "NUL.txt", "com1", "lpt9.x"),
+)
+
+
+@pytest.mark.parametrize("name", ["submit", "run", "console", "a-", "com", "com10"])
+def test_a_name_that_only_looks_like_one_of_ours_is_free(name: str) -> None:
+    assert problems(f"name: {name}\nrequests: [{{prompt: a}}]") == []
+
+
+@pytest.mark.parametrize("name", [".hidden", "a/b", "a b", "ä", "''", "x" * 101, *RESERVED_NAMES])
 def test_a_name_that_cannot_be_a_folder_of_its_own_is_refused(name: str) -> None:
     (said,) = problems(f"name: {name}\nrequests: [{{prompt: a}}]")
     assert said.startswith("night.yaml, line 1, name: `")

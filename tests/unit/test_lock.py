@@ -18,7 +18,8 @@ from filelock import FileLock
 from pipeline.errors import ConfigError, DiskFull, FolderBusy, LedgerError
 from pipeline.ledger import database
 from pipeline.ledger.database import open_ledger, translate_error
-from pipeline.ledger.lock import LOCK_FILE, exclusive, find_owner, run_lock
+from pipeline.ledger.lock import exclusive, find_owner, run_lock
+from pipeline.storage import RUN_LOCK_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def dead_pid() -> int:
 
 def mark(bench: Bench, pid: int, host: str, marker: str | None = None) -> None:
     """Leave what a run without locks leaves when it is killed."""
-    (bench.folder / LOCK_FILE).write_text(f"{pid}\n{host}\n" if marker is None else marker)
+    (bench.folder / RUN_LOCK_FILE).write_text(f"{pid}\n{host}\n" if marker is None else marker)
     with database.transaction(bench.connection):
         bench.connection.execute("INSERT OR REPLACE INTO holder VALUES (1, ?, ?, 1)", (pid, host))
 
@@ -63,6 +64,15 @@ def hold(bench: Bench, sentences: list[str] | None = None) -> None:
         owner = find_owner(bench.folder, bench.connection)
         assert owner is not None
         assert owner.who == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_a_run_that_starts_sweeps_what_killed_processes_left_half_written(bench: Bench) -> None:
+    part = bench.folder / "lounge" / ".manifest.jsonl.0123abcd.part"
+    part.parent.mkdir()
+    part.write_bytes(b"half")
+    os.utime(part, (1000, 1000))
+    hold(bench)
+    assert not part.exists()
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EIO, errno.ESTALE])
@@ -123,7 +133,7 @@ def test_without_locks_a_living_owner_and_one_of_another_machine_hold_the_folder
 
 def test_a_real_lock_of_another_is_busy_even_if_the_recorded_owner_is_dead(bench: Bench) -> None:
     mark(bench, dead_pid(), socket.gethostname())
-    with FileLock(bench.folder / LOCK_FILE), pytest.raises(FolderBusy):
+    with FileLock(bench.folder / RUN_LOCK_FILE), pytest.raises(FolderBusy):
         hold(bench)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import storage
 from pipeline.errors import DiskFull
 from pipeline.storage import PART, ImageStore, make_folder, whole_file, write_whole
 
@@ -210,3 +211,29 @@ def test_half_written_images_are_found_by_name_and_whole_ones_are_not_among_them
     (store.job_folder("lounge") / f".cat-2.png.00000000{PART}").write_bytes(b"half")
     (tmp_path / "lounge" / f".manifest.jsonl.00000000{PART}").write_bytes(b"none of ours")
     assert store.leftovers() == [f"lounge/images/.cat-2.png.00000000{PART}"]
+
+
+def test_half_written_files_of_killed_processes_are_swept_once_they_are_old(tmp_path: Path) -> None:
+    (tmp_path / "job" / "inputs").mkdir(parents=True)
+    (tmp_path / "job" / "images").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    ours = [".ledger.0123abcd.part", "job/.manifest.jsonl.0123abcd.part", "job/inputs/.a.png.ffffffff.part"]
+    kept = ["job/.mine.part", "job/.manifest.jsonl.0123ABCD.part", "job/x.0123abcd.part", "job/images/.a.0123abcd.part"]
+    for name in (*ours, *kept, "job/.new.0123abcd.part"):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (1000, 1000))
+    os.utime(tmp_path / "job/.new.0123abcd.part", (9000, 9000))
+    (tmp_path / "job/.link.0123abcd.part").symlink_to(tmp_path / "job" / ".mine.part")
+    storage.sweep_parts(tmp_path, 1000 + storage.PART_SECONDS + 5000)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob(".*") if not path.is_dir()}
+    assert left == {*kept, "job/.new.0123abcd.part", "job/.link.0123abcd.part"} - {"job/x.0123abcd.part"}
+    assert (tmp_path / "job/x.0123abcd.part").exists()
+
+
+def test_what_whole_file_writes_is_what_is_swept(tmp_path: Path) -> None:
+    with storage.whole_file(tmp_path / "manifest.jsonl"):
+        (part,) = tmp_path.iterdir()
+        os.utime(part, (1000, 1000))
+        storage.sweep_parts(tmp_path, 1000 + storage.PART_SECONDS + 1)
+        assert not part.exists()
+        part.touch()  # so that it can be renamed

@@ -1,0 +1,30 @@
+"""Open a file that a person names: an ordinary one, which ends, and which is no view of the machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+_VIEWS = tuple(f"{os.sep}{name}{os.sep}" for name in ("proc", "sys"))  # their files show processes and their secrets
+
+
+def open_ordinary(path: Path) -> BinaryIO:
+    """Open a file for reading. Raises OSError, also for a pipe, a device, a socket or a file below /proc or /sys.
+
+    ValueError is raised for a name with a zero byte.
+    """
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or os.path.realpath(path).startswith(_VIEWS):
+        file.close()
+        raise OSError("it is no ordinary file")
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe without a writer does not wait for one."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
