@@ -5,6 +5,7 @@ Plain scalars follow JSON and line ends follow YAML 1.2: in a prompt, U+0085, U+
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -20,6 +21,8 @@ _INDICATORS = ("*", "&", "!", "@", "%", "`", "[", "{", "|", ">", "?", "-", ",", 
 _ESCAPE_HINT = "; in double quotes a backslash begins an escape: write `/`, or single quotes"
 _FLOW_HINT = "; within { } or [ ], text with `: `, a comma or a bracket needs quotes"
 _KEY_AND_VALUE = re.compile(r" *(?:- +)*([\w-]+): +(\S.*?) *")
+_PAIR = re.compile(r"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
+_PAIR_HINT = "; in YAML that is not JSON, write one escape such as \\U0001f3a8, or the character itself"
 _BREAKS = "\x85\u2028\u2029"  # line ends in YAML 1.1, which PyYAML reads
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -57,6 +60,7 @@ def compose(text: str) -> yaml.Node | None:
     if bad := _UNPRINTABLE.search(text):
         message = f"holds the raw character U+{ord(bad[0]):04X}, which YAML allows only as an escape in double quotes"
         raise InvalidYaml(text.count("\n", 0, bad.start()) + 1, message)
+    text = _with_whole_escapes(text)
     placeholders = _placeholders(text)
     text = text.translate(placeholders)
     try:
@@ -67,9 +71,9 @@ def compose(text: str) -> yaml.Node | None:
         details = ", ".join(part for part in (reason.context, reason.problem) if part)
         last = text.rstrip().count("\n")  # libyaml reports an unclosed value on the line after the last
         line = min(mark.line, last) if mark else 0
-        raise InvalidYaml(
-            line + 1, f"is not YAML: {details}{_quoting_hint(text.splitlines()[line : line + 1])}"
-        ) from None
+        lines = text.splitlines()[line : line + 1]
+        hint = _PAIR_HINT if lines and _PAIR.search(lines[0]) else _quoting_hint(lines)
+        raise InvalidYaml(line + 1, f"is not YAML: {details}{hint}") from None
     except InvalidYaml:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
@@ -77,6 +81,26 @@ def compose(text: str) -> yaml.Node | None:
     if node is not None:
         _Expansion({ord(mark): chr(code) for code, mark in placeholders.items()}).measure(node)
     return node
+
+
+def _with_whole_escapes(text: str) -> str:
+    """Write an escaped surrogate pair of JSON as the one escape that YAML has for the character.
+
+    Every JSON text is YAML 1.2, and JSON's encoders write an emoji as two escapes. In other YAML a backslash may be
+    text, so that only a text that is JSON is changed.
+    """
+    if not text.lstrip().startswith(("{", "[")) or not _PAIR.search(text):
+        return text
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return _PAIR.sub(_whole_escape, text)
+
+
+def _whole_escape(found: re.Match[str]) -> str:
+    code = 0x10000 + ((int(found[2], 16) - 0xD800) << 10) + (int(found[3], 16) - 0xDC00)
+    return f"{found[1]}\\U{code:08x}"
 
 
 def _quoting_hint(lines: list[str]) -> str:

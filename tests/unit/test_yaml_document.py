@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import string
 import time
 from typing import TYPE_CHECKING, Any
@@ -267,3 +268,39 @@ def test_a_mistake_that_quotes_do_not_mend_says_nothing_of_them(text: str) -> No
     with pytest.raises(JobError) as caught:
         parse(text, "a.yaml", JobError)
     assert "quotes" not in str(caught.value)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_with_escaped_emoji_is_read_as_json(indent: int | None) -> None:
+    value = {
+        "requests": [
+            {
+                "prompt": "a \U0001f3a8 \\ud83c\\udfa8 \\\U0001f3a8 / \u00e9 \x7f \u2028 \x1b",
+                "\U0001f469\u200d\U0001f680": 1,
+            },
+            {"prompt": "b"},
+        ]
+    }
+    document = parse(json.dumps(value, indent=indent), "a.json", JobError)
+    assert (document.value, document.problems) == (value, ())
+    assert document.lines["requests", 1, "prompt"] == (8 if indent else 1)
+    slashes = '{"a": "b\\/c", "d": "\\ud83c\\udfa8"}'
+    assert parse(slashes, "a.json", JobError).value == {"a": "b/c", "d": "\U0001f3a8"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\ud83c"}', '{"a": "\\udfa8\\ud83c"}', 'a: "\\ud83c\\udfa8"', '{a: "\\ud83c\\udfa8"}']
+)
+def test_half_an_emoji_or_a_pair_in_other_yaml_is_a_sentence(text: str) -> None:
+    try:
+        said = "".join(map(str, parse(text, "a.json", JobError).problems))
+    except JobError as error:
+        said = str(error)
+    assert "a.json, line 1" in said
+    assert ("or the character itself" in said) is ("d83c\\udfa8" in text)
+
+
+def test_what_looks_like_a_pair_in_other_yaml_stays_text() -> None:
+    text = "a: \\ud83c\\udfa8\nb: '\\ud83c\\udfa8'\nc: |-\n  \\ud83c\\udfa8"
+    assert parse(text, "a.yaml", JobError).value == dict.fromkeys("abc", "\\ud83c\\udfa8")
+    assert parse("[\\ud83c\\udfa8]", "a.yaml", JobError).value == ["\\ud83c\\udfa8"]
