@@ -96,9 +96,17 @@ def _hostname(header: str) -> str:
         return ""
 
 
+def _netloc(origin: str) -> str | None:
+    """Return the host and port of an origin, None if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
 def _from_own_page(headers: Mapping[str, str]) -> bool:
     """Whether our own page sent this. Clients other than browsers send no such header, and need the form token."""
     if headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
     origin = headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("Host", "").lower()
+    return origin is None or _netloc(origin) == headers.get("Host", "").lower()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
+import logging
 import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from pipeline.errors import BadInput, PipelineError
 from pipeline.signals import Shutdown
@@ -143,10 +146,10 @@ class Site:
         )
 
     async def _act(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        form = await _read_form(request)
         self._access.check_form(form.get("form_token"))
-        action, job = _ACTIONS.get(str(form.get("action"))), form.get("job")
-        if action is None or not isinstance(job, str):
+        action, job = _ACTIONS.get(form.get("action", "")), form.get("job")
+        if action is None or job is None:
             raise web.HTTPBadRequest(text="There is no such action.\n")
         try:
             result = await asyncio.to_thread(action, self._batch, job)
@@ -155,6 +158,17 @@ class Site:
         except PipelineError as error:
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
         return web.json_response({"said": result.sentence, "command": result.command})
+
+
+async def _read_form(request: web.Request) -> dict[str, str]:
+    """Read a form in the encoding of our own page, always UTF-8. Raises HTTPUnsupportedMediaType and HTTPBadRequest."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise web.HTTPUnsupportedMediaType(text="A form is sent as application/x-www-form-urlencoded.\n")
+    try:
+        body = await request.read()
+    except (HttpProcessingError, web.RequestPayloadError, ValueError):
+        raise web.HTTPBadRequest(text="The body of this request is damaged.\n") from None
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
 async def _next(queue: asyncio.Queue[bytes]) -> bytes:
@@ -166,10 +180,22 @@ async def _next(queue: asyncio.Queue[bytes]) -> bytes:
         return b": heartbeat\n\n"
 
 
+def make_runner(site: Site) -> web.AppRunner:
+    """Return what serves a site; a traceback is logged for faults of ours only, not for a client's broken bytes."""
+    logger = logging.getLogger("pipeline.web")
+    logger.addFilter(_is_fault_of_ours)
+    return web.AppRunner(site.application(), access_log=None, shutdown_timeout=2.0, logger=logger)
+
+
+def _is_fault_of_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
+
+
 async def serve(batch: Batch, host: str, port: int, say: Callable[[str], object]) -> int:
     """Serve until a signal, and print the address once. Returns the exit code. Raises BadInput if it cannot listen."""
     access, shutdown, stop = AccessControl.of(host), Shutdown(), asyncio.Event()
-    runner = web.AppRunner(Site(batch, access, stop.set).application(), access_log=None, shutdown_timeout=2.0)
+    runner = make_runner(Site(batch, access, stop.set))
     await runner.setup()
     try:
         try:

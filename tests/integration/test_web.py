@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from pipeline.batch import Batch
@@ -22,7 +23,7 @@ from pipeline.ledger.queries import read_newest_images
 from pipeline.web import event_stream
 from pipeline.web.access import AccessControl
 from pipeline.web.image_files import find_served_image
-from pipeline.web.server import Site
+from pipeline.web.server import Site, make_runner
 from pipeline.web.snapshot import read_snapshot
 from tests.support.exhibits import asked, drawn, fail, hang
 from tests.support.stage import finish
@@ -424,3 +425,47 @@ def test_any_other_host_prints_a_token_once(stage: Stage) -> None:
     assert re.search(r"/\?token=[\w-]{43}$", url)
     ended = finish(process)
     assert ended.stdout + ended.stderr == ""
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+HOSTILE_POSTS: list[tuple[dict[str, str], bytes, int]] = [
+    ({"Content-Type": "multipart/form-data"}, b"x", 415),
+    ({"Content-Type": "multipart/form-data; boundary=a"}, b"--a\r\nbroken", 415),
+    ({"Content-Type": "application/x-www-form-urlencoded; charset=no-such"}, b"job=a", 403),
+    ({"Content-Type": "/;=;charset"}, b"job=a", 415),
+    ({"Content-Type": ""}, b"job=a", 415),
+    ({**FORM, "Content-Encoding": "gzip"}, b"no gzip", 400),
+    ({**FORM, "Content-Encoding": "deflate"}, b"no deflate", 400),
+    ({**FORM, "Content-Encoding": "br"}, b"no brotli", 400),
+    ({**FORM, "Content-Encoding": "no-such"}, b"job=a", 403),
+    ({**FORM, "Transfer-Encoding": "chunked"}, b"ZZ\r\n", 400),
+    ({**FORM, "Origin": "http://["}, b"job=a", 403),
+    (FORM, b"\xff\xfe%ff%00=%ed%a0%80&&&=&;", 403),
+    (FORM, b"a=" + b"x" * 5000, 413),
+]
+
+
+async def _send_raw(port: int, headers: dict[str, str], body: bytes) -> bytes:
+    """Send one request as it stands, without a client that would correct it; return the status line."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = [f"{name}: {value}" for name, value in {"Host": f"127.0.0.1:{port}", **headers}.items()]
+    if "Transfer-Encoding" not in headers:
+        lines.append(f"Content-Length: {len(body)}")
+    writer.write("\r\n".join(["POST /actions HTTP/1.1", *lines, "Connection: close", "", ""]).encode() + body)
+    answer = await reader.read()
+    writer.close()
+    return answer.partition(b"\r\n")[0]
+
+
+async def test_no_form_however_it_is_sent_makes_a_traceback(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    batch = Batch(Config(None, bench.folder, None, {"lab": LIMITED}))
+    runner = make_runner(Site(batch, AccessControl.of("127.0.0.1")))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        for headers, body, status in HOSTILE_POSTS:
+            answer = await _send_raw(runner.addresses[0][1], headers, body)
+            assert answer.split()[1] == str(status).encode(), (headers, body, answer)
+    finally:
+        await runner.cleanup()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
