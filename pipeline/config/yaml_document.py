@@ -28,6 +28,8 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_PROBLEMS = 100
 """Problems that are reported at once; a longer list would not be read."""
 
+_MAX_WORD = 200  # characters of a word for which the closest one is sought
+
 _MAPPING, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 
 
@@ -195,6 +197,8 @@ def _short(text: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is closest to `word`, or None if none is close."""
+    if len(word) > _MAX_WORD:
+        return None
     words = {one.lower(): one for one in known}
     close = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.75)
     return words[close[0]] if close else None

@@ -20,7 +20,7 @@ _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INDICATORS = ("*", "&", "!", "@", "%", "`", "[", "{", "|", ">", "?", "-", ",", "]", "}", '"', "'")
 _ESCAPE_HINT = "; in double quotes a backslash begins an escape: write `/`, or single quotes"
 _FLOW_HINT = "; within { } or [ ], text with `: `, a comma or a bracket needs quotes"
-_KEY_AND_VALUE = re.compile(r" *(?:- +)*([\w-]+): +(\S.*?) *")
+_KEY_AND_VALUE = re.compile(r" *(?:- +)*([\w-]+): +(\S.*)")
 _PAIR = re.compile(r"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 _PAIR_HINT = "; in YAML that is not JSON, write one escape such as \\U0001f3a8, or the character itself"
 _BREAKS = "\x85\u2028\u2029"  # line ends in YAML 1.1, which PyYAML reads
@@ -110,7 +110,7 @@ def _quoting_hint(lines: list[str]) -> str:
         start = lines[0].lstrip(" -") if lines else ""
         is_flow = start.startswith(("{", "["))
         return _FLOW_HINT if is_flow else "; indent with spaces, not with tabs" if start.startswith("\t") else ""
-    key, value = match.groups()
+    key, value = match[1], match[2].rstrip(" ")
     if value.startswith(('"', "'")) and value.endswith(value[0]) and len(value) > 1:
         if value[0] not in value[1:-1]:
             return _ESCAPE_HINT if value[0] == '"' and "\\" in value else ""

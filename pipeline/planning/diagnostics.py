@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,11 @@ class Diagnostics:
         self._row_warnings.setdefault((file, message), {})[line] = None
 
     def all_warnings(self) -> tuple[str, ...]:
-        """Return the warnings of the job, then those of its rows files."""
-        return (*self.warnings, *(_row_warning(*key, list(lines)) for key, lines in self._row_warnings.items()))
+        """Return the warnings of the job, then those of its rows files; as many as there may be problems."""
+        rows = (_row_warning(*key, list(lines)) for key, lines in self._row_warnings.items())
+        found = tuple(itertools.islice(itertools.chain(self.warnings, rows), MAX_PROBLEMS))
+        left = len(self.warnings) + len(self._row_warnings) - len(found)
+        return (*found, f"and {left:,} more warnings") if left else found
 
     def add_field_problem(self, expanded: ExpandedRequest, key: str, message: str) -> None:
         """Record a problem of a field, unless a problem of its form has been recorded already."""

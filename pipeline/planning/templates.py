@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 1_000_000
 """Maximum length of a rendered template; the longest prompt that any model accepts has 32,000."""
 
+_MAX_NAMES = 50  # of variables in a message
+
 _BRACES = "for two braces in the text itself write {{ '{{' }}"
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -117,7 +119,9 @@ def _bounded(pieces: Any) -> str:
 
 
 def _undefined(name: str, variables: Mapping[str, Any]) -> str:
-    known = ", ".join(sorted(str(key) for key in variables)) or "none: add `matrix:` or `rows:`"
+    names = sorted(f"{key!s:.100}" for key in variables)
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    known = ", ".join(names[:_MAX_NAMES]) + more or "none: add `matrix:` or `rows:`"
     return f"variable `{name}` is not defined; known here: {known} ({_BRACES})"
 
 

@@ -23,6 +23,7 @@ from pipeline.models.table import Models
 from pipeline.planning import identity, planner
 from pipeline.planning.job import parse_job, read_job
 from pipeline.planning.planner import make_plan
+from pipeline.planning.python_job import make_job
 
 if TYPE_CHECKING:
     from pipeline.planning.plan import ImageRequest, Plan
@@ -717,3 +718,17 @@ def test_no_permission_allows_a_request_for_endless_images(options: dict[str, An
     for text in (stated, f"  - {{prompt: '{{{{ x }}}}', n: '{{{{ x }}}}', matrix: {{x: [{10**30}]}}}}"):
         (said,) = refusal(f"{text}\n", tmp_path, **options)
         assert said.endswith(".n: must be at most 1,000,000,000,000")
+
+
+def test_of_thousands_of_warnings_the_first_are_told() -> None:
+    text = "".join(f"  - {{prompt: a, model: mine, odd-{number}: 1}}\n" for number in range(300))
+    warnings = planned(named(text)).warnings
+    assert len(warnings) == 101
+    assert warnings[-1] == "and 201 more warnings"
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), 10**400, -1, True])
+def test_a_job_made_in_python_has_a_budget_that_is_a_wall(amount: float) -> None:
+    (problem,) = make_job("night", [{"prompt": "a"}], budget_usd=amount).problems
+    assert "budget_usd" in problem.location
+    assert "must be" in problem.message or "should be" in problem.message

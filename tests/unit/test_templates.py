@@ -271,3 +271,9 @@ def test_the_readme_of_jobs_lists_every_filter_and_method() -> None:
     assert filters is not None and methods is not None  # noqa: PT018 - one sentence each
     assert set(re.findall(r"`(\w+)`", filters[1])) == FILTER_NAMES
     assert set(re.findall(r"`(\w+)`", methods[1])) == METHOD_NAMES
+
+
+def test_of_thousands_of_variables_the_first_are_named() -> None:
+    with pytest.raises(ValueError, match=r"known here: v1000, .*v1049 and 950 more") as caught:
+        render("{{ x }}", {f"v{number}": 1 for number in range(1000, 2000)})
+    assert len(str(caught.value)) < 1000

@@ -304,3 +304,11 @@ def test_what_looks_like_a_pair_in_other_yaml_stays_text() -> None:
     text = "a: \\ud83c\\udfa8\nb: '\\ud83c\\udfa8'\nc: |-\n  \\ud83c\\udfa8"
     assert parse(text, "a.yaml", JobError).value == dict.fromkeys("abc", "\\ud83c\\udfa8")
     assert parse("[\\ud83c\\udfa8]", "a.yaml", JobError).value == ["\\ud83c\\udfa8"]
+
+
+def test_a_line_of_blanks_and_a_key_of_megabytes_are_sentences_at_once() -> None:
+    begin = time.process_time()
+    with pytest.raises(JobError, match=r"a\.yaml, line 1: is not YAML"):
+        parse("prompt: a: x" + " " * 200_000 + "y: 1", "a.yaml", JobError)
+    assert len(unknown_key_message("k" * 20_000_000, ["key", "kind"])) < 200
+    assert time.process_time() - begin < 1
