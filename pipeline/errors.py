@@ -33,7 +33,8 @@ PipelineError
 │       ├── NotDelivered            images are paid and do not arrive
 │       ├── BudgetSpent             the next call could exceed `budget_usd`: stops the job
 │       └── DiskFull                stops everything
-│           └── TooManyOpenFiles        no file descriptor became free: stops everything
+│           ├── TooManyOpenFiles        no file descriptor became free: stops everything
+│           └── FolderGone              the output folder or its ledger was moved or removed: stops everything
 """
 
 from __future__ import annotations
@@ -275,3 +276,7 @@ class DiskFull(Stop):
 
 class TooManyOpenFiles(DiskFull):
     """No file descriptor was free, and none became free for a minute. Handled like a full disk, and told otherwise."""
+
+
+class FolderGone(DiskFull):
+    """The output folder or its ledger was moved, removed or replaced during the run. Handled like a full disk."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import itertools
 import os
@@ -13,14 +12,14 @@ import re
 import stat
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.descriptors import is_exhausted, none_was_free, when_free
-from pipeline.errors import DiskFull
+from pipeline.errors import DiskFull, FolderGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
 LEDGER_FILE = "ledger.sqlite3"
@@ -58,54 +57,99 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write `content` under `path`, whole or not at all. Raises OSError."""
-    write_unnamed(path, content)
+    with _whole(path) as descriptor:
+        _write(descriptor, content)
     sync_folder(path.parent)
 
 
-def write_unnamed(path: Path, content: bytes | memoryview) -> None:
-    """Do the same, but the name is durable only after a `sync_folder` by the caller. Raises OSError."""
-    with _whole(path) as descriptor:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+def write_new(path: str, content: bytes | memoryview, dir_fd: int | None = None) -> None:
+    """Do the same under a name that nothing has, relative to `dir_fd` if that is set. Raises FileExistsError.
+
+    The name is durable only after a `sync_folder` by the caller.
+    """
+    with _whole(path, is_new=True, dir_fd=dir_fd) as descriptor:
+        _write(descriptor, content)
+
+
+def _write(descriptor: int, content: bytes | memoryview) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[int]:
+def _whole(path: Path | str, *, is_new: bool = False, dir_fd: int | None = None) -> Iterator[int]:
     """Open the descriptor of a temporary file, which is renamed to `path` once its content is on disk."""
-    part = f"{path.parent}{os.sep}.{path.name[:200]}.{_names.getrandbits(32):08x}{PART}"
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name[:200]}.{_names.getrandbits(32):08x}{PART}")  # noqa: PTH118 - see os.replace
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = when_free(lambda: os.open(part, flags, 0o666))
+    descriptor = when_free(lambda: os.open(part, flags, 0o666, dir_fd=dir_fd))
     try:
         try:
             yield descriptor
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(part, path)  # noqa: PTH105 - pathlib would hold the interpreter longer than the call itself takes
+        if is_new:
+            _rename_new(part, path, dir_fd)
+        else:
+            os.replace(part, path)  # noqa: PTH105 - pathlib would hold the interpreter longer than the call takes
     except BaseException:
         with contextlib.suppress(OSError):  # the first reason is the one to report
-            os.unlink(part)  # noqa: PTH108 - as above
+            os.unlink(part, dir_fd=dir_fd)
         raise
+
+
+def _rename_new(part: str, path: Path | str, dir_fd: int | None) -> None:
+    """Rename a file to a name that nothing has. Raises FileExistsError.
+
+    A second link is refused by the kernel if the name is taken, while a rename replaces what has it. On a file system
+    without links, the name is looked up first: nobody else writes there while the folder is locked.
+    """
+    try:
+        os.link(part, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except FileExistsError:
+        raise
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.rename(part, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    else:
+        os.unlink(part, dir_fd=dir_fd)
 
 
 _MAKING = threading.RLock()  # a folder that one thread finds is durable for all
 
 
-def make_folder(path: Path) -> None:
-    """Create the folder and its parents, each durable before the next. Raises OSError."""
+def make_folder(path: Path, dir_fd: int | None = None) -> None:
+    """Create the folder and its parents, each durable before the next. Raises OSError.
+
+    With `dir_fd`, the path is relative to this folder, which is not created again if it was removed.
+    """
     with _MAKING:
-        if not path.is_dir() and path.parent != path:
-            make_folder(path.parent)
-            path.mkdir(exist_ok=True)
-            sync_folder(path.parent)
+        if not _is_folder(path, dir_fd) and path.parent != path:
+            make_folder(path.parent, dir_fd)
+            try:
+                os.mkdir(path, dir_fd=dir_fd)
+            except FileExistsError:
+                if not _is_folder(path, dir_fd):
+                    raise
+            sync_folder(path.parent, dir_fd)
 
 
-def sync_folder(path: Path) -> None:
+def _is_folder(path: Path, dir_fd: int | None) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path, dir_fd=dir_fd).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def sync_folder(path: Path | str, dir_fd: int | None = None) -> None:
     """Make a folder's entries durable. Windows cannot open a folder; there, the rename has done so."""
     if os.name == "nt":
         return
-    descriptor = when_free(lambda: os.open(path, os.O_RDONLY))
+    descriptor = when_free(lambda: os.open(path, os.O_RDONLY, dir_fd=dir_fd))
     try:
         os.fsync(descriptor)
     finally:
@@ -136,40 +180,66 @@ class QuarantinedFile:
     reason: str
 
 
-@functools.lru_cache(maxsize=64)  # asked twice for each image
-def _job_folder(folder: Path, job: str) -> Path:
-    return folder / job / IMAGES_FOLDER
-
-
 class ImageStore:
     """All result images below one folder, today as local files.
 
     A name is `<job>/images/<file>`, with slashes on every platform. It is the only way to result images: a store in
     another place needs these methods and nothing else.
+
+    With `dir_fd`, an open descriptor of the folder, images are written to that folder even after it was moved, and
+    never to another one that took its place.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dir_fd: int | None = None) -> None:
         self.folder = folder
+        self._dir_fd = dir_fd
 
     def put(self, name: str, content: bytes | memoryview) -> None:
-        """Store an image, whole or not at all; replaces what was there. Raises DiskFull.
+        """Store an image, whole or not at all. Raises DiskFull, and FileExistsError if other content has the name.
 
         The content is on disk when this returns, the name only after `flush_folder`. A caller that stores many images
         flushes once for all of them, before the transaction that records them commits (see `Writer.flush_folder`).
         """
-        path = self.local_path(name)
+        path = self._place(name)
         try:
             try:
-                write_unnamed(path, content)
+                write_new(path, content, self._dir_fd)
             except FileNotFoundError:
-                make_folder(path.parent)
-                write_unnamed(path, content)
+                make_folder(Path(path).parent, self._dir_fd)
+                write_new(path, content, self._dir_fd)
+        except FileExistsError:
+            if not self._has(path, content):
+                raise
         except OSError as reason:
-            raise disk_error(reason, path.parents[1]) from None
+            raise self._error(reason, name) from None
 
     def flush_folder(self, job: str) -> None:
-        """Make the names of a job's images durable. Raises OSError."""
-        sync_folder(self.job_folder(job))
+        """Make the names of a job's images durable. Raises DiskFull."""
+        try:
+            sync_folder(self._place(f"{job}/{IMAGES_FOLDER}"), self._dir_fd)
+        except OSError as reason:
+            raise self._error(reason, job) from None
+
+    def _place(self, name: str) -> str:
+        """Return the path of a name, relative to the open folder if there is one."""
+        return f"{self.folder}{os.sep}{name}" if self._dir_fd is None else name
+
+    def _has(self, path: str, content: bytes | memoryview) -> bool:
+        """Return whether a file has exactly this content, which is then on disk. Raises DiskFull."""
+        try:
+            descriptor = when_free(lambda: os.open(path, os.O_RDONLY, dir_fd=self._dir_fd))
+            with os.fdopen(descriptor, "rb") as file:
+                os.fsync(descriptor)
+                return file.read(len(content) + 1) == content
+        except OSError as reason:
+            if is_exhausted(reason):
+                raise self._error(reason, path) from None
+            return False  # a folder, or a file that may not be read
+
+    def _error(self, reason: OSError, name: str) -> DiskFull:
+        if self._dir_fd is not None and isinstance(reason, FileNotFoundError):
+            return folder_gone(self.folder)
+        return disk_error(reason, self.folder / name.partition("/")[0])
 
     def read(self, name: str) -> bytes:
         """Return the content of an image. Raises OSError, FileNotFoundError if there is none of this name."""
@@ -196,12 +266,15 @@ class ImageStore:
         """Store bytes that are not a valid image in `<job>/quarantine/`, the reason beside them. Raises DiskFull."""
         sha256 = hashlib.sha256(content).hexdigest()
         name = f"{QUARANTINE_FOLDER}/{stem}-{sha256[:8]}"
+        folder = self._place(f"{job}/{QUARANTINE_FOLDER}")
         try:
-            make_folder(self.folder / job / QUARANTINE_FOLDER)
-            write_whole(self.folder / job / f"{name}.bin", content)
-            write_whole(self.folder / job / f"{name}.txt", f"{reason}\n".encode())
+            make_folder(Path(folder), self._dir_fd)
+            for end, written in ((".bin", content), (".txt", f"{reason}\n".encode())):
+                with contextlib.suppress(FileExistsError):  # the same bytes, quarantined before
+                    write_new(self._place(f"{job}/{name}{end}"), written, self._dir_fd)
+            sync_folder(folder, self._dir_fd)
         except OSError as error:
-            raise disk_error(error, self.folder / job) from None
+            raise self._error(error, job) from None
         return QuarantinedFile(f"{name}.bin", sha256, len(content), reason)
 
     def leftovers(self) -> list[str]:
@@ -215,7 +288,7 @@ class ImageStore:
 
     def job_folder(self, job: str) -> Path:
         """Return the folder that holds the images of a job, whether it exists or not."""
-        return _job_folder(self.folder, job)
+        return self.folder / job / IMAGES_FOLDER
 
 
 _PART_NAME = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)
@@ -254,6 +327,14 @@ def move_aside(path: Path, folder: Path) -> Path | None:
     sync_folder(folder)
     sync_folder(path.parent)
     return target
+
+
+def folder_gone(path: Path) -> FolderGone:
+    """Return the error that says that a folder, or the ledger in it, is not where the run found it."""
+    return FolderGone(
+        f"{path} was moved, removed or replaced while the run was at work, so nothing more is bought; put it back in"
+        " place, or name its new place with `--output`, then run `pipeline run` to continue"
+    )
 
 
 def disk_error(reason: OSError, folder: Path) -> DiskFull:

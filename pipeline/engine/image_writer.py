@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pybase64
 
-from pipeline.errors import BrokenImage
+from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
 from pipeline.storage import IMAGES_FOLDER, ImageStore, QuarantinedFile, StoredImage
 
@@ -27,6 +27,8 @@ _OF_URLS = str.maketrans("-_", "+/")  # the alphabet of base64 in URLs (RFC 4648
 @dataclass(frozen=True, slots=True)
 class FileNames:
     """How the result images of a request are named: `<job>/images/<stem>-<number>.<format of the bytes>`.
+
+    If another file has that name, part of the image's hash follows the stem.
 
     `output_format` is the one that the request asks for, None if it asks for none.
     """
@@ -111,11 +113,9 @@ def _validate_and_store(
 ) -> StoredImage:
     """Turn bytes, or base64 of them, into a stored image. Plain values in and out, for any thread or process."""
     image = validate(decode(content) if isinstance(content, str) else content, names.output_format, max_pixels)
-    file = f"{IMAGES_FOLDER}/{names.stem}-{number}.{inspect.extension(image.format)}"
-    store.put(f"{names.job}/{file}", image.content)
     return StoredImage(
         number=number,
-        file=file,
+        file=_put(image, store, names, number),
         sha256=image.sha256,
         bytes=len(image.content),
         width=image.width,
@@ -124,6 +124,23 @@ def _validate_and_store(
         revised_prompt=revised_prompt,
         remark="; ".join(image.remarks) or None,
     )
+
+
+def _put(image: ValidImage, store: ImageStore, names: FileNames, number: int) -> str:
+    """Store an image under the first name that no file of other content has; return the file's name in the job.
+
+    Such a file is in no row of the ledger, for example since an older copy of the ledger was restored. It may be paid,
+    so it stays. The names that contain the image's own hash cannot be those of another image of this response.
+    """
+    for stem in (names.stem, f"{names.stem}-{image.sha256[:8]}", f"{names.stem}-{image.sha256}"):
+        file = f"{IMAGES_FOLDER}/{stem}-{number}.{inspect.extension(image.format)}"
+        try:
+            store.put(f"{names.job}/{file}", image.content)
+        except FileExistsError:
+            continue
+        return file
+    where = store.local_path(f"{names.job}/{file}")
+    raise DiskFull(f"{where} is damaged; move it away, then run `pipeline run` to continue")
 
 
 def _put_aside(content: bytes | str, store: ImageStore, names: FileNames, reason: str) -> QuarantinedFile:

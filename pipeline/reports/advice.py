@@ -68,6 +68,7 @@ STOP_ADVICE = {
     ),
     "BudgetSpent": "raise `budget_usd` in the job file, or `--budget`",
     "TooManyOpenFiles": "allow more open files with `ulimit -n 4096`, or lower the provider's `concurrency`",
+    "FolderGone": "put the folder and its ledger back in place, or name the new place with `--output`",
     "DiskFull": "make room on the disk, and see that the folder may be written",
 }
 """What to do after a stop before the run is continued, by the class of its error."""

@@ -120,14 +120,37 @@ def test_a_file_is_named_by_what_its_bytes_are(kind: str, extension: str, tmp_pa
     assert (stored.number, stored.revised_prompt) == (2, "a cat")
 
 
-def test_a_file_that_no_row_owns_is_replaced(tmp_path: Path) -> None:
+def test_a_file_that_no_row_owns_stays_and_the_new_one_has_its_hash_in_its_name(tmp_path: Path) -> None:
+    images = tmp_path / "job" / "images"
+    images.mkdir(parents=True)
+    (images / "x-1.png").write_bytes(b"of an earlier run")
+    (images / "x-2.png").mkdir()
+    sha256 = hashlib.sha256(picture("png")).hexdigest()
+    for number in (1, 2):
+        for _ in range(2):
+            assert store(tmp_path, number=number).file == f"images/x-{sha256[:8]}-{number}.png"
+        assert (images / f"x-{sha256[:8]}-{number}.png").read_bytes() == picture("png")
+    assert (images / "x-1.png").read_bytes() == b"of an earlier run"
+
+
+def test_a_file_of_the_same_content_is_taken_as_it_is(tmp_path: Path) -> None:
+    first = store(tmp_path)
+    inode = (tmp_path / "job" / first.file).stat().st_ino
+    assert store(tmp_path) == first
+    assert names(tmp_path / "job" / "images") == ["x-1.png"]
+    assert (tmp_path / "job" / first.file).stat().st_ino == inode
+
+
+def test_where_even_the_name_with_the_whole_hash_has_other_content_the_run_stops(tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(picture("png")).hexdigest()
     (tmp_path / "job" / "images").mkdir(parents=True)
-    (tmp_path / "job" / "images" / "x-1.png").write_bytes(b"of an earlier run")
-    store(tmp_path)
-    assert (tmp_path / "job" / "images" / "x-1.png").read_bytes() == picture("png")
+    for stem in ("x", f"x-{sha256[:8]}", f"x-{sha256}"):
+        (tmp_path / "job" / "images" / f"{stem}-1.png").write_bytes(b"damaged")
+    with pytest.raises(DiskFull, match=rf"x-{sha256}-1\.png is damaged; move it away"):
+        store(tmp_path)
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("step", ["fsync", "rename"])
 @pytest.mark.parametrize(
     ("number", "said"),
     [(errno.ENOSPC, "no room left"), (errno.EDQUOT, "no room left"), (errno.EROFS, "cannot be written: sorry")],
@@ -141,6 +164,7 @@ def test_a_disk_that_takes_no_more_stops_everything_and_leaves_nothing_half(
         raise OSError(number, "sorry")
 
     monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(os, "link", fail)
     with pytest.raises(DiskFull, match=said) as caught:
         store(tmp_path)
     assert caught.value.reach == "everything"

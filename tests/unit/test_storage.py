@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline import storage
-from pipeline.errors import DiskFull
+from pipeline.errors import DiskFull, FolderGone
 from pipeline.storage import PART, ImageStore, make_folder, whole_file, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def names(folder: Path) -> list[str]:
@@ -138,14 +143,81 @@ def test_who_finds_a_folder_that_another_thread_has_just_made_goes_on_only_when_
 NAME = "lounge/images/cat-1.png"
 
 
-def test_an_image_is_stored_whole_in_a_folder_that_is_made_for_it_and_replaces_what_was_there(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
-    store.put(NAME, b"old")
+@pytest.fixture(params=["by its path", "by a descriptor"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ImageStore]:
+    if request.param == "by its path":
+        yield ImageStore(tmp_path)
+        return
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    yield ImageStore(tmp_path, descriptor)
+    os.close(descriptor)
+
+
+def test_an_image_is_stored_whole_in_a_folder_that_is_made_for_it(tmp_path: Path, store: ImageStore) -> None:
     store.put(NAME, memoryview(b"new"))
     assert (tmp_path / "lounge" / "images" / "cat-1.png").read_bytes() == b"new"
     assert (store.read(NAME), store.size(NAME)) == (b"new", 3)
     assert store.local_path(NAME).parent == store.job_folder("lounge")
     assert names(store.job_folder("lounge")) == ["cat-1.png"]
+
+
+def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_image_never_replaces_what_was_there(
+    links: bool, tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        refuse_links(monkeypatch)
+    store.put(NAME, b"old")
+    store.put(NAME, b"old")
+    for content in (b"new", b"older", b"ol"):
+        with pytest.raises(FileExistsError):
+            store.put(NAME, content)
+    assert store.read(NAME) == b"old"
+    (tmp_path / "lounge" / "images" / "cat-2.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError):
+        store.put("lounge/images/cat-2.png", b"new")
+    assert names(tmp_path / "lounge" / "images") == ["cat-1.png", "cat-2.png"]
+
+
+def test_a_store_with_a_descriptor_writes_to_the_folder_wherever_it_is_now(tmp_path: Path) -> None:
+    there, moved = tmp_path / "there", tmp_path / "moved"
+    there.mkdir()
+    descriptor = os.open(there, os.O_RDONLY)
+    store = ImageStore(there, descriptor)
+    store.put(NAME, b"one")
+    there.rename(moved)
+    store.put("lounge/images/cat-2.png", b"two")
+    store.flush_folder("lounge")
+    broken = store.put_aside("other", "cat", b"three", "is no image")
+    assert names(moved / "lounge" / "images") == ["cat-1.png", "cat-2.png"]
+    assert (moved / "other" / broken.file).read_bytes() == b"three"
+    assert names(tmp_path) == ["moved"]
+    os.close(descriptor)
+
+
+def test_a_store_with_a_descriptor_never_makes_a_removed_folder_again(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    descriptor = os.open(there, os.O_RDONLY)
+    store = ImageStore(there, descriptor)
+    store.put(NAME, b"one")
+    shutil.rmtree(there)
+    for write in (
+        lambda: store.put(NAME, b"two"),
+        lambda: store.flush_folder("lounge"),
+        lambda: store.put_aside("lounge", "cat", b"three", "is no image"),
+    ):
+        with pytest.raises(FolderGone, match=r"there was moved, removed or replaced .* `--output`"):
+            write()
+    assert names(tmp_path) == []
+    os.close(descriptor)
 
 
 def test_the_name_of_an_image_is_made_durable_by_the_flush_and_not_before(
@@ -159,7 +231,7 @@ def test_the_name_of_an_image_is_made_durable_by_the_flush_and_not_before(
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", seen_fsync)
-    store.put(NAME, b"second")
+    store.put("lounge/images/cat-2.png", b"second")
     assert flushed == [False]
     store.flush_folder("lounge")
     assert flushed == ([False] if os.name == "nt" else [False, True])
@@ -172,7 +244,7 @@ def test_an_image_for_which_there_is_no_room_is_a_full_disk_that_names_the_jobs_
     store.put(NAME, b"old")
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(DiskFull, match=re.escape(str(tmp_path / "lounge"))):
-        store.put(NAME, b"new")
+        store.put("lounge/images/cat-2.png", b"new")
     assert (store.read(NAME), store.leftovers()) == (b"old", [])
 
 
