@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
     from pipeline.engine.events import Listener
     from pipeline.ledger.claim import Claim
+    from pipeline.ledger.held_folder import HeldFolder
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan
     from pipeline.reports.verify import Damage
@@ -115,14 +116,14 @@ class Batch:
 
             with (
                 ledger.writing(self.folder) as connection,
-                run_lock(self.folder, self.images, connection, queue),
+                run_lock(self.folder, self.images, connection, queue) as held,
             ):
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
                 names = frozenset(plan.name for plan in queue())
                 scope = Scope(names if jobs else None, since)
-                result = await self._run(connection, scope, options, emit)
+                result = await self._run(connection, held, scope, options, emit)
         return await self._make_report_thumbnails(result, started_at)
 
     async def resume(
@@ -137,7 +138,9 @@ class Batch:
         self._check_notification_settings()
         with ledger.writing(self.folder, names[0] if names else None) as connection:
             names = submit.known_names(connection, names)
-            with run_lock(self.folder, self.images, connection, lambda: submit.put_back(connection, names or None)):
+            with run_lock(
+                self.folder, self.images, connection, lambda: submit.put_back(connection, names or None)
+            ) as held:
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 for summary in read_job_summaries(connection, names or None):
@@ -145,7 +148,7 @@ class Batch:
                         check_credentials(self.config.find_provider(summary.provider), self.environment)
                 submit.put_back(connection, names or None)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
-                result = await self._run(connection, scope, options, emit)
+                result = await self._run(connection, held, scope, options, emit)
         return await self._make_report_thumbnails(result, started_at)
 
     def summaries(self) -> list[JobSummary]:
@@ -222,8 +225,10 @@ class Batch:
                 make_folder(target.parent)
                 write_whole(target, (staging / file).read_bytes())
 
-    async def _run(self, connection: sqlite3.Connection, scope: Scope, options: JobOptions, emit: Listener) -> Result:
-        return await Run(self.config, self.environment, connection, scope, options.budget_usd).execute(emit)
+    async def _run(
+        self, connection: sqlite3.Connection, held: HeldFolder, scope: Scope, options: JobOptions, emit: Listener
+    ) -> Result:
+        return await Run(self.config, self.environment, connection, held, scope, options.budget_usd).execute(emit)
 
     def _check_notification_settings(self) -> None:
         if self.config.notify is not None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config, Provider
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.runner import Runner
+    from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.queue import Scope
 
@@ -58,6 +59,7 @@ class Run:
     config: Config
     environment: Mapping[str, str]
     connection: sqlite3.Connection
+    held: HeldFolder
     scope: Scope
     budget_usd: float | None
 
@@ -113,6 +115,7 @@ class Run:
 
         return Runner(
             self.connection,
+            self.held,
             self.config,
             load_models(self.config),
             self.scope,
@@ -123,7 +126,12 @@ class Run:
         )
 
     def _write_outputs(self, emit: Listener) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
-        """Write manifests and reports and back up the ledger: (manifests, reports, what could not be written)."""
+        """Write manifests and reports and back up the ledger: (manifests, reports, what could not be written).
+
+        Nothing is written in place of a folder that is gone; the next run writes it all.
+        """
+        if not self.held.is_in_place:
+            return (), (), ("no manifest and no report was written, since the output folder is not where it was",)
         names = jobs_in_scope(self.connection, self.scope)
         manifests = [write_manifest(self.connection, name, self.config.output) for name in names]
         reports, unwritten = write_reports(self.connection, self.config, names)

@@ -24,7 +24,6 @@ from pipeline.engine.image_writer import ImageWriter, free_numbers
 from pipeline.engine.retry import Backoff
 from pipeline.errors import BrokenImage, DownloadRefused, Invalid, RequestError, Unusable, UrlLost
 from pipeline.ledger.attempts import ImageUrl
-from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.engine.image_writer import FileNames
     from pipeline.errors import AttemptOutcome
     from pipeline.ledger.queue import PaidUrl
-    from pipeline.storage import QuarantinedFile, StoredImage
+    from pipeline.storage import ImageStore, QuarantinedFile, StoredImage
 
 _RESPONSE_BYTES = 2**20  # of a response, in addition to its images
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 60.0  # seconds between two downloads of a URL
@@ -97,16 +96,19 @@ def image_threads() -> ThreadPoolExecutor:
 
 
 class LocalCaller:
-    """Makes calls and downloads in this process; an async context manager. Keys come from `environment`."""
+    """Makes calls and downloads in this process; an async context manager. Keys come from `environment`.
 
-    def __init__(self, target: Target, environment: Mapping[str, str]) -> None:
+    `images` is the target's store.
+    """
+
+    def __init__(self, target: Target, images: ImageStore, environment: Mapping[str, str]) -> None:
         provider, rules = target.provider, target.download
         calls = descriptors_for_calls(raise_descriptor_limit())
         self._target = target
         self._stack = AsyncExitStack()
         self._proven_hosts: set[str] = set()  # from which an image was downloaded in this run
         self._threads = image_threads()
-        self._writer = ImageWriter(ImageStore(target.images), self._threads, rules.max_pixels)
+        self._writer = ImageWriter(images, self._threads, rules.max_pixels)
         self._client = ImagesClient(
             target.base_url,
             provider.key(environment),

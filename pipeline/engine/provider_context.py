@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.engine.admission import Admission
     from pipeline.engine.caller import Target
     from pipeline.engine.records import Records
+    from pipeline.storage import ImageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class ProviderContext:
         retry: RetryRules,
         admission: Admission,
         records: Records,
+        images: ImageStore,
         environment: Mapping[str, str],
     ) -> AsyncIterator[ProviderContext]:
         """Create a provider's HTTP sessions and threads, and close them after the block. Raises ConfigError."""
-        async with LocalCaller(target, environment) as caller:
+        async with LocalCaller(target, images, environment) as caller:
             yield cls(target, inputs, retry, admission, caller, records)

@@ -10,7 +10,6 @@ from pipeline.engine.events import CallEnded, CallSent, ImageStored, RequestEnde
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import DiskFull
 from pipeline.ledger import attempts, queue
-from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.errors import RequestError
+    from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.queue import PaidUrl, QueuedRequest
     from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
@@ -53,11 +53,18 @@ class Records:
     """Records what happens to the requests of one provider. Each method returns when its record is on disk."""
 
     def __init__(
-        self, target: Target, models: Models, writer: Writer, budget: Budget, stops: StopPolicy, emit: Listener
+        self,
+        target: Target,
+        held: HeldFolder,
+        models: Models,
+        writer: Writer,
+        budget: Budget,
+        stops: StopPolicy,
+        emit: Listener,
     ) -> None:
         self._target = target
+        self._held = held
         self._provider = target.provider.name
-        self._store = ImageStore(target.images)
         self._models = models
         self._writer = writer
         self._budget = budget
@@ -77,7 +84,11 @@ class Records:
         self._writer.post(queue.requeue, request.pk)
 
     async def begin(self, request: QueuedRequest, permit: Permit) -> Attempt:
-        """Reserve the money of a call and record the call, before it is sent. Raises Withdrawn and BudgetSpent."""
+        """Reserve the money of a call and record the call, before it is sent.
+
+        Raises Withdrawn, BudgetSpent, and FolderGone if the record would be of no use.
+        """
+        self._held.check()
         estimate = self._estimate(request, permit.images)
         if not request.rehearsal and not self._budget.knows(request):
             self._budget.load(request, await self._writer.do(attempts.committed_usd, request.job_pk))
@@ -183,7 +194,7 @@ class Records:
 
     def _flush_folder(self, request: QueuedRequest) -> None:
         """Make the names of the job's new images durable before the next record."""
-        self._writer.flush_folder(self._store.job_folder(request.job_name))
+        self._writer.flush_folder(self._held.images, request.job_name)
 
     def _emit_ended(
         self, request: QueuedRequest, attempt: Attempt, cost: float | None, error: RequestError | None

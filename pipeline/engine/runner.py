@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Config, Provider, RateLimit
     from pipeline.engine.events import Listener, ProviderPace
+    from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.queue import Scope
     from pipeline.models.table import Models
 
@@ -42,6 +43,7 @@ class Runner:
     def __init__(
         self,
         connection: sqlite3.Connection,
+        held: HeldFolder,
         config: Config,
         models: Models,
         scope: Scope,
@@ -51,6 +53,7 @@ class Runner:
         budget_usd: float | None = None,
     ) -> None:
         self._connection = connection
+        self._held = held
         self._config = config
         self._models = models
         self._scope = scope
@@ -142,9 +145,9 @@ class Runner:
             return
         target = Target(provider, base_url, self._config.download, self._config.images_folder)
         admission = await self._admission(provider, base_url, writer)
-        records = Records(target, self._models, writer, self._budget, self._stops, self._emit)
+        records = Records(target, self._held, self._models, writer, self._budget, self._stops, self._emit)
         async with ProviderContext.open(
-            target, self._config.output, self._config.retry, admission, records, self._environment
+            target, self._config.output, self._config.retry, admission, records, self._held.images, self._environment
         ) as context:
             dispatcher = self._dispatchers[name] = Dispatcher(context, self._scope, writer, self._stops)
             self._emit_paces()

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import socket
+import sqlite3
 import sys
 import tempfile
 import time
@@ -20,6 +21,8 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ConfigError, FolderBusy
 from pipeline.ledger.database import NO_LOCKS_HINT, transaction
+from pipeline.ledger.held_folder import HeldFolder
+from pipeline.ledger.processes import is_alive, started_at
 from pipeline.printable import printable
 from pipeline.storage import RUN_LOCK_FILE, sweep_parts
 
@@ -27,7 +30,6 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from pipeline.storage import ImageStore
 
+_CLOCK_SECONDS = 3.0  # the starts of processes are known to a second
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK, errno.EIO, errno.ESTALE, errno.EINVAL, errno.ETIMEDOUT}
 
@@ -58,11 +61,12 @@ def run_lock(
     connection: sqlite3.Connection,
     if_busy: Callable[[], object],
     warn: Callable[[str], object] = _write_stderr,
-) -> Iterator[None]:
+) -> Iterator[HeldFolder]:
     """Hold the lock of an output folder, and delete the half-written files that a killed process left in it.
 
-    If another process holds it, call `if_busy` and raise FolderBusy that names the process. Raises ConfigError if the
-    folder cannot be locked; if its file system has no locks, `warn` gets a sentence that says so.
+    Yields the folder as it is held. If another process holds it, call `if_busy` and raise FolderBusy that names the
+    process. Raises ConfigError if the folder cannot be locked; if its file system has no locks, `warn` gets a sentence
+    that says so.
     """
     try:
         lock = _acquire(folder, connection, warn)
@@ -74,11 +78,25 @@ def run_lock(
         raise FolderBusy(what) from None
     except OSError as reason:
         raise lock_error(reason, folder) from None
-    with contextlib.closing(_Held(lock)):
+    with (
+        contextlib.closing(_Held(lock)),
+        _recorded(connection),
+        contextlib.closing(HeldFolder(folder, images.folder)) as held,
+    ):
         for name in images.leftovers():
             images.delete(name)
         sweep_parts(folder, time.time())
+        yield held
+
+
+@contextlib.contextmanager
+def _recorded(connection: sqlite3.Connection) -> Iterator[None]:
+    """Remove the record of this process when the block ends: it may live on without the folder."""
+    try:
         yield
+    finally:
+        with contextlib.suppress(sqlite3.Error):  # a full disk: the lock file says so, too
+            connection.execute("DELETE FROM holder WHERE pid = ? AND host = ?", (os.getpid(), socket.gethostname()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +149,7 @@ def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None
     except (Timeout, OSError):
         return owner
     lock.release()
-    return None
+    return owner if _is_at_work(row) else None  # its lock file was deleted
 
 
 def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str], object]) -> BaseFileLock:
@@ -142,6 +160,7 @@ def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str],
         lock.acquire(blocking=False)
         try:
             with transaction(connection):
+                _refuse_second(folder, connection)
                 _record_owner(connection)
         except BaseException:
             lock.release()
@@ -156,6 +175,13 @@ def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str],
         lock.acquire(blocking=False)
         _record_owner(connection)
     return lock
+
+
+def _refuse_second(folder: Path, connection: sqlite3.Connection) -> None:
+    """Raise Timeout if the recorded owner is at work: then the lock is free only since somebody deleted its file."""
+    row = connection.execute("SELECT * FROM holder").fetchone()
+    if row is not None and _is_at_work(row):
+        raise Timeout(str(folder / RUN_LOCK_FILE))
 
 
 def _record_owner(connection: sqlite3.Connection) -> None:
@@ -186,16 +212,15 @@ def _flock_error(file: IO[bytes]) -> OSError | None:
 
 def _is_dead(row: sqlite3.Row) -> bool:
     """Return whether the recorded owner is a process of this machine that no longer exists."""
-    return bool(row["host"] == socket.gethostname()) and not _is_alive(row["pid"])
+    return bool(row["host"] == socket.gethostname()) and not is_alive(row["pid"])
 
 
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # there, signal 0 ends the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _is_at_work(row: sqlite3.Row) -> bool:
+    """Return whether the recorded owner is certainly another process of this machine that lives.
+
+    A process that started after the record was made only has the same id.
+    """
+    if row["host"] != socket.gethostname() or row["pid"] == os.getpid():
         return False
-    except PermissionError:
-        pass
-    return True
+    started = started_at(row["pid"])
+    return started is not None and started <= row["started_at"] + _CLOCK_SECONDS

@@ -13,13 +13,14 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+from pipeline.errors import DiskFull
 from pipeline.ledger.database import execute_when_free, translate_error
-from pipeline.storage import disk_error, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
+
+    from pipeline.storage import ImageStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop = asyncio.get_running_loop()
-        self._unflushed: set[Path] = set()
+        self._unflushed: set[tuple[ImageStore, str]] = set()
         self.transactions = 0
 
     async def __aenter__(self) -> Self:
@@ -82,21 +83,21 @@ class Writer:
         """Do the same for what the next start would recover anyway: nothing waits for it, and a failure is ignored."""
         self.do(statement, *args, **kwargs).add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def flush_folder(self, folder: Path) -> None:
-        """Make the names of a folder's files durable before any write that is handed in after this commits.
+    def flush_folder(self, images: ImageStore, job: str) -> None:
+        """Make the names of a job's images durable before any write that is handed in after this commits.
 
         It is done once per transaction and not for every image; if it fails, those writes fail.
         """
-        self._unflushed.add(folder)
+        self._unflushed.add((images, job))
 
     def _flush_folders(self) -> None:
         while self._unflushed:
-            folder = self._unflushed.pop()  # before the sync: a folder handed in meanwhile is synced once more
+            images, job = self._unflushed.pop()  # before the sync: a folder handed in meanwhile is synced once more
             try:
-                sync_folder(folder)
-            except OSError as reason:
-                self._unflushed.add(folder)
-                raise disk_error(reason, folder) from None
+                images.flush_folder(job)
+            except DiskFull:
+                self._unflushed.add((images, job))
+                raise
 
     def _work(self) -> None:
         while batch := self._gather():

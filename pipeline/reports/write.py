@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
-from pipeline.errors import DiskFull
+from pipeline.errors import BadInput, DiskFull
 from pipeline.ledger.queries import read_recorded_images
 from pipeline.ledger.submit import known_names
 from pipeline.reports.html_report import write_report
@@ -68,7 +68,7 @@ async def make_report_thumbnails(
         for report in reports:
             try:
                 await asyncio.to_thread(_make_report_thumbnails, folder, images, report.parent.name, stop)
-            except DiskFull as reason:
+            except (BadInput, DiskFull) as reason:  # the ledger may be gone
                 unwritten.append(f"the thumbnails of `{report.parent.name}` were not written: {reason}")
     finally:
         stop.set()

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +21,15 @@ from PIL import Image
 from pipeline import batch as batch_module
 from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider
-from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, JobError, LedgerError
-from pipeline.ledger.database import FILE_NAME
+from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, FolderGone, JobError, LedgerError
+from pipeline.ledger.database import BACKUP_NAME, FILE_NAME
 from pipeline.planning.build import JobOptions
 from pipeline.planning.job import find_name_fault
 from pipeline.planning.python_job import make_job
 from pipeline.progress.run_log import Log
 from pipeline.storage import RUN_LOCK_FILE, SUBMIT_LOCK_FILE
 from tests.integration.test_dispatcher import Door
+from tests.support.stage import HOME
 from tests.support.workbench import MODEL, lab, sandbox, until, vendor
 
 if TYPE_CHECKING:
@@ -189,6 +192,89 @@ async def test_a_holder_is_named(tmp_path: Path) -> None:
             await batch.run()
         door.open.set()
         assert (await run).exit_code == 0
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_folder_that_is_moved_in_mid_run_keeps_what_is_paid_and_nothing_more_is_bought(
+    replaced: bool, tmp_path: Path
+) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url, concurrency=3))
+        run = asyncio.create_task(batch.run([_job(tmp_path, "lounge", *map(str, range(30)))]))
+        await until(lambda: door.inside == 3)
+        moved = batch.folder.rename(tmp_path / "elsewhere")
+        if replaced:
+            shutil.copytree(moved, batch.folder)
+        door.open.set()
+        result = await run
+    assert (result.exit_code, len(door.prompts)) == (3, 3)
+    assert [type(stop) for stop in result.stops] == [FolderGone]
+    assert "outputs was moved, removed or replaced" in str(result.stops[0])
+    assert (result.manifests, result.reports) == ((), ())
+    assert "the output folder is not where it was" in result.unwritten[0]
+    assert len(list((moved / "lounge" / "images").iterdir())) == 3
+    assert batch.folder.exists() == replaced
+    assert not list(batch.folder.glob("lounge/images/*"))
+    there = Batch(Config(None, moved, "lab", batch.config.providers), {})
+    assert [(one.images, one.counts["pending"], one.maybe_paid) for one in there.summaries()] == [(3, 27, 0)]
+    assert there.verify() == (3, [])
+
+
+async def test_a_folder_that_is_removed_in_mid_run_is_not_made_again_and_nothing_more_is_bought(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url, concurrency=3))
+        run = asyncio.create_task(batch.run([_job(tmp_path, "lounge", *map(str, range(30)))]))
+        await until(lambda: door.inside == 3)
+        shutil.rmtree(batch.folder)
+        door.open.set()
+        result = await run
+    assert (result.exit_code, len(door.prompts), batch.folder.exists()) == (3, 3, False)
+    assert {type(stop) for stop in result.stops} == {FolderGone}
+
+
+async def test_a_ledger_that_is_removed_in_mid_run_is_whole_in_its_copy(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url, concurrency=3))
+        run = asyncio.create_task(batch.run([_job(tmp_path, "lounge", *map(str, range(30)))]))
+        await until(lambda: door.inside == 3)
+        for path in batch.folder.glob("ledger.sqlite3*"):
+            path.unlink()
+        door.open.set()
+        result = await run
+        assert (result.exit_code, len(door.prompts)) == (3, 3)
+        assert [type(stop) for stop in result.stops] == [FolderGone]
+        with pytest.raises(LedgerError, match=r"is gone; .*restore it with: rm -f .* && cp "):
+            await batch.run()
+        (batch.folder / BACKUP_NAME).rename(batch.folder / FILE_NAME)
+        assert (await batch.run()).exit_code == 0
+    assert (len(door.prompts), batch.verify()) == (30, (30, []))
+
+
+async def test_a_second_run_finds_the_first_though_the_lock_file_was_deleted(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        run = asyncio.create_task(batch.run([_job(tmp_path, "first", "one")]))
+        await until(lambda: door.inside == 1)
+        (batch.folder / RUN_LOCK_FILE).unlink()
+        config = tmp_path / "config.yaml"
+        providers = {"lab": {"base_url": base_url, "rate_limit": None}}
+        config.write_text(yaml.safe_dump({"output": "outputs", "provider": "lab", "providers": providers}))
+        second = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pipeline", "run", str(_job(tmp_path, "second", "two"))),
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(HOME)},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await second.communicate()
+        assert second.returncode == 3, said.decode()
+        assert f"process {os.getpid()} on " in said.decode()
+        door.open.set()
+        assert (await run).exit_code == 0
+    assert [(one.name, one.images, one.maybe_paid) for one in batch.summaries()] == [("first", 1, 0), ("second", 1, 0)]
 
 
 async def test_the_first_signal_ends_the_run_in_order(tmp_path: Path) -> None:

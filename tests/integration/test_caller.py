@@ -23,6 +23,7 @@ from pipeline.engine.caller import CallResult, CallSpec, LocalCaller, Target
 from pipeline.engine.image_writer import FileNames
 from pipeline.errors import DiskFull, DownloadRefused, Invalid, Moderated, NotSent, OutcomeUnknown, UrlLost
 from pipeline.ledger.queue import PaidUrl
+from pipeline.storage import ImageStore
 from tests.support.workbench import MODEL, PNG, PNG_BASE64, Body, answer_with, lab, vendor
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ ENVIRONMENT = {"LAB_KEY": "sk-0123456789", "TEAM": "night"}
 async def call(made: CallSpec, environment: dict[str, str] = ENVIRONMENT) -> tuple[CallResult, int]:
     """Make a call; return its result, and how often it was reported as sent."""
     reports: list[float] = []
-    async with LocalCaller(made.target, environment) as caller:
+    async with LocalCaller(made.target, ImageStore(made.target.images), environment) as caller:
         result = await caller.call(made, lambda: reports.append(time.time()))
     return result, len(reports)
 
@@ -170,7 +171,7 @@ class Host:
         async with TestServer(app) as server:
             base = str(server.make_url("/"))
             target = Target(lab(base), base, DownloadRules(attempts=attempts), self.folder)
-            async with LocalCaller(target, {}) as caller:
+            async with LocalCaller(target, ImageStore(self.folder), {}) as caller:
                 url = PaidUrl(1, 1, path if "://" in path else base.rstrip("/") + path, time.time() + lives)
                 return await caller.download(url, NAMES, time.monotonic() + lives, self._sleep)
 

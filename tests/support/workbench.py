@@ -21,6 +21,7 @@ from pipeline.engine.events import ProviderPace
 from pipeline.engine.runner import Runner
 from pipeline.ledger import submit
 from pipeline.ledger.database import open_ledger, transaction
+from pipeline.ledger.held_folder import HeldFolder
 from pipeline.ledger.queue import QueuedRequest, Scope, next_requests
 from pipeline.ledger.recovery import recover
 from pipeline.models.table import Models
@@ -109,6 +110,11 @@ class Bench:
     paces: list[ProviderPace] = field(default_factory=list)
     retry: RetryRules = field(default_factory=lambda: RetryRules(attempts=3, max_wait_seconds=0.01))
 
+    @functools.cached_property
+    def held(self) -> HeldFolder:
+        """The folder, as a run holds it."""
+        return HeldFolder(self.folder, self.folder)
+
     @property
     def images(self) -> ImageStore:
         """The result images of all jobs."""
@@ -153,7 +159,7 @@ class Bench:
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
         """Make a run over what is pending at these providers."""
         config = Config(None, self.folder, None, {one.name: one for one in providers}, retry=self.retry)
-        return Runner(self.connection, config, models(), scope, {}, _address, self._hear, **more)
+        return Runner(self.connection, self.held, config, models(), scope, {}, _address, self._hear, **more)
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, ProviderPace):
@@ -178,7 +184,9 @@ async def _address(provider: Provider) -> str:
 def benched(folder: Path) -> Iterator[Bench]:
     """Open a ledger in a folder."""
     with contextlib.closing(open_ledger(folder)) as connection:
-        yield Bench(folder, connection)
+        bench = Bench(folder, connection)
+        yield bench
+        bench.held.close()
 
 
 Body = dict[str, Any]

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,13 @@ def dead_pid() -> int:
 def mark(bench: Bench, pid: int, host: str, marker: str | None = None) -> None:
     """Leave what a run without locks leaves when it is killed."""
     (bench.folder / RUN_LOCK_FILE).write_text(f"{pid}\n{host}\n" if marker is None else marker)
+    record(bench, pid, host, 1.0)
+
+
+def record(bench: Bench, pid: int, host: str, started_at: float) -> None:
+    """Record an owner of the folder."""
     with database.transaction(bench.connection):
-        bench.connection.execute("INSERT OR REPLACE INTO holder VALUES (1, ?, ?, 1)", (pid, host))
+        bench.connection.execute("INSERT OR REPLACE INTO holder VALUES (1, ?, ?, ?)", (pid, host, started_at))
 
 
 def hold(bench: Bench, sentences: list[str] | None = None) -> None:
@@ -135,6 +141,42 @@ def test_a_real_lock_of_another_is_busy_even_if_the_recorded_owner_is_dead(bench
     mark(bench, dead_pid(), socket.gethostname())
     with FileLock(bench.folder / RUN_LOCK_FILE), pytest.raises(FolderBusy):
         hold(bench)
+
+
+def test_a_living_owner_holds_the_folder_though_its_lock_file_was_deleted(bench: Bench) -> None:
+    record(bench, os.getppid(), socket.gethostname(), time.time())
+    owner = find_owner(bench.folder, bench.connection)
+    assert owner is not None
+    assert owner.who == f"process {os.getppid()} on {socket.gethostname()}"
+    called: list[int] = []
+    for _ in range(2):
+        with (
+            pytest.raises(FolderBusy, match=f"process {os.getppid()} on .* is working on"),
+            run_lock(bench.folder, bench.images, bench.connection, lambda: called.append(1)),
+        ):
+            pass
+    assert called == [1, 1]
+
+
+def test_a_recorded_owner_that_is_none_any_more_holds_nothing(bench: Bench) -> None:
+    long_ago, host = time.time() - 10**8, socket.gethostname()
+    for pid, where, started_at in (
+        (os.getppid(), host, long_ago),  # another process has its id now
+        (os.getppid(), "another", time.time()),  # not to be asked: its lock is free
+        (os.getpid(), host, time.time()),  # this process, which has let go
+        (dead_pid(), host, time.time()),
+    ):
+        record(bench, pid, where, started_at)
+        hold(bench)
+        assert find_owner(bench.folder, bench.connection) is None
+
+
+def test_an_owner_leaves_no_record_of_itself_and_none_of_another_is_removed(bench: Bench) -> None:
+    hold(bench)
+    assert bench.ask("SELECT pid FROM holder") == []
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
+        record(bench, 1, "another", 1.0)
+    assert bench.ask("SELECT host FROM holder") == [("another",)]
 
 
 def sqlite_error(code: int) -> sqlite3.OperationalError:

@@ -14,7 +14,7 @@ from pipeline.errors import DiskFull, LedgerError
 from pipeline.ledger import writer as module
 from pipeline.ledger.database import FILE_NAME, open_for_reading, open_ledger
 from pipeline.ledger.writer import Writer
-from pipeline.storage import sync_folder
+from pipeline.storage import ImageStore, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,17 +102,20 @@ async def test_a_folder_is_on_disk_before_the_rows_that_name_its_files_and_once_
 ) -> None:
     rows_at_sync: list[int] = []
 
-    def sync(folder: Path) -> None:
+    def sync(images: ImageStore, job: str) -> None:
         rows_at_sync.append(reader.execute("SELECT count(*) FROM note").fetchone()[0])
-        sync_folder(folder)
+        flush_folder(images, job)
 
-    monkeypatch.setattr(module, "sync_folder", sync)
+    flush_folder = ImageStore.flush_folder
+    monkeypatch.setattr(ImageStore, "flush_folder", sync)
+    images = notes.images
+    make_folder(images.job_folder("job"))
     with contextlib.closing(sqlite3.connect(notes.folder / FILE_NAME, check_same_thread=False)) as reader:
         async with Writer(notes.connection) as writer:
             with _held_up(writer):
                 writes = []
                 for number in range(50):
-                    writer.flush_folder(notes.folder)
+                    writer.flush_folder(images, "job")
                     writes.append(writer.do(_note, str(number)))
             await asyncio.gather(*writes)
             await writer.do(_note, "without a file")
@@ -121,13 +124,13 @@ async def test_a_folder_is_on_disk_before_the_rows_that_name_its_files_and_once_
 
 
 async def test_where_a_folder_cannot_be_brought_to_disk_its_rows_are_not_written_until_it_can(notes: Bench) -> None:
-    gone = notes.folder / "gone"
+    images = notes.images
     async with Writer(notes.connection) as writer:
         for _ in range(2):
-            writer.flush_folder(gone)
+            writer.flush_folder(images, "job")
             with pytest.raises(DiskFull, match="cannot be written"):
                 await writer.do(_note, "one")
-        gone.mkdir()
+        make_folder(images.job_folder("job"))
         assert await writer.do(_note, "two") == "two"
     assert notes.ask("SELECT what FROM note") == [("two",)]
 
@@ -135,17 +138,17 @@ async def test_where_a_folder_cannot_be_brought_to_disk_its_rows_are_not_written
 async def test_a_file_that_comes_while_its_folder_is_brought_to_disk_has_it_done_once_more(
     notes: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    syncs: list[Path] = []
+    syncs: list[str] = []
 
     async with Writer(notes.connection) as writer:
 
-        def sync(folder: Path) -> None:
-            syncs.append(folder)
+        def sync(images: ImageStore, job: str) -> None:
+            syncs.append(job)
             if len(syncs) == 1:
-                writer.flush_folder(folder)  # its name came too late for what is under way
+                writer.flush_folder(images, job)  # its name came too late for what is under way
 
-        monkeypatch.setattr(module, "sync_folder", sync)
-        writer.flush_folder(notes.folder)
+        monkeypatch.setattr(ImageStore, "flush_folder", sync)
+        writer.flush_folder(notes.images, "job")
         await writer.do(_note, "one")
     assert len(syncs) == 2
 

@@ -1,0 +1,54 @@
+"""Whether the process that is recorded as a folder's owner lives, and when it started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process exists; on Windows, always true."""
+    if os.name == "nt":  # there, signal 0 ends the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def started_at(pid: int) -> float | None:
+    """Return when a process started, in seconds since 1970, right to a second or two.
+
+    None if it has ended, though its parent has not noticed yet, and if the system does not tell.
+    """
+    try:
+        return _from_proc(pid) if sys.platform == "linux" else _from_ps(pid)
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+
+
+def _from_proc(pid: int) -> float | None:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    if fields[0] in {"Z", "X"}:
+        return None
+    uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+    return time.time() - uptime + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _from_ps(pid: int) -> float | None:
+    """Read the state and the elapsed time, as [[days-]hours:]minutes:seconds, from the `ps` of POSIX."""
+    command = ["ps", "-o", "stat=", "-o", "etime=", "-p", str(pid)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()  # noqa: S603
+    if said[0].startswith("Z"):
+        return None
+    days, _, clock = said[1].rpartition("-")
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + int(part)
+    return time.time() - int(days or 0) * 86_400 - seconds
