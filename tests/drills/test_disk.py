@@ -46,7 +46,7 @@ def test_no_room_for_a_picture_stops_everything_and_costs_at_most_the_calls_in_f
     server = stage.serve(rate_limit=None, latency_seconds=[0.05, 0.1])
     stage.provider("lab", server, concurrency=4)
     ended = stage.run(
-        *("run", stage.prompts("many", 30, response_format=answer)), exit_code=3, sabotage="full:outputs/many/images/:8"
+        *("run", stage.prompts("many", 30, response_format=answer)), exit_code=3, sabotage="full:many/images/:8"
     )
     assert "no room left in" in ended.stderr
     assert audit(stage, server.books()).pictures >= 7

@@ -7,6 +7,7 @@ its own. What came after that may be lost, be there, or be there in part, and of
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_CALLS = "openat,write,pwrite64,ftruncate,fsync,fdatasync,rename,unlink,mkdir"
+_CALLS = "openat,write,pwrite64,ftruncate,fsync,fdatasync,rename,link,linkat,unlink,unlinkat,mkdir,mkdirat"
 _LINE = re.compile(r"(\d+) +([\d.]+) (.*)")
 _CALL = re.compile(r"(\w+)\((.*)\) = (\d+)")
 _PATH = re.compile(r"[<\"]((?:\\x[0-9a-f]{2})*)[>\"]")
+_PLACE = re.compile(r"<((?:\\x[0-9a-f]{2})*)>, \"((?:\\x[0-9a-f]{2})*)\"")  # a folder's descriptor, and a name in it
 
 Choice = Literal["nothing", "names", "contents", "chance"]
 """What survives of what no fsync had covered: nothing, the names alone, the contents alone, or as chance has it."""
@@ -74,11 +76,13 @@ def _step(said: str, folder: Path, begin: int, end: int, moment: float) -> Step 
     if call is None:  # it failed
         return None
     name, arguments, result = call.groups()
-    texts = [bytes.fromhex(text.replace("\\x", "")) for text in _PATH.findall(arguments)]
-    if name == "openat":
-        if "O_CREAT" not in arguments or not texts:
+    if name.endswith("at"):
+        if name == "openat" and "O_CREAT" not in arguments:
             return None
-        texts = texts[-1:]
+        texts = [os.path.join(*map(_bytes, place)) for place in _PLACE.findall(arguments)]  # noqa: PTH118 - bytes
+        name = name if name == "openat" else name.removesuffix("at")
+    else:
+        texts = [_bytes(text) for text in _PATH.findall(arguments)]
     content = texts.pop() if name in {"write", "pwrite64"} and len(texts) > 1 else b""
     paths = tuple(text.decode() for text in texts)
     if not paths or not all(path == str(folder) or path.startswith(f"{folder}/") for path in paths):
@@ -91,6 +95,10 @@ def _step(said: str, folder: Path, begin: int, end: int, moment: float) -> Step 
     assert name != "write" or len(content) == int(result)
     relative = tuple(path.removeprefix(str(folder)).lstrip("/") for path in paths)
     return Step(name, relative, content, offset, begin, end, moment)
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.replace("\\x", ""))
 
 
 @dataclass(slots=True)
@@ -127,8 +135,10 @@ class Disk:
         match step.name:
             case "openat" if path not in self._names:
                 self._change(step, _File())
-            case "mkdir" | "unlink" | "rename":
-                self._change(step, self._names[path] if step.name == "rename" else None)
+            case "mkdir" | "unlink":
+                self._change(step, None)
+            case "rename" | "link":
+                self._change(step, self._names[path])
             case "write" | "pwrite64" | "ftruncate":
                 file = self._names[path]
                 assert file is not None
@@ -181,6 +191,8 @@ def _apply(names: dict[str, _File | None], step: Step, file: _File | None) -> No
             names.pop(step.paths[0], None)
         case "rename":
             names.pop(step.paths[0], None)
+            names[step.paths[1]] = file
+        case "link":
             names[step.paths[1]] = file
         case _:
             names[step.paths[0]] = file

@@ -6,7 +6,7 @@ clock:SECONDS:FILE      the wall clock jumps by SECONDS when FILE appears
 full:PATTERN:NUMBER     from the NUMBER-th on, files whose path matches PATTERN find no room, after their first bytes
 sizes:BYTES             no file grows beyond BYTES
 bug:NUMBER              the NUMBER-th answer meets a bug
-die:NUMBER              the process kills itself just before its NUMBER-th fsync, rename or commit
+die:NUMBER              the process kills itself just before its NUMBER-th fsync, link, rename, unlink or commit
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def _die(number: str) -> None:
 
         return step
 
-    os.fsync, os.replace = dying(os.fsync), dying(os.replace)
+    for name in ("fsync", "link", "replace", "unlink"):
+        setattr(os, name, dying(getattr(os, name)))
     Writer._commit = dying(Writer._commit)  # type: ignore[method-assign]
 
 
