@@ -48,3 +48,16 @@ class Budget:
         """Replace a reservation by the actual cost; None keeps the estimate, as for an unknown outcome."""
         if cost is not None:
             self._committed[request.job_pk] += cost - (estimate or 0.0)
+
+    def exceeded(self, request: QueuedRequest, requested: int, returned: int) -> BudgetSpent | None:
+        """Return the stop that follows if a response cost more than its estimate, and more than the budget had left."""
+        limit = self.limit(request)
+        committed = self._committed.get(request.job_pk, 0.0)
+        if limit is None or committed <= limit + 1e-9:
+            return None
+        more = f": a response brought {returned:,} images for a call for {requested:,}" if returned > requested else ""
+        return BudgetSpent(
+            f"${committed:.4f} of job `{request.job_name}` are spent or may be, more than its budget of"
+            f" ${limit:.2f}{more}; its images are stored, and nothing more is bought until you raise `budget_usd` and"
+            " run `pipeline run`"
+        )

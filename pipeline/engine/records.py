@@ -33,6 +33,7 @@ class Attempt:
 
     pk: int
     stem: str  # of the request's file names
+    images: int  # requested
     estimate_usd: float | None
     started: float
 
@@ -106,7 +107,7 @@ class Records:
                 await self._writer.do(attempts.record_withdrawal, begun[0], time.time())
             raise Withdrawn
         self.emit(CallSent(request.job_name, request.id, self._provider, permit.images))
-        return Attempt(*begun, estimate, time.monotonic())
+        return Attempt(*begun, permit.images, estimate, time.monotonic())
 
     async def complete(self, request: QueuedRequest, attempt: Attempt, result: CallResult) -> Completion:
         """Record what a result means: its cost, its images, the URLs to download, or how the attempt failed.
@@ -137,6 +138,8 @@ class Records:
         )
         self._budget.settle(request, attempt.estimate_usd, cost)
         self._emit_ended(request, attempt, cost, None)
+        if stop := self._budget.exceeded(request, attempt.images, result.returned):
+            self._stops.stop(stop, request)
         for image in result.images:
             self._emit_stored(request, image)
         settled = len(result.images) + len(result.urls) + result.moderated
