@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine.events import PurchasesHeld
 from pipeline.engine.retry import FIRST_WAIT
 from pipeline.errors import (
+    DownloadRefused,
     Invalid,
     KeyRefused,
     ModelUnknown,
@@ -37,6 +38,16 @@ class FailedError(Exception):
         self.error = error
 
 
+def host_silent(reason: Exception, hours: float) -> DownloadRefused:
+    """Return the error of a paid URL whose host has not answered for as long as an outage may last."""
+    error = DownloadRefused(
+        f"the host of a paid image has not answered for {hours:g} hours: {reason}; the image is paid, and `pipeline"
+        " resume` downloads it without paying again"
+    )
+    error.cause = str(reason)
+    return error
+
+
 class FailedCalls:
     """The failed calls of one request, for its worker."""
 
@@ -47,6 +58,7 @@ class FailedCalls:
         self._request = request
         self._verdict: Verdict = "stop"  # on the last refusal
         self._repeats = 0  # calls that may be paid and are repeated
+        self._broken: str | None = None  # what was wrong with an image beside whole ones
 
     def refused(self, error: Stop) -> None:
         """Report a refusal, while its call is still in flight."""
@@ -111,6 +123,17 @@ class FailedCalls:
             ended = self._admission.calls_ended
             await self._admission.park(lambda: self._admission.calls_ended > ended)
         raise error
+
+    def count_broken(self, reason: str) -> None:
+        """Count a response that brought broken images beside whole ones: the call for what is missing repeats it."""
+        self._repeats += 1
+        self._broken = reason
+
+    def check_repeats(self) -> None:
+        """Check that the call for what is missing may be made. Raises FailedError after `retry.unknown` repeats."""
+        if self._broken is not None and self._repeats > self._context.retry.unknown:
+            what = f"an image in the response {self._broken}; the others are stored, and the broken ones may be paid"
+            raise FailedError(Unusable(what, http_status=200))
 
     def check_delivery(self, reason: str, *, deterministic: bool, option: str | None = None) -> None:
         """Report that a paid response has brought no image. Raises the stop that may follow."""

@@ -129,6 +129,7 @@ class Records:
             sent_at=result.ended_at if result.sent_at is None else result.sent_at,
             ended_at=result.ended_at,
             moderated=result.moderated,
+            broken=len(result.quarantined),
             settings=result.settings,
         )
         if result.images:

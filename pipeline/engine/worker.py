@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from pipeline.client.download import DownloadFailed
 from pipeline.client.request import Call, Upload
 from pipeline.engine.caller import CallSpec
 from pipeline.engine.events import (
@@ -20,7 +21,7 @@ from pipeline.engine.events import (
     PurchasesResumed,
     Retrying,
 )
-from pipeline.engine.failed_calls import REFUSALS, FailedCalls, FailedError
+from pipeline.engine.failed_calls import REFUSALS, FailedCalls, FailedError, host_silent
 from pipeline.engine.image_writer import FileNames
 from pipeline.engine.retry import call_with_retries, retrying
 from pipeline.errors import (
@@ -91,6 +92,7 @@ class Worker:
 
     async def _call(self) -> None:
         """Make one call for what is missing: permit, record, call, record."""
+        self._failed_calls.check_repeats()
         images = min(self._missing, self._context.target.provider.images_per_call)
         permit = await self._admission.acquire(self._request, images)
         self._is_probe = permit.is_probe
@@ -114,6 +116,8 @@ class Worker:
         self._numbers.update(image.number for images in (result.images, result.urls) for image in images)
         self._urls, self._succeeded = list(completion.urls), completion.succeeded
         self._missing -= completion.settled
+        if result.quarantined:
+            self._failed_calls.count_broken(result.quarantined[0].reason)
 
     def _delivered(self) -> None:
         """Report that an image has arrived."""
@@ -177,8 +181,19 @@ class Worker:
                 raise failure
 
     async def _download(self, url: PaidUrl) -> None:
+        silent_since = time.monotonic()
+
+        async def wait(reason: Exception, seconds: float) -> None:
+            nonlocal silent_since
+            if not isinstance(reason, DownloadFailed) or reason.http_status is not None:
+                silent_since = time.monotonic()
+            left = silent_since + self._context.retry.outage_hours * 3600 - time.monotonic()
+            if left <= 0:
+                raise host_silent(reason, self._context.retry.outage_hours)
+            await self._wait_for_download(reason, min(seconds, left))
+
         try:
-            image = await self._caller.download(url, self._names, url.expires_at + self._clock, self._wait_for_download)
+            image = await self._caller.download(url, self._names, url.expires_at + self._clock, wait)
         except UrlLost:
             await self._records.record_expired_url(url)
             self._numbers.discard(url.number)

@@ -36,7 +36,10 @@ class ImageUrl:
 
 @dataclass(frozen=True, slots=True)
 class ResponseRecord:
-    """A success response. `sent_at` and `ended_at` are in seconds since 1970; `moderated` counts withheld images."""
+    """A success response. `sent_at` and `ended_at` are in seconds since 1970.
+
+    `moderated` counts images that the service withheld, `broken` those that it returned and that are not valid.
+    """
 
     http_status: int
     request_id: str | None
@@ -45,6 +48,7 @@ class ResponseRecord:
     sent_at: float
     ended_at: float
     moderated: int = 0
+    broken: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -140,6 +144,7 @@ def record_response(
     ]
     for image in images:
         _insert_image(connection, request, attempt_pk, image)
+    _insert_broken(connection, request, attempt_pk, len(urls) + len(images), response.broken)
     return paid, _count_images(connection, request.pk, len(images), response.ended_at)
 
 
@@ -160,6 +165,16 @@ def _insert_image(connection: sqlite3.Connection, request: QueuedRequest, attemp
             *(request.pk, attempt_pk, request.job_pk, image.number, image.file, image.sha256, image.bytes),
             *(image.width, image.height, image.format, image.revised_prompt, image.remark),
         ),
+    )
+
+
+def _insert_broken(
+    connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, whole: int, broken: int
+) -> None:
+    """Record images that are paid and lost, since their bytes are not valid; their number names no file."""
+    connection.executemany(
+        "INSERT INTO image (request, attempt, job, state, number) VALUES (?, ?, ?, 'lost', ?)",
+        [(request.pk, attempt_pk, request.job_pk, whole + place) for place in range(1, broken + 1)],
     )
 
 

@@ -69,7 +69,8 @@ CREATE INDEX attempt_request ON attempt (request);
 CREATE INDEX attempt_open ON attempt (pk) WHERE outcome IS NULL;
 CREATE INDEX attempt_sent ON attempt (provider, sent_at);
 
--- One image of a response: paid (its URL is known), stored (its file is whole on disk), or lost (its URL expired).
+-- One image of a response: paid (its URL is known), stored (its file is whole on disk), or lost (its URL expired, its
+-- bytes were not valid, or its file was removed).
 CREATE TABLE image (
     pk             INTEGER PRIMARY KEY,
     request        INTEGER NOT NULL REFERENCES request (pk),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,65 @@ async def test_of_an_answer_with_a_broken_picture_the_whole_ones_are_kept(bench:
     assert served.asked == [3, 1]
     assert bench.ask(ROW) == [("succeeded", 2, 0, 3, 0)]
     assert _files(bench) == ["pool-1.png", "pool-2.png", "pool-3.png"]
+    assert bench.ask("SELECT attempt, state FROM image ORDER BY attempt, state") == [
+        *((1, "lost"), (1, "stored"), (1, "stored")),
+        (2, "stored"),
+    ], "each image that is paid has a row"
+    assert bench.one("SELECT count(*) FROM quarantine") == 1
+
+
+@pytest.mark.parametrize(("unknown", "asked", "stored"), [(0, [10], 9), (1, [10, 1], 9), (2, [10, 1], 9)])
+async def test_what_a_server_spoils_in_each_answer_is_bought_again_within_bounds(
+    bench: Bench, unknown: int, asked: list[int], stored: int
+) -> None:
+    bench.retry = dataclasses.replace(bench.retry, unknown=unknown)
+    served = Vendor(lambda body: answer_with(*[HERE] * (body["n"] - 1), {"b64_json": "AAAA"}))
+    async with vendor(served) as base_url:
+        bench.submit(request(1, id="pool", n=10))
+        await bench.run(lab(base_url))
+    assert (served.asked, len(_files(bench))) == (asked, stored)
+    assert bench.one("SELECT status FROM request") == "partial"
+    assert bench.one("SELECT json_extract(error, '$.kind') FROM request") == "Unusable"
+    assert bench.one("SELECT count(*) FROM image WHERE state = 'lost'") == 1
+
+
+async def test_a_server_that_spoils_all_but_one_is_not_asked_again_and_again(bench: Bench) -> None:
+    served = Vendor(lambda body: answer_with(HERE, *[{"b64_json": "AAAA"}] * (body["n"] - 1)))
+    async with vendor(served) as base_url:
+        bench.submit(request(1, id="pool", n=10))
+        await bench.run(lab(base_url))
+    assert served.asked == [10, 9, 8]
+    assert bench.one("SELECT status FROM request") == "partial"
+    assert bench.ask("SELECT state, count(*) FROM image GROUP BY state") == [("lost", 24), ("stored", 3)]
+
+
+async def test_a_url_on_a_host_that_never_answers_does_not_keep_the_run_from_ending(bench: Bench) -> None:
+    bench.retry = dataclasses.replace(bench.retry, outage_hours=0.0001)
+    dead = {"url": "http://127.0.0.1:9/picture/a?se=2099-01-01T00:00:00Z"}
+    served = Vendor(lambda _: answer_with(dead))
+    async with vendor(served) as base_url:
+        bench.submit(request(1))
+        await bench.run(lab(base_url))
+    assert served.asked == [1]
+    assert bench.ask("SELECT r.status, i.state, i.url FROM request r JOIN image i ON i.request = r.pk") == [
+        ("failed", "paid", dead["url"])
+    ]
+    assert "has not answered for 0.0001 hours" in bench.one("SELECT json_extract(error, '$.message') FROM request")
+
+
+async def test_a_url_on_a_host_that_answers_is_tried_until_it_expires(bench: Bench) -> None:
+    bench.retry = dataclasses.replace(bench.retry, outage_hours=0.00001)
+    asked: list[int] = []
+
+    async def picture(_http: web.Request) -> web.Response:
+        asked.append(1)
+        return web.Response(status=503) if len(asked) < 4 else web.Response(body=PNG)
+
+    served = Vendor(lambda _: answer_with({"url": "/image/a?se=2099-01-01T00:00:00Z"}))
+    async with vendor(served, picture) as base_url:
+        bench.submit(request(1))
+        await bench.run(lab(base_url))
+    assert (len(asked), bench.ask(ROW)) == (4, [("succeeded", 1, 0, 1, 0)])
 
 
 async def test_an_answer_without_one_whole_picture_may_have_been_paid_and_is_tried_again(bench: Bench) -> None:
