@@ -14,8 +14,9 @@ from pipeline import ledger
 from pipeline.config.load import load
 from pipeline.ledger import queries, submit
 from pipeline.ledger.claim import check_claim, superseded_warning
+from pipeline.ledger.found_images import unknown_names
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
-from pipeline.ledger.lock import exclusive, run_lock
+from pipeline.ledger.lock import exclusive, find_owner, run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
@@ -122,6 +123,7 @@ class Batch:
                 recover(connection)
                 since = time.time()
                 names = frozenset(plan.name for plan in queue())
+                self._adopt_images(connection, emit)
                 scope = Scope(names if jobs else None, since)
                 result = await self._run(connection, held, scope, options, emit)
         return await self._make_report_thumbnails(result, started_at)
@@ -147,6 +149,7 @@ class Batch:
                     if summary.unfinished or summary.unsuccessful or summary.counts["cancelled"]:
                         check_credentials(self.config.find_provider(summary.provider), self.environment)
                 submit.put_back(connection, names or None)
+                self._adopt_images(connection, emit)
                 scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
                 result = await self._run(connection, held, scope, options, emit)
         return await self._make_report_thumbnails(result, started_at)
@@ -198,6 +201,26 @@ class Batch:
                     write_manifest(connection, job, self.folder)
             repaired = sum(damage.image_pk is not None for damage in damages) if repair else 0  # now in state `lost`
             return queries.count_images(connection, name) + repaired, damages
+
+    def unknown_images(self, name: str | None = None) -> list[str]:
+        """Return the images on disk, of a job or of all, that no row of the ledger has. They are never touched.
+
+        Beside a working run there are none: it stores an image before it records it.
+        """
+        with ledger.reading(self.folder, name) as connection:
+            if find_owner(self.folder, connection) is not None:
+                return []
+            found = unknown_names(connection, self.images.names())
+        return [one for one in found if name is None or one.partition("/")[0].lower() == name.lower()]
+
+    def _adopt_images(self, connection: sqlite3.Connection, emit: Listener) -> None:
+        """Record images on disk that the ledger does not know, as far as manifests prove them, and report them."""
+        from pipeline.engine.events import ImagesFound
+        from pipeline.reports.adopt import adopt_images
+
+        adopted, unknown = adopt_images(connection, self.folder, self.images)
+        if adopted or unknown:
+            emit(ImagesFound(adopted, len(unknown)))
 
     def _queue(
         self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path, options: JobOptions

@@ -40,7 +40,6 @@ QUARANTINE_FOLDER = "quarantine"
 PART = ".part"
 """How the name of a file ends while it is being written; such a file may be deleted at any start."""
 
-
 _names = random.Random()  # its own generator, so that a seed set elsewhere cannot make two names equal
 
 
@@ -276,6 +275,12 @@ class ImageStore:
         except OSError as error:
             raise self._error(error, job) from None
         return QuarantinedFile(f"{name}.bin", sha256, len(content), reason)
+
+    def names(self) -> list[str]:
+        """Return the names of all images that are on disk, in no order."""
+        folders = {path.parent.name: path for path in self.folder.glob(f"*/{IMAGES_FOLDER}/")}
+        pairs = [(job, file) for job, folder in folders.items() for file in os.listdir(folder)]  # noqa: PTH208 - 20 x
+        return [f"{job}/{IMAGES_FOLDER}/{file}" for job, file in pairs if not file.startswith(".")]
 
     def leftovers(self) -> list[str]:
         """Return the names of half-written images of a killed run, which may be deleted while no run is at work."""

@@ -108,10 +108,13 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
 @click.pass_obj
 def verify(options: Options, job: str | None, repair: bool) -> int:
     """Read every image again and compare it with the ledger."""
-    images, damages = options.batch().verify(job, repair=repair)
+    batch = options.batch()
+    images, damages = batch.verify(job, repair=repair)
     for damage in damages:
         echo(f"{damage.file}: {damage.what}")
     if not options.quiet:
+        for name in batch.unknown_images(job):
+            click.echo(f"{name}: is not in the ledger; it stays as it is", err=True)
         bad = sum(damage.image_pk is not None for damage in damages)
         outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
         echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)

@@ -177,6 +177,14 @@ class BackupFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagesFound:
+    """Images were on disk and in no row of the ledger: `adopted` are recorded now, `unknown` stay as they are."""
+
+    adopted: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationFailed:
     """A notification could not be delivered; the run goes on."""
 
@@ -189,6 +197,7 @@ Event = (
     | ProviderPace
     | Stopping
     | BackupFailed
+    | ImagesFound
     | CallSent
     | CallEnded
     | ImageStored

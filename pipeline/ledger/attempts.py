@@ -143,9 +143,9 @@ def record_response(
         PaidUrl(_insert_url(connection, request, attempt_pk, url), url.number, url.url, url.expires_at) for url in urls
     ]
     for image in images:
-        _insert_image(connection, request, attempt_pk, image)
+        insert_image(connection, request, attempt_pk, image)
     _insert_broken(connection, request, attempt_pk, len(urls) + len(images), response.broken)
-    return paid, _count_images(connection, request.pk, len(images), response.ended_at)
+    return paid, count_received(connection, request.pk, len(images), response.ended_at)
 
 
 def _insert_url(connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, url: ImageUrl) -> int:
@@ -157,7 +157,8 @@ def _insert_url(connection: sqlite3.Connection, request: QueuedRequest, attempt_
     return int(row[0])
 
 
-def _insert_image(connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, image: StoredImage) -> None:
+def insert_image(connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, image: StoredImage) -> None:
+    """Record a stored image of an attempt; `count_received` counts it."""
     connection.execute(
         "INSERT INTO image (request, attempt, job, state, number, file, sha256, bytes, width, height, format,"
         " revised_prompt, remark) VALUES (?, ?, ?, 'stored', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -187,10 +188,10 @@ def record_download(
         " format = ?, remark = ? WHERE pk = ?",
         (image.file, image.sha256, image.bytes, image.width, image.height, image.format, image.remark, image_pk),
     )
-    return _count_images(connection, request_pk, 1, now)
+    return count_received(connection, request_pk, 1, now)
 
 
-def _count_images(connection: sqlite3.Connection, request_pk: int, images: int, now: float) -> bool:
+def count_received(connection: sqlite3.Connection, request_pk: int, images: int, now: float) -> bool:
     """Add stored images to a request; the image that completes it ends it in the same transaction."""
     if not images:
         return False

@@ -132,7 +132,7 @@ def next_requests(
             (job_pk, revision, limit + len(taken)),
         )
         found.update((row[0], None) for row in rows if row[0] not in taken)
-    return _read(connection, list(found)[:limit])
+    return read_queued(connection, list(found)[:limit])
 
 
 def waiting_providers(connection: sqlite3.Connection, scope: Scope, blocked: Collection[Block] = ()) -> list[str]:
@@ -211,7 +211,7 @@ def _not_blocked(blocked: Collection[Block]) -> str:
     return f" AND NOT EXISTS (SELECT 1 FROM json_each('{literal}') b WHERE {matches})"
 
 
-def _read(connection: sqlite3.Connection, request_pks: Sequence[int]) -> list[QueuedRequest]:
+def read_queued(connection: sqlite3.Connection, request_pks: Sequence[int]) -> list[QueuedRequest]:
     """Read requests by primary key, in the given order."""
     rows = connection.execute(
         "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd,"

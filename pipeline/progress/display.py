@@ -33,7 +33,7 @@ _READING_SHARE = 50  # the ledger is read again after so many times as long as r
 _ANNOUNCED = (
     *(events.Paused, events.LimitLowered, events.UsageIgnored, events.ProviderDown, events.ProviderUp),
     *(events.PurchasesHeld, events.PurchasesResumed),
-    *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed),
+    *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
 )
 
 

@@ -59,6 +59,10 @@ def _describe_run(event: Event) -> str:
             return f"■ {signal}: no further calls; calls in flight finish, a second signal stops at once"
         case events.BackupFailed(error):
             return f"! the ledger could not be copied: {_error_text(error)}"
+        case events.ImagesFound(adopted, unknown):
+            found = [f"{adopted} are recorded again and not bought again"] * bool(adopted)
+            found += [f"{unknown} stay as they are; `pipeline verify` names them"] * bool(unknown)
+            return f"! of images on disk that the ledger did not know, {', '.join(found)}"
         case events.Stopped(what, error):
             return f"■ no further calls for {what}: {_error_text(error)}"
     return _describe_provider(event)

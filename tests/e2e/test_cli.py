@@ -189,6 +189,23 @@ def test_verify_names_what_is_damaged_and_repair_makes_it_again(stage: Stage) ->
     assert len(server.books()) == 6
 
 
+def test_verify_names_images_that_are_in_no_row_and_finds_no_fault_with_them(stage: Stage) -> None:
+    stage.provider("lab", stage.serve())
+    stage.run("run", stage.prompts("many", 1))
+    (stage.output / "many" / "images" / "of-another-ledger-1.png").write_bytes(b"paid")
+    said = stage.run("verify", "MANY")
+    assert (said.stdout, said.stderr.splitlines()) == (
+        "",
+        [
+            "many/images/of-another-ledger-1.png: is not in the ledger; it stays as it is",
+            "1 of 1 images are complete",
+        ],
+    )
+    ended = stage.run("run")
+    assert "of images on disk that the ledger did not know, 1 stay as they are" in ended.stderr
+    assert (stage.output / "many" / "images" / "of-another-ledger-1.png").read_bytes() == b"paid"
+
+
 def test_manifest_writes_the_same_manifest_again(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
     stage.run("run", stage.prompts("many", 3))

@@ -11,6 +11,7 @@ from pipeline.engine.events import (
     CallEnded,
     CallSent,
     Event,
+    ImagesFound,
     ImageStored,
     LimitLowered,
     NotificationFailed,
@@ -51,6 +52,9 @@ EVENTS: list[Event] = [
     ProviderPace("lab", "", None, None, None, 0, None),
     NotificationFailed("webhook", "timed\nout"),
     BackupFailed(DiskFull("no room left")),
+    ImagesFound(7, 0),
+    ImagesFound(0, 2),
+    ImagesFound(7, 2),
     PurchasesHeld("lab", "host\nunreachable"),
     PurchasesResumed("lab", 12.4),
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
@@ -79,6 +83,12 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "~ lab: idle, no limit, 0 downloads",
         "! notification by webhook failed: timed out",
         "! the ledger could not be copied: DiskFull: no room left",
+        "! of images on disk that the ledger did not know, 7 are recorded again and not bought again",
+        "! of images on disk that the ledger did not know, 2 stay as they are; `pipeline verify` names them",
+        (
+            "! of images on disk that the ledger did not know, 7 are recorded again and not bought again, 2 stay as"
+            " they are; `pipeline verify` names them"
+        ),
         "‖ lab: paid images do not arrive; nothing more is bought until one does: host unreachable",
         "▶ lab: paid images arrive again after 12 s",
         "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",

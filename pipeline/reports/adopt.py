@@ -1,0 +1,92 @@
+"""Adopts images on disk that the ledger does not know: those that a job's manifest names, with the hash that they have.
+
+The manifest is evidence here, not an authority. This program wrote it, whole, from a ledger that knew more; it says
+which request an image belongs to, and the bytes must have the hash that it states. What it does not name stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from pipeline.ledger.database import transaction
+from pipeline.ledger.found_images import incomplete_requests, record_found_images, unknown_names
+from pipeline.reports.manifest import FILE_NAME
+from pipeline.storage import StoredImage
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    from pipeline.storage import ImageStore
+
+_NUMBER = re.compile(r"images/[^/]+-(\d+)\.\w+")  # of an image in its request, in the name of its file
+
+
+def adopt_images(connection: sqlite3.Connection, folder: Path, images: ImageStore) -> tuple[int, list[str]]:
+    """Record the images that the ledger does not know and its requests miss, if a manifest proves them.
+
+    Returns their number, and the names of the other images that it does not know. Only for the process that holds the
+    folder's lock: a run stores an image before it records it.
+    """
+    unknown = unknown_names(connection, images.names())
+    adopted = 0
+    for job, names in groupby(unknown, key=lambda name: name.partition("/")[0]):
+        entries = _read_entries(folder / job / FILE_NAME, {name.partition("/")[2] for name in names})
+        if entries:
+            adopted += _adopt(connection, images, job, entries)
+    return adopted, unknown_names(connection, unknown) if adopted else unknown
+
+
+def _adopt(
+    connection: sqlite3.Connection, images: ImageStore, job: str, entries: Mapping[str, Mapping[str, Any]]
+) -> int:
+    adopted = 0
+    with transaction(connection):
+        for key, request in incomplete_requests(connection, job, entries).items():
+            entry = entries[key]
+            proven = [found for one in entry["images"] if (found := _prove(images, job, one))]
+            missing = [image for image in proven if image.number not in request.numbers][: request.missing]
+            if missing:
+                cost = entry.get("cost_usd")
+                total = float(cost) if isinstance(cost, int | float) else None
+                record_found_images(connection, request, missing, entry.get("request_id"), total)
+                adopted += len(missing)
+    return adopted
+
+
+def _read_entries(manifest: Path, unknown: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the entries of a manifest that name unknown files, by key, each with these images only."""
+    found: dict[str, dict[str, Any]] = {}
+    with contextlib.suppress(FileNotFoundError), manifest.open("rb") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # a line that is not ours
+                entry = json.loads(line)
+                images = [image for image in entry["images"] if image["file"] in unknown]
+                if images:
+                    found[entry["key"]] = {**entry, "images": images}
+    return found
+
+
+def _prove(images: ImageStore, job: str, shown: Mapping[str, Any]) -> StoredImage | None:
+    """Return the image that a manifest shows if the bytes on disk have its hash, else None."""
+    number = _NUMBER.fullmatch(shown["file"])
+    try:
+        content = images.read(f"{job}/{shown['file']}")
+    except OSError:
+        return None
+    if number is None or hashlib.sha256(content).hexdigest() != shown.get("sha256"):
+        return None
+    fields = ("width", "height", "format", "revised_prompt", "remark")
+    return StoredImage(
+        number=int(number[1]),
+        file=shown["file"],
+        sha256=shown["sha256"],
+        bytes=len(content),
+        **{name: shown.get(name) for name in fields},  # type: ignore[arg-type]  # as the manifest has them
+    )
