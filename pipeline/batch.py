@@ -190,7 +190,7 @@ class Batch:
         """
         from pipeline.reports import verify
 
-        with ledger.writing(self.folder, name) as connection:
+        with (ledger.writing if repair else ledger.reading)(self.folder, name) as connection:
             if name is not None:
                 (name,) = submit.known_names(connection, [name])
             limit = self.config.download.max_pixels

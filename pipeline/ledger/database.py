@@ -38,6 +38,7 @@ _LOCK_CODES = frozenset(
     }
 )
 """Extended codes of locks and of shared memory, which network drives lack."""
+_NO_ROOM_CODES = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_FULL})
 _ASK_AGAIN = 0.001  # seconds
 
 
@@ -126,21 +127,30 @@ def _refuse_to_start_over(path: Path) -> None:
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection | None:
-    """Open the ledger to read from it; return None if there is none. Raises LedgerError."""
+    """Open the ledger to read from it, on a full disk too; return None if there is none. Raises LedgerError."""
     path = folder / FILE_NAME
     if not path.exists():
         return None
     with translated_errors(path):
-        connection = _connect(str(path))
-        with _closed_on_error(connection):
-            version = _version(connection)
-            if version == 0:
-                connection.close()
-                return None
-            if version != len(MIGRATIONS):
-                _migrate(connection, path)
-            connection.execute("PRAGMA query_only = ON")
-        return connection
+        try:
+            return _open_for_reading(path)
+        except sqlite3.OperationalError as reason:
+            if reason.sqlite_errorcode not in _NO_ROOM_CODES:
+                raise
+            return _open_for_reading(path, is_alone=True)
+
+
+def _open_for_reading(path: Path, *, is_alone: bool = False) -> sqlite3.Connection | None:
+    connection = _connect(str(path), is_alone=is_alone)
+    with _closed_on_error(connection):
+        version = _version(connection)
+        if version == 0:
+            connection.close()
+            return None
+        if version != len(MIGRATIONS):
+            _migrate(connection, path)
+        connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 @contextlib.contextmanager
@@ -176,10 +186,13 @@ def _no_such_job(job: str, folder: Path) -> BadInput:
     return BadInput(f"there is no job `{job}`; nothing has been submitted to {folder} yet")
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, *, is_alone: bool = False) -> sqlite3.Connection:
+    """Open a connection; one that is alone excludes others, and needs no shared memory beside the ledger."""
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     with _closed_on_error(connection):
         connection.row_factory = sqlite3.Row
+        if is_alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _execute_first(connection, "PRAGMA synchronous = FULL", Path(path))
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -281,17 +294,15 @@ def translate_error(reason: sqlite3.Error, path: Path | str = FILE_NAME) -> Pipe
         return none_was_free(f"the ledger {path} cannot be opened")
     if _is_lock_error(reason):
         return LedgerError(f"the ledger {path} cannot be locked: {reason}; {NO_LOCKS_HINT}")
+    what = f"the ledger {path} cannot be written: {reason}"
+    free = "free some space, then run `pipeline run` to continue"
     if code == sqlite3.SQLITE_FULL:
-        return DiskFull(
-            f"the ledger {path} cannot be written: {reason}; free some space, then run `pipeline run` to continue"
-        )
+        return DiskFull(f"{what}; {free}")
     if code == sqlite3.SQLITE_IOERR:
-        what = f"the ledger {path} cannot be written: {reason}; free some space, then run `pipeline run` to continue"
-        return DiskFull(f"{what}; if there is room, check the disk, or, for a network drive, choose another `output`")
+        hint = "if there is room, check the disk, or, for a network drive, choose another `output`"
+        return DiskFull(f"{what}; {free}; {hint}")
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-        return LedgerError(
-            f"the ledger {path} cannot be written: {reason}; change its permissions, or choose another `output`"
-        )
+        return LedgerError(f"{what}; change its permissions, or choose another `output`")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return LedgerError(f"the ledger {path} is locked by another program: {reason}; end that program, and try again")
     return LedgerError(f"the ledger {path} is damaged: {reason}; {restore_hint(Path(path))}")

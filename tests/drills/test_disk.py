@@ -92,6 +92,22 @@ def test_a_ledger_that_cannot_grow_stops_the_run_with_a_sentence(stage: Stage, s
     assert found.paid_again <= 4
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such limit on Windows")
+def test_a_full_disk_can_be_read_and_what_has_to_write_says_so(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 3))
+    assert not list(stage.output.glob("ledger.sqlite3-*")), "the files beside the ledger have to be made"
+    status = stage.run("status", "--json").stdout
+    assert stage.run("status", "--json", sabotage="sizes:1000").stdout == status
+    assert "3 of 3 images are complete" in stage.run("verify", sabotage="sizes:1000").stderr
+    for command in ("report", "run"):
+        job = ["many"] if command == "report" else []
+        ended = stage.run(command, *job, exit_code=3, sabotage="sizes:1000")
+        assert "cannot be written: " in ended.stderr
+        assert "then run `pipeline run`" in ended.stderr
+    assert stage.run("status", "--json").stdout == status
+
+
 @contextlib.contextmanager
 def _mounted(folder: Path, size: str) -> Iterator[None]:
     """Put a small file system of its own under a folder; skip where we may not."""

@@ -186,7 +186,8 @@ def benched(folder: Path) -> Iterator[Bench]:
     with contextlib.closing(open_ledger(folder)) as connection:
         bench = Bench(folder, connection)
         yield bench
-        bench.held.close()
+        if "held" in vars(bench):
+            bench.held.close()
 
 
 Body = dict[str, Any]
