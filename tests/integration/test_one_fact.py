@@ -129,7 +129,7 @@ def test_speed_calls_in_flight_and_time_left_are_the_same_on_terminal_and_page(
 def test_without_a_run_at_work_neither_terminal_nor_page_has_a_call_in_flight(
     bench: Bench, config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.ledger.lock._is_alive", lambda _pid: False)
+    monkeypatch.setattr("pipeline.ledger.lock.is_alive", lambda _pid: False)
     outputs = read_outputs(bench, config, capsys)
     assert outputs.page["run"] is None
     assert outputs.watch["providers"][0]["in_flight"] == outputs.page["providers"][0]["in_flight"] == 0
