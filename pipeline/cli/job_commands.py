@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipeline.cli.options import Options
 
 
+_MAX_UNKNOWN = 20  # images that are not in the ledger and are named
+
+
 @click.command()
 @click.argument("job", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --watch one a line.")
@@ -113,8 +116,11 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
     for damage in damages:
         echo(f"{damage.file}: {damage.what}")
     if not options.quiet:
-        for name in batch.unknown_images(job):
-            click.echo(f"{name}: is not in the ledger; it stays as it is", err=True)
+        unknown = batch.unknown_images(job)
+        for name in unknown[:_MAX_UNKNOWN]:
+            echo(f"{name}: is not in the ledger; it stays as it is", err=True)
+        if len(unknown) > _MAX_UNKNOWN:
+            echo(f"and {len(unknown) - _MAX_UNKNOWN:,} more images that are not in the ledger", err=True)
         bad = sum(damage.image_pk is not None for damage in damages)
         outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
         echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)
