@@ -12,6 +12,7 @@ import pybase64
 
 from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
+from pipeline.images.limits import MAX_PIXELS
 from pipeline.storage import IMAGES_FOLDER, ImageStore, QuarantinedFile, StoredImage
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ValidImage:
 class ImageWriter:
     """Writes images into a store; decoding and writing take place in `threads`."""
 
-    def __init__(self, store: ImageStore, threads: Executor, max_pixels: int = inspect.MAX_PIXELS) -> None:
+    def __init__(self, store: ImageStore, threads: Executor, max_pixels: int = MAX_PIXELS) -> None:
         self._store = store
         self._threads = threads
         self._max_pixels = max_pixels
@@ -109,7 +110,7 @@ def _validate_and_store(
     names: FileNames,
     number: int,
     revised_prompt: str | None,
-    max_pixels: int = inspect.MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
 ) -> StoredImage:
     """Turn bytes, or base64 of them, into a stored image. Plain values in and out, for any thread or process."""
     image = validate(decode(content) if isinstance(content, str) else content, names.output_format, max_pixels)
@@ -153,7 +154,7 @@ def _put_aside(content: bytes | str, store: ImageStore, names: FileNames, reason
     return store.put_aside(names.job, names.stem, decoded, reason)
 
 
-def validate(content: bytes, output_format: str | None, max_pixels: int = inspect.MAX_PIXELS) -> ValidImage:
+def validate(content: bytes, output_format: str | None, max_pixels: int = MAX_PIXELS) -> ValidImage:
     """Decode an image from its first byte to its last. Raises BrokenImage.
 
     SVG is valid only if the request asked for it, and only without scripts. A complete image of another format than

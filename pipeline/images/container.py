@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import BrokenImage
+from pipeline.images.limits import MAX_FRAMES, THREAD_PIXELS
 
 Content = bytes | memoryview
+Size = tuple[int, int]
 
 NO_END = "its end mark is missing"
+
+_SCANS_PER_DECODE = 16  # a further scan of a progressive JPEG costs a sixteenth of what decoding a pixel costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +24,24 @@ class Container:
     """
 
     content: Content
+    size: Size  # width and height that it claims, of its largest frame
     remarks: tuple[str, ...] = ()
     same: tuple[bytes, ...] = ()
     other: bytes = b""
+    frames: int = 1
+    scans: int = 1  # of a JPEG
+    is_opaque: bool = False  # whether the structure does not bound the work of the decoder
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of its largest frame."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether a process decodes it, which can be ended, and not a thread, which cannot."""
+        decodes = min(self.frames, MAX_FRAMES) + self.scans // _SCANS_PER_DECODE + len(self.same)
+        return self.is_opaque or self.pixels * decodes > THREAD_PIXELS
 
 
 def bytes_after(content: Content, end: int) -> tuple[str, ...]:

@@ -2,19 +2,21 @@
 
 Decoders tolerate a missing end, so a truncated download can decode. Each function below follows the file's own
 structure to its end mark. What every viewer ignores (a wrong outer size, a missing end mark after the last pixel) is a
-remark, and the decoder is given the content without it, so that it need not tolerate anything.
+remark, and the decoder is given the content without it, so that it need not tolerate anything. Each function also
+reads the size that the file claims, and bounds the number of its parts: the work is linear in the size of the file.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
-from pipeline.images import jpeg, png
-from pipeline.images.container import NO_END, Container, bytes_after, cut_off
-from pipeline.images.other_content import SAVE_AS_IMAGE
+from pipeline.images import jpeg, png, tiff
+from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
+from pipeline.images.limits import MAX_BLOCKS, MAX_PARTS, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,9 +37,9 @@ _SIGNATURES = tuple(
 )
 _WEBP_PIXELS = frozenset({b"VP8 ", b"VP8L"})
 _BMP_UNCOMPRESSED = frozenset({0, 3})  # RGB, bit fields
-_TIFF_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # field type → bytes
-_TIFF_REDUCED, _TIFF_SUB_IMAGES, _TIFF_DNG = 254, 330, 50706  # NewSubfileType, SubIFDs, DNGVersion
-_TIFF_DATA = {273: 279, 324: 325}  # tag of the offsets of strips, tiles → tag of their byte counts
+_BMP_RUN_LENGTHS = frozenset({1, 2})  # of 8 bits, of 4 bits
+_MAX_GIF_IMAGES = 10_000
+_MAX_AVIF_SIZES = 64  # properties that are read: a grid has one for its tiles
 
 
 def detect_format(content: Content) -> str | None:
@@ -63,24 +65,92 @@ def _webp(content: Content) -> Container:
     The pixels of an animation are in chunks within chunks, and some may be missing.
     """
     (claimed,) = struct.unpack_from("<I", content, 4)
-    whole = [(name, end) for name, end in _riff_chunks(content) if end <= len(content)]
+    chunks = list(_riff_chunks(content))
+    whole = [(name, end) for name, end in chunks if end <= len(content)]
     pixels = next((end for name, end in whole if name in _WEBP_PIXELS), None)
+    size, frames = _webp_size(content), sum(name == b"ANMF" for name, _ in chunks) or 1
     if claimed + 8 <= len(content) and (pixels is None or pixels <= claimed + 8):
-        return Container(content, bytes_after(content, claimed + 8 + claimed % 2))
+        return Container(content, size, bytes_after(content, claimed + 8 + claimed % 2), frames=frames)
     if pixels is None:
         raise cut_off("WEBP", f"{len(content)} of {claimed + 8} bytes are here")
     mended = b"RIFF" + struct.pack("<I", whole[-1][1] - 8) + bytes(content[8 : whole[-1][1]])
-    return Container(mended, (f"its outer size is wrong: {claimed + 8} bytes, and {len(content)} are here",))
+    return Container(mended, size, _wrong_size(content, claimed + 8), frames=frames)
+
+
+def _webp_size(content: Content) -> Size:
+    """Return the size in the first chunk: of the canvas, or of the one frame."""
+    kind = bytes(content[12:16])
+    if kind == b"VP8X":
+        wide, high = (int.from_bytes(content[at : at + 3], "little") for at in (24, 27))
+        return wide + 1, high + 1
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    wide, high = struct.unpack_from("<HH", content, 26)
+    return wide & 0x3FFF, high & 0x3FFF
+
+
+def _wrong_size(content: Content, claimed: int) -> tuple[str, ...]:
+    return (f"its outer size is wrong: {claimed} bytes, and {len(content)} are here",)
 
 
 def _riff_chunks(content: Content) -> Iterator[tuple[bytes, int]]:
     """Yield the name and the end of each chunk of a WebP, up to the first that ends after the end of the file."""
-    at = 12
+    at, number = 12, 0
     while at + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, at)
+        number += 1
+        if number > MAX_PARTS:
+            raise too_long("webp", f"{MAX_PARTS:,} chunks")
         at += 8 + size
         yield name, at
         at += size % 2
+
+
+@dataclass(slots=True)
+class _Blocks:
+    """The walk along the blocks of a GIF, up to its trailer."""
+
+    content: Content
+    size: Size
+    images: int = 0
+    is_animated: bool = False
+    sub_blocks: int = 0
+
+    def walk(self, at: int) -> int:
+        """Return where the trailer is, or the end of the file."""
+        content = self.content
+        while at < len(content) and content[at] != 0x3B:
+            block = content[at]
+            if block == 0x21:  # extension: introducer, label, sub-blocks
+                self.is_animated = self.is_animated or content[at + 1] == 0xFF  # an application's: its repetitions
+                at = self._skip(at + 2)
+            elif block == 0x2C:  # image: descriptor, its palette, code size, sub-blocks
+                self._count(*struct.unpack_from("<4H", content, at + 1))
+                at = self._skip(at + 11 + _colours(content[at + 9]))
+            elif block == 0:  # some writers pad with zeros
+                at += 1
+            else:
+                raise BrokenImage(f"is a GIF that is damaged: 0x{block:02x} does not begin a GIF block")
+        return at
+
+    def _count(self, left: int, top: int, width: int, height: int) -> None:
+        """Count an image; one that reaches beyond the screen makes it larger."""
+        self.images += 1
+        if self.images > _MAX_GIF_IMAGES:
+            raise too_long("gif", f"{_MAX_GIF_IMAGES:,} frames")
+        self.size = max(self.size[0], left + width), max(self.size[1], top + height)
+
+    def _skip(self, at: int) -> int:
+        """Return where the sub-blocks that begin here end."""
+        content, begin = self.content, self.sub_blocks
+        while length := content[at]:
+            at += 1 + length
+            begin += 1
+            if begin > MAX_BLOCKS:
+                raise too_long("gif", f"{MAX_BLOCKS:,} blocks")
+        self.sub_blocks = begin + 1
+        return at + 1
 
 
 def _gif(content: Content) -> Container:
@@ -88,24 +158,13 @@ def _gif(content: Content) -> Container:
 
     Without the trailer, a still image may be complete, while an animation may lack frames.
     """
-    at, images, is_animated = 13 + _colours(content[10]), 0, False
-    while at < len(content) and content[at] != 0x3B:
-        block = content[at]
-        if block == 0x21:  # extension: introducer, label, sub-blocks
-            is_animated = is_animated or content[at + 1] == 0xFF  # an application's: its repetitions
-            at = _skip_blocks(content, at + 2)
-        elif block == 0x2C:  # image: descriptor, its palette, code size, sub-blocks
-            images += 1
-            at = _skip_blocks(content, at + 11 + _colours(content[at + 9]))
-        elif block == 0:  # some writers pad with zeros
-            at += 1
-        else:
-            raise BrokenImage(f"is a GIF that is damaged: 0x{block:02x} does not begin a GIF block")
-    if at < len(content):
-        return Container(content, bytes_after(content, at + 1))
-    if images != 1 or is_animated:
+    blocks = _Blocks(content, struct.unpack_from("<HH", content, 6))
+    end = blocks.walk(13 + _colours(content[10]))
+    if end < len(content):
+        return Container(content, blocks.size, bytes_after(content, end + 1), frames=blocks.images)
+    if blocks.images != 1 or blocks.is_animated:
         raise cut_off("GIF", "it has no trailer")
-    return Container(bytes(content) + b";", (NO_END,))
+    return Container(bytes(content) + b";", blocks.size, (NO_END,))
 
 
 def _colours(flags: int) -> int:
@@ -113,97 +172,77 @@ def _colours(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _skip_blocks(content: Content, at: int) -> int:
-    while length := content[at]:
-        at += 1 + length
-    return at + 1
-
-
 def _bmp(content: Content) -> Container:
-    """Compare the outer size, 0 if the writer did not set it, with the rows of pixels."""
+    """Compare the outer size, 0 if the writer did not set it, with the rows of pixels.
+
+    Run lengths are decoded by Pillow in Python: so a process decodes them.
+    """
     (claimed,) = struct.unpack_from("<I", content, 2)
-    if claimed <= len(content):
-        return Container(content)
     offset, header = struct.unpack_from("<II", content, 10)
-    error = cut_off("BMP", f"{len(content)} of {claimed} bytes are here")
     if header < 40:
-        raise error
-    width, height, _, depth, compression = struct.unpack_from("<iiHHI", content, 18)
-    row = (abs(width) * depth + 31) // 32 * 4
-    if compression not in _BMP_UNCOMPRESSED or offset + row * abs(height) > len(content):
-        raise error
+        wide, high = struct.unpack_from("<HH", content, 18)
+        depth, compression = 0, 0
+    else:
+        wide, high, _, depth, compression = struct.unpack_from("<iiHHI", content, 18)
+    size, is_opaque = (abs(wide), abs(high)), compression in _BMP_RUN_LENGTHS
+    if claimed <= len(content):
+        return Container(content, size, is_opaque=is_opaque)
+    row = (size[0] * depth + 31) // 32 * 4
+    is_cut = compression not in _BMP_UNCOMPRESSED or offset + row * size[1] > len(content)
+    if header < 40 or is_cut:
+        raise cut_off("BMP", f"{len(content)} of {claimed} bytes are here")
     mended = bytearray(content)
     struct.pack_into("<I", mended, 2, len(content))
-    return Container(bytes(mended), (f"its outer size is wrong: {claimed} bytes, and {len(content)} are here",))
+    return Container(bytes(mended), size, _wrong_size(content, claimed))
 
 
 def _avif(content: Content) -> Container:
     """Walk the outermost boxes; the file must end where the last one ends.
 
     A box of pixels whose size is wrong is taken to reach to the end of the file. The decoder refuses the image if one
-    of its parts, whose places are in the box `meta` or `moov`, is not there.
+    of its parts, whose places are in the box `meta` or `moov`, is not there. Its work does not show in the boxes: the
+    pixels may have frames that are not shown, and of another size.
     """
-    at, boxes = 0, dict[bytes, int]()
+    size = _avif_size(bytes(content))
+    boxes, end = _avif_boxes(content)
+    if end is None or end == len(content):
+        return Container(content, size, is_opaque=True)
+    pixels = boxes.get(b"mdat")
+    if pixels is None or list(boxes)[-1] != b"mdat" or struct.unpack_from(">I", content, pixels)[0] == 1:
+        raise cut_off("AVIF", f"{len(content)} of {end} bytes are here")
+    mended = bytearray(content)
+    struct.pack_into(">I", mended, pixels, 0)
+    return Container(bytes(mended), size, _wrong_size(content, end), is_opaque=True)
+
+
+def _avif_boxes(content: Content) -> tuple[dict[bytes, int], int | None]:
+    """Return where each outermost box begins, and the end of the last; None if it reaches to the end of the file."""
+    at, number, boxes = 0, 0, dict[bytes, int]()
     while at + 8 <= len(content):
         size, name = struct.unpack_from(">I4s", content, at)
         if size == 1:
             (size,) = struct.unpack_from(">Q", content, at + 8)
-        if size == 0:  # to the end of the file
-            return Container(content)
+        if size == 0:
+            return boxes, None
         if size < 8 or not name.isalnum():
             break
+        number += 1
+        if number > MAX_PARTS:
+            raise too_long("avif", f"{MAX_PARTS:,} boxes")
         boxes[name] = at
         at += size
-    if at == len(content):
-        return Container(content)
-    pixels = boxes.get(b"mdat")
-    if pixels is None or list(boxes)[-1] != b"mdat" or struct.unpack_from(">I", content, pixels)[0] == 1:
-        raise cut_off("AVIF", f"{len(content)} of {at} bytes are here")
-    mended = bytearray(content)
-    struct.pack_into(">I", mended, pixels, 0)
-    return Container(bytes(mended), (f"its outer size is wrong: {at} bytes, and {len(content)} are here",))
+    return boxes, at
 
 
-def _tiff(content: Content) -> Container:
-    """Follow the directories: every value and every strip or tile must lie inside the file.
-
-    In a raw photograph, the first directory is a thumbnail, and the photograph is one that no viewer develops alike.
-    """
-    order = "<" if content[0] == 0x49 else ">"
-    seen = set()
-    (at,) = struct.unpack_from(order + "I", content, 4)
-    while at and at not in seen:
-        seen.add(at)
-        (number,) = struct.unpack_from(order + "H", content, at)
-        tags = dict(_tiff_tags(content, order, at + 2, number))
-        if len(seen) == 1 and (_TIFF_DNG in tags or content[8:10] == b"CR" or _is_thumbnail(tags)):
-            raise BrokenImage(f"is a raw photograph (DNG, CR2, NEF, ARW): {SAVE_AS_IMAGE}")
-        for offsets, counts in _TIFF_DATA.items():
-            ends = map(sum, zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False))
-            if max(ends, default=0) > len(content):
-                raise cut_off("TIFF", "pixels are missing at its end")
-        (at,) = struct.unpack_from(order + "I", content, at + 2 + 12 * number)
-    return Container(content)
-
-
-def _is_thumbnail(tags: dict[int, tuple[int, ...]]) -> bool:
-    return _TIFF_SUB_IMAGES in tags and bool((tags.get(_TIFF_REDUCED) or (0,))[0] & 1)
-
-
-def _tiff_tags(content: Content, order: str, at: int, number: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield each tag, with its values if they are offsets or byte counts of pixels, or say what the directory is.
-
-    Raises struct.error if a value lies outside the file.
-    """
-    for entry in range(at, at + 12 * number, 12):
-        tag, field_type, count = struct.unpack_from(order + "HHI", content, entry)
-        size = _TIFF_WIDTHS.get(field_type, 1) * count
-        start = entry + 8 if size <= 4 else struct.unpack_from(order + "I", content, entry + 8)[0]
-        if start + size > len(content):
-            raise struct.error
-        is_location = tag in _TIFF_DATA or tag in _TIFF_DATA.values() or tag == _TIFF_REDUCED
-        letter = {3: "H", 4: "I"}.get(field_type)
-        yield tag, struct.unpack_from(f"{order}{count}{letter}", content, start) if is_location and letter else ()
+def _avif_size(content: bytes) -> Size:
+    """Return the largest of the sizes that the first properties `ispe` claim; (0, 0) if there is none."""
+    size, at = (0, 0), -1
+    for _ in range(_MAX_AVIF_SIZES):
+        at = content.find(b"ispe", at + 1)
+        if at < 0 or at + 16 > len(content):
+            break
+        size = max(size, struct.unpack_from(">II", content, at + 8), key=lambda edges: edges[0] * edges[1])
+    return size
 
 
 _CHECKS: dict[str, Callable[[Content], Container]] = {
@@ -212,6 +251,6 @@ _CHECKS: dict[str, Callable[[Content], Container]] = {
     "webp": _webp,
     "gif": _gif,
     "bmp": _bmp,
-    "tiff": _tiff,
+    "tiff": tiff.check_directories,
     "avif": _avif,
 }

@@ -10,29 +10,32 @@ and try plugins that start other programs; here the size is checked before a pix
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from pipeline.errors import BrokenImage
 from pipeline.images.containers import check_container, detect_format
+from pipeline.images.decoder import decode_apart
+from pipeline.images.limits import MAX_FRAMES, MAX_PIXELS, memory_budget
 from pipeline.images.png import without_metadata
 from pipeline.images.svg import svg_size
+from pipeline.images.tiff import is_heavy_exif
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from PIL.ImageFile import ImageFile
 
-    from pipeline.images.container import Container
+    from pipeline.images.container import Container, Content, Size
 
-MAX_PIXELS = 89_478_485
-"""Maximum pixels of one frame: Pillow's own limit, above which it warns of a bomb (a quarter of a GiB as RGB)."""
-
-MAX_FRAMES = 100
-"""Maximum frames that are decoded; of the rest only the structure of the file is checked."""
-
+_BYTES_PER_PIXEL = {"jpeg": 10, "webp": 16, "avif": 16}  # measured: the image, and what its decoder keeps beside it
+_BYTES_ANIMATED = 16
+_LONGEST_RAW_EXIF = 1 << 17  # digits
 _ALL_FRAMES = 4  # times the pixels of one frame: takes some seconds
 _ORIENTATION = 0x0112  # EXIF tag: 1 upright … 8
 _TRANSPOSED = frozenset({5, 6, 7, 8})
@@ -69,6 +72,11 @@ class ImageInfo:
     orientation: int  # EXIF, 1 to 8; 1 if there is none
     remarks: tuple[str, ...] = ()  # what deviates and harms no pixel: "its end mark is missing"
 
+    @classmethod
+    def of_json(cls, fields: dict[str, Any]) -> ImageInfo:
+        """Return the info that `dataclasses.asdict` and JSON made these fields of."""
+        return cls(**{**fields, "remarks": tuple(fields["remarks"])})
+
     @property
     def upright(self) -> tuple[int, int]:
         """Width and height after EXIF orientation."""
@@ -80,13 +88,27 @@ def inspect(content: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> ImageI
 
     `max_pixels` is the limit of one frame, the option `download.max_pixels`.
     """
-    limit = PixelLimit(max_pixels, "set `download.max_pixels` higher to accept it")
-    info, image = open_image(content, limit)
-    budget = _ALL_FRAMES * max_pixels - image.width * image.height
+    limit = PixelLimit.of_results(max_pixels)
+    name, container = _checked(content, limit)
+    with memory_budget.hold(_memory(name, container)):
+        if container.is_heavy:
+            return ImageInfo.of_json(decode_apart(name, content, max_pixels, all_frames=True))
+        return _decode_frames(name, container, limit)[0]
+
+
+def inspect_here(content: bytes, limit: PixelLimit, *, all_frames: bool) -> ImageInfo:
+    """Do what `inspect` does, or decode the first frame only, in this process and thread, without the budget."""
+    name, container = _checked(content, limit)
+    return (_decode_frames if all_frames else _decode_first)(name, container, limit)[0]
+
+
+def _decode_frames(name: str, container: Container, limit: PixelLimit) -> tuple[ImageInfo, ImageFile, Content]:
+    info, image, decoded = _decode_first(name, container, limit)
+    budget = _ALL_FRAMES * limit.pixels - image.width * image.height
     try:
         for frame in range(1, min(info.frames, MAX_FRAMES)):
             image.seek(frame)
-            limit.check(image)
+            limit.check(image.size)
             budget -= image.width * image.height
             if budget < 0:
                 break
@@ -95,7 +117,7 @@ def inspect(content: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> ImageI
         raise
     except Exception as reason:
         raise BrokenImage(f"is a {info.format.upper()} that cannot be decoded: {_reason(reason)}") from reason
-    return info
+    return info, image, decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +127,18 @@ class PixelLimit:
     pixels: int = MAX_PIXELS
     hint: str = ""
 
-    def check(self, image: ImageFile) -> None:
-        """Raise BrokenImage if the image has no pixels or too many."""
-        if image.width < 1 or image.height < 1:
-            raise BrokenImage(f"claims a size of {image.width}x{image.height}")
-        if image.width * image.height > self.pixels:
-            what = f"claims {image.width}x{image.height} pixels; more than {self.pixels:,} are not decoded"
+    @classmethod
+    def of_results(cls, max_pixels: int) -> PixelLimit:
+        """Return the limit for results, the option `download.max_pixels`."""
+        return cls(max_pixels, "set `download.max_pixels` higher to accept it")
+
+    def check(self, size: Size) -> None:
+        """Raise BrokenImage if an image of this size has no pixels or too many."""
+        width, height = size
+        if width < 1 or height < 1:
+            raise BrokenImage(f"claims a size of {width}x{height}")
+        if width * height > self.pixels:
+            what = f"claims {width}x{height} pixels; more than {self.pixels:,} are not decoded"
             raise BrokenImage(f"{what}: {self.hint}" if self.hint else what)
 
 
@@ -120,23 +148,53 @@ _NO_LIMIT = PixelLimit(1 << 62)
 
 def open_image(content: bytes | memoryview, limit: PixelLimit = _DEFAULT_LIMIT) -> tuple[ImageInfo, ImageFile]:
     """Decode the first frame; return the info and Pillow's image with its pixels in memory. Raises BrokenImage."""
-    info, image, _ = _open(content, limit)
-    return info, image
+    with opened_image(content, limit) as (info, image, _):
+        return info, image
 
 
 def mended(content: bytes) -> bytes:
     """Return an image as a strict decoder takes it: without what its remarks name. Raises BrokenImage."""
-    return bytes(_open(content, _DEFAULT_LIMIT)[2])
+    with opened_image(content) as (_, _, decoded):
+        return bytes(decoded)
 
 
-def _open(content: bytes | memoryview, limit: PixelLimit) -> tuple[ImageInfo, ImageFile, bytes | memoryview]:
-    """Return what `open_image` does, and the content that was decoded."""
+@contextlib.contextmanager
+def opened_image(
+    content: bytes | memoryview, limit: PixelLimit = _DEFAULT_LIMIT
+) -> Iterator[tuple[ImageInfo, ImageFile, Content]]:
+    """Decode the first frame: the info, Pillow's image, and the content that was decoded.
+
+    The memory is held until the block ends. A heavy image is decoded apart first, to see that it can be decoded in
+    time. Raises BrokenImage.
+    """
+    name, container = _checked(content, limit)
+    with memory_budget.hold(_memory(name, container)):
+        if container.is_heavy:
+            decode_apart(name, content, limit.pixels, all_frames=False)
+        yield _decode_first(name, container, limit)
+
+
+def _checked(content: bytes | memoryview, limit: PixelLimit) -> tuple[str, Container]:
+    """Return the format and the container, whose size is checked before a decoder sees it. Raises BrokenImage."""
     name = detect_format(content)
     if name is None or name not in _READERS:
         from pipeline.images.other_content import describe_other_content
 
         raise BrokenImage(describe_other_content(content, _READERS))
     container = check_container(name, content)
+    if container.pixels > limit.pixels:
+        limit.check(container.size)
+    return name, container
+
+
+def _memory(name: str, container: Container) -> int:
+    """Return about how many bytes the decoding takes at most."""
+    images = 1 + len(container.same[:3])  # of those that are compared, three are in memory at a time
+    return container.pixels * images * (_BYTES_ANIMATED if container.frames > 1 else _BYTES_PER_PIXEL.get(name, 8))
+
+
+def _decode_first(name: str, container: Container, limit: PixelLimit) -> tuple[ImageInfo, ImageFile, Content]:
+    """Return the info, Pillow's image with the pixels of the first frame, and the content that was decoded."""
     decoded = container.content
     try:
         info, image = _decode(name, decoded, limit)
@@ -161,7 +219,7 @@ def _is_complete(name: str, container: Container) -> bool:
 def _decode(name: str, content: bytes | memoryview, limit: PixelLimit) -> tuple[ImageInfo, ImageFile]:
     try:
         image = _READERS[name](io.BytesIO(content))
-        limit.check(image)
+        limit.check(image.size)
         frames = getattr(image, "n_frames", 1)
         has_alpha = image.has_transparency_data
         image.load()
@@ -198,6 +256,9 @@ def _describe(name: str, image: ImageFile, frames: int, *, has_alpha: bool) -> I
 
 
 def _orientation(image: ImageFile) -> int:
+    exif = image.info.get("exif", b"")
+    if is_heavy_exif(exif) or len(image.info.get("Raw profile type exif", "")) > _LONGEST_RAW_EXIF:
+        return 1  # Pillow would take long to read it
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF does not make the image unusable

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipeline.images.container import NO_END, Container, bytes_after, cut_off
+from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
+from pipeline.images.limits import MAX_PARTS, MAX_SCANS, too_long
+from pipeline.images.tiff import is_heavy_exif
 
 if TYPE_CHECKING:
     from pipeline.images.container import Content
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in a scan: not a stuffed FF, fill byte or restart marker
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _HUFFMAN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all but tables and an extension
 _EOI, _TEM, _SOS, _DRI = 0xD9, 0x01, 0xDA, 0xDD
-_APP2 = 0xE2
+_APP1, _APP2 = 0xE1, 0xE2
 _END = b"\xff\xd9"
+_LONGEST_EXIF = 1 << 17  # bytes: two segments
 _NOISES = tuple(
     bytes((first + step * place) % 255 for place in range(256))
     for first, step in ((254, 166), (85, 7), (170, 58), (1, 94))
@@ -41,14 +44,24 @@ class _Frame:
     bits_missing: dict[int, list[int]] = field(default_factory=dict)  # component → coefficient → low bits to come
     scan_begins: int | None = None  # None if the last segment was another
     has_more_images: bool = False  # MPO: they follow the end of the first
+    size: Size = (0, 0)
+    segments: int = 0
+    scans: int = 0
+    exif: bytes = b""
 
     def read(self, marker: int, segment: bytes, end: int) -> None:
         self.scan_begins = end if marker == _SOS else None
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", segment, 1)
+            self.size = max(self.size[0], width), max(self.size[1], height)
         if marker in _HUFFMAN_FRAMES:
             self.is_huffman = True
             self.bits_missing = {segment[at]: [16] * 64 for at in range(6, 6 + 3 * segment[5], 3)}
         elif marker == _DRI:
             (self.restart_interval,) = struct.unpack_from(">H", segment)
+        elif marker == _APP1 and segment.startswith(b"Exif\0\0"):
+            if len(self.exif) <= _LONGEST_EXIF:
+                self.exif += segment[6 if self.exif else 0 :]  # a long one is in several segments
         elif marker == _APP2 and segment.startswith(b"MPF\0"):
             self.has_more_images = True
         elif marker == _SOS:
@@ -56,6 +69,20 @@ class _Frame:
             for at in range(1, 1 + 2 * segment[0], 2):
                 for coefficient in range(first, min(last, 63) + 1):
                     self.bits_missing.setdefault(segment[at], [16] * 64)[coefficient] = bits & 0x0F
+
+    def count(self, marker: int) -> None:
+        """Count a marker. Raises BrokenImage if there are too many, or too many scans."""
+        self.segments += 1
+        self.scans += marker == _SOS
+        if self.segments > MAX_PARTS:
+            raise too_long("jpeg", f"{MAX_PARTS:,} segments")
+        if self.scans > MAX_SCANS:
+            raise too_long("jpeg", f"{MAX_SCANS} scans")
+
+    def container(self, content: Content, remarks: tuple[str, ...]) -> Container:
+        """Return the container of what was read; EXIF that takes Pillow long is decoded where it can be ended."""
+        is_opaque = len(self.exif) > _LONGEST_EXIF or is_heavy_exif(self.exif)
+        return Container(content, self.size, remarks, scans=self.scans, is_opaque=is_opaque)
 
     @property
     def all_scans_began(self) -> bool:
@@ -71,8 +98,9 @@ def check_segments(content: Content) -> Container:
     frame, at = _Frame(), 2
     while (match := _MARKER.search(content, at)) is not None:
         marker, at = content[match.end() - 1], match.end()
+        frame.count(marker)
         if marker == _EOI:
-            return Container(content, () if frame.has_more_images else bytes_after(content, at))
+            return frame.container(content, () if frame.has_more_images else bytes_after(content, at))
         if marker != _TEM:  # which has no content; every other segment begins with its length
             (length,) = struct.unpack_from(">H", content, at)
             frame.read(marker, bytes(content[at + 2 : at + length]), at + length)
@@ -85,17 +113,17 @@ def check_segments(content: Content) -> Container:
 
 def _without_end(content: bytes, frame: _Frame, scan_begins: int) -> Container:
     shorter = content[:-_SHORTER]
-    return Container(
-        content + _END,
-        (NO_END,),
-        same=(content + _END, *(content + _tail(noise, content, frame, scan_begins) for noise in _NOISES)),
-        other=shorter + _tail(_NOISES[0], shorter, frame, scan_begins) if len(shorter) > scan_begins else b"",
+    return replace(
+        frame.container(content + _END, (NO_END,)),
+        same=(content + _END, *(content + tail for tail in _tails(content, frame, scan_begins))),
+        other=shorter + _tails(shorter, frame, scan_begins)[0] if len(shorter) > scan_begins else b"",
     )
 
 
-def _tail(noise: bytes, content: bytes, frame: _Frame, scan_begins: int) -> bytes:
+def _tails(content: bytes, frame: _Frame, scan_begins: int) -> list[bytes]:
     """Return bytes that a decoder reads as pixels if the scan is not complete, at once or after a restart marker."""
     if not frame.restart_interval:
-        return noise + _END
-    number = sum(1 for _ in _RESTART.finditer(content, scan_begins))
-    return noise + b"".join(b"\xff" + bytes([0xD0 + (number + more) % 8]) + noise for more in range(8)) + _END
+        return [noise + _END for noise in _NOISES]
+    restarts = sum(content.count(bytes((0xFF, 0xD0 + number)), scan_begins) for number in range(8))
+    marks = [b"\xff" + bytes([0xD0 + (restarts + more) % 8]) for more in range(8)]
+    return [noise + b"".join(mark + noise for mark in marks) + _END for noise in _NOISES]

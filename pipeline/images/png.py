@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import deflate  # libdeflate: twice as fast as zlib, as strict, and one call without the GIL
 
 from pipeline.errors import BrokenImage
-from pipeline.images.container import NO_END, Container, bytes_after, cut_off
+from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
+from pipeline.images.limits import MAX_PARTS, memory_budget, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +31,7 @@ _NEEDED: Final = _PIXELS | {b"tRNS", b"IEND"}
 _IEND: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_FILTER: Final = 4  # Paeth
 _MAX_BYTES: Final = 1 << 30
+_MAX_REMARKS: Final = 5
 _MAX_RATIO: Final = 1032  # of deflate: no buffer is allocated for a stream that claims more
 
 
@@ -48,10 +51,11 @@ def _complete_png_size(content: memoryview, max_pixels: int) -> tuple[int, int] 
     row = 1 + (width * depth * _CHANNELS[colour] + 7) // 8
     if parts is None or row * height > _MAX_BYTES:
         return None
-    pixels = _inflated(parts, row * height)
-    if pixels is None or max(pixels[::row]) > _MAX_FILTER:
-        return None
-    return width, height
+    with memory_budget.hold(row * height):
+        pixels = _inflated(parts, row * height)
+        is_whole = pixels is not None and max(pixels[::row]) <= _MAX_FILTER
+        del pixels  # before the memory is released
+    return (width, height) if is_whole else None
 
 
 def check_chunks(content: Content) -> Container:
@@ -61,29 +65,60 @@ def check_chunks(content: Content) -> Container:
     animation may lack frames. Raises BrokenImage.
     """
     view = memoryview(content)
-    kept, remarks, names, at, has_end = [view[:8]], list[str](), set[bytes](), 8, False
+    walk = _Chunks([view[:8]])
     with contextlib.suppress(struct.error):  # it ends within a chunk
-        for name, part, is_valid in chunks(view):
+        walk.read(view)
+    if walk.has_end and not walk.remarks:
+        return Container(content, walk.size, bytes_after(content, walk.at), frames=walk.frames)
+    if not walk.has_end and (b"IDAT" not in walk.names or walk.names & _ANIMATION):
+        raise cut_off("PNG", "it has no IEND chunk")
+    end = bytes_after(content, walk.at) if walk.has_end else (NO_END,)
+    return Container(b"".join([*walk.kept, _IEND]), walk.size, (*walk.few_remarks(), *end), frames=walk.frames)
+
+
+@dataclass(slots=True)
+class _Chunks:
+    """The walk along the chunks of a PNG, to IEND."""
+
+    kept: list[memoryview]
+    remarks: dict[str, None] = field(default_factory=dict)  # in their order, each once
+    names: set[bytes] = field(default_factory=set)
+    at: int = 8
+    has_end: bool = False
+    size: Size = (0, 0)
+    frames: int = 1
+
+    def read(self, view: memoryview) -> None:
+        """Keep the chunks that are valid. Raises BrokenImage and, if the last one is cut off, struct.error."""
+        for number, (name, part, is_valid) in enumerate(chunks(view)):
             if not name.isalpha():
-                break
-            begin, at = at, at + 12 + len(part)
+                return
+            if number > MAX_PARTS:
+                raise too_long("png", f"{MAX_PARTS:,} chunks")
+            begin, self.at = self.at, self.at + 12 + len(part)
             is_critical = name in _PIXELS or not name[0] & 0x20
             if not is_valid and is_critical and name != b"IEND":
                 raise BrokenImage(f"is a PNG that is damaged: {_wrong_checksum(name)}")
             if not is_valid:
-                remarks.append(_wrong_checksum(name))
+                self.remarks[_wrong_checksum(name)] = None
             elif name != b"IEND":
-                kept.append(view[begin:at])
-                names.add(name)
+                self.kept.append(view[begin : self.at])
+                self.names.add(name)
+                self._measure(name, part)
             if name == b"IEND":
-                has_end = True
-                break
-    if has_end and not remarks:
-        return Container(content, bytes_after(content, at))
-    if not has_end and (b"IDAT" not in names or names & _ANIMATION):
-        raise cut_off("PNG", "it has no IEND chunk")
-    remarks += bytes_after(content, at) if has_end else [NO_END]
-    return Container(b"".join([*kept, _IEND]), tuple(dict.fromkeys(remarks)))
+                self.has_end = True
+                return
+
+    def _measure(self, name: bytes, part: memoryview) -> None:
+        if name == b"IHDR":
+            self.size = struct.unpack_from(">II", part)
+        elif name == b"acTL":
+            (self.frames,) = struct.unpack_from(">I", part)
+
+    def few_remarks(self) -> tuple[str, ...]:
+        """Return the first remarks, and how many more there are."""
+        first, more = tuple(self.remarks)[:_MAX_REMARKS], len(self.remarks) - _MAX_REMARKS
+        return (*first, f"and {more} more chunks like these") if more > 0 else first
 
 
 def _wrong_checksum(name: bytes) -> str:
@@ -120,8 +155,8 @@ def _pixel_parts(content: memoryview, *, needs_palette: bool) -> list[memoryview
     """Return the contents of the IDAT chunks, which must be consecutive; None if the PNG is not regular."""
     parts: list[memoryview] = []
     ended, has_palette = False, False
-    for name, part, is_valid in chunks(content):
-        if not is_valid:
+    for number, (name, part, is_valid) in enumerate(chunks(content)):
+        if not is_valid or number > MAX_PARTS:
             return None
         match name:
             case b"IEND":

@@ -23,6 +23,7 @@ SIDE = 320
 """Pixels of the longest side."""
 
 _QUALITY = 80  # of WebP: some 10 KB for a photograph, without visible blocks
+_COLOURS = frozenset({"RGB", "RGBA", "L"})
 _METHOD = 2  # of WebP's 0 to 6: half the time of the default, for a file a few per cent larger
 
 
@@ -89,13 +90,14 @@ def _make(folder: Path, images: ImageStore, source: RecordedImage, stop: threadi
 
 def shrink(content: bytes) -> bytes:
     """Return a thumbnail of an image, as WebP. Raises BrokenImage."""
-    from pipeline.images.inspect import open_image
+    from pipeline.images.inspect import opened_image
     from pipeline.images.transform import to_rgba
 
-    info, image = open_image(content)
-    if image.mode in {"RGB", "RGBA", "L"} and "transparency" not in image.info:  # else a pixel's numbers are no colour
-        image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
-    upright = to_rgba(image, info)
+    with opened_image(content) as (info, image, _):
+        if image.mode in _COLOURS and "transparency" not in image.info:  # else a pixel's numbers are no colour
+            image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+        upright = to_rgba(image, info)
+        del image  # before the memory is released
     upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     buffer = io.BytesIO()
     (upright if info.has_alpha else upright.convert("RGB")).save(buffer, "WEBP", quality=_QUALITY, method=_METHOD)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
 from pipeline.images import inspect
-from pipeline.images.inspect import MAX_PIXELS
+from pipeline.images.limits import MAX_PIXELS
 from pipeline.ledger import queries
 from pipeline.ledger.recovery import requeue_lost_images
 from pipeline.storage import QUARANTINE_FOLDER, disk_error, move_aside

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
 
 from pipeline.errors import BrokenImage
-from pipeline.images.inspect import MAX_PIXELS, extension, inspect, inspect_svg, mended, open_image
+from pipeline.images.inspect import extension, inspect, inspect_svg, mended, open_image
+from pipeline.images.limits import MAX_PIXELS
 from tests.support.photographs import photographs
 
 MODES = {

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.errors import BrokenImage
 from pipeline.images import inspect
-from pipeline.images.inspect import MAX_PIXELS
+from pipeline.images.limits import MAX_PIXELS
 from pipeline.images.png import complete_png_size
 from tests.bench.pictures import noise
 

@@ -1,0 +1,47 @@
+"""The process that decodes heavy images: reads them from stdin, and answers each with a line of JSON on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from dataclasses import asdict
+from typing import BinaryIO
+
+from pipeline.errors import BrokenImage
+from pipeline.images.decoder import HEAD
+from pipeline.images.inspect import PixelLimit, inspect_here
+from pipeline.images.limits import PROCESS_MEMORY
+
+
+def main() -> None:
+    """Decode until stdin ends. The signals that stop a run are ignored: images in work are finished."""
+    for name in ("SIGHUP", "SIGINT", "SIGTERM"):
+        with contextlib.suppress(AttributeError, ValueError):  # Windows
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    _limit_memory()
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer each image of `source` on `sink`."""
+    while len(head := source.read(HEAD.size)) == HEAD.size:
+        size, max_pixels, all_frames = HEAD.unpack(head)
+        try:
+            found = asdict(inspect_here(source.read(size), PixelLimit.of_results(max_pixels), all_frames=all_frames))
+        except BrokenImage as reason:
+            found = {"error": str(reason)}
+        sink.write(json.dumps(found).encode() + b"\n")
+        sink.flush()
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows; a lower limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (PROCESS_MEMORY, PROCESS_MEMORY))
+
+
+if __name__ == "__main__":
+    main()
