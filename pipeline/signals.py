@@ -1,16 +1,77 @@
-"""Handle signals: the first one stops the run in order, the second one cancels it at once."""
+"""Handle signals: the first one stops the run in order, the second one ends it at once."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import signal
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)]
+
+END_SECONDS = 0.6
+"""Seconds that a process has after the second signal, to close the ledger. Then it ends, whatever its threads do."""
+
+_WORDS_SECONDS = 0.2  # for the last line: a pipe that nobody reads must not keep the process
+
+
+class ProcessEnd:
+    """The end of the process at the second signal; exits with 128 + its number. A third signal ends it at once.
+
+    The interpreter's own exit waits for every thread, and a thread in C code cannot be interrupted. `say` prints the
+    last line.
+    """
+
+    def __init__(self, say: Callable[[], object]) -> None:
+        self._say = say
+        self.number: signal.Signals | None = None
+
+    def begin(self, number: signal.Signals) -> None:
+        """Start the time in which the process ends."""
+        if self.number is not None:
+            os._exit(128 + number)
+        self.number = number
+        timer = threading.Timer(END_SECONDS, self.finish)
+        timer.daemon = True
+        timer.start()
+
+    def arm(self) -> None:
+        """Handle the next signal here: it ends the process, also while the interpreter waits for threads."""
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                with contextlib.suppress(ValueError):  # not the main thread
+                    signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> NoReturn:
+        self.begin(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    def finish(self) -> NoReturn:
+        """Print the last line and end the process. Exit handlers do not run."""
+        assert self.number is not None
+        words = threading.Thread(target=self._say, daemon=True)
+        words.start()
+        words.join(_WORDS_SECONDS)
+        os._exit(128 + self.number)
+
+
+_process_end: ProcessEnd | None = None
+
+
+@contextlib.contextmanager
+def ending_process(say: Callable[[], object]) -> Iterator[ProcessEnd]:
+    """Within the block, the second signal ends the process. Without it, as in a library, it only cancels the task."""
+    global _process_end  # noqa: PLW0603 - a process has one end
+    _process_end = ProcessEnd(say)
+    try:
+        yield _process_end
+    finally:
+        _process_end = None
 
 
 class Shutdown:
@@ -22,6 +83,8 @@ class Shutdown:
     @contextlib.contextmanager
     def listening(self, stop: Callable[[signal.Signals], None]) -> Iterator[None]:
         """Within the block, call `stop` at the first signal, and cancel the current task at the second."""
+        import asyncio  # not at the start of a command that needs no event loop
+
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -30,14 +93,20 @@ class Shutdown:
             if self.signal is None:
                 self.signal = number
                 stop(number)
-            else:
-                task.cancel(f"second {number.name}")
+                return
+            if _process_end is not None:
+                _process_end.begin(number)
+            task.cancel(f"second {number.name}")
 
-        with contextlib.ExitStack() as handlers:
-            for number in SIGNALS:
-                if signal.getsignal(number) is signal.SIG_IGN:  # nohup ignores SIGHUP
-                    continue
-                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
-                    loop.add_signal_handler(number, handle, number)
-                    handlers.callback(loop.remove_signal_handler, number)
-            yield
+        try:
+            with contextlib.ExitStack() as handlers:
+                for number in SIGNALS:
+                    if signal.getsignal(number) is signal.SIG_IGN:  # nohup ignores SIGHUP
+                        continue
+                    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; another thread
+                        loop.add_signal_handler(number, handle, number)
+                        handlers.callback(loop.remove_signal_handler, number)
+                yield
+        finally:
+            if self.signal is not None and _process_end is not None:
+                _process_end.arm()

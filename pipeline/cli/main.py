@@ -18,11 +18,14 @@ from pipeline.cli.run_commands import resume, run, submit
 from pipeline.cli.server_commands import sandbox, serve
 from pipeline.errors import BadInput, PipelineError
 from pipeline.printable import printable_lines
+from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_BUG = 70
+
+_SHOW_CURSOR = "\x1b[?25h"
 
 _GC_THRESHOLD = 10_000
 """New objects between two garbage collections: thousands of objects live as long as a call, and with Python's default
@@ -62,6 +65,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code, which belongs to the class of the error."""
     options = Options()
+    with ending_process(lambda: _say_stopped(options)) as end:
+        try:
+            return _run_command(arguments, options)
+        except (KeyboardInterrupt, click.Abort):
+            if end.number is not None:
+                end.finish()
+            end.arm()
+            _say_stopped(options)
+            return 130
+
+
+def _say_stopped(options: Options) -> None:
+    show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""  # which a live screen hides
+    echo_stderr(f"{show_cursor}stopped at once; run `{options.next_command('run')}` to recover and continue")
+
+
+def _run_command(arguments: Sequence[str] | None, options: Options) -> int:
     try:
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=options)
         return code if isinstance(code, int) else 0
@@ -74,9 +94,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         for problem in error.problems if isinstance(error, BadInput) else [error]:
             echo(f"error: {problem}", err=True)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        echo_stderr(f"stopped at once; run `{options.next_command('run')}` to recover and continue")
-        return 130
+    except click.Abort:
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         return 0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import signal
 import sys
+import threading
 from dataclasses import asdict
 from typing import BinaryIO
 
@@ -21,6 +24,7 @@ def main() -> None:
         with contextlib.suppress(AttributeError, ValueError):  # Windows
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _limit_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
@@ -34,6 +38,15 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             found = {"error": str(reason)}
         sink.write(json.dumps(found).encode() + b"\n")
         sink.flush()
+
+
+def _end_with_parent() -> None:
+    """End as soon as the other end of stdin is closed, also while an image is decoded: nobody waits for it."""
+    with contextlib.suppress(AttributeError):  # Windows has no poll
+        hung_up = select.poll()
+        hung_up.register(sys.stdin.fileno(), 0)
+        hung_up.poll()
+        os._exit(0)
 
 
 def _limit_memory() -> None:

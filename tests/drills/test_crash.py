@@ -139,6 +139,42 @@ def test_the_second_signal_ends_at_once_and_the_next_run_mends(stage: Stage) -> 
     assert (found.pictures, found.maybe_paid) == (3, 3)
 
 
+def _stuck_run(stage: Stage) -> subprocess.Popen[str]:
+    """A run whose image is in C code, which no signal interrupts, and which heard one signal."""
+    stage.provider("lab", stage.serve(rate_limit=None))
+    process = stage.start("run", stage.prompts("many", 1, response_format="b64_json"), sabotage="stuck")
+    assert process.stderr is not None
+    while "stuck" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    while "finish" not in process.stderr.readline():
+        assert process.poll() is None
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_second_signal_ends_a_process_whose_threads_cannot_be_interrupted(
+    stage: Stage, number: signal.Signals
+) -> None:
+    process = _stuck_run(stage)
+    began = time.monotonic()
+    process.send_signal(number)
+    ended = finish(process)
+    assert time.monotonic() - began < 1.5
+    assert ended.exit_code == 128 + number
+    assert ended.stderr.count("stopped at once; run `pipeline run`") == 1
+    assert stage.standing("many")["maybe_paid"] == 0
+    stage.run("run")
+    assert stage.check_files("many") == 1
+
+
+def test_a_third_signal_does_not_wait(stage: Stage) -> None:
+    process = _stuck_run(stage)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert finish(process).exit_code in {130, 143}
+
+
 def test_waiting_for_the_throttle_ends_at_the_first_signal(stage: Stage) -> None:
     server = stage.serve(rate_limit=None)
     stage.provider("lab", server, rate_limit={"images": 1, "per_seconds": 60})

@@ -6,6 +6,7 @@ clock:SECONDS:FILE      the wall clock jumps by SECONDS when FILE appears
 full:PATTERN:NUMBER     from the NUMBER-th on, files whose path matches PATTERN find no room, after their first bytes
 sizes:BYTES             no file grows beyond BYTES
 bug:NUMBER              the NUMBER-th answer meets a bug
+stuck                   the thread of each image is in C code for minutes, where nothing can interrupt it
 die:NUMBER              the process kills itself just before its NUMBER-th fsync, link, rename, unlink or commit
 """
 
@@ -94,6 +95,18 @@ def _bug(number: str) -> None:
     attempts.record_response = stumbling
 
 
+def _stuck() -> None:
+    import hashlib
+
+    from pipeline.engine import image_writer
+
+    def validate(*_: Any) -> Any:
+        print("stuck", file=sys.stderr, flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000_000)
+
+    image_writer.validate = validate  # type: ignore[assignment]
+
+
 def _die(number: str) -> None:
     from pipeline.ledger.writer import Writer
 
@@ -112,7 +125,14 @@ def _die(number: str) -> None:
     Writer._commit = dying(Writer._commit)  # type: ignore[method-assign]
 
 
-KINDS: dict[str, Callable[..., None]] = {"clock": _clock, "full": _full, "sizes": _sizes, "bug": _bug, "die": _die}
+KINDS: dict[str, Callable[..., None]] = {
+    "clock": _clock,
+    "full": _full,
+    "sizes": _sizes,
+    "bug": _bug,
+    "die": _die,
+    "stuck": _stuck,
+}
 
 
 def main() -> None:
