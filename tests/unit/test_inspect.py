@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
 
 from pipeline.errors import BrokenImage
-from pipeline.images.inspect import extension, inspect, inspect_svg, mended, open_image
+from pipeline.images.inspect import extension, inspect, mended, open_image
 from pipeline.images.limits import MAX_PIXELS
 from tests.support.photographs import photographs
 
@@ -410,67 +410,3 @@ def test_photographs_are_whole() -> None:
 
 def test_a_jpeg_file_ends_in_jpg() -> None:
     assert [extension(kind) for kind in ("jpeg", "png", "svg")] == ["jpg", "png", "svg"]
-
-
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {}>{}</svg>'
-
-
-@pytest.mark.parametrize(
-    ("attributes", "size"),
-    [
-        ('width="640" height="480"', (640, 480)),
-        ('width="640px" height="480.4px"', (640, 480)),
-        ('viewBox="0 0 24 12"', (24, 12)),
-        ('viewBox="0,0,24,12" width="100%" height="100%"', (24, 12)),
-        ('viewBox="0 0 24 12" width="48"', (48, 24)),
-        ('width="1in" height="2.54cm"', (96, 96)),
-    ],
-)
-def test_an_svg_has_the_size_of_its_attributes_or_its_view_box(attributes: str, size: tuple[int, int]) -> None:
-    picture = inspect_svg(SVG.format(attributes, '<rect fill="url(#a)"/><use href="#b"/>').encode())
-    assert (picture.format, picture.width, picture.height) == ("svg", *size)
-
-
-@pytest.mark.parametrize(
-    ("inside", "words"),
-    [
-        ("<script>alert(1)</script>", "<script>"),
-        ("<x:script xmlns:x='http://www.w3.org/2000/svg'/>", "<script>"),
-        ('<rect onload="alert(1)"/>', "handler onload"),
-        ('<a href="javascript:alert(1)"/>', "script in href"),
-        ('<a xlink:href=" java&#10;script:alert(1)"/>', "script in href"),
-        ('<image href="https://example.com/a.png"/>', "outside the file"),
-        ('<image xlink:href="//example.com/a.png"/>', "outside the file"),
-        ('<use href="file:///etc/passwd#a"/>', "outside the file"),
-        ('<image href="data:image/svg+xml;base64,AAAA"/>', "outside the file"),
-        ('<rect style="fill: url(http://example.com)"/>', "outside the file"),
-        ("<style>@import 'http://example.com';</style>", "outside the file"),
-        ("<foreignObject/>", "foreignobject"),
-        ("<?php echo 1 ?>", "instruction"),
-        ("<rect>", "not a complete SVG"),
-        ("&nbsp;", "not a complete SVG"),
-    ],
-)
-def test_an_svg_that_could_run_or_fetch_something_is_refused(inside: str, words: str) -> None:
-    with pytest.raises(BrokenImage, match=words):
-        inspect_svg(SVG.format('width="1" height="1"', inside).encode())
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "empty"),
-        (b"<html/>", "outermost element is <html>"),
-        (b'<!DOCTYPE svg [<!ENTITY a "aa">]><svg xmlns="http://www.w3.org/2000/svg">&a;</svg>', "DOCTYPE"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "without a size"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg" width="1" heig', "not a complete SVG"),
-    ],
-)
-def test_what_is_no_svg_is_refused(content: bytes, words: str) -> None:
-    with pytest.raises(BrokenImage, match=words):
-        inspect_svg(content)
-
-
-def test_a_picture_inside_an_svg_may_be_a_png() -> None:
-    inside = '<image href="data:image/png;base64,iVBORw0KGgo="/>'
-    assert inspect_svg(SVG.format('width="3" height="2"', inside).encode()).width == 3
