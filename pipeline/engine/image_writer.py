@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pybase64
 
 from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
-from pipeline.images.limits import MAX_PIXELS
+from pipeline.images.limits import MAX_PIXELS, LargeImageError, MemoryBudget, memory_budget, small_images_only
 from pipeline.storage import IMAGES_FOLDER, ImageStore, QuarantinedFile, StoredImage
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.client.response import InlineImage
 
 
+_LARGE_THREADS = 2
 _OF_URLS = str.maketrans("-_", "+/")  # the alphabet of base64 in URLs (RFC 4648), in the usual one
 
 
@@ -52,20 +54,27 @@ class ValidImage:
 
 
 class ImageWriter:
-    """Writes images into a store; decoding and writing take place in `threads`."""
+    """Writes images into a store; decoding and writing take place in `threads`.
+
+    Large images wait for memory and may take long: they have threads of their own, so that no other waits for them.
+    """
 
     def __init__(self, store: ImageStore, threads: Executor, max_pixels: int = MAX_PIXELS) -> None:
         self._store = store
         self._threads = threads
         self._max_pixels = max_pixels
+        self._large_threads = ThreadPoolExecutor(_LARGE_THREADS, "large images")  # which start when they are needed
 
     async def write(
         self, content: bytes | str, names: FileNames, number: int, revised_prompt: str | None = None
     ) -> StoredImage:
         """Validate and store one image, given as bytes or base64. Raises BrokenImage and DiskFull."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, _validate_and_store, content, self._store, names, number, revised_prompt, self._max_pixels
-        )
+        loop = asyncio.get_running_loop()
+        job = (content, self._store, names, number, revised_prompt, self._max_pixels)
+        try:
+            return await loop.run_in_executor(self._threads, _validate_and_store, *job, small_images_only)
+        except LargeImageError:
+            return await loop.run_in_executor(self._large_threads, _validate_and_store, *job)
 
     async def write_all(
         self, images: Sequence[InlineImage], names: FileNames, numbers: Sequence[int]
@@ -111,9 +120,11 @@ def _validate_and_store(
     number: int,
     revised_prompt: str | None,
     max_pixels: int = MAX_PIXELS,
+    budget: MemoryBudget = memory_budget,
 ) -> StoredImage:
     """Turn bytes, or base64 of them, into a stored image. Plain values in and out, for any thread or process."""
-    image = validate(decode(content) if isinstance(content, str) else content, names.output_format, max_pixels)
+    decoded = decode(content) if isinstance(content, str) else content
+    image = validate(decoded, names.output_format, max_pixels, budget)
     return StoredImage(
         number=number,
         file=_put(image, store, names, number),
@@ -154,16 +165,18 @@ def _put_aside(content: bytes | str, store: ImageStore, names: FileNames, reason
     return store.put_aside(names.job, names.stem, decoded, reason)
 
 
-def validate(content: bytes, output_format: str | None, max_pixels: int = MAX_PIXELS) -> ValidImage:
+def validate(
+    content: bytes, output_format: str | None, max_pixels: int = MAX_PIXELS, budget: MemoryBudget = memory_budget
+) -> ValidImage:
     """Decode an image from its first byte to its last. Raises BrokenImage.
 
     SVG is valid only if the request asked for it, and only without scripts. A complete image of another format than
     the one that was asked for is valid, since it is paid.
     """
-    if size := png.complete_png_size(content, max_pixels):
+    if size := png.complete_png_size(content, max_pixels, budget):
         return ValidImage(content, hashlib.sha256(content).hexdigest(), *size, "png")
     is_svg = output_format == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-    found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content, max_pixels)
+    found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content, max_pixels, budget)
     digest = hashlib.sha256(content).hexdigest()
     return ValidImage(content, digest, found.width, found.height, found.format, found.remarks)
 

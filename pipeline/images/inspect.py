@@ -21,7 +21,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
 from pipeline.errors import BrokenImage
 from pipeline.images.containers import check_container, detect_format
 from pipeline.images.decoder import decode_apart
-from pipeline.images.limits import MAX_FRAMES, MAX_PIXELS, memory_budget
+from pipeline.images.limits import MAX_FRAMES, MAX_PIXELS, SMALL, MemoryBudget, memory_budget
 from pipeline.images.png import without_metadata
 from pipeline.images.svg import svg_size
 from pipeline.images.tiff import is_heavy_exif
@@ -83,14 +83,16 @@ class ImageInfo:
         return (self.height, self.width) if self.orientation in _TRANSPOSED else (self.width, self.height)
 
 
-def inspect(content: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def inspect(
+    content: bytes | memoryview, max_pixels: int = MAX_PIXELS, budget: MemoryBudget = memory_budget
+) -> ImageInfo:
     """Decode a whole result, every frame up to `MAX_FRAMES`. Raises BrokenImage with what is wrong.
 
     `max_pixels` is the limit of one frame, the option `download.max_pixels`.
     """
     limit = PixelLimit.of_results(max_pixels)
     name, container = _checked(content, limit)
-    with memory_budget.hold(_memory(name, container)):
+    with budget.hold(_memory(name, container)):
         if container.is_heavy:
             return ImageInfo.of_json(decode_apart(name, content, max_pixels, all_frames=True))
         return _decode_frames(name, container, limit)[0]
@@ -188,9 +190,10 @@ def _checked(content: bytes | memoryview, limit: PixelLimit) -> tuple[str, Conta
 
 
 def _memory(name: str, container: Container) -> int:
-    """Return about how many bytes the decoding takes at most."""
+    """Return about how many bytes the decoding takes at most; what is heavy counts as large, since it takes long."""
     images = 1 + len(container.same[:3])  # of those that are compared, three are in memory at a time
-    return container.pixels * images * (_BYTES_ANIMATED if container.frames > 1 else _BYTES_PER_PIXEL.get(name, 8))
+    pixel = _BYTES_ANIMATED if container.frames > 1 else _BYTES_PER_PIXEL.get(name, 8)
+    return max(container.pixels * images * pixel, SMALL + 1 if container.is_heavy else 0)
 
 
 def _decode_first(name: str, container: Container, limit: PixelLimit) -> tuple[ImageInfo, ImageFile, Content]:

@@ -81,5 +81,22 @@ class MemoryBudget:
                 self._released.notify_all()
 
 
+class LargeImageError(Exception):
+    """An image is too large to be decoded without waiting."""
+
+
+class SmallImagesOnly(MemoryBudget):
+    """A budget of nothing: a large image raises LargeImageError, and the caller has it decoded where it may wait."""
+
+    @contextlib.contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Hold a small size, as always; raise LargeImageError for any other."""
+        if size > self._small:
+            raise LargeImageError
+        yield
+
+
 memory_budget: Final = MemoryBudget()
 """The budget of this process."""
+
+small_images_only: Final = SmallImagesOnly()

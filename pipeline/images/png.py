@@ -15,7 +15,7 @@ import deflate  # libdeflate: twice as fast as zlib, as strict, and one call wit
 
 from pipeline.errors import BrokenImage
 from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
-from pipeline.images.limits import MAX_PARTS, memory_budget, too_long
+from pipeline.images.limits import MAX_PARTS, MemoryBudget, memory_budget, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,15 +35,15 @@ _MAX_REMARKS: Final = 5
 _MAX_RATIO: Final = 1032  # of deflate: no buffer is allocated for a stream that claims more
 
 
-def complete_png_size(content: bytes, max_pixels: int) -> tuple[int, int] | None:
+def complete_png_size(content: bytes, max_pixels: int, budget: MemoryBudget = memory_budget) -> tuple[int, int] | None:
     """Return (width, height) of a regular, complete PNG; None for everything else, which may still be an image."""
     try:
-        return _complete_png_size(memoryview(content), max_pixels) if content.startswith(_HEAD) else None
+        return _complete_png_size(memoryview(content), max_pixels, budget) if content.startswith(_HEAD) else None
     except (struct.error, deflate.DeflateError, IndexError):
         return None
 
 
-def _complete_png_size(content: memoryview, max_pixels: int) -> tuple[int, int] | None:
+def _complete_png_size(content: memoryview, max_pixels: int, budget: MemoryBudget) -> tuple[int, int] | None:
     width, height, depth, colour, *methods = struct.unpack_from(">IIBBBBB", content, 16)
     if any(methods) or depth not in _DEPTHS.get(colour, ()) or not 0 < width * height <= max_pixels:
         return None
@@ -51,7 +51,7 @@ def _complete_png_size(content: memoryview, max_pixels: int) -> tuple[int, int] 
     row = 1 + (width * depth * _CHANNELS[colour] + 7) // 8
     if parts is None or row * height > _MAX_BYTES:
         return None
-    with memory_budget.hold(row * height):
+    with budget.hold(row * height):
         pixels = _inflated(parts, row * height)
         is_whole = pixels is not None and max(pixels[::row]) <= _MAX_FILTER
         del pixels  # before the memory is released

@@ -23,7 +23,7 @@ SIDE = 320
 """Pixels of the longest side."""
 
 _QUALITY = 80  # of WebP: some 10 KB for a photograph, without visible blocks
-_COLOURS = frozenset({"RGB", "RGBA", "L"})
+_COLOURS = frozenset({"RGB", "RGBA", "L", "LA", "CMYK"})  # modes whose numbers are colours
 _METHOD = 2  # of WebP's 0 to 6: half the time of the default, for a file a few per cent larger
 
 
@@ -93,11 +93,12 @@ def shrink(content: bytes) -> bytes:
     from pipeline.images.inspect import opened_image
     from pipeline.images.transform import to_rgba
 
-    with opened_image(content) as (info, image, _):
+    with opened_image(content) as (info, opened, _):
+        image = opened.convert("RGBA") if opened.mode in {"P", "PA"} else opened
         if image.mode in _COLOURS and "transparency" not in image.info:  # else a pixel's numbers are no colour
             image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
         upright = to_rgba(image, info)
-        del image  # before the memory is released
+        del opened, image  # before the memory is released
     upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     buffer = io.BytesIO()
     (upright if info.has_alpha else upright.convert("RGB")).save(buffer, "WEBP", quality=_QUALITY, method=_METHOD)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pipeline import ledger
 from pipeline.ledger.queries import find_image
@@ -18,6 +21,11 @@ _TYPES = {"svg": "image/svg+xml"} | {
     kind: f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif")
 }
 
+THUMBNAIL_THREADS: Final = 2
+"""Thumbnails that are made at a time; images that are sent as they are do not wait for them."""
+
+_thumbnail_threads: Final = ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail")  # which start when they are needed
+
 
 @dataclass(frozen=True, slots=True)
 class ServedFile:
@@ -25,6 +33,12 @@ class ServedFile:
 
     path: Path
     content_type: str
+
+
+async def find_in_thread(folder: Path, images: ImageStore, image_pk: int, *, small: bool) -> ServedFile | None:
+    """Return what `find_served_image` does, from a thread."""
+    find = functools.partial(find_served_image, folder, images, image_pk, small=small)
+    return await asyncio.get_running_loop().run_in_executor(_thumbnail_threads if small else None, find)
 
 
 def find_served_image(folder: Path, images: ImageStore, image_pk: int, *, small: bool = False) -> ServedFile | None:

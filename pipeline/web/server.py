@@ -20,7 +20,7 @@ from pipeline.signals import Shutdown
 from pipeline.web import actions
 from pipeline.web.access import WILDCARDS, AccessControl
 from pipeline.web.event_stream import HEARTBEAT_SECONDS, EventStream
-from pipeline.web.image_files import find_served_image
+from pipeline.web.image_files import find_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -136,7 +136,7 @@ class Site:
     async def _send(self, request: web.Request, *, small: bool) -> web.StreamResponse:
         pk = int(request.match_info["pk"])
         try:
-            served = await asyncio.to_thread(find_served_image, self._batch.folder, self._batch.images, pk, small=small)
+            served = await find_in_thread(self._batch.folder, self._batch.images, pk, small=small)
         except (PipelineError, OSError) as error:  # no room for a thumbnail: the page requests the image itself
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
         if served is None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import hashlib
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
-from pipeline.engine.image_writer import FileNames, _validate_and_store, decode, free_numbers, validate
+from pipeline.engine.image_writer import FileNames, ImageWriter, _validate_and_store, decode, free_numbers, validate
 from pipeline.errors import BrokenImage, DiskFull
+from pipeline.images.limits import MAX_PIXELS, MemoryBudget, small_images_only
 from pipeline.storage import ImageStore, StoredImage
 
 if TYPE_CHECKING:
@@ -183,3 +186,22 @@ def test_numbers_are_the_lowest_that_are_free() -> None:
     assert free_numbers({1, 3, 4}, 3) == [2, 5, 6]
     assert free_numbers(set(), 2) == [1, 2]
     assert free_numbers({9}, 0) == []
+
+
+async def test_small_images_do_not_wait_for_large_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a large image holds all of the memory, more large ones than there are threads wait, and small ones pass."""
+    budget = MemoryBudget(total=1, small=10_000)
+    monkeypatch.setattr("pipeline.engine.image_writer._validate_and_store.__defaults__", (MAX_PIXELS, budget))
+    monkeypatch.setattr(small_images_only, "_small", 10_000)
+    large = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(large, "png")
+    with ThreadPoolExecutor(1) as threads:
+        writer = ImageWriter(ImageStore(tmp_path), threads)
+        with budget.hold(10_001):
+            waiting = [
+                asyncio.create_task(writer.write(large.getvalue(), FileNames("job", "large", None), number))
+                for number in range(1, 6)
+            ]
+            small = await writer.write(picture("png"), FileNames("job", "small", None), 1)
+            assert (small.width, any(task.done() for task in waiting)) == (12, False)
+        assert [image.width for image in await asyncio.gather(*waiting)] == [100] * 5

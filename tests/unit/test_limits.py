@@ -20,6 +20,8 @@ from pipeline.errors import BrokenImage
 from pipeline.images import decoder, limits, png
 from pipeline.images.inspect import inspect, open_image
 from pipeline.images.limits import MIB, MemoryBudget
+from pipeline.images.transform import to_rgba
+from pipeline.reports.thumbnails import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +173,6 @@ def test_an_image_above_the_budget_is_alone_and_is_not_overtaken() -> None:
 
 def test_twelve_large_images_at_once_hold_no_more_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = MemoryBudget(total=8 * MIB, small=MIB)
-    monkeypatch.setattr(png, "memory_budget", budget)
     seen: list[int] = []
     inflate = png._inflated
 
@@ -182,10 +183,28 @@ def test_twelve_large_images_at_once_hold_no_more_than_the_budget(monkeypatch: p
     monkeypatch.setattr(png, "_inflated", watch)
     content = encoded(Image.new("RGB", (1000, 1000)), "png")
     with ThreadPoolExecutor(12) as threads:
-        found = list(threads.map(lambda _: png.complete_png_size(content, limits.MAX_PIXELS), range(12)))
+        found = list(threads.map(lambda _: png.complete_png_size(content, limits.MAX_PIXELS, budget), range(12)))
     assert found == [(1000, 1000)] * 12
     assert len(seen) == 12
     assert 3_000_000 <= max(seen) <= 8 * MIB
+    assert budget.used == 0
+
+
+def test_thumbnails_of_large_images_are_made_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = MemoryBudget(total=8 * MIB, small=MIB)
+    monkeypatch.setattr("pipeline.images.inspect.memory_budget", budget)
+    seen: list[int] = []
+
+    def watch(image: Image.Image, *arguments: object) -> Image.Image:
+        seen.append(budget.used)
+        return to_rgba(image, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipeline.images.transform.to_rgba", watch)
+    content = encoded(Image.new("P", (700, 700)), "gif")
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(shrink, [content] * 8))) == 1
+    assert len(seen) == 8
+    assert 700 * 700 * 8 <= max(seen) <= 8 * MIB
     assert budget.used == 0
 
 
