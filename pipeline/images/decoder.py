@@ -22,7 +22,9 @@ from pipeline.images import limits
 if TYPE_CHECKING:
     from pipeline.images.container import Content
 
-HEAD: Final = struct.Struct(">QQ?")  # bytes of the image, maximum pixels, whether all frames are decoded
+HEAD: Final = struct.Struct(">QQ??")  # bytes of the image, maximum pixels, `all_frames`, `with_pixels`
+PIXELS: Final = "pixels"
+"""The key in the answer of how many bytes of pixels follow it: an uncompressed TIFF of the first frame."""
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMPDIR", "LANG")  # no key of a provider
 _TRIES = 2  # a process that was kept may have been killed meanwhile
 
@@ -42,24 +44,25 @@ class _Decoder:
         )
         self.is_late = False
 
-    def decode(self, content: Content, max_pixels: int, *, all_frames: bool) -> dict[str, Any] | None:
-        """Return the answer of the process; None if it has ended without one."""
+    def decode(self, content: Content, head: bytes) -> tuple[dict[str, Any], bytes] | None:
+        """Return the answer of the process, and the pixels if they were asked for; None if it has ended without one."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         timer = threading.Timer(limits.SECONDS, self._end_late)
         timer.daemon = True
         timer.start()
         try:
-            self._process.stdin.write(HEAD.pack(len(content), max_pixels, all_frames))
+            self._process.stdin.write(head)
             self._process.stdin.write(content)
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError:  # a broken pipe: it has ended
-            line = b""
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+            size = answer.pop(PIXELS, 0)
+            pixels = self._process.stdout.read(size)
+        except (OSError, ValueError):  # a broken pipe, half a line: it has ended
+            return None
         finally:
             timer.cancel()
-        answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
-        return answer
+        return (answer, pixels) if len(pixels) == size else None
 
     def _end_late(self) -> None:
         self.is_late = True
@@ -82,8 +85,14 @@ def _end_all() -> None:
         _idle.pop().end()
 
 
-def decode_apart(image_format: str, content: Content, max_pixels: int, *, all_frames: bool) -> dict[str, Any]:
-    """Decode an image in a process; return the fields of its info. Raises BrokenImage, also at the time limit."""
+def decode_apart(
+    image_format: str, content: Content, max_pixels: int, *, all_frames: bool = False, with_pixels: bool = False
+) -> tuple[dict[str, Any], bytes]:
+    """Decode an image in a process: return the fields of its info, and its first frame as an uncompressed TIFF.
+
+    Raises BrokenImage, also at the time limit.
+    """
+    head = HEAD.pack(len(content), max_pixels, all_frames, with_pixels)
     end = ""
     for _ in range(_TRIES):
         try:
@@ -91,14 +100,14 @@ def decode_apart(image_format: str, content: Content, max_pixels: int, *, all_fr
         except IndexError:
             decoder = when_free(_Decoder)
         try:
-            answer = decoder.decode(content, max_pixels, all_frames=all_frames)
+            answer = decoder.decode(content, head)
         except BaseException:
             decoder.end()
             raise
         if answer is not None:
             _keep(decoder)
-            if "error" in answer:
-                raise BrokenImage(answer["error"])
+            if "error" in answer[0]:
+                raise BrokenImage(answer[0]["error"])
             return answer
         end = decoder.end()
         if decoder.is_late:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -10,12 +11,15 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.errors import BrokenImage
-from pipeline.images.decoder import HEAD
+from pipeline.images.decoder import HEAD, PIXELS
 from pipeline.images.inspect import PixelLimit, inspect_here
 from pipeline.images.limits import PROCESS_MEMORY
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def main() -> None:
@@ -31,13 +35,24 @@ def main() -> None:
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Answer each image of `source` on `sink`."""
     while len(head := source.read(HEAD.size)) == HEAD.size:
-        size, max_pixels, all_frames = HEAD.unpack(head)
+        size, max_pixels, all_frames, with_pixels = HEAD.unpack(head)
+        pixels = b""
         try:
-            found = asdict(inspect_here(source.read(size), PixelLimit.of_results(max_pixels), all_frames=all_frames))
+            info, image = inspect_here(source.read(size), PixelLimit.of_results(max_pixels), all_frames=all_frames)
+            pixels = _as_tiff(image) if with_pixels else b""
+            answer = {**asdict(info), PIXELS: len(pixels)}
         except BrokenImage as reason:
-            found = {"error": str(reason)}
-        sink.write(json.dumps(found).encode() + b"\n")
+            answer = {"error": str(reason)}
+        sink.write(json.dumps(answer).encode() + b"\n" + pixels)
         sink.flush()
+
+
+def _as_tiff(image: Image.Image) -> bytes:
+    """Return the pixels and the color profile, in a format that has every mode and is not compressed."""
+    plain = image.copy()  # without the tags that a TIFF had
+    buffer = io.BytesIO()
+    plain.save(buffer, "TIFF", icc_profile=image.info.get("icc_profile"))
+    return buffer.getvalue()
 
 
 def _end_with_parent() -> None:

@@ -94,14 +94,14 @@ def inspect(
     name, container = _checked(content, limit)
     with budget.hold(_memory(name, container)):
         if container.is_heavy:
-            return ImageInfo.of_json(decode_apart(name, content, max_pixels, all_frames=True))
+            return ImageInfo.of_json(decode_apart(name, content, max_pixels, all_frames=True)[0])
         return _decode_frames(name, container, limit)[0]
 
 
-def inspect_here(content: bytes, limit: PixelLimit, *, all_frames: bool) -> ImageInfo:
+def inspect_here(content: bytes, limit: PixelLimit, *, all_frames: bool) -> tuple[ImageInfo, ImageFile]:
     """Do what `inspect` does, or decode the first frame only, in this process and thread, without the budget."""
     name, container = _checked(content, limit)
-    return (_decode_frames if all_frames else _decode_first)(name, container, limit)[0]
+    return (_decode_frames if all_frames else _decode_first)(name, container, limit)[:2]
 
 
 def _decode_frames(name: str, container: Container, limit: PixelLimit) -> tuple[ImageInfo, ImageFile, Content]:
@@ -166,13 +166,17 @@ def opened_image(
 ) -> Iterator[tuple[ImageInfo, ImageFile, Content]]:
     """Decode the first frame: the info, Pillow's image, and the content that was decoded.
 
-    The memory is held until the block ends. A heavy image is decoded apart first, to see that it can be decoded in
-    time. Raises BrokenImage.
+    The memory is held until the block ends. What a process has to decode is decoded there, not only tried. Raises
+    BrokenImage.
     """
     name, container = _checked(content, limit)
     with memory_budget.hold(_memory(name, container)):
+        if container.is_opaque:
+            fields, pixels = decode_apart(name, content, limit.pixels, with_pixels=True)
+            yield ImageInfo.of_json(fields), _decode("tiff", pixels, limit)[1], container.content
+            return
         if container.is_heavy:
-            decode_apart(name, content, limit.pixels, all_frames=False)
+            decode_apart(name, content, limit.pixels)
         yield _decode_first(name, container, limit)
 
 

@@ -29,6 +29,7 @@ _RULE = re.compile(r"@([-\w]*)")
 _URL = re.compile(r"url\(\s*+(?:\"([^\"]*+)\"\s*+|'([^']*+)'\s*+|([^\"'()]*+))\)", re.IGNORECASE)
 _LENGTH = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)(px|in|cm|mm|pt|pc)?\s*")
 _PIXELS = {None: 1, "px": 1, "in": 96, "cm": 96 / 2.54, "mm": 96 / 25.4, "pt": 96 / 72, "pc": 16}  # CSS: 96 per inch
+_MAX_QUOTED = 100  # letters of the file in a message
 _MAX_EDGE = 1_000_000_000  # pixels
 
 
@@ -53,7 +54,8 @@ def svg_size(content: bytes) -> tuple[int, int]:
 
 
 def _not_allowed(what: str) -> BrokenImage:
-    return BrokenImage(f"is an SVG with {what}, which is not allowed")
+    visible = "".join(letter if letter.isprintable() else "?" for letter in what[:_MAX_QUOTED])
+    return BrokenImage(f"is an SVG with {visible}{'…' if len(what) > _MAX_QUOTED else ''}, which is not allowed")
 
 
 def _outside(what: str) -> BrokenImage:
@@ -78,7 +80,7 @@ class _Handler:
         namespace, local = _split(name)
         if not self.started:
             if local != "svg" or namespace not in {"", allowed.SVG}:
-                raise BrokenImage(f"is not SVG: its outermost element is <{local}>")
+                raise BrokenImage(f"is not SVG: its outermost element is <{local[:_MAX_QUOTED]}>")
             self.started, self.root = True, attributes
         if self.style is not None:
             raise _not_allowed(f"<{local}> inside <style>")

@@ -74,7 +74,8 @@ class _Directories:
         edges = (max(first.get(_WIDTH, 0), first.get(_TILE_WIDTH, 0)), first.get(_HEIGHT, 0))
         edges = (edges[0], max(edges[1], first.get(_TILE_HEIGHT, 0)))
         self.size = max(self.size, edges, key=lambda size: size[0] * size[1])
-        self.is_opaque = self.is_opaque or first.get(_COMPRESSION, 1) != 1
+        is_unread = any(tag in tags and not tags[tag] for tag in _READ)  # of a type that Pillow reads all the same
+        self.is_opaque = self.is_opaque or is_unread or first.get(_COMPRESSION, 1) != 1
 
 
 def check_directories(content: Content) -> Container:
