@@ -18,6 +18,7 @@ from pipeline.engine.image_writer import FileNames, ImageWriter, _validate_and_s
 from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images.limits import MAX_PIXELS, MemoryBudget, small_images_only
 from pipeline.storage import ImageStore, StoredImage
+from tests.support.workbench import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,6 +203,7 @@ async def test_small_images_do_not_wait_for_large_ones(tmp_path: Path, monkeypat
                 asyncio.create_task(writer.write(large.getvalue(), FileNames("job", "large", None), number))
                 for number in range(1, 6)
             ]
+            await until(budget._entrance.locked)  # one waits for memory
             small = await writer.write(picture("png"), FileNames("job", "small", None), 1)
             assert (small.width, any(task.done() for task in waiting)) == (12, False)
         assert [image.width for image in await asyncio.gather(*waiting)] == [100] * 5

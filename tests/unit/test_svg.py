@@ -102,6 +102,7 @@ HOSTILE = {
     "a function of a long name": f"<style>rect{{fill:{'x' * 60}url({AWAY})}}</style>",
     "a font": f"<style>@font-face{{font-family:a;src:url({AWAY})}}</style>",
     "a namespace rule": f"<style>@namespace url({AWAY});</style>",
+    "@import in the first of many pieces": f"<style>@import '{AWAY}';{'a{}' * 30_000}</style>",
     "a cursor": f'<rect cursor="url({AWAY}),auto"/>',
     "srcset": f'<h:img {XHTML} srcset="{AWAY} 1x"/>',
     "a poster": f'<h:video {XHTML} poster="{AWAY}"/>',
