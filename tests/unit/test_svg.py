@@ -76,6 +76,7 @@ def test_a_picture_inside_an_svg_may_be_a_png() -> None:
 
 AWAY = "http://127.0.0.1:9/a"
 XHTML = 'xmlns:h="http://www.w3.org/1999/xhtml"'
+NEWLINES = "a{}\n" * 30_000
 HOSTILE = {
     "character references in @import": f"<style>&#64;&#105;mport '{AWAY}';</style>",
     "CDATA in @import": f"<style>@im<![CDATA[port]]> '{AWAY}';</style>",
@@ -102,7 +103,7 @@ HOSTILE = {
     "a function of a long name": f"<style>rect{{fill:{'x' * 60}url({AWAY})}}</style>",
     "a font": f"<style>@font-face{{font-family:a;src:url({AWAY})}}</style>",
     "a namespace rule": f"<style>@namespace url({AWAY});</style>",
-    "@import in the first of many pieces": f"<style>@import '{AWAY}';{'a{}' * 30_000}</style>",
+    "@import in the first of many pieces": f"<style>@import '{AWAY}';{NEWLINES}</style>",
     "a cursor": f'<rect cursor="url({AWAY}),auto"/>',
     "srcset": f'<h:img {XHTML} srcset="{AWAY} 1x"/>',
     "a poster": f'<h:video {XHTML} poster="{AWAY}"/>',
