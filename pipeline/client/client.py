@@ -11,10 +11,19 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pipeline.client.network import Connector, ProxyRefusedError, network_reason, proxy_for, receive, receive_beginning
+from pipeline.client.limits import HEADER_BYTES, HEADERS
+from pipeline.client.network import (
+    Connector,
+    ProxyRefusedError,
+    has_large_headers,
+    network_reason,
+    proxy_for,
+    receive,
+    receive_beginning,
+)
 from pipeline.client.response import HttpResponse, ImagesResponse, read_response
 from pipeline.client.timeout import Timeout
-from pipeline.errors import NotSent, OutcomeUnknown, RequestError, Unusable
+from pipeline.errors import NotSent, OutcomeUnknown, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace, TracebackType
 
     from pipeline.client.request import Body
+    from pipeline.client.secrets import Secrets
     from pipeline.config.dialect import Dialect
 
 _CONNECT_SECONDS = 30.0
@@ -47,18 +57,17 @@ class ImagesClient:
         threads: Executor,
         timeout: float,
         connections: int,
-        max_bytes: int,
+        secrets: Secrets,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.in_flight = 0  # calls that wait for their response
-        self._secrets = [secret for secret in (key, *headers.values()) if secret and len(secret) >= 8]
+        self._secrets = secrets
         self._urls = {name: URL(f"{self.base_url}/{path}") % dialect.query for name, path in dialect.paths.items()}
         self._threads = threads
         self._headers = CIMultiDict(dialect.credentials(key))
         self._headers.update(headers)
         self._timeout = timeout
         self._connections = connections
-        self._max_bytes = max_bytes
         self._session: aiohttp.ClientSession | None = None
         self._proxy = functools.cache(proxy_for)  # reading the environment takes a quarter of a call's own time
 
@@ -71,6 +80,8 @@ class ImagesClient:
             timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),  # `Timeout` limits the rest
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],
+            max_field_size=HEADER_BYTES,
+            max_headers=HEADERS,
         )
         return self
 
@@ -80,8 +91,10 @@ class ImagesClient:
         if self._session is not None:
             await self._session.close()
 
-    async def call(self, operation: str, body: Body, sent: Callable[[], None]) -> ImagesResponse:
+    async def call(self, operation: str, body: Body, sent: Callable[[], None], max_bytes: int) -> ImagesResponse:
         """Make one call with a body from `build_body`; `sent` is called when the first bytes are sent.
+
+        A response of more than `max_bytes`, decompressed, is Unusable.
 
         Raises NotSent if none was sent, OutcomeUnknown if some were and no complete response came, else the
         RequestError that the response stands for.
@@ -89,62 +102,51 @@ class ImagesClient:
         mark = _Mark(sent)
         self.in_flight += 1
         try:
-            http = await self._exchange(operation, body, mark)
+            http = await self._exchange(operation, body, mark, max_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
             raise self._broken(reason, mark) from None
         finally:
             self.in_flight -= 1
-        try:
-            if len(http.body) > _LARGE:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
-            return read_response(http)
-        except RequestError as error:
-            raise self._scrubbed(error) from None
+        if len(http.body) > _LARGE:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
+        return read_response(http)
 
-    async def _exchange(self, operation: str, body: Body, mark: _Mark) -> HttpResponse:
+    async def _exchange(self, operation: str, body: Body, mark: _Mark, max_bytes: int) -> HttpResponse:
         assert self._session is not None, "use `async with`"
         url = self._urls[operation]
         mark.proxy = proxy = self._proxy(url)
         options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": proxy}
         async with Timeout(self._timeout), self._session.post(url, **body, **options) as response:
             if 200 <= response.status < 300:
-                content = await receive(response, self._max_bytes)
+                content = await receive(response, max_bytes)
             else:
                 content = await receive_beginning(response, _REFUSAL_BYTES)
             if content is None:
-                raise self._too_large(response.status)
+                raise _too_large(response.status, max_bytes)
             forwarded = f"{proxy.host}:{proxy.port}" if proxy and url.scheme == "http" else None
-            return HttpResponse(response.status, response.headers, content, str(response.url), forwarded)
-
-    def _too_large(self, status: int) -> Unusable:
-        what = f"the response is larger than {self._max_bytes // 2**20} MB, which `download.max_bytes` can allow"
-        error = Unusable(what, http_status=status)
-        error.deterministic = True
-        return error
+            headers = self._secrets.scrub_headers(response.headers)
+            return HttpResponse(response.status, headers, content, str(response.url), forwarded, self._secrets)
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
-        said = self._scrub(network_reason(reason, mark.proxy))
+        said = self._secrets.scrub_text(network_reason(reason, mark.proxy))
         if mark.sent_at is None:
             error = NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
             error.deterministic = isinstance(reason, ProxyRefusedError)
             return error
         after = time.monotonic() - mark.sent_at
+        if has_large_headers(reason):
+            lost = OutcomeUnknown(f"the response to a call that was sent cannot be read: {said}")
+            lost.deterministic = True
+            return lost
         what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
         return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
 
-    def _scrubbed(self, error: RequestError) -> RequestError:
-        error.message = self._scrub(error.message)
-        error.args = (error.message,)
-        for name in ("type", "code", "param", "request_id"):
-            if said := getattr(error, name):
-                setattr(error, name, self._scrub(said))
-        return error
 
-    def _scrub(self, text: str) -> str:
-        """Remove the key from a server's text; some repeat what they were sent."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+def _too_large(status: int, max_bytes: int) -> Unusable:
+    what = f"the response is larger than {max_bytes / 2**20:.0f} MB, which `download.max_bytes` can allow"
+    error = Unusable(what, http_status=status)
+    error.deterministic = True
+    return error
 
 
 class _Mark:

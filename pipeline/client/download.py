@@ -13,7 +13,16 @@ import aiohttp
 from yarl import URL
 
 from pipeline.client.image_url import exact_url, is_past
-from pipeline.client.network import Connector, is_public, network_reason, proxy_for, receive, receive_beginning
+from pipeline.client.limits import HEADER_BYTES, HEADERS
+from pipeline.client.network import (
+    Connector,
+    has_large_headers,
+    is_public,
+    network_reason,
+    proxy_for,
+    receive,
+    receive_beginning,
+)
 from pipeline.client.public_resolver import PrivateHostError, PublicResolver, private_host
 from pipeline.client.timeout import Timeout
 from pipeline.errors import PipelineError
@@ -21,6 +30,8 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from types import TracebackType
+
+    from pipeline.client.secrets import Secrets
 
 _CONNECT_SECONDS = 30.0
 _FIRST_CONNECT_SECONDS = 10.0  # of https in place of http: a closed port may be silent
@@ -67,9 +78,14 @@ class HostRefused(DownloadFailed):
 
 
 class Downloader:
-    """Downloads images in a session of its own, without the key and without cookies; an async context manager."""
+    """Downloads images in a session of its own, without the key and without cookies; an async context manager.
 
-    def __init__(self, *, base_url: str, allow_hosts: Collection[str], max_bytes: int, connections: int) -> None:
+    A URL that contains the key is asked for on the provider's own host, and on hosts that are named.
+    """
+
+    def __init__(
+        self, *, base_url: str, allow_hosts: Collection[str], max_bytes: int, connections: int, secrets: Secrets
+    ) -> None:
         base = URL(base_url)
         self._http_allowed = base.scheme == "http"
         self._own_host = (base.host or "").lower()
@@ -79,6 +95,7 @@ class Downloader:
         self._resolver = PublicResolver(self._is_trusted)
         self._max_bytes = max_bytes
         self._connections = connections
+        self._secrets = secrets
         self._session: aiohttp.ClientSession | None = None
         self._proxy = functools.cache(proxy_for)
         self._expiries: dict[object, float] = {}
@@ -108,6 +125,8 @@ class Downloader:
             connector=Connector(limit=self._connections, resolver=self._resolver),
             headers={"Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_field_size=HEADER_BYTES,
+            max_headers=HEADERS,
         )
         return self
 
@@ -120,9 +139,12 @@ class Downloader:
     async def fetch(self, url: str, expires_at: float) -> bytes:
         """Return the bytes at a URL, not validated; `expires_at` is in seconds since 1970. Raises DownloadFailed."""
         try:
-            return await self._follow(exact_url(url), expires_at)
-        except (aiohttp.InvalidURL, ValueError) as reason:
-            raise HostRefused(f"the image URL is invalid: {str(reason).partition('?')[0]}") from None
+            address = exact_url(self._secrets.restore(url))
+            if address != exact_url(url) and not self._is_trusted(address.host or ""):
+                raise HostRefused(_with_key(address.host), option=_naming(address.host))
+            return await self._follow(address, expires_at)
+        except (aiohttp.InvalidURL, ValueError):  # whose own text may contain the URL
+            raise HostRefused("the image URL is invalid") from None
 
     async def _follow(self, url: URL, expires_at: float) -> bytes:
         """Fetch a URL through redirects on its host, or to hosts that `picture_hosts` names."""
@@ -197,6 +219,9 @@ class Downloader:
             if isinstance(refused, PrivateHostError):
                 raise HostRefused(str(refused), option=_naming(refused.host)) from None
             said = network_reason(reason, proxy).partition("?")[0]
+            if has_large_headers(reason):
+                what = f"the response cannot be read: {said}"
+                raise DownloadFailed(what, definite=True, deterministic=True) from None
             has_service = not _is_no_service(reason, refused)
             raise DownloadFailed(f"the download broke: {said}", definite=False, has_service=has_service) from None
 
@@ -249,6 +274,10 @@ def _is_no_service(reason: Exception, os_error: OSError | None) -> bool:
     """Return whether a connection failed since nothing at its port speaks this protocol, rather than by accident."""
     silent = (aiohttp.ClientSSLError, aiohttp.ConnectionTimeoutError)
     return isinstance(reason, silent) or isinstance(os_error, ConnectionError | ssl.SSLError)
+
+
+def _with_key(host: str | None) -> str:
+    return f"the image URL contains the key and leads to {host}, which is not the provider's host"
 
 
 def _naming(host: str | None) -> str | None:

@@ -7,11 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from pipeline.client.limits import MESSAGE_CHARACTERS, WORD_CHARACTERS
 
-LONGEST_MESSAGE = 1000
-"""Characters of a server's message that are kept."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _BEGINNING = 4000  # characters of a body that is not JSON which are examined
 _NAMED = re.compile(
@@ -55,13 +54,13 @@ def text_of(body: bytes) -> str:
     return body.decode(json.detect_encoding(body), "replace")
 
 
-def read_error_body(body: bytes) -> ErrorBody:
-    """Parse a body of any kind: JSON, complete or truncated, or HTML."""
+def read_error_body(body: bytes, scrub: Callable[[Any], Any]) -> ErrorBody:
+    """Parse a body of any kind: JSON, complete or truncated, or HTML. `scrub` removes secrets from what it holds."""
     text = text_of(body)
     try:
-        return error_body_of(json.loads(text))
+        return error_body_of(scrub(json.loads(text)))
     except (ValueError, RecursionError):
-        text = text[:_BEGINNING]
+        text = scrub(text)[:_BEGINNING]
     return (text.lstrip().startswith(("{", "[")) and _rest_of(text)) or ErrorBody(_page(text), None, None, None)
 
 
@@ -82,7 +81,7 @@ def error_body_of(value: Any) -> ErrorBody:
     upstream = _upstream(error)
     message = _message(said or error)
     if upstream and upstream.message and upstream.message not in message:
-        message = plain(f"{message}: {upstream.message}", LONGEST_MESSAGE)
+        message = plain(f"{message}: {upstream.message}", MESSAGE_CHARACTERS)
     inner = _nested(error) | (_nested(outer) if outer is not error else frozenset())
     inner |= frozenset(upstream.words if upstream else ())
     return ErrorBody(message, kind, word(error.get("code")), word(error.get("param")), inner)
@@ -137,7 +136,7 @@ def _rest_of(text: str) -> ErrorBody | None:
     if message is None and not said:
         return None
     kind, code, param = (word(said.get(name)) for name in ("type", "code", "param"))
-    return ErrorBody(plain(message or text, LONGEST_MESSAGE), kind, code, param)
+    return ErrorBody(plain(message or text, MESSAGE_CHARACTERS), kind, code, param)
 
 
 def _unescaped(text: str) -> str:
@@ -157,13 +156,13 @@ def _message(said: Any) -> str:
     if said is None:
         return ""
     if isinstance(said, str):
-        return plain(said, LONGEST_MESSAGE)
+        return plain(said, MESSAGE_CHARACTERS)
     if isinstance(said, list) and said and all(isinstance(item, dict) and "msg" in item for item in said):
         return plain(
-            "; ".join(f"{_place(item.get('loc'))}: {_line(item['msg'])}" for item in said[:9]), LONGEST_MESSAGE
+            "; ".join(f"{_place(item.get('loc'))}: {_line(item['msg'])}" for item in said[:9]), MESSAGE_CHARACTERS
         )
     if isinstance(said, list) and said and all(_text(item) for item in said):  # Stability's and Cloudflare's errors
-        return plain("; ".join(_text(item) for item in said[:9]), LONGEST_MESSAGE)
+        return plain("; ".join(_text(item) for item in said[:9]), MESSAGE_CHARACTERS)
     return _line(said)
 
 
@@ -175,9 +174,9 @@ def _text(said: Any) -> str:
 
 def _line(said: Any) -> str:
     if isinstance(said, str):
-        return plain(said, LONGEST_MESSAGE)
+        return plain(said, MESSAGE_CHARACTERS)
     try:
-        return plain(json.dumps(said), LONGEST_MESSAGE)
+        return plain(json.dumps(said), MESSAGE_CHARACTERS)
     except RecursionError:
         return ""
 
@@ -197,7 +196,7 @@ def word(value: Any) -> str | None:
     """Return a short name or number as text; None if it is neither, or is Python's "None" (LiteLLM)."""
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "None":
         return None
-    return plain(str(value), 200) or None
+    return plain(str(value), WORD_CHARACTERS) or None
 
 
 def encodable(text: str) -> str:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
 from pipeline.client.error_body import plain
+from pipeline.client.limits import HEADER_BYTES, HEADERS
 from pipeline.descriptors import PAUSE, WAIT_SECONDS, is_exhausted, none_free
 
 if TYPE_CHECKING:
@@ -104,12 +106,27 @@ def network_reason(reason: Exception, proxy: URL | None = None) -> str:
         return f"through {through}: the proxy answered {reason.status}{wants}"
     if isinstance(reason, aiohttp.ClientProxyConnectionError):
         return f"{through} cannot be reached ({reason.os_error.strerror or type(reason.os_error).__name__})"
+    if has_large_headers(reason):
+        return f"it has a header of more than {HEADER_BYTES // 1024} KB, or more than {HEADERS} headers"
+    if isinstance(reason, aiohttp.ClientResponseError):  # aiohttp's text repeats what the server sent
+        return "what the server sent is not valid HTTP"
+    if isinstance(reason, aiohttp.ServerDisconnectedError):  # the same
+        return "the server closed the connection"
     if isinstance(reason, aiohttp.ClientSSLError | ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(reason):
         return "nothing speaks TLS at this port"
     if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return f"its certificate is not accepted ({reason})"
     said = str(reason).replace(" ssl:default", "").replace("[None]", "[closed]") or type(reason).__name__
     return f"through {through}: {said}" if proxy else said
+
+
+def has_large_headers(reason: BaseException | None) -> bool:
+    """Return whether a response was refused since its headers are too large or too many."""
+    while reason is not None:
+        if isinstance(reason, LineTooLong) or "Too many headers" in str(getattr(reason, "message", "")):
+            return True
+        reason = reason.__cause__
+    return False
 
 
 def is_public(host: str) -> bool:

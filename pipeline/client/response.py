@@ -5,6 +5,7 @@ The facts are from OpenAI's error-code and rate-limit guides; if servers differ,
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -17,6 +18,7 @@ from pydantic_core import from_json
 from pipeline.client.classify import blames_the_call, error_class, error_class_of_words, stated_status
 from pipeline.client.error_body import ErrorBody, encodable, error_body_of, plain, read_error_body, text_of, word
 from pipeline.client.event_stream import is_stream, merge_events, merge_lines
+from pipeline.client.limits import LIST_ITEMS, URL_CHARACTERS, WORD_CHARACTERS
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, skew
 from pipeline.client.response_forms import (
     InlineImage,
@@ -28,6 +30,7 @@ from pipeline.client.response_forms import (
     says_failure,
     says_something,
 )
+from pipeline.client.secrets import NO_SECRETS
 from pipeline.errors import (
     Deferred,
     Invalid,
@@ -47,6 +50,8 @@ from pipeline.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pipeline.client.secrets import Secrets
 
 __all__ = ["HttpResponse", "ImagesResponse", "InlineImage", "LinkedImage", "read_response"]
 
@@ -81,7 +86,8 @@ class ImagesResponse:
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """A response as it was received. `proxy` is the one that forwarded it and may have answered in the server's place:
-    that of a plain http call, as host:port.
+    that of a plain http call, as host:port. `secrets` are those that the call carried: they are removed from its body
+    as it is parsed; its headers are without them.
     """
 
     status: int
@@ -89,6 +95,7 @@ class HttpResponse:
     body: bytes
     url: str
     proxy: str | None = None
+    secrets: Secrets = NO_SECRETS
 
     @property
     def request_id(self) -> str | None:
@@ -101,8 +108,8 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
     """Parse a response. Raises the RequestError that it means."""
     now = time.time() if now is None else now
     if not 200 <= http.status < 300:
-        raise _error_response(http, read_error_body(http.body), now)
-    parsed = _success(http)
+        raise _error_response(http, read_error_body(http.body, http.secrets.scrub), now)
+    parsed = http.secrets.scrub(_success(http))
     found = find_images(parsed, http.url)
     body = parsed if isinstance(parsed, dict) else {}
     if found:
@@ -117,7 +124,7 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
     error_body = error_body_of(body)
     if fails or says_something(body) or error_class_of_words(http.status, error_body, http.headers):
         raise _hidden_error(http, error_body, now)
-    raise _without_image(http, parsed)
+    raise _without_image(http, parsed, has_long_url=found.has_long_url)
 
 
 def _success(http: HttpResponse) -> Any:
@@ -138,7 +145,9 @@ def _success(http: HttpResponse) -> Any:
         return merge_events(text) if is_stream(text) else _text_body(text) or {}
     if (merged := merge_lines(text)) is not None:
         return merged
-    return {} if http.status == 202 else _text_body(text) or _raise_unreadable(http, kind, text)
+    if http.status == 202:
+        return {}
+    return _text_body(text) or _raise_unreadable(http, kind, http.secrets.scrub_text(text))
 
 
 def _parsed(body: bytes) -> Any:
@@ -175,8 +184,13 @@ def _raise_unreadable(http: HttpResponse, kind: str, text: str) -> Never:
     raise error
 
 
-def _without_image(http: HttpResponse, body: Any) -> Unusable:
+def _without_image(http: HttpResponse, body: Any, *, has_long_url: bool) -> Unusable:
     """Return the error of a success body without an image: in no known form, or without content."""
+    if has_long_url:
+        what = f"answered {http.status} with an image URL of more than {URL_CHARACTERS:,} characters"
+        error = _unusable(http, what)
+        error.deterministic = True
+        return error
     named = key_names(body) if body else ""
     if not is_unknown_form(body):
         return _unusable(http, f"answered {http.status} without an image{named and f', with {named}'}")
@@ -188,11 +202,12 @@ def _without_image(http: HttpResponse, body: Any) -> Unusable:
 def _kept(value: Any, depth: int = 4) -> Any:
     """Return a value of a response reduced to what a ledger and a manifest can hold."""
     if isinstance(value, str):
-        return encodable(value[:200])
+        return encodable(value[:WORD_CHARACTERS])
     if isinstance(value, dict):
-        return {encodable(name[:80]): _kept(inner, depth - 1) for name, inner in value.items()} if depth else None
+        items = itertools.islice(value.items(), LIST_ITEMS)
+        return {encodable(name[:80]): _kept(inner, depth - 1) for name, inner in items} if depth else None
     if isinstance(value, list):
-        return [_kept(inner, depth - 1) for inner in value[:99]] if depth else None
+        return [_kept(inner, depth - 1) for inner in value[:LIST_ITEMS]] if depth else None
     return value if value is not None and abs(value) < _BEYOND else None  # neither NaN nor an absurd number
 
 

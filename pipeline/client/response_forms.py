@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urljoin
 
 import pybase64
 
 from pipeline.client.error_body import encodable, plain
+from pipeline.client.limits import PROMPT_CHARACTERS, URL_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,10 +78,11 @@ class LinkedImage:
 
 @dataclass(frozen=True, slots=True)
 class InlineImage:
-    """An image inside the response, in base64."""
+    """An image inside the response, in base64. `others` are the other forms in which the response holds it."""
 
     base64: str
     revised_prompt: str | None
+    others: tuple[InlineImage | LinkedImage, ...] = ()
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class FoundImages:
 
     images: list[LinkedImage | InlineImage] = field(default_factory=list)
     withheld: int = 0
+    has_long_url: bool = False  # one that is too long to be an image's
 
     def __bool__(self) -> bool:
         return bool(self.images or self.withheld)
@@ -109,7 +112,10 @@ def find_images(body: Any, base: str) -> FoundImages:
 def _collect(value: Any, name: str, revised: str | None, base: str, found: FoundImages, depth: int) -> None:
     """Add the images of a value to `found`; `name` is the key under which it is."""
     if isinstance(value, str):
-        if image := _image_in(value, name, revised, base):
+        image = _image_in(value, name, revised, base)
+        if isinstance(image, LinkedImage) and len(image.url) > URL_CHARACTERS:
+            found.has_long_url = True
+        elif image:
             found.images.append(image)
     elif (
         isinstance(value, dict) and value and depth and all(str(key).isdecimal() for key in value)
@@ -132,14 +138,26 @@ def _collect_of_object(
         found.withheld += 1
         return
     said = value.get("revised_prompt")
-    revised = encodable(said) if isinstance(said, str) else revised
+    revised = encodable(said[:PROMPT_CHARACTERS]) if isinstance(said, str) else revised
     before = len(found.images), found.withheld
-    for name in _places(value):  # the names of single images are asked for only if no container has any
+    places = _places(value)
+    for name in places:  # the names of single images are asked for only if no container has any
         _collect(value[name], name, revised, base, found, depth)
         if (len(found.images), found.withheld) != before:
+            if isinstance(value[name], str) and found.images and isinstance(found.images[-1], InlineImage):
+                found.images[-1] = _with_others(found.images[-1], value, places, base)
             return
     if value.get("respect_moderation") is False:  # HTTP 200, yet neither URL nor base64 (xAI's documentation)
         found.withheld += 1
+
+
+def _with_others(image: InlineImage, value: Mapping[str, Any], places: Iterator[str], base: str) -> InlineImage:
+    """Return an image with the other forms of it that its object holds at these keys: the first may be broken."""
+    others = FoundImages()
+    for name in places:
+        if isinstance(value[name], str):
+            _collect(value[name], name, image.revised_prompt, base, others, 0)
+    return replace(image, others=tuple(others.images)) if others.images else image
 
 
 def _places(value: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ calls in this one.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import time
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Self
 from pipeline.client.client import ImagesClient
 from pipeline.client.download import Downloader, DownloadFailed, UrlExpired
 from pipeline.client.image_url import expiry, host_of, stated_expiry
+from pipeline.client.limits import response_bytes
 from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage
+from pipeline.client.secrets import Secrets
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
-from pipeline.engine.image_writer import ImageWriter, free_numbers
+from pipeline.engine.image_writer import ImageWriter, decode, free_numbers, validate
 from pipeline.engine.retry import Backoff
 from pipeline.errors import BrokenImage, DownloadRefused, Invalid, RequestError, Unusable, UrlLost
 from pipeline.ledger.attempts import ImageUrl
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from pipeline.ledger.queue import PaidUrl
     from pipeline.storage import ImageStore, QuarantinedFile, StoredImage
 
-_RESPONSE_BYTES = 2**20  # of a response, in addition to its images
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 60.0  # seconds between two downloads of a URL
 _BEYOND_CORES = 1
 """One thread more than cores waits for the disk while the others compute. Six threads on two cores were no faster and
@@ -103,6 +105,8 @@ class LocalCaller:
 
     def __init__(self, target: Target, images: ImageStore, environment: Mapping[str, str]) -> None:
         provider, rules = target.provider, target.download
+        key, headers = provider.key(environment), provider.header_values(environment)
+        secrets = Secrets({"key": key, **headers})
         calls = descriptors_for_calls(raise_descriptor_limit())
         self._target = target
         self._stack = AsyncExitStack()
@@ -111,19 +115,20 @@ class LocalCaller:
         self._writer = ImageWriter(images, self._threads, rules.max_pixels)
         self._client = ImagesClient(
             target.base_url,
-            provider.key(environment),
-            provider.header_values(environment),
+            key,
+            headers,
             dialect=provider.dialect,
             threads=self._threads,
             timeout=provider.timeout_seconds,
             connections=min(provider.concurrency, calls),
-            max_bytes=_RESPONSE_BYTES + rules.max_bytes * 4 // 3 * provider.images_per_call,
+            secrets=secrets,
         )
         self._downloader = Downloader(
             base_url=target.base_url,
             allow_hosts=rules.allow_hosts | provider.dialect.picture_hosts,
             max_bytes=rules.max_bytes,
             connections=min(max(64, provider.concurrency), calls),
+            secrets=secrets,
         )
 
     async def __aenter__(self) -> Self:
@@ -169,15 +174,17 @@ class LocalCaller:
         except Invalid as error:
             return CallResult("not_sent", None, time.time(), error)
         try:
-            response = await self._client.call(spec.call.operation, body, sent)
+            max_bytes = response_bytes(spec.call.params, self._target.download.max_bytes)
+            response = await self._client.call(spec.call.operation, body, sent, max_bytes)
             return await self._store(response, spec, sent_at)
         except RequestError as error:
             return CallResult(error.outcome, sent_at, time.time(), error)
 
     async def _store(self, response: ImagesResponse, spec: CallSpec, sent_at: float | None) -> CallResult:
         """Store inline images and name linked ones; the error is Unusable if no image is valid. Raises DiskFull."""
-        inline = [image for image in response.images if isinstance(image, InlineImage)]
-        links = [image for image in response.images if isinstance(image, LinkedImage)]
+        images = [await self._choose(image, spec) for image in response.images]
+        inline = [image for image in images if isinstance(image, InlineImage)]
+        links = [image for image in images if isinstance(image, LinkedImage)]
         numbers = free_numbers(spec.taken, len(inline))
         stored, broken = await self._writer.write_all(inline, spec.names, numbers)
         if broken and len(broken) == len(response.images):
@@ -204,6 +211,17 @@ class LocalCaller:
             images=tuple(stored),
             quarantined=tuple(broken),
         )
+
+    async def _choose(self, image: InlineImage | LinkedImage, spec: CallSpec) -> InlineImage | LinkedImage:
+        """Return the first valid form of an image that a response holds in several; a URL counts as valid."""
+        if isinstance(image, LinkedImage) or not image.others:
+            return image
+        for form in (image, *image.others):
+            if isinstance(form, LinkedImage) or await asyncio.get_running_loop().run_in_executor(
+                self._threads, _is_valid, form.base64, spec.names.output_format, self._target.download.max_pixels
+            ):
+                return form
+        return image
 
     async def download(
         self,
@@ -246,6 +264,14 @@ class LocalCaller:
                         raise _lost(reason)
                     raise _refused(reason, deterministic=False, option=None)
                 await wait(reason, max(0.0, min(backoff.next(), expires_at - time.monotonic())))
+
+
+def _is_valid(base64: str, output_format: str | None, max_pixels: int) -> bool:
+    try:
+        validate(decode(base64), output_format, max_pixels)
+    except BrokenImage:
+        return False
+    return True
 
 
 def _refused(reason: Exception, *, deterministic: bool, option: str | None) -> DownloadRefused:

@@ -111,7 +111,7 @@ class FailedCalls:
     async def _resolve_unknown(self, error: RequestError, *, is_probe: bool) -> None:
         """Try another request before this one, which may be paid; at most `retry.unknown` times."""
         is_starting = not self._admission.refusals.known_good and error.http_status in {502, 503}
-        if isinstance(error, Unusable):
+        if isinstance(error, Unusable) or error.deterministic:
             self.check_delivery(error.message, deterministic=error.deterministic)
             if stop := self._admission.delivery.ended(self._request.pk):
                 raise stop

@@ -21,7 +21,7 @@ from pipeline.config.load import DownloadRules
 from pipeline.engine import caller as module
 from pipeline.engine.caller import CallResult, CallSpec, LocalCaller, Target
 from pipeline.engine.image_writer import FileNames
-from pipeline.errors import DiskFull, DownloadRefused, Invalid, Moderated, NotSent, OutcomeUnknown, UrlLost
+from pipeline.errors import DiskFull, DownloadRefused, Invalid, Moderated, NotSent, OutcomeUnknown, Unusable, UrlLost
 from pipeline.ledger.queue import PaidUrl
 from pipeline.storage import ImageStore
 from tests.support.workbench import MODEL, PNG, PNG_BASE64, Body, answer_with, lab, vendor
@@ -257,3 +257,63 @@ async def test_a_full_disk_goes_through(tmp_path: Path) -> None:
     (tmp_path / "job" / "images").touch()
     with pytest.raises(DiskFull):
         await Host(tmp_path, 200).fetch()
+
+
+@pytest.mark.parametrize("broken", ["AAAA", PNG_BASE64[:60], "null", ""])
+async def test_of_several_forms_of_an_image_the_one_that_is_valid_is_taken(tmp_path: Path, broken: str) -> None:
+    async def answer(_: Body) -> web.Response:
+        return answer_with(
+            {"b64_json": broken, "url": "/picture/a"},
+            {"b64_json": broken, "image_base64": PNG_BASE64, "url": "/picture/b"},
+            {"b64_json": PNG_BASE64, "url": "/picture/c"},
+        )
+
+    async with vendor(answer) as base_url:
+        result, _ = await call(spec(base_url, tmp_path))
+    assert result.error is None
+    assert [url.url.rpartition("/")[2] for url in result.urls] == ["a"]
+    assert (len(result.images), result.quarantined, result.returned) == (2, (), 3)
+    assert {image.number for image in result.images} | {url.number for url in result.urls} == {1, 2, 3}
+
+
+async def test_where_no_form_of_an_image_is_valid_the_first_is_put_aside(tmp_path: Path) -> None:
+    async with vendor(lambda _: _answer({"b64_json": "AAAA", "image_base64": "QUJD"})) as base_url:
+        result, _ = await call(spec(base_url, tmp_path))
+    assert isinstance(result.error, Unusable)
+    assert len(result.quarantined) == 1
+
+
+async def _answer(*items: Body, **more: Any) -> web.Response:
+    return answer_with(*items, **more)
+
+
+async def test_a_response_is_bounded_by_what_its_call_asks_for(tmp_path: Path) -> None:
+    """Of the same two megabytes, a call for ten images takes what a call for one refuses."""
+    async with vendor(lambda _: _answer({"b64_json": PNG_BASE64}, rest="x" * 2 * 2**20)) as base_url:
+        made = spec(base_url, tmp_path)
+        target = replace(made.target, download=DownloadRules(max_bytes=200_000))
+        results = []
+        for n in (1, 10):
+            asked = Call("generation", {**made.call.params, "size": "auto", "n": n})
+            results.append((await call(replace(made, target=target, call=asked)))[0])
+    assert isinstance(results[0].error, Unusable)
+    assert "`download.max_bytes`" in results[0].error.message
+    assert (results[1].error, len(results[1].images)) == (None, 1)
+
+
+async def test_a_key_in_a_url_is_not_stored_and_the_image_is_downloaded_all_the_same(tmp_path: Path) -> None:
+    key = ENVIRONMENT["LAB_KEY"]
+    async with vendor(lambda _: _answer({"url": f"/picture/a?k={key}"})) as base_url:
+        made = spec(base_url, tmp_path)
+        async with LocalCaller(made.target, ENVIRONMENT) as caller:
+            result = await caller.call(made, lambda: None)
+        (url,) = result.urls
+        assert key not in repr(result)
+        async with LocalCaller(made.target, ENVIRONMENT) as later:  # in another run
+            paid = PaidUrl(1, 1, url.url, url.expires_at)
+            stored = await later.download(paid, NAMES, time.monotonic() + 9, _no_wait)
+    assert (tmp_path / "job" / stored.file).read_bytes() == PNG
+
+
+async def _no_wait(reason: Exception, _seconds: float) -> None:
+    raise AssertionError(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gzip
 import json
 import re
 import socket
@@ -19,6 +20,7 @@ from pipeline.client.client import ImagesClient
 from pipeline.client.network import proxy_for
 from pipeline.client.request import Call, Upload, build_body
 from pipeline.client.response import ImagesResponse, InlineImage
+from pipeline.client.secrets import Secrets
 from pipeline.config.dialect import Dialect
 from pipeline.engine.caller import image_threads
 from pipeline.errors import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 KEY = "sk-test-0123456789"
 CALL = Call("generation", {"prompt": "a cat", "model": "m", "n": 2})
+MAX_BYTES = 1_000_000
 PICTURE = b'{"data": [{"b64_json": "QUJD"}]}'
 
 
@@ -109,14 +112,14 @@ def door(base_url: str, **more: Any) -> ImagesClient:
         "threads": image_threads(),
         "timeout": 20.0,
         "connections": 8,
-        "max_bytes": 1_000_000,
         **more,
     }
-    return ImagesClient(base_url, settings.pop("key", KEY), settings.pop("headers", {}), **settings)
+    key, headers = settings.pop("key", KEY), settings.pop("headers", {})
+    return ImagesClient(base_url, key, headers, secrets=Secrets({"key": key, **headers}), **settings)
 
 
 async def make(api: ImagesClient, call: Call, sent: Callable[[], None]) -> ImagesResponse:
-    return await api.call(call.operation, await build_body(call, Dialect()), sent)
+    return await api.call(call.operation, await build_body(call, Dialect()), sent, MAX_BYTES)
 
 
 async def refused(api: ImagesClient, call: Call = CALL) -> tuple[RequestError, int]:
@@ -257,7 +260,7 @@ async def test_an_error_whose_body_breaks_off_keeps_the_fate_of_its_status() -> 
 
 
 async def test_an_error_s_body_of_any_size_keeps_its_fate() -> None:
-    async with serving(reply(400, b"x" * 3_000_000)) as server, door(server.url, max_bytes=1000) as api:
+    async with serving(reply(400, b"x" * 3_000_000)) as server, door(server.url) as api:
         error, _ = await refused(api)
     assert type(error) is Invalid
 
@@ -481,3 +484,48 @@ async def test_a_connection_waits_for_a_file_descriptor(monkeypatch: pytest.Monk
     async with serving(reply(200, PICTURE)) as server, door(server.url) as api:
         response = await make(api, CALL, lambda: None)
     assert (len(response.images), tries) == (1, 3)
+
+
+async def test_a_response_with_long_headers_is_read() -> None:
+    headers = [f"X-Long: {'a' * 90_000}", *(f"X-{number}: 1" for number in range(400))]
+    async with serving(reply(200, PICTURE, *headers)) as server, door(server.url) as api:
+        answer = await make(api, CALL, lambda: None)
+    assert answer.images == (InlineImage("QUJD", None),)
+
+
+@pytest.mark.parametrize(
+    "headers", [[f"X-Long: {'raw' * 40_000}"], [f"X-Raw-{number}: raw" for number in range(600)]], ids=["long", "many"]
+)
+async def test_headers_beyond_all_measure_are_told_in_one_sentence_and_as_certain(headers: list[str]) -> None:
+    async with serving(reply(200, PICTURE, *headers)) as server, door(server.url) as api:
+        error, told = await refused(api)
+    assert (type(error), error.deterministic, told, len(server.calls)) == (OutcomeUnknown, True, 1, 1)
+    assert error.message == (
+        "the response to a call that was sent cannot be read: "
+        "it has a header of more than 100 KB, or more than 512 headers"
+    )
+
+
+@pytest.mark.parametrize("answer", [b"raw raw\r\n\r\n", b"HTTP/1.1 200 OK\r\nraw: raw\r\n", b"HTTP/1.1 200 raw\r\nx"])
+async def test_what_is_not_http_is_told_without_its_words(answer: bytes) -> None:
+    async with serving(answer) as server, door(server.url) as api:
+        error, _ = await refused(api)
+    assert (type(error), error.deterministic) == (OutcomeUnknown, False)
+    assert "raw" not in error.message.lower()
+
+
+async def test_the_key_is_scrubbed_from_a_success() -> None:
+    echo = {"data": [{"b64_json": "QUJD", "revised_prompt": KEY}], "usage": {KEY: KEY}, "size": f"of {KEY}"}
+    headers = [f"x-request-id: r-{KEY}", f"Date: {KEY}"]
+    async with serving(reply(200, json.dumps(echo).encode(), *headers)) as server, door(server.url) as api:
+        answer = await make(api, CALL, lambda: None)
+    assert KEY not in repr(answer)
+    assert answer.request_id == "r-***key***"
+
+
+async def test_what_a_response_unpacks_to_counts() -> None:
+    body = gzip.compress(b" " * (MAX_BYTES + 1) + PICTURE)
+    async with serving(reply(200, body, "Content-Encoding: gzip")) as server, door(server.url) as api:
+        error, _ = await refused(api)
+    assert len(body) < MAX_BYTES / 100
+    assert (type(error), error.deterministic) == (Unusable, True)

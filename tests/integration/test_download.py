@@ -15,15 +15,15 @@ import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlExpired
 from pipeline.client.image_url import expiry
+from pipeline.client.secrets import NO_SECRETS, Secrets
 from tests.support.tls import server_context, trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from yarl import URL
 
 CONTENT = bytes(range(256)) * 40
 LATER = time.time() + 3600
@@ -77,7 +77,7 @@ async def hosting(*answers: bytes, tls: bool = False, hangs_up: bool = False) ->
 
 def downloader(**more: Any) -> Downloader:
     given: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "allow_hosts": (), "max_bytes": 50_000}
-    return Downloader(**{**given, "connections": 4, **more})
+    return Downloader(**{**given, "connections": 4, "secrets": NO_SECRETS, **more})
 
 
 async def failure(url: str, expires_at: float = LATER, **more: Any) -> DownloadFailed:
@@ -413,3 +413,43 @@ def test_any_text_as_a_url_has_an_end_and_fails_as_a_download(url: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
         asyncio.run(main())
+
+
+KEY = "sk-test-0123456789"
+
+
+async def test_a_url_with_the_key_is_restored_on_the_provider_s_own_host_alone() -> None:
+    secrets = Secrets({"key": KEY})
+    async with hosting(reply(200, CONTENT)) as host:
+        stored = secrets.scrub_text(host.url(f"/a.png?k={KEY}"))
+        async with downloader(secrets=secrets) as session:
+            assert await session.fetch(stored, LATER) == CONTENT
+        assert f"GET /a.png?k={KEY} ".encode() in host.heads[0]
+    for where in ("https://cdn.example", "http://127.0.0.2:9"):
+        refused = await failure(f"{where}/a?k=***key***", secrets=secrets)
+        assert isinstance(refused, HostRefused)
+        assert "contains the key" in str(refused)
+        assert refused.option == f"`picture_hosts: [{URL(where).host}]` of the provider"
+
+
+async def test_a_host_that_is_named_gets_the_key_in_a_url_and_no_message_repeats_it() -> None:
+    secrets = Secrets({"key": KEY})
+    async with hosting(reply(404), reply(302, b"", f"Location: http://[{KEY}/x")) as host:
+        for _ in range(2):
+            refused = await failure(
+                f"http://127.0.0.1:{host.port}/***key***",
+                secrets=secrets,
+                base_url="http://api.example/v1",
+                allow_hosts=["127.0.0.1"],
+            )
+            assert KEY not in str(refused)
+        assert f"GET /{KEY} ".encode() in host.heads[0]
+
+
+async def test_headers_beyond_all_measure_end_a_download_and_shorter_ones_do_not() -> None:
+    async with hosting(reply(200, CONTENT, f"X-Long: {'a' * 90_000}")) as host, downloader() as session:
+        assert await session.fetch(host.url(), LATER) == CONTENT
+    async with hosting(reply(200, CONTENT, f"X-Long: {'raw' * 40_000}")) as host:
+        refused = await failure(host.url())
+    assert (refused.deterministic, "raw" in str(refused)) == (True, False)
+    assert "a header of more than 100 KB" in str(refused)

@@ -522,3 +522,34 @@ async def test_requests_that_always_fail_end_after_their_attempts_and_hold_up_no
     assert all(attempts <= 5 for _, attempts in rows), "three, and the probes of an outage that was none"
     assert bench.one("SELECT count(*) FROM request WHERE status = 'succeeded'") == 24
     assert len([event for event in bench.events if isinstance(event, ProviderDown)]) <= 1
+
+
+@pytest.mark.parametrize("requests", [1, 4])
+async def test_headers_beyond_all_measure_are_paid_twice_at_most_and_stop_the_provider(
+    bench: Bench, requests: int
+) -> None:
+    served = Vendor(lambda _: web.json_response({"data": [HERE]}, headers={"X-Long": "a" * 120_000}))
+    async with vendor(served) as base_url:
+        bench.submit(*(request(number) for number in range(requests)))
+        run = await bench.run(lab(base_url, concurrency=1))
+    assert len(served.bodies) == (2 if requests == 1 else 3)
+    if requests > 1:
+        (stop,) = run.stops
+        assert "3 paid responses in a row brought no image" in stop.message
+        assert "a header of more than 100 KB, or more than 512 headers" in stop.message
+    assert bench.one("SELECT total(maybe_paid) FROM request") == len(served.bodies)
+
+
+async def test_a_key_that_a_success_repeats_is_in_no_row(bench: Bench) -> None:
+    key = "sk-lab-0123456789"
+    bench.environment["LAB_KEY"] = key
+    echo = {"revised_prompt": f"a cat {key}"}
+    served = Vendor(
+        lambda _: answer_with({**HERE, **echo}, {"url": f"/picture/a?k={key}", **echo}, usage={key: key}, size=key),
+    )
+    async with vendor(served) as base_url:
+        bench.submit(request(1, n=2))
+        await bench.run(lab(base_url, api_key_env="LAB_KEY"))
+    assert bench.ask(ROW) == [("succeeded", 1, 0, 2, 0)]
+    assert key not in "\n".join(bench.connection.iterdump())
+    assert "***key***" in "\n".join(bench.connection.iterdump())

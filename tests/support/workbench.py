@@ -109,6 +109,7 @@ class Bench:
     events: list[Event] = field(default_factory=list)
     paces: list[ProviderPace] = field(default_factory=list)
     retry: RetryRules = field(default_factory=lambda: RetryRules(attempts=3, max_wait_seconds=0.01))
+    environment: dict[str, str] = field(default_factory=dict)
 
     @functools.cached_property
     def held(self) -> HeldFolder:
@@ -159,7 +160,8 @@ class Bench:
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
         """Make a run over what is pending at these providers."""
         config = Config(None, self.folder, None, {one.name: one for one in providers}, retry=self.retry)
-        return Runner(self.connection, self.held, config, models(), scope, {}, _address, self._hear, **more)
+        environment, emit = self.environment, self._hear
+        return Runner(self.connection, self.held, config, models(), scope, environment, _address, emit, **more)
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, ProviderPace):

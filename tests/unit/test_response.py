@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from pipeline.client.error_body import LONGEST_MESSAGE
+from pipeline.client.limits import MESSAGE_CHARACTERS, PROMPT_CHARACTERS, URL_CHARACTERS
 from pipeline.client.rate_limit_hints import duration, pause, zero_limit
 from pipeline.client.response import HttpResponse, ImagesResponse, InlineImage, LinkedImage, read_response
 from pipeline.errors import (
@@ -262,7 +262,7 @@ def test_every_body_becomes_a_message(body: Any, message: str) -> None:
 
 def test_messages_are_kept_to_a_sane_length() -> None:
     error = refused(400, error_body("x" * 100_000, "t" * 100_000, "c" * 100_000))
-    assert len(error.message) == LONGEST_MESSAGE
+    assert len(error.message) == MESSAGE_CHARACTERS
     assert len(error.type or "") == len(error.code or "") == 200
     assert len(refused(302, location="https://h.example/" + "x" * 5000).message) < 300
 
@@ -391,7 +391,7 @@ def test_any_answer_at_all_is_pictures_or_an_error_with_one_fate(
         error = reason
     if error is not None:
         assert sum(isinstance(error, error_class) for error_class in (TryAgain, GiveUp, Stop)) == 1
-        assert len(error.message) <= LONGEST_MESSAGE + 100
+        assert len(error.message) <= MESSAGE_CHARACTERS + 100
         assert error.message.isprintable()
         for said in (error.message, error.type, error.code, error.param, error.request_id):
             assert said is None or said.encode()
@@ -402,3 +402,21 @@ def test_the_settings_that_a_server_says_it_used_are_kept() -> None:
     body = {"data": [{"b64_json": "AAAA"}], "size": "1024x1024", "quality": "low", "created": 1, "background": 7}
     answer = read(200, body)
     assert answer.settings == {"size": "1024x1024", "quality": "low"}
+
+
+def test_each_text_that_is_kept_has_an_end() -> None:
+    many = {f"{number}{'k' * 200}": "v" * 500 for number in range(1000)}
+    prompt = "a" * (PROMPT_CHARACTERS + 1)
+    answer = read(200, {"data": [{"b64_json": "QUJD", "revised_prompt": prompt}], "usage": many, "size": "s" * 500})
+    assert answer.images[0].revised_prompt == prompt[:-1]
+    assert answer.usage is not None
+    assert (len(answer.usage), max(map(len, answer.usage)), len(answer.settings["size"])) == (99, 80, 200)
+    assert {len(value) for value in answer.usage.values()} == {200}
+
+
+def test_an_image_url_of_any_length_is_not_kept() -> None:
+    url = f"https://h.example/{'a' * URL_CHARACTERS}"
+    error = refused(200, {"data": [{"url": url}]})
+    assert (type(error), error.deterministic) == (Unusable, True)
+    assert "an image URL of more than 16,384 characters" in error.message
+    assert len(read(200, {"data": [{"url": url}, {"url": url[:URL_CHARACTERS]}]}).images) == 1
