@@ -77,18 +77,22 @@ class Run:
 
     async def _execute(self, emit: Listener) -> Result:
         """Run the engine; at any end, write manifests and reports and back up the ledger."""
-        from pipeline.engine.events import RunStarted
+        from pipeline.engine.events import KeyExposed, RunStarted
         from pipeline.signals import Shutdown
 
         names = None if self.scope.names is None else sorted(self.scope.names)
         before = read_job_summaries(self.connection, names)
-        self._check_credentials(before)
+        for provider in self._at_work(before):
+            check_credentials(provider, self.environment)
         shutdown = Shutdown()
         async with AsyncExitStack() as stack:
             runner = self._make_runner(stack, emit)
             try:
                 with shutdown.listening(functools.partial(_stop, runner, emit)):
                     emit(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
+                    for provider in self._at_work(before):
+                        if host := provider.exposed_host:
+                            emit(KeyExposed(provider.name, host))
                     await runner.run()
             except BaseExceptionGroup as group:
                 raise _first_error(group) from None
@@ -105,10 +109,10 @@ class Run:
             unwritten=unwritten,
         )
 
-    def _check_credentials(self, summaries: Sequence[JobSummary]) -> None:
-        for summary in summaries:
-            if summary.unfinished:
-                check_credentials(self.config.find_provider(summary.provider), self.environment)
+    def _at_work(self, summaries: Sequence[JobSummary]) -> list[Provider]:
+        """Return the providers of unfinished jobs, each once. Raises ConfigError if one is not configured."""
+        names = dict.fromkeys(summary.provider for summary in summaries if summary.unfinished)
+        return [self.config.find_provider(name) for name in names]
 
     def _make_runner(self, stack: AsyncExitStack, emit: Listener) -> Runner:
         from pipeline.engine.runner import Runner

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import zlib
 from typing import TYPE_CHECKING
 
+from pipeline.config.environment import BASIC_VARIABLES, PYTHON_VARIABLES, child_environment
 from pipeline.errors import ConfigError, Problem
 from pipeline.sandbox.settings import SandboxSettings
 
@@ -65,6 +67,7 @@ class SandboxProcesses:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
+            env=child_environment(os.environ, BASIC_VARIABLES | PYTHON_VARIABLES),
             start_new_session=True,  # Ctrl-C must not end the sandbox: calls in flight still need their responses
         )
         self._stack.push_async_callback(_stop, process)

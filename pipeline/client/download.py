@@ -25,6 +25,7 @@ from pipeline.client.network import (
 )
 from pipeline.client.public_resolver import PrivateHostError, PublicResolver, private_host
 from pipeline.client.timeout import Timeout
+from pipeline.config.hosts import place_of
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ class Downloader:
             proxy = self._proxy(url.origin())
             if proxy and proxy.host:
                 self._resolver.proxies.add(proxy.host.lower())
+                self._check_behind_proxy(url.host or "")
             options: dict[str, Any] = {"allow_redirects": False, "proxy": proxy}
             options["timeout"] = aiohttp.ClientTimeout(sock_connect=connect_seconds)  # `Timeout` limits the rest
             async with (
@@ -231,6 +233,14 @@ class Downloader:
         if url.scheme not in {"https", "http"} or not re.fullmatch(r"[\w.:%-]+", host):
             raise HostRefused("the image URL is not a web address")
         if not self._is_trusted(host) and (host in self._resolver.proxies or not is_public(host)):
+            raise HostRefused(private_host(host), option=_naming(host))
+
+    def _check_behind_proxy(self, host: str) -> None:
+        """Refuse a name that looks like one of the proxy's own network, since only the proxy resolves it.
+
+        Any other name is left to the proxy and its rules: often no other resolver knows the names of the open net.
+        """
+        if place_of(host) != "open" and not self._is_trusted(host):
             raise HostRefused(private_host(host), option=_naming(host))
 
     def _is_trusted(self, host: str) -> bool:

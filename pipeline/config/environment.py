@@ -11,11 +11,31 @@ from pipeline.config.dialect import HEADER_NAME, SECRET_NAME
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pipeline.config.validation import Section
 
 _QUOTES = frozenset("\"'`\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u2039\u203a")
+
+BASIC_VARIABLES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "TZ", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE"),
+        *("LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME"),
+        *("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"),  # notify-send
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+        *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA"),
+    }
+)
+"""Environment variables that programs need and that hold no secret."""
+
+PYTHON_VARIABLES = frozenset(
+    {
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8"),
+        *("PYTHONIOENCODING", "PYTHONNOUSERSITE", "PYTHONSAFEPATH", "PYTHONWARNINGS", "PYTHONHASHSEED"),
+        *("PYTHONPLATLIBDIR", "PYTHONFAULTHANDLER", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
+    }
+)
+"""Those of Python, for a process that is Python."""
 
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -25,6 +45,16 @@ class EnvironmentVariable:
     """A value that is read from the environment variable `variable`, so that it is not written in a file."""
 
     variable: str
+
+
+def child_environment(
+    environment: Mapping[str, str], names: frozenset[str] = BASIC_VARIABLES, secret: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the environment of a child process: the variables of these names, without those that hold secrets.
+
+    A child needs no key of ours, and no secret that others left in the environment; it gets no proxy, either.
+    """
+    return {name: value for name, value in environment.items() if name.upper() in names and name not in secret}
 
 
 def read_headers(section: Section) -> dict[str, str | EnvironmentVariable]:

@@ -71,12 +71,16 @@ class Config:
 
     def secrets(self, environment: Mapping[str, str]) -> list[str]:
         """Return every value that this config reads from the environment and that is set; any of them may be a key."""
+        return [value for name in self.secret_variables() if (value := environment.get(name, "").strip())]
+
+    def secret_variables(self) -> list[str]:
+        """Return the names of the environment variables that this config reads."""
         named = [provider.api_key_env for provider in self.providers.values()]
         headers = [value for provider in self.providers.values() for value in provider.headers.values()]
         if self.notify is not None:
             headers += [*self.notify.headers.values(), *([self.notify.webhook] if self.notify.webhook else [])]
         named += [value.variable for value in headers if isinstance(value, EnvironmentVariable)]
-        return [value for name in named if name and (value := environment.get(name, "").strip())]
+        return [name for name in named if name]
 
     def find_provider(self, name: str) -> Provider:
         """Return the provider called `name`. Raises ConfigError, which suggests the closest name."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pipeline.config import dialect
 from pipeline.config.dialect import Dialect, read_dialect
 from pipeline.config.environment import VARIABLE_NAME, EnvironmentVariable, read_headers, read_key, resolve_headers
+from pipeline.config.hosts import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,7 @@ class Provider:
     url_ttl_seconds: float = 3600.0
     headers: Mapping[str, str | EnvironmentVariable] = field(default_factory=dict)
     sandbox: Mapping[str, Any] | None = None
+    insecure: bool = False  # the key may be sent without encryption
     dialect: Dialect = field(default_factory=Dialect)
 
     def key(self, environment: Mapping[str, str]) -> str | None:
@@ -62,6 +64,16 @@ class Provider:
         purpose = f"provider `{self.name}` takes its key from"
         return read_key(environment, self.api_key_env, purpose, self.dialect.auth_header, self.dialect.auth_scheme)
 
+    @property
+    def exposed_host(self) -> str | None:
+        """The host to which a secret is sent without encryption, over a network; None if there is none."""
+        is_secret = any(isinstance(value, EnvironmentVariable) for value in self.headers.values())
+        if self.base_url is None or self.insecure or not (self.api_key_env or is_secret):
+            return None
+        url = urlsplit(self.base_url)
+        host = url.hostname or ""
+        return None if url.scheme == "https" or place_of(host) == "loopback" else host
+
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return the extra headers. Raises ConfigError if a variable is unset or empty."""
         return resolve_headers(self.headers, environment, f"provider `{self.name}`")
@@ -70,6 +82,7 @@ class Provider:
 _KEYS = (
     "sandbox",
     "base_url",
+    "insecure",
     "api_key_env",
     "rate_limit",
     "concurrency",
@@ -95,10 +108,10 @@ def read_provider(section: Section, name: str) -> Provider:
     base_url = section.text("base_url", None)
     if is_sandbox and base_url is not None:
         section.add_problem("base_url", "a sandbox has its own URL; leave out `base_url` or `sandbox`")
-    if not is_sandbox:
-        _check_base_url(section, base_url)
+    if not is_sandbox and not _is_base_url(section, base_url):
+        base_url = None
     rate_limit = _read_rate_limit(section)
-    return Provider(
+    provider = Provider(
         name=name,
         base_url=None if is_sandbox or base_url is None else base_url.rstrip("/"),
         api_key_env=_read_key_name(section),
@@ -109,8 +122,13 @@ def read_provider(section: Section, name: str) -> Provider:
         url_ttl_seconds=section.number("url_ttl_seconds", 3600.0, least=0),
         headers=read_headers(section.section("headers")),
         sandbox=(sandbox if isinstance(sandbox, dict) else {}) if is_sandbox else None,
+        insecure=section.flag("insecure"),
         dialect=read_dialect(section),
     )
+    if provider.exposed_host and place_of(provider.exposed_host) == "open":
+        what = f"would send the key to {provider.exposed_host:.80} without encryption"
+        section.add_problem("base_url", f"{what}; write https://, or `insecure: true` beside it if that is meant")
+    return provider
 
 
 def _read_key_name(section: Section) -> str | None:
@@ -125,10 +143,11 @@ def _read_key_name(section: Section) -> str | None:
     return None
 
 
-def _check_base_url(section: Section, base_url: str | None) -> None:
+def _is_base_url(section: Section, base_url: str | None) -> bool:
+    """Return whether this is a base URL; record a problem if it is not."""
     if base_url is None:
         section.add_problem(None, "needs `base_url: https://…/v1`, or `sandbox: true`")
-        return
+        return False
     try:
         url = urlsplit(base_url)
         is_valid = url.scheme in {"http", "https"} and url.hostname and (url.port is None or url.port > 0)
@@ -140,6 +159,9 @@ def _check_base_url(section: Section, base_url: str | None) -> None:
         section.add_problem("base_url", "a key does not belong in a URL; name its variable in `api_key_env`")
     elif url.query or url.fragment:
         section.add_problem("base_url", f"`{base_url}` must end with its path; write the query under `query:`")
+    else:
+        return True
+    return False
 
 
 def _read_rate_limit(section: Section) -> RateLimit | None:

@@ -106,6 +106,13 @@ class Section:
             return default
         return float(value)
 
+    def flag(self, key: str) -> bool:
+        """Return true or false, the default."""
+        value = self.value.get(key)
+        if value is not None and not isinstance(value, bool):
+            self.add_problem(key, f"must be true or false, not {value!r:.60}")
+        return value is True
+
     def choice(self, key: str, default: Any, known: Sequence[str]) -> Any:
         """Return one of the `known` words."""
         value = self.value.get(key)

@@ -22,6 +22,14 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyExposed:
+    """A provider's key is sent without encryption to this host, which is in a private network."""
+
+    provider: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderPace:
     """What a provider's requests wait for, sampled once a second and emitted when it has changed.
 
@@ -194,6 +202,7 @@ class NotificationFailed:
 
 Event = (
     RunStarted
+    | KeyExposed
     | ProviderPace
     | Stopping
     | BackupFailed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.environment import child_environment
 from pipeline.engine import events
 from pipeline.notifications.delivery import DeliveryError, deliver, post, run_command
 from pipeline.notifications.message import end_message, failure_message, pause_message
@@ -130,7 +130,8 @@ class Notifier:
             headers = notify.header_values(self._environment)
             ways.append(("webhook", partial(post, address, notify.template, headers, message)))
         if notify.command:
-            ways.append(("command", partial(run_command, notify.command, self._without_keys(), message)))
+            environment = child_environment(self._environment, secret=self._config.secret_variables())
+            ways.append(("command", partial(run_command, notify.command, environment, message)))
         for how, once in ways:
             task = asyncio.get_running_loop().create_task(self._deliver(how, once), name=f"notification by {how}")
             self._deliveries.add(task)
@@ -141,11 +142,3 @@ class Notifier:
             await deliver(once)
         except DeliveryError as reason:
             self._emit(events.NotificationFailed(how, str(reason)))
-
-    def _without_keys(self) -> dict[str, str]:
-        """Return the environment without the keys of providers."""
-        providers = self._config.providers.values()
-        headers = [value for provider in providers for value in provider.headers.values()]
-        secret = {provider.api_key_env for provider in providers}
-        secret |= {value.variable for value in headers if isinstance(value, EnvironmentVariable)}
-        return {name: value for name, value in self._environment.items() if name not in secret}

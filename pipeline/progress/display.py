@@ -34,6 +34,7 @@ _ANNOUNCED = (
     *(events.Paused, events.LimitLowered, events.UsageIgnored, events.ProviderDown, events.ProviderUp),
     *(events.PurchasesHeld, events.PurchasesResumed),
     *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
+    events.KeyExposed,
 )
 
 

@@ -53,6 +53,8 @@ def _describe_run(event: Event) -> str:
             return f"▶ processing {', '.join(jobs[:10])}" + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
         case events.ProviderPace():
             return _describe_pace(event)
+        case events.KeyExposed(provider, host):
+            return f"! {provider}: the key is sent to {host} without encryption; use https://, or set `insecure: true`"
         case events.NotificationFailed(how, reason):
             return f"! notification by {how} failed: {one_line(reason)}"
         case events.Stopping(signal):

@@ -453,3 +453,17 @@ async def test_headers_beyond_all_measure_end_a_download_and_shorter_ones_do_not
         refused = await failure(host.url())
     assert (refused.deterministic, "raw" in str(refused)) == (True, False)
     assert "a header of more than 100 KB" in str(refused)
+
+
+async def test_a_proxy_is_not_asked_for_a_name_of_its_own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hosting(reply(200, CONTENT)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "")
+        for name in ("printer", "printer.lan", "vault.corp", "a.internal."):
+            refused = await failure(f"http://{name}/a.png", base_url="http://api.example/v1")
+            assert isinstance(refused, HostRefused), name
+            assert refused.option == f"`picture_hosts: [{name}]` of the provider"
+        assert proxy.heads == []
+        async with downloader(base_url="http://api.example/v1", allow_hosts=["printer.lan"]) as session:
+            assert await session.fetch("http://printer.lan/a.png", LATER) == CONTENT
+            assert await session.fetch("http://cdn.example/a.png", LATER) == CONTENT

@@ -132,7 +132,11 @@ async def test_an_error_that_ends_a_run_is_told_and_a_cancelled_run_waits_for_no
 
 def _bell(command: tuple[str, ...], events: list[Event], environment: dict[str, str], **rules: Any) -> Notifier:
     secret = EnvironmentVariable("LAB_SECRET")
-    providers = {"lab": Provider("lab", "http://x/v1", api_key_env="LAB_KEY", headers={"X-A": secret})}
+    providers = {
+        "lab": Provider(
+            "lab", "http://x/v1", api_key_env="LAB_KEY", headers={"X-A": secret, "X-B": EnvironmentVariable("LANG")}
+        )
+    }
     config = Config(None, Path("/out"), None, providers, notify=NotificationSettings(command=command, **rules))
     return Notifier(config, environment, events.append)
 
@@ -140,7 +144,7 @@ def _bell(command: tuple[str, ...], events: list[Event], environment: dict[str, 
 async def test_a_command_is_not_given_the_keys(tmp_path: Path) -> None:
     target = tmp_path / "told"
     code = f"import os; open({str(target)!r}, 'w').write(repr(dict(os.environ)))"
-    secrets = {"LAB_KEY": "k-1", "LAB_SECRET": "k-2"}
+    secrets = {"LAB_KEY": "k-1", "LAB_SECRET": "k-2", "OTHER_TOKEN": "k-3", "LANG": "k-4", "https_proxy": "k-5"}
     events: list[Event] = []
     async with _bell((sys.executable, "-c", code), events, {**os.environ, **secrets}) as notifier:
         notifier.listen(WORK)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,9 +17,6 @@ from pipeline.config.load import Config, Provider
 from pipeline.errors import ConfigError
 from pipeline.sandbox_process import SandboxProcesses, check_settings
 from tests.support.workbench import lab
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SANDBOX = Provider("sandbox", None, sandbox={"rate_limit": None})
 
@@ -69,3 +69,23 @@ def test_wrong_settings_are_named_before_anything_is_queued(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"config\.yaml: providers\.sandbox\.sandbox: seeed.*seed"):
         check_settings(config, provider)
     check_settings(config, SANDBOX)
+
+
+async def test_its_process_has_no_secret_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    start = asyncio.create_subprocess_exec
+
+    async def look(*words: str, env: dict[str, str], **more: Any) -> asyncio.subprocess.Process:
+        process = await start(*words, env=env, **more)
+        seen.append(repr(env))
+        with contextlib.suppress(OSError):  # a system without /proc
+            seen.append(await asyncio.to_thread(Path(f"/proc/{process.pid}/environ").read_text))
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", look)
+    for name in ("OPENAI_API_KEY", "STRANGE_TOKEN", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/sk-0123456789")
+    async with AsyncExitStack() as stack:
+        assert await _models(await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)) == 200
+    assert seen
+    assert not any("sk-0123456789" in one for one in seen)

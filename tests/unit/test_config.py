@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.dialect import KEYS as DIALECT_KEYS
 from pipeline.config.dialect import Uploads
-from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.environment import BASIC_VARIABLES, PYTHON_VARIABLES, EnvironmentVariable, child_environment
 from pipeline.config.load import Config, Provider, RateLimit, load
 from pipeline.config.validation import Section
 from pipeline.config.yaml_document import parse
@@ -404,3 +404,48 @@ def test_any_text_as_a_config_is_read_or_refused(tmp_path_factory: pytest.TempPa
 )
 def test_a_rate_limit_is_also_a_number_of_images_per_minute(images: int, per_seconds: float, per_minute: float) -> None:
     assert RateLimit(images, per_seconds, margin=2.0).per_minute == per_minute
+
+
+@pytest.mark.parametrize("secret", ["api_key_env: LAB_KEY", "headers: {X-Token: {env: LAB_TOKEN}}"])
+def test_a_key_is_not_sent_over_the_open_net_without_encryption(tmp_path: Path, secret: str) -> None:
+    said = refusal(tmp_path, f"providers:\n  lab:\n    base_url: http://api.example:80/v1\n    {secret}\n")
+    assert said == (
+        "config.yaml, line 3, providers.lab.base_url: would send the key to api.example without encryption; "
+        "write https://, or `insecure: true` beside it if that is meant"
+    )
+    meant = provider(tmp_path, f"{{base_url: 'http://api.example/v1', insecure: true, {secret}}}")
+    assert meant.exposed_host is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "exposed"),
+    [
+        ("base_url: 'http://gpu.lan/v1', api_key_env: K", "gpu.lan"),
+        ("base_url: 'http://10.0.0.7:80/v1', api_key_env: K", "10.0.0.7"),
+        ("base_url: 'http://[fd00::7]/v1', headers: {X-A: {env: K}}", "fd00::7"),
+        ("base_url: 'http://gpu.lan/v1', api_key_env: K, insecure: true", None),
+        ("base_url: 'http://gpu.lan/v1'", None),
+        ("base_url: 'http://api.example/v1', headers: {X-A: b}", None),
+        ("base_url: 'http://127.0.0.1:80/v1', api_key_env: K", None),
+        ("base_url: 'http://localhost/v1', api_key_env: K", None),
+        ("base_url: 'https://api.example/v1', api_key_env: K", None),
+        ("sandbox: true", None),
+    ],
+)
+def test_a_key_in_a_private_network_is_exposed_where_nothing_encrypts_it(
+    tmp_path: Path, lines: str, exposed: str | None
+) -> None:
+    assert provider(tmp_path, f"{{{lines}}}").exposed_host == exposed
+
+
+def test_an_option_that_is_true_or_false_takes_nothing_else(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "providers: {lab: {base_url: 'https://x.example', insecure: 'yes'}}")
+    assert "insecure: must be true or false, not 'yes'" in said
+
+
+def test_a_child_process_gets_what_it_needs_and_no_secret() -> None:
+    needed = {"PATH": "/bin", "HOME": "/h", "LC_ALL": "C", "Path": "C:", "DBUS_SESSION_BUS_ADDRESS": "d"}
+    others = {"OPENAI_API_KEY": "k", "AWS_SECRET": "k", "HTTPS_PROXY": "p", "LC_KEY": "k", "PYTHONPATH": "p"}
+    assert child_environment({**needed, **others}) == needed
+    assert "PYTHONPATH" in child_environment(others, BASIC_VARIABLES | PYTHON_VARIABLES)
+    assert child_environment({**needed, "USER": "sk-1"}, secret=["USER"]) == needed

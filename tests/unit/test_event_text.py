@@ -13,6 +13,7 @@ from pipeline.engine.events import (
     Event,
     ImagesFound,
     ImageStored,
+    KeyExposed,
     LimitLowered,
     NotificationFailed,
     Paused,
@@ -58,6 +59,7 @@ EVENTS: list[Event] = [
     PurchasesHeld("lab", "host\nunreachable"),
     PurchasesResumed("lab", 12.4),
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
+    KeyExposed("lab", "gpu.lan"),
 ]
 
 
@@ -92,6 +94,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "‖ lab: paid images do not arrive; nothing more is bought until one does: host unreachable",
         "▶ lab: paid images arrive again after 12 s",
         "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",
+        "! lab: the key is sent to gpu.lan without encryption; use https://, or set `insecure: true`",
     ]
 
 
