@@ -29,6 +29,7 @@ from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore, disk_error, make_fold
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Listener
@@ -78,7 +79,7 @@ class Batch:
         """Check, expand and queue jobs, without calling a provider. Raises BadInput before anything is changed."""
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
-            with ledger.writing(self.folder) as connection:
+            with self._writing() as connection:
                 return self._queue(connection, plans, staging, options)
 
     def run_sync(
@@ -116,7 +117,7 @@ class Batch:
                 return queued
 
             with (
-                ledger.writing(self.folder) as connection,
+                self._writing() as connection,
                 run_lock(self.folder, self.images, connection, queue) as held,
             ):
                 back_up_ledger(connection, self.folder, emit)
@@ -138,7 +139,7 @@ class Batch:
         """Put failed, partial and cancelled requests of these jobs, or of all, into the queue, then process them."""
         started_at = time.monotonic()
         self._check_notification_settings()
-        with ledger.writing(self.folder, names[0] if names else None) as connection:
+        with self._writing(names[0] if names else None) as connection:
             names = submit.known_names(connection, names)
             with run_lock(
                 self.folder, self.images, connection, lambda: submit.put_back(connection, names or None)
@@ -160,7 +161,7 @@ class Batch:
 
     def cancel(self, name: str) -> int:
         """Take the pending requests of a job out of the queue; return their number. Raises BadInput."""
-        with ledger.writing(self.folder, name) as connection:
+        with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             return submit.cancel(connection, name)
 
@@ -169,12 +170,12 @@ class Batch:
 
         Returns their number. Raises BadInput.
         """
-        with ledger.writing(self.folder, name) as connection:
+        with self._writing(name) as connection:
             return submit.put_back(connection, submit.known_names(connection, [name]))
 
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; return its path. Raises BadInput."""
-        with ledger.writing(self.folder, name) as connection:
+        with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             return write_manifest(connection, name, self.folder)
 
@@ -190,7 +191,7 @@ class Batch:
         """
         from pipeline.reports import verify
 
-        with (ledger.writing if repair else ledger.reading)(self.folder, name) as connection:
+        with self._writing(name) if repair else ledger.reading(self.folder, name) as connection:
             if name is not None:
                 (name,) = submit.known_names(connection, [name])
             limit = self.config.download.max_pixels
@@ -221,6 +222,9 @@ class Batch:
         adopted, unknown = adopt_images(connection, self.folder, self.images)
         if adopted or unknown:
             emit(ImagesFound(adopted, len(unknown)))
+
+    def _writing(self, job: str | None = None) -> AbstractContextManager[sqlite3.Connection]:
+        return ledger.writing(self.folder, job, shared=self.config.shared)
 
     def _queue(
         self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path, options: JobOptions

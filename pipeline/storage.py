@@ -19,7 +19,7 @@ from pipeline.descriptors import is_exhausted, none_was_free, when_free
 from pipeline.errors import DiskFull, FolderGone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
 LEDGER_FILE = "ledger.sqlite3"
@@ -44,19 +44,19 @@ _names = random.Random()  # its own generator, so that a seed set elsewhere cann
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a file that appears under `path` when the with-block ends, whole and on disk, or not at all.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder. Raises OSError.
+    Temporary file in the same folder, fsync, rename, fsync of the folder. The umask applies to `mode`. Raises OSError.
     """
-    with _whole(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+    with _whole(path, mode) as descriptor, open(descriptor, "wb", closefd=False) as file:
         yield file
     sync_folder(path.parent)
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write `content` under `path`, whole or not at all. Raises OSError."""
-    with _whole(path) as descriptor:
+def write_whole(path: Path, content: bytes | memoryview, mode: int = 0o666) -> None:
+    """Write `content` under `path`, whole or not at all. The umask applies to `mode`. Raises OSError."""
+    with _whole(path, mode) as descriptor:
         _write(descriptor, content)
     sync_folder(path.parent)
 
@@ -77,12 +77,12 @@ def _write(descriptor: int, content: bytes | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def _whole(path: Path | str, *, is_new: bool = False, dir_fd: int | None = None) -> Iterator[int]:
+def _whole(path: Path | str, mode: int = 0o666, *, is_new: bool = False, dir_fd: int | None = None) -> Iterator[int]:
     """Open the descriptor of a temporary file, which is renamed to `path` once its content is on disk."""
     folder, name = os.path.split(path)
     part = os.path.join(folder, f".{name[:200]}.{_names.getrandbits(32):08x}{PART}")  # noqa: PTH118 - see os.replace
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = when_free(lambda: os.open(part, flags, 0o666, dir_fd=dir_fd))
+    descriptor = when_free(lambda: os.open(part, flags, mode, dir_fd=dir_fd))
     try:
         try:
             yield descriptor
@@ -121,8 +121,8 @@ def _rename_new(part: str, path: Path | str, dir_fd: int | None) -> None:
 _MAKING = threading.RLock()  # a folder that one thread finds is durable for all
 
 
-def make_folder(path: Path, dir_fd: int | None = None) -> None:
-    """Create the folder and its parents, each durable before the next. Raises OSError.
+def make_folder(path: Path, dir_fd: int | None = None, mode: int = 0o777) -> None:
+    """Create the folder and its parents, each durable before the next; `mode` is its own. Raises OSError.
 
     With `dir_fd`, the path is relative to this folder, which is not created again if it was removed.
     """
@@ -130,7 +130,7 @@ def make_folder(path: Path, dir_fd: int | None = None) -> None:
         if not _is_folder(path, dir_fd) and path.parent != path:
             make_folder(path.parent, dir_fd)
             try:
-                os.mkdir(path, dir_fd=dir_fd)
+                os.mkdir(path, mode, dir_fd=dir_fd)
             except FileExistsError:
                 if not _is_folder(path, dir_fd):
                     raise
@@ -142,6 +142,15 @@ def _is_folder(path: Path, dir_fd: int | None) -> bool:
         return stat.S_ISDIR(os.stat(path, dir_fd=dir_fd).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def make_private(folder: Path, names: Iterable[str]) -> None:
+    """Take these files from all but their owner, by name alone: to open a file of SQLite's would end its locks."""
+    for name in names:
+        with contextlib.suppress(OSError):  # there is none, or it is another's, or the file system knows no modes
+            mode = stat.S_IMODE((folder / name).stat().st_mode)
+            if mode & 0o077:
+                (folder / name).chmod(mode & 0o700)
 
 
 def sync_folder(path: Path | str, dir_fd: int | None = None) -> None:

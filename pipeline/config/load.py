@@ -62,6 +62,7 @@ class Config:
     download: DownloadRules = field(default_factory=DownloadRules)
     models: Mapping[str, Any] = field(default_factory=dict)
     notify: NotificationSettings | None = None
+    shared: bool = False  # what is written is readable as the umask allows
     images: Path | None = None  # the folder of the result images; `output` if None
 
     @property
@@ -113,9 +114,12 @@ _SANDBOX = Provider("sandbox", None, sandbox={})
 _OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_API_KEY")
 
 
+_KEYS = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify", "shared")
+
+
 def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
     top = Section(doc, (), list(doc.problems))
-    top.reject_unknown_keys("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify")
+    top.reject_unknown_keys(*_KEYS)
     folder = output or path.parent / top.text("output", "outputs")
     entries = top.section("providers")
     providers = {name: read_provider(entries.section(name), name) for name in entries.value}
@@ -129,6 +133,7 @@ def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
         download=_read_download(top.section("download")),
         models=top.mapping("models"),
         notify=read_notifications(top.section("notify")),
+        shared=top.flag("shared"),
     )
     if config.provider is not None and config.provider not in config.providers:
         top.add_problem(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.descriptors import when_free
 from pipeline.errors import LedgerError
-from pipeline.ledger.database import BACKUP_NAME, FILE_NAME, restore_hint, translated_errors
+from pipeline.ledger.database import BACKUP_NAME, FILE_NAME, file_mode, restore_hint, translated_errors
 from pipeline.storage import PART, disk_error, sync_folder
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def back_up(connection: sqlite3.Connection, folder: Path) -> None:
     try:
         part.unlink(missing_ok=True)
         with translated_errors(folder / FILE_NAME):
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file_mode(folder)))
             _copy(connection, part, folder)
         with when_free(lambda: part.open("rb+")) as file:
             os.fsync(file.fileno())

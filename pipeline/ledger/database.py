@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.descriptors import none_free, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
-from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE, make_folder
+from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE, make_folder, make_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,12 +67,15 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create, _add_wait, _a
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""
 
 
-def open_ledger(folder: Path) -> sqlite3.Connection:
-    """Open the ledger of an output folder; create or migrate it if needed. Raises LedgerError and DiskFull."""
+def open_ledger(folder: Path, *, shared: bool = False) -> sqlite3.Connection:
+    """Open the ledger of an output folder; create or migrate it if needed. Raises LedgerError and DiskFull.
+
+    It holds prompts and live URLs: unless `shared`, it is for its owner alone, and so is a folder that is created.
+    """
     path = folder / FILE_NAME
     with translated_errors(path):
         try:
-            make_folder(folder)
+            make_folder(folder, mode=0o777 if shared else 0o700)
         except OSError as reason:
             raise LedgerError(
                 f"{folder} cannot be created: {reason.strerror or reason}; choose another `output`"
@@ -80,9 +83,17 @@ def open_ledger(folder: Path) -> sqlite3.Connection:
         _refuse_to_start_over(path)
         connection = _connect(str(path))
         with _closed_on_error(connection):
+            if not shared:
+                make_private(folder, (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", BACKUP_NAME))
             execute_when_free(connection, "PRAGMA journal_mode = WAL", _BUSY_SECONDS)
             _migrate(connection, path)
         return connection
+
+
+def file_mode(folder: Path) -> int:
+    """Return the mode of the files that repeat what the ledger of a folder holds: the ledger's own."""
+    path = folder / FILE_NAME
+    return path.stat().st_mode & 0o666 if path.exists() else 0o600
 
 
 def _execute_first(connection: sqlite3.Connection, statement: str, path: Path) -> None:
@@ -171,14 +182,14 @@ def reading(folder: Path, job: str | None = None) -> Iterator[sqlite3.Connection
 
 
 @contextlib.contextmanager
-def writing(folder: Path, job: str | None = None) -> Iterator[sqlite3.Connection]:
+def writing(folder: Path, job: str | None = None, *, shared: bool = False) -> Iterator[sqlite3.Connection]:
     """Open the ledger of an output folder to change it, in a context manager; it is created if none exists.
 
     `job` is a name that must be in it. Raises BadInput if there is no ledger but a name, and what `open_ledger` raises.
     """
     if job is not None and not (folder / FILE_NAME).exists():
         raise _no_such_job(job, folder)
-    with contextlib.closing(open_ledger(folder)) as connection, translated_errors(folder / FILE_NAME):
+    with contextlib.closing(open_ledger(folder, shared=shared)) as connection, translated_errors(folder / FILE_NAME):
         yield connection
 
 

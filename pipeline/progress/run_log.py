@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import stat
 import threading
 import time
+from functools import partial
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.events import CallSent, ImageStored, ProviderPace
+from pipeline.ledger.database import file_mode
 from pipeline.progress.event_text import describe
 from pipeline.storage import LOG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+    from io import TextIOWrapper
 
     from pipeline.engine.events import Event
 
@@ -57,8 +62,9 @@ class Log:
             self._thread.join()
 
     def _write(self) -> None:
+        path, permissions = self._folder / LOG_FILE, file_mode(self._folder)
         handler = _RotatingFile(
-            self._folder / LOG_FILE, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8", delay=True
+            path, permissions=permissions, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8", delay=True
         )
         over = False
         try:
@@ -90,6 +96,20 @@ def _line(moment: float, event: Event) -> str:
 
 class _RotatingFile(RotatingFileHandler):
     """Drops the lines for which there is no room; logging would print a traceback for each."""
+
+    def __init__(self, path: Path, *, permissions: int, **options: Any) -> None:
+        self._permissions = permissions
+        super().__init__(path, **options)
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file with these permissions; one that exists loses all others."""
+        opener = partial(os.open, mode=self._permissions)
+        file = open(self.baseFilename, "a", encoding=self.encoding, opener=opener)  # noqa: SIM115
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode) and stat.S_IMODE(mode) & ~self._permissions:
+            with contextlib.suppress(OSError):
+                Path(self.baseFilename).chmod(stat.S_IMODE(mode) & self._permissions)
+        return file
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         """Drop these lines."""

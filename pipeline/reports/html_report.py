@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ledger.database import file_mode
 from pipeline.reports.report_data import MOST, read_report_data
 from pipeline.storage import disk_error, make_folder, write_whole
 
@@ -43,7 +44,7 @@ def write_report(
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        write_whole(path, page(data).encode("utf-8", "replace"))
+        write_whole(path, page(data).encode("utf-8", "replace"), file_mode(folder))
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return path

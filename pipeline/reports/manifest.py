@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger import queries
-from pipeline.ledger.database import read_transaction
+from pipeline.ledger.database import file_mode, read_transaction
 from pipeline.reports.failures import kind_of
 from pipeline.storage import disk_error, make_folder, whole_file
 
@@ -32,7 +32,7 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> P
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        with whole_file(path) as file, contextlib.closing(entries(connection, name)) as found:
+        with whole_file(path, file_mode(folder)) as file, contextlib.closing(entries(connection, name)) as found:
             for entry in found:
                 file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     except OSError as reason:

@@ -90,6 +90,7 @@ budget_usd: 2
 retry: {attempts: 3, max_wait_seconds: 5, outage_hours: 0.5}
 download: {attempts: 2, max_bytes: 1000, max_pixels: 500, allow_hosts: [Localhost]}
 models: {mine: {inherits: dall-e-2}}
+shared: true
 providers:
   lab:
     base_url: http://127.0.0.1:8080/v1/
@@ -107,6 +108,7 @@ providers:
     assert (config.retry.attempts, config.retry.max_wait_seconds, config.retry.outage_hours) == (3, 5.0, 0.5)
     assert (config.download.attempts, config.download.max_bytes, config.download.max_pixels) == (2, 1000, 500)
     assert config.download.allow_hosts == {"localhost"}
+    assert config.shared
     assert lab == Provider(
         name="lab",
         base_url="http://127.0.0.1:8080/v1",
@@ -146,7 +148,7 @@ def test_unknown_keys_are_named_with_line_and_nearest_spelling(tmp_path: Path) -
     text = (
         "provder: x\nproviders:\n  lab:\n    base_url: http://x/v1\n    rate_limits: 3\nretry: {atempts: 1}\nzebra: 1\n"
     )
-    known = "budget_usd, download, models, notify, output, provider, providers, retry"
+    known = "budget_usd, download, models, notify, output, provider, providers, retry, shared"
     assert refusal(tmp_path, text).splitlines() == [
         "config.yaml, line 1, provder: unknown key `provder`; did you mean `provider`?",
         f"config.yaml, line 7, zebra: unknown key `zebra`; known are {known}",
