@@ -305,11 +305,11 @@ async def test_a_key_in_a_url_is_not_stored_and_the_image_is_downloaded_all_the_
     key = ENVIRONMENT["LAB_KEY"]
     async with vendor(lambda _: _answer({"url": f"/picture/a?k={key}"})) as base_url:
         made = spec(base_url, tmp_path)
-        async with LocalCaller(made.target, ENVIRONMENT) as caller:
+        async with LocalCaller(made.target, ImageStore(made.target.images), ENVIRONMENT) as caller:
             result = await caller.call(made, lambda: None)
         (url,) = result.urls
         assert key not in repr(result)
-        async with LocalCaller(made.target, ENVIRONMENT) as later:  # in another run
+        async with LocalCaller(made.target, ImageStore(made.target.images), ENVIRONMENT) as later:  # in another run
             paid = PaidUrl(1, 1, url.url, url.expires_at)
             stored = await later.download(paid, NAMES, time.monotonic() + 9, _no_wait)
     assert (tmp_path / "job" / stored.file).read_bytes() == PNG
