@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import ledger
 from pipeline.config.load import load
+from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger import queries, submit
 from pipeline.ledger.claim import check_claim, superseded_warning
 from pipeline.ledger.found_images import unknown_names
@@ -24,7 +25,7 @@ from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import make_report_thumbnails, write_job_report
 from pipeline.run import Run, back_up_ledger, check_credentials
-from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore, disk_error, make_folder, write_whole
+from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore
 
 if TYPE_CHECKING:
     import sqlite3

@@ -1,26 +1,20 @@
-"""Files on disk: written atomically and durably; `StoredImage` describes one stored result image."""
+"""The store of result images, and what an output folder contains; `StoredImage` describes one stored image."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import os
-import random
 import re
 import stat
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from pipeline.descriptors import is_exhausted, none_was_free, when_free
+from pipeline.descriptors import is_exhausted, when_free
 from pipeline.errors import DiskFull, FolderGone
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import BinaryIO
+from pipeline.files import PART, disk_error, make_folder, move_aside, sync_folder, write_new
 
 LEDGER_FILE = "ledger.sqlite3"
 LEDGER_BACKUP_FILE = "ledger.backup.sqlite3"
@@ -36,132 +30,6 @@ IMAGES_FOLDER = "images"
 
 QUARANTINE_FOLDER = "quarantine"
 """Folder of damaged files, below the job's folder."""
-
-PART = ".part"
-"""How the name of a file ends while it is being written; such a file may be deleted at any start."""
-
-_names = random.Random()  # its own generator, so that a seed set elsewhere cannot make two names equal
-
-
-@contextlib.contextmanager
-def whole_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Open a file that appears under `path` when the with-block ends, whole and on disk, or not at all.
-
-    Temporary file in the same folder, fsync, rename, fsync of the folder. The umask applies to `mode`. Raises OSError.
-    """
-    with _whole(path, mode) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        yield file
-    sync_folder(path.parent)
-
-
-def write_whole(path: Path, content: bytes | memoryview, mode: int = 0o666) -> None:
-    """Write `content` under `path`, whole or not at all. The umask applies to `mode`. Raises OSError."""
-    with _whole(path, mode) as descriptor:
-        _write(descriptor, content)
-    sync_folder(path.parent)
-
-
-def write_new(path: str, content: bytes | memoryview, dir_fd: int | None = None) -> None:
-    """Do the same under a name that nothing has, relative to `dir_fd` if that is set. Raises FileExistsError.
-
-    The name is durable only after a `sync_folder` by the caller.
-    """
-    with _whole(path, is_new=True, dir_fd=dir_fd) as descriptor:
-        _write(descriptor, content)
-
-
-def _write(descriptor: int, content: bytes | memoryview) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-@contextlib.contextmanager
-def _whole(path: Path | str, mode: int = 0o666, *, is_new: bool = False, dir_fd: int | None = None) -> Iterator[int]:
-    """Open the descriptor of a temporary file, which is renamed to `path` once its content is on disk."""
-    folder, name = os.path.split(path)
-    part = os.path.join(folder, f".{name[:200]}.{_names.getrandbits(32):08x}{PART}")  # noqa: PTH118 - see os.replace
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = when_free(lambda: os.open(part, flags, mode, dir_fd=dir_fd))
-    try:
-        try:
-            yield descriptor
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if is_new:
-            _rename_new(part, path, dir_fd)
-        else:
-            os.replace(part, path)  # noqa: PTH105 - pathlib would hold the interpreter longer than the call takes
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first reason is the one to report
-            os.unlink(part, dir_fd=dir_fd)
-        raise
-
-
-def _rename_new(part: str, path: Path | str, dir_fd: int | None) -> None:
-    """Rename a file to a name that nothing has. Raises FileExistsError.
-
-    A second link is refused by the kernel if the name is taken, while a rename replaces what has it. On a file system
-    without links, the name is looked up first: nobody else writes there while the folder is locked.
-    """
-    try:
-        os.link(part, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    except FileExistsError:
-        raise
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-        os.rename(part, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    else:
-        os.unlink(part, dir_fd=dir_fd)
-
-
-_MAKING = threading.RLock()  # a folder that one thread finds is durable for all
-
-
-def make_folder(path: Path, dir_fd: int | None = None, mode: int = 0o777) -> None:
-    """Create the folder and its parents, each durable before the next; `mode` is its own. Raises OSError.
-
-    With `dir_fd`, the path is relative to this folder, which is not created again if it was removed.
-    """
-    with _MAKING:
-        if not _is_folder(path, dir_fd) and path.parent != path:
-            make_folder(path.parent, dir_fd)
-            try:
-                os.mkdir(path, mode, dir_fd=dir_fd)
-            except FileExistsError:
-                if not _is_folder(path, dir_fd):
-                    raise
-            sync_folder(path.parent, dir_fd)
-
-
-def _is_folder(path: Path, dir_fd: int | None) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path, dir_fd=dir_fd).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def make_private(folder: Path, names: Iterable[str]) -> None:
-    """Take these files from all but their owner, by name alone: to open a file of SQLite's would end its locks."""
-    for name in names:
-        with contextlib.suppress(OSError):  # there is none, or it is another's, or the file system knows no modes
-            mode = stat.S_IMODE((folder / name).stat().st_mode)
-            if mode & 0o077:
-                (folder / name).chmod(mode & 0o700)
-
-
-def sync_folder(path: Path | str, dir_fd: int | None = None) -> None:
-    """Make a folder's entries durable. Windows cannot open a folder; there, the rename has done so."""
-    if os.name == "nt":
-        return
-    descriptor = when_free(lambda: os.open(path, os.O_RDONLY, dir_fd=dir_fd))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class StoredImage(NamedTuple):
@@ -326,36 +194,9 @@ def sweep_parts(folder: Path, now: float) -> None:
                 path.unlink()
 
 
-def move_aside(path: Path, folder: Path) -> Path | None:
-    """Move a file into `folder`, durably, and return its new path, None if there is no such file. Raises OSError.
-
-    A file of that name in `folder` is kept; the new one gets a `+` behind its stem.
-    """
-    if not path.exists():
-        return None
-    make_folder(folder)
-    target = folder / path.name
-    while target.exists():
-        target = target.with_name(f"{target.stem}+{target.suffix}")
-    path.replace(target)
-    sync_folder(folder)
-    sync_folder(path.parent)
-    return target
-
-
 def folder_gone(path: Path) -> FolderGone:
     """Return the error that says that a folder, or the ledger in it, is not where the run found it."""
     return FolderGone(
         f"{path} was moved, removed or replaced while the run was at work, so nothing more is bought; put it back in"
         " place, or name its new place with `--output`, then run `pipeline run` to continue"
     )
-
-
-def disk_error(reason: OSError, folder: Path) -> DiskFull:
-    """Return the error that says why a folder cannot be written, and what to do."""
-    if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFull(f"no room left in {folder}; free some space, then run `pipeline run` to continue")
-    if is_exhausted(reason):
-        return none_was_free(f"{folder} cannot be written")
-    what = f"{folder} cannot be written: {reason.strerror or reason}"
-    return DiskFull(f"{what}; correct that, then run `pipeline run` to continue")

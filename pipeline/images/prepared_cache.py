@@ -7,8 +7,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ImageError
+from pipeline.files import make_folder, write_whole
 from pipeline.images.prepare import PreparedInput, prepare
-from pipeline.storage import make_folder, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.descriptors import when_free
 from pipeline.errors import LedgerError
+from pipeline.files import PART, disk_error, sync_folder
 from pipeline.ledger.database import BACKUP_NAME, FILE_NAME, file_mode, restore_hint, translated_errors
-from pipeline.storage import PART, disk_error, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

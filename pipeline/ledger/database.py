@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.descriptors import none_free, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
-from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE, make_folder, make_private
+from pipeline.files import make_folder, make_private
+from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

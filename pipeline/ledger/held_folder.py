@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipeline.files import disk_error, make_folder
 from pipeline.ledger.database import FILE_NAME
-from pipeline.storage import ImageStore, disk_error, folder_gone, make_folder
+from pipeline.storage import ImageStore, folder_gone
 
 
 class HeldFolder:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import BadInput, BrokenImage
+from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger.database import read_transaction
 from pipeline.ledger.queries import read_images_of_job, read_requests
 from pipeline.reports.report_data import MOST
 from pipeline.reports.thumbnails import SIDE, shrink, thumbnail_name
-from pipeline.storage import disk_error, make_folder, write_whole
 
 if TYPE_CHECKING:
     import sqlite3

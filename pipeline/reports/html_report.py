@@ -14,9 +14,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger.database import file_mode
 from pipeline.reports.report_data import MOST, read_report_data
-from pipeline.storage import disk_error, make_folder, write_whole
 
 if TYPE_CHECKING:
     import sqlite3

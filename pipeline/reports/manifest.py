@@ -11,10 +11,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files import disk_error, make_folder, whole_file
 from pipeline.ledger import queries
 from pipeline.ledger.database import file_mode, read_transaction
 from pipeline.reports.failures import kind_of
-from pipeline.storage import disk_error, make_folder, whole_file
 
 if TYPE_CHECKING:
     import sqlite3

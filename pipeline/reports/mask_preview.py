@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.files import make_folder, write_whole
 from pipeline.images.masks import draw_mask_overlay
-from pipeline.storage import make_folder, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

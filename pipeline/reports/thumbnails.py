@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
-from pipeline.storage import PART, make_folder, write_whole
+from pipeline.files import PART, make_folder, write_whole
 
 if TYPE_CHECKING:
     import threading

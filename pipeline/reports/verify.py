@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
+from pipeline.files import disk_error, move_aside
 from pipeline.images import inspect
 from pipeline.images.limits import MAX_PIXELS
 from pipeline.ledger import queries
 from pipeline.ledger.recovery import requeue_lost_images
-from pipeline.storage import QUARANTINE_FOLDER, disk_error, move_aside
+from pipeline.storage import QUARANTINE_FOLDER
 
 if TYPE_CHECKING:
     import sqlite3

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.errors import BadInput, DiskFull
+from pipeline.files import disk_error
 from pipeline.ledger.queries import read_recorded_images
 from pipeline.ledger.submit import known_names
 from pipeline.reports.html_report import write_report
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.thumbnails import make_thumbnails
-from pipeline.storage import ImageStore, disk_error
+from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     import sqlite3

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import DiskFull
+from pipeline.files import whole_file
 from pipeline.ledger.database import open_for_reading
 from pipeline.reports import manifest
 from pipeline.reports.manifest import entries, write_manifest
-from pipeline.storage import whole_file
 from tests.integration.test_worker import HERE, Vendor
 from tests.support.workbench import answer_with, lab, request, vendor
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import DiskFull
+from pipeline.files import make_folder
 from pipeline.ledger.queries import count_images
 from pipeline.reports.verify import find_damage, repair
-from pipeline.storage import ImageStore, make_folder
+from pipeline.storage import ImageStore
 from tests.integration.test_worker import HERE, Vendor
 from tests.support.workbench import PNG, answer_with, lab, picture, request, vendor
 

@@ -14,8 +14,9 @@ import pytest
 from pipeline import descriptors
 from pipeline.descriptors import MAX_LIMIT, descriptors_for_calls, raise_descriptor_limit, when_free
 from pipeline.errors import DiskFull, TooManyOpenFiles
+from pipeline.files import disk_error, sync_folder, write_whole
 from pipeline.ledger.database import translate_error
-from pipeline.storage import ImageStore, disk_error, sync_folder, write_whole
+from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +141,7 @@ def test_a_ledger_that_cannot_be_opened_for_lack_of_descriptors_says_so(
 
 _IN_A_CHILD = """
 import os, pathlib, resource, sys, threading, time
-from pipeline.storage import write_whole
+from pipeline.files import write_whole
 path = pathlib.Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 held = []

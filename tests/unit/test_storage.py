@@ -15,7 +15,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import DiskFull, FolderGone
-from pipeline.storage import PART, ImageStore, make_folder, whole_file, write_whole
+from pipeline.files import PART, make_folder, whole_file, write_whole
+from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -303,7 +304,7 @@ def test_half_written_files_of_killed_processes_are_swept_once_they_are_old(tmp_
 
 
 def test_what_whole_file_writes_is_what_is_swept(tmp_path: Path) -> None:
-    with storage.whole_file(tmp_path / "manifest.jsonl"):
+    with whole_file(tmp_path / "manifest.jsonl"):
         (part,) = tmp_path.iterdir()
         os.utime(part, (1000, 1000))
         storage.sweep_parts(tmp_path, 1000 + storage.PART_SECONDS + 1)

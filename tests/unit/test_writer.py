@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import DiskFull, LedgerError
+from pipeline.files import make_folder
 from pipeline.ledger import writer as module
 from pipeline.ledger.database import FILE_NAME, open_for_reading, open_ledger
 from pipeline.ledger.writer import Writer
-from pipeline.storage import ImageStore, make_folder
+from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
