@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 from pipeline.descriptors import none_free, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
 from pipeline.files import make_folder, make_private
+from pipeline.ledger.migrations import MIGRATIONS
 from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 FILE_NAME = LEDGER_FILE
 BACKUP_NAME = LEDGER_BACKUP_FILE
 
-_SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 60.0  # a submit beside a run waits for the other's transaction; each is short
 NO_LOCKS_HINT = (
     "the folder seems to lie on a network drive or a file system without locks; choose an `output` on a local disk"
@@ -41,31 +41,6 @@ _LOCK_CODES = frozenset(
 """Extended codes of locks and of shared memory, which network drives lack."""
 _NO_ROOM_CODES = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_FULL})
 _ASK_AGAIN = 0.001  # seconds
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA.read_text(encoding="utf-8").split(";\n"):
-        connection.execute(statement)
-
-
-def _add_wait(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE request ADD COLUMN wait_until REAL")  # by the server's wish
-
-
-def _add_quarantine(connection: sqlite3.Connection) -> None:
-    """Add bytes that a provider returned as an image and that are not valid; `file` is relative to the job's folder.
-    Add remarks on images that deviate from their format and are valid.
-    """
-    connection.execute(
-        "CREATE TABLE quarantine (pk INTEGER PRIMARY KEY, request INTEGER NOT NULL REFERENCES request (pk),"
-        " file TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, reason TEXT NOT NULL,"
-        " UNIQUE (request, sha256)) STRICT"
-    )
-    connection.execute("ALTER TABLE image ADD COLUMN remark TEXT")
-
-
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create, _add_wait, _add_quarantine]
-"""Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""
 
 
 def open_ledger(folder: Path, *, shared: bool = False) -> sqlite3.Connection:

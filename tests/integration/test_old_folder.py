@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.ledger.database import MIGRATIONS
+from pipeline.ledger.migrations import MIGRATIONS
 
 if TYPE_CHECKING:
     from tests.support.stage import Stage

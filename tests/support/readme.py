@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.main import cli
-from pipeline.ledger.database import MIGRATIONS
+from pipeline.ledger.migrations import MIGRATIONS
 
 HOME = Path(__file__).parents[2]
 README = HOME / "README.md"

@@ -17,7 +17,6 @@ from pipeline.ledger.backup import back_up
 from pipeline.ledger.database import (
     BACKUP_NAME,
     FILE_NAME,
-    MIGRATIONS,
     change_counter,
     open_for_reading,
     open_ledger,
@@ -25,6 +24,7 @@ from pipeline.ledger.database import (
     transaction,
     translated_errors,
 )
+from pipeline.ledger.migrations import MIGRATIONS
 from pipeline.ledger.queries import read_requests
 from pipeline.ledger.recovery import recover
 from tests.support.workbench import request
