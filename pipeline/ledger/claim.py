@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,10 @@ class Claim:
     entering: int = 0  # stated by the plan, and not now
     unfinished: int = 0  # of those stated now
     unfinished_leaving: int = 0
+    known: int = field(default=0, compare=False)  # stated by the plan, and in the ledger, now or earlier
+    made: int = field(default=0, compare=False)  # of those known: all their images are here
+    queued: int = field(default=0, compare=False)  # of those known: to be worked on
+    part_of: int | None = field(default=None, compare=False)  # unfinished requests besides a plan that is a part
 
     @property
     def loses_most(self) -> bool:
@@ -37,7 +41,9 @@ class Claim:
 
     @property
     def is_same_list(self) -> bool:
-        """Whether most of what is stated now stays."""
+        """Whether most of what is stated now stays; for a part of a job, whether most of it is stated now."""
+        if self.part_of is not None:
+            return self.known > self.entering
         return self.leaving * 2 < self.stated
 
 
@@ -75,7 +81,7 @@ def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: boo
     if claim.loses_most:
         what = (
             f"{numbers} would leave the queue, since only {len(plan.requests):,} are stated now; if that is intended, "
-            "add --allow-shrink, else put them back into the list (a `--limit` shrinks it, too)"
+            "add --allow-shrink, else put them back into the list"
         )
         raise JobError([Problem(location, what)])
     return claim
@@ -89,15 +95,29 @@ def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:
     if job is None:
         return Claim(plan.name, entering=len(plan.requests))
     planned = {request.key for request in plan.requests}
-    stated = leaving = unfinished = unfinished_leaving = 0
-    for key, is_unfinished in connection.execute(
-        "SELECT key, status IN ('pending', 'running') FROM request WHERE job = ? AND stated = ?",
+    stated = leaving = unfinished = unfinished_leaving = known = made = queued = 0
+    for key, is_stated, is_unfinished, is_whole in connection.execute(
+        "SELECT key, stated = ?2, status IN ('pending', 'running'), received >= n FROM request"
+        " WHERE job = ?1 AND stated <= ?2",
         (job["pk"], job["revision"]),
     ):
-        is_leaving = key not in planned
-        stated += 1
-        leaving += is_leaving
-        unfinished += is_unfinished
-        unfinished_leaving += is_leaving and is_unfinished
+        if key in planned:
+            known += 1
+            made += is_whole
+            queued += is_unfinished and not is_whole
+        else:
+            leaving += is_stated
+            unfinished_leaving += is_stated and is_unfinished
+        stated += is_stated
+        unfinished += is_stated and is_unfinished
     entering = len(planned) - (stated - leaving)
-    return Claim(job["name"], job["file"], stated, leaving, entering, unfinished, unfinished_leaving)
+    part_of = None
+    if plan.is_part:
+        leaving, unfinished_leaving, part_of = 0, 0, unfinished_leaving
+    return Claim(
+        *(job["name"], job["file"], stated, leaving, entering, unfinished, unfinished_leaving),
+        known=known,
+        made=made,
+        queued=queued,
+        part_of=part_of,
+    )

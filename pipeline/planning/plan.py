@@ -40,6 +40,7 @@ class Plan:
     requests: Sequence[ImageRequest]
     warnings: tuple[str, ...]
     unpriced: tuple[str, ...]  # models without a price
+    is_part: bool = False  # of the job: what else the ledger has of it stays as it is
 
     @property
     def images(self) -> int:

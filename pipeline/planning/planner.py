@@ -65,6 +65,7 @@ def make_plan(
         requests=requests,
         warnings=diagnostics.all_warnings(),
         unpriced=tuple(sorted(diagnostics.unpriced)),
+        is_part=limit is not None,
     )
 
 

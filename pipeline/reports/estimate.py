@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ledger
+from pipeline.ledger.attempts import committed_usd
 from pipeline.ledger.claim import compare, superseded_warning
+from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
 from pipeline.reports.facts import dollars
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -17,13 +21,21 @@ if TYPE_CHECKING:
     from pipeline.planning.plan import ImageRequest, Plan
 
 
-def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
-    """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing."""
+def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | None = None) -> dict[str, Any]:
+    """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing.
+
+    `budget_usd` is the budget in force. `budget_requests` says how many of the missing requests it allows, about; None
+    without a budget or a price.
+    """
     with ledger.reading(folder) as connection:
         have, claim = received_images(connection, plan.name), compare(connection, plan)
+        warnings = filter(None, [superseded_warning(claim), equal_requests_warning(connection, plan)])
+        spent = 0.0 if budget_usd is None else _committed(connection, plan.name)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
-    cost, assumed = _estimate(missing, models)
+    costs, assumed = _estimate(missing, models)
+    known = [usd for usd in costs if usd is not None]
+    cost = sum(known) if len(known) == len(costs) else None
     limit = plan.provider.rate_limit
     return {
         "job": plan.name,
@@ -35,25 +47,38 @@ def estimate_plan(folder: Path, plan: Plan, models: Models) -> dict[str, Any]:
         "minutes": None if limit is None else round(images / limit.per_minute, 2),
         "cost_usd": None if cost is None else round(cost, 6),
         "assumed": assumed,
+        "budget_usd": budget_usd,
+        "spent_usd": round(spent, 6),
+        "budget_requests": None if budget_usd is None or cost is None else _allowed(known, budget_usd - spent),
         "rehearsal": plan.provider.sandbox is not None,
-        "warnings": [*plan.warnings, *filter(None, [superseded_warning(claim)])],
+        "warnings": [*plan.warnings, *warnings],
     }
 
 
-def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[float | None, list[str]]:
-    """Return the cost of what is missing, None if one request's model has no price, and what was assumed for it."""
-    total: float | None = 0.0
+def _committed(connection: sqlite3.Connection, name: str) -> float:
+    row = connection.execute("SELECT pk FROM job WHERE name = ?", (name,)).fetchone()
+    return 0.0 if row is None else committed_usd(connection, row[0])
+
+
+def _allowed(costs: list[float], usd: float) -> int:
+    """Return how many requests come, one after the other, before the next would exceed this amount."""
+    return sum(total <= usd + 1e-9 for total in itertools.accumulate(costs))
+
+
+def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[list[float | None], list[str]]:
+    """Return the cost of each request that is missing, None if its model has no price, and what was assumed."""
+    costs: list[float | None] = []
     assumed: dict[str, None] = {}
     for request, count in missing:
         model = models.find(request.params.get("model"))
         if model is None:
-            total = None
+            costs.append(None)
             continue
         sizes = [(one.width, one.height) for one in request.inputs if one.role == "image"]
         estimate = model.estimate(request.served_by, request.prompt, request.params, count, sizes)
-        total = None if total is None or estimate.usd is None else total + estimate.usd
+        costs.append(estimate.usd)
         assumed.update(dict.fromkeys(estimate.assumed))
-    return total, list(assumed)
+    return costs, list(assumed)
 
 
 def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
@@ -65,7 +90,19 @@ def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
         yield f"  time: {view['minutes']:.1f} minutes at the limit"
     rehearsal = " (a rehearsal: nothing is billed)" if view["rehearsal"] else ""
     yield f"  cost: {'unknown' if view['cost_usd'] is None else dollars(view['cost_usd'])}{rehearsal}"
+    if (budget := view["budget_usd"]) is not None:
+        yield f"  budget: {_budget_words(view, budget)}"
     for line in view["assumed"]:
         yield f"  assumed: {line}"
     for line in view["warnings"]:
         yield f"  warning: {line}"
+
+
+def _budget_words(view: Mapping[str, Any], budget: float) -> str:
+    of = f", of which {dollars(view['spent_usd'])} are spent," if view["spent_usd"] else ""
+    allowed, missing = view["budget_requests"], view["missing"]["requests"]
+    if allowed is None:
+        return f"{dollars(budget)}{of} cannot be compared with an unknown cost"
+    if allowed >= missing:
+        return f"{dollars(budget)}{of} is enough"
+    return f"{dollars(budget)}{of} stops this after about {allowed:,} of {missing:,}"
