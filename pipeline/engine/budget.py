@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """Committed money of the jobs at work, in US dollars. Rehearsals cost nothing and have no budget."""
+    """Committed money of the jobs at work, in US dollars. A rehearsal has the budget that its job would have."""
 
     def __init__(self, limit: float | None, default: float | None) -> None:
         self._limit = limit  # --budget, which overrides every job's own
@@ -20,8 +20,6 @@ class Budget:
 
     def limit(self, request: QueuedRequest) -> float | None:
         """Return the budget of a request's job, or None."""
-        if request.rehearsal:
-            return None
         own = request.budget_usd if request.budget_usd is not None else self._default
         return self._limit if self._limit is not None else own
 
@@ -38,9 +36,11 @@ class Budget:
         limit = self.limit(request)
         committed = self._committed.get(request.job_pk, 0.0)
         if limit is not None and committed + (estimate or 0.0) > limit + 1e-9:
+            rehearsal = " (a rehearsal: nothing is billed)" if request.rehearsal else ""
             raise BudgetSpent(
                 f"the next call of job `{request.job_name}` may cost ${estimate or 0:.4f}, and ${committed:.4f} of its"
-                f" budget of ${limit:.2f} are spent or may be; raise `budget_usd`, then run `pipeline run`"
+                f" budget of ${limit:.2f} are spent or may be{rehearsal}; raise `budget_usd`, then run"
+                " `pipeline run`"
             )
         self._committed[request.job_pk] = committed + (estimate or 0.0)
 

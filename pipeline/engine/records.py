@@ -91,7 +91,7 @@ class Records:
         """
         self._held.check()
         estimate = self._estimate(request, permit.images)
-        if not request.rehearsal and not self._budget.knows(request):
+        if not self._budget.knows(request):
             self._budget.load(request, await self._writer.do(attempts.committed_usd, request.job_pk))
         if not self._stops.allows(request):
             raise Withdrawn

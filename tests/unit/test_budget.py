@@ -31,10 +31,13 @@ def test_the_command_line_wins_over_the_job_and_the_job_over_the_config(
     assert Budget(option, config).limit(_work(bench, budget_usd=job)) == limit
 
 
-def test_a_rehearsal_is_outside_budgets(bench: Bench) -> None:
-    work = _work(bench, budget_usd=0.0, rehearsal=True)
-    assert Budget(0, 0).limit(work) is None
-    Budget(0, 0).reserve(work, 5)
+def test_a_rehearsal_obeys_the_budget_and_says_that_it_is_one(bench: Bench) -> None:
+    work = _work(bench, budget_usd=0.5, rehearsal=True)
+    with pytest.raises(
+        BudgetSpent, match=r"budget of \$0.50 .* \(a rehearsal: nothing is billed\); raise `budget_usd`"
+    ):
+        Budget(None, None).reserve(work, 5)
+    Budget(None, None).reserve(work, 0.5)
 
 
 def test_what_is_set_aside_counts_until_it_is_settled(bench: Bench) -> None:
