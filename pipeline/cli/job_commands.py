@@ -1,13 +1,15 @@
-"""The commands about jobs that call no provider: status, plan, manifest, report, verify and cancel."""
+"""The commands about jobs that call no provider: status, plan, manifest, report, verify, cancel, rename and forget."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import PATH, common_options, job_options, parse_seconds
+from pipeline.cli.options import PATH, budget_option, common_options, job_options, parse_seconds
 from pipeline.cli.output import echo, echo_json
+from pipeline.errors import BadInput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,24 +29,26 @@ _MAX_UNKNOWN = 20  # images that are not in the ledger and are named
     is_flag=False,
     flag_value="2",
     metavar="[SECONDS]",
-    help="Show it again every 2 seconds, or as many as are given, until Ctrl-C.",
+    help="Show it again every 2 seconds, or as many as are given, while a run works and something is queued.",
 )
+@click.option("--keep", is_flag=True, help="With --watch: go on until Ctrl-C.")
 @common_options
 @click.pass_obj
-def status(options: Options, job: str | None, as_json: bool, watch: float | None) -> int:
-    """Show what is pending, running, succeeded, partial, failed; images; cost; time left."""
-    from pipeline.reports.status import read_status, status_json, status_lines
+def status(options: Options, job: str | None, as_json: bool, watch: float | None, keep: bool) -> int:
+    """Show whether a run is at work; what is pending, running, succeeded, partial, failed; images; cost; stops."""
+    from pipeline.reports.next_command import NextCommand
+    from pipeline.reports.status import folder_json, folder_lines, read_folder_status
 
     config = options.load()
     if watch is not None:
         from pipeline.progress.watch import watch as keep_watching
 
-        return keep_watching(config, job, watch, as_json=as_json)
-    summaries = read_status(config.output, job)
+        return keep_watching(config, job, watch, as_json=as_json, keep=keep)
+    found, command = read_folder_status(config.output, job), NextCommand.here(config)
     if as_json:
-        echo_json(status_json(summaries))
+        echo_json(folder_json(found, command))
     else:
-        for line in status_lines(summaries, config.providers):
+        for line in folder_lines(found, config.providers, command):
             echo(line)
     return 0
 
@@ -52,6 +56,7 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 @click.command()
 @click.argument("job", type=PATH, metavar="JOB.yaml")
 @job_options
+@budget_option
 @click.option("--preview", type=PATH, metavar="DIR", help="Write the prepared images with their masks drawn over them.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @common_options
@@ -71,7 +76,9 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
 
             for path in write_previews(made, staging, preview):
                 echo(path, err=True)
-    estimate = estimate_plan(config.output, made, load_models(config))
+    budgets = (chosen.budget_usd, made.budget_usd, config.budget_usd)
+    budget = next((usd for usd in budgets if usd is not None), None)
+    estimate = estimate_plan(config.output, made, load_models(config), budget)
     if as_json:
         echo_json(estimate)
     else:
@@ -135,4 +142,40 @@ def cancel(options: Options, job: str) -> int:
     """Take what is still pending out of the queue."""
     number = options.batch().cancel(job)
     echo(f"{number} requests of `{job}` taken out of the queue; `pipeline resume {job}` puts them back")
+    return 0
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new")
+@common_options
+@click.pass_obj
+def rename(options: Options, old: str, new: str) -> int:
+    """Change a job's name; its images and all that is known of it go along. Not while a run is at work."""
+    options.batch().rename(old, new)
+    echo(f"job `{old}` is job `{new}` now; put `name: {new}` into its file, unless the file is called {new}.yaml")
+    return 0
+
+
+@click.command()
+@click.argument("job")
+@click.option("--files", is_flag=True, help="Delete the job's folder with its images, too.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common_options
+@click.pass_obj
+def forget(options: Options, job: str, files: bool, yes: bool) -> int:
+    """Take a job out of the ledger, after asking. Its files stay. Not while a run is at work."""
+    from pipeline.reports.status import forget_question, read_status
+
+    batch = options.batch()
+    (summary,) = read_status(batch.folder, job)
+    question = forget_question(summary, files=files)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise BadInput(f"there is no terminal to ask on; add --yes if this is meant: {question}")
+        if not click.confirm(question, err=True):
+            echo("nothing was changed", err=True)
+            return 2
+    batch.forget(summary.name, files=files)
+    echo(f"job `{summary.name}` is forgotten" + (", and its files are deleted" if files else "; its files stay"))
     return 0

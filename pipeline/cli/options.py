@@ -122,6 +122,13 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def budget_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option of commands that a budget stops, or that say where it would."""
+    return click.option(
+        "--budget", "budget_usd", type=click.FloatRange(min=0), metavar="USD", help="Spend no more on any job."
+    )(command)
+
+
 def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that read job files."""
     for option in (
@@ -130,7 +137,12 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--allow-shrink", is_flag=True, help="Allow a job to lose most of its queue, or to take a lost file's name."
         ),
         click.option("--allow-large", is_flag=True, help="Allow a job of more than 1,000,000 requests."),
-        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N requests only."),
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="The first N requests only; the others stay as they are.",
+        ),
         click.option(
             "--provider",
             metavar="NAME",

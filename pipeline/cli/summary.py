@@ -9,6 +9,7 @@ from pipeline.progress.event_text import one_line
 from pipeline.reports.advice import stop_advice
 from pipeline.reports.facts import counted, job_line
 from pipeline.reports.failures import read_causes, stop_commands
+from pipeline.reports.stops import read_holding_stops, stop_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,16 +34,28 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
         with ledger.reading(result.folder) as connection:
             causes = read_causes(connection, failed)
         yield from _failures(causes, command)
+    yield from _older_stops(result, command)
     left = [summary for summary in result.summaries if summary.unfinished]
     for advice in stop_advice(result.stops):
         yield f"to mend it: {advice}"
     if left:
         requests, images = sum(summary.unfinished for summary in left), sum(summary.missing for summary in left)
-        yield f"still queued: {requests:,} requests for {images:,} images; to continue, run:"
+        yield f"still queued: {counted(requests, 'request')} for {counted(images, 'image')}; to continue, run:"
         with ledger.reading(result.folder) as connection:
-            commands = stop_commands(connection, result.stops, again, [summary.name for summary in left])
+            kinds = [type(stop).__name__ for stop in result.stops]
+            commands = stop_commands(connection, kinds, again, [summary.name for summary in left])
         for words in commands[:_MAX_JOBS]:
             yield f"    {command.line(*words)}"
+
+
+def _older_stops(result: Result, command: NextCommand) -> Iterator[str]:
+    """Yield the stops of earlier runs that hold for what is still queued."""
+    if not any(summary.unfinished for summary in result.summaries):
+        return
+    with ledger.reading(result.folder) as connection:
+        stops = read_holding_stops(connection, [summary.name for summary in result.summaries])
+    own = {stop.message for stop in result.stops}
+    yield from stop_lines([one for one in stops if one.stop.message not in own], command)
 
 
 def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:

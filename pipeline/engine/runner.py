@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongA
 from pipeline.ledger import attempts
 from pipeline.ledger.queue import waiting_providers
 from pipeline.ledger.recovery import requeue_running
+from pipeline.ledger.stops import delete_overcome_stops, record_stop
 from pipeline.ledger.writer import Writer
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Runner:
     async def run(self) -> None:
         """Work to the end. Raises errors that no request can be blamed for, in an ExceptionGroup."""
         async with Writer(self._connection) as writer:
+            self._stops.record = lambda block, error: writer.post(record_stop, block, error)
             try:
                 await self._run_dispatchers(writer)
             finally:
@@ -90,6 +92,7 @@ class Runner:
                     admission.close()
             with contextlib.suppress(PipelineError):  # a full disk: the next start does the same
                 await writer.do(requeue_running, time.time())
+                await writer.do(delete_overcome_stops)
 
     async def _run_dispatchers(self, writer: Writer) -> None:
         """Run a dispatcher for each provider that has pending requests, until there is none."""

@@ -10,7 +10,7 @@ from pipeline.engine.events import Stopped
 from pipeline.ledger.queue import Block
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from pipeline.engine.events import Listener
     from pipeline.errors import Stop
@@ -61,9 +61,13 @@ class StopSignal:
 
 
 class StopPolicy:
-    """Decides what is stopped in one run. `stops` are all that have occurred, `blocks` what a part of them reaches."""
+    """Decides what is stopped in one run. `stops` are all that have occurred, `blocks` what a part of them reaches.
+
+    `record` gets each of them with the requests that it reaches, to write it down.
+    """
 
     def __init__(self, emit: Listener) -> None:
+        self.record: Callable[[Block, Stop], object] = lambda _block, _error: None
         self.stops: list[Stop] = []
         self.blocks: set[Block] = set()
         self._emit = emit
@@ -101,7 +105,7 @@ class StopPolicy:
     def stop(self, error: Stop, request: QueuedRequest | None) -> None:
         """Stop as much as the cause of an error reaches, and report it once. Without a request that is everything."""
         if request is None or error.reach == "everything":
-            self._keep(error, None if self._halted else "everything")
+            self._keep(error, Block(), None if self._halted else "everything")
             self.halt()
         elif error.reach == "provider":
             self.stop_provider(request.provider, error)
@@ -110,7 +114,8 @@ class StopPolicy:
 
     def stop_provider(self, provider: str, error: Stop) -> None:
         """Make no further call to a provider."""
-        self._keep(error, None if provider in self._stopped else f"provider `{provider}`")
+        what = None if provider in self._stopped else f"provider `{provider}`"
+        self._keep(error, Block(provider=provider), what)
         self._stopped.add(provider)
         if provider in self._signals:
             self._signals[provider].set()
@@ -130,12 +135,13 @@ class StopPolicy:
             case _:
                 block = Block(job_pk=request.job_pk)
                 what = f"job `{request.job_name}`"
-        self._keep(error, None if block in self.blocks else what)
+        self._keep(error, block, None if block in self.blocks else what)
         self.blocks.add(block)
 
-    def _keep(self, error: Stop, what: str | None) -> None:
+    def _keep(self, error: Stop, block: Block, what: str | None) -> None:
         """Keep a stop, and report what it stops if that was not stopped before; then only a new kind is kept."""
         if what is not None:
             self._emit(Stopped(what, error))
         if what is not None or all(type(error) is not type(stop) for stop in self.stops):
             self.stops.append(error)
+            self.record(block, error)

@@ -76,7 +76,7 @@ def read_activity(
     paused_until = paused if paused is not None and paused > now else None
     if paused_until is not None:
         bottleneck = "paused"
-    elif limit and _keeps_pace(calls, limit, now):
+    elif limit and owner is not None and _keeps_pace(calls, limit, now):
         bottleneck = "limit"
     else:
         bottleneck = "downloads" if paid > in_flight else "provider" if in_flight else ""

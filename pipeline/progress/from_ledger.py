@@ -11,6 +11,8 @@ from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import find_owner
 from pipeline.ledger.submit import known_names
 from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_ends
+from pipeline.reports.status import FolderStatus
+from pipeline.reports.stops import read_holding_stops
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,6 +31,7 @@ class LedgerView:
 
     summaries: Sequence[JobSummary]
     view: View
+    status: FolderStatus
 
 
 def read_view(folder: Path, job: str | None, providers: Mapping[str, Provider], now: float) -> LedgerView:
@@ -52,11 +55,14 @@ def make_view(
         activity = read_activity(connection, name, limit, owner, now)
         shown.append(_provider(activity, None if limit is None else limit.per_minute))
     speeds = {
-        one.name: speed for one in shown if (speed := speed_of(one.limit, one.per_minute or None, one.bottleneck))
+        one.name: speed
+        for one in shown
+        if owner is not None and (speed := speed_of(one.limit, one.per_minute or None, one.bottleneck))
     }
     starts = {one.name: max(now, one.until or now) for one in shown}
     jobs = [_job(summary) for summary in summaries]
-    return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds), shown))
+    status = FolderStatus(summaries, owner, read_holding_stops(connection, [one.name for one in summaries]))
+    return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds), shown), status)
 
 
 def _job(summary: JobSummary) -> JobView:

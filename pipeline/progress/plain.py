@@ -17,6 +17,7 @@ MOST_JOBS = 5
 
 def view_lines(view: View) -> Iterator[str]:
     """Yield every line of a view."""
+    yield from view.notes
     for _, _, line in _lines(view):
         yield line
 

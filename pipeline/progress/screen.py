@@ -21,6 +21,7 @@ DONE, FAILED, LEFT = "━", "×", "─"  # noqa: RUF001 - a bar is read by its s
 _LEAST_BAR, _MOST_BAR = 10, 60  # columns
 _LONGEST_NAME = 30
 _MOST_JOBS = 12
+_PLAIN = Console(color_system=None)  # for wrapping at words
 _WIDE = 100  # columns, from which on every job shows its cost and its end
 
 
@@ -52,7 +53,8 @@ class Screen:
 def draw(view: View, width: int, height: int) -> Text:
     """Return the drawing of a view for so many columns and rows."""
     shown, others = _chosen(view, height)
-    lines = [*_job_lines(shown, view.now, width)]
+    lines = [line for note in view.notes for line in Text(note).wrap(_PLAIN, width)]
+    lines += _job_lines(shown, view.now, width)
     if others:
         lines += _wrapped(_others(others), width)
     for provider in view.providers:
@@ -63,7 +65,7 @@ def draw(view: View, width: int, height: int) -> Text:
 
 def _chosen(view: View, height: int) -> tuple[Sequence[JobView], Sequence[JobView]]:
     """Return the jobs that are drawn, those with something left first, as many as fit; and the others."""
-    room = max(1, min(_MOST_JOBS, height - 2 * len(view.providers) - 5))
+    room = max(1, min(_MOST_JOBS, height - 2 * len(view.providers) - len(view.notes) - 5))
     if len(view.jobs) <= room:
         return view.jobs, []
     chosen = [*(job for job in view.jobs if job.left), *(job for job in view.jobs if not job.left)][:room]

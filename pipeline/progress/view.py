@@ -63,6 +63,7 @@ class View:
     jobs: Sequence[JobView]
     providers: Sequence[ProviderView]
     stopping: bool = False
+    notes: Sequence[str] = ()  # whether a run is at work, and what stopped the last one
 
     @property
     def total(self) -> JobView:

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.printable import printable_json, printable_lines
@@ -13,29 +14,56 @@ from pipeline.progress.display import can_draw
 from pipeline.progress.from_ledger import read_view
 from pipeline.progress.plain import view_lines
 from pipeline.progress.view import clock
-from pipeline.reports.status import NOTHING_SUBMITTED, status_json
+from pipeline.reports.next_command import NextCommand
+from pipeline.reports.status import NOTHING_SUBMITTED, folder_json, folder_lines, work_line
+from pipeline.reports.stops import stop_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pipeline.config.load import Config
     from pipeline.progress.from_ledger import LedgerView
+    from pipeline.reports.status import FolderStatus
 
 
-def watch(config: Config, job: str | None, seconds: float, *, as_json: bool) -> int:
-    """Show how far everything is every so many seconds until a signal; return the exit code.
+def watch(config: Config, job: str | None, seconds: float, *, as_json: bool, keep: bool = False) -> int:
+    """Show how far everything is every so many seconds, until no run is at work or nothing is queued.
+
+    With `keep`, until a signal. Return the exit code.
 
     Raises BadInput for an unknown job, and LedgerError.
     """
+    command = NextCommand.here(config)
     with contextlib.ExitStack() as stack:
-        show = _json if as_json else stack.enter_context(_screen()) if can_draw(sys.stdout) else _block
+        draws = not as_json and can_draw(sys.stdout)
+        show = _json if as_json else stack.enter_context(_screen()) if draws else _block
         try:
             with _sigterm_exits():
                 while True:
-                    show(read_view(config.output, job, config.providers, time.time()))
+                    reading = _with_notes(read_view(config.output, job, config.providers, time.time()), command)
+                    is_over = not keep and _is_over(reading.status)
+                    if not is_over or not draws:
+                        show(reading, command)
+                    if is_over:
+                        break
                     time.sleep(seconds)
         except KeyboardInterrupt:
             return 130
+    if draws:  # what was drawn is erased
+        _print("\n".join(folder_lines(reading.status, config.providers, command)))
+    return 0
+
+
+def _is_over(status: FolderStatus) -> bool:
+    """Return whether there is nothing to wait for; before anything is submitted, a run may be about to start."""
+    return bool(status.summaries) and (status.owner is None or not status.unfinished)
+
+
+def _with_notes(reading: LedgerView, command: NextCommand) -> LedgerView:
+    if not reading.summaries:
+        return reading
+    notes = (work_line(reading.status, command), *stop_lines(reading.status.stops, command))
+    return replace(reading, view=replace(reading.view, notes=notes))
 
 
 @contextlib.contextmanager
@@ -49,22 +77,22 @@ def _sigterm_exits() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[Callable[[LedgerView], None]]:
+def _screen() -> Iterator[Callable[[LedgerView, NextCommand], None]]:
     from pipeline.progress.screen import Screen
 
     screen = Screen(sys.stdout)
     try:
-        yield lambda reading: screen.show(reading.view)
+        yield lambda reading, _command: screen.show(reading.view)
     finally:
         screen.close()
 
 
-def _block(reading: LedgerView) -> None:
+def _block(reading: LedgerView, _command: NextCommand) -> None:
     lines = list(view_lines(reading.view)) or [NOTHING_SUBMITTED]
     _print("\n".join([clock(reading.view.now, reading.view.now, seconds=True), *lines, ""]))
 
 
-def _json(reading: LedgerView) -> None:
+def _json(reading: LedgerView, command: NextCommand) -> None:
     view = reading.view
     providers = [
         {
@@ -78,7 +106,7 @@ def _json(reading: LedgerView) -> None:
         }
         for one in view.providers
     ]
-    shown = {"at": round(view.now, 3), **status_json(reading.summaries), "providers": providers}
+    shown = {"at": round(view.now, 3), **folder_json(reading.status, command), "providers": providers}
     _print(printable_json({**shown, "ends_at": view.total.ends_at}))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.failure_queries import read_failures, read_job_files, read_lost_calls
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Mapping, Sequence
 
-    from pipeline.errors import Stop
     from pipeline.ledger.failure_queries import RecordedFailure
     from pipeline.reports.advice import TimeCut
     from pipeline.reports.next_command import NextCommand
@@ -147,16 +147,22 @@ def _resubmission(job: str, file: str | None, provider: str) -> tuple[str, ...]:
 
 
 def stop_commands(
-    connection: sqlite3.Connection, stops: Sequence[Stop], again: Sequence[str], jobs: Collection[str]
+    connection: sqlite3.Connection, kinds: Collection[str], again: Sequence[str], jobs: Collection[str]
 ) -> list[tuple[str, ...]]:
     """Return the commands that continue a run: `again`, or those that submit edited files if a stop needs an edit.
 
-    `jobs` are those with queued requests. `again` submits them itself if it names a job file.
+    `kinds` are the classes of the stops, `jobs` those with queued requests. If `again` names job files, other jobs,
+    which the run took up, have commands of their own.
     """
-    if len(again) > 1 or not any(type(stop).__name__ in _STOPS_IN_JOB_FILE for stop in stops):
+    if len(again) == 1 and _STOPS_IN_JOB_FILE.isdisjoint(kinds):
         return [tuple(again)]
-    runs = [_resubmission(one.job, one.file, one.provider) for one in read_job_files(connection, jobs)]
-    return [words for words in dict.fromkeys(runs) if words] or [tuple(again)]
+    given = {Path(word).absolute() for word in again[1:]}
+    others = [one for one in read_job_files(connection, jobs) if one.file is None or Path(one.file) not in given]
+    runs = [_resubmission(one.job, one.file, one.provider) for one in others]
+    if len(again) == 1:
+        return [words for words in dict.fromkeys(runs) if words] or [tuple(again)]
+    own = [tuple(again)] if len(others) < len(jobs) or not runs else []
+    return [*own, *(words or ("run",) for words in dict.fromkeys(runs))]
 
 
 def cause_key(error: Mapping[str, Any] | None) -> CauseKey:

@@ -43,6 +43,10 @@ class NextCommand:
         return shlex.join(["pipeline", *words, *self.options])
 
 
+WITHOUT_OPTIONS = NextCommand(None, ())
+"""Writes command lines that hold where the config and the output folder are the default ones."""
+
+
 def _seen_from(folder: Path, path: Path) -> str:
     """Return a path relative to `folder` if it is in it, else absolute."""
     path = path.absolute()

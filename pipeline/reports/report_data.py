@@ -11,6 +11,8 @@ from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.reports.facts import spent_facts
 from pipeline.reports.failures import cause_key, read_causes
 from pipeline.reports.manifest import shown_image, shown_params
+from pipeline.reports.next_command import WITHOUT_OPTIONS
+from pipeline.reports.stops import read_holding_stops, stops_json
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.queries import RecordedRequest
     from pipeline.reports.failures import CauseKey, FailureCause
+    from pipeline.reports.next_command import NextCommand
     from pipeline.storage import StoredImage
 
 MOST = 50_000
 """Requests on one page, at most, failures before others: some 30 MB, which a browser still reads in seconds."""
 
 
-def read_report_data(connection: sqlite3.Connection, name: str, most: int = MOST) -> dict[str, Any]:
+def read_report_data(
+    connection: sqlite3.Connection, name: str, most: int = MOST, command: NextCommand = WITHOUT_OPTIONS
+) -> dict[str, Any]:
     """Return a job as plain values for JSON, all of one state of the ledger, even beside a working run."""
     with read_transaction(connection):
         (summary,) = read_job_summaries(connection, [name])
@@ -32,6 +37,7 @@ def read_report_data(connection: sqlite3.Connection, name: str, most: int = MOST
         images = queries.read_images_of_job(connection, name, {request.request_pk for request in requests})
         seconds = queries.read_seconds(connection, name)
         causes = read_causes(connection, [summary.name])
+        stops = read_holding_stops(connection, [summary.name])
     return {
         "job": summary.name,
         "provider": summary.provider,
@@ -46,6 +52,7 @@ def read_report_data(connection: sqlite3.Connection, name: str, most: int = MOST
         "written_at": time.time(),
         "requests": [_request(one, images.get(one.request_pk, []), seconds.get(one.request_pk)) for one in requests],
         "causes": _causes(causes, requests),
+        "stops": stops_json(stops, command),
     }
 
 

@@ -35,7 +35,7 @@ _SHARE = 10  # reading a large ledger takes no more than a tenth of the time
 _MOST_QUEUED = 64  # events by which a page may be behind
 _WINDOW = 2000  # newest rows among which images are stored: more than there are calls in flight
 
-_NOTHING: dict[str, Any] = {"jobs": [], "run": None, "providers": [], "minutes_left": None, "spent": None}
+_NOTHING: dict[str, Any] = {"jobs": [], "run": None, "providers": [], "minutes_left": None, "spent": None, "stops": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class EventStream:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._command = NextCommand.anywhere(config).line("run")
+        self._command = NextCommand.anywhere(config)
         self._ended = asyncio.Event()
         self._listeners: set[asyncio.Queue[bytes]] = set()
         self._state: bytes | None = None
@@ -99,7 +99,7 @@ class EventStream:
 
     def _publish(self, changes: _Changes) -> None:
         """Keep the current state for new listeners, and send what is new to the others."""
-        state = _event("state", {**changes.snapshot, "command": self._command})
+        state = _event("state", {**changes.snapshot, "command": self._command.line("run")})
         is_changed, self._state, self._newest = state != self._state, state, changes.newest
         if is_changed:
             self._tell(state)
@@ -134,7 +134,7 @@ class EventStream:
             return None
         self._seen, self._read_at = seen, now
         with read_transaction(connection):
-            snapshot = read_snapshot(connection, self._config.providers, owner, now)
+            snapshot = read_snapshot(connection, self._config.providers, owner, now, self._command)
             stored = read_newest_images(connection, _WINDOW)
             new = read_shown_images(connection, [pk for pk in stored if pk not in self._known][-NEWEST:])
         self._known = set(stored)

@@ -9,6 +9,8 @@ from pipeline.ledger.queries import read_captions
 from pipeline.progress.from_ledger import make_view
 from pipeline.reports.facts import count_facts, counted, dollars, expected_facts, spent_facts
 from pipeline.reports.failures import read_causes
+from pipeline.reports.next_command import WITHOUT_OPTIONS
+from pipeline.reports.stops import stops_json
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,17 +21,23 @@ if TYPE_CHECKING:
     from pipeline.ledger.lock import LockOwner
     from pipeline.progress.view import ProviderView
     from pipeline.reports.failures import FailureCause
+    from pipeline.reports.next_command import NextCommand
 
 NEWEST = 24
 """Images that the page shows."""
 
 
 def read_snapshot(
-    connection: sqlite3.Connection, providers: Mapping[str, Provider], owner: LockOwner | None, now: float
+    connection: sqlite3.Connection,
+    providers: Mapping[str, Provider],
+    owner: LockOwner | None,
+    now: float,
+    command: NextCommand = WITHOUT_OPTIONS,
 ) -> dict[str, Any]:
     """Return how all jobs stand and what works on them, as plain values for JSON."""
     summaries = read_job_summaries(connection)
-    view = make_view(connection, summaries, providers, owner, now).view
+    reading = make_view(connection, summaries, providers, owner, now)
+    view = reading.view
     ends_at = view.total.ends_at
     return {
         "jobs": [_job(connection, summary) for summary in summaries],
@@ -37,6 +45,7 @@ def read_snapshot(
         "providers": [_provider(one) for one in view.providers],
         "minutes_left": None if ends_at is None else max(0.0, ends_at - now) / 60,
         "spent": _spent(summaries),
+        "stops": stops_json(reading.status.stops, command),
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,8 +24,9 @@ def test_beside_a_run_another_terminal_shows_the_same_and_ends_clean_on_ctrl_c(s
     with terminal(stage.folder, "status", "--watch", "0.2") as seen:
         seen.read_until(lambda: "3 calls in flight" in seen.text)
         seen.read_until(lambda: " 6 done" in seen.text)
-        assert seen.lines[0].startswith("lounge ")
-        assert seen.lines[0].endswith("left")
+        assert re.fullmatch(rf"working since \d\d:\d\d \(process {run.pid} on .*\)", seen.lines[0])
+        assert seen.lines[1].startswith("lounge ")
+        assert seen.lines[1].endswith("left")
         assert "bound by the provider" in seen.text
         assert "of about $3.20" in seen.text
         assert seen.cursor_is_hidden()
@@ -38,7 +39,7 @@ def test_beside_a_run_another_terminal_shows_the_same_and_ends_clean_on_ctrl_c(s
 def test_sigterm_leaves_a_clean_terminal_too(stage: Stage) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1")
     stage.run("submit", stage.prompts("lounge", 2))
-    with terminal(stage.folder, "status", "--watch") as seen:
+    with terminal(stage.folder, "status", "--watch", "--keep") as seen:
         seen.read_until(lambda: "2 left" in seen.text)
         seen.process.terminate()
         assert seen.read_to_the_end() == 143
@@ -48,12 +49,13 @@ def test_sigterm_leaves_a_clean_terminal_too(stage: Stage) -> None:
 def test_without_a_terminal_it_prints_a_block_each_time(stage: Stage) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1")
     stage.run("submit", stage.prompts("lounge", 2))
-    process = stage.start("status", "lounge", "--watch", "0.1")
+    process = stage.start("status", "lounge", "--watch", "0.1", "--keep")
     assert process.stdout is not None
-    lines = [process.stdout.readline().rstrip() for _ in range(8)]
-    assert lines[1::4] == ["lounge: 0 done · 2 left · $0.00 of about $0.032"] * 2
-    assert lines[2::4] == ["lab: – images a minute · 0 calls in flight"] * 2  # noqa: RUF001
-    assert lines[3::4] == ["", ""]
+    lines = [process.stdout.readline().rstrip() for _ in range(10)]
+    assert lines[1::5] == ["no run is at work; to continue, run: pipeline run"] * 2
+    assert lines[2::5] == ["lounge: 0 done · 2 left · $0.00 of about $0.032"] * 2
+    assert lines[3::5] == ["lab: – images a minute · 0 calls in flight"] * 2  # noqa: RUF001
+    assert lines[4::5] == ["", ""]
     process.send_signal(signal.SIGINT)
     assert finish(process).exit_code == 130
 
@@ -61,7 +63,7 @@ def test_without_a_terminal_it_prints_a_block_each_time(stage: Stage) -> None:
 def test_with_json_it_prints_one_document_a_line(stage: Stage) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1", rate_limit={"images": 50, "per_seconds": 60})
     stage.run("submit", stage.prompts("lounge", 2))
-    process = stage.start("status", "--json", "--watch", "0.1")
+    process = stage.start("status", "--json", "--watch", "0.1", "--keep")
     assert process.stdout is not None
     first, second = (json.loads(process.stdout.readline()) for _ in range(2))
     process.send_signal(signal.SIGINT)
@@ -79,7 +81,7 @@ def test_with_json_it_prints_one_document_a_line(stage: Stage) -> None:
             "expires_at": None,
         }
     ]
-    assert first["ends_at"] == pytest.approx(time.time() + 2 / 50 * 60, abs=60)
+    assert (first["ends_at"], first["run"], first["stops"]) == (None, None, []), "nothing is at work"
 
 
 @pytest.mark.parametrize(
@@ -103,3 +105,24 @@ def test_before_anything_is_submitted_it_waits(stage: Stage) -> None:
     assert "pipeline run JOB.yaml" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert finish(process).exit_code == 130
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_it_ends_if_no_run_is_at_work(stage: Stage, arguments: tuple[str, ...]) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("lounge", 2))
+    ended = stage.run("status", "--watch", *arguments)
+    assert ("no run is at work; to continue, run: pipeline run" in ended.stdout) != bool(arguments)
+
+
+def test_on_a_terminal_it_ends_with_the_run_and_leaves_the_status(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
+    stage.provider("lab", server, concurrency=1)
+    run = stage.start("run", stage.prompts("lounge", 8))
+    while not server.books():
+        assert run.poll() is None
+    with terminal(stage.folder, "status", "--watch", "0.1") as seen:
+        seen.read_until(lambda: "working since " in seen.text)
+        assert seen.read_to_the_end() == 0
+    assert "lounge (lab)" in seen.text
+    assert "  8 succeeded" in seen.text

@@ -101,7 +101,7 @@ def read_outputs(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str
     connection = bench.connection
     summaries = read_job_summaries(connection)
     result = Result(config, summaries, (), None, (), {})
-    print_watch_json(read_view(config.output, None, config.providers, NOW))
+    print_watch_json(read_view(config.output, None, config.providers, NOW), NextCommand.here(config))
     return Outputs(
         status=list(status_lines(read_status(config.output, None), config.providers)),
         terminal=list(summary_lines(result, NextCommand.here(config), ["run"])),
@@ -223,7 +223,7 @@ async def test_what_to_type_next_is_the_same_command_wherever_it_is_read(
     runs = {
         "summary": outputs.terminal[-1].strip(),
         "report": commands["run"],
-        "page": stream._command,
+        "page": stream._command.line("run"),
         "notification": notifier._continue,
         "button": actions.resume(Batch(config, {}), "job").command or "",
     }

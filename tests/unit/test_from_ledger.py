@@ -108,6 +108,15 @@ def test_without_a_run_at_work_nothing_is_in_flight_though_a_dead_one_left_open_
     assert (lab(bench).in_flight, lab(bench).bottleneck) == (0, "")
 
 
+def test_without_a_run_at_work_nothing_ends_and_nothing_binds(bench: Bench) -> None:
+    bench.submit(request(1, n=100))
+    for k in range(5):
+        call(bench, 10 * k, "answered", n=9)
+    assert lab(bench).bottleneck == ""
+    assert look(bench).total.ends_at is None
+
+
+@pytest.mark.usefixtures("owner")
 def test_a_window_that_is_full_is_bound_by_the_limit_and_reckons_with_it(bench: Bench) -> None:
     bench.submit(request(1, n=100))
     for k in range(5):
@@ -126,6 +135,7 @@ def test_a_young_run_that_keeps_the_limit_s_pace_is_bound_by_it_and_a_slower_one
     assert lab(bench).bottleneck == "provider"
 
 
+@pytest.mark.usefixtures("owner")
 def test_a_pause_is_said_with_its_end_and_a_past_one_is_not(bench: Bench) -> None:
     bench.submit(request(1, n=50))
     attempts.record_pause(bench.connection, "lab", NOW - 1)

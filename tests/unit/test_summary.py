@@ -8,6 +8,8 @@ from pipeline.cli.summary import summary_lines
 from pipeline.config.load import Config, RateLimit
 from pipeline.errors import ModelUnknown, QuotaSpent
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.queue import Block
+from pipeline.ledger.stops import record_stop
 from pipeline.reports.advice import ADVICE
 from pipeline.reports.next_command import NextCommand
 from pipeline.result import Result
@@ -84,8 +86,29 @@ def test_a_stop_says_what_mends_it_before_the_command_that_continues(bench: Benc
     money = [QuotaSpent("no money"), QuotaSpent("none at all")]
     assert lines(bench, stops=money)[1:] == [
         "to mend it: top up the account at the provider, or raise its limit",
-        "still queued: 1 requests for 1 images; to continue, run:",
+        "still queued: 1 request for 1 image; to continue, run:",
         "    pipeline run",
     ]
     assert lines(bench, stops=[ModelUnknown("no such model")])[-1] == f"    pipeline run {tmp_path}/job.yaml"
     assert lines(bench, "run", "other.yaml", stops=[ModelUnknown("no such model")])[-1] == "    pipeline run other.yaml"
+
+
+def test_jobs_that_the_run_took_up_have_commands_of_their_own(bench: Bench, tmp_path: Path) -> None:
+    given, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    bench.submit(request(1), name="a", file=given)
+    bench.submit(request(2), name="b", file=other)
+    assert lines(bench, "run", str(given))[-2:] == [f"    pipeline run {given}", f"    pipeline run {other}"]
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE prompt = 'prompt 1'")
+    said = lines(bench, "run", str(given))
+    assert said[-2:] == ["still queued: 1 request for 1 image; to continue, run:", f"    pipeline run {other}"]
+    assert lines(bench, "run")[-1] == "    pipeline run"
+
+
+def test_a_stop_of_an_earlier_run_is_said_with_its_fix_and_this_run_s_own_only_once(bench: Bench) -> None:
+    bench.submit(request(1))
+    stop = QuotaSpent("the money is gone")
+    record_stop(bench.connection, Block(provider="lab"), stop)
+    said = lines(bench, "run")
+    (at,) = [place for place, line in enumerate(said) if line.endswith("provider `lab`: the money is gone")]
+    assert said[at + 1] == "  first: top up the account at the provider, or raise its limit"
+    assert not any("the money is gone" in line for line in lines(bench, "run", stops=[stop]))

@@ -1,0 +1,82 @@
+"""Writes the stops that still hold, with what mends each before the commands that continue: for people and as JSON."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.stops import read_stops
+from pipeline.reports.advice import STOP_ADVICE
+from pipeline.reports.failures import stop_commands
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterator, Sequence
+
+    from pipeline.ledger.stops import RecordedStop
+    from pipeline.reports.next_command import NextCommand
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingStop:
+    """A stop that still holds, and the commands that continue what it reaches, as words."""
+
+    stop: RecordedStop
+    commands: tuple[tuple[str, ...], ...]
+
+    @property
+    def advice(self) -> str | None:
+        """What to do before the work is continued."""
+        return STOP_ADVICE.get(self.stop.kind)
+
+
+def read_holding_stops(connection: sqlite3.Connection, jobs: Collection[str] | None = None) -> list[HoldingStop]:
+    """Return the stops that hold for queued requests of these jobs, or of all, the oldest first."""
+    stops = read_stops(connection, jobs)
+    if not stops:
+        return []
+    waiting = [summary for summary in read_job_summaries(connection, jobs) if summary.unfinished]
+    found = []
+    for stop in stops:
+        names = [
+            summary.name
+            for summary in waiting
+            if stop.job in {None, summary.name} and stop.provider in {None, summary.provider}
+        ]
+        found.append(HoldingStop(stop, tuple(stop_commands(connection, [stop.kind], ["run"], names))))
+    return found
+
+
+def stop_lines(stops: Sequence[HoldingStop], command: NextCommand) -> Iterator[str]:
+    """Yield each stop: when, what and why; then what mends it; then the commands that continue."""
+    for one in stops:
+        yield f"stopped {_moment(one.stop.stopped_at)}, {one.stop.reach}: {one.stop.message}"
+        if one.advice is not None:
+            yield f"  first: {one.advice}"
+        for words in one.commands:
+            yield f"  then: {command.line(*words)}"
+
+
+def stops_json(stops: Sequence[HoldingStop], command: NextCommand) -> list[dict[str, Any]]:
+    """Return the stops as plain values for JSON."""
+    return [
+        {
+            "kind": one.stop.kind,
+            "message": one.stop.message,
+            "reach": one.stop.reach,
+            "job": one.stop.job,
+            "provider": one.stop.provider,
+            "model": one.stop.model,
+            "at": round(one.stop.stopped_at, 3),
+            "advice": one.advice,
+            "commands": [command.line(*words) for words in one.commands],
+        }
+        for one in stops
+    ]
+
+
+def _moment(stopped_at: float) -> str:
+    form = "at %H:%M" if time.time() - stopped_at < 12 * 3600 else "on %Y-%m-%d at %H:%M"
+    return time.strftime(form, time.localtime(stopped_at))
