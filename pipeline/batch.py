@@ -12,30 +12,31 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import ledger
 from pipeline.config.load import load
-from pipeline.files import disk_error, make_folder, write_whole
-from pipeline.ledger import queries, submit
-from pipeline.ledger.claim import check_claim, superseded_warning
+from pipeline.job_queue import JobQueue, job_folders
+from pipeline.ledger import job_changes, queries, submit
 from pipeline.ledger.found_images import unknown_names
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
-from pipeline.ledger.lock import exclusive, find_owner, run_lock
+from pipeline.ledger.lock import find_owner, run_lock
+from pipeline.ledger.put_back import Selection, find_ended, put_back
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
+from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import make_report_thumbnails, write_job_report
 from pipeline.run import Run, back_up_ledger, check_credentials
-from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore
+from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Listener
-    from pipeline.ledger.claim import Claim
+    from pipeline.job_queue import Submission
     from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan
     from pipeline.reports.verify import Damage
@@ -77,11 +78,18 @@ class Batch:
         return ImageStore(self.config.images_folder)
 
     def submit(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Plan]:
-        """Check, expand and queue jobs, without calling a provider. Raises BadInput before anything is changed."""
+        """Check, expand and queue jobs, without calling a provider. Raises BadInput before anything is changed.
+
+        With `options.limit` the first requests of each job are queued, and what was queued before stays.
+        """
+        return [one.plan for one in self.submissions(jobs, options)]
+
+    def submissions(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Submission]:
+        """Do what `submit` does, and return also how each plan differed from the ledger."""
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
             with self._writing() as connection:
-                return self._queue(connection, plans, staging, options)
+                return JobQueue(self.config, connection).add(plans, staging, options)
 
     def run_sync(
         self,
@@ -103,30 +111,31 @@ class Batch:
     ) -> Result:
         """Submit these jobs and process them to the end; without jobs, process the whole queue.
 
-        Raises BadInput before anything is changed or a provider is called, and FolderBusy after queueing the jobs.
+        With `options.limit` all requests of the jobs are queued, and the first of each job are processed. Raises
+        BadInput before anything is changed or a provider is called, and FolderBusy after queueing the jobs.
         """
         started_at = time.monotonic()
         with staging_folder() as staging:
-            plans = make_plans(self.config, jobs, options, staging)
+            plans = make_plans(self.config, jobs, replace(options, limit=None), staging)
             for plan in plans:
                 check_credentials(plan.provider, self.environment)
             self._check_notification_settings()
 
-            def queue() -> list[Plan]:
-                queued = self._queue(connection, plans, staging, options)
-                started(queued)
-                return queued
+            def queue_beside() -> None:
+                JobQueue(self.config, connection).add_beside(plans, staging, options, started)
 
             with (
                 self._writing() as connection,
-                run_lock(self.folder, self.images, connection, queue) as held,
+                run_lock(self.folder, self.images, connection, queue_beside) as held,
             ):
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
-                names = frozenset(plan.name for plan in queue())
+                queued = [one.plan for one in JobQueue(self.config, connection).add(plans, staging, options)]
+                started(queued)
                 self._adopt_images(connection, emit)
-                scope = Scope(names if jobs else None, since)
+                names = frozenset(plan.name for plan in queued) if jobs else None
+                scope = Scope(names, since, options.limit, time.time())
                 result = await self._run(connection, held, scope, options, emit)
         return await self._make_report_thumbnails(result, started_at)
 
@@ -135,24 +144,31 @@ class Batch:
         names: Sequence[str] = (),
         options: JobOptions = JobOptions(),
         *,
+        kinds: Collection[str] = (),
+        cancelled: bool = False,
         emit: Listener = lambda _event: None,
+        started: Callable[[list[JobPutBack]], None] = lambda _found: None,
     ) -> Result:
-        """Put failed, partial and cancelled requests of these jobs, or of all, into the queue, then process them."""
+        """Put failed and partial requests of these jobs, or of all, into the queue, then process them.
+
+        `kinds` are the classes of errors that are put back, all by default. What was cancelled, and what the content
+        policy refused, is put back for jobs that are named, or with `cancelled` and `kinds`. `started` gets what is put
+        back before it is processed.
+        """
         started_at = time.monotonic()
         self._check_notification_settings()
         with self._writing(names[0] if names else None) as connection:
-            names = submit.known_names(connection, names)
+            selection = Selection(tuple(submit.known_names(connection, names)), frozenset(kinds), cancelled)
+            queue = JobQueue(self.config, connection)
             with run_lock(
-                self.folder, self.images, connection, lambda: submit.put_back(connection, names or None)
+                self.folder, self.images, connection, lambda: queue.put_back_beside(selection, started)
             ) as held:
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
-                for summary in read_job_summaries(connection, names or None):
-                    if summary.unfinished or summary.unsuccessful or summary.counts["cancelled"]:
-                        check_credentials(self.config.find_provider(summary.provider), self.environment)
-                submit.put_back(connection, names or None)
+                self._check_credentials(connection, selection)
+                started(put_back(connection, selection))
                 self._adopt_images(connection, emit)
-                scope = Scope(frozenset(names), time.time()) if names else Scope(None, time.time())
+                scope = Scope(frozenset(selection.names) if names else None, time.time())
                 result = await self._run(connection, held, scope, options, emit)
         return await self._make_report_thumbnails(result, started_at)
 
@@ -172,7 +188,30 @@ class Batch:
         Returns their number. Raises BadInput.
         """
         with self._writing(name) as connection:
-            return submit.put_back(connection, submit.known_names(connection, [name]))
+            found = put_back(connection, Selection(tuple(submit.known_names(connection, [name]))))
+            return sum(one.requests for one in found)
+
+    def rename(self, old: str, new: str) -> None:
+        """Change a job's name; its rows and its folder go along. Raises BadInput, and FolderBusy beside a run."""
+        with self._writing(old) as connection:
+            (old,) = submit.known_names(connection, [old])
+            with JobQueue(self.config, connection).held(f"job `{old}` cannot be renamed"):
+                job_changes.rename_job(connection, old, new, job_folders(self.config))
+                write_manifest(connection, new, self.folder)
+        if (self.folder / new / FILE_NAME).exists():
+            self.report(new)
+
+    def forget(self, name: str, *, files: bool = False) -> None:
+        """Delete a job from the ledger, and its folder with `files`. Raises BadInput, and FolderBusy beside a run.
+
+        Its provider pauses until the calls that the ledger forgets are out of the window of the rate limit.
+        """
+        limits = {one.name: one.rate_limit for one in self.config.providers.values()}
+        windows = {provider: limit.window for provider, limit in limits.items() if limit is not None}
+        with self._writing(name) as connection:
+            (name,) = submit.known_names(connection, [name])
+            with JobQueue(self.config, connection).held(f"job `{name}` cannot be forgotten"):
+                job_changes.forget_job(connection, name, job_folders(self.config), windows, files=files)
 
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; return its path. Raises BadInput."""
@@ -224,34 +263,20 @@ class Batch:
         if adopted or unknown:
             emit(ImagesFound(adopted, len(unknown)))
 
-    def _writing(self, job: str | None = None) -> AbstractContextManager[sqlite3.Connection]:
-        return ledger.writing(self.folder, job, shared=self.config.shared)
+    def _check_credentials(self, connection: sqlite3.Connection, selection: Selection) -> None:
+        """Check the credentials of every provider that has queued requests, or gets some back. Raises ConfigError."""
+        waiting = [one.provider for one in find_ended(connection, selection) if one.requests]
+        summaries = read_job_summaries(connection, selection.names or None)
+        waiting += [summary.provider for summary in summaries if summary.unfinished]
+        for name in dict.fromkeys(waiting):
+            check_credentials(self.config.find_provider(name), self.environment)
 
-    def _queue(
-        self, connection: sqlite3.Connection, plans: Sequence[Plan], staging: Path, options: JobOptions
-    ) -> list[Plan]:
-        """Queue plans and copy their input images to the jobs' folders; all are checked before the first is queued.
-
-        Only one process does this at a time. Returns the plans with the jobs' names as the ledger spells them, and with
-        a warning of the requests that leave their job.
-        """
-        try:
-            with exclusive(self.folder / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
-                claims = [check_claim(connection, plan, allow_shrink=options.allow_shrink) for plan in plans]
-                queued = [_claimed(plan, claim) for plan, claim in zip(plans, claims, strict=True)]
-                for plan in queued:
-                    self._copy_inputs(plan, staging)
-                    submit.submit(connection, plan)
-        except OSError as reason:
-            raise disk_error(reason, self.folder) from None
-        return queued
-
-    def _copy_inputs(self, plan: Plan, staging: Path) -> None:
-        for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
-            target = self.folder / plan.name / file
-            if not target.exists() or target.stat().st_size != (staging / file).stat().st_size:
-                make_folder(target.parent)
-                write_whole(target, (staging / file).read_bytes())
+    @contextlib.contextmanager
+    def _writing(self, job: str | None = None) -> Iterator[sqlite3.Connection]:
+        """Open the ledger to change it, once the changes of folders that a kill has interrupted are finished."""
+        with ledger.writing(self.folder, job, shared=self.config.shared) as connection:
+            job_changes.finish_folder_changes(connection, job_folders(self.config))
+            yield connection
 
     async def _run(
         self, connection: sqlite3.Connection, held: HeldFolder, scope: Scope, options: JobOptions, emit: Listener
@@ -268,11 +293,6 @@ class Batch:
         seconds = THUMBNAIL_SHARE * (time.monotonic() - started_at)
         unwritten = await make_report_thumbnails(self.folder, self.images, result.reports, seconds)
         return replace(result, unwritten=(*result.unwritten, *unwritten))
-
-
-def _claimed(plan: Plan, claim: Claim) -> Plan:
-    warning = superseded_warning(claim)
-    return replace(plan, name=claim.name, warnings=(*plan.warnings, warning) if warning else plan.warnings)
 
 
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -7,6 +7,7 @@ PipelineError
 │   ├── ImageError              an input image
 │   └── LedgerError             a ledger that is damaged, read-only or newer than the program
 ├── FolderBusy                  exit 3: another run holds the output folder
+│   └── LeftToRunAtWork             what was given is queued, and the other run processes it
 ├── BrokenImage                 bytes that are not a complete image
 ├── RequestError                a request that brought no images; three error classes:
 │   ├── TryAgain                    retry: the same call may succeed
@@ -99,6 +100,10 @@ class FolderBusy(PipelineError):
     """Another run holds the output folder."""
 
     exit_code = 3
+
+
+class LeftToRunAtWork(FolderBusy):
+    """What was given is queued, and the run that holds the output folder processes it."""
 
 
 class BrokenImage(PipelineError):
@@ -280,3 +285,13 @@ class TooManyOpenFiles(DiskFull):
 
 class FolderGone(DiskFull):
     """The output folder or its ledger was moved, removed or replaced during the run. Handled like a full disk."""
+
+
+def error_kinds() -> dict[str, str]:
+    """Return the names of all classes of errors that end a request, by themselves in lower case."""
+    found, classes = {}, [RequestError]
+    while classes:
+        below = classes.pop().__subclasses__()
+        classes += below
+        found.update({one.__name__.lower(): one.__name__ for one in below})
+    return found

@@ -61,7 +61,8 @@ class Outcome:
 class Result:
     """How a run ended.
 
-    `summaries` are those of the jobs that it was given; `lowered` are the limits that providers stated, by provider,
+    `summaries` are those of the jobs that it was given or took up while it worked; `unreached` counts the requests that
+    it was to work on and that are still queued; `lowered` are the limits that providers stated, by provider,
     and that were in force instead of the configured ones; `unwritten` says which reports could not be written, and why.
     """
 
@@ -73,6 +74,7 @@ class Result:
     lowered: Mapping[str, RateLimit]
     reports: Sequence[Path] = ()
     unwritten: Sequence[str] = ()
+    unreached: int = 0
 
     @property
     def requests(self) -> list[Outcome]:
@@ -96,7 +98,7 @@ class Result:
         """The exit code of the command line, as the README lists it."""
         if self.signal is not None:
             return 128 + self.signal
-        if self.stops:
+        if self.stops or self.unreached:
             return 3
         return int(any(summary.unsuccessful for summary in self.summaries))
 

@@ -15,6 +15,7 @@ from pipeline.errors import DiskFull, PipelineError
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
+from pipeline.ledger.queue import count_pending
 from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
@@ -100,13 +101,14 @@ class Run:
                 manifests, reports, unwritten = self._write_outputs(emit)
         return Result(
             config=self.config,
-            summaries=read_job_summaries(self.connection, names),
+            summaries=read_job_summaries(self.connection, jobs_in_scope(self.connection, self.scope)),
             stops=tuple(runner.stops),
             signal=shutdown.signal,
             manifests=manifests,
             lowered=runner.lowered,
             reports=reports,
             unwritten=unwritten,
+            unreached=count_pending(self.connection, self.scope),
         )
 
     def _at_work(self, summaries: Sequence[JobSummary]) -> list[Provider]:

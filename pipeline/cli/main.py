@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.job_commands import cancel, manifest, plan, report, status, verify
+from pipeline.cli.job_commands import cancel, forget, manifest, plan, rename, report, status, verify
 from pipeline.cli.options import Options, common_options
 from pipeline.cli.output import echo, echo_stderr
 from pipeline.cli.run_commands import resume, run, submit
 from pipeline.cli.server_commands import sandbox, serve
-from pipeline.errors import BadInput, PipelineError
+from pipeline.errors import BadInput, LeftToRunAtWork, PipelineError
 from pipeline.printable import printable_lines
 from pipeline.signals import ending_process
 
@@ -48,7 +48,7 @@ def cli() -> None:
     """Generate images in bulk through the OpenAI Images API and compatible servers."""
 
 
-for _command in (run, submit, resume, status, plan, manifest, report, verify, cancel, serve, sandbox):
+for _command in (run, submit, resume, status, plan, manifest, report, verify, cancel, rename, forget, serve, sandbox):
     cli.add_command(_command)
 
 
@@ -91,8 +91,9 @@ def _run_command(arguments: Sequence[str] | None, options: Options) -> int:
         _show(error)
         return BadInput.exit_code
     except PipelineError as error:
-        for problem in error.problems if isinstance(error, BadInput) else [error]:
-            echo(f"error: {problem}", err=True)
+        prefix = "" if isinstance(error, LeftToRunAtWork) else "error: "
+        for problem in error.problems if isinstance(error, BadInput) else str(error).splitlines():
+            echo(f"{prefix}{problem}", err=True)
         return error.exit_code
     except click.Abort:
         raise

@@ -125,7 +125,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def budget_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option of commands that a budget stops, or that say where it would."""
     return click.option(
-        "--budget", "budget_usd", type=click.FloatRange(min=0), metavar="USD", help="Spend no more on any job."
+        "--budget", "budget_usd", type=float, callback=parse_dollars, metavar="USD", help="Spend no more on any job."
     )(command)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.batch import Batch
     from pipeline.cli.options import Options
     from pipeline.engine.events import Event, Listener
+    from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.plan import Plan
     from pipeline.result import Result
 
@@ -41,6 +42,16 @@ def print_warnings(options: Options, plan: Plan) -> None:
     if not options.quiet:
         for warning in plan.warnings:
             echo(f"warning: {plan.name}: {warning}", err=True)
+
+
+def print_put_back(options: Options, batch: Batch, found: Sequence[JobPutBack]) -> None:
+    """Print on stderr what is put back and what that may cost, unless --quiet is given."""
+    from pipeline.reports.next_command import NextCommand
+    from pipeline.reports.put_back import put_back_lines
+
+    if not options.quiet:
+        for line in put_back_lines(found, NextCommand.here(batch.config)):
+            echo_stderr(line)
 
 
 @contextlib.contextmanager

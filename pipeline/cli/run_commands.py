@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import PATH, common_options, job_options, parse_dollars, typed_command
-from pipeline.cli.output import echo, print_result, print_warnings, run_output
+from pipeline.cli.options import PATH, budget_option, common_options, job_options, typed_command
+from pipeline.cli.output import echo, print_put_back, print_result, print_warnings, run_output
+from pipeline.errors import error_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,14 +19,23 @@ if TYPE_CHECKING:
     from pipeline.cli.options import Options
 
 
+def parse_kinds(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return classes of errors as they are spelled. Raises click's BadParameter with the nearest names."""
+    known = error_kinds()
+    for value in values:
+        if value.lower() not in known:
+            near = difflib.get_close_matches(value.lower(), known, 1)
+            hint = f"did you mean {known[near[0]]}?" if near else f"known are {', '.join(sorted(known.values()))}"
+            raise click.BadParameter(f"`{value}` is no class of error; {hint}")
+    return tuple(known[value.lower()] for value in values)
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that process the queue."""
     command = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, the summary last.")(
         command
     )
-    return click.option(
-        "--budget", "budget_usd", type=float, callback=parse_dollars, metavar="USD", help="Spend no more on any job."
-    )(command)
+    return budget_option(command)
 
 
 @click.command()
@@ -41,7 +53,11 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
     with run_output(options, batch, as_json=as_json) as (emit, started):
         coroutine = batch.run(jobs, JobOptions(budget_usd=budget_usd, **extra), emit=emit, started=started)
         result = run_in_loop(coroutine)
-    return print_result(options, result, typed_command(), as_json=as_json)
+    again = typed_command()
+    if "--limit" in again and not result.unreached:  # the first requests are made: what continues is without it
+        place = again.index("--limit")
+        del again[place : place + 2]
+    return print_result(options, result, again, as_json=as_json)
 
 
 @click.command()
@@ -50,28 +66,52 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
 @common_options
 @click.pass_obj
 def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
-    """Check, expand and queue jobs, without calling a provider."""
+    """Check, expand and queue jobs, without calling a provider. With --limit, only the first N are added."""
     from pipeline.planning.build import JobOptions
+    from pipeline.reports.status import read_status, submission_line
 
-    for plan in options.batch().submit(jobs, JobOptions(**extra)):
-        print_warnings(options, plan)
-        echo(f"{plan.name}: {len(plan.requests)} requests for {plan.images} images at provider `{plan.provider.name}`")
+    batch = options.batch()
+    submissions = batch.submissions(jobs, JobOptions(**extra))
+    for one in submissions:
+        print_warnings(options, one.plan)
+        echo(submission_line(one.plan, one.claim))
     if not options.quiet:
-        echo("run `pipeline run` to process the queue", err=True)
+        queued = sum(read_status(batch.folder, one.plan.name)[0].unfinished for one in submissions)
+        line = f"to start, run: {options.next_command('run')}" if queued else "nothing is queued of it"
+        echo(line, err=True)
     return 0
 
 
 @click.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB ...]")
+@click.option("--cancelled", is_flag=True, help="What was cancelled, too, without naming its job.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="KIND",
+    callback=parse_kinds,
+    help="Only what failed with this class of error, such as ServerFault; may be given several times.",
+)
 @run_options
 @common_options
 @click.pass_obj
-def resume(options: Options, jobs: tuple[str, ...], budget_usd: float | None, as_json: bool) -> int:
-    """Put failed requests back into the queue, then process it."""
+def resume(options: Options, /, jobs: tuple[str, ...], budget_usd: float | None, as_json: bool, **chosen: Any) -> int:
+    """Put failed requests back into the queue, then process it.
+
+    Without a job's name, what was cancelled and what the content policy refused is left alone.
+    """
     from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
 
     batch = options.batch()
     with run_output(options, batch, as_json=as_json) as (emit, _):
-        result = run_in_loop(batch.resume(jobs, JobOptions(budget_usd=budget_usd), emit=emit))
+        coroutine = batch.resume(
+            jobs,
+            JobOptions(budget_usd=budget_usd),
+            **chosen,
+            emit=emit,
+            started=functools.partial(print_put_back, options, batch),
+        )
+        result = run_in_loop(coroutine)
     return print_result(options, result, ["run"], as_json=as_json)

@@ -68,10 +68,15 @@ class QueuedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The jobs of a run: those named, and those submitted after `since`; every job if `names` is None."""
+    """The jobs of a run: those named, and those submitted after `since`; every job if `names` is None.
+
+    With `limit`, only the first so many requests of each job named, as it was submitted until `limited_until`.
+    """
 
     names: frozenset[str] | None
     since: float
+    limit: int | None = None
+    limited_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ def next_requests(
     Requests with paid URLs come first, ordered by expiry; then jobs by age, each in the order of its file.
     """
     names, since = _scope(scope)
-    allowed = _not_blocked(blocked)
+    allowed = f"{_not_beyond(scope)}{_not_blocked(blocked)}"
     expiring = connection.execute(
         "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
         " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.provider = ?1"
@@ -127,7 +132,8 @@ def next_requests(
         if len(found) >= limit:
             break
         rows = connection.execute(
-            "SELECT r.pk FROM request r WHERE r.job = ?1 AND r.stated = ?2 AND r.status = 'pending'"
+            "SELECT r.pk FROM job j JOIN request r ON r.job = j.pk WHERE j.pk = ?1 AND r.stated = ?2"
+            " AND r.status = 'pending'"
             f"{allowed} ORDER BY r.position LIMIT ?3",
             (job_pk, revision, limit + len(taken)),
         )
@@ -141,10 +147,21 @@ def waiting_providers(connection: sqlite3.Connection, scope: Scope, blocked: Col
     rows = connection.execute(
         f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
         " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
-        f"{_not_blocked(blocked)})",
+        f"{_not_beyond(scope)}{_not_blocked(blocked)})",
         (None, names, since),
     )
     return [row[0] for row in rows]
+
+
+def count_pending(connection: sqlite3.Connection, scope: Scope) -> int:
+    """Count the requests that a run of this scope is still to work on."""
+    names, since = _scope(scope)
+    row = connection.execute(
+        "SELECT count(*) FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision"
+        f" WHERE r.status = 'pending' AND {_IN_SCOPE}{_not_beyond(scope)}",
+        (None, names, since),
+    ).fetchone()
+    return int(row[0])
 
 
 def claim(connection: sqlite3.Connection, request_pk: int) -> str | None:
@@ -195,6 +212,15 @@ def free_stem(connection: sqlite3.Connection, request_pk: int, images: int | Non
 
 def _scope(scope: Scope) -> tuple[str | None, float]:
     return None if scope.names is None else json.dumps(sorted(scope.names)), scope.since
+
+
+def _not_beyond(scope: Scope) -> str:
+    """Return the condition that excludes requests beyond the limit of a scope."""
+    if scope.limit is None or scope.names is None:
+        return ""
+    names = json.dumps(sorted(scope.names)).replace("'", "''")
+    limited = f"j.submitted_at <= {scope.limited_until!r} AND j.name IN (SELECT value FROM json_each('{names}'))"
+    return f" AND NOT (r.position >= {scope.limit:d} AND {limited})"
 
 
 def _not_blocked(blocked: Collection[Block]) -> str:

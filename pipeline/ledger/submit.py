@@ -1,4 +1,4 @@
-"""Writes plans to the ledger: queues what a job states, supersedes what it no longer states, requeues what failed."""
+"""Writes plans to the ledger: queues what a job states, supersedes what it no longer states, cancels jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None)
     """Queue what a plan states: new requests in short transactions, of which the last makes all of them count at once.
 
     A request that is known already keeps its images, its status and its attempts; if more images are wanted than
-    before, it is pending again. One submit at a time; what an interrupted one left behind is deleted.
+    before, it is pending again. What the plan leaves out is superseded, unless the plan is a part of the job. One
+    submit at a time; what an interrupted one left behind is deleted.
     """
     now = time.time() if now is None else now
     with transaction(connection):
@@ -135,6 +136,11 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revisio
         " FROM temp.known WHERE request.job = ?3 AND request.key = known.key",
         (revision, now, job_pk),
     )
+    if plan.is_part:
+        connection.execute(
+            "UPDATE request SET stated = ?1 WHERE job = ?2 AND stated = ?1 - 1",
+            (revision, job_pk),
+        )
     connection.execute(
         "UPDATE job SET file = ?, provider = ?, rehearsal = ?, budget_usd = ?, revision = ?, submitted_at = ?"
         " WHERE pk = ?",
@@ -145,21 +151,6 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revisio
             *(plan.budget_usd, revision, now, job_pk),
         ),
     )
-
-
-def put_back(connection: sqlite3.Connection, names: Iterable[str] | None) -> int:
-    """Queue failed, partial and cancelled requests of these jobs, or of all, again; return how many.
-
-    Moderated images are requested again too, since a person has decided so.
-    """
-    with transaction(connection):
-        return connection.execute(
-            "UPDATE request SET status = 'pending', moderated = 0, finished_at = NULL"
-            " WHERE status IN ('failed', 'partial', 'cancelled') AND pk IN (SELECT r.pk FROM request r"
-            " JOIN job j ON j.pk = r.job WHERE r.stated = j.revision"
-            " AND (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1))))",
-            (None if names is None else json.dumps(list(names)),),
-        ).rowcount
 
 
 def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) -> int:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline.config.load import Config
 from pipeline.errors import PipelineError
-from pipeline.ledger import submit
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.database import FILE_NAME, open_ledger, transaction, translated_errors
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.put_back import Selection, put_back
 from pipeline.ledger.queue import next_requests
 from pipeline.ledger.recovery import recover
 from pipeline.reports.manifest import write_manifest
@@ -58,7 +58,7 @@ def looks(bench: Bench) -> dict[str, Callable[[], Any]]:
         "report": lambda: json.dumps(read_report_data(connection, "job")),
         "copy": lambda: back_up(connection, folder),
         "run": mend_and_take,
-        "resume": lambda: submit.put_back(connection, None),
+        "resume": lambda: put_back(connection, Selection()),
     }
 
 

@@ -19,15 +19,18 @@ from filelock import FileLock
 from PIL import Image
 
 from pipeline import batch as batch_module
+from pipeline import run as run_module
 from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider
-from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, FolderGone, JobError, LedgerError
+from pipeline.config.notifications import NotificationSettings
+from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, FolderGone, JobError, LedgerError, LeftToRunAtWork
 from pipeline.ledger.database import BACKUP_NAME, FILE_NAME
 from pipeline.planning.build import JobOptions
 from pipeline.planning.job import find_name_fault
 from pipeline.planning.python_job import make_job
 from pipeline.progress.run_log import Log
 from pipeline.storage import RUN_LOCK_FILE, SUBMIT_LOCK_FILE
+from pipeline.reports.write import write_reports
 from tests.integration.test_dispatcher import Door
 from tests.support.stage import HOME
 from tests.support.workbench import MODEL, lab, sandbox, until, vendor
@@ -175,11 +178,17 @@ async def test_while_another_holds_the_folder_what_is_given_is_queued(tmp_path: 
     batch = _batch(tmp_path, lab("http://127.0.0.1:9/v1"))
     batch.submit([_job(tmp_path, "first", "one")])
     with FileLock(batch.folder / RUN_LOCK_FILE):
-        with pytest.raises(FolderBusy, match="is working on"):
+        with pytest.raises(LeftToRunAtWork, match=r"^queued: second, 1 request; the run at work \(.*\) takes it up$"):
             await batch.run([_job(tmp_path, "second", "two")])
-        with pytest.raises(FolderBusy):
+        with pytest.raises(FolderBusy, match="is working on"):
             await batch.resume(["first"])
         assert batch.cancel("second") == 1
+        with pytest.raises(LeftToRunAtWork, match="queued: second, 1 request; "):
+            await batch.resume(["second"])
+        with pytest.raises(FolderBusy, match="nothing was queued: 1 other requests of `first` are queued"):
+            await batch.run([_job(tmp_path, "first", "two", "one")], JobOptions(limit=1))
+        with pytest.raises(LeftToRunAtWork, match="queued: third, 1 request; "):
+            await batch.run([_job(tmp_path, "third", "one", "two")], JobOptions(limit=1))
 
 
 async def test_a_holder_is_named(tmp_path: Path) -> None:
@@ -396,3 +405,64 @@ def test_submits_follow_one_another(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(batch.folder / FILE_NAME)) as ledger:
         counted = "SELECT count(*), max(j.revision) FROM request r JOIN job j ON j.pk = r.job WHERE stated = revision"
         assert ledger.execute(counted).fetchone() == (30, 5)
+
+
+async def test_summary_exit_and_notice_cover_a_job_that_the_run_took_up(tmp_path: Path) -> None:
+    async with sandbox(latency_seconds=[0.3, 0.3]) as base_url:
+        notice = tmp_path / "notice.json"
+        notify = NotificationSettings(command=("sh", "-c", f"cat > {notice}"))
+        batch = _batch(tmp_path, lab(base_url, concurrency=1), notify=notify)
+        run = asyncio.create_task(batch.run([_job(tmp_path, "a", "one", "two")]))
+        await until(lambda: (batch.folder / FILE_NAME).exists() and batch.summaries())
+        with pytest.raises(
+            LeftToRunAtWork, match=f"queued: b, 1 request; the run at work \\(process {os.getpid()} on "
+        ):
+            await batch.run([_job(tmp_path, "b", "forbidden")])
+        result = await run
+    assert [(one.name, one.images, one.unsuccessful) for one in result.summaries] == [("a", 2, 0), ("b", 0, 1)]
+    assert result.exit_code == 1, "though all that it was given is there"
+    assert [job["name"] for job in json.loads(notice.read_text())["jobs"]] == ["a", "b"]
+
+
+async def test_what_is_submitted_when_the_run_ends_and_stays_queued_is_exit_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sandbox() as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        write = write_reports
+
+        def submit_and_write(*arguments: Any) -> Any:
+            batch.submit([_job(tmp_path, "late", "two")])
+            return write(*arguments)
+
+        monkeypatch.setattr(run_module, "write_reports", submit_and_write)
+        result = await batch.run([_job(tmp_path, "lounge", "one")])
+    assert ([one.name for one in result.summaries], result.unreached) == (["lounge", "late"], 1)
+    assert result.exit_code == 3
+
+
+async def test_a_job_submitted_again_beside_a_limited_run_is_worked_to_its_end(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        path = _job(tmp_path, "lounge", "one", "two", "three")
+        run = asyncio.create_task(batch.run([path], JobOptions(limit=1)))
+        await until(lambda: door.inside == 1)
+        batch.submit([path])
+        door.open.set()
+        assert (await run).summaries[0].images == 3
+
+
+async def test_a_run_that_was_given_another_job_takes_up_what_is_put_back_beside_it(tmp_path: Path) -> None:
+    door = Door()
+    async with vendor(door) as base_url:
+        batch = _batch(tmp_path, lab(base_url))
+        batch.submit([_job(tmp_path, "old", "one")])
+        batch.cancel("old")
+        run = asyncio.create_task(batch.run([_job(tmp_path, "new", "two")]))
+        await until(lambda: door.inside == 1)
+        with pytest.raises(LeftToRunAtWork, match="queued: old, 1 request; "):
+            await batch.resume(["old"])
+        door.open.set()
+        result = await run
+    assert [(one.name, one.images) for one in result.summaries] == [("old", 1), ("new", 1)]

@@ -14,7 +14,8 @@ from aiohttp import web
 from pipeline.config.load import RateLimit, RetryRules
 from pipeline.engine.events import CallEnded, CallSent, LimitLowered, ProviderDown, ProviderUp, RequestEnded
 from pipeline.errors import DiskFull
-from pipeline.ledger import attempts, submit
+from pipeline.ledger import attempts
+from pipeline.ledger.put_back import Selection, put_back
 from tests.support.workbench import PNG, PNG_BASE64, Body, answer_with, lab, request, vendor
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ async def test_a_moderated_picture_is_not_asked_for_again_until_a_person_resumes
         assert bench.ask(ROW) == [("partial", 2, 0, 3, 1)]
         error = json.loads(bench.one("SELECT error FROM request"))
         assert (error["code"], "1 of 4" in error["message"]) == ("moderation_blocked", True)
-        submit.put_back(bench.connection, None)
+        put_back(bench.connection, Selection(kinds=frozenset({"Moderated"})))
         await bench.run(lab(base_url))
     assert served.asked == [4, 1, 1]
     assert bench.ask(ROW) == [("succeeded", 3, 0, 4, 0)]

@@ -60,6 +60,10 @@ class Terminal:
         """Type it, so that the terminal signals everyone in it."""
         os.write(self.ours, b"\x03")
 
+    def type_line(self, line: str) -> None:
+        """Type a line, and Enter."""
+        os.write(self.ours, f"{line}\n".encode())
+
     def _read(self) -> bool:
         ended = self.process.poll() is not None
         if not select.select([self.ours], [], [], 0 if ended else 0.05)[0]:

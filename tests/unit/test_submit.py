@@ -155,25 +155,6 @@ def test_jobs_with_equal_requests_do_not_share_them(bench: Bench) -> None:
     assert bench.one(COUNTED) == 2
 
 
-def test_resume_puts_back_what_ended_without_all_its_images_of_the_jobs_it_is_given(bench: Bench) -> None:
-    for name in ("one", "two"):
-        bench.submit(*(request(number, id=str(number)) for number in range(6)), name=name)
-    for number, status in enumerate(["pending", "running", "succeeded", "partial", "failed", "cancelled"]):
-        bench.set("UPDATE request SET status = ?, moderated = 1, finished_at = 9 WHERE id = ?", status, str(number))
-    assert submit.put_back(bench.connection, ["ONE"]) == 3
-    assert list(bench.statuses("one").values()) == ["pending", "running", "succeeded", "pending", "pending", "pending"]
-    assert bench.statuses("two")["4"] == "failed"
-    assert bench.ask("SELECT moderated, finished_at FROM request WHERE id = '4'") == [(0, None), (1, 9)]
-    assert submit.put_back(bench.connection, None) == 3
-
-
-def test_resume_leaves_superseded_requests_alone(bench: Bench) -> None:
-    bench.submit(request(1), request(2))
-    bench.set("UPDATE request SET status = 'failed'")
-    bench.submit(request(2))
-    assert submit.put_back(bench.connection, None) == 1
-
-
 def test_cancel_takes_out_what_is_pending_and_counts(bench: Bench) -> None:
     bench.submit(*(request(number, id=str(number)) for number in range(4)))
     bench.submit(*(request(number, id=str(number)) for number in range(3)))

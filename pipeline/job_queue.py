@@ -1,0 +1,146 @@
+"""Adds to the queue of an output folder: plans and what is put back, before a run or beside the run at work."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipeline.errors import FolderBusy, LeftToRunAtWork
+from pipeline.files import disk_error, make_folder, write_whole
+from pipeline.ledger import submit
+from pipeline.ledger.claim import check_claim, compare, superseded_warning
+from pipeline.ledger.equal_requests import equal_requests_warning
+from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.lock import exclusive, find_owner, run_lock
+from pipeline.ledger.put_back import put_back
+from pipeline.reports.facts import counted
+from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from pipeline.config.load import Config
+    from pipeline.ledger.claim import Claim
+    from pipeline.ledger.put_back import JobPutBack, Selection
+    from pipeline.planning.build import JobOptions
+    from pipeline.planning.plan import Plan
+
+
+def job_folders(config: Config) -> tuple[Path, ...]:
+    """Return the folders that have a folder for each job."""
+    return config.output, config.images_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A plan that is queued, and how it differed from what the ledger had of its job."""
+
+    plan: Plan
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class JobQueue:
+    """The queue of an output folder, over an open ledger."""
+
+    config: Config
+    connection: sqlite3.Connection
+
+    def add(self, plans: Sequence[Plan], staging: Path, options: JobOptions) -> list[Submission]:
+        """Queue plans and copy their input images to the jobs' folders; all are checked before the first is queued.
+
+        Only one process does this at a time. Returns the plans with the jobs' names as the ledger spells them, and with
+        warnings of the requests that leave their job, and of another job that has the same.
+        """
+        try:
+            with exclusive(self.config.output / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
+                claims = [check_claim(self.connection, plan, allow_shrink=options.allow_shrink) for plan in plans]
+                queued = [
+                    Submission(_claimed(self.connection, plan, claim), claim)
+                    for plan, claim in zip(plans, claims, strict=True)
+                ]
+                for one in queued:
+                    self._copy_inputs(one.plan, staging)
+                    submit.submit(self.connection, one.plan)
+        except OSError as reason:
+            raise disk_error(reason, self.config.output) from None
+        return queued
+
+    def add_beside(
+        self,
+        plans: Sequence[Plan],
+        staging: Path,
+        options: JobOptions,
+        started: Callable[[list[Plan]], None],
+    ) -> None:
+        """Queue plans for the run that holds the folder. Raises LeftToRunAtWork if there are any, and FolderBusy.
+
+        The other run knows no limit of ours: with one, only the first requests are queued, and none if the job has
+        others in the queue.
+        """
+        if not plans:
+            return
+        who = self._run_at_work()
+        if options.limit is not None:
+            plans = [replace(plan, requests=plan.requests[: options.limit], is_part=True) for plan in plans]
+            for plan in plans:
+                if others := compare(self.connection, plan).part_of:
+                    raise FolderBusy(
+                        f"nothing was queued: {others:,} other requests of `{plan.name}` are queued, and the run at"
+                        f" work ({who}) would process them too; run this again when it has ended"
+                    )
+        queued = self.add(plans, staging, options)
+        started([one.plan for one in queued])
+        raise LeftToRunAtWork("\n".join(_left_sentence(self.connection, one.plan.name, who) for one in queued))
+
+    def put_back_beside(self, selection: Selection, started: Callable[[list[JobPutBack]], None]) -> None:
+        """Put requests back for the run that holds the folder. Raises LeftToRunAtWork if there are any."""
+        found = put_back(self.connection, selection, for_run_at_work=True)
+        started(found)
+        jobs = [one.job for one in found if one.requests]
+        if jobs:
+            who = self._run_at_work()
+            raise LeftToRunAtWork("\n".join(_left_sentence(self.connection, name, who) for name in jobs))
+
+    @contextlib.contextmanager
+    def held(self, otherwise: str) -> Iterator[None]:
+        """Hold the folder's lock, and let nobody submit. Raises FolderBusy beside a run."""
+
+        def refuse() -> None:
+            who = self._run_at_work()
+            raise FolderBusy(
+                f"{otherwise} while {who} is working on {self.config.output}; wait until it ends, or stop it"
+            )
+
+        with (
+            run_lock(self.config.output, ImageStore(self.config.images_folder), self.connection, refuse),
+            exclusive(self.config.output / SUBMIT_LOCK_FILE),
+        ):
+            yield
+
+    def _run_at_work(self) -> str:
+        owner = find_owner(self.config.output, self.connection)
+        return "another process" if owner is None else owner.who
+
+    def _copy_inputs(self, plan: Plan, staging: Path) -> None:
+        for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
+            target = self.config.output / plan.name / file
+            if not target.exists() or target.stat().st_size != (staging / file).stat().st_size:
+                make_folder(target.parent)
+                write_whole(target, (staging / file).read_bytes())
+
+
+def _claimed(connection: sqlite3.Connection, plan: Plan, claim: Claim) -> Plan:
+    warnings = (superseded_warning(claim), equal_requests_warning(connection, plan))
+    return replace(plan, name=claim.name, warnings=(*plan.warnings, *filter(None, warnings)))
+
+
+def _left_sentence(connection: sqlite3.Connection, name: str, who: str) -> str:
+    (summary,) = read_job_summaries(connection, [name])
+    if not summary.unfinished:
+        return f"nothing to queue: `{summary.name}` has no request that is still to be made"
+    them = "it" if summary.unfinished == 1 else "them"
+    return f"queued: {summary.name}, {counted(summary.unfinished, 'request')}; the run at work ({who}) takes {them} up"

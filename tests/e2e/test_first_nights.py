@@ -1,0 +1,218 @@
+"""What a newcomer typed, and what must be read then: true exits, reasons that stay, and nothing bought by surprise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from filelock import FileLock
+
+from tests.support.terminal import terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.stage import Stage
+
+
+def _forbidden(stage: Stage, name: str, count: int) -> Path:
+    return stage.job(name, [{"prompt": f"forbidden {number}"} for number in range(count)])
+
+
+def test_a_second_run_that_queued_its_job_says_so_without_the_word_error(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("a", 1))
+    with FileLock(stage.output / "run.lock"):
+        ended = stage.run("run", _forbidden(stage, "b", 4), exit_code=3)
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("queued: ")]
+    assert line.startswith("queued: b, 4 requests; the run at work (")
+    assert line.endswith(") takes them up")
+    assert "error" not in ended.stderr
+
+
+def test_why_a_job_stopped_stays_until_it_is_overcome(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("night", 2)
+    stage.run("run", job, key="bad-key", exit_code=3)
+    said, fix = "provider `lab`: ", "  first: check the provider's key, and what its organization may use"
+    shown = stage.run("status").stdout.splitlines()
+    assert said in shown[1]
+    assert shown[2:4] == [fix, "  then: pipeline run"]
+    (stop,) = json.loads(stage.run("status", "--json").stdout)["stops"]
+    assert (stop["kind"], stop["provider"], stop["commands"]) == ("KeyRefused", "lab", ["pipeline run"])
+    assert fix in stage.run("status", "--watch").stdout
+    page = (stage.output / "night" / "report.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert [one["kind"] for one in data["stops"]] == ["KeyRefused"]
+    stage.run("submit", stage.prompts("other", 1))
+    assert said in stage.run("status", "other").stdout, "it reaches what is submitted later"
+    stage.run("run", stage.folder / "other.yaml")
+    assert "stopped" not in stage.run("status").stdout, "the provider has answered"
+
+
+def test_the_next_run_that_ends_before_it_meets_an_old_stop_names_it(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("night", 5)
+    stage.run("run", job, "--budget", 0.02, exit_code=3)
+    assert "job `night`: the next call of job `night` may cost $0.0160" in stage.run("status").stdout
+    ended = stage.run("run", job, "--limit", 1)
+    assert "stopped at " in ended.stderr
+    assert ended.stderr.index("  first: raise `budget_usd`") < ended.stderr.index("to continue, run:")
+    stage.run("run", job)
+    assert json.loads(stage.run("status", "--json").stdout)["stops"] == []
+
+
+def test_resume_without_a_name_buys_nothing_that_was_cancelled_or_refused(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    broken = stage.serve(rate_limit=None, faults={"http_500": 1.0})
+    stage.settings["retry"] = {"attempts": 1}
+    stage.provider("lab", broken)
+    stage.provider("elsewhere", server, api_key_env="NO_SUCH_KEY")
+    stage.run("run", stage.prompts("bad", 2), exit_code=1)
+    stage.provider("lab", server)
+    stage.run("submit", stage.prompts("renamed", 12), stage.job("away", [{"prompt": "x"}], provider="elsewhere"))
+    stage.run("cancel", "renamed")
+    stage.run("cancel", "away")
+    stage.run("run", _forbidden(stage, "policy", 3), exit_code=1)
+    before = len(server.books())
+    ended = stage.run("resume", exit_code=1)
+    lines = ended.stderr.splitlines()
+    assert "put back: 2 requests of `bad`: 2 images, about $0.032" in lines
+    assert "left alone: 12 cancelled requests of `renamed`; to put back, type: pipeline resume renamed" in lines
+    assert any(line.startswith("left alone: 3 requests of `policy` that the content policy refused;") for line in lines)
+    assert len(server.books()) == before + 2
+    named = stage.run("resume", "renamed")
+    assert named.stderr.startswith("put back: 12 requests of `renamed`: 12 images, about $0.192\n")
+    assert stage.standing("renamed")["counts"]["succeeded"] == 12
+
+
+def test_kind_and_cancelled_choose_what_is_put_back(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("run", _forbidden(stage, "policy", 2), exit_code=1)
+    stage.run("submit", stage.prompts("many", 3))
+    stage.run("cancel", "many")
+    before = len(server.books())
+    assert "nothing to put back" in stage.run("resume", "--kind", "serverfault", exit_code=1).stderr
+    stage.run("resume", "--kind", "moderated", exit_code=1)
+    assert len(server.books()) == before + 2
+    stage.run("resume", "--cancelled", exit_code=1)
+    assert stage.standing("many")["counts"]["succeeded"] == 3
+    said = stage.run("resume", "--kind", "Moderatd", exit_code=2).stderr
+    assert "`Moderatd` is no class of error; did you mean Moderated?" in said
+
+
+def test_a_renamed_file_is_told_what_keeps_its_images_and_rename_keeps_them(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    four = stage.prompts("four", 12)
+    stage.run("run", four)
+    renamed = four.with_name("renamed.yaml")
+    shutil.copy(four, renamed)
+    line = "12 of 12 requests are already made in job `four`, and would be paid again; put `name: four` into the file"
+    assert f"warning: {line} to keep them, and remove {four}" in stage.run("plan", renamed).stdout
+    four.unlink()
+    assert f"warning: {line} to keep them, or type `pipeline rename four renamed`" in stage.run("plan", renamed).stdout
+    assert f"warning: renamed: {line}" in stage.run("submit", renamed).stderr
+    stage.run("forget", "renamed", "--yes")
+    assert stage.run("rename", "four", "renamed").stdout.startswith("job `four` is job `renamed` now")
+    ended = stage.run("run", renamed)
+    assert "warning" not in ended.stderr.replace("warning: renamed: dall-e-2", "")
+    assert (stage.check_files("renamed"), len(server.books())) == (12, 12)
+    assert "renamed" in (stage.output / "renamed" / "report.html").read_text()
+    stage.run("verify", "renamed")
+    assert not (stage.output / "four").exists()
+
+
+@pytest.mark.parametrize("words", [("rename", "many", "more"), ("forget", "many", "--files", "--yes")])
+def test_while_a_run_holds_the_folder_no_job_is_renamed_or_forgotten(stage: Stage, words: tuple[str, ...]) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("many", 2))
+    (stage.output / "many").mkdir()
+    with FileLock(stage.output / "run.lock"):
+        said = stage.run(*words, exit_code=3).stderr
+    assert said.startswith("error: job `many` cannot be ")
+    assert "wait until it ends, or stop it" in said
+    assert stage.standing("many")["counts"]["pending"] == 2
+    assert (stage.output / "many").exists()
+
+
+def test_forget_names_what_is_lost_asks_on_a_terminal_and_needs_yes_elsewhere(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 2))
+    stage.run("submit", stage.prompts("many", 3))
+    said = stage.run("forget", "many", exit_code=2).stderr
+    question = "Forget job `many` ($0.032 spent · 1 queued request)? Its 2 images on the disk stay"
+    assert said.startswith(f"error: there is no terminal to ask on; add --yes if this is meant: {question}")
+    stage.write_config()
+    for typed, code in (("n", 2), ("y", 0)):
+        with terminal(stage.folder, "forget", "many", "--files", columns=200) as seen:
+            seen.read_until(lambda: "[y/N]" in seen.text)
+            assert "Its 2 images on the disk are deleted, too" in seen.text
+            seen.type_line(typed)
+            assert seen.read_to_the_end() == code
+        assert (stage.output / "many").exists() == bool(code)
+    assert stage.standings() == {}
+
+
+def test_a_limit_supersedes_nothing_and_the_rest_stays_queued(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    three = stage.prompts("three", 25)
+    stage.run("submit", three)
+    ended = stage.run("run", three, "--limit", 3)
+    counts = stage.standing("three")["counts"]
+    assert (counts["succeeded"], counts["pending"], counts["superseded"]) == (3, 22, 0)
+    assert f"\n    pipeline run {three}\n" in ended.stderr
+    stage.run("submit", three, "--limit", 2)
+    assert stage.standing("three")["counts"]["pending"] == 22
+    assert json.loads(stage.run("plan", three, "--limit", 4, "--json").stdout)["missing"]["requests"] == 1
+    stage.run("run", three, "--limit", 4)
+    assert len(server.books()) == 4
+    stage.run("run")
+    assert stage.standing("three")["counts"]["succeeded"] == 25
+
+
+def test_a_limited_submit_of_a_new_job_queues_its_first_requests(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("many", 9), "--limit", 2)
+    assert stage.standing("many")["counts"]["pending"] == 2
+
+
+def test_status_begins_with_whether_a_run_is_at_work(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("many", 2)
+    stage.run("submit", job)
+    assert stage.run("status").stdout.startswith("no run is at work; to continue, run: pipeline run\n")
+    stage.run("run", job)
+    assert stage.run("status").stdout.startswith("no run is at work, and nothing is queued\n")
+
+
+def test_plan_says_where_a_budget_stops_and_a_rehearsal_obeys_it(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.provider("sandbox", "unused")
+    stage.providers["sandbox"] = {"sandbox": {"rate_limit": None}, "rate_limit": None}
+    job = stage.prompts("four", 12)
+    stage.write_config()
+    assert "  budget: $0.05 stops this after about 3 of 12\n" in stage.run("plan", job, "--budget", 0.05).stdout
+    assert "  budget: $1.00 is enough\n" in stage.run("plan", job, "--budget", 1).stdout
+    assert "budget" not in stage.run("plan", job).stdout
+    ended = stage.run("run", job, "--provider", "sandbox", "--budget", 0.05, exit_code=3)
+    assert "(a rehearsal: nothing is billed)" in ended.stderr
+    assert stage.standing("four.sandbox")["images"] == 3
+    said = stage.run("plan", job, "--provider", "sandbox", "--budget", 0.08).stdout
+    assert "  budget: $0.08, of which $0.048 are spent, stops this after about 2 of 9\n" in said
+
+
+def test_submit_says_what_is_new_and_what_was_there(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("many", 3)
+    assert stage.run("submit", job).stdout == "many: 3 requests for 3 images at provider `lab`: 3 new\n"
+    assert stage.run("submit", job).stdout.endswith(": 0 new, 3 already queued\n")
+    stage.run("run", job)
+    ended = stage.run("submit", job)
+    assert ended.stdout.endswith(": 0 new, 3 already made\n")
+    assert ended.stderr.endswith("nothing is queued of it\n")
