@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, typed_command
 from pipeline.cli.output import echo, print_put_back, print_result, print_warnings, run_output
-from pipeline.errors import error_kinds
+from pipeline.errors import BadInput, error_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,9 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
     from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
 
+    if not jobs and (extra["limit"] or extra["provider"]):
+        option = "--limit" if extra["limit"] else "--provider"
+        raise BadInput(f"{option} is for job files: name one, as in `pipeline run JOB.yaml {option} ...`")
     batch = options.batch()
     with run_output(options, batch, as_json=as_json) as (emit, started):
         coroutine = batch.run(jobs, JobOptions(budget_usd=budget_usd, **extra), emit=emit, started=started)

@@ -122,10 +122,11 @@ def finish_folder_changes(connection: sqlite3.Connection, roots: Iterable[Path])
 def _change_folder(root: Path, folder: str, target: str | None) -> None:
     if not (root / folder).exists():
         return
-    if target is None:
-        shutil.rmtree(root / folder)
-    else:
-        _move(root / folder, root / target)
+    with contextlib.suppress(FileNotFoundError):  # another process finishes the same
+        if target is None:
+            shutil.rmtree(root / folder)
+        else:
+            _move(root / folder, root / target)
     sync_folder(root)
 
 

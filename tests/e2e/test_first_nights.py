@@ -216,3 +216,10 @@ def test_submit_says_what_is_new_and_what_was_there(stage: Stage) -> None:
     ended = stage.run("submit", job)
     assert ended.stdout.endswith(": 0 new, 3 already made\n")
     assert ended.stderr.endswith("nothing is queued of it\n")
+
+
+@pytest.mark.parametrize("words", [("--limit", 3), ("--provider", "lab")])
+def test_an_option_of_job_files_is_refused_without_one(stage: Stage, words: tuple[object, ...]) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("many", 5))
+    assert f"{words[0]} is for job files: name one" in stage.run("run", *words, exit_code=2).stderr

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.errors import JobError
+from pipeline.ledger import submit
 from pipeline.ledger.claim import Claim, check_claim, compare, superseded_warning
 from tests.support.workbench import plan, request
 
@@ -131,3 +133,34 @@ def test_a_job_made_in_python_has_no_file(bench: Bench, tmp_path: Path) -> None:
     bench.submit(request(1))
     assert check_claim(bench.connection, stating([2], tmp_path / "b.yaml")).leaving == 1
     assert check_claim(bench.connection, stating([2])).leaving == 1
+
+
+def test_a_part_of_a_job_takes_nothing_out_of_it(bench: Bench) -> None:
+    bench.submit(*map(request, range(40)))
+    part = dataclasses.replace(stating([0, 1, 99]), is_part=True)
+    claim = check_claim(bench.connection, part)
+    assert (claim.leaving, claim.unfinished_leaving, claim.entering, claim.part_of) == (0, 0, 1, 38)
+    submit.submit(bench.connection, part)
+    assert len(bench.statuses()) == 41
+    assert bench.one("SELECT count(*) FROM request r JOIN job j ON j.pk = r.job WHERE stated < revision") == 0
+
+
+def test_a_part_takes_over_the_name_of_a_lost_file_only_if_it_states_mostly_the_same(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.submit(*map(request, range(4)), file=tmp_path / "a.yaml")
+    for numbers, is_same in (([0, 1], True), ([0, 1, 99], True), ([0, 98, 99], False)):
+        part = dataclasses.replace(stating(numbers, tmp_path / "b.yaml"), is_part=True)
+        if is_same:
+            check_claim(bench.connection, part)
+        else:
+            assert "which is not there any more" in refusal(bench, part)
+
+
+def test_what_is_known_is_counted_as_made_queued_or_ended(bench: Bench) -> None:
+    bench.submit(request(8))
+    bench.submit(*map(request, range(4)))
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE prompt IN ('prompt 0', 'prompt 8')")
+    bench.set("UPDATE request SET status = 'failed' WHERE prompt = 'prompt 1'")
+    claim = compare(bench.connection, stating([0, 1, 2, 8, 9]))
+    assert (claim.known, claim.made, claim.queued) == (4, 2, 1)
