@@ -90,7 +90,8 @@ def test_a_stop_says_what_mends_it_before_the_command_that_continues(bench: Benc
         "    pipeline run",
     ]
     assert lines(bench, stops=[ModelUnknown("no such model")])[-1] == f"    pipeline run {tmp_path}/job.yaml"
-    assert lines(bench, "run", "other.yaml", stops=[ModelUnknown("no such model")])[-1] == "    pipeline run other.yaml"
+    typed = ("run", str(tmp_path / "job.yaml"), "--limit", "1")
+    assert lines(bench, *typed, stops=[ModelUnknown("no such model")])[-1] == f"    pipeline {' '.join(typed)}"
 
 
 def test_jobs_that_the_run_took_up_have_commands_of_their_own(bench: Bench, tmp_path: Path) -> None:
