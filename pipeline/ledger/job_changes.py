@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BadInput
+from pipeline.files import disk_error, sync_folder
 from pipeline.ledger.attempts import record_pause
 from pipeline.ledger.database import transaction
 from pipeline.planning.job import find_name_fault
-from pipeline.storage import disk_error, sync_folder
 
 if TYPE_CHECKING:
     import sqlite3

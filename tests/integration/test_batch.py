@@ -23,14 +23,23 @@ from pipeline import run as run_module
 from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider
 from pipeline.config.notifications import NotificationSettings
-from pipeline.errors import BadInput, ConfigError, DiskFull, FolderBusy, FolderGone, JobError, LedgerError, LeftToRunAtWork
+from pipeline.errors import (
+    BadInput,
+    ConfigError,
+    DiskFull,
+    FolderBusy,
+    FolderGone,
+    JobError,
+    LedgerError,
+    LeftToRunAtWork,
+)
 from pipeline.ledger.database import BACKUP_NAME, FILE_NAME
 from pipeline.planning.build import JobOptions
 from pipeline.planning.job import find_name_fault
 from pipeline.planning.python_job import make_job
 from pipeline.progress.run_log import Log
-from pipeline.storage import RUN_LOCK_FILE, SUBMIT_LOCK_FILE
 from pipeline.reports.write import write_reports
+from pipeline.storage import RUN_LOCK_FILE, SUBMIT_LOCK_FILE
 from tests.integration.test_dispatcher import Door
 from tests.support.stage import HOME
 from tests.support.workbench import MODEL, lab, sandbox, until, vendor
