@@ -15,18 +15,14 @@ if TYPE_CHECKING:
     from pipeline.ledger.failure_queries import LostCall
 
 _ONLY_THIS = "the server refused this request alone and served others"
-_EDIT_OR_RESUME = (
-    "in the job file and run it with `pipeline run`; or, once that is mended at the provider, `pipeline resume`"
-)
+_EDIT_OR_RESUME = "{edit}; or, once that is mended at the provider, `pipeline resume`"
+_EDIT_FILE = "in the job file and run it with `pipeline run`"
+_EDIT_PROGRAM = "in the Python program that made the job and run that again"
 
 ADVICE = {
-    "Moderated": (
-        "change the prompt or the image in the job file and run it with `pipeline run`: what the content policy refused"
-        " once it refuses again"
-    ),
+    "Moderated": "change the prompt or the image {edit}: what the content policy refused once it refuses again",
     "Invalid": (
-        "correct in the job file what the message names and run it with `pipeline run`; or, if the request is right,"
-        " try it again with `pipeline resume`"
+        "correct what the message names {edit}; or, if the request is right, try it again with `pipeline resume`"
     ),
     "KeyRefused": f"{_ONLY_THIS}: change its prompt, its input images or its `model` {_EDIT_OR_RESUME}",
     "QuotaSpent": f"{_ONLY_THIS}: change its `model` or what makes it expensive {_EDIT_OR_RESUME}",
@@ -51,7 +47,7 @@ ADVICE = {
     ),
     "ServerFault": "the server reported a fault of its own, at no cost: try it again later with `pipeline resume`",
 }
-"""What mends a failed request, by the class of its error."""
+"""What mends a failed request, by the class of its error; `{edit}` stands for how its job is edited."""
 
 STOP_ADVICE = {
     "KeyRefused": "check the provider's key, and what its organization may use",
@@ -80,6 +76,17 @@ _TIMEOUTS = {408, 504, 524}  # statuses that state a timeout
 _LEAST_CUT, _LEAST_TIMEOUT = 2.0, 0.2  # seconds: what breaks earlier is no limit of time
 
 
+def edit_words(file: str | None) -> str:
+    """Return how a job is edited and run again: in its file, or in the program that made it if there is no file."""
+    return _EDIT_PROGRAM if file is None else _EDIT_FILE
+
+
+def request_advice(kind: str, file: str | None) -> str:
+    """Return what mends a failed request whose error is of this class; `file` is the job file, if there is one."""
+    advice = ADVICE.get(kind, "nothing is wrong with the request: try it again with `pipeline resume`")
+    return advice.format(edit=edit_words(file))
+
+
 @dataclass(frozen=True, slots=True)
 class TimeCut:
     """Calls that all ended without a response after about the same number of seconds."""
@@ -89,9 +96,8 @@ class TimeCut:
     cost_usd: float | None  # at most; None without a price
     is_own: bool  # `timeout_seconds` ended them
 
-    @property
-    def advice(self) -> str:
-        """What cut the calls, what that may have cost and what helps."""
+    def advice(self, file: str | None) -> str:
+        """Return what cut the calls, what that may have cost and what helps. `file` is the job file, if it has one."""
         cost = "" if self.cost_usd is None else f", for {dollars(self.cost_usd)} at most"
         calls = f"{counted(self.calls, 'call')} ended so, and each may have been paid{cost}"
         helps = "a smaller `size`, a lower `quality`, `images_per_call: 1`"
@@ -101,7 +107,7 @@ class TimeCut:
                 f"something between here and the model, such as a gateway, cuts calls after about {self.seconds:.3g} s:"
                 f" {calls}; what helps is {helps} or another address, and no longer `timeout_seconds`"
             )
-        return f"{what}: edit the job file and type `pipeline run`, or mend the config and type `pipeline resume`"
+        return f"{what}: change that {edit_words(file)}, or mend the config and type `pipeline resume`"
 
 
 def find_cut(calls: Sequence[LostCall], http_status: int | None) -> TimeCut | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.failure_queries import read_failures, read_job_files, read_lost_calls
-from pipeline.reports.advice import ADVICE, find_cut
+from pipeline.reports.advice import find_cut, request_advice
 
 if TYPE_CHECKING:
     import sqlite3
@@ -90,9 +90,10 @@ class FailureCause:
     @property
     def advice(self) -> str:
         """What a person can do about it."""
+        file = next((job.file for job in self.jobs if job.file is not None), None)
         if self.cut is not None:
-            return self.cut.advice
-        advice = ADVICE.get(self.kind, "nothing is wrong with the request: try it again with `pipeline resume`")
+            return self.cut.advice(file)
+        advice = request_advice(self.kind, file)
         kept = next((f"{job.job}/{job.quarantined}" for job in self.jobs if job.quarantined), None)
         return f"{advice}; what came instead is kept beside the images, in {kept}" if kept else advice
 

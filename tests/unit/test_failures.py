@@ -110,6 +110,29 @@ def test_the_causes_in_json(bench: Bench) -> None:
     assert shown["commands"] == ["pipeline run cats.yaml --output x"]
 
 
+def test_a_job_made_in_python_is_edited_in_its_program_and_only_typed_commands_are_named(bench: Bench) -> None:
+    bench.submit(request(1), request(2), request(3), name="small")
+    for number, error in enumerate((POLICY, Invalid("no", http_status=400), OutcomeUnknown("cut", http_status=524)), 1):
+        fail(bench, number, error, "small")
+    for number in (4, 5, 6):
+        bench.submit(*(request(one) for one in (1, 2, 3, number)), name="small")
+        lose(bench, number, 100.0)
+    causes = {cause.kind: cause for cause in read_causes(bench.connection, ["small"])}
+    assert {kind: cause.commands for kind, cause in causes.items()} == {
+        "Moderated": [],
+        "Invalid": [("resume", "small")],
+        "OutcomeUnknown": [("resume", "small")],
+    }
+    for cause in causes.values():
+        assert "in the Python program that made the job" in cause.advice
+        assert "job file" not in cause.advice
+        assert "pipeline run" not in cause.advice
+    bench.set("UPDATE job SET file = '/small.yaml'")
+    for cause in read_causes(bench.connection, ["small"]):
+        assert "in the job file and run it with `pipeline run`" in cause.advice
+        assert cause.commands[0] == ("run", "/small.yaml")
+
+
 def test_messages_that_differ_by_more_than_numbers_are_causes_of_their_own(bench: Bench) -> None:
     bench.submit(*(request(number) for number in range(3)))
     for number, message in enumerate(("size 17 is unknown", "size 18 is unknown", "quality is unknown")):

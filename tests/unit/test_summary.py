@@ -10,7 +10,7 @@ from pipeline.errors import ModelUnknown, QuotaSpent
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queue import Block
 from pipeline.ledger.stops import record_stop
-from pipeline.reports.advice import ADVICE
+from pipeline.reports.advice import request_advice
 from pipeline.reports.next_command import NextCommand
 from pipeline.result import Result
 from tests.support.workbench import request
@@ -47,11 +47,11 @@ def test_causes_of_all_jobs_are_grouped_the_most_frequent_first(bench: Bench, tm
     begin = said.index("failed: 6 requests")
     assert said[begin + 1 : begin + 8] == [
         "  4 × 400 content_policy_violation, such as one/cat-1: the policy refused it",  # noqa: RUF001
-        f"    {ADVICE['Moderated']}:",
+        f"    {request_advice('Moderated', 'one job.yaml')}:",
         f"    pipeline run '{tmp_path}/one job.yaml'",
         f"    pipeline run '{tmp_path}/two job.yaml'",
         "  2 × 500 ServerFault, such as one/cat-0: busy",  # noqa: RUF001
-        f"    {ADVICE['ServerFault']}:",
+        f"    {request_advice('ServerFault', None)}:",
         "    pipeline resume one two",
     ]
     assert said[begin + 8 :] == [
