@@ -176,6 +176,16 @@ def count_images(connection: sqlite3.Connection, job: str | None) -> int:
     return int(row[0])
 
 
+def count_superseded_images(connection: sqlite3.Connection, job: str) -> int:
+    """Return the number of images on disk of a job's superseded requests."""
+    row = connection.execute(
+        "SELECT count(*) FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = i.job"
+        " WHERE i.state = 'stored' AND j.name = ? AND r.stated < j.revision",
+        (job,),
+    ).fetchone()
+    return int(row[0])
+
+
 def find_image(connection: sqlite3.Connection, image_pk: int) -> RecordedImage | None:
     """Return one image on disk, None if there is none of this primary key."""
     row = connection.execute(f"{_RECORDED} AND i.pk = ?", (image_pk,)).fetchone()

@@ -28,7 +28,7 @@ MOST = 50_000
 
 
 def read_report_data(
-    connection: sqlite3.Connection, name: str, most: int = MOST, command: NextCommand = WITHOUT_OPTIONS
+    connection: sqlite3.Connection, name: str, command: NextCommand, most: int = MOST
 ) -> dict[str, Any]:
     """Return a job as plain values for JSON, all of one state of the ledger, even beside a working run."""
     with read_transaction(connection):
@@ -36,6 +36,7 @@ def read_report_data(
         requests = list(queries.read_requests(connection, name, most))
         images = queries.read_images_of_job(connection, name, {request.request_pk for request in requests})
         seconds = queries.read_seconds(connection, name)
+        superseded_images = queries.count_superseded_images(connection, name)
         causes = read_causes(connection, [summary.name])
         stops = read_holding_stops(connection, [summary.name])
     return {
@@ -43,7 +44,8 @@ def read_report_data(
         "provider": summary.provider,
         "rehearsal": summary.rehearsal,
         "counts": dict(summary.counts),
-        "images": summary.images,
+        "images": summary.images - superseded_images,
+        "superseded_images": superseded_images,
         "cost_usd": summary.cost_usd,
         "maybe_paid": summary.maybe_paid,
         "spent": [[fact.label, fact.value] for fact in spent_facts(summary)],
@@ -51,13 +53,16 @@ def read_report_data(
         "left_out": sum(summary.counts.values()) - len(requests),
         "written_at": time.time(),
         "requests": [_request(one, images.get(one.request_pk, []), seconds.get(one.request_pk)) for one in requests],
-        "causes": _causes(causes, requests),
+        "causes": _causes(causes, requests, command),
+        "commands": {"folder": command.folder and str(command.folder), "run": command.line("run")},
         "stops": stops_json(stops, command),
     }
 
 
-def _causes(causes: Sequence[FailureCause], requests: Sequence[RecordedRequest]) -> list[dict[str, Any]]:
-    """Return the causes with their requests, as places in the list of requests that are shown."""
+def _causes(
+    causes: Sequence[FailureCause], requests: Sequence[RecordedRequest], command: NextCommand
+) -> list[dict[str, Any]]:
+    """Return the causes with what mends them and their requests, as places in the list of requests that are shown."""
     places: dict[CauseKey, list[int]] = {}
     for place, request in enumerate(requests):
         if request.status in {"failed", "partial"}:
@@ -68,6 +73,7 @@ def _causes(causes: Sequence[FailureCause], requests: Sequence[RecordedRequest])
             "count": cause.count,
             "message": cause.jobs[0].message,
             "advice": cause.advice,
+            "commands": [command.line(*words) for words in cause.commands],
             "requests": places.get(cause.key, []),
         }
         for cause in causes
@@ -81,6 +87,7 @@ def _request(request: RecordedRequest, images: Sequence[StoredImage], seconds: f
         "prompt": request.prompt,
         "params": shown_params(request),
         "variables": request.variables,
+        "inputs": [{"role": one["role"], "file": one["file"]} for one in request.inputs],
         "status": request.status,
         "attempts": request.attempts,
         "maybe_paid": request.maybe_paid,

@@ -32,15 +32,15 @@ def read_snapshot(
     providers: Mapping[str, Provider],
     owner: LockOwner | None,
     now: float,
-    command: NextCommand = WITHOUT_OPTIONS,
+    command: NextCommand,
 ) -> dict[str, Any]:
-    """Return how all jobs stand and what works on them, as plain values for JSON."""
+    """Return how all jobs stand, what works on them, and the commands that continue, as plain values for JSON."""
     summaries = read_job_summaries(connection)
     reading = make_view(connection, summaries, providers, owner, now)
     view = reading.view
     ends_at = view.total.ends_at
     return {
-        "jobs": [_job(connection, summary) for summary in summaries],
+        "jobs": [_job(connection, summary, command) for summary in summaries],
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "providers": [_provider(one) for one in view.providers],
         "minutes_left": None if ends_at is None else max(0.0, ends_at - now) / 60,
@@ -49,7 +49,7 @@ def read_snapshot(
     }
 
 
-def _job(connection: sqlite3.Connection, summary: JobSummary) -> dict[str, Any]:
+def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextCommand) -> dict[str, Any]:
     counts = summary.counts
     facts = [
         *(fact for fact in count_facts(summary) if fact.label != "succeeded"),
@@ -57,6 +57,7 @@ def _job(connection: sqlite3.Connection, summary: JobSummary) -> dict[str, Any]:
         *spent_facts(summary),
         *expected_facts(summary),
     ]
+    causes = read_causes(connection, [summary.name]) if summary.unsuccessful else []
     return {
         "name": summary.name,
         "provider": summary.provider,
@@ -67,16 +68,19 @@ def _job(connection: sqlite3.Connection, summary: JobSummary) -> dict[str, Any]:
         "facts": [[fact.value, fact.label] for fact in facts],
         "can_resume": counts["failed"] + counts["partial"] + counts["cancelled"],
         "can_cancel": counts["pending"],
-        "causes": [_cause(one) for one in read_causes(connection, [summary.name])] if summary.unsuccessful else [],
+        "unfinished": summary.unfinished,
+        "unsuccessful": summary.unsuccessful,
+        "causes": [_cause(one, command) for one in causes],
     }
 
 
-def _cause(cause: FailureCause) -> dict[str, Any]:
+def _cause(cause: FailureCause, command: NextCommand) -> dict[str, Any]:
     (job,) = cause.jobs
     return {
         "title": cause.title,
         "message": job.message,
         "advice": cause.advice,
+        "commands": [command.line(*words) for words in cause.commands],
         "count": cause.count,
         "example": job.prompt or job.id,
     }

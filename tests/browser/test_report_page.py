@@ -69,9 +69,9 @@ def _captions(page: Page) -> list[str]:
     ]
 
 
-def _groups(page: Page) -> dict[str, int]:
+def _groups(page: Page) -> dict[str, str]:
     names = page.locator(".group h2 .name").all_inner_texts()
-    return dict(zip(names, map(int, page.locator(".group h2 .many").all_inner_texts()), strict=True))
+    return dict(zip(names, page.locator(".group h2 .many").all_inner_texts(), strict=True))
 
 
 def _ids(page: Page) -> Any:
@@ -104,10 +104,14 @@ def test_the_large_view_shows_the_file_itself(viewer: Viewer, url: str) -> None:
 
 def test_pictures_are_grouped_by_an_axis_of_the_matrix(viewer: Viewer, url: str) -> None:
     page = viewer.open(url)
-    assert _groups(page) == {"cat": 3, "dog": 2, "heron": 2}, "the first variable is the likely choice"
+    assert _groups(page) == {
+        "cat": "3 images",
+        "dog": "2 images",
+        "heron": "1 image, 1 request without an image",
+    }, "the first variable is the likely choice"
     assert page.locator("#group option").all_inner_texts() == ["Nothing", "animal", "style", "n", "status"]
     page.select_option("#group", label="style")
-    assert _groups(page) == {"ukiyo-e": 4, "bauhaus": 3}
+    assert _groups(page) == {"ukiyo-e": "4 images", "bauhaus": "2 images, 1 request without an image"}
     assert _captions(page)[:4] == ["cat ukiyo-e", "cat ukiyo-e", "dog ukiyo-e", "heron ukiyo-e"]
     page.select_option("#group", label="Nothing")
     assert page.locator(".group h2").count() == 0
@@ -121,15 +125,16 @@ def test_rows_without_a_variable_stand_in_a_group_of_their_own(bench: Bench, vie
     page = viewer.open(_written(bench))
     assert _groups(page) == {}, "no group has two pictures, so nothing is grouped until it is asked for"
     page.select_option("#group", label="constructor")
-    assert _groups(page) == {"x": 1, "(empty)": 1, "without constructor": 1}
+    assert _groups(page) == {"x": "1 image", "(empty)": "1 image", "without constructor": "1 image"}
 
 
 def test_a_status_is_chosen(viewer: Viewer, url: str) -> None:
     page = viewer.open(url)
-    assert page.locator("#status option").all_inner_texts() == ["Everything (6)", "succeeded (5)", "failed (1)"]
+    assert page.locator("#status option").all_inner_texts() == ["all (6)", "succeeded (5)", "failed (1)"]
     page.select_option("#status", "failed")
     assert _captions(page) == ["heron bauhaus"]
     assert page.locator(".tile .word").inner_text() == "failed"
+    assert page.locator("#count").inner_text() == "1 request without an image"
     page.select_option("#status", "succeeded")
     assert page.locator(".tile").count() == 6
     assert page.locator("#count").inner_text() == "6 images"
@@ -272,7 +277,7 @@ def test_a_picture_that_was_made_anew_has_no_mark(viewer: Viewer, bench: Bench, 
     viewer.forgive("ERR_FILE_NOT_FOUND")
 
 
-def test_failures_come_first_with_their_cause_and_the_command(viewer: Viewer, url: str, tmp_path: Path) -> None:
+def test_failures_come_first_with_their_cause(viewer: Viewer, url: str) -> None:
     page = viewer.open(url)
     failures = page.locator("#failures")
     order = page.evaluate(
@@ -280,14 +285,161 @@ def test_failures_come_first_with_their_cause_and_the_command(viewer: Viewer, ur
     )
     assert order == 4, "before the pictures"
     text = failures.inner_text()
-    assert "1 request did not bring all images" in text
+    assert "1 request failed" in text
     assert "400 content_policy_violation" in text
     assert "rejected by our safety system" in text
-    assert failures.locator("code").first.inner_text() == f"pipeline resume job --output {tmp_path}"
     failures.locator("summary").click()
     assert "a heron in the style of bauhaus" in failures.locator("details").inner_text()
-    failures.get_by_role("button", name="Copy").click()
-    failures.get_by_role("button", name="Copied").wait_for()
+
+
+def test_each_cause_has_the_command_that_mends_it_and_no_other(viewer: Viewer, bench: Bench, tmp_path: Path) -> None:
+    bench.submit(asked(1), asked(2), asked(3), file=tmp_path / "night.yaml")
+    fail(bench, 1)
+    fail(bench, 2)
+    fail(bench, 3, {"http_status": 500, "type": None, "code": None, "message": "It broke.", "kind": "ServerFault"})
+    page = viewer.open(_written(bench), permissions=["clipboard-read", "clipboard-write"])
+    refused, broken = page.locator("#failures .causes > li").all()
+    assert "Change the prompt or the image in the job file" in refused.inner_text()
+    assert "try it again later" in broken.inner_text()
+    edited, resumed = (one.locator(".command code").all_inner_texts() for one in (refused, broken))
+    assert edited == [f"pipeline run {tmp_path}/night.yaml --output {tmp_path}"]
+    assert resumed == [f"pipeline resume job --output {tmp_path}"]
+    assert page.locator("#failures").inner_text().count("pipeline resume job") == 1, "none for what is refused again"
+    broken.get_by_role("button", name="Copy").click()
+    broken.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == resumed[0]
+
+
+def test_a_job_made_in_python_is_told_to_edit_its_program_and_has_no_command_to_type(viewer: Viewer, url: str) -> None:
+    failures = viewer.open(url).locator("#failures")
+    assert "in the Python program that made the job" in failures.inner_text()
+    assert failures.locator(".command").count() == 0
+
+
+def test_images_and_requests_are_counted_once_and_by_name(viewer: Viewer, bench: Bench) -> None:
+    bench.submit(*(asked(number) for number in range(4)))
+    for number in range(4):
+        hang(bench, number, drawn(number), drawn(100 + number))
+    bench.submit(asked(0), asked(1), asked(9))
+    fail(bench, 9)
+    page = viewer.open(_written(bench))
+    facts = dict(
+        zip(page.locator("#facts dt").all_inner_texts(), page.locator("#facts dd").all_inner_texts(), strict=True)
+    )
+    assert {"images": "4", "images of superseded requests": "4", "requests": "3"}.items() <= facts.items()
+    assert page.locator("#count").inner_text() == "4 images, 1 request without an image"
+    assert page.locator("#status option").all_inner_texts() == [
+        "all (3)",
+        "succeeded (2)",
+        "failed (1)",
+        "superseded (2)",
+    ]
+    page.fill("#search", "prompt-1-")
+    wait_until(page, "document.querySelectorAll('.tile').length === 2")
+    assert page.locator("#count").inner_text() == "2 images, of 4 images, 1 request without an image"
+    page.fill("#search", "")
+    page.select_option("#status", "superseded")
+    wait_until(page, "document.querySelectorAll('.tile').length === 4")
+    assert page.locator("#count").inner_text() == "4 images"
+    page.select_option("#status", "")
+    page.locator(".tile .open").nth(1).click()
+    assert page.locator(".pswp__counter").inner_text() == "2 / 4 images", "requests without an image are not counted"
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    wait_until(page, "document.querySelector('.pswp__counter').textContent === 'no image'")
+
+
+def test_an_edit_shows_its_source_and_its_mask_and_the_prompt_is_copied(viewer: Viewer, bench: Bench) -> None:
+    inputs = [{"role": role, "file": f"inputs/{role} 1.png", "sha256": "0" * 64} for role in ("image", "mask")]
+    bench.submit(asked(1, "a pool with a flamingo"), asked(2))
+    hang(bench, 1, drawn(1), operation="edit", inputs=json.dumps(inputs))
+    hang(bench, 2, drawn(2))
+    (bench.folder / "job" / "inputs").mkdir()
+    (bench.folder / "job" / "inputs" / "image 1.png").write_bytes(drawn(5))
+    page = viewer.open(_written(bench), permissions=["clipboard-read", "clipboard-write"])
+    page.locator(".tile .open").first.click()
+    shown = page.locator(".panel .inputs")
+    wait_until(page, "document.querySelector('.panel .inputs img')?.naturalWidth === 48")
+    shown.locator(".missing").wait_for()
+    assert shown.locator("a").first.get_attribute("href") == "inputs/image%201.png"
+    assert shown.inner_text().split("\n") == ["Source", "the file is missing", "Mask"]
+    page.get_by_role("button", name="Copy prompt").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "a pool with a flamingo"
+    page.keyboard.press("ArrowRight")
+    wait_until(page, "document.querySelector('.panel .prompt').textContent === 'prompt 2'")
+    assert shown.count() == 0
+    viewer.forgive("ERR_FILE_NOT_FOUND")
+
+
+def test_back_closes_the_large_view_and_then_leaves_the_page(viewer: Viewer, url: str) -> None:
+    page = viewer.open("about:blank", width=390, has_touch=True, is_mobile=True)
+    page.goto(url)
+    panel = page.locator(".panel")
+    page.locator(".tile .open").first.tap()
+    panel.wait_for()
+    page.go_back()
+    panel.wait_for(state="detached")
+    assert page.url == url, "still on the page"
+    assert _ids(page) == 0
+    for _ in range(2):  # closed in the page, and opened again before the browser has gone back
+        page.locator(".tile .open").first.tap()
+        panel.wait_for()
+        page.keyboard.press("Escape")
+        panel.wait_for(state="detached")
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("Enter")
+    panel.wait_for()
+    page.go_back()
+    panel.wait_for(state="detached")
+    page.go_back()
+    assert page.url == "about:blank", "nothing of the large view is left in the history"
+
+
+def test_a_group_and_the_top_are_one_step_away_and_tiles_have_a_size(viewer: Viewer, bench: Bench) -> None:
+    bench.submit(*(asked(number, variables={"letter": "abcd"[number // 60]}) for number in range(240)))
+    page = viewer.open(_written(bench))
+    assert page.locator("#top").is_hidden()
+    assert page.locator("#jump option").all_inner_texts() == ["choose …", "a (60)", "b (60)", "c (60)", "d (60)"]
+    page.select_option("#jump", "2")
+    page.locator("#top").wait_for()
+    head = page.locator(".group").nth(2).bounding_box()
+    tools = page.locator("#tools").bounding_box()
+    assert head is not None
+    assert tools is not None
+    assert tools["height"] <= head["y"] < tools["height"] + 60, "right below the tools"
+    assert (_ids(page), page.input_value("#jump")) == (120, "")
+    page.click("#top")
+    wait_until(page, "scrollY === 0")
+    page.select_option("#jump", "3")
+    page.locator(".tile .open").nth(200).focus()
+    page.keyboard.press("t")
+    wait_until(page, "scrollY === 0")
+    columns = "getComputedStyle(document.querySelector('#gallery')).getPropertyValue('--columns')"
+    seen = []
+    for size in ("small", "medium", "large"):
+        page.select_option("#size", size)
+        seen.append(int(page.evaluate(columns)))
+    assert seen == sorted(set(seen))[::-1], "larger tiles are fewer in a row"
+    page.reload()
+    assert (page.input_value("#size"), int(page.evaluate(columns))) == ("large", seen[2]), "the size is kept"
+    page.select_option("#group", "")
+    assert page.locator("#jump").is_hidden()
+
+
+def test_the_keys_are_explained_above_the_images_and_so_is_why_nothing_can_be_saved(viewer: Viewer, url: str) -> None:
+    page = viewer.open(url)
+    keys, gallery = page.locator(".keys"), page.locator("#gallery")
+    assert keys.bounding_box()["y"] < gallery.bounding_box()["y"]  # type: ignore[index]
+    assert "a accept" in keys.inner_text()
+    assert page.locator("#marks-made").inner_text() == "mark images with a or x first"
+    assert page.locator("#save").get_attribute("aria-describedby") == "marks-made"
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("a")
+    assert page.locator("#marks-made").inner_text() == "1 image marked"
+    touched = viewer.open(url, width=390, has_touch=True, is_mobile=True)
+    assert touched.locator(".keys").is_hidden()
+    assert touched.locator("#marks-made").inner_text() == "mark images first"
 
 
 def test_where_nothing_failed_there_is_no_section_of_failures(viewer: Viewer, bench: Bench) -> None:

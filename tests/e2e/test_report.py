@@ -34,7 +34,7 @@ def test_the_report_of_a_run_is_the_last_line_and_shows_what_is_in_the_ledger(st
     assert ended.stdout.splitlines()[-1] == str(path)
     data = _data(path)
     assert [one["status"] for one in data["requests"]] == ["succeeded", "failed"]
-    assert data["commands"]["resume"] == "pipeline resume many"
+    assert data["causes"][0]["commands"] == ["pipeline run " + str(stage.folder / "many.yaml")]
     assert data["commands"]["folder"] == str(stage.folder)
     names = {f"{image['sha256']}.webp" for image in data["requests"][0]["images"]}
     assert {one.name for one in (path.parent / "thumbnails").iterdir()} <= names, "as many as there was time for"

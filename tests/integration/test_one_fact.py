@@ -101,15 +101,16 @@ def read_outputs(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str
     connection = bench.connection
     summaries = read_job_summaries(connection)
     result = Result(config, summaries, (), None, (), {})
+    command = NextCommand.anywhere(config)
     print_watch_json(read_view(config.output, None, config.providers, NOW), NextCommand.here(config))
     return Outputs(
         status=list(status_lines(read_status(config.output, None), config.providers)),
         terminal=list(summary_lines(result, NextCommand.here(config), ["run"])),
-        notification=end_message(1, summaries, [], None, NextCommand.anywhere(config).line("run")).text,
+        notification=end_message(1, summaries, [], None, command.line("run")).text,
         summary=summary_json(result),
         watch=json.loads(capsys.readouterr().out),
-        page=read_snapshot(connection, config.providers, find_owner(config.output, connection), NOW),
-        report=read_report_data(connection, "job"),
+        page=read_snapshot(connection, config.providers, find_owner(config.output, connection), NOW, command),
+        report=read_report_data(connection, "job", command),
     )
 
 
@@ -217,7 +218,8 @@ async def test_what_to_type_next_is_the_same_command_wherever_it_is_read(
     fail(bench, 2, BUSY)
     outputs = read_outputs(bench, config, capsys)
     (report,), _ = write_reports(bench.connection, config, ["job"])
-    commands = json.loads(report.read_text().split('id="data">')[1].split("</script>")[0])["commands"]
+    data = json.loads(report.read_text().split('id="data">')[1].split("</script>")[0])
+    commands, causes = data["commands"], data["causes"]
     stream = EventStream(config)
     notifier = Notifier(config, {}, lambda _event: None)
     runs = {
@@ -230,7 +232,8 @@ async def test_what_to_type_next_is_the_same_command_wherever_it_is_read(
     for where, line in runs.items():
         assert _resolved(line, bench.folder.parent) == ["pipeline", "run", "--output", str(bench.folder)], where
     resumes = {
-        "report": commands["resume"],
+        "report": causes[0]["commands"][0],
+        "page": outputs.page["jobs"][0]["causes"][0]["commands"][0],
         "summary": next(one.strip() for one in outputs.terminal if " resume " in one),
     }
     for where, line in resumes.items():

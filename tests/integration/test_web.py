@@ -20,6 +20,7 @@ from pipeline.config.load import Config, Provider, RateLimit
 from pipeline.ledger.database import open_ledger
 from pipeline.ledger.lock import LockOwner, find_owner, run_lock
 from pipeline.ledger.queries import read_newest_images
+from pipeline.reports.next_command import NextCommand
 from pipeline.web import event_stream
 from pipeline.web.access import AccessControl
 from pipeline.web.image_files import find_served_image
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tests.support.workbench import Bench
 
 LIMITED = Provider("lab", "http://127.0.0.1:9/v1", rate_limit=RateLimit(50, 60.0))
+ANYWHERE = NextCommand(None, ("--output", "x"))
 
 
 @contextlib.asynccontextmanager
@@ -83,10 +85,11 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     fail(bench, 2)
     fail(bench, 3)
     bench.set("UPDATE attempt SET sent_at = 995, ended_at = 1000")
-    snapshot = read_snapshot(bench.connection, {"lab": LIMITED}, None, 1030.0)
+    snapshot = read_snapshot(bench.connection, {"lab": LIMITED}, None, 1030.0, ANYWHERE)
     job, other = snapshot["jobs"]
     assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 2, 1)
     assert (job["causes"][0]["count"], job["causes"][0]["example"]) == (2, "prompt 2")
+    assert job["causes"][0]["commands"] == [], "a job made in Python has no file, and the policy refuses it again"
     assert (other["name"], other["causes"]) == ("other", [])
     assert job["facts"] == [
         ["1", "pending"],
@@ -106,9 +109,9 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     assert snapshot["spent"] == "$0.016"
     assert snapshot["minutes_left"] is None, "nothing is at work"
     assert snapshot["stops"] == []
-    working = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 7", 995.0), 1030.0)
+    working = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 7", 995.0), 1030.0, ANYWHERE)
     assert working["minutes_left"] == pytest.approx(2 / (60 / 35))
-    young = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 1", 1000.0 - 1), 1001.0)
+    young = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 1", 1000.0 - 1), 1001.0, ANYWHERE)
     assert young["providers"][0]["per_minute"] == 30, "of the two seconds that the run is old"
 
 

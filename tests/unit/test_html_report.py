@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.support.workbench import Bench
 
 PHOTOSWIPE = Path(__file__).parents[2] / "pipeline" / "reports" / "pages" / "photoswipe"
+ANYWHERE = NextCommand(None, ())
 
 
 def _commands(folder: Path) -> NextCommand:
@@ -43,7 +44,7 @@ def test_a_request_is_shown_with_all_that_the_ledger_knows_of_it(bench: Bench) -
     bench.submit(asked(1, "a cat", n=2, variables={"animal": "cat"}, id="cat"), asked(2, "a dog"))
     hang(bench, 1, drawn(1), drawn(2), revised_prompt="a very fine cat", seconds=4, attempts=3)
     fail(bench, 2)
-    shown = read_report_data(bench.connection, "job")
+    shown = read_report_data(bench.connection, "job", ANYWHERE)
     cat, dog = shown["requests"]
     assert (cat["prompt"], cat["variables"], cat["attempts"]) == ("a cat", {"animal": "cat"}, 3)
     assert (cat["seconds"], cat["cost_usd"]) == (4, 0.016)
@@ -57,7 +58,7 @@ def test_a_request_is_shown_with_all_that_the_ledger_knows_of_it(bench: Bench) -
 def test_requests_come_in_the_order_of_the_job_and_superseded_ones_last(bench: Bench) -> None:
     bench.submit(asked(1), asked(2), asked(3))
     bench.submit(asked(3), asked(1))
-    shown = read_report_data(bench.connection, "job")["requests"]
+    shown = read_report_data(bench.connection, "job", ANYWHERE)["requests"]
     assert [(one["prompt"], one["status"]) for one in shown] == [
         ("prompt 3", "pending"),
         ("prompt 1", "pending"),
@@ -70,7 +71,7 @@ def test_a_page_too_large_for_a_browser_leaves_out_what_succeeded_and_says_how_m
     for number in range(5):
         hang(bench, number, drawn(number))
     fail(bench, 5)
-    shown = read_report_data(bench.connection, "job", most=3)
+    shown = read_report_data(bench.connection, "job", ANYWHERE, most=3)
     assert [one["prompt"] for one in shown["requests"]] == ["prompt 0", "prompt 1", "prompt 5"]
     assert shown["left_out"] == 3
     assert shown["causes"][0]["requests"] == [2]
@@ -84,7 +85,7 @@ def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first(b
     fail(bench, 3, REFUSED)
     fail(bench, 5, other)
     hang(bench, 8, status="partial", error=None)
-    causes = read_report_data(bench.connection, "job")["causes"]
+    causes = read_report_data(bench.connection, "job", ANYWHERE)["causes"]
     assert [(cause["count"], cause["requests"]) for cause in causes] == [(2, [3, 5]), (1, [0]), (1, [8])]
     assert [cause["title"] for cause in causes] == [
         "400 content_policy_violation",
@@ -94,6 +95,10 @@ def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first(b
     assert causes[0]["message"] == REFUSED["message"]
     assert "change the prompt" in causes[0]["advice"]
     assert "try it again later" in causes[1]["advice"]
+    assert [cause["commands"] for cause in causes] == [[], ["pipeline resume job"], ["pipeline resume job"]]
+    bench.set("UPDATE job SET file = '/cats.yaml'")
+    causes = read_report_data(bench.connection, "job", ANYWHERE)["causes"]
+    assert causes[0]["commands"] == ["pipeline run /cats.yaml"], "what the policy refused is not resumed"
 
 
 def test_what_is_embedded_cannot_end_a_script_and_is_read_back_as_it_was() -> None:
@@ -163,7 +168,7 @@ def test_reading_the_ledger_needs_no_right_to_write_it(bench: Bench) -> None:
     assert connection is not None
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("UPDATE request SET attempts = 9")
-    assert len(read_report_data(connection, "job")["requests"]) == 1
+    assert len(read_report_data(connection, "job", ANYWHERE)["requests"]) == 1
     connection.close()
 
 

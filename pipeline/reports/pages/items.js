@@ -40,8 +40,15 @@ function counted(many, word) {
   return `${number(many)} ${word}${many === 1 ? "" : "s"}`;
 }
 
+/** How many images and how many requests without one these items are: what every count of the page is written with. */
+function contents(some) {
+  const images = some.filter((item) => item.image).length;
+  const without = some.length - images;
+  return [(images || !without) && counted(images, "image"), without && `${counted(without, "request")} without an image`].filter(Boolean).join(", ");
+}
+
 function moment(seconds) {
-  return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
 }
 
 function duration(seconds) {
@@ -61,6 +68,22 @@ function element(name, attributes, ...children) {
 
 function say(sentence) {
   document.getElementById("said").textContent = sentence;
+}
+
+/** A button that copies the text of an element; where a page may not write the clipboard, it copies a selection. */
+function copyButton(source, name = "Copy") {
+  const button = element("button", { type: "button", class: "button", click: async () => {
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+    } catch {
+      getSelection().selectAllChildren(source);
+      document.execCommand("copy");
+    }
+    button.textContent = "Copied";
+    say("Copied");
+    setTimeout(() => { button.textContent = name; }, 2000);
+  } }, name);
+  return button;
 }
 
 /** What requests can be grouped by: [name, what gives a request's value], in the order of the data. */

@@ -4,6 +4,8 @@
 const large = (() => {
   const NARROW = matchMedia("(max-width: 44rem)"); // as in the style sheet
   let view = null;
+  let leaving = false; // the browser is on its way back from a view that was closed here
+  let next = null; // what is opened when it has arrived
 
   function slide(item) {
     if (!item.image) return { type: "word", item };
@@ -11,12 +13,32 @@ const large = (() => {
       height: item.image.height || 1024, alt: title(item), item };
   }
 
+  /** Show an item; the browser's Back, all that a telephone has, closes it. */
   function open(item) {
     if (view) return;
+    if (leaving) {
+      next = item;
+      return;
+    }
+    history.pushState({ large: true }, "");
+    show(item);
+  }
+
+  addEventListener("popstate", () => {
+    const item = next;
+    next = null;
+    if (!leaving) view?.close();
+    leaving = false;
+    if (item) open(item);
+  });
+
+  function show(item) {
     const order = tiles.order;
+    const numbers = new Map(order.filter((one) => one.image).map((one, place) => [one, place + 1]));
     view = new PhotoSwipe({
       dataSource: order.map(slide),
       index: order.indexOf(item),
+      counter: false, // it would count requests without an image, too
       bgOpacity: 1, loop: false, wheelToZoom: true, returnFocus: false, preload: [1, 2],
       initialZoomLevel: ({ panAreaSize, elementSize }) => // as large as there is room, and a small one at twice its size
         Math.min(panAreaSize.x / elementSize.x, panAreaSize.y / elementSize.y, 2),
@@ -40,6 +62,16 @@ const large = (() => {
       holder.resize();
     });
     view.on("uiRegister", () => view.ui.registerElement({
+      name: "which", className: "pswp__counter", order: 5, isButton: false,
+      onInit: (which) => {
+        const draw = () => {
+          const place = numbers.get(view.currSlide.data.item);
+          which.textContent = place ? `${number(place)} / ${counted(numbers.size, "image")}` : "no image";
+        };
+        view.on("change", draw);
+      },
+    }));
+    view.on("uiRegister", () => view.ui.registerElement({
       name: "panel", className: "panel", appendTo: "root", order: 20, isButton: false, tagName: "aside",
       onInit: (panel) => {
         panel.setAttribute("aria-label", "About this image");
@@ -54,6 +86,10 @@ const large = (() => {
       const last = view.currSlide?.data.item || item;
       view = null;
       tiles.focus(last);
+      if (history.state?.large) {
+        leaving = true;
+        history.back();
+      }
     });
     view.init();
   }
@@ -62,15 +98,26 @@ const large = (() => {
     const { request, image } = item;
     const focused = panel.contains(document.activeElement) && document.activeElement.dataset.mark;
     const revised = image && image.revised_prompt;
+    const prompt = element("p", { class: "prompt", dir: "auto" }, request.prompt || `${request.operation} without a prompt`);
     panel.replaceChildren(...[
-      element("p", { class: "prompt", dir: "auto" }, request.prompt || `${request.operation} without a prompt`),
+      prompt,
+      request.prompt && element("p", {}, copyButton(prompt, "Copy prompt")),
       revised && element("p", { class: "revised", dir: "auto" }, element("span", { class: "label" }, "Revised prompt"), revised),
       request.error && element("p", { class: "error" }, element("span", { class: "label" }, request.status),
         [request.error.http_status, request.error.code || request.error.type, request.error.message].filter(Boolean).join(" · ")),
       image && element("div", { class: "choice" }, choice(item, "accept", "Accept", "a"), choice(item, "reject", "Reject", "x")),
+      request.inputs.length && element("div", { class: "inputs" }, request.inputs.map(input)),
       facts(item),
     ].filter(Boolean));
     if (focused) panel.querySelector(`[data-mark="${focused}"]`)?.focus();
+  }
+
+  /** An image or a mask that the request uploads. */
+  function input({ role, file }) {
+    const name = role === "mask" ? "Mask" : "Source";
+    const image = element("img", { src: address(file), alt: name, decoding: "async" });
+    image.onerror = () => image.replaceWith(element("span", { class: "word missing" }, "the file is missing"));
+    return element("a", { href: address(file), target: "_blank", rel: "noopener" }, image, element("span", { class: "label" }, name));
   }
 
   function choice(item, mark, text, key) {

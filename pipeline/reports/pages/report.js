@@ -2,14 +2,18 @@
 // Shows the items that a person chooses, in their order and groups, and handles the keyboard.
 
 const field = (id) => document.getElementById(id);
+const STATUSES = Object.entries(data.counts).filter(([, many]) => many);
+const CURRENT = STATUSES.filter(([status]) => status !== "superseded");
+const sum = (statuses) => statuses.reduce((all, [, many]) => all + many, 0);
 
 function head() {
   const facts = [
     ["images", number(data.images)],
-    ["requests", number(data.requests.filter((one) => one.status !== "superseded").length + data.left_out)],
-    data.counts.failed && ["failed", number(data.counts.failed), "bad"],
-    data.counts.partial && ["partial", number(data.counts.partial), "bad"],
-    data.unfinished && ["still queued", number(data.unfinished)],
+    data.superseded_images && ["images of superseded requests", number(data.superseded_images)],
+    ["requests", number(sum(CURRENT))],
+    data.counts.failed && ["requests failed", number(data.counts.failed), "bad"],
+    data.counts.partial && ["requests partial", number(data.counts.partial), "bad"],
+    data.unfinished && ["requests still queued", number(data.unfinished)],
     ...data.spent,
   ].filter(Boolean);
   field("facts").append(...facts.map(([name, value, kind]) =>
@@ -28,39 +32,33 @@ function head() {
 
 function command(line) {
   const code = element("code", {}, line);
-  const copy = element("button", { type: "button", class: "button", click: async () => {
-    try {
-      await navigator.clipboard.writeText(line);
-    } catch { // not allowed on this page: copy the selection
-      getSelection().selectAllChildren(code);
-      document.execCommand("copy");
-    }
-    copy.textContent = "Copied";
-    say("Copied");
-    setTimeout(() => { copy.textContent = "Copy"; }, 2000);
-  } }, "Copy");
-  return [code, copy];
+  return [code, copyButton(code)];
 }
 
 function failures() {
   if (!data.causes.length) return;
-  const many = data.counts.failed + data.counts.partial;
-  const causes = data.causes.map((cause) => element("li", {},
-    element("h3", {}, element("b", {}, `${number(cause.count)} × `), cause.title),
-    cause.message && element("p", { dir: "auto" }, cause.message),
-    element("p", { class: "advice" }, cause.advice),
-    element("details", {}, element("summary", {}, cause.count === 1 ? "Which one" : "Which ones"),
-      element("ul", {}, cause.requests.slice(0, 500).map((place) => {
+  const { failed, partial } = data.counts;
+  const said = [failed && `${counted(failed, "request")} failed`, partial && `${counted(partial, "request")} came back partial`];
+  const typed = data.causes.some((cause) => cause.commands.length);
+  field("failures").append(
+    element("h2", { id: "failures-title" }, said.filter(Boolean).join(", ")),
+    typed && data.commands.folder ? element("p", {}, "The commands are for the folder ", element("code", {}, data.commands.folder)) : "",
+    element("ul", { class: "causes" }, data.causes.map(cause)));
+  field("failures").hidden = false;
+}
+
+function cause({ title: name, count: many, message, advice, commands, requests }) {
+  return element("li", {},
+    element("h3", {}, element("b", {}, `${number(many)} × `), name),
+    message && element("p", { dir: "auto" }, message),
+    element("p", { class: "advice" }, advice),
+    commands.map((line) => element("div", { class: "command" }, command(line))),
+    element("details", {}, element("summary", {}, many === 1 ? "Which one" : "Which ones"),
+      element("ul", {}, requests.slice(0, 500).map((place) => {
         const { id, prompt } = data.requests[place];
         return element("li", { dir: "auto" }, element("code", {}, id), prompt ? ` ${prompt}` : null);
       })),
-      cause.count > 500 ? element("p", {}, `and ${number(cause.count - 500)} more`) : null)));
-  field("failures").append(
-    element("h2", { id: "failures-title" }, `${counted(many, "request")} did not bring all images`),
-    element("p", {}, `To request them again, type this in ${data.commands.folder}:`),
-    element("div", { class: "command" }, command(data.commands.resume)),
-    element("ul", { class: "causes" }, causes));
-  field("failures").hidden = false;
+      many > 500 ? element("p", {}, `and ${number(many - 500)} more`) : null));
 }
 
 const ORDERS = {
@@ -72,15 +70,16 @@ const ORDERS = {
   attempts: ["Most attempts first", (a, b) => b.request.attempts - a.request.attempts],
 };
 
-const STATUSES = Object.entries(data.counts).filter(([, many]) => many);
+const TOUCH = matchMedia("(hover: none)"); // as in the style sheet
 const MARKS = { "": "Any", accept: "Accepted", reject: "Rejected", none: "Not marked" };
 
 function choices() {
-  const current = STATUSES.filter(([status]) => status !== "superseded").reduce((sum, [, many]) => sum + many, 0);
-  field("status").append(new Option(`Everything (${number(current)})`, ""),
+  field("status").append(new Option(`all (${number(sum(CURRENT))})`, ""),
     ...STATUSES.map(([status, many]) => new Option(`${status} (${number(many)})`, status)));
   field("marked").append(...Object.entries(MARKS).map(([value, text]) => new Option(text, value)));
   field("sort").append(...Object.entries(ORDERS).map(([value, [text]]) => new Option(text, value)));
+  field("size").append(...Object.entries(tiles.SIZES).map(([value, { text }]) => new Option(text, value)));
+  field("size").value = tiles.size;
   field("group").append(new Option("Nothing", ""));
   for (const [kind, text] of [["variables", "Variables"], ["params", "Parameters"], ["request", "Request"]]) {
     const found = axes.filter((axis) => axis.kind === kind);
@@ -91,13 +90,16 @@ function choices() {
   field("group").value = likely ? likely.key : "";
 }
 
-function wanted() {
-  const words = field("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+/** The items of the chosen requests, before words and marks are asked for. */
+function candidates() {
   const status = field("status").value;
+  return items.filter((item) => (status ? item.request.status === status : item.request.status !== "superseded"));
+}
+
+function wanted(some) {
+  const words = field("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const marked = field("marked").value;
-  return items.filter((item) =>
-    (status ? item.request.status === status : item.request.status !== "superseded")
-    && (!marked || (item.image && (picks.of(item) || "none") === marked))
+  return some.filter((item) => (!marked || (item.image && (picks.of(item) || "none") === marked))
     && words.every((word) => item.text.includes(word)));
 }
 
@@ -116,18 +118,26 @@ function grouped(found) {
 }
 
 function apply() {
-  const found = wanted().sort(ORDERS[field("sort").value][1]);
-  tiles.show(grouped(found));
-  const shownImages = found.filter((item) => item.image).length;
-  const all = items.filter((item) => item.image && item.request.status !== "superseded").length;
-  field("count").textContent = shownImages === all ? counted(all, "image") : `${number(shownImages)} of ${counted(all, "image")}`;
+  const all = candidates();
+  const found = wanted(all).sort(ORDERS[field("sort").value][1]);
+  const groups = grouped(found);
+  tiles.show(groups);
+  field("count").textContent = found.length === all.length ? contents(all) : `${contents(found)}, of ${contents(all)}`;
   field("none").hidden = found.length > 0;
+  field("jump-label").hidden = groups.length < 2;
+  field("jump").replaceChildren(new Option("choose …", ""), ...groups.map((group, place) => new Option(`${group.title} (${number(group.items.length)})`, place)));
 }
 
 function count() {
   const many = picks.lines().length;
   field("save").disabled = many === 0;
   field("save").textContent = many ? `Save picks.jsonl (${number(many)})` : "Save picks.jsonl";
+  field("marks-made").textContent = many ? `${counted(many, "image")} marked` : TOUCH.matches ? "mark images first" : "mark images with a or x first";
+}
+
+function toTop() {
+  scrollTo(0, 0);
+  field("search").focus({ preventScroll: true });
 }
 
 function pressed(event) {
@@ -149,6 +159,7 @@ function pressed(event) {
     End: () => tiles.order.at(-1), ArrowUp: () => tiles.vertical(item, false), ArrowDown: () => tiles.vertical(item, true) }[event.key];
   if (next) tiles.focus(next());
   else if (event.key === "/") field("search").focus();
+  else if (event.key === "t") toTop();
   else if (mark && item) picks.mark(item, mark);
   else if (event.key.startsWith("Arrow") && document.activeElement === document.body) tiles.focus(tiles.current);
   else return;
@@ -165,6 +176,17 @@ let typed = 0;
 field("tools").addEventListener("submit", (event) => event.preventDefault());
 field("search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(apply, 120); });
 for (const id of ["status", "marked", "group", "sort"]) field(id).addEventListener("change", apply);
+field("jump").addEventListener("change", () => {
+  if (field("jump").value) tiles.jump(Number(field("jump").value));
+  field("jump").value = ""; // so that the same group can be chosen again
+});
+field("size").addEventListener("change", () => tiles.resize(field("size").value));
+field("top").addEventListener("click", toTop);
+new IntersectionObserver(([seen]) => { field("top").hidden = seen.isIntersecting; }).observe(document.querySelector(".head"));
+new ResizeObserver(() => { // what is scrolled to must not lie under the tools
+  const covers = getComputedStyle(field("tools")).position === "sticky" ? field("tools").offsetHeight : 0;
+  document.documentElement.style.scrollPaddingTop = `${covers + 16}px`;
+}).observe(field("tools"));
 field("clear").addEventListener("click", () => {
   for (const id of ["search", "status", "marked"]) field(id).value = "";
   apply();

@@ -3,6 +3,12 @@
 
 const tiles = (() => {
   const CHUNK = 60; // tiles, about: filled at once, and left out of layout while far away
+  const SIZES = { // rem of a tile's side, and columns, at least
+    small: { text: "Small", rem: 8, columns: 3 },
+    medium: { text: "Medium", rem: 13, columns: 2 },
+    large: { text: "Large", rem: 20, columns: 1 },
+  };
+  const KEPT = "image-batch-pipeline tiles"; // the browser's store: one size for every report
   const gallery = document.getElementById("gallery");
   const made = new Map(); // item → its tile
   let order = []; // the items as they are shown
@@ -11,6 +17,10 @@ const tiles = (() => {
   let current = null; // the item that Tab reaches
   let columns = 0;
   let groups = [];
+  let size = "medium";
+  try {
+    size = Object.hasOwn(SIZES, localStorage.getItem(KEPT)) ? localStorage.getItem(KEPT) : size;
+  } catch { /* a browser that keeps nothing for pages from the disk */ }
   const watcher = new IntersectionObserver(
     (seen) => seen.forEach((one) => one.isIntersecting && fill(one.target)), { rootMargin: "1500px" });
 
@@ -18,7 +28,7 @@ const tiles = (() => {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const width = gallery.clientWidth;
     const gap = (width < 30 * rem ? 0.75 : 1.25) * rem;
-    const fits = Math.max(2, Math.floor((width + gap) / (13 * rem + gap)));
+    const fits = Math.max(SIZES[size].columns, Math.floor((width + gap) / (SIZES[size].rem * rem + gap)));
     const side = (width - (fits - 1) * gap) / fits;
     gallery.style.setProperty("--columns", fits);
     gallery.style.setProperty("--gap", `${gap}px`);
@@ -43,11 +53,11 @@ const tiles = (() => {
 
   function section(group) {
     const name = group.title === null ? null : element("h2", {}, element("span", { class: "name", dir: "auto" }, group.title),
-      element("span", { class: "many" }, number(group.items.length)));
-    const size = columns * Math.ceil(CHUNK / columns);
+      element("span", { class: "many" }, contents(group.items)));
+    const many = columns * Math.ceil(CHUNK / columns);
     const chunks = [];
-    for (let first = 0; first < group.items.length; first += size) {
-      const part = group.items.slice(first, first + size);
+    for (let first = 0; first < group.items.length; first += many) {
+      const part = group.items.slice(first, first + many);
       const chunk = element("div", { class: "chunk", role: "list" });
       chunk.style.setProperty("--rows", Math.ceil(part.length / columns));
       part.forEach((item, offset) => places.set(item, { chunk, group, at: first + offset }));
@@ -159,6 +169,23 @@ const tiles = (() => {
     return other.items[Math.min(start + (at % columns), other.items.length - 1)];
   }
 
+  function resize(name) {
+    size = name;
+    try {
+      localStorage.setItem(KEPT, name);
+    } catch { /* as above */ }
+    show(groups);
+  }
+
+  /** Bring a group to the top of what is seen, and make its first item the one that Tab reaches. */
+  function jump(place) {
+    const [first] = groups[place].items;
+    fill(places.get(first).chunk);
+    reach(first);
+    made.get(first).querySelector(".open").focus({ preventScroll: true });
+    gallery.children[place].scrollIntoView({ block: "start" });
+  }
+
   function step(item, by) {
     return order[order.indexOf(item) + by] || null;
   }
@@ -168,5 +195,5 @@ const tiles = (() => {
     if (measure() !== columns && groups.length) show(groups);
   }).observe(gallery);
 
-  return { show, focus, vertical, step, gallery, get order() { return order; }, get current() { return current; } };
+  return { SIZES, show, focus, vertical, step, resize, jump, gallery, get size() { return size; }, get order() { return order; }, get current() { return current; } };
 })();
