@@ -24,7 +24,7 @@ from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
-from pipeline.reports.write import make_report_thumbnails, write_job_report
+from pipeline.reports.write import ThumbnailWork, make_report_thumbnails, write_job_report
 from pipeline.run import Run, back_up_ledger, check_credentials
 from pipeline.storage import ImageStore
 
@@ -42,10 +42,8 @@ if TYPE_CHECKING:
     from pipeline.reports.verify import Damage
     from pipeline.result import Result
 
-THUMBNAIL_SHARE = 0.02
-"""The share of its time that a run may spend on thumbnails at its end. At 50 images a minute half of that is enough; a
-run without a rate limit must not take much longer for them.
-"""
+STOPPED_SECONDS = 2.0
+"""How long a run that a signal has stopped may still make thumbnails."""
 
 T = TypeVar("T")
 
@@ -114,7 +112,6 @@ class Batch:
         With `options.limit` all requests of the jobs are queued, and the first of each job are processed. Raises
         BadInput before anything is changed or a provider is called, and FolderBusy after queueing the jobs.
         """
-        started_at = time.monotonic()
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, replace(options, limit=None), staging)
             for plan in plans:
@@ -137,7 +134,7 @@ class Batch:
                 names = frozenset(plan.name for plan in queued) if jobs else None
                 scope = Scope(names, since, options.limit, time.time())
                 result = await self._run(connection, held, scope, options, emit)
-        return await self._make_report_thumbnails(result, started_at)
+        return await self._make_report_thumbnails(result, emit)
 
     async def resume(
         self,
@@ -155,7 +152,6 @@ class Batch:
         policy refused, is put back for jobs that are named, or with `cancelled` and `kinds`. `started` gets what is put
         back before it is processed.
         """
-        started_at = time.monotonic()
         self._check_notification_settings()
         with self._writing(names[0] if names else None) as connection:
             selection = Selection(tuple(submit.known_names(connection, names)), frozenset(kinds), cancelled)
@@ -170,7 +166,7 @@ class Batch:
                 self._adopt_images(connection, emit)
                 scope = Scope(frozenset(selection.names) if names else None, time.time())
                 result = await self._run(connection, held, scope, options, emit)
-        return await self._make_report_thumbnails(result, started_at)
+        return await self._make_report_thumbnails(result, emit)
 
     def summaries(self) -> list[JobSummary]:
         """Return a summary of each job, the oldest first; this works while a run is active."""
@@ -288,11 +284,24 @@ class Batch:
             self.config.notify.webhook_url(self.environment)
             self.config.notify.header_values(self.environment)
 
-    async def _make_report_thumbnails(self, result: Result, started_at: float) -> Result:
-        """Make the thumbnails of the reports within a share of the run's time, without holding the folder's lock."""
-        seconds = THUMBNAIL_SHARE * (time.monotonic() - started_at)
-        unwritten = await make_report_thumbnails(self.folder, self.images, result.reports, seconds)
-        return replace(result, unwritten=(*result.unwritten, *unwritten))
+    async def _make_report_thumbnails(self, result: Result, emit: Listener) -> Result:
+        """Make the thumbnails of the reports, without holding the folder's lock; a signal leaves the rest undone."""
+        from pipeline.engine.events import ThumbnailsMade
+        from pipeline.signals import Shutdown
+
+        loop = asyncio.get_running_loop()
+
+        def show(event: ThumbnailsMade) -> None:
+            with contextlib.suppress(OSError):  # the terminal or the pipe is gone
+                emit(event)
+
+        def count(job: str, made: int, total: int) -> None:
+            loop.call_soon_threadsafe(show, ThumbnailsMade(job, made, total))
+
+        work = ThumbnailWork(self.config, count)
+        with Shutdown().listening(lambda _number: work.stop.set()):
+            await make_report_thumbnails(work, result.reports, STOPPED_SECONDS if result.signal else None)
+        return replace(result, unwritten=(*result.unwritten, *work.unwritten))
 
 
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -74,6 +74,24 @@ def ending_process(say: Callable[[], object]) -> Iterator[ProcessEnd]:
         _process_end = None
 
 
+@contextlib.contextmanager
+def first_interrupt(stop: Callable[[], object]) -> Iterator[None]:
+    """Within the block, call `stop` at the first SIGINT; a second one has its usual effect."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop()
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
+
+
 class Shutdown:
     """The signal that asked this run to stop; None until one arrives."""
 

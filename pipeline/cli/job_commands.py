@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, parse_seconds
-from pipeline.cli.output import echo, echo_json
+from pipeline.cli.output import echo, echo_json, echo_stderr, thumbnail_work
 from pipeline.errors import BadInput
 
 if TYPE_CHECKING:
@@ -106,7 +106,14 @@ def manifest(options: Options, job: str) -> int:
 @click.pass_obj
 def report(options: Options, job: str, sheet: Path | None) -> int:
     """Write the job's report again from the ledger: a page of its images."""
-    for path in options.batch().report(job, sheet):
+    from pipeline.reports.write import write_job_report
+
+    config = options.load()
+    with thumbnail_work(options, config) as work:
+        paths = write_job_report(config, job, sheet, work)
+    for sentence in work.unwritten:
+        echo_stderr(f"warning: {sentence}")
+    for path in paths:
         echo(path)
     return 0
 

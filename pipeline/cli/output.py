@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from pipeline.batch import Batch
     from pipeline.cli.options import Options
+    from pipeline.config.load import Config
     from pipeline.engine.events import Event, Listener
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.plan import Plan
+    from pipeline.reports.write import ThumbnailWork
     from pipeline.result import Result
 
 
@@ -104,6 +106,27 @@ def _failed_notifications() -> Listener:
             echo_stderr(describe(event))
 
     return emit
+
+
+@contextlib.contextmanager
+def thumbnail_work(options: Options, config: Config) -> Iterator[ThumbnailWork]:
+    """Yield work on thumbnails that counts them on a terminal, and that the first Ctrl-C ends."""
+    from pipeline.progress.display import can_draw
+    from pipeline.progress.view import thumbnails_made
+    from pipeline.reports.write import ThumbnailWork
+    from pipeline.signals import first_interrupt
+
+    shown = not options.quiet and can_draw(sys.stderr)
+
+    def count(_job: str, made: int, total: int) -> None:
+        if shown:
+            click.echo(f"\r{thumbnails_made(made, total)}", nl=False, err=True)
+
+    work = ThumbnailWork(config, count)
+    with first_interrupt(work.stop.set):
+        yield work
+    if shown:
+        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def print_result(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:

@@ -193,6 +193,15 @@ class ImagesFound:
 
 
 @dataclass(frozen=True, slots=True)
+class ThumbnailsMade:
+    """So many of the thumbnails that a job's report lacked are made, after the run; emitted now and then."""
+
+    job: str
+    made: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationFailed:
     """A notification could not be delivered; the run goes on."""
 
@@ -221,5 +230,6 @@ Event = (
     | ProviderUp
     | Stopped
     | NotificationFailed
+    | ThumbnailsMade
 )
 Listener = Callable[[Event], None]

@@ -11,6 +11,7 @@ from pipeline.engine import events
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
 from pipeline.printable import printable, printable_json
+from pipeline.progress.view import thumbnails_made
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Event
@@ -59,6 +60,8 @@ def _describe_run(event: Event) -> str:
             return f"! notification by {how} failed: {one_line(reason)}"
         case events.Stopping(signal):
             return f"■ {signal}: no further calls; calls in flight finish, a second signal stops at once"
+        case events.ThumbnailsMade(job, made, total):
+            return f"• {job}: {thumbnails_made(made, total)}"
         case events.BackupFailed(error):
             return f"! the ledger could not be copied: {_error_text(error)}"
         case events.ImagesFound(adopted, unknown):

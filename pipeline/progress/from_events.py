@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.provider import RateLimit
 from pipeline.engine import events
-from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_ends
+from pipeline.progress.view import JobView, ProviderView, View, speed_of, thumbnails_made, with_ends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,7 @@ class EventTotals:
         self.begun = False
         self._has_unknown_job = False
         self._stopping = False
+        self._thumbnails = ""
         self._lock = threading.Lock()
         self._names: dict[str, None] = {}
         self._summaries: dict[str, JobSummary] = {}
@@ -117,6 +118,8 @@ class EventTotals:
                 self._names.update(dict.fromkeys(jobs))
             case events.Stopping():
                 self._stopping = True
+            case events.ThumbnailsMade(_, made, total):
+                self._thumbnails = thumbnails_made(made, total)
 
     def _take_pace(self, pace: ProviderPace) -> None:
         """Record the bottleneck; after a pause the speed is measured from the start."""
@@ -163,7 +166,7 @@ class EventTotals:
                     starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
         at_work = {job.provider for job in jobs if job.left}
         shown = [one for one in providers if one.in_flight or one.name in at_work] or providers
-        return View(now, with_ends(jobs, starts, speeds), shown, self._stopping)
+        return View(now, with_ends(jobs, starts, speeds), shown, self._stopping, self._thumbnails)
 
     def _provider_view(self, name: str, news: _ProviderNews, now: float) -> ProviderView:
         view = ProviderView(

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.events import CallSent, ImageStored, ProviderPace
+from pipeline.engine.events import CallSent, ImageStored, ProviderPace, ThumbnailsMade
 from pipeline.ledger.database import file_mode
 from pipeline.progress.event_text import describe
 from pipeline.storage import LOG_FILE
@@ -47,7 +47,7 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Queue one event."""
-        if isinstance(event, CallSent | ImageStored | ProviderPace) and not self._verbose:
+        if isinstance(event, CallSent | ImageStored | ProviderPace | ThumbnailsMade) and not self._verbose:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)

@@ -132,6 +132,7 @@ def _sum(view: View, *, alone: bool) -> list[Text]:
     facts = [f"all {len(view.jobs)} jobs", *job_facts(total)] if len(view.jobs) > 1 else []
     facts += [] if alone else end_facts(total, view.now)
     stopping = [Text("stopping: calls in flight finish", "bold")] if view.stopping else []
+    facts += [view.thumbnails] if view.thumbnails else []
     return [*(Text(fact) for fact in facts), *stopping]
 
 

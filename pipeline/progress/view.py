@@ -20,6 +20,11 @@ _BOTTLENECKS = {
 }
 
 
+def thumbnails_made(made: int, total: int) -> str:
+    """Return how many thumbnails are made."""
+    return f"thumbnails {made:,}/{total:,}"
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """One job: requests done, failed (partial ones too) and left, images here and to come, US dollars."""
@@ -64,6 +69,7 @@ class View:
     providers: Sequence[ProviderView]
     stopping: bool = False
     notes: Sequence[str] = ()  # whether a run is at work, and what stopped the last one
+    thumbnails: str = ""  # how many are made, after the run
 
     @property
     def total(self) -> JobView:

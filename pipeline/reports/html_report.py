@@ -35,7 +35,7 @@ def write_report(
     connection: sqlite3.Connection, name: str, folder: Path, command: NextCommand, most: int = MOST
 ) -> Path:
     """Write the report of a job into its folder below `folder`; return its path. Raises DiskFull."""
-    data = read_report_data(connection, name, command, most)
+    data = read_report_data(connection, name, most, command)
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)

@@ -28,7 +28,7 @@ MOST = 50_000
 
 
 def read_report_data(
-    connection: sqlite3.Connection, name: str, command: NextCommand, most: int = MOST
+    connection: sqlite3.Connection, name: str, most: int = MOST, command: NextCommand = WITHOUT_OPTIONS
 ) -> dict[str, Any]:
     """Return a job as plain values for JSON, all of one state of the ledger, even beside a working run."""
     with read_transaction(connection):

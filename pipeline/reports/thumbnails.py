@@ -12,7 +12,7 @@ from pipeline.files import PART, make_folder, write_whole
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from pipeline.ledger.queries import RecordedImage
@@ -33,26 +33,38 @@ def thumbnail_name(sha256: str) -> str:
 
 
 def make_thumbnails(
-    folder: Path, images: ImageStore, sources: Iterable[RecordedImage], stop: threading.Event | None = None
+    folder: Path,
+    images: ImageStore,
+    sources: Iterable[RecordedImage],
+    stop: threading.Event | None = None,
+    count: Callable[[int, int], object] = lambda _tried, _all: None,
 ) -> int:
     """Make the missing thumbnails of a job in its folder; return how many. Raises OSError if none can be written.
 
     Pillow decodes and encodes without the interpreter lock, so threads use every core. SVG needs none. An image that is
     missing or cannot be read is left out: the page then shows the image itself, or that it is missing. `stop` ends the
-    work after the images in hand.
+    work after the images in hand. `count` is called at the start and after each image, with the number that was tried
+    and that of all.
     """
     existing = _existing(folder / FOLDER)
     missing = {one.sha256: one for one in sources if one.format != "svg" and one.sha256 not in existing}
     if not missing:
         return 0
+    count(0, len(missing))
     make_folder(folder / FOLDER)
     with ThreadPoolExecutor(os.cpu_count(), "thumbnail") as pool:
-        made = pool.map(lambda source: _make(folder, images, source, stop), missing.values())
+        outcomes = pool.map(lambda source: _make(folder, images, source, stop), missing.values())
+        made = 0
         try:
-            return sum(made)
+            for tried, outcome in enumerate(outcomes, 1):
+                if outcome is None:  # and so is every later one
+                    break
+                made += outcome
+                count(tried, len(missing))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return made
 
 
 def _existing(folder: Path) -> set[str]:
@@ -77,9 +89,10 @@ def make_thumbnail(folder: Path, images: ImageStore, source: RecordedImage) -> P
     return path
 
 
-def _make(folder: Path, images: ImageStore, source: RecordedImage, stop: threading.Event | None) -> bool:
+def _make(folder: Path, images: ImageStore, source: RecordedImage, stop: threading.Event | None) -> bool | None:
+    """Make one thumbnail and return whether it was made, None if `stop` was set before."""
     if stop is not None and stop.is_set():
-        return False
+        return None
     try:
         small = shrink(images.read(source.name))
     except (OSError, BrokenImage):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
@@ -11,6 +13,7 @@ from pipeline.errors import BadInput, DiskFull
 from pipeline.files import disk_error
 from pipeline.ledger.queries import read_recorded_images
 from pipeline.ledger.submit import known_names
+from pipeline.reports.facts import counted
 from pipeline.reports.html_report import write_report
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.thumbnails import make_thumbnails
@@ -18,13 +21,52 @@ from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pipeline.config.load import Config
 
+_COUNT_SECONDS = 0.2  # between two reports of how many thumbnails there are
 
-def write_job_report(config: Config, name: str, sheet: Path | None = None) -> list[Path]:
+
+@dataclass(slots=True)
+class ThumbnailWork:
+    """Makes the thumbnails of one job after another; `stop` ends it after the images in hand.
+
+    `count` is called now and then with a job, how many of its missing thumbnails were tried, and how many there are.
+    What went wrong, or is left, is in `unwritten`.
+    """
+
+    config: Config
+    count: Callable[[str, int, int], object]
+    stop: threading.Event = field(default_factory=threading.Event)
+    unwritten: list[str] = field(default_factory=list)
+    _counted_at: float = 0.0
+
+    def make(self, connection: sqlite3.Connection, name: str) -> None:
+        """Make the missing thumbnails of a job. Raises DiskFull."""
+        tried = missing = 0
+
+        def count(*numbers: int) -> None:
+            nonlocal tried, missing
+            tried, missing = numbers
+            if tried == missing or time.monotonic() - self._counted_at >= _COUNT_SECONDS:
+                self._counted_at = time.monotonic()
+                self.count(name, tried, missing)
+
+        folder, images = self.config.output, ImageStore(self.config.images_folder)
+        try:
+            make_thumbnails(folder / name, images, read_recorded_images(connection, name), self.stop, count)
+        except OSError as reason:
+            raise disk_error(reason, folder) from None
+        if tried < missing:
+            left, line = counted(missing - tried, "thumbnail"), NextCommand.here(self.config).line("report", name)
+            self.unwritten.append(f"{left} of `{name}` not made yet; to make them, run: {line}")
+
+
+def write_job_report(
+    config: Config, name: str, sheet: Path | None = None, work: ThumbnailWork | None = None
+) -> list[Path]:
     """Write a job's report, and its contact sheet if `sheet` names one, beside a working run too; return their paths.
 
     Raises BadInput for an unknown job, and DiskFull.
@@ -33,13 +75,12 @@ def write_job_report(config: Config, name: str, sheet: Path | None = None) -> li
         from pipeline.reports.contact_sheet import check_sheet, write_sheet
 
         check_sheet(sheet)
-    images = ImageStore(config.images_folder)
     with ledger.reading(config.output, name) as connection:
         (name,) = known_names(connection, [name])
         written = [write_report(connection, name, config.output, NextCommand.here(config))]
-        _make_thumbnails(connection, name, config.output, images)
+        (work or ThumbnailWork(config, lambda _job, _tried, _missing: None)).make(connection, name)
         if sheet is not None:
-            written += write_sheet(connection, name, config.output, images, sheet)
+            written += write_sheet(connection, name, config.output, ImageStore(config.images_folder), sheet)
     return written
 
 
@@ -54,38 +95,24 @@ def write_reports(connection: sqlite3.Connection, config: Config, names: Sequenc
     return written, unwritten
 
 
-async def make_report_thumbnails(
-    folder: Path, images: ImageStore, reports: Sequence[Path], seconds: float
-) -> list[str]:
-    """Make the thumbnails of these reports in threads, as many as `seconds` allow; return what went wrong.
+async def make_report_thumbnails(work: ThumbnailWork, reports: Sequence[Path], seconds: float | None = None) -> None:
+    """Make the thumbnails of these reports in threads, for at most `seconds` if they are given.
 
-    If one is missing, the page shows the image itself, and `pipeline report` makes it later. When cancelled, it ends
-    after the images in hand.
+    If one is missing, the page shows the image itself. When cancelled, it ends after the images in hand.
     """
-    stop = threading.Event()
-    unwritten = []
-    timer = asyncio.get_running_loop().call_later(seconds, stop.set)
+    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, work.stop.set)
     try:
         for report in reports:
             try:
-                await asyncio.to_thread(_make_report_thumbnails, folder, images, report.parent.name, stop)
+                await asyncio.to_thread(_make_report_thumbnails, work, report.parent.name)
             except (BadInput, DiskFull) as reason:  # the ledger may be gone
-                unwritten.append(f"the thumbnails of `{report.parent.name}` were not written: {reason}")
+                work.unwritten.append(f"the thumbnails of `{report.parent.name}` were not written: {reason}")
     finally:
-        stop.set()
-        timer.cancel()
-    return unwritten
+        work.stop.set()
+        if timer is not None:
+            timer.cancel()
 
 
-def _make_report_thumbnails(folder: Path, images: ImageStore, name: str, stop: threading.Event) -> None:
-    with ledger.reading(folder, name) as connection:
-        _make_thumbnails(connection, name, folder, images, stop)
-
-
-def _make_thumbnails(
-    connection: sqlite3.Connection, name: str, folder: Path, images: ImageStore, stop: threading.Event | None = None
-) -> None:
-    try:
-        make_thumbnails(folder / name, images, read_recorded_images(connection, name), stop)
-    except OSError as reason:
-        raise disk_error(reason, folder) from None
+def _make_report_thumbnails(work: ThumbnailWork, name: str) -> None:
+    with ledger.reading(work.config.output, name) as connection:
+        work.make(connection, name)

@@ -32,7 +32,7 @@ def read_snapshot(
     providers: Mapping[str, Provider],
     owner: LockOwner | None,
     now: float,
-    command: NextCommand,
+    command: NextCommand = WITHOUT_OPTIONS,
 ) -> dict[str, Any]:
     """Return how all jobs stand, what works on them, and the commands that continue, as plain values for JSON."""
     summaries = read_job_summaries(connection)

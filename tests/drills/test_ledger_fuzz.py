@@ -22,7 +22,6 @@ from pipeline.ledger.put_back import Selection, put_back
 from pipeline.ledger.queue import next_requests
 from pipeline.ledger.recovery import recover
 from pipeline.reports.manifest import write_manifest
-from pipeline.reports.next_command import NextCommand
 from pipeline.reports.report_data import read_report_data
 from pipeline.reports.status import read_status
 from pipeline.reports.verify import find_damage
@@ -56,7 +55,7 @@ def looks(bench: Bench) -> dict[str, Callable[[], Any]]:
         "manifest": lambda: write_manifest(connection, "job", folder),
         "outcomes": lambda: list(read_outcomes(Config(None, folder, None, {}), "job")),
         "verify": lambda: list(find_damage(connection, folder, bench.images, None)),
-        "report": lambda: json.dumps(read_report_data(connection, "job", NextCommand(None, ()))),
+        "report": lambda: json.dumps(read_report_data(connection, "job")),
         "copy": lambda: back_up(connection, folder),
         "run": mend_and_take,
         "resume": lambda: put_back(connection, Selection()),

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
 
+from tests.support.exhibits import asked, drawn, fail, hang
 from tests.support.stage import finish
+from tests.support.terminal import terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.stage import Stage
+    from tests.support.workbench import Bench
+
+LARGE = 20  # images
 
 
 def _data(path: Path) -> dict[str, Any]:
@@ -32,13 +39,16 @@ def test_the_report_of_a_run_is_the_last_line_and_shows_what_is_in_the_ledger(st
     ended = stage.run("run", stage.job("many", [{"prompt": "a cat", "n": 2}, {"prompt": "forbidden"}]), exit_code=1)
     path = stage.output / "many" / "report.html"
     assert ended.stdout.splitlines()[-1] == str(path)
+    assert "thumbnails" not in ended.stderr
     data = _data(path)
     assert [one["status"] for one in data["requests"]] == ["succeeded", "failed"]
     assert data["causes"][0]["commands"] == ["pipeline run " + str(stage.folder / "many.yaml")]
     assert data["commands"]["folder"] == str(stage.folder)
     names = {f"{image['sha256']}.webp" for image in data["requests"][0]["images"]}
-    assert {one.name for one in (path.parent / "thumbnails").iterdir()} <= names, "as many as there was time for"
-    stage.run("report", "many")
+    assert {one.name for one in (path.parent / "thumbnails").iterdir()} == names, "all of them"
+    (path.parent / "thumbnails" / min(names)).unlink()
+    ended = stage.run("report", "many")
+    assert (ended.stdout.splitlines(), ended.stderr) == ([str(path)], ""), "nothing is counted in a pipe"
     assert {one.name for one in (path.parent / "thumbnails").iterdir()} == names
     summary = stage.run("resume", "many", "--json", exit_code=1).stdout.splitlines()[-1]
     assert json.loads(summary)["reports"] == [str(path)]
@@ -142,3 +152,32 @@ def test_a_sheet_of_another_name_is_refused_before_anything_is_written(stage: St
     stage.run("submit", stage.prompts("many", 1))
     assert "sheet.png" in stage.run("report", "many", "--sheet", name, exit_code=2).stderr
     assert not (stage.output / "many" / "report.html").exists()
+
+
+@pytest.fixture
+def large(bench: Bench) -> Bench:
+    """A job of images whose thumbnails take a while, and of one request that failed."""
+    bench.submit(*(asked(number) for number in range(LARGE + 1)))
+    content = drawn(1, (2600, 2600))
+    for number in range(LARGE):
+        text = b"tEXtNumber\0" + str(number).encode()
+        chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+        hang(bench, number, content[:33] + chunk + content[33:])  # each image a file of its own
+    fail(bench, LARGE)
+    return bench
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("command", "exit_code"), [(("report", "job"), 0), (("run",), 1)])
+def test_ctrl_c_ends_thumbnails_and_neither_the_report_nor_the_exit_code(
+    large: Bench, command: tuple[str, ...], exit_code: int
+) -> None:
+    with terminal(large.folder, *command, "--output", large.folder) as shown:
+        shown.read_until(lambda: re.search(rf"thumbnails \d+/{LARGE}", shown.text))
+        shown.press_ctrl_c()
+        assert shown.read_to_the_end() == exit_code
+    assert "thumbnails of `job` not made yet; to make them, run:" in shown.text.replace("\n", " ")
+    assert "stopped at once" not in shown.text
+    assert re.search(r"thumbnails \d+/", shown.text) is None, "the line is erased"
+    assert len(_data(large.folder / "job" / "report.html")["requests"]) == LARGE + 1
+    assert len(list((large.folder / "job" / "thumbnails").glob("*.webp"))) < LARGE

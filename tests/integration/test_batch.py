@@ -23,6 +23,7 @@ from pipeline import run as run_module
 from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider
 from pipeline.config.notifications import NotificationSettings
+from pipeline.engine.events import ThumbnailsMade
 from pipeline.errors import (
     BadInput,
     ConfigError,
@@ -107,13 +108,15 @@ def test_a_name_with_another_provider_is_not_that_of_a_file_either(tmp_path: Pat
     assert not config.output.exists()
 
 
-async def test_a_run_makes_the_thumbnails_of_its_report_if_they_fit_into_its_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch_module, "THUMBNAIL_SHARE", 1000.0)
+async def test_a_run_makes_all_thumbnails_of_its_report_and_counts_them(tmp_path: Path) -> None:
+    counted: list[ThumbnailsMade] = []
     async with sandbox() as base_url:
         batch = _batch(tmp_path, lab(base_url))
-        await batch.run([_job(tmp_path, "lounge", "one", "two")])
+        await batch.run(
+            [_job(tmp_path, "lounge", "one", "two")],
+            emit=lambda event: counted.append(event) if isinstance(event, ThumbnailsMade) else None,
+        )
+    assert counted[-1] == ThumbnailsMade("lounge", 2, 2)
     assert len(list((batch.folder / "lounge").glob("thumbnails/*.webp"))) == 2
 
 

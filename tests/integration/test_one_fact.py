@@ -110,7 +110,7 @@ def read_outputs(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str
         summary=summary_json(result),
         watch=json.loads(capsys.readouterr().out),
         page=read_snapshot(connection, config.providers, find_owner(config.output, connection), NOW, command),
-        report=read_report_data(connection, "job", command),
+        report=read_report_data(connection, "job", command=command),
     )
 
 

@@ -20,7 +20,6 @@ from pipeline.config.load import Config, Provider, RateLimit
 from pipeline.ledger.database import open_ledger
 from pipeline.ledger.lock import LockOwner, find_owner, run_lock
 from pipeline.ledger.queries import read_newest_images
-from pipeline.reports.next_command import NextCommand
 from pipeline.web import event_stream
 from pipeline.web.access import AccessControl
 from pipeline.web.image_files import find_served_image
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from tests.support.workbench import Bench
 
 LIMITED = Provider("lab", "http://127.0.0.1:9/v1", rate_limit=RateLimit(50, 60.0))
-ANYWHERE = NextCommand(None, ("--output", "x"))
 
 
 @contextlib.asynccontextmanager
@@ -85,7 +83,7 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     fail(bench, 2)
     fail(bench, 3)
     bench.set("UPDATE attempt SET sent_at = 995, ended_at = 1000")
-    snapshot = read_snapshot(bench.connection, {"lab": LIMITED}, None, 1030.0, ANYWHERE)
+    snapshot = read_snapshot(bench.connection, {"lab": LIMITED}, None, 1030.0)
     job, other = snapshot["jobs"]
     assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 2, 1)
     assert (job["causes"][0]["count"], job["causes"][0]["example"]) == (2, "prompt 2")

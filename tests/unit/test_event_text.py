@@ -27,6 +27,7 @@ from pipeline.engine.events import (
     RunStarted,
     Stopped,
     Stopping,
+    ThumbnailsMade,
     UsageIgnored,
 )
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
@@ -60,6 +61,7 @@ EVENTS: list[Event] = [
     PurchasesResumed("lab", 12.4),
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
     KeyExposed("lab", "gpu.lan"),
+    ThumbnailsMade("lounge", 612, 1800),
 ]
 
 
@@ -95,6 +97,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "▶ lab: paid images arrive again after 12 s",
         "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",
         "! lab: the key is sent to gpu.lan without encryption; use https://, or set `insecure: true`",
+        "• lounge: thumbnails 612/1,800",
     ]
 
 

@@ -19,14 +19,13 @@ from pipeline.reports import write
 from pipeline.reports.html_report import embed, write_report
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.report_data import read_report_data
-from pipeline.storage import ImageStore
 from tests.support.exhibits import REFUSED, asked, drawn, fail, hang
 
 if TYPE_CHECKING:
+    from pipeline.storage import ImageStore
     from tests.support.workbench import Bench
 
 PHOTOSWIPE = Path(__file__).parents[2] / "pipeline" / "reports" / "pages" / "photoswipe"
-ANYWHERE = NextCommand(None, ())
 
 
 def _commands(folder: Path) -> NextCommand:
@@ -44,7 +43,7 @@ def test_a_request_is_shown_with_all_that_the_ledger_knows_of_it(bench: Bench) -
     bench.submit(asked(1, "a cat", n=2, variables={"animal": "cat"}, id="cat"), asked(2, "a dog"))
     hang(bench, 1, drawn(1), drawn(2), revised_prompt="a very fine cat", seconds=4, attempts=3)
     fail(bench, 2)
-    shown = read_report_data(bench.connection, "job", ANYWHERE)
+    shown = read_report_data(bench.connection, "job")
     cat, dog = shown["requests"]
     assert (cat["prompt"], cat["variables"], cat["attempts"]) == ("a cat", {"animal": "cat"}, 3)
     assert (cat["seconds"], cat["cost_usd"]) == (4, 0.016)
@@ -58,7 +57,7 @@ def test_a_request_is_shown_with_all_that_the_ledger_knows_of_it(bench: Bench) -
 def test_requests_come_in_the_order_of_the_job_and_superseded_ones_last(bench: Bench) -> None:
     bench.submit(asked(1), asked(2), asked(3))
     bench.submit(asked(3), asked(1))
-    shown = read_report_data(bench.connection, "job", ANYWHERE)["requests"]
+    shown = read_report_data(bench.connection, "job")["requests"]
     assert [(one["prompt"], one["status"]) for one in shown] == [
         ("prompt 3", "pending"),
         ("prompt 1", "pending"),
@@ -71,7 +70,7 @@ def test_a_page_too_large_for_a_browser_leaves_out_what_succeeded_and_says_how_m
     for number in range(5):
         hang(bench, number, drawn(number))
     fail(bench, 5)
-    shown = read_report_data(bench.connection, "job", ANYWHERE, most=3)
+    shown = read_report_data(bench.connection, "job", most=3)
     assert [one["prompt"] for one in shown["requests"]] == ["prompt 0", "prompt 1", "prompt 5"]
     assert shown["left_out"] == 3
     assert shown["causes"][0]["requests"] == [2]
@@ -85,7 +84,7 @@ def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first(b
     fail(bench, 3, REFUSED)
     fail(bench, 5, other)
     hang(bench, 8, status="partial", error=None)
-    causes = read_report_data(bench.connection, "job", ANYWHERE)["causes"]
+    causes = read_report_data(bench.connection, "job")["causes"]
     assert [(cause["count"], cause["requests"]) for cause in causes] == [(2, [3, 5]), (1, [0]), (1, [8])]
     assert [cause["title"] for cause in causes] == [
         "400 content_policy_violation",
@@ -97,7 +96,7 @@ def test_failures_are_grouped_by_what_the_service_said_the_most_frequent_first(b
     assert "try it again later" in causes[1]["advice"]
     assert [cause["commands"] for cause in causes] == [[], ["pipeline resume job"], ["pipeline resume job"]]
     bench.set("UPDATE job SET file = '/cats.yaml'")
-    causes = read_report_data(bench.connection, "job", ANYWHERE)["causes"]
+    causes = read_report_data(bench.connection, "job")["causes"]
     assert causes[0]["commands"] == ["pipeline run /cats.yaml"], "what the policy refused is not resumed"
 
 
@@ -129,37 +128,62 @@ def test_half_a_character_of_a_prompt_does_not_keep_the_report_from_being_writte
 
 
 async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[threading.Event] = []
     begun = threading.Event()
 
-    def make(_folder: Path, _images: ImageStore, _name: str, stop: threading.Event) -> None:
-        told.append(stop)
+    def make(_folder: Path, _images: ImageStore, _sources: object, stop: threading.Event, _count: object) -> int:
         begun.set()
         assert stop.wait(20)
+        return 0
 
-    monkeypatch.setattr(write, "_make_report_thumbnails", make)
-    work = asyncio.create_task(
-        write.make_report_thumbnails(tmp_path, ImageStore(tmp_path), [tmp_path / "job" / "report.html"], 60.0)
-    )
+    bench.submit(asked(1))
+    monkeypatch.setattr(write, "make_thumbnails", make)
+    thumbnails = _thumbnails(bench, [])
+    work = asyncio.create_task(write.make_report_thumbnails(thumbnails, [bench.folder / "job" / "report.html"]))
     await asyncio.to_thread(begun.wait)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
-    assert told[0].is_set()
+    assert thumbnails.stop.is_set()
 
 
-async def test_a_run_waits_for_thumbnails_no_longer_than_it_may(bench: Bench) -> None:
+def _thumbnails(bench: Bench, counted: list[tuple[str, int, int]]) -> write.ThumbnailWork:
+    return write.ThumbnailWork(Config(None, bench.folder, None, {}), lambda *one: counted.append(one))
+
+
+async def test_all_thumbnails_are_made_and_what_a_stop_leaves_is_said_with_the_command(bench: Bench) -> None:
     bench.submit(*(asked(number, f"prompt {number}") for number in range(1, 4)))
     for number in range(1, 4):
         hang(bench, number, drawn(number))
     reports = [bench.folder / "job" / "report.html"]
-    assert await write.make_report_thumbnails(bench.folder, bench.images, reports, 0.0) == []
-    left = len(list((bench.folder / "job").glob("thumbnails/*.webp")))
-    assert left < 3, "what there was no time for is left out"
-    assert await write.make_report_thumbnails(bench.folder, bench.images, reports, 60.0) == []
+    counted: list[tuple[str, int, int]] = []
+    stopped = _thumbnails(bench, counted)
+    stopped.stop.set()
+    await write.make_report_thumbnails(stopped, reports)
+    assert counted == [("job", 0, 3)]
+    (sentence,) = stopped.unwritten
+    assert sentence == (
+        f"3 thumbnails of `job` not made yet; to make them, run: pipeline report job --output {bench.folder}"
+    )
+    whole = _thumbnails(bench, counted)
+    await write.make_report_thumbnails(whole, reports)
+    assert (counted[-1], whole.unwritten) == (("job", 3, 3), [])
     assert len(list((bench.folder / "job").glob("thumbnails/*.webp"))) == 3
+
+
+async def test_a_run_that_was_stopped_ends_its_thumbnails_soon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    stops: list[threading.Event] = []
+
+    def make(_folder: Path, _images: ImageStore, _sources: object, stop: threading.Event, _count: object) -> int:
+        stops.append(stop)
+        assert stop.wait(20)
+        return 0
+
+    bench.submit(asked(1))
+    monkeypatch.setattr(write, "make_thumbnails", make)
+    await write.make_report_thumbnails(_thumbnails(bench, []), [bench.folder / "job" / "report.html"], 0.01)
+    assert stops[0].is_set()
 
 
 def test_reading_the_ledger_needs_no_right_to_write_it(bench: Bench) -> None:
@@ -168,7 +192,7 @@ def test_reading_the_ledger_needs_no_right_to_write_it(bench: Bench) -> None:
     assert connection is not None
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("UPDATE request SET attempts = 9")
-    assert len(read_report_data(connection, "job", ANYWHERE)["requests"]) == 1
+    assert len(read_report_data(connection, "job")["requests"]) == 1
     connection.close()
 
 

@@ -21,7 +21,7 @@ def test_the_log_is_made_at_the_first_event_and_takes_what_matters(tmp_path: Pat
         for event in EVENTS:
             log(event)
     lines = (tmp_path / "run.log").read_text().splitlines()
-    assert len(lines) == len(EVENTS) - 4
+    assert len(lines) == len(EVENTS) - 5
     assert lines[0].endswith(describe(EVENTS[1]))
 
 
