@@ -192,6 +192,18 @@ def find_image(connection: sqlite3.Connection, image_pk: int) -> RecordedImage |
     return None if row is None else RecordedImage(*row)
 
 
+def find_job_image(
+    connection: sqlite3.Connection, job: str, *, file: str | None = None, sha256: str | None = None
+) -> RecordedImage | None:
+    """Return an image on disk of a job by its file or its hash, None if there is none."""
+    row = connection.execute(
+        f"{_RECORDED} AND j.name = ?1 AND i.file IS NOT NULL AND (?2 IS NULL OR i.file = ?2)"
+        " AND (?3 IS NULL OR i.sha256 = ?3) LIMIT 1",
+        (job, file, sha256),
+    ).fetchone()
+    return None if row is None else RecordedImage(*row)
+
+
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
     """An input file that requests of a job upload. `file` is relative to the job's folder."""

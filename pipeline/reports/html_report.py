@@ -27,7 +27,15 @@ FILE_NAME = "report.html"
 
 _PAGES = Path(__file__).with_name("pages")
 _STYLES = ("photoswipe/photoswipe.css", "colours.css", "report.css")
-_SCRIPTS = ("photoswipe/photoswipe.umd.min.js", "items.js", "picks.js", "tiles.js", "large.js", "report.js")
+_SCRIPTS = (
+    "photoswipe/photoswipe.umd.min.js",
+    "elements.js",
+    "items.js",
+    "picks.js",
+    "tiles.js",
+    "large.js",
+    "report.js",
+)
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
@@ -35,14 +43,19 @@ def write_report(
     connection: sqlite3.Connection, name: str, folder: Path, command: NextCommand, most: int = MOST
 ) -> Path:
     """Write the report of a job into its folder below `folder`; return its path. Raises DiskFull."""
-    data = read_report_data(connection, name, most, command)
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        write_whole(path, page(data).encode("utf-8", "replace"), file_mode(folder))
+        text = report_page(connection, name, command, most)
+        write_whole(path, text.encode("utf-8", "replace"), file_mode(folder))
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return path
+
+
+def report_page(connection: sqlite3.Connection, name: str, command: NextCommand, most: int = MOST) -> str:
+    """Return the report of a job as an HTML page."""
+    return page(read_report_data(connection, name, most, command))
 
 
 def page(data: dict[str, Any]) -> str:

@@ -1,20 +1,21 @@
-"""Finds the file or the thumbnail of an image by its row in the ledger; no part of an address is a path."""
+"""Finds images, thumbnails and input files by their rows in the ledger; no part of an address is a path."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline import ledger
-from pipeline.ledger.queries import find_image
+from pipeline.ledger.queries import find_image, find_job_image, read_uploaded_files
 from pipeline.reports import thumbnails
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from pipeline.ledger.queries import RecordedImage
     from pipeline.storage import ImageStore
 
 _TYPES = {"svg": "image/svg+xml"} | {
@@ -35,9 +36,8 @@ class ServedFile:
     content_type: str
 
 
-async def find_in_thread(folder: Path, images: ImageStore, image_pk: int, *, small: bool) -> ServedFile | None:
-    """Return what `find_served_image` does, from a thread."""
-    find = functools.partial(find_served_image, folder, images, image_pk, small=small)
+async def find_in_thread(find: Callable[[], ServedFile | None], *, small: bool) -> ServedFile | None:
+    """Return what `find` does, from a thread; `small` if it may make a thumbnail."""
     return await asyncio.get_running_loop().run_in_executor(_thumbnail_threads if small else None, find)
 
 
@@ -45,8 +45,23 @@ def find_served_image(folder: Path, images: ImageStore, image_pk: int, *, small:
     """Return the file of this image, or of its thumbnail, which is made if it is missing; None if there is none."""
     with ledger.reading(folder) as connection:
         image = find_image(connection, image_pk)
-    if image is None:
-        return None
+    return None if image is None else _served(folder, images, image, small=small)
+
+
+def find_job_file(folder: Path, images: ImageStore, job: str, file: str) -> ServedFile | None:
+    """Return a file that a job's report shows, by its address relative to the report; None if there is none."""
+    kind, _, name = file.partition("/")
+    with ledger.reading(folder) as connection:
+        if kind == "inputs":
+            uploaded = any(one.file == file for one in read_uploaded_files(connection, job))
+            path = _inside(folder / job / file, folder / job / "inputs", folder) if uploaded else None
+            return None if path is None else ServedFile(path, _TYPES.get(path.suffix[1:], "application/octet-stream"))
+        small = kind == thumbnails.FOLDER
+        found = find_job_image(connection, job, **({"sha256": name[: -len(".webp")]} if small else {"file": file}))
+    return None if found is None else _served(folder, images, found, small=small)
+
+
+def _served(folder: Path, images: ImageStore, image: RecordedImage, *, small: bool) -> ServedFile | None:
     path = _inside(images.local_path(image.name), images.job_folder(image.job), images.folder)
     if path is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import html
 import logging
 import re
@@ -15,22 +16,29 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from pipeline import ledger
 from pipeline.errors import BadInput, PipelineError
+from pipeline.ledger.submit import known_names
+from pipeline.reports import thumbnails
+from pipeline.reports.html_report import report_page
+from pipeline.reports.next_command import NextCommand
 from pipeline.signals import Shutdown
 from pipeline.web import actions
 from pipeline.web.access import WILDCARDS, AccessControl
 from pipeline.web.event_stream import HEARTBEAT_SECONDS, EventStream
-from pipeline.web.image_files import find_in_thread
+from pipeline.web.image_files import find_in_thread, find_job_file, find_served_image
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pipeline.batch import Batch
+    from pipeline.config.load import Config
+    from pipeline.web.image_files import ServedFile
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _PAGES = Path(__file__).with_name("static")
-_COLOURS = Path(__file__).parents[1] / "reports" / "pages" / "colours.css"
+_SHARED = Path(__file__).parents[1] / "reports" / "pages"  # what the report's pages have, too
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
@@ -62,6 +70,8 @@ class Site:
         app.router.add_get("/events", self._events)
         app.router.add_get(r"/images/{pk:\d{1,18}}", self._image)
         app.router.add_get(r"/thumbnails/{pk:\d{1,18}}", self._thumbnail)
+        app.router.add_get("/jobs/{job}/report.html", self._report)
+        app.router.add_get("/jobs/{job}/{file:(?:images|thumbnails|inputs)/[^/]+}", self._job_file)
         app.router.add_post("/actions", self._act)
         app.cleanup_ctx.append(self._following)
         app.on_shutdown.append(self._end_stream)
@@ -85,7 +95,8 @@ class Site:
             refusal.headers.update(_HEADERS)
             raise
         if not response.prepared:
-            response.headers.update(_HEADERS)
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
         return response
 
     async def _page(self, request: web.Request) -> web.Response:
@@ -104,11 +115,11 @@ class Site:
         return response
 
     async def _style(self, _request: web.Request) -> web.Response:
-        text = _COLOURS.read_text("utf-8") + (_PAGES / "live.css").read_text("utf-8")
+        text = (_SHARED / "colours.css").read_text("utf-8") + (_PAGES / "live.css").read_text("utf-8")
         return web.Response(text=text, content_type="text/css", headers={"Cache-Control": "no-cache"})
 
     async def _script(self, _request: web.Request) -> web.Response:
-        text = (_PAGES / "live.js").read_text("utf-8")
+        text = (_SHARED / "elements.js").read_text("utf-8") + (_PAGES / "live.js").read_text("utf-8")
         return web.Response(text=text, content_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -127,22 +138,31 @@ class Site:
                 await response.write(event)
         return response
 
+    async def _report(self, request: web.Request) -> web.Response:
+        try:
+            text = await asyncio.to_thread(_read_report, self._batch.config, request.match_info["job"])
+        except BadInput as error:
+            raise web.HTTPNotFound(text=f"{error}\n") from None
+        except PipelineError as error:
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+        headers = {"Content-Security-Policy": "frame-ancestors 'none'", "Cache-Control": "no-store"}
+        return web.Response(
+            body=text.encode("utf-8", "replace"), content_type="text/html", charset="utf-8", headers=headers
+        )
+
+    async def _job_file(self, request: web.Request) -> web.StreamResponse:
+        job, file = request.match_info.values()
+        find = functools.partial(find_job_file, self._batch.folder, self._batch.images, job, file)
+        return await _send(find, small=file.startswith(f"{thumbnails.FOLDER}/"))
+
     async def _image(self, request: web.Request) -> web.StreamResponse:
-        return await self._send(request, small=False)
+        pk = int(request.match_info["pk"])
+        return await _send(functools.partial(find_served_image, self._batch.folder, self._batch.images, pk))
 
     async def _thumbnail(self, request: web.Request) -> web.StreamResponse:
-        return await self._send(request, small=True)
-
-    async def _send(self, request: web.Request, *, small: bool) -> web.StreamResponse:
         pk = int(request.match_info["pk"])
-        try:
-            served = await find_in_thread(self._batch.folder, self._batch.images, pk, small=small)
-        except (PipelineError, OSError) as error:  # no room for a thumbnail: the page requests the image itself
-            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
-        if served is None:
-            raise web.HTTPNotFound(text="There is no such image.\n")
-        return web.FileResponse(
-            served.path, headers={"Content-Type": served.content_type, "Cache-Control": "private, max-age=60"}
+        return await _send(
+            functools.partial(find_served_image, self._batch.folder, self._batch.images, pk, small=True), small=True
         )
 
     async def _act(self, request: web.Request) -> web.Response:
@@ -169,6 +189,26 @@ async def _read_form(request: web.Request) -> dict[str, str]:
     except (HttpProcessingError, web.RequestPayloadError, ValueError):
         raise web.HTTPBadRequest(text="The body of this request is damaged.\n") from None
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+async def _send(find: Callable[[], ServedFile | None], *, small: bool = False) -> web.StreamResponse:
+    """Send the file that is found in the ledger."""
+    try:
+        served = await find_in_thread(find, small=small)
+    except (PipelineError, OSError) as error:  # no room for a thumbnail: the page requests the image itself
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+    if served is None:
+        raise web.HTTPNotFound(text="There is no such image.\n")
+    return web.FileResponse(
+        served.path, headers={"Content-Type": served.content_type, "Cache-Control": "private, max-age=60"}
+    )
+
+
+def _read_report(config: Config, job: str) -> str:
+    """Return the report of a job as it stands in the ledger now. Raises BadInput for an unknown job."""
+    with ledger.reading(config.output, job) as connection:
+        (name,) = known_names(connection, [job])
+        return report_page(connection, name, NextCommand.anywhere(config))
 
 
 async def _next(queue: asyncio.Queue[bytes]) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import re
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -56,6 +58,120 @@ def test_pictures_are_seen_as_they_land_beside_a_working_run(stage: Stage, viewe
     assert "8 of 8 done" in page.locator("#jobs").inner_text()
     assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "100"
     assert "prompt number" in (page.locator("#newest img").first.get_attribute("alt") or "")
+
+
+def test_finished_jobs_are_folded_at_the_end_and_every_job_links_to_its_report(
+    bench: Bench, stage: Stage, viewer: Viewer
+) -> None:
+    for number in range(13):
+        bench.submit(asked(number), name=f"old-{number}")
+        hang(bench, number, drawn(number), job=f"old-{number}")
+    fail(bench, 12, job="old-12")
+    bench.submit(*(asked(number) for number in range(20, 30)))
+    hang(bench, 20, drawn(20))
+    page = viewer.open(_serve(stage, bench))
+    finished = page.locator("#finished")
+    finished.wait_for()
+    assert page.locator("#finished-title").inner_text() == "13 finished jobs, 1 request without all images"
+    assert page.locator("#jobs > li").count() == 1
+    assert page.locator("#jobs h3").inner_text().startswith("job")
+    assert page.locator("#failures").is_hidden(), "what failed in a folded job is folded with it"
+    assert page.locator("#finished-jobs > li").first.is_hidden()
+    newest = page.locator("#newest").bounding_box()
+    assert newest is not None
+    assert newest["y"] < 800, "the images are seen without scrolling"
+    page.locator("#finished-title").click()
+    assert page.locator("#finished-jobs > li").count() == 13
+    assert "content_policy_violation in old-12" in page.locator("#finished-causes").inner_text()
+    assert "in the Python program" in page.locator("#finished-causes").inner_text()
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Report of old-3").click()
+    report = opened.value
+    wait_until(report, "document.querySelector('.tile img')?.naturalWidth > 0")
+    assert report.locator("h1").inner_text() == "old-3"
+    report.locator(".tile .open").first.click()
+    large = (
+        "document.querySelector('.pswp__item[aria-hidden=false] img:not(.pswp__img--placeholder)')?.naturalWidth > 0"
+    )
+    wait_until(report, large)
+
+
+def test_the_newest_job_stays_in_sight_if_nothing_is_queued(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    for name in ("one", "two"):
+        bench.submit(asked(1), name=name)
+        hang(bench, 1, drawn(1), job=name)
+    page = viewer.open(_serve(stage, bench))
+    page.locator("#finished").wait_for()
+    assert page.locator("#jobs h3").all_inner_texts() == ["twolab"]
+    assert page.locator("#finished-title").inner_text() == "1 finished job"
+    assert page.title() == f"{bench.folder.name} · pipeline"
+    bench.submit(asked(1), asked(2), name="one")
+    page.get_by_text("1 of 2 done").wait_for()
+    assert page.locator("#jobs h3").all_inner_texts() == ["onelab"]
+    assert page.title() == f"stopped at 50 % · {bench.folder.name} · pipeline"
+
+
+def test_a_full_bar_is_full_and_each_cause_has_its_command(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    bench.submit(*(asked(number) for number in range(10)), name="whole")
+    for number in range(10):
+        hang(bench, number, drawn(number), job="whole")
+    page = viewer.open(_serve(stage, bench), permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_text("10 of 10 done").wait_for()
+    bar, green = page.locator("#jobs .bar").bounding_box(), page.locator("#jobs .bar .good").bounding_box()
+    assert bar is not None
+    assert green is not None
+    assert green["width"] == bar["width"], "10 of 10 leave no gap"
+    bench.set("UPDATE job SET file = '/whole.yaml'")
+    fail(bench, 3, job="whole")
+    fail(bench, 4, {"http_status": 500, "type": None, "code": None, "message": "It broke."}, job="whole")
+    page.get_by_text("8 of 10 done").wait_for()
+    ends = f" --output {bench.folder}"
+    lines = page.locator("#causes .command code").all_inner_texts()
+    assert [line.rpartition(" --output ")[0] for line in lines] == ["pipeline run /whole.yaml", "pipeline resume whole"]
+    assert all(line.endswith(ends) for line in lines)
+    page.locator("#causes").get_by_role("button", name="Copy").last.click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == lines[1]
+
+
+def test_pauses_are_shown_with_a_clock_of_24_hours(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    bench.submit(asked(1))
+    until = time.time() + 86400
+    bench.set("INSERT INTO provider VALUES ('lab', ?)", until)
+    page = viewer.open(_serve(stage, bench))
+    page.locator("#stops").wait_for()
+    hours = page.evaluate("new Date().getHours()")
+    text = page.locator("#stops").inner_text()
+    assert re.search(r"lab asks for a pause until \d\d:\d\d$", text), text
+    assert int(text[-5:-3]) in {hours, hours + 1}
+    assert "AM" not in text + page.locator("body").inner_text()
+
+
+def test_a_stop_is_shown_with_what_mends_it_before_the_command(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    sources = "window.EventSource = class { addEventListener(name, hear) { (window.hear ||= {})[name] = hear; } }"
+    page = viewer.open(_serve(stage, bench), script=sources)
+    stop = {
+        "kind": "QuotaSpent",
+        "message": "429 insufficient_quota: <b>You exceeded</b> your quota",
+        "reach": "provider `lab`",
+        "at": 1_795_000_000.0,
+        "advice": "top up the account at the provider, or raise its limit",
+        "commands": ["pipeline run"],
+    }
+    state: dict[str, Any] = {
+        "jobs": [],
+        "run": None,
+        "providers": [],
+        "minutes_left": None,
+        "spent": None,
+        "command": "pipeline run",
+    }
+    page.evaluate("state => hear.state({ data: JSON.stringify(state) })", {**state, "stops": [stop]})
+    text = page.locator("#stops").inner_text()
+    parts = ("provider `lab`", "<b>You exceeded</b>", "top up the account", "pipeline run")
+    assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
+    page.evaluate("state => hear.state({ data: JSON.stringify(state) })", state)
+    assert page.locator("#stops").is_hidden()
 
 
 def test_cancel_and_resume_are_buttons(bench: Bench, stage: Stage, viewer: Viewer) -> None:

@@ -188,6 +188,37 @@ async def test_one_who_is_too_slow_is_let_go_and_holds_up_nobody(bench: Bench, m
     assert told == [b"0", b"1", b"2", b""]
 
 
+async def test_a_report_is_served_as_the_ledger_stands_with_its_files(bench: Bench) -> None:
+    file = "inputs/a b.png"
+    bench.submit(asked(1), name="night 1")
+    hang(bench, 1, drawn(1), job="night 1", inputs=json.dumps([{"role": "image", "file": file}]))
+    (bench.folder / "night 1" / "inputs").mkdir()
+    (bench.folder / "night 1" / file).write_bytes(drawn(2))
+    (bench.folder / "night 1" / "inputs" / "other.png").write_bytes(drawn(3))
+    ((image, sha256),) = bench.ask("SELECT file, sha256 FROM image")
+    async with _open(bench) as (client, _):
+        async with client.get("/jobs/NIGHT%201/report.html") as answer:
+            page = await answer.text()
+            assert (answer.status, answer.content_type) == (200, "text/html")
+            assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'; script-src 'sha256-" in page
+        for path, content in ((image, drawn(1)), ("inputs/a%20b.png", drawn(2))):
+            async with client.get(f"/jobs/night%201/{path}") as answer:
+                assert (answer.status, answer.content_type) == (200, "image/png")
+                assert await answer.read() == content
+                assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        async with client.get(f"/jobs/night%201/thumbnails/{sha256}.webp") as answer:
+            assert (answer.status, answer.content_type) == (200, "image/webp")
+        for path in (
+            *("night%201/inputs/other.png", "night%201/images/..%2F..%2Fledger.sqlite3", f"other/{image}"),
+            *("other/report.html", "night%201/manifest.jsonl", "..%2Fnight%201/inputs/a%20b.png"),
+            f"night%201/thumbnails/{'0' * 64}.webp",
+        ):
+            async with client.get(f"/jobs/{path}") as answer:
+                assert answer.status == 404, path
+
+
 async def test_pictures_are_given_by_their_row_and_small_ones_are_made(bench: Bench) -> None:
     bench.submit(asked(1), asked(2))
     hang(bench, 1, drawn(1, (640, 400)))

@@ -32,14 +32,6 @@ function money(usd) {
   return `$${usd > 0 && usd < 1 ? usd.toFixed(4).replace(/0{1,2}$/, "") : usd.toFixed(2)}`;
 }
 
-function number(value) {
-  return value.toLocaleString();
-}
-
-function counted(many, word) {
-  return `${number(many)} ${word}${many === 1 ? "" : "s"}`;
-}
-
 /** How many images and how many requests without one these items are: what every count of the page is written with. */
 function contents(some) {
   const images = some.filter((item) => item.image).length;
@@ -47,43 +39,12 @@ function contents(some) {
   return [(images || !without) && counted(images, "image"), without && `${counted(without, "request")} without an image`].filter(Boolean).join(", ");
 }
 
-function moment(seconds) {
-  return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
-}
-
 function duration(seconds) {
   return seconds < 90 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`;
 }
 
-/** An element with attributes and children; text is always text. `null` children are left out. */
-function element(name, attributes, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (typeof value === "function") made.addEventListener(key, value);
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
-  }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return made;
-}
-
 function say(sentence) {
   document.getElementById("said").textContent = sentence;
-}
-
-/** A button that copies the text of an element; where a page may not write the clipboard, it copies a selection. */
-function copyButton(source, name = "Copy") {
-  const button = element("button", { type: "button", class: "button", click: async () => {
-    try {
-      await navigator.clipboard.writeText(source.textContent);
-    } catch {
-      getSelection().selectAllChildren(source);
-      document.execCommand("copy");
-    }
-    button.textContent = "Copied";
-    say("Copied");
-    setTimeout(() => { button.textContent = name; }, 2000);
-  } }, name);
-  return button;
 }
 
 /** What requests can be grouped by: [name, what gives a request's value], in the order of the data. */

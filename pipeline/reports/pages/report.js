@@ -20,8 +20,7 @@ function head() {
     element("div", { class: kind }, element("dt", {}, name), element("dd", {}, value))));
   field("about").textContent = `Made by ${data.provider}. Written ${moment(data.written_at)}.`;
   if (data.unfinished) {
-    field("queued").append(`${counted(data.unfinished, "request")} still queued; to continue, type: `, ...command(data.commands.run));
-    field("queued").classList.add("command");
+    field("queued").append(`${counted(data.unfinished, "request")} still queued; to continue, type: `, command(data.commands.run));
     field("queued").hidden = false;
   }
   if (data.left_out) {
@@ -30,9 +29,9 @@ function head() {
   }
 }
 
-function command(line) {
-  const code = element("code", {}, line);
-  return [code, copyButton(code)];
+function stops() {
+  field("stops").hidden = !data.stops?.length;
+  field("stop-list").replaceChildren(...(data.stops || []).map(stopItem));
 }
 
 function failures() {
@@ -52,7 +51,7 @@ function cause({ title: name, count: many, message, advice, commands, requests }
     element("h3", {}, element("b", {}, `${number(many)} × `), name),
     message && element("p", { dir: "auto" }, message),
     element("p", { class: "advice" }, advice),
-    commands.map((line) => element("div", { class: "command" }, command(line))),
+    commands.map(command),
     element("details", {}, element("summary", {}, many === 1 ? "Which one" : "Which ones"),
       element("ul", {}, requests.slice(0, 500).map((place) => {
         const { id, prompt } = data.requests[place];
@@ -167,6 +166,7 @@ function pressed(event) {
 }
 
 head();
+stops();
 failures();
 choices();
 count();
@@ -201,4 +201,5 @@ tiles.gallery.addEventListener("click", (event) => {
   else if (event.target.closest(".open")) large.open(tile.item);
 });
 document.addEventListener("marked", count);
+document.addEventListener("copied", () => say("Copied"));
 document.addEventListener("keydown", pressed);

@@ -1,24 +1,14 @@
 "use strict";
-// Shows the server's events on the page. All text from prompts, jobs and servers is written as text, never as markup.
+// Shows the server's events on the page, with the elements of the report's `elements.js`. All text from prompts, jobs and servers is written as text, never as markup.
 
 const field = (id) => document.getElementById(id);
 const formToken = document.querySelector("meta[name=form-token]").content;
 const NEWEST = 24;
+const TITLE = document.title;
 
 if (location.search) history.replaceState(null, "", location.pathname); // the token is in a cookie by now
 
-function element(name, attributes, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) {
-    if (typeof value === "function") made.addEventListener(key, value);
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
-  }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
-  return made;
-}
-
-const number = (value) => value.toLocaleString();
-const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
 function span(minutes) {
   if (minutes < 1) return "less than a minute";
@@ -31,14 +21,13 @@ function sum(values) {
 
 function showRun(state) {
   const run = field("run");
-  const paused = state.providers.find((one) => one.paused_until);
   const missing = sum(state.jobs.map((job) => job.missing));
   const left = state.minutes_left === null ? "" : `, ${span(state.minutes_left)} left`;
+  const paused = state.providers.some((one) => one.paused_until);
   run.className = `run ${state.run ? (paused ? "paused" : "working") : ""}`;
-  if (!state.run && missing) run.replaceChildren(element("span", {}, "No run is at work on this folder. To continue, type: ", element("code", {}, state.command)));
-  else if (!state.run) run.textContent = "No run is at work on this folder, and nothing is queued.";
-  else if (paused) run.textContent = `${paused.name} asks for a pause until ${clock(paused.paused_until)}.`;
-  else run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
+  if (state.run) run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
+  else if (missing) run.replaceChildren(element("span", {}, "No run is at work on this folder. To continue, type: ", element("code", {}, state.command)));
+  else run.textContent = "No run is at work on this folder, and nothing is queued.";
   const facts = [
     ["images", number(sum(state.jobs.map((job) => job.images)))],
     ["to come", number(missing)],
@@ -50,20 +39,62 @@ function showRun(state) {
     element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
+/** The progress of the jobs that are not finished, for somebody who looks at another tab. */
+function showTitle({ run, jobs }) {
+  const open = jobs.filter((job) => job.unfinished);
+  const all = sum(open.map(requestsOf));
+  const done = Math.floor((100 * (all - sum(open.map((job) => job.unfinished)))) / all);
+  document.title = open.length ? `${run ? "" : "stopped at "}${done} % · ${TITLE}` : TITLE;
+}
+
+function requestsOf({ counts }) {
+  return sum(Object.entries(counts).map(([status, many]) => (status === "superseded" ? 0 : many)));
+}
+
+const drawn = new Map(); // the id of a list → what it shows, so that a button in it keeps its focus until that changes
+
+function fillList(id, values, make) {
+  const text = JSON.stringify(values);
+  if (drawn.get(id) === text) return;
+  drawn.set(id, text);
+  field(id).replaceChildren(...values.map(make));
+}
+
+function showStops({ stops = [], providers }) {
+  const pauses = providers.filter((one) => one.paused_until).map(({ name, paused_until: until }) => ({ name, until }));
+  field("stops").hidden = !stops.length && !pauses.length;
+  fillList("stop-list", [...stops, ...pauses], (one) => (one.until
+    ? element("li", {}, element("h3", { dir: "auto" }, `${one.name} asks for a pause until ${clock(one.until)}`))
+    : stopItem(one)));
+}
+
 const shown = new Map(); // job → its line, kept so that a focused button stays where it is
 
+/** Jobs with something queued, or else the newest job, stand on top; the others are folded at the end. */
 function showJobs(jobs) {
   const names = new Set(jobs.map((job) => job.name));
-  for (const [name, line] of shown) if (!names.has(name)) { line.remove(); shown.delete(name); }
-  if (!jobs.length) field("jobs").replaceChildren(element("li", { class: "quiet" }, "Nothing has been submitted yet."));
-  else field("jobs").querySelector(".quiet:not(.counts)")?.remove();
+  for (const name of [...shown.keys()]) if (!names.has(name)) shown.delete(name);
   for (const job of jobs) {
-    if (!shown.has(job.name)) {
-      shown.set(job.name, line(job.name));
-      field("jobs").append(shown.get(job.name));
-    }
+    if (!shown.has(job.name)) shown.set(job.name, line(job.name));
     fillLine(shown.get(job.name), job);
   }
+  const open = jobs.some((job) => job.unfinished) ? jobs.filter((job) => job.unfinished) : jobs.slice(-1);
+  const finished = jobs.filter((job) => !open.includes(job));
+  const nothing = element("li", { class: "quiet" }, "Nothing has been submitted yet.");
+  place(field("jobs"), open.length ? open.map((job) => shown.get(job.name)) : [nothing]);
+  place(field("finished-jobs"), finished.map((job) => shown.get(job.name)));
+  const bad = sum(finished.map((job) => job.unsuccessful));
+  field("finished").hidden = !finished.length;
+  field("finished-title").replaceChildren(counted(finished.length, "finished job"),
+    ...(bad ? [", ", element("b", {}, `${counted(bad, "request")} without all images`)] : []));
+  showFailures(open, finished);
+}
+
+function place(list, lines) {
+  if (lines.length === list.children.length && lines.every((one, at) => list.children[at] === one)) return;
+  const focused = document.activeElement;
+  list.replaceChildren(...lines);
+  if (focused?.isConnected && focused !== document.body) focused.focus();
 }
 
 function line(name) {
@@ -72,14 +103,20 @@ function line(name) {
     element("div", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${name}` },
       element("i", { class: "good" }), element("i", { class: "bad" }), element("i", { class: "gone" })),
     element("p", { class: "counts" }),
-    element("div", { class: "orders" }, button("resume"), button("cancel")));
+    element("div", { class: "orders" }, button("resume"), button("cancel"),
+      element("a", { class: "button", href: `jobs/${encodeURIComponent(name)}/report.html`, target: "_blank", rel: "noopener",
+        "aria-label": `Report of ${name}` }, "Report")));
 }
 
 function fillLine(made, job) {
   const counts = job.counts;
-  const all = sum(Object.entries(counts).filter(([status]) => status !== "superseded").map(([, many]) => many)) || 1;
+  const all = requestsOf(job) || 1;
   const bad = counts.failed + counts.partial;
-  const share = (part, many) => made.querySelector(`.bar .${part}`).style.setProperty("--share", `${(100 * many) / all}%`);
+  const share = (part, many) => {
+    const piece = made.querySelector(`.bar .${part}`);
+    piece.hidden = !many; // else the gap beside it stays
+    piece.style.setProperty("--share", `${(100 * many) / all}%`);
+  };
   share("good", counts.succeeded);
   share("bad", bad);
   share("gone", counts.cancelled);
@@ -103,14 +140,20 @@ function offer(made, action, many, text, name) {
   button.setAttribute("aria-label", `${text} of ${name}`);
 }
 
-function showFailures(jobs) {
-  const causes = jobs.flatMap((job) => job.causes.map((cause) => ({ ...cause, job: job.name })));
-  field("failures").hidden = !causes.length;
-  field("causes").replaceChildren(...causes.map((cause) => element("li", {},
-    element("h3", { dir: "auto" }, element("b", {}, `${number(cause.count)} × `), `${cause.title} in ${cause.job}`),
-    cause.message && element("p", { dir: "auto" }, cause.message),
-    element("p", { class: "example", dir: "auto" }, `Example: ${cause.example}`),
-    element("p", { class: "advice" }, cause.advice))));
+function showFailures(open, finished) {
+  const causes = (jobs) => jobs.flatMap((job) => job.causes.map((cause) => ({ ...cause, job: job.name })));
+  field("failures").hidden = !causes(open).length;
+  fillList("causes", causes(open), cause);
+  fillList("finished-causes", causes(finished), cause);
+}
+
+function cause({ count, title, job, message, example, advice, commands }) {
+  return element("li", {},
+    element("h3", { dir: "auto" }, element("b", {}, `${number(count)} × `), `${title} in ${job}`),
+    message && element("p", { dir: "auto" }, message),
+    element("p", { class: "example", dir: "auto" }, `Example: ${example}`),
+    element("p", { class: "advice" }, advice),
+    commands.map(command));
 }
 
 function showImages(images) {
@@ -145,7 +188,8 @@ source.addEventListener("state", (event) => {
   field("trouble").textContent = state.trouble || "";
   field("trouble").hidden = !state.trouble;
   showRun(state);
-  showFailures(state.jobs);
+  showTitle(state);
+  showStops(state);
   showJobs(state.jobs);
 });
 source.addEventListener("images", (event) => showImages(JSON.parse(event.data)));
