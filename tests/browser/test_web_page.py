@@ -132,6 +132,13 @@ def test_a_full_bar_is_full_and_each_cause_has_its_command(bench: Bench, stage: 
     page.locator("#causes").get_by_role("button", name="Copy").last.click()
     page.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == lines[1]
+    page.set_viewport_size({"width": 390, "height": 800})
+    heights = page.locator("#causes .command code span").evaluate_all(
+        "all => all.map((one) => [one.textContent, one.offsetHeight])"
+    )
+    rows = dict(map(tuple, heights))
+    assert rows["--output"] == rows["run"], "no line ends inside of an option"
+    assert page.locator("#jobs .button").first.bounding_box()["height"] < 45  # type: ignore[index]
 
 
 def test_pauses_are_shown_with_a_clock_of_24_hours(bench: Bench, stage: Stage, viewer: Viewer) -> None:

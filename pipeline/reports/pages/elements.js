@@ -36,9 +36,9 @@ function copyButton(source, name = "Copy") {
   return button;
 }
 
-/** A command with a button that copies it. */
+/** A command with a button that copies it. Its words are elements, so that a line ends between two of them. */
 function command(line) {
-  const code = element("code", {}, line);
+  const code = element("code", {}, line.split(/( )/).map((word) => (word === " " ? word : element("span", {}, word))));
   return element("div", { class: "command" }, code, copyButton(code));
 }
 
