@@ -11,8 +11,10 @@ import pytest
 
 from pipeline.config.load import Config
 from pipeline.ledger.queries import read_recorded_images
+from pipeline.reports.html_report import page as html_page
 from pipeline.reports.html_report import write_report
 from pipeline.reports.next_command import NextCommand
+from pipeline.reports.report_data import read_report_data
 from pipeline.reports.thumbnails import make_thumbnails
 from tests.support.browser import pale_texts, wait_until
 from tests.support.exhibits import asked, drawn, fail, hang
@@ -308,6 +310,18 @@ def test_each_cause_has_the_command_that_mends_it_and_no_other(viewer: Viewer, b
     broken.get_by_role("button", name="Copy").click()
     broken.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == resumed[0]
+
+
+def test_a_stop_that_holds_is_shown_with_what_mends_it_before_the_command(viewer: Viewer, bench: Bench) -> None:
+    bench.submit(asked(1))
+    stop = {"message": "no <b>money</b>", "reach": "provider `lab`", "at": 1_795_000_000.0, "advice": "top up"}
+    data = {**read_report_data(bench.connection, "job"), "stops": [{**stop, "commands": ["pipeline run"]}]}
+    path = bench.folder / "report.html"
+    path.write_text(html_page(data))
+    text = viewer.open(path.as_uri()).locator("#stops").inner_text()
+    parts = ("provider `lab`", "no <b>money</b>", "top up", "pipeline run")
+    assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
+    assert viewer.open(_written(bench)).locator("#stops").is_hidden()
 
 
 def test_a_job_made_in_python_is_told_to_edit_its_program_and_has_no_command_to_type(viewer: Viewer, url: str) -> None:
