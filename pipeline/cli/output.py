@@ -39,6 +39,11 @@ def echo_stderr(line: str) -> None:
         echo(line, err=True)
 
 
+def rewrite_line(text: str) -> None:
+    """Replace the line of a terminal on stderr that has no end yet."""
+    click.echo(f"\r{printable(text)}\x1b[K", nl=False, err=True)
+
+
 def print_warnings(options: Options, plan: Plan) -> None:
     """Print the warnings of a plan on stderr, unless --quiet is given."""
     if not options.quiet:
@@ -120,13 +125,13 @@ def thumbnail_work(options: Options, config: Config) -> Iterator[ThumbnailWork]:
 
     def count(_job: str, made: int, total: int) -> None:
         if shown:
-            click.echo(f"\r{thumbnails_made(made, total)}", nl=False, err=True)
+            rewrite_line(thumbnails_made(made, total))
 
     work = ThumbnailWork(config, count)
     with first_interrupt(work.stop.set):
         yield work
     if shown:
-        click.echo("\r\x1b[K", nl=False, err=True)
+        rewrite_line("")
 
 
 def print_result(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:

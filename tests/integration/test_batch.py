@@ -18,7 +18,6 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from pipeline import batch as batch_module
 from pipeline import run as run_module
 from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider

@@ -107,9 +107,9 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     assert snapshot["spent"] == "$0.016"
     assert snapshot["minutes_left"] is None, "nothing is at work"
     assert snapshot["stops"] == []
-    working = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 7", 995.0), 1030.0, ANYWHERE)
+    working = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 7", 995.0), 1030.0)
     assert working["minutes_left"] == pytest.approx(2 / (60 / 35))
-    young = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 1", 1000.0 - 1), 1001.0, ANYWHERE)
+    young = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 1", 1000.0 - 1), 1001.0)
     assert young["providers"][0]["per_minute"] == 30, "of the two seconds that the run is old"
 
 
