@@ -40,6 +40,7 @@ PipelineError
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -61,13 +62,25 @@ class PipelineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in the input: its location (file, line, field), and a message that says what to write instead."""
+    """A mistake in the input: its location (file, line, field), and a message that says what to write instead.
+
+    `count` is more than 1 if it stands for mistakes of a kind that is not listed in full.
+    """
 
     location: str
     message: str
+    count: int = 1
 
     def __str__(self) -> str:
         return f"{self.location}: {self.message}" if self.location else self.message
+
+
+_VALUE = re.compile(r"`[^`]*`|'[^']*'|\d[\d,.x]*")
+
+
+def without_values(text: str) -> str:
+    """Return a message or a location without quoted values and numbers: equal for mistakes of one kind."""
+    return _VALUE.sub("", text)
 
 
 class BadInput(PipelineError):

@@ -21,7 +21,7 @@ from pipeline.printable import printable_lines
 from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 EXIT_BUG = 70
 
@@ -92,8 +92,8 @@ def _run_command(arguments: Sequence[str] | None, options: Options) -> int:
         return BadInput.exit_code
     except PipelineError as error:
         prefix = "" if isinstance(error, LeftToRunAtWork) else "error: "
-        for problem in error.problems if isinstance(error, BadInput) else str(error).splitlines():
-            echo(f"{prefix}{problem}", err=True)
+        for line in _error_lines(error):
+            echo(f"{prefix}{line}", err=True)
         return error.exit_code
     except click.Abort:
         raise
@@ -113,6 +113,14 @@ def _show(error: click.ClickException) -> None:
     buffer = io.StringIO()
     error.show(buffer)
     click.echo(printable_lines(buffer.getvalue().rstrip("\n")), err=True)
+
+
+def _error_lines(error: PipelineError) -> Iterable[object]:
+    if not isinstance(error, BadInput):
+        return str(error).splitlines()
+    from pipeline.cli.mistakes import mistake_lines
+
+    return mistake_lines(error.problems)
 
 
 def _without_secrets(text: str, options: Options) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from pipeline.config.yaml_document import Document, KeyPath
 
+_MAX_UNKNOWN = 100  # keys of one mapping that are named: the closest known key of each takes a while to find
+
 MAX_NUMBER = 10**12
 """Maximum of every number that is read: seconds, bytes, images, dollars."""
 
@@ -48,14 +50,15 @@ class Section:
     def add_problem(self, key: str | None, message: str) -> None:
         """Record a problem of a key, or of the section itself if `key` is None."""
         path = self.path if key is None else (*self.path, key)
-        if len(self.problems) < yaml_document.MAX_PROBLEMS:
-            self.problems.append(Problem(self.doc.location(*path), message))
+        self.problems.append(Problem(self.doc.location(*path), message))
 
     def reject_unknown_keys(self, *known: str) -> None:
         """Record a problem for every key that is not in `known`."""
-        for key in self.value:
-            if key not in known and len(self.problems) < yaml_document.MAX_PROBLEMS:
-                self.add_problem(key, yaml_document.unknown_key_message(key, known))
+        unknown = [key for key in self.value if key not in known]
+        for key in unknown[:_MAX_UNKNOWN]:
+            self.add_problem(key, yaml_document.unknown_key_message(key, known))
+        if len(unknown) > _MAX_UNKNOWN:
+            self.add_problem(None, f"has {len(unknown) - _MAX_UNKNOWN:,} more unknown keys")
 
     def section(self, key: str) -> Section:
         """Return the mapping at a key as a section."""

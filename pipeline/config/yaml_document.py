@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.config.ordinary_file import open_ordinary
-from pipeline.config.yaml_nodes import MERGE, InvalidYaml, compose
+from pipeline.config.yaml_nodes import MERGE, InvalidYaml, compose, quoted
 from pipeline.errors import BadInput, Problem
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ KeyPath = tuple[str | int, ...]
 """The keys and indexes from the top of the document to a value: ("requests", 3, "size")."""
 
 MAX_BYTES = 64 * 1024 * 1024
-MAX_PROBLEMS = 100
-"""Problems that are reported at once; a longer list would not be read."""
 
 _MAX_WORD = 200  # characters of a word for which the closest one is sought
 
@@ -88,7 +86,7 @@ def parse(text: str, name: str, error: type[BadInput]) -> Document:
         node = compose(text)
     except InvalidYaml as reason:
         raise error([Problem(f"{name}, line {reason.line}", reason.message)]) from None
-    constructor = _Constructor(name)
+    constructor = _Constructor(name, text)
     value = None if node is None else constructor.value(node, ())
     return Document(name, value, constructor.lines, constructor.written, tuple(constructor.problems))
 
@@ -96,8 +94,9 @@ def parse(text: str, name: str, error: type[BadInput]) -> Document:
 class _Constructor:
     """Constructs the values of one document from its nodes; collects line numbers and problems."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, text: str) -> None:
         self.name = name
+        self.text = text
         self.lines: dict[KeyPath, int] = {}
         self.written: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
@@ -106,6 +105,11 @@ class _Constructor:
         self.lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
+        if _is_template(node):
+            written = self.text[node.start_mark.index : node.end_mark.index]
+            key = f"{path[-1]}: " if path and isinstance(path[-1], str) else ""
+            self._add_problem(node, path, f"text that begins with {{{{ needs quotes: write {key}{quoted(written):.120}")
+            return written
         if node.tag not in {_MAPPING, _SEQUENCE}:
             self._add_problem(node, path, f"`{_short(node.tag)}` is not a supported tag; leave it out")
         elif isinstance(node, yaml.MappingNode):
@@ -125,8 +129,7 @@ class _Constructor:
             if key_node.tag == MERGE:
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                hint = "; text with {{ }} needs quotes" if isinstance(key_node, yaml.MappingNode) else ""
-                self._add_problem(key_node, path, f"a key must be a word{hint}")
+                self._add_problem(key_node, path, "a key must be a word")
                 continue
             key = key_node.value
             if key in own:
@@ -171,8 +174,12 @@ class _Constructor:
         return None
 
     def _add_problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(_location(self.name, node.start_mark.line + 1, path), message))
+        self.problems.append(Problem(_location(self.name, node.start_mark.line + 1, path), message))
+
+
+def _is_template(node: yaml.Node) -> bool:
+    """Return whether a node is `{{ name }}` without quotes, which YAML reads as a mapping in a mapping."""
+    return isinstance(node, yaml.MappingNode) and any(isinstance(key, yaml.MappingNode) for key, _ in node.value)
 
 
 def _location(file: str, line: int, path: KeyPath) -> str:

@@ -73,7 +73,7 @@ def compose(text: str) -> yaml.Node | None:
         line = min(mark.line, last) if mark else 0
         lines = text.splitlines()[line : line + 1]
         hint = _PAIR_HINT if lines and _PAIR.search(lines[0]) else _quoting_hint(lines)
-        raise InvalidYaml(line + 1, f"is not YAML: {details}{hint}") from None
+        raise InvalidYaml(line + 1, f"is not YAML: {_plain_reason(details, ''.join(lines))}{hint}") from None
     except InvalidYaml:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
@@ -103,13 +103,31 @@ def _whole_escape(found: re.Match[str]) -> str:
     return f"{found[1]}\\U{code:08x}"
 
 
+def _plain_reason(details: str, line: str) -> str:
+    """Return what is wrong with a line, in plain words for the frequent slips."""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "its indentation holds a tab"
+    if ": {{" in line or line.lstrip(" -").startswith("{{"):
+        return "text that begins with {{ needs quotes"
+    if details.startswith("mapping values are not allowed"):
+        return "`: ` stands twice in the line"
+    return details
+
+
+def quoted(text: str) -> str:
+    """Return text in single quotes, or in double ones if it can stand in them and holds a single one."""
+    is_double = "'" in text and not {'"', "\\"}.intersection(text)
+    return f'"{text}"' if is_double else "'" + text.replace("'", "''") + "'"
+
+
 def _quoting_hint(lines: list[str]) -> str:
     """Return what to write if a line has a value that needs quotes to be text, for the end of a message."""
     match = _KEY_AND_VALUE.fullmatch(lines[0]) if lines else None
     if match is None:
         start = lines[0].lstrip(" -") if lines else ""
         is_flow = start.startswith(("{", "["))
-        return _FLOW_HINT if is_flow else "; indent with spaces, not with tabs" if start.startswith("\t") else ""
+        is_tab = start.startswith("\t") or (lines and "\t" in lines[0][: -len(lines[0].lstrip())])
+        return _FLOW_HINT if is_flow else "; indent with spaces, not with tabs" if is_tab else ""
     key, value = match[1], match[2].rstrip(" ")
     if value.startswith(('"', "'")) and value.endswith(value[0]) and len(value) > 1:
         if value[0] not in value[1:-1]:
@@ -119,9 +137,7 @@ def _quoting_hint(lines: list[str]) -> str:
         return _FLOW_HINT
     elif not (": " in value or value.endswith(":") or value.startswith(_INDICATORS)):
         return ""
-    is_double = "'" in value and not {'"', "\\"}.intersection(value)
-    written = f'"{value}"' if is_double else "'" + value.replace("'", "''") + "'"
-    return f"; if that is text, put it in quotes: {key}: {written:.120}"
+    return f"; if that is text, put it in quotes: {key}: {quoted(value):.120}"
 
 
 def _placeholders(text: str) -> dict[int, str]:

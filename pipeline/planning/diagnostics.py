@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.yaml_document import MAX_PROBLEMS
-from pipeline.errors import Problem
+from pipeline.errors import Problem, without_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from pipeline.planning.rows import Variables
 
 MAX_LINES = 10
-"""Lines of a rows file that one warning names."""
+"""Lines of a rows file, or ranges of lines, that one message names."""
+
+MAX_WARNINGS = 100
+"""Warnings that are shown; the rest are counted."""
+
+MAX_VALUES = 10
+"""Mistakes of one kind in one field that are shown with their values; the rest are counted, with their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,48 +41,117 @@ class ExpandedRequest:
 
 
 @dataclass(slots=True)
+class LineRanges:
+    """Lines of a file in ascending order, with neighbours joined: a million of them take little memory."""
+
+    count: int = 0
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        """Add a line that is not before the last one."""
+        first, last = self.ranges[-1] if self.ranges else (line, line - 2)
+        if line == last:
+            return
+        self.count += 1
+        if line == last + 1:
+            self.ranges[-1] = (first, line)
+        else:
+            self.ranges.append((line, line))
+
+    def __str__(self) -> str:
+        shown = [str(first) if first == last else f"{first}-{last}" for first, last in self.ranges[:MAX_LINES]]
+        hidden = sum(last - first + 1 for first, last in self.ranges[MAX_LINES:])
+        return ", ".join(shown) + (f" and {hidden:,} more" if hidden else "")
+
+
+_Mistake = tuple[str, str, str | None]
+"""A mistake that is shown once: its location, its message, and the rows file whose lines meet it."""
+
+
+@dataclass(slots=True)
 class Diagnostics:
-    """Problems and warnings of a job in the order in which they were found, each once."""
+    """Problems and warnings of a job in the order in which they were found, each once with all its rows.
+
+    `found` counts every occurrence of a problem.
+    """
 
     job: Job
-    problems: dict[Problem, None] = field(default_factory=dict)
+    found: int = 0
     warnings: dict[str, None] = field(default_factory=dict)
     unpriced: set[str] = field(default_factory=set)
+    _mistakes: dict[_Mistake, LineRanges] = field(default_factory=dict)
+    _others: dict[_Mistake, int] = field(default_factory=dict)  # those of a kind beyond MAX_VALUES → occurrences
+    _kinds: Counter[tuple[str, str]] = field(default_factory=Counter)  # location and message without values
     _row_warnings: dict[tuple[str, str], dict[int, None]] = field(default_factory=dict)  # file, message → lines
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there are as many problems as are reported at once."""
-        return len(self.problems) >= MAX_PROBLEMS
+    def __post_init__(self) -> None:
+        self.found = len(self.job.problems)
 
     def add_problem(self, location: str, message: str) -> None:
-        """Record a problem."""
-        if self.is_full:
-            return
-        self.problems[Problem(location, message)] = None
-        if len(self.problems) == MAX_PROBLEMS - 1:
-            self.problems[Problem("", "there may be more problems; these come first")] = None
+        """Record a problem that no row takes part in."""
+        self._add(location, message, None, None)
+
+    def add_row_problem(self, file: str, line: int, message: str) -> None:
+        """Record a problem of a line of a rows file."""
+        self._add("", message, file, line)
 
     def add_row_warning(self, file: str, line: int, message: str) -> None:
         """Record a warning of a line of a rows file; equal messages are reported once, with all their lines."""
         self._row_warnings.setdefault((file, message), {})[line] = None
 
     def all_warnings(self) -> tuple[str, ...]:
-        """Return the warnings of the job, then those of its rows files; as many as there may be problems."""
+        """Return the warnings of the job, then those of its rows files; the first of many, then their number."""
         rows = (_row_warning(*key, list(lines)) for key, lines in self._row_warnings.items())
-        found = tuple(itertools.islice(itertools.chain(self.warnings, rows), MAX_PROBLEMS))
+        found = tuple(itertools.islice(itertools.chain(self.warnings, rows), MAX_WARNINGS))
         left = len(self.warnings) + len(self._row_warnings) - len(found)
         return (*found, f"and {left:,} more warnings") if left else found
+
+    def all_problems(self) -> list[Problem]:
+        """Return every different problem, with the rows that meet it, after the problems of the job's form."""
+        folded = (
+            Problem(_folded(location, file, lines), message, self._others.get((location, message, file), 1))
+            for (location, message, file), lines in self._mistakes.items()
+        )
+        return list(dict.fromkeys([*self.job.problems, *folded]))
 
     def add_field_problem(self, expanded: ExpandedRequest, key: str, message: str) -> None:
         """Record a problem of a field, unless a problem of its form has been recorded already."""
         if key.split(".", maxsplit=1)[0] not in expanded.entry.invalid:
-            self.add_problem(self.location(expanded, key), message)
+            self.add_entry_problem(expanded.entry, expanded.line, key, message)
 
-    def location(self, expanded: ExpandedRequest, key: str) -> str:
+    def add_entry_problem(self, entry: Entry, line: int | None, key: str, message: str) -> None:
+        """Record a problem of a field of an entry, in the row at `line` of its rows file."""
+        self._add(self.job.location(entry, key), message, None if line is None else entry.rows, line)
+
+    def location(self, entry: Entry, line: int | None, key: str) -> str:
         """Return the location of a field in the job file, with the row that filled it in."""
-        location = self.job.location(expanded.entry, key)
-        return location if expanded.line is None else f"{location} ({expanded.entry.rows}, line {expanded.line})"
+        location = self.job.location(entry, key)
+        return location if line is None else f"{location} ({entry.rows}, line {line})"
+
+    def _add(self, location: str, message: str, file: str | None, line: int | None) -> None:
+        self.found += 1
+        mistake = (location, message, file)
+        if mistake not in self._mistakes:
+            kind = (location or file or "", without_values(message))
+            if self._kinds[kind] < MAX_VALUES:
+                self._kinds[kind] += 1
+            else:
+                mistake = (location, f"has more mistakes of this kind, with other values: {kind[1]:.60}", file)
+                self._others[mistake] = self._others.get(mistake, 0) + 1
+        lines = self._mistakes.setdefault(mistake, LineRanges())
+        if line is not None:
+            lines.add(line)
+
+
+def _folded(location: str, file: str | None, lines: LineRanges) -> str:
+    """Return the location of a problem with the rows that meet it."""
+    if file is None:
+        return location
+    if not location:
+        return f"{file}, line{'s' if lines.count > 1 else ''} {lines}"
+    if lines.count == 1:
+        return f"{location} ({file}, line {lines})"
+    return f"{location} (in {lines.count:,} rows of {file}: {lines})"
 
 
 def _row_warning(file: str, message: str, lines: list[int]) -> str:

@@ -51,14 +51,12 @@ class Expansion:
             is_expanded = False
             try:
                 for line, variables in self._variables(entry):
-                    if self.diagnostics.is_full:
-                        return
                     is_expanded = True
                     yield self._fill(entry, line, variables, templates)
             except JobError as error:
                 for problem in error.problems:
                     self.diagnostics.add_problem(problem.location, problem.message)
-            if not is_expanded and self.diagnostics.problems:  # fields without variables can still be checked
+            if not is_expanded and self.diagnostics.found:  # fields without variables can still be checked
                 yield self._fill(self._without(entry, templates), None, {}, frozenset())
 
     def _is_too_large(self, entry: Entry) -> bool:
@@ -83,7 +81,7 @@ class Expansion:
         warn = functools.partial(self.diagnostics.add_row_warning, entry.rows)
         for line, row in read_rows(path, self.job.location(entry, "rows"), entry.rows, warn):
             if isinstance(row, str):
-                self.diagnostics.add_problem(f"{entry.rows}, line {line}", row)
+                self.diagnostics.add_row_problem(entry.rows, line, row)
             elif duplicates := row.keys() & matrix.keys():
                 message = f"`{min(duplicates)}` is also a column of {entry.rows}; rename one of them"
                 raise JobError([Problem(self.job.location(entry, "matrix"), message)])
@@ -104,12 +102,12 @@ class Expansion:
         model = self._find_model(None if name is None else str(name), entry)
         if not templates:
             return ExpandedRequest(entry, line, variables, entry.fields, model)
-        before = len(self.diagnostics.problems)
+        before = self.diagnostics.found
         filled = {
             key: self._value(expanded, key, raw, model) if key in templates else raw
             for key, raw in entry.fields.items()
         }
-        if len(self.diagnostics.problems) > before:  # a field that could not be filled is not also reported as missing
+        if self.diagnostics.found > before:  # a field that could not be filled is not also reported as missing
             entry = replace(entry, invalid=entry.invalid | {key for key, value in filled.items() if value is None})
         fields = {key: value for key, value in filled.items() if value is not None}
         return ExpandedRequest(entry, line, variables, fields, model)

@@ -11,6 +11,7 @@ from pipeline.planning import identity
 if TYPE_CHECKING:
     from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
     from pipeline.planning.input_files import InputFile
+    from pipeline.planning.job import Entry
     from pipeline.planning.plan import ImageRequest
 
 
@@ -19,7 +20,8 @@ class RequestIds:
     """The ids of one job's requests: given by the job, or generated."""
 
     diagnostics: Diagnostics
-    _given: dict[str, str] = field(default_factory=dict)  # key → location, of requests whose id the job gives
+    _given: dict[str, tuple[Entry, int | None]] = field(default_factory=dict)
+    """Key → entry and line of the row, of requests whose id the job gives."""
 
     def assign(
         self, expanded: ExpandedRequest, key: str, part: int, prompt: str | None, inputs: tuple[InputFile, ...]
@@ -28,7 +30,7 @@ class RequestIds:
         given = expanded.fields.get("id")
         if given is None:
             return identity.generated_id(prompt, inputs[0].source if inputs else None, key)
-        self._given[key] = self.diagnostics.location(expanded, "id")
+        self._given[key] = (expanded.entry, expanded.line)
         name = identity.part_id(given, part)
         if not identity.is_name(name):
             message = f"`{name:.120}` cannot name files: {identity.NAME_RULE}"
@@ -40,12 +42,13 @@ class RequestIds:
         seen: dict[str, int] = {}
         for index, request in enumerate(requests):
             first = seen.setdefault(request.id.lower(), index)
-            if first == index or self.diagnostics.is_full:
+            if first == index:
                 continue
-            first_location, location = self._given.get(requests[first].key), self._given.get(request.key)
-            if first_location is not None and location is not None:
-                message = f"`{request.id}` is also the id at {first_location}; ids are unique, without regard to case"
-                self.diagnostics.add_problem(location, message)
+            earlier, given = self._given.get(requests[first].key), self._given.get(request.key)
+            if earlier is not None and given is not None:
+                where = self.diagnostics.location(*earlier, "id")
+                message = f"`{request.id}` is also the id at {where}; ids are unique, without regard to case"
+                self.diagnostics.add_entry_problem(*given, "id", message)
             for one in (first, index):
                 if requests[one].key not in self._given:
                     longer = identity.longer_id(requests[one].id, requests[one].key)

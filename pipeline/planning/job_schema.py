@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.config import yaml_document
 from pipeline.config.validation import MAX_NUMBER
-from pipeline.config.yaml_document import MAX_PROBLEMS
 from pipeline.models.table import known_parameters
 
 if TYPE_CHECKING:
@@ -35,6 +34,9 @@ UNSUPPORTED = {
 
 _NOT_IN_EXTRA = {"prompt", "n", "image", "mask", "model", *UNSUPPORTED}
 _JOB_KEYS = ("name", "provider", "defaults", "budget_usd", "requests")
+
+MAX_KEY_PROBLEMS = 1000
+"""Problems of keys that are looked for: the closest known key of each takes a while to find."""
 
 _Scalar = str | int | float | bool
 """Text that YAML may parse as a number or a flag; it counts as it is written."""
@@ -92,9 +94,13 @@ _MESSAGES = {
 
 
 def form_problems(value: dict[str, Any]) -> dict[KeyPath, str]:
-    """Return the problems of a job's keys and types, one for each key path, up to `MAX_PROBLEMS`."""
+    """Return the problems of a job's keys and types, one for each key path."""
     value = {key: item for key, item in value.items() if not is_ignored(key)}
-    return dict(itertools.islice(itertools.chain(_key_problems(value), _type_problems(value)), MAX_PROBLEMS))
+    keys = _key_problems(value)
+    found = dict(itertools.islice(keys, MAX_KEY_PROBLEMS))
+    if next(keys, None) is not None:
+        found[()] = f"has more than {MAX_KEY_PROBLEMS:,} keys that are unknown or in the wrong place"
+    return {**found, **dict(_type_problems(value))}
 
 
 def is_ignored(key: str) -> bool:
@@ -134,7 +140,7 @@ def _key_problem(key: str, *, in_defaults: bool) -> str | None:
     if key not in RESERVED | known_parameters() and (close := yaml_document.nearest(key, RESERVED)):
         return f"unknown key `{key}`; did you mean `{close}`? (if not, put it in `extra:`)"
     if re.search(r"\s", key):
-        return f"`{key:.60}` is not a key: text with a comma in {{ }} needs quotes"
+        return f"`{key:.60}` is not a key: text with a colon, or with a comma in {{ }}, needs quotes"
     return None if key else "a key is empty"
 
 

@@ -55,8 +55,8 @@ def make_plan(
     max_requests = None if allow_large or limit is not None else MAX_REQUESTS
     planner = _make_planner(job, provider, models, max_requests, staging)
     requests, diagnostics = planner.plan(limit, allow_large=allow_large), planner.diagnostics
-    if diagnostics.problems:
-        raise JobError(diagnostics.problems)
+    if diagnostics.found:
+        raise JobError(diagnostics.all_problems())
     return Plan(
         name=name or job.name,
         provider=provider,
@@ -72,7 +72,7 @@ def make_plan(
 def _make_planner(
     job: Job, provider: Provider, models: Models, max_requests: int | None, staging: Path | None
 ) -> _Planner:
-    diagnostics = Diagnostics(job, dict.fromkeys(job.problems))
+    diagnostics = Diagnostics(job)
     return _Planner(
         Expansion(job, models, diagnostics, max_requests),
         provider,
@@ -123,10 +123,10 @@ class _Planner:
     def _requests(self) -> Iterator[ImageRequest]:
         """Yield the requests in the order of the job; problems are recorded, and their requests left out."""
         for expanded in self.expansion.requests():
-            before = len(self.diagnostics.problems)
+            before = self.diagnostics.found
             try:
                 resolved = self._resolve(expanded)
-                if resolved is not None and len(self.diagnostics.problems) == before:
+                if resolved is not None and self.diagnostics.found == before:
                     yield from self._parts(expanded, resolved)
             except UnicodeEncodeError:
                 message = "holds half a character (a lone surrogate); correct its encoding"
@@ -143,9 +143,9 @@ class _Planner:
         prompt: str | None = fields.get("prompt", VARIATION_PROMPT if served_by != operation else None)
         n = self._read_n(expanded)
         params = self._shared({key: value for key, value in fields.items() if key not in PLANNER_FIELDS})
-        before = len(self.diagnostics.problems)
+        before = self.diagnostics.found
         options, images = self.input_images.read(expanded)
-        is_readable = len(self.diagnostics.problems) == before
+        is_readable = self.diagnostics.found == before
         has_mask = options is not None and options.has_mask
         self.validator.validate(expanded, served_by, prompt, params, len(images), has_mask=has_mask)
         if not is_readable or operation not in OPERATIONS:

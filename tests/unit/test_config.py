@@ -357,7 +357,10 @@ def test_a_section_gives_defaults_for_what_is_missing_or_null() -> None:
 
 
 def test_a_thousand_mistakes_are_not_all_told(tmp_path: Path) -> None:
-    assert len(refusal(tmp_path, "".join(f"zebra{i}: 1\n" for i in range(50_000))).splitlines()) == 100
+    said = refusal(tmp_path, "".join(f"zebra{i}: 1\n" for i in range(50_000)) + "budget_usd: x\n").splitlines()
+    assert len(said) == 102
+    assert said[100].endswith("has 49,900 more unknown keys")
+    assert "budget_usd" in said[101], "another mistake is not hidden"
 
 
 _TOP = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "lab", "notify")

@@ -123,7 +123,14 @@ def test_a_merge_lies_under_the_own_keys_and_the_first_of_several_wins() -> None
         ("a: !!int x", "a.yaml, line 1, a: `x` cannot be read as int"),
         ("a: !!timestamp 2026-01-01", "cannot be read as timestamp"),
         ("? [a, b]\n: 1", "a.yaml, line 1: a key must be a word"),
-        ("a: {{ b }}", "a.yaml, line 1, a: a key must be a word; text with {{ }} needs quotes"),
+        ("a: {{ b }}", "a.yaml, line 1, a: text that begins with {{ needs quotes: write a: '{{ b }}'"),
+        ("a: [{{ b }}]", "a.yaml, line 1, a[0]: text that begins with {{ needs quotes: write '{{ b }}'"),
+        ("a: {{ b }} cat", "line 1: is not YAML: text that begins with {{ needs quotes; if that is text, put it in"),
+        (
+            "a: a cat: sitting",
+            "line 1: is not YAML: `: ` stands twice in the line; if that is text, put it in quotes",
+        ),
+        ("a:\n  \t- b", "line 2: is not YAML: its indentation holds a tab; indent with spaces, not with tabs"),
         ("a: !important b", "cannot be read as !important; if that is text, put all of it in quotes"),
         ("a: {b: one: two}", "; within { } or [ ], text with `: `, a comma or a bracket needs quotes"),
         ("a: 1\n\tb: 2", "; indent with spaces, not with tabs"),
@@ -312,3 +319,9 @@ def test_a_line_of_blanks_and_a_key_of_megabytes_are_sentences_at_once() -> None
         parse("prompt: a: x" + " " * 200_000 + "y: 1", "a.yaml", JobError)
     assert len(unknown_key_message("k" * 20_000_000, ["key", "kind"])) < 200
     assert time.process_time() - begin < 1
+
+
+def test_a_template_without_quotes_is_one_mistake_and_is_read_as_the_text_that_was_meant() -> None:
+    doc = parse("a: {{ b }}\nc: Ünïcode\nd: {{x}}\n", "a.yaml", JobError)
+    assert doc.value == {"a": "{{ b }}", "c": "Ünïcode", "d": "{{x}}"}
+    assert len(doc.problems) == 2
