@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -149,7 +150,7 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
         for line in summary_lines(result, NextCommand.here(result.config), again):
             echo_stderr(line)
     if not as_json:
-        for path in (*result.manifests, *(() if options.quiet else result.reports)):
+        for path in (*result.manifests, *result.reports):
             echo(path)
     return result.exit_code
 
@@ -157,6 +158,7 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
 def summary_json(result: Result) -> dict[str, Any]:
     """Return the last event of `--json`: how the run ended, its jobs and the causes of failure."""
     from pipeline import ledger
+    from pipeline.progress.event_text import rfc3339
     from pipeline.reports.failures import causes_json, read_causes
     from pipeline.reports.next_command import NextCommand
     from pipeline.reports.status import status_json
@@ -165,6 +167,7 @@ def summary_json(result: Result) -> dict[str, Any]:
         causes = read_causes(connection, [summary.name for summary in result.summaries])
     return {
         "event": "summary",
+        "at": rfc3339(time.time()),
         "exit": result.exit_code,
         "stops": [stop.message for stop in result.stops],
         "limits": {

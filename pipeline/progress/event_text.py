@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine import events
@@ -106,13 +107,21 @@ def _describe_pace(pace: events.ProviderPace) -> str:
 
 
 def event_json(event: Event) -> str:
-    """Return an event as one line of JSON."""
+    """Return an event as one line of JSON, with the moment at which it is written."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
-    return printable_json({"event": name, **fields})
+    fields = {field.name: _plain(field.name, getattr(event, field.name)) for field in dataclasses.fields(event)}
+    return printable_json({"event": name, "at": rfc3339(time.time()), **fields})
 
 
-def _plain(value: Any) -> Any:
+def rfc3339(moment: float) -> str:
+    """Return a moment as RFC 3339 writes it, in UTC and with milliseconds."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a value for JSON: money with 6 decimals, seconds and other numbers with 3."""
+    if isinstance(value, float):
+        return round(value, 6 if name.endswith("_usd") else 3)
     if isinstance(value, RequestError):
         said = {"http_status": value.http_status, "type": value.type, "code": value.code, "message": value.message}
         return {**said, "kind": type(value).__name__}

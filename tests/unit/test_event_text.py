@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from pipeline.engine.events import (
     BackupFailed,
@@ -32,6 +33,9 @@ from pipeline.engine.events import (
 )
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
 from pipeline.progress.event_text import describe, event_json
+
+if TYPE_CHECKING:
+    import pytest
 
 BUSY = ServerFault("the server\n is busy", http_status=503)
 UNTIL = time.mktime((2026, 11, 23, 6, 5, 4, 0, 0, -1))
@@ -112,6 +116,7 @@ def test_of_hundreds_of_jobs_the_first_are_named() -> None:
 
 def test_every_event_is_one_line_of_json() -> None:
     documents = [json.loads(event_json(event)) for event in EVENTS]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one.pop("at")) for one in documents)
     assert documents[0] == {"event": "call_sent", "job": "lounge", "id": "pool", "provider": "lab", "images": 3}
     assert documents[2]["error"] == {
         "http_status": 503,
@@ -130,3 +135,11 @@ def test_a_name_in_an_image_from_outside_commands_neither_terminal_nor_log() -> 
         assert r"\x1bc\x07\x9b is \u202edamaged" in describe(event)
         assert event_json(event).isprintable()
     assert json.loads(event_json(RequestEnded("job", "a", "failed", error)))["error"]["message"] == str(error)
+
+
+def test_json_has_the_moment_in_utc_and_numbers_of_a_sensible_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_764_313_200.123_456)
+    ended = json.loads(event_json(CallEnded("lounge", "pool", "lab", 1.234_567_89, 0.035_400_123_456, None)))
+    assert (ended["at"], ended["seconds"], ended["cost_usd"]) == ("2025-11-28T07:00:00.123Z", 1.235, 0.0354)
+    stated = json.loads(event_json(UsageIgnored("lab", "m", 0.000_123_456_7, None)))
+    assert (stated["stated_usd"], stated["counted_usd"]) == (0.000123, None)
