@@ -37,9 +37,10 @@ _MAX_UNKNOWN = 20  # images that are not in the ledger and are named
 def status(options: Options, job: str | None, as_json: bool, watch: float | None, keep: bool) -> int:
     """Show whether a run is at work; what is pending, running, succeeded, partial, failed; images; cost; stops."""
     from pipeline.reports.next_command import NextCommand
-    from pipeline.reports.status import folder_json, folder_lines, read_folder_status
+    from pipeline.reports.status import folder_json, folder_lines, nothing_submitted, read_folder_status
 
     config = options.load()
+    job = job and options.job(job)
     if watch is not None:
         from pipeline.progress.watch import watch as keep_watching
 
@@ -48,20 +49,20 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
     if as_json:
         echo_json(folder_json(found, command))
     else:
-        for line in folder_lines(found, config.providers, command):
+        for line in folder_lines(found, config.providers, command) if found.summaries else [nothing_submitted(config)]:
             echo(line)
     return 0
 
 
 @click.command()
-@click.argument("job", type=PATH, metavar="JOB.yaml")
+@click.argument("jobs", nargs=-1, type=PATH, required=True, metavar="JOB.yaml ...")
 @job_options
 @budget_option
 @click.option("--preview", type=PATH, metavar="DIR", help="Write the prepared images with their masks drawn over them.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; for several files a list.")
 @common_options
 @click.pass_obj
-def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **extra: Any) -> int:
+def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_json: bool, **extra: Any) -> int:
     """Show what a job would do, without calling a provider: requests, images, minutes at the limit, cost."""
     from pipeline import ledger
     from pipeline.ledger.claim import check_claim
@@ -70,23 +71,33 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
 
     config, chosen = options.load(), JobOptions(**extra)
     with staging_folder() as staging:
-        (made,) = make_plans(config, [job], chosen, staging if preview else None)
+        plans = make_plans(config, jobs, chosen, staging if preview else None)
         if preview is not None:
             from pipeline.reports.mask_preview import write_previews
 
-            for path in write_previews(made, staging, preview):
-                echo(path, err=True)
-    budgets = (chosen.budget_usd, made.budget_usd, config.budget_usd)
-    budget = next((usd for usd in budgets if usd is not None), None)
-    estimate = estimate_plan(config.output, made, load_models(config), budget)
+            for one in plans:
+                for path in write_previews(one, staging, preview if len(plans) == 1 else preview / one.name):
+                    echo(path, err=True)
+    models = load_models(config)
+    estimates = [
+        estimate_plan(config.output, one, models, _budget(chosen.budget_usd, one.budget_usd, config.budget_usd))
+        for one in plans
+    ]
     if as_json:
-        echo_json(estimate)
+        echo_json(estimates[0] if len(estimates) == 1 else estimates)
     else:
-        for line in estimate_lines(estimate):
-            echo(line)
+        for number, estimate in enumerate(estimates):
+            for line in (*[""][: bool(number)], *estimate_lines(estimate)):
+                echo(line)
     with ledger.reading(config.output) as connection:
-        check_claim(connection, made, allow_shrink=chosen.allow_shrink)
+        for one in plans:
+            check_claim(connection, one, allow_shrink=chosen.allow_shrink)
     return 0
+
+
+def _budget(*budgets: float | None) -> float | None:
+    """Return the first budget that is set."""
+    return next((usd for usd in budgets if usd is not None), None)
 
 
 @click.command()
@@ -95,7 +106,7 @@ def plan(options: Options, /, job: Path, preview: Path | None, as_json: bool, **
 @click.pass_obj
 def manifest(options: Options, job: str) -> int:
     """Write the job's manifest again from the ledger."""
-    echo(options.batch().manifest(job))
+    echo(options.batch().manifest(options.job(job)))
     return 0
 
 
@@ -110,7 +121,7 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
 
     config = options.load()
     with thumbnail_work(options, config) as work:
-        paths = write_job_report(config, job, sheet, work)
+        paths = write_job_report(config, options.job(job), sheet, work)
     for sentence in work.unwritten:
         echo_stderr(f"warning: {sentence}")
     for path in paths:
@@ -125,7 +136,7 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
 @click.pass_obj
 def verify(options: Options, job: str | None, repair: bool) -> int:
     """Read every image again and compare it with the ledger."""
-    batch = options.batch()
+    batch, job = options.batch(), job and options.job(job)
     images, damages = batch.verify(job, repair=repair)
     for damage in damages:
         echo(f"{damage.file}: {damage.what}")
@@ -147,6 +158,7 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
 @click.pass_obj
 def cancel(options: Options, job: str) -> int:
     """Take what is still pending out of the queue."""
+    job = options.job(job)
     number = options.batch().cancel(job)
     echo(f"{number} requests of `{job}` taken out of the queue; `pipeline resume {job}` puts them back")
     return 0
@@ -159,7 +171,7 @@ def cancel(options: Options, job: str) -> int:
 @click.pass_obj
 def rename(options: Options, old: str, new: str) -> int:
     """Change a job's name; its images and all that is known of it go along. Not while a run is at work."""
-    options.batch().rename(old, new)
+    options.batch().rename(options.job(old), new)
     echo(f"job `{old}` is job `{new}` now; put `name: {new}` into its file, unless the file is called {new}.yaml")
     return 0
 
@@ -175,7 +187,7 @@ def forget(options: Options, job: str, files: bool, yes: bool) -> int:
     from pipeline.reports.status import forget_question, read_status
 
     batch = options.batch()
-    (summary,) = read_status(batch.folder, job)
+    (summary,) = read_status(batch.folder, options.job(job))
     question = forget_question(summary, files=files)
     if not yes:
         if not sys.stdin.isatty():

@@ -27,6 +27,7 @@ class Options:
     output: Path | None = None
     quiet: bool = False
     verbose: bool = False
+    is_config_named: bool = False  # by --verbose, once
 
     def next_command(self, *words: str) -> str:
         """Return a command for the same config and the same output folder, to be typed in the current folder."""
@@ -41,7 +42,22 @@ class Options:
         """Load the config that these options name. Raises ConfigError."""
         from pipeline.config.load import load
 
-        return load(self.config, output=self.output)
+        config = load(self.config, output=self.output)
+        if self.verbose and not self.is_config_named:
+            self.is_config_named = True
+            found = config.file.absolute() if config.file else "built in, since none was found here or above"
+            click.echo(f"config: {found}; output: {config.output}", err=True)
+        return config
+
+    def job(self, given: str) -> str:
+        """Return the name of the job that is called `given` or whose file it is. Raises BadInput."""
+        from pipeline import ledger
+        from pipeline.ledger.job_names import find_job
+        from pipeline.reports.status import nothing_submitted
+
+        config = self.load()
+        with ledger.reading(config.output) as connection:
+            return find_job(connection, given, nothing_submitted(config))
 
     def batch(self) -> Batch:
         """Return the batch of the output folder that these options name. Raises ConfigError."""
@@ -115,7 +131,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=PATH,
             expose_value=False,
             callback=_remember,
-            help="The config; else $PIPELINE_CONFIG, else ./config.yaml.",
+            help="The config; else $PIPELINE_CONFIG, else the nearest config.yaml.",
         ),
     ):
         command = option(command)

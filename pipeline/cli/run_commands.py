@@ -107,10 +107,10 @@ def resume(options: Options, /, jobs: tuple[str, ...], budget_usd: float | None,
     from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
 
-    batch = options.batch()
+    batch, names = options.batch(), [options.job(job) for job in jobs]
     with run_output(options, batch, as_json=as_json) as (emit, _):
         coroutine = batch.resume(
-            jobs,
+            names,
             JobOptions(budget_usd=budget_usd),
             **chosen,
             emit=emit,

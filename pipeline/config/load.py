@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,17 +98,38 @@ class Config:
 def load(
     path: Path | None = None, *, output: Path | None = None, environment: Mapping[str, str] = os.environ
 ) -> Config:
-    """Read the config: `path`, else `$PIPELINE_CONFIG`, else ./config.yaml, else the built-in defaults.
+    """Read the config: `path`, else `$PIPELINE_CONFIG`, else what `find_default` finds, else the built-in defaults.
 
     `output` overrides the one in the file. Raises ConfigError.
     """
-    chosen = path or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
-    if chosen is None and os.path.lexists(DEFAULT_FILE):
-        chosen = Path(DEFAULT_FILE)
+    chosen = path or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else find_default())
     if chosen is None:
         providers = {"sandbox": _SANDBOX, "openai": _OPENAI}
         return Config(None, (output or Path("outputs")).absolute(), None, providers)
     return _read_config(yaml_document.read(chosen, ConfigError), chosen, output)
+
+
+def find_default() -> Path | None:
+    """Return the config.yaml of the current folder, else of the nearest folder above it; None if there is none.
+
+    The search ends at the user's home folder, or at the root of the file system.
+    """
+    if os.path.lexists(DEFAULT_FILE):
+        return Path(DEFAULT_FILE)
+    folder, last = Path.cwd(), _home()
+    while folder not in {last, folder.parent}:
+        folder = folder.parent
+        with contextlib.suppress(OSError):  # a folder that may not be searched
+            if os.path.lexists(folder / DEFAULT_FILE):
+                return folder / DEFAULT_FILE
+    return None
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home().resolve()
+    except (RuntimeError, OSError):  # a user without a home folder
+        return None
 
 
 _SANDBOX = Provider("sandbox", None, sandbox={})

@@ -67,7 +67,8 @@ def read(path: Path, error: type[BadInput]) -> Document:
         with open_ordinary(path) as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
-        raise error([Problem(name, f"cannot be read: {getattr(reason, 'strerror', None) or reason}")]) from None
+        hint = _nearest_file(path) if isinstance(reason, FileNotFoundError) else ""
+        raise error([Problem(name, f"cannot be read: {getattr(reason, 'strerror', None) or reason}{hint}")]) from None
     if len(content) > MAX_BYTES:
         raise error([Problem(name, f"is larger than {MAX_BYTES // 2**20} MB; put the prompts into a `rows:` file")])
     try:
@@ -78,6 +79,16 @@ def read(path: Path, error: type[BadInput]) -> Document:
             [Problem(f"{name}, line {line}", f"is not UTF-8 (byte {reason.start} of the file); save it as UTF-8")]
         ) from None
     return parse(text, name, error)
+
+
+def _nearest_file(path: Path) -> str:
+    """Return which YAML file of the same folder may be meant, for the end of a message."""
+    try:
+        files = [one for one in path.parent.iterdir() if one.suffix in {".yaml", ".yml"}]
+    except OSError:
+        return ""
+    close = nearest(path.stem if path.suffix in {".yaml", ".yml"} else path.name, [one.stem for one in files])
+    return next((f"; did you mean `{one}`?" for one in files if one.stem == close), "")
 
 
 def parse(text: str, name: str, error: type[BadInput]) -> Document:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BadInput
 from pipeline.ledger.database import transaction
+from pipeline.ledger.job_names import known_hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -169,11 +170,6 @@ def known_names(connection: sqlite3.Connection, names: Iterable[str]) -> list[st
     for name in names:
         row = connection.execute("SELECT name FROM job WHERE name = ? AND revision > 0", (name,)).fetchone()
         if row is None:
-            known = [
-                other[0]
-                for other in connection.execute("SELECT name FROM job WHERE revision > 0 ORDER BY name LIMIT 20")
-            ]
-            hint = f"known are {', '.join(known)}" if known else "nothing has been submitted here yet"
-            raise BadInput(f"there is no job `{name}`; {hint}")
+            raise BadInput(f"there is no job `{name}`; {known_hint(connection, name)}")
         found.append(row[0])
     return found

@@ -15,7 +15,7 @@ from pipeline.progress.from_ledger import read_view
 from pipeline.progress.plain import view_lines
 from pipeline.progress.view import clock
 from pipeline.reports.next_command import NextCommand
-from pipeline.reports.status import NOTHING_SUBMITTED, folder_json, folder_lines, work_line
+from pipeline.reports.status import folder_json, folder_lines, nothing_submitted, work_line
 from pipeline.reports.stops import stop_lines
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def watch(config: Config, job: str | None, seconds: float, *, as_json: bool, kee
     command = NextCommand.here(config)
     with contextlib.ExitStack() as stack:
         draws = not as_json and can_draw(sys.stdout)
-        show = _json if as_json else stack.enter_context(_screen()) if draws else _block
+        show = _json if as_json else stack.enter_context(_screen()) if draws else _blocks(config)
         try:
             with _sigterm_exits():
                 while True:
@@ -87,9 +87,12 @@ def _screen() -> Iterator[Callable[[LedgerView, NextCommand], None]]:
         screen.close()
 
 
-def _block(reading: LedgerView, _command: NextCommand) -> None:
-    lines = list(view_lines(reading.view)) or [NOTHING_SUBMITTED]
-    _print("\n".join([clock(reading.view.now, reading.view.now, seconds=True), *lines, ""]))
+def _blocks(config: Config) -> Callable[[LedgerView, NextCommand], None]:
+    def show(reading: LedgerView, _command: NextCommand) -> None:
+        lines = list(view_lines(reading.view)) or [nothing_submitted(config)]
+        _print("\n".join([clock(reading.view.now, reading.view.now, seconds=True), *lines, ""]))
+
+    return show
 
 
 def _json(reading: LedgerView, command: NextCommand) -> None:

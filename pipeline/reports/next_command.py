@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config.load import DEFAULT_FILE, load
+from pipeline.config.load import find_default, load
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class NextCommand:
         """Return the commands for somebody who is in the current folder: with as few options as possible."""
         folder = Path.cwd()
         options: list[str] = []
-        if config.file is not None and config.file.absolute() != folder / DEFAULT_FILE:
+        default = find_default()
+        if config.file is not None and (default is None or config.file.absolute() != default.absolute()):
             options += ["--config", _seen_from(folder, config.file)]
         if config.output != _configured_output(config, folder):
             options += ["--output", _seen_from(folder, config.output)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.config.load import Provider
+    from pipeline.config.load import Config, Provider
     from pipeline.ledger.claim import Claim
     from pipeline.ledger.lock import LockOwner
     from pipeline.planning.plan import Plan
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from pipeline.reports.next_command import NextCommand
     from pipeline.reports.stops import HoldingStop
 
-NOTHING_SUBMITTED = "nothing has been submitted yet; start with `pipeline run JOB.yaml`"
+
+def nothing_submitted(config: Config) -> str:
+    """Return the sentence for an output folder without jobs: which folder, and which config led to it."""
+    no_config = "no config.yaml was found here or above"
+    found = no_config if config.file is None else f"the config is {config.file.absolute()}"
+    return f"nothing in {config.output}; {found}; to start, run: pipeline run JOB.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +134,6 @@ def submission_line(plan: Plan, claim: Claim) -> str:
 
 def status_lines(summaries: Sequence[JobSummary], providers: Mapping[str, Provider]) -> Iterator[str]:
     """Yield the status for people, three lines per job."""
-    if not summaries:
-        yield NOTHING_SUBMITTED
     for summary in summaries:
         yield f"{summary.name} ({summary.provider})"
         yield f"  {_joined(count_facts(summary)) or 'no requests'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -95,13 +96,14 @@ def test_a_second_run_queues_names_the_first_and_exits_3(stage: Stage) -> None:
 @pytest.mark.processes
 def test_results_go_to_stdout_and_progress_to_stderr(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
-    ended = stage.run("run", stage.prompts("many", 2))
+    job = stage.prompts("many", 2)
+    ended = stage.run("run", job)
     assert ended.stdout.splitlines() == [
         str(stage.output / "many" / name) for name in ("manifest.jsonl", "report.html")
     ]
     assert "2 images" in ended.stderr
-    quiet = stage.run("run", stage.prompts("more", 2), "--quiet")
-    assert quiet.stderr == ""
+    quiet = stage.run("run", job, "--quiet")
+    assert (quiet.stdout, quiet.stderr) == (ended.stdout, ""), "--quiet changes stderr alone"
 
 
 @pytest.mark.processes
@@ -109,6 +111,7 @@ def test_run_json_prints_an_event_a_line_and_the_summary_last(stage: Stage) -> N
     stage.provider("lab", stage.serve(rate_limit=None))
     lines = [json.loads(line) for line in stage.run("run", stage.prompts("many", 2), "--json").stdout.splitlines()]
     assert [line["event"] for line in lines].count("image_stored") == 2
+    assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
     assert lines[-1]["event"] == "summary"
     assert (lines[-1]["exit"], lines[-1]["jobs"][0]["images"]) == (0, 2)
 
@@ -145,6 +148,18 @@ def test_plan_counts_what_is_missing_and_calls_nobody(stage: Stage) -> None:
     stage.run("run", job, "--limit", 1)
     view = json.loads(stage.run("plan", job, "--json").stdout)
     assert view["missing"] == {"requests": 1, "images": 1}
+
+
+def test_plan_takes_several_files_and_prints_a_list_for_them_alone(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    first, second = stage.prompts("first", 2), stage.prompts("second", 1)
+    views = json.loads(stage.run("plan", first, second, "--json").stdout)
+    assert [(view["job"], view["requests"]) for view in views] == [("first", 2), ("second", 1)]
+    assert json.loads(stage.run("plan", first, "--json").stdout) == views[0]
+    said = stage.run("plan", first, second).stdout
+    assert re.findall(r"^(\w+) at provider", said, re.MULTILINE) == ["first", "second"]
+    stage.job("second", [{"prompt": "x", "size": "1x1"}])
+    assert stage.run("plan", first, second, exit_code=2).stdout == "", "all or none"
 
 
 def test_a_rehearsal_by_another_provider_is_a_job_of_its_own(stage: Stage) -> None:
@@ -215,6 +230,58 @@ def test_manifest_writes_the_same_manifest_again(stage: Stage) -> None:
     path.unlink()
     assert stage.run("manifest", "many").stdout.strip() == str(path)
     assert path.read_bytes() == before
+
+
+def test_a_job_is_named_by_its_name_or_by_its_file(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.providers["sandbox"] = {"sandbox": {"rate_limit": None}, "rate_limit": None}
+    stage.write_config()
+    job, other = stage.prompts("many", 2), stage.job("night", [{"prompt": "x"}], name="lounge")
+    stage.run("submit", job, other)
+    assert stage.run("status", job).stdout.startswith("many (lab)\n")
+    assert stage.run("status", "./night.yaml").stdout.startswith("lounge (lab)\n")
+    assert "2 requests of `many`" in stage.run("cancel", "many.yaml").stdout
+    stage.run("resume", "many.yaml", "MANY")
+    for command in ("manifest", "report"):
+        assert str(stage.output / "many") in stage.run(command, "many.yaml").stdout
+    assert "2 of 2 images" in stage.run("verify", "many.yaml").stderr
+    stage.run("submit", job, "--provider", "sandbox")
+    assert stage.run("status", job).stdout.startswith("many (lab)\n"), "its own name, not that of the rehearsal"
+    other.unlink()
+    assert stage.run("status", other).stdout.startswith("lounge (lab)\n"), "a file that is gone has a claim still"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "lunge"], "there is no job `lunge`; did you mean `lounge`?"),
+        (["report", "LOUNG.yaml"], "there is no job `LOUNG.yaml`, and no such file; did you mean `lounge`?"),
+        (["cancel", "new.yaml"], "job `new` of new.yaml has not been submitted; known are lounge, many.sandbox"),
+        (["status", "many"], "did you mean `many.sandbox`?"),
+        (["run", "lounge"], "lounge: cannot be read: No such file or directory; did you mean `lounge.yaml`?"),
+        (["plan", "luonge.yaml"], "did you mean `lounge.yaml`?"),
+    ],
+)
+def test_a_job_that_does_not_exist_has_a_suggestion(stage: Stage, arguments: list[str], said: str) -> None:
+    stage.providers["sandbox"] = {"sandbox": {}}
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.job("lounge", [{"prompt": "x"}]))
+    stage.run("submit", stage.job("many", [{"prompt": "x"}]), "--provider", "sandbox")
+    stage.job("new", [{"prompt": "x"}])
+    assert said in stage.run(*arguments, exit_code=2).stderr
+
+
+def test_in_a_wrong_folder_the_folder_that_was_looked_at_is_named(stage: Stage) -> None:
+    no_config = f"nothing in {stage.output}; no config.yaml was found here or above"
+    assert no_config in stage.run("status").stdout
+    assert f"there is no job `many`: {no_config}" in stage.run("report", "many", exit_code=2).stderr
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    stage.run("submit", stage.prompts("many", 2))
+    below = dataclasses.replace(stage, folder=stage.folder / "jobs" / "deep")
+    below.folder.mkdir(parents=True)
+    found = below.run("status", "--verbose")
+    assert found.stdout.startswith("many (lab)\n"), "the config above is found"
+    assert found.stderr == f"config: {stage.folder}/config.yaml; output: {stage.output}\n"
 
 
 @pytest.mark.parametrize(

@@ -454,3 +454,23 @@ def test_a_child_process_gets_what_it_needs_and_no_secret() -> None:
     assert child_environment({**needed, **others}) == needed
     assert "PYTHONPATH" in child_environment(others, BASIC_VARIABLES | PYTHON_VARIABLES)
     assert child_environment({**needed, "USER": "sk-1"}, secret=["USER"]) == needed
+
+
+def test_the_config_of_the_nearest_folder_above_is_found_and_home_ends_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / "home" / "work" / "jobs"
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PIPELINE_CONFIG", raising=False)
+    monkeypatch.chdir(deep)
+    (tmp_path / "config.yaml").write_text("output: too-high\n")
+    assert load().file is None, "above the home folder nothing is looked for"
+    (tmp_path / "home" / "config.yaml").write_text("output: far\n")
+    assert load().output == tmp_path / "home" / "far"
+    (tmp_path / "home" / "work" / "config.yaml").write_text("output: near\n")
+    assert (load().file, load().output) == (deep.parent / "config.yaml", deep.parent / "near")
+    (deep / "config.yaml").write_text("output: here\n")
+    assert (load().file, load().output) == (Path("config.yaml"), deep / "here")
+    monkeypatch.chdir(tmp_path / "home")
+    assert load().output == tmp_path / "home" / "far"

@@ -32,9 +32,12 @@ def test_a_folder_above_the_current_one_is_named_in_full(tmp_path: Path, monkeyp
     (tmp_path / "config.yaml").write_text("output: outputs\n")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    command = NextCommand.here(load(tmp_path / "config.yaml"))
+    (tmp_path / "other.yaml").write_text("output: outputs\n")
+    command = NextCommand.here(load(tmp_path / "other.yaml"))
     assert command.folder == tmp_path / "here"
-    assert command.line("run") == f"pipeline run --config {tmp_path}/config.yaml"
+    assert command.line("run") == f"pipeline run --config {tmp_path}/other.yaml"
+    assert NextCommand.here(load(tmp_path / "config.yaml")).line("run") == "pipeline run", "it is found from here, too"
+    assert NextCommand.here(load()).line("run") == "pipeline run"
 
 
 def test_a_command_that_holds_anywhere_names_both_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

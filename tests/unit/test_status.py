@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.config.load import RateLimit
+from pipeline.config.load import Config, RateLimit
 from pipeline.errors import BadInput
 from pipeline.reports.facts import job_line
-from pipeline.reports.status import read_status, status_json, status_lines
+from pipeline.reports.status import nothing_submitted, read_status, status_json, status_lines
 from tests.support.workbench import LAB, request
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ def test_where_nothing_was_submitted_there_is_nothing_and_nothing_is_made(tmp_pa
     with pytest.raises(BadInput, match=f"nothing has been submitted to {re.escape(str(tmp_path))}/outputs yet"):
         read_status(tmp_path / "outputs", "lounge")
     assert not (tmp_path / "outputs").exists()
-    assert "pipeline run JOB.yaml" in next(status_lines([], {}))
+    said = nothing_submitted(Config(None, tmp_path / "outputs", None, {}))
+    assert said.startswith(f"nothing in {tmp_path}/outputs; no config.yaml was found here or above; ")
+    assert said.endswith("pipeline run JOB.yaml")
+    found = nothing_submitted(Config(tmp_path / "config.yaml", tmp_path / "outputs", None, {}))
+    assert f"; the config is {tmp_path}/config.yaml; " in found
 
 
 def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> None:

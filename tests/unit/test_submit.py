@@ -170,5 +170,5 @@ def test_cancel_takes_out_what_is_pending_and_counts(bench: Bench) -> None:
 def test_names_are_given_as_the_ledger_spells_them_and_unknown_ones_are_refused(bench: Bench) -> None:
     bench.submit(request(1), name="Lounge")
     assert submit.known_names(bench.connection, ["lounge"]) == ["Lounge"]
-    with pytest.raises(BadInput, match="there is no job `longe`; known are Lounge"):
+    with pytest.raises(BadInput, match="there is no job `longe`; did you mean `Lounge`"):
         submit.known_names(bench.connection, ["longe"])
