@@ -158,9 +158,15 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
 @click.pass_obj
 def cancel(options: Options, job: str) -> int:
     """Take what is still pending out of the queue."""
+    from pipeline.reports.facts import counted
+
     job = options.job(job)
     number = options.batch().cancel(job)
-    echo(f"{number} requests of `{job}` taken out of the queue; `pipeline resume {job}` puts them back")
+    if number:
+        again = f"to put {'it' if number == 1 else 'them'} back: {options.next_command('resume', job)}"
+        echo(f"{counted(number, 'request')} of `{job}` taken out of the queue; {again}")
+    else:
+        echo(f"nothing of `{job}` was queued")
     return 0
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.reports.facts import dollars
+from pipeline.reports.facts import counted, dollars, rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,9 +133,9 @@ def _money(job: JobView) -> str:
 
 def provider_facts(provider: ProviderView, now: float) -> list[str]:
     """Return how fast a provider is, against its limit, and its bottleneck."""
-    speed = "–" if provider.per_minute is None else f"{provider.per_minute:.1f}"  # noqa: RUF001 - stands for a number
-    of = "" if provider.limit is None else f" of {provider.limit:g}"
-    facts = [f"{speed}{of} images a minute", f"{provider.in_flight:,} calls in flight"]
+    speed = "–" if provider.per_minute is None else rate(provider.per_minute)  # noqa: RUF001 - stands for a number
+    of = "" if provider.limit is None else f" of {rate(provider.limit)}"
+    facts = [f"{speed}{of} images a minute", f"{counted(provider.in_flight, 'call')} in flight"]
     bottleneck = bottleneck_of(provider, now)
     expiry = [] if provider.expires_at is None else [f"next URL expires {clock(provider.expires_at, now)}"]
     return [*facts, *([bottleneck] if bottleneck else []), *expiry]

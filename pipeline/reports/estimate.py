@@ -10,7 +10,8 @@ from pipeline.ledger.attempts import committed_usd
 from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
-from pipeline.reports.facts import dollars
+from pipeline.reports.facts import counted, dollars, duration
+from pipeline.reports.first_requests import first_request_lines, first_requests_json
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,6 +43,8 @@ def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | 
         "provider": plan.provider.name,
         "requests": len(plan.requests),
         "images": plan.images,
+        "first": first_requests_json(plan.requests),
+        "last_id": plan.requests[-1].id if plan.requests else None,
         "missing": {"requests": len(missing), "images": images},
         "superseded": claim.leaving,
         "minutes": None if limit is None else round(images / limit.per_minute, 2),
@@ -84,10 +87,12 @@ def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[
 def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
     """Yield the estimate for people."""
     missing = view["missing"]
-    yield f"{view['job']} at provider `{view['provider']}`: {view['requests']} requests for {view['images']} images"
-    yield f"  missing: {missing['requests']} requests, {missing['images']} images"
-    if view["minutes"] is not None:
-        yield f"  time: {view['minutes']:.1f} minutes at the limit"
+    asked = f"{counted(view['requests'], 'request')} for {counted(view['images'], 'image')}"
+    yield f"{view['job']} at provider `{view['provider']}`: {asked}"
+    yield from first_request_lines(view["first"], view["last_id"], view["requests"])
+    yield f"  missing: {counted(missing['requests'], 'request')}, {counted(missing['images'], 'image')}"
+    if view["minutes"]:
+        yield f"  time: {duration(view['minutes'] * 60)} at the limit"
     rehearsal = " (a rehearsal: nothing is billed)" if view["rehearsal"] else ""
     yield f"  cost: {'unknown' if view['cost_usd'] is None else dollars(view['cost_usd'])}{rehearsal}"
     if (budget := view["budget_usd"]) is not None:

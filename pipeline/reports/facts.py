@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +31,23 @@ def counted(number: int, word: str) -> Fact:
 
 def dollars(usd: float) -> str:
     """Return an amount of money: cents, and below one dollar up to four decimals."""
-    return "$" + (re.sub("0{1,2}$", "", f"{usd:.4f}") if 0 < usd < 1 else f"{usd:.2f}")
+    return "$" + (re.sub("0{1,2}$", "", f"{usd:.4f}") if 0 < usd < 1 else f"{usd:,.2f}")
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in its two largest units, rounded up to minutes from one minute on: 33 h 20 min."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = math.ceil(round(seconds / 60, 3))
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24) if hours >= 48 else (0, hours)
+    parts = [(days, "days"), (hours, "h"), (minutes, "min")]
+    return " ".join(f"{number:,} {unit}" for number, unit in parts if number) or "0 min"
+
+
+def rate(per_minute: float) -> str:
+    """Return a number per minute: with one decimal below 100, else without."""
+    return f"{per_minute:,.0f}" if per_minute >= 99.95 or per_minute == round(per_minute) else f"{per_minute:.1f}"
 
 
 def count_facts(summary: JobSummary) -> list[Fact]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import ledger
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.submit import known_names
-from pipeline.reports.facts import count_facts, counted, expected_facts, spent_facts
+from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts
 from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ def _to_come(summary: JobSummary, providers: Mapping[str, Provider]) -> list[str
     provider = providers.get(summary.provider)
     if not summary.missing or provider is None or provider.rate_limit is None:
         return []
-    minutes = summary.missing / provider.rate_limit.per_minute
-    return [f"{summary.missing:,} to come, {minutes:.1f} minutes at the limit"]
+    seconds = summary.missing / provider.rate_limit.per_minute * 60
+    return [f"{summary.missing:,} to come, {duration(seconds)} at the limit"]
 
 
 def forget_question(summary: JobSummary, *, files: bool) -> str:

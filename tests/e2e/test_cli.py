@@ -176,7 +176,8 @@ def test_cancel_takes_out_what_is_pending_and_resume_puts_it_back(stage: Stage) 
     server = stage.serve(rate_limit=None)
     stage.provider("lab", server)
     stage.run("submit", stage.prompts("many", 3))
-    stage.run("cancel", "many")
+    assert "3 requests of `many` taken out of the queue" in stage.run("cancel", "many").stdout
+    assert stage.run("cancel", "many").stdout == "nothing of `many` was queued\n"
     stage.run("run")
     assert (stage.standing("many")["counts"]["cancelled"], server.books()) == (3, [])
     stage.run("resume", "many")

@@ -51,7 +51,7 @@ def test_elsewhere_than_on_a_terminal_lines_say_what_is_new(
         said = capsys.readouterr()
         assert said.out == ""
         assert "lounge: 0 done · 100 left · $0.50 of about $1.50" in said.err
-        assert "of 50 images a minute · 1 calls in flight · bound by the limit" in said.err
+        assert "of 50 images a minute · 1 call in flight · bound by the limit" in said.err
         shown.tick()
         assert capsys.readouterr().err == "", "nothing is new"
         shown(Paused("lab", 3.0, "slow down"))

@@ -205,7 +205,7 @@ def test_the_limit_in_images_per_minute_is_one_number(
     assert from_events.limit == outputs.watch["providers"][0]["limit_per_minute"] == 14
     assert outputs.page["providers"][0]["limit_per_minute"] == 14
     assert estimate_plan(bench.folder, plan(*requests, provider=LAB), Models.load({}))["minutes"] == 1.5
-    assert outputs.status[2].endswith("21 to come, 1.5 minutes at the limit")
+    assert outputs.status[2].endswith("21 to come, 2 min at the limit")
 
 
 async def test_what_to_type_next_is_the_same_command_wherever_it_is_read(

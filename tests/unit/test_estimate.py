@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.config.load import RateLimit
+from pipeline.planning.input_files import InputFile
 from pipeline.reports.estimate import estimate_lines, estimate_plan
+from pipeline.reports.facts import duration, rate
 from tests.support.workbench import LAB, models, plan, request
 
 if TYPE_CHECKING:
@@ -48,6 +51,57 @@ def test_people_read_the_same_and_that_a_rehearsal_bills_nothing(tmp_path: Path)
         plan(request(1), provider=dataclasses.replace(LIMITED, sandbox={})), warnings=("mind the gap",)
     )
     lines = list(estimate_lines(estimate_plan(tmp_path, made, models())))
-    assert lines[0] == "job at provider `lab`: 1 requests for 1 images"
+    assert lines[0] == "job at provider `lab`: 1 request for 1 image"
     assert "a rehearsal: nothing is billed" in "\n".join(lines)
     assert lines[-1] == "  warning: mind the gap"
+
+
+def test_the_first_requests_are_shown_as_they_will_be_asked_and_the_last_one_s_id(tmp_path: Path) -> None:
+    long = "a lighthouse " * 20
+    made = plan(request(1, n=2), dataclasses.replace(request(2), prompt=long), request(3), request(4), provider=LIMITED)
+    view = estimate_plan(tmp_path, made, models())
+    assert [one["id"] for one in view["first"]] == [one.id for one in made.requests[:3]]
+    assert (view["first"][1]["prompt"], view["last_id"]) == (long, made.requests[3].id)
+    lines = list(estimate_lines(view))
+    assert lines[1] == f"  1. {made.requests[0].id}: generation, dall-e-2, 256x256, 2 images"
+    assert lines[2] == "     prompt 1"
+    assert re.fullmatch(r" {5}(a lighthouse )+a …", lines[4]), "cut at a word"
+    assert max(map(len, lines)) <= 106
+    assert lines[7] == f"  … 4. {made.requests[3].id}"
+
+
+def test_a_prompt_without_spaces_is_shown_too_and_an_edit_with_its_image(tmp_path: Path) -> None:
+    source = InputFile("image", "lounge.png", "inputs/a.png", "a" * 64, "image/png", 8, 8)
+    made = plan(dataclasses.replace(request(1), prompt="x" * 500, operation="edit", inputs=(source,)))
+    lines = list(estimate_lines(estimate_plan(tmp_path, made, models())))
+    assert lines[1].endswith(": edit, dall-e-2, 256x256, 1 image of lounge.png")
+    assert lines[2] == f"     {'x' * 99}…"
+
+
+def test_numbers_are_written_as_people_write_them(tmp_path: Path) -> None:
+    made = plan(*(request(number, n=10) for number in range(10_000)), provider=LIMITED)
+    said = "\n".join(estimate_lines(estimate_plan(tmp_path, made, models())))
+    assert "10,000 requests for 100,000 images" in said
+    assert "  time: 33 h 20 min at the limit" in said
+    assert "  cost: $1,600.00" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (61, "2 min"),
+        (3600, "1 h"),
+        (120_000, "33 h 20 min"),
+        (172_800, "2 days"),
+        (180_000, "2 days 2 h"),
+    ],
+)
+def test_a_duration_is_in_the_units_of_people(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_a_rate_has_a_decimal_only_if_that_helps() -> None:
+    assert [rate(48.26), rate(50.0), rate(1328.6), rate(1_000_000.0)] == ["48.3", "50", "1,329", "1,000,000"]

@@ -74,7 +74,7 @@ def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
         "  2 pending",
         (
             "  0 images · $0.50 spent · 1 call may have been paid in addition · $2.00 expected"
-            " · 100 to come, 2.0 minutes at the limit"
+            " · 100 to come, 2 min at the limit"
         ),
     ]
 
