@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, parse_seconds
 from pipeline.cli.output import echo, echo_json, echo_stderr, thumbnail_work
 from pipeline.errors import BadInput
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 _MAX_UNKNOWN = 20  # images that are not in the ledger and are named
 
 
-@click.command()
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline status night --watch 5",
+    exits=(0, 2, 130),
+    short_help="Show who works, requests by status, images, cost, stops.",
+)
 @click.argument("job", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --watch one a line.")
 @click.option(
@@ -54,7 +60,12 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
     return 0
 
 
-@click.command()
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline plan night.yaml --provider sandbox",
+    exits=(0, 2),
+    short_help="Check jobs; show their requests, images, time and cost.",
+)
 @click.argument("jobs", nargs=-1, type=PATH, required=True, metavar="JOB.yaml ...")
 @job_options
 @budget_option
@@ -100,7 +111,7 @@ def _budget(*budgets: float | None) -> float | None:
     return next((usd for usd in budgets if usd is not None), None)
 
 
-@click.command()
+@click.command(cls=ExplainedCommand, example="pipeline manifest night", exits=(0, 2))
 @click.argument("job")
 @common_options
 @click.pass_obj
@@ -110,7 +121,12 @@ def manifest(options: Options, job: str) -> int:
     return 0
 
 
-@click.command()
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline report night --sheet night.png",
+    exits=(0, 2),
+    short_help="Write the job's report again: a page of its images.",
+)
 @click.argument("job")
 @click.option("--sheet", type=PATH, metavar="FILE.png", help="Write a contact sheet with captions, too.")
 @common_options
@@ -129,7 +145,7 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
     return 0
 
 
-@click.command()
+@click.command(cls=ExplainedCommand, example="pipeline verify --repair", exits=(0, 1, 2))
 @click.argument("job", required=False)
 @click.option("--repair", is_flag=True, help="Move damaged files to quarantine/ and queue what is missing.")
 @common_options
@@ -152,7 +168,7 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
     return int(bool(damages))
 
 
-@click.command()
+@click.command(cls=ExplainedCommand, example="pipeline cancel night", exits=(0, 2))
 @click.argument("job")
 @common_options
 @click.pass_obj
@@ -170,7 +186,12 @@ def cancel(options: Options, job: str) -> int:
     return 0
 
 
-@click.command()
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline rename night birds",
+    exits=(0, 2, 3),
+    short_help="Change a job's name; its images go along.",
+)
 @click.argument("old")
 @click.argument("new")
 @common_options
@@ -182,7 +203,12 @@ def rename(options: Options, old: str, new: str) -> int:
     return 0
 
 
-@click.command()
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline forget night",
+    exits=(0, 2, 3),
+    short_help="Take a job out of the ledger, after asking.",
+)
 @click.argument("job")
 @click.option("--files", is_flag=True, help="Delete the job's folder with its images, too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

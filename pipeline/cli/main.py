@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.command import EXITS, write_explanation
+from pipeline.cli.help_command import help_command
 from pipeline.cli.job_commands import cancel, forget, manifest, plan, rename, report, status, verify
 from pipeline.cli.options import Options, common_options
 from pipeline.cli.output import echo, echo_stderr
 from pipeline.cli.run_commands import resume, run, submit
 from pipeline.cli.server_commands import sandbox, serve
-from pipeline.errors import BadInput, LeftToRunAtWork, PipelineError
+from pipeline.errors import BadInput, LedgerError, LeftToRunAtWork, PipelineError
 from pipeline.printable import printable_lines
 from pipeline.signals import ending_process
 
@@ -40,15 +42,21 @@ class CommandGroup(click.Group):
         """Return the names in the order in which they were added."""
         return list(self.commands)
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
+        """Write the end of the help: the exit codes of all commands."""
+        write_explanation(formatter, "pipeline run jobs/quickstart.yaml", list(EXITS))
+
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="image-batch-pipeline", prog_name="pipeline")
+@click.version_option(None, "--version", "-V", package_name="image-batch-pipeline", prog_name="pipeline")
 @common_options
 def cli() -> None:
     """Generate images in bulk through the OpenAI Images API and compatible servers."""
 
 
-for _command in (run, submit, resume, status, plan, manifest, report, verify, cancel, rename, forget, serve, sandbox):
+for _command in (run, submit, resume, status, plan, manifest, report, verify, cancel, rename, forget):
+    cli.add_command(_command)
+for _command in (serve, help_command, sandbox):
     cli.add_command(_command)
 
 
@@ -94,6 +102,9 @@ def _run_command(arguments: Sequence[str] | None, options: Options) -> int:
         prefix = "" if isinstance(error, LeftToRunAtWork) else "error: "
         for line in _error_lines(error):
             echo(f"{prefix}{line}", err=True)
+        is_explained = isinstance(error, LedgerError) or not isinstance(error, BadInput | LeftToRunAtWork)
+        if is_explained:
+            echo(f"see: pipeline help {type(error).__name__}", err=True)
         return error.exit_code
     except click.Abort:
         raise

@@ -115,12 +115,15 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of all commands."""
     for option in (
-        click.option("--verbose", is_flag=True, expose_value=False, callback=_remember, help="Print more on stderr."),
         click.option(
-            "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Print only errors on stderr."
+            "--verbose", "-v", is_flag=True, expose_value=False, callback=_remember, help="Print more on stderr."
+        ),
+        click.option(
+            "--quiet", "-q", is_flag=True, expose_value=False, callback=_remember, help="Print only errors on stderr."
         ),
         click.option(
             "--output",
+            "-o",
             type=PATH,
             expose_value=False,
             callback=_remember,
@@ -128,6 +131,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--config",
+            "-c",
             type=PATH,
             expose_value=False,
             callback=_remember,

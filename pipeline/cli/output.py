@@ -146,6 +146,7 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
         echo(f"warning: {sentence}", err=True)
     for stop in {stop.message: stop for stop in result.stops}.values():
         echo_stderr(f"stopped: {stop.message}")
+        echo_stderr(f"see: pipeline help {type(stop).__name__}")
     if not options.quiet:
         for line in summary_lines(result, NextCommand.here(result.config), again):
             echo_stderr(line)

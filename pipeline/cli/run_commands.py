@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, typed_command
 from pipeline.cli.output import echo, print_put_back, print_result, print_warnings, run_output
 from pipeline.errors import BadInput, error_kinds
@@ -38,7 +39,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return budget_option(command)
 
 
-@click.command()
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline run night.yaml --budget 5",
+    exits=(0, 1, 2, 3, 130),
+    short_help="Submit jobs and process them to the end; or the whole queue.",
+)
 @click.argument("jobs", nargs=-1, type=PATH, metavar="[JOB.yaml ...]")
 @job_options
 @run_options
@@ -63,7 +69,7 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
     return print_result(options, result, again, as_json=as_json)
 
 
-@click.command()
+@click.command(cls=ExplainedCommand, example="pipeline submit night.yaml birds.yaml", exits=(0, 2))
 @click.argument("jobs", nargs=-1, type=PATH, required=True, metavar="JOB.yaml ...")
 @job_options
 @common_options
@@ -85,7 +91,7 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
     return 0
 
 
-@click.command()
+@click.command(cls=ExplainedCommand, example="pipeline resume night", exits=(0, 1, 2, 3, 130))
 @click.argument("jobs", nargs=-1, metavar="[JOB ...]")
 @click.option("--cancelled", is_flag=True, help="What was cancelled, too, without naming its job.")
 @click.option(

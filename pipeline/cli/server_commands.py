@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import common_options
 from pipeline.cli.output import echo
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.cli.options import Options
 
 
-@click.command()
+@click.command(cls=ExplainedCommand, example="pipeline serve --port 8080", exits=(0, 2, 130))
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8787, metavar="N", help="8787 by default; 0 takes a free one."
 )
@@ -32,7 +33,7 @@ def serve(options: Options, port: int, host: str) -> int:
     return asyncio.run(serve_page(options.batch(), host, port, echo))
 
 
-@click.command()
+@click.command(cls=ExplainedCommand, example="pipeline sandbox --port 9000", exits=(0, 2, 130))
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="The port to listen on; 0 takes a free one."
 )

@@ -84,3 +84,5 @@ def _cause(cause: FailureCause, command: NextCommand) -> Iterator[str]:
     for words in commands[:_MAX_JOBS]:
         is_short = words[0] != "resume" or len(words) <= _MAX_JOBS + 1
         yield f"    {command.line(*(words if is_short else words[:1]))}"
+    if any(cause.key[1:]):  # else no error was recorded
+        yield f"    see: pipeline help {cause.kind}"

@@ -23,19 +23,65 @@ if TYPE_CHECKING:
     from tests.support.stage import Stage
 
 COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "report", "verify", "cancel"]
-COMMANDS += ["rename", "forget", "serve", "sandbox"]
+COMMANDS += ["rename", "forget", "serve", "help", "sandbox"]
 
 
 def test_help_names_every_command_of_the_contract_in_order(stage: Stage) -> None:
     text = stage.run("--help").stdout
-    shown = re.findall(r"^  (\w+) ", text[text.index("Commands:") :], re.MULTILINE)
+    shown = re.findall(r"^  ([a-z]+) ", text[text.index("Commands:") : text.index("Example:")], re.MULTILINE)
     assert shown == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(stage: Stage, command: str) -> None:
     text = stage.run(command, "--help").stdout
-    assert all(option in text for option in ("--config", "--output", "--quiet", "--verbose"))
+    assert all(option in text for option in ("-c, --config", "-o, --output", "-q, --quiet", "-v, --verbose"))
+    assert re.search(rf"^Example:\n  pipeline {command}\b", text, re.MULTILINE)
+    assert re.search(r"^Exit codes:\n  0 +every", text, re.MULTILINE)
+    assert "  2 " in text
+
+
+def test_help_fits_a_window_of_80_columns_and_cuts_no_sentence(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ([], *([one] for one in COMMANDS)):
+        text = stage.run(*command, "--help").stdout
+        assert max(map(len, text.splitlines())) <= 80
+        assert not re.search(r"(\w|,)\.\.\.$", text, re.MULTILINE), text
+
+
+def test_short_flags_are_the_long_ones(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    (stage.folder / "config.yaml").rename(stage.folder / "my.yaml")
+    job = stage.prompts("many", 2)
+    assert stage.run("submit", job, "-c", "my.yaml", "-o", "there", "-q").stderr == ""
+    assert (stage.folder / "there" / "ledger.sqlite3").exists()
+    assert "config: " in stage.run("-v", "status", "-c", "my.yaml").stderr
+    assert stage.run("-V").stdout == stage.run("--version").stdout
+
+
+def test_an_error_is_explained_offline_and_an_unknown_one_has_a_suggestion(stage: Stage) -> None:
+    said = stage.run("help", "keyrefused").stdout
+    assert said.startswith("KeyRefused\n\nWhat happened: the provider answered 401 or 403")
+    assert "\nWhat it cost: " in said
+    assert "\nWhat to type: " in said
+    assert "## " not in said, "one section only"
+    every = stage.run("help").stdout
+    assert {"KeyRefused", "BudgetSpent", "DiskFull", "JobError"} <= set(re.findall(r"^  (\w+) ", every, re.MULTILINE))
+    assert max(map(len, every.splitlines())) <= 80
+    assert "did you mean `KeyRefused`?" in stage.run("help", "KeyRefusd", exit_code=2).stderr
+    assert "`pipeline help` lists the kinds" in stage.run("help", "weather", exit_code=2).stderr
+    assert "Take what is still pending" in stage.run("help", "cancel").stdout
+
+
+def test_a_stop_and_a_failure_name_the_section_that_explains_them(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stopped = stage.run("run", stage.prompts("many", 1), exit_code=3, key="bad-key").stderr
+    kinds = re.findall(r"^see: pipeline help (\w+)$", stopped, re.MULTILINE)
+    assert kinds == ["KeyRefused"]
+    failed = stage.run("run", stage.job("bad", [{"prompt": "forbidden"}]), exit_code=1).stderr
+    assert re.findall(r"^    see: pipeline help (\w+)$", failed, re.MULTILINE) == ["Moderated"]
+    with FileLock(stage.output / "run.lock"):
+        assert "see: pipeline help FolderBusy" in stage.run("run", "many.yaml", exit_code=3).stderr
 
 
 def test_options_stand_before_or_after_the_command(stage: Stage) -> None:

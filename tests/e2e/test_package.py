@@ -126,7 +126,7 @@ def test_the_wheel_has_the_package_its_data_and_the_licence_alone(built: Path) -
     tracked = {str(path.relative_to(HOME)) for path in (HOME / "pipeline").rglob("*") if path.is_file()}
     tracked = {name for name in tracked if "__pycache__" not in name}
     info = {name for name in names if ".dist-info/" in name}
-    assert names - info == tracked
+    assert names - info == tracked | {"pipeline/cli/TROUBLESHOOTING.md"}
     assert {"pipeline/py.typed", "pipeline/ledger/schema.sql", "pipeline/models/models.yaml"} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in info)
     metadata = _metadata(wheel)
@@ -149,6 +149,7 @@ def test_the_quickstart_runs_from_the_wheel_with_the_files_of_the_sdist(
     manifest = (tree / "outputs" / "quickstart" / "manifest.jsonl").read_text().splitlines()
     assert {json.loads(line)["status"] for line in manifest} == {"succeeded"}
     assert (tree / "outputs" / "quickstart" / "report.html").stat().st_size > 50_000
+    assert "401 or 403" in _run(python.with_name("pipeline"), "help", "KeyRefused", cwd=tmp_path)
     said = _run(python.with_name("image-batch-pipeline"), "--version", cwd=tree)
     assert said.strip().endswith(str(_metadata(next(built.glob("*.whl")))["Version"]))
 

@@ -48,7 +48,7 @@ PLACES = [
     README,
     *(path for room in ("jobs", "pipeline", "tests") for path in sorted((HOME / room).rglob("README.md"))),
 ]
-READMES = [path for path in PLACES if path.parent.name != "photoswipe"]
+READMES = [path for path in PLACES if path.parent.name != "photoswipe"] + [HOME / "jobs" / "TROUBLESHOOTING.md"]
 OF_CONFIG = HOME / "pipeline" / "config" / "README.md"
 OF_JOBS = HOME / "jobs" / "README.md"
 OF_SANDBOX = HOME / "pipeline" / "sandbox" / "README.md"

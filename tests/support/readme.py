@@ -149,9 +149,10 @@ def _word(argument: click.Argument) -> str:
 
 
 def _spelled(option: click.Option) -> str:
+    short = "".join(f"{one}`, `" for one in option.opts[1:])
     if option.is_flag:
-        return option.opts[0]
-    return f"{option.opts[0]} {option.metavar or option.type.name.upper()}"
+        return short + option.opts[0]
+    return f"{short}{option.opts[0]} {option.metavar or option.type.name.upper()}"
 
 
 def _help(text: str | None) -> str:

@@ -7,7 +7,11 @@ import re
 import pytest
 
 from pipeline import errors
+from pipeline.cli.help_command import read_sections
 from pipeline.errors import GiveUp, PipelineError, RequestError, Stop, TryAgain
+
+UNRAISED = {"PipelineError", "BadInput", "RequestError", "TryAgain", "GiveUp", "Stop"}
+"""Classes that only group others, or that hold a sentence of the command line."""
 
 
 def drawn() -> dict[str, str | None]:
@@ -54,3 +58,13 @@ def test_an_error_carries_the_api_s_error_body() -> None:
     error = errors.Invalid("no", type="t", code="c", param="p", http_status=400)
     assert error.error == {"message": "no", "type": "t", "param": "p", "code": "c"}
     assert str(error) == "no"
+
+
+def test_every_error_that_people_meet_has_a_section_of_the_troubleshooting_page() -> None:
+    classes = {one.__name__ for one in subclasses(PipelineError)} - UNRAISED
+    sections = read_sections()
+    assert set(sections) == classes
+    for name, text in sections.items():
+        starts = re.findall(r"^(What [a-z ]+): ", text, re.MULTILINE)
+        assert starts == ["What happened", "What it cost", "What to type"], name
+        assert max(map(len, text.splitlines())) <= 80, name
