@@ -45,16 +45,18 @@ def test_causes_of_all_jobs_are_grouped_the_most_frequent_first(bench: Bench, tm
         fail(bench, 2, POLICY, name)
     said = lines(bench)
     begin = said.index("failed: 6 requests")
-    assert said[begin + 1 : begin + 8] == [
+    assert said[begin + 1 : begin + 10] == [
         "  4 × 400 content_policy_violation, such as one/cat-1: the policy refused it",  # noqa: RUF001
         f"    {request_advice('Moderated', 'one job.yaml')}:",
         f"    pipeline run '{tmp_path}/one job.yaml'",
         f"    pipeline run '{tmp_path}/two job.yaml'",
+        "    see: pipeline help Moderated",
         "  2 × 500 ServerFault, such as one/cat-0: busy",  # noqa: RUF001
         f"    {request_advice('ServerFault', None)}:",
         "    pipeline resume one two",
+        "    see: pipeline help ServerFault",
     ]
-    assert said[begin + 8 :] == [
+    assert said[begin + 10 :] == [
         "still queued: 2 requests for 2 images; to continue, run:",
         "    pipeline run",
     ]
