@@ -211,7 +211,7 @@ def test_a_terminal_that_can_do_nothing_gets_plain_lines(stage: Stage) -> None:
 def test_a_pipe_gets_events_each_of_which_is_json_and_lines_on_stderr(stage: Stage) -> None:
     ended = stage.run("run", *_slow_jobs(stage, 16), "--json", exit_code=1)
     events = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert events[0] == {"event": "run_started", "jobs": ["lounge", "birds"]}
+    assert events[0] == {"event": "run_started", "at": events[0]["at"], "jobs": ["lounge", "birds"]}
     assert events[-1]["event"] == "summary"
     paces = [event for event in events if event["event"] == "provider_pace"]
     assert {"provider": "lab", "bottleneck": "provider", "images": None}.items() <= paces[1].items()
