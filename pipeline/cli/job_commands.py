@@ -152,6 +152,8 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
 @click.pass_obj
 def verify(options: Options, job: str | None, repair: bool) -> int:
     """Read every image again and compare it with the ledger."""
+    if job is None and options.warn_if_empty():
+        return 0
     batch, job = options.batch(), job and options.job(job)
     images, damages = batch.verify(job, repair=repair)
     for damage in damages:

@@ -59,6 +59,20 @@ class Options:
         with ledger.reading(config.output) as connection:
             return find_job(connection, given, nothing_submitted(config))
 
+    def warn_if_empty(self) -> bool:
+        """Return whether nothing has been submitted to the output folder; print that, unless --quiet is given."""
+        from pipeline import ledger
+        from pipeline.ledger.job_names import has_jobs
+        from pipeline.reports.status import nothing_submitted
+
+        config = self.load()
+        with ledger.reading(config.output) as connection:
+            if has_jobs(connection):
+                return False
+        if not self.quiet:
+            click.echo(nothing_submitted(config), err=True)
+        return True
+
     def batch(self) -> Batch:
         """Return the batch of the output folder that these options name. Raises ConfigError."""
         from pipeline.batch import Batch

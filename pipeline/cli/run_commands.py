@@ -59,6 +59,8 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
         option = "--limit" if extra["limit"] else "--provider"
         raise BadInput(f"{option} is for job files: name one, as in `pipeline run JOB.yaml {option} ...`")
     batch = options.batch()
+    if not jobs:
+        options.warn_if_empty()
     with run_output(options, batch, as_json=as_json) as (emit, started):
         coroutine = batch.run(jobs, JobOptions(budget_usd=budget_usd, **extra), emit=emit, started=started)
         result = run_in_loop(coroutine)
@@ -114,6 +116,8 @@ def resume(options: Options, /, jobs: tuple[str, ...], budget_usd: float | None,
     from pipeline.planning.build import JobOptions
 
     batch, names = options.batch(), [options.job(job) for job in jobs]
+    if not jobs:
+        options.warn_if_empty()
     with run_output(options, batch, as_json=as_json) as (emit, _):
         coroutine = batch.resume(
             names,

@@ -15,6 +15,11 @@ _MAX_NAMES = 20  # that a message lists
 _SUFFIXES = (".yaml", ".yml")
 
 
+def has_jobs(connection: sqlite3.Connection) -> bool:
+    """Return whether any job has been submitted."""
+    return connection.execute("SELECT 1 FROM job WHERE revision > 0 LIMIT 1").fetchone() is not None
+
+
 def known_hint(connection: sqlite3.Connection, name: str) -> str:
     """Return the closest name of a job, else the names that there are, for the end of a message."""
     known = _names(connection)

@@ -46,7 +46,7 @@ def test_help_fits_a_window_of_80_columns_and_cuts_no_sentence(stage: Stage, mon
     for command in ([], *([one] for one in COMMANDS)):
         text = stage.run(*command, "--help").stdout
         assert max(map(len, text.splitlines())) <= 80
-        assert not re.search(r"\S\.\.\.$", text, re.MULTILINE), text
+        assert not re.search(r"[^\]\s]\.\.\.$", text, re.MULTILINE), text
 
 
 def test_short_flags_are_the_long_ones(stage: Stage) -> None:
@@ -322,6 +322,11 @@ def test_in_a_wrong_folder_the_folder_that_was_looked_at_is_named(stage: Stage) 
     no_config = f"nothing in {stage.output}; no config.yaml was found here or above"
     assert no_config in stage.run("status").stdout
     assert f"there is no job `many`: {no_config}" in stage.run("report", "many", exit_code=2).stderr
+    assert no_config in stage.run("verify").stderr
+    assert not stage.output.exists(), "nobody makes a folder to say that it is empty"
+    assert no_config in stage.run("run").stderr
+    assert no_config in stage.run("resume").stderr
+    assert stage.run("run", "--quiet").stderr == ""
     stage.provider("lab", "http://127.0.0.1:9/v1")
     stage.run("submit", stage.prompts("many", 2))
     below = dataclasses.replace(stage, folder=stage.folder / "jobs" / "deep")
