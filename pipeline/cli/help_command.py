@@ -10,6 +10,7 @@ import click
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import common_options
 from pipeline.errors import BadInput
+from pipeline.printable import printable_lines
 
 _PLACES = (
     Path(__file__).with_name("TROUBLESHOOTING.md"),  # in a wheel
@@ -38,17 +39,18 @@ def help_command(context: click.Context, kind: str | None) -> None:
     """Explain a kind of error or stop: what happened, what it cost, what to type."""
     sections = read_sections()
     if kind is None:
-        click.echo("pipeline help KIND explains one of these errors and stops:\n")
-        for name, text in sections.items():
-            click.echo(f"  {name:17} {_first_words(text)}")
+        lines = ["pipeline help KIND explains one of these errors and stops:", ""]
+        lines += [f"  {name:17} {_first_words(text)}" for name, text in sections.items()]
+        click.echo(printable_lines("\n".join(lines)))
         return
     by_word = {name.lower(): name for name in sections}
     group = context.parent and context.parent.command
     commands = group.commands if isinstance(group, click.Group) else {}
     if found := by_word.get(kind.lower()):
-        click.echo(f"{found}\n\n{sections[found]}")
+        click.echo(printable_lines(f"{found}\n\n{sections[found]}"))
     elif command := commands.get(kind):
-        click.echo(command.get_help(click.Context(command, parent=context.parent, info_name=kind)))
+        help_text = command.get_help(click.Context(command, parent=context.parent, info_name=kind))
+        click.echo(printable_lines(help_text))
     else:
         raise BadInput(_unknown(kind, [*sections, *commands]))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import PipelineError
+from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ class Options:
         if self.verbose and not self.is_config_named:
             self.is_config_named = True
             found = config.file.absolute() if config.file else "built in, since none was found here or above"
-            click.echo(f"config: {found}; output: {config.output}", err=True)
+            click.echo(printable(f"config: {found}; output: {config.output}"), err=True)
         return config
 
     def job(self, given: str) -> str:
@@ -70,7 +71,7 @@ class Options:
             if has_jobs(connection):
                 return False
         if not self.quiet:
-            click.echo(nothing_submitted(config), err=True)
+            click.echo(printable(nothing_submitted(config)), err=True)
         return True
 
     def batch(self) -> Batch:
