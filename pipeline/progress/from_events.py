@@ -166,7 +166,8 @@ class EventTotals:
                     starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
         at_work = {job.provider for job in jobs if job.left}
         shown = [one for one in providers if one.in_flight or one.name in at_work] or providers
-        return View(now, with_ends(jobs, starts, speeds), shown, self._stopping, self._thumbnails)
+        found = with_ends(jobs, starts, speeds)
+        return View(now, found, shown, self._stopping, thumbnails=self._thumbnails)
 
     def _provider_view(self, name: str, news: _ProviderNews, now: float) -> ProviderView:
         view = ProviderView(

@@ -124,8 +124,8 @@ def test_it_is_written_whole_or_not_at_all_and_leaves_the_ledger_free(
                 raise OSError(28, "No space left on device")
 
     @contextlib.contextmanager
-    def full(path: Path) -> Iterator[Full]:
-        with whole_file(path):
+    def full(path: Path, mode: int) -> Iterator[Full]:
+        with whole_file(path, mode):
             yield Full()
 
     monkeypatch.setattr(manifest, "whole_file", full)
