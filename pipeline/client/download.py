@@ -192,7 +192,7 @@ class Downloader:
         """Return the error of a http URL that https does not serve: final, unless time may change that."""
         message = f"the image URL on {host} is http, the provider is https, and https does not serve it ({reason})"
         if (reason.definite or not reason.has_service) and host not in self._secure_hosts:
-            return HostRefused(f"{message}; the provider's `picture_hosts` can allow http", option=_naming(host))
+            return HostRefused(message, option=_naming(host))
         return DownloadFailed(message, http_status=reason.http_status, definite=False, option=_naming(host))
 
     async def _get(self, url: URL, expires_at: float, connect_seconds: float = _CONNECT_SECONDS) -> bytes | URL:

@@ -13,6 +13,7 @@ import pybase64
 
 from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
+from pipeline.images.container import SAVE_AS_IMAGE
 from pipeline.images.limits import MAX_PIXELS, LargeImageError, MemoryBudget, memory_budget, small_images_only
 from pipeline.storage import IMAGES_FOLDER, ImageStore, QuarantinedFile, StoredImage
 
@@ -176,7 +177,10 @@ def validate(
     if size := png.complete_png_size(content, max_pixels, budget):
         return ValidImage(content, hashlib.sha256(content).hexdigest(), *size, "png")
     is_svg = output_format == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-    found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content, max_pixels, budget)
+    try:
+        found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content, max_pixels, budget)
+    except BrokenImage as error:
+        raise BrokenImage(str(error).replace(f": {SAVE_AS_IMAGE}", ", a format that is not read here")) from None
     digest = hashlib.sha256(content).hexdigest()
     return ValidImage(content, digest, found.width, found.height, found.format, found.remarks)
 

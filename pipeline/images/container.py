@@ -11,6 +11,7 @@ Content = bytes | memoryview
 Size = tuple[int, int]
 
 NO_END = "its end mark is missing"
+SAVE_AS_IMAGE = "save it as JPEG or PNG"  # what helps if an input image has another format
 
 _SCANS_PER_DECODE = 16  # a further scan of a progressive JPEG costs a sixteenth of what decoding a pixel costs
 

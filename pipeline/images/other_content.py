@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from pipeline.images.container import SAVE_AS_IMAGE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SAVE_AS_IMAGE = "save it as JPEG or PNG"
 _HEIC_BRANDS = rb"(?:hei[cxms]|hev[cxms]|mif[12]|msf1)"
 _OTHER_FORMATS = tuple(
     (re.compile(mark, re.DOTALL), description)

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
-from pipeline.images.container import Container, Size, cut_off
+from pipeline.images.container import SAVE_AS_IMAGE, Container, Size, cut_off
 from pipeline.images.limits import MAX_PARTS, MIB, too_long
-from pipeline.images.other_content import SAVE_AS_IMAGE
 
 if TYPE_CHECKING:
     from pipeline.images.container import Content

@@ -74,6 +74,12 @@ def test_what_is_no_picture_is_refused(content: bytes) -> None:
             validate(content, asked)
 
 
+def test_what_helps_with_an_input_image_is_not_said_of_a_result() -> None:
+    with pytest.raises(BrokenImage) as refused:
+        validate(b"\xff\x0a" + bytes(200), None)
+    assert str(refused.value) == "is JPEG XL, a format that is not read here"
+
+
 def test_svg_counts_only_where_it_was_asked_for_and_without_scripts() -> None:
     assert validate(SVG, "svg").format == "svg"
     with pytest.raises(BrokenImage):
