@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ CANNOT_LISTEN = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 stopped, 2 bad settings, 3 cannot listen on the port."""
+    """Run the command and return its exit code: 0 stopped, 2 bad settings or folder, 3 cannot listen on the port."""
     options = _parser().parse_args(arguments)
     try:
         settings = SandboxSettings.from_mapping(_mapping(options.settings))
@@ -33,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_serve_until_stopped(settings, options))
     except OSError as error:
-        return _fail(f"the sandbox cannot serve: {error}", CANNOT_LISTEN)
+        is_taken = error.errno in {errno.EADDRINUSE, errno.EACCES}
+        return _fail(f"the sandbox cannot serve: {error}", CANNOT_LISTEN if is_taken else BAD_INPUT)
     return 0
 
 

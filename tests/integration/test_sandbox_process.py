@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -61,6 +62,15 @@ async def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
         broken = Provider("sandbox", None, sandbox={"latency": 3})
         with pytest.raises(ConfigError, match=r"does not start.*latency"):
             await SandboxProcesses(tmp_path, stack).base_url(broken)
+
+
+async def test_a_folder_of_uploads_that_is_a_link_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / f"image-batch-pipeline-sandbox-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match=r"does not start.*is a link or a file, not a folder; remove it"):
+            await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
 
 
 def test_wrong_settings_are_named_before_anything_is_queued(tmp_path: Path) -> None:
