@@ -10,9 +10,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
-from pipeline.engine import events
 from pipeline.errors import PipelineError
 from pipeline.printable import printable_lines
+from pipeline.progress.announcements import Announcements
 from pipeline.progress.event_text import describe
 from pipeline.progress.from_events import EventTotals
 from pipeline.progress.plain import ChangedLines
@@ -26,26 +26,9 @@ if TYPE_CHECKING:
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.progress.screen import Screen
 
-PLAIN_SECONDS = 5.0  # between two comparisons, in plain lines
+PLAIN_SECONDS, MOST_PLAIN_SECONDS = 5.0, 300.0  # between two comparisons, in plain lines: each time twice as many
 LIVE_SECONDS = 0.5  # between two drawings
 _READING_SHARE = 50  # the ledger is read again after so many times as long as reading it took
-
-_ANNOUNCED = (
-    *(events.Paused, events.LimitLowered, events.UsageIgnored, events.ProviderDown, events.ProviderUp),
-    *(events.PurchasesHeld, events.PurchasesResumed),
-    *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
-    events.KeyExposed,
-)
-
-
-LONG_WAIT = 120.0
-"""Seconds that one request waits before another attempt from which on that is printed."""
-
-
-def _is_announced(event: Event) -> bool:
-    if isinstance(event, events.Retrying):
-        return event.seconds >= LONG_WAIT
-    return isinstance(event, _ANNOUNCED)
 
 
 def can_draw(stream: TextIO) -> bool:
@@ -75,6 +58,7 @@ class Progress:
         self._now = now
         self._live = live and can_draw(sys.stderr)
         self._totals = EventTotals()
+        self._announcements = Announcements()
         self._changed = ChangedLines()
         self._read_at = 0.0
         self._announced: deque[str] = deque()
@@ -99,8 +83,8 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Count an event, and print it if it is of importance."""
         self._totals.count(event, self._now())
-        if self._verbose or _is_announced(event):
-            self.say(describe(event))
+        for announced in [event] if self._verbose else self._announcements.of(event, self._now()):
+            self.say(describe(announced))
 
     def say(self, line: str) -> None:
         """Print a line above the screen at the next drawing; at once without a screen."""
@@ -128,8 +112,13 @@ class Progress:
 
     def _keep_ticking(self) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone
+            due, wait = 0.0, PLAIN_SECONDS
             while not self._over.wait(LIVE_SECONDS if self._live else PLAIN_SECONDS):
-                self.tick()
+                for event in self._announcements.due(self._now()):
+                    self.say(describe(event))
+                if self._live or time.monotonic() >= due:
+                    self.tick()
+                    due, wait = time.monotonic() + wait - PLAIN_SECONDS / 2, min(2 * wait, MOST_PLAIN_SECONDS)
 
     def _read_again(self) -> None:
         """Read the ledger if a job is unknown or the last reading is old; reading takes a fiftieth of the time."""

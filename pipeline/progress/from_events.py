@@ -66,6 +66,8 @@ class _JobNews:
 class _ProviderNews:
     in_flight: int = 0
     down_since: float | None = None
+    pauses: int = 0
+    outages: int = 0
     pace: ProviderPace | None = None
     rate: ImageRate = field(default_factory=ImageRate)
 
@@ -112,7 +114,11 @@ class EventTotals:
             case events.ProviderDown(provider):
                 self._provider(provider).down_since = now
             case events.ProviderUp(provider):
-                self._provider(provider).down_since, self._provider(provider).rate = None, ImageRate()
+                up = self._provider(provider)
+                up.down_since, up.rate = None, ImageRate()
+                up.outages += 1
+            case events.Paused(provider):
+                self._provider(provider).pauses += 1
             case events.RunStarted(jobs):
                 self.begun = True
                 self._names.update(dict.fromkeys(jobs))
@@ -176,6 +182,8 @@ class EventTotals:
             limit=None,
             in_flight=news.in_flight,
             down_since=news.down_since,
+            pauses=news.pauses,
+            outages=news.outages,
         )
         pace = news.pace
         if pace is None:

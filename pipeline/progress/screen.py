@@ -12,7 +12,7 @@ from pipeline.printable import printable, printable_lines
 from pipeline.progress.view import SEPARATOR, bottleneck_of, end_facts, job_cells, job_facts, provider_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import TextIO
 
     from pipeline.progress.view import JobView, ProviderView, View
@@ -43,7 +43,7 @@ class Screen:
 
     def say(self, lines: str) -> None:
         """Print lines above what is drawn."""
-        self._console.print(printable_lines(lines), highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable_lines(lines), highlight=False, markup=False)
 
     def close(self) -> None:
         """Erase what is drawn and restore the cursor."""
@@ -54,12 +54,13 @@ def draw(view: View, width: int, height: int) -> Text:
     """Return the drawing of a view for so many columns and rows."""
     shown, others = _chosen(view, height)
     lines = [line for note in view.notes for line in Text(note).wrap(_PLAIN, width)]
-    lines += _job_lines(shown, view.now, width)
+    job_lines, has_ends = _job_lines(shown, view.now, width)
+    lines += job_lines
     if others:
         lines += _wrapped(_others(others), width)
     for provider in view.providers:
         lines += _provider_lines(provider, view, width)
-    lines += _wrapped(_sum(view, alone=len(view.jobs) == 1 and width >= _WIDE), width)
+    lines += _wrapped(_sum(view, alone=len(view.jobs) == 1 and has_ends), width)
     return Text("\n", no_wrap=True, overflow="ellipsis", end="").join(lines)
 
 
@@ -80,22 +81,27 @@ def _others(jobs: Sequence[JobView]) -> list[Text]:
     return [Text(fact, "dim") for fact in [*facts, *([f"{left:,} left"] if left else [])]]
 
 
-def _job_lines(jobs: Sequence[JobView], now: float, width: int) -> Iterator[Text]:
-    """Yield the jobs in aligned columns; the bar stands above the facts if it does not fit beside them."""
+def _job_lines(jobs: Sequence[JobView], now: float, width: int) -> tuple[list[Text], bool]:
+    """Return the jobs in aligned columns, and whether their costs and ends have room there.
+
+    The bar stands above the facts if it does not fit beside them.
+    """
     name = min(_LONGEST_NAME, max(8, width // 4), max((len(job.name) for job in jobs), default=0))
     facts = _columns([job_cells(job) for job in jobs])
     ends = _columns([[SEPARATOR.join(end_facts(job, now))] for job in jobs])
     rest = width - name - 2
-    if rest - _length(facts) - _length(ends) < 2 * _LEAST_BAR or width < _WIDE:
-        ends = [""] * len(jobs)
+    has_ends = width >= _WIDE and rest - _length(facts) - _length(ends) >= 2 * _LEAST_BAR
+    ends = ends if has_ends else [""] * len(jobs)
     bar = min(_MOST_BAR, rest - _length(facts) - _length(ends))
+    lines = []
     for job, said, end in zip(jobs, facts, ends, strict=True):
         head = Text(_shortened(printable(job.name), name).ljust(name + 1))
         if bar >= _LEAST_BAR:
-            yield head + _bar(job, bar) + Text(said) + Text(end, "dim")
+            lines.append(head + _bar(job, bar) + Text(said) + Text(end, "dim"))
         else:
-            yield head + _bar(job, max(1, width - name - 1))
-            yield from _wrapped([Text(fact) for fact in job_facts(job)], width, indent=2)
+            lines.append(head + _bar(job, max(1, width - name - 1)))
+            lines += _wrapped([Text(fact) for fact in job_facts(job)], width, indent=2)
+    return lines, has_ends
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -137,9 +143,9 @@ def _sum(view: View, *, alone: bool) -> list[Text]:
 
 
 def _wrapped(facts: Sequence[Text], width: int, indent: int = 0) -> list[Text]:
-    """Return facts joined into lines of at most `width` columns; a longer single fact is cut by the terminal."""
+    """Return facts joined into lines of at most `width` columns; a longer single fact is wrapped at its words."""
     lines: list[Text] = []
-    for fact in facts:
+    for fact in (part for whole in facts for part in whole.wrap(_PLAIN, max(1, width - 2))):
         if lines and len(lines[-1]) + len(SEPARATOR) + len(fact) <= width:
             lines[-1] = lines[-1] + Text(SEPARATOR, "dim") + fact
         else:

@@ -57,6 +57,8 @@ class ProviderView:
     bottleneck: str = ""
     until: float | None = None  # of a pause
     down_since: float | None = None
+    pauses: int = 0  # that it has asked for in this run
+    outages: int = 0  # that are over
     expires_at: float | None = None  # the earliest expiry of a URL whose image is not downloaded yet
 
 
@@ -138,7 +140,9 @@ def provider_facts(provider: ProviderView, now: float) -> list[str]:
     facts = [f"{speed}{of} images a minute", f"{counted(provider.in_flight, 'call')} in flight"]
     bottleneck = bottleneck_of(provider, now)
     expiry = [] if provider.expires_at is None else [f"next URL expires {clock(provider.expires_at, now)}"]
-    return [*facts, *([bottleneck] if bottleneck else []), *expiry]
+    numbers = ((provider.pauses, "pause"), (provider.outages, "outage"))
+    past = [str(counted(number, what)) for number, what in numbers if number]
+    return [*facts, *([bottleneck] if bottleneck else []), *past, *expiry]
 
 
 def bottleneck_of(provider: ProviderView, now: float) -> str:

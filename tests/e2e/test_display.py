@@ -54,8 +54,8 @@ def test_elsewhere_than_on_a_terminal_lines_say_what_is_new(
         assert "of 50 images a minute · 1 call in flight · bound by the limit" in said.err
         shown.tick()
         assert capsys.readouterr().err == "", "nothing is new"
-        shown(Paused("lab", 3.0, "slow down"))
-        assert "lab asks for a pause of 3.0 s" in capsys.readouterr().err, "said at once"
+        shown(Paused("lab", 30.0, "slow down"))
+        assert "lab asks for a pause of 30.0 s" in capsys.readouterr().err, "said at once"
 
 
 def test_a_ledger_that_is_slow_to_read_is_read_seldom_and_the_numbers_move_all_the_same(
@@ -178,7 +178,7 @@ def test_any_width_is_used_and_none_is_crossed(stage: Stage, columns: int) -> No
 def test_no_color_draws_without_colours(stage: Stage) -> None:
     coloured = (b"\x1b[31m", b"\x1b[32m", b"\x1b[38;5")
     with terminal(stage.folder, "run", *_slow_jobs(stage, 8), NO_COLOR="1") as seen:
-        seen.read_until(lambda: "1 failed" in seen.text and "calls in flight" in seen.text)
+        seen.read_until(lambda: "1 failed" in seen.text and " in flight" in seen.text)
         assert not any(colour in seen.raw for colour in coloured)
     stage.run("resume", "birds", exit_code=1)
     with terminal(stage.folder, "run", stage.prompts("more", 8)) as seen:

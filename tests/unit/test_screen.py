@@ -45,6 +45,19 @@ def test_forty_columns_hold_everything_below_one_another() -> None:
     assert "done about Mon 06:05" in lines[-1]
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("name", ["a", "lounge", "the-birds-of-the-northern-night-and-more"])
+def test_at_every_width_everything_is_there_and_no_word_is_cut(name: str, jobs: int) -> None:
+    one = replace(LOUNGE, name=name)
+    seen = view(one, *[LOUNGE] * (jobs - 1))
+    for width in range(40, 201):
+        lines = drawn(seen, width)
+        words = " ".join(line.strip() for line in lines)
+        for fact in ("612 done", "3 failed", "left", "of about $", "done about Mon 06:05", "67 calls in flight"):
+            assert fact in words, (width, fact, lines)
+        assert max(map(len, lines)) <= width, (width, lines)
+
+
 @pytest.mark.parametrize("width", [1, 5, 20, 40, 79, 80, 100, 300])
 @pytest.mark.parametrize("jobs", [0, 1, 3, 300])
 def test_any_terminal_and_any_number_of_jobs_can_be_drawn(width: int, jobs: int) -> None:
