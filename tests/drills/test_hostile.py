@@ -11,6 +11,7 @@ import base64
 import contextlib
 import io
 import itertools
+import json
 import random
 import struct
 import time
@@ -22,11 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from multidict import CIMultiDict
 from PIL import Image, features
 
+from pipeline.client.response import HttpResponse, read_response
 from pipeline.config.load import RetryRules
 from pipeline.engine.image_writer import decode, validate
-from pipeline.errors import BrokenImage
+from pipeline.errors import BrokenImage, RequestError
 from pipeline.images.inspect import open_image
 from pipeline.images.limits import MIB
 from pipeline.reports.thumbnails import shrink
@@ -50,9 +53,10 @@ class Subject:
     """One kind of hostile input, and what one case of it may take."""
 
     name: str
-    draw: Callable[[random.Random], bytes]
-    take: Callable[[bytes], object]
+    draw: Callable[[random.Random], Any]
+    take: Callable[[Any], object]
     refusals: tuple[type[Exception], ...]
+    longest: int = 500  # characters of a refusal
     seconds: float = 2.0
     memory: int = 256 * MIB  # beyond what the process has; checked for a group of cases
 
@@ -182,7 +186,86 @@ def _draw_base64(seed: random.Random) -> bytes:
     return (seed.choice(("", "data:image/png;base64,", "data:")) + text).encode("utf-8", "surrogatepass")
 
 
+_URL = "https://api.example/v1/images/generations"
+_BODIES: tuple[Any, ...] = (
+    {"created": 1, "data": [{"url": "https://host/a.png?se=2030-01-01", "revised_prompt": "a cat"}], "usage": {"a": 1}},
+    {
+        "data": [{"b64_json": "iVBORw0KGgo="}],
+        "usage": {"input_tokens": 3, "details": {"image_tokens": 9}},
+        "size": "1x1",
+    },
+    {"images": ["https://host/a.png"], "output": {"results": [{"url": "/a.png"}], "task_status": "SUCCEEDED"}},
+    {"choices": [{"message": {"content": "![a](https://host/a.png)", "images": [{"image_url": {"url": "data:,"}}]}}]},
+    {"error": {"message": "Rate limit reached: Limit: 5/1min. Try again in 3s", "type": "requests", "code": "x"}},
+    {"detail": [{"loc": ["body", "size"], "msg": "bad", "type": "value_error"}], "errors": [{"message": "no"}]},
+    {"code": 1113, "message": "\u4f59\u989d\u4e0d\u8db3", "base_resp": {"status_code": 1008}, "status": "failed"},
+)
+_VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 10**40, 1e308, float("nan"), float("inf"), "", " ", "\x1bc\x07\x9b", "\u202e", "\ud83c", "\0"),
+    *("x" * 5000, "https://" + "a" * 20_000, "data:image/png;base64,", '"' * 300, "<style>" * 400, [], {}, [[[[]]]]),
+    *({"url": {"url": {"url": "x"}}}, ["a"] * 3000, {"b64_json": 5}, "=" * 500, "1e999", "9" * 4000),
+)
+_NAMES = (
+    "retry-after",
+    "retry-after-ms",
+    "date",
+    "content-type",
+    "location",
+    "x-request-id",
+    "x-ratelimit-limit-images",
+)
+_WORDS = (
+    "text/event-stream",
+    "application/json",
+    "image/png",
+    "text/html",
+    "-1",
+    "1e999",
+    "NaN",
+    "Wed, 21 Oct 2015",
+    "",
+)
+
+
+def _changed(value: Any, draw: random.Random) -> Any:
+    """Return a value with some of its parts replaced by hostile ones."""
+    if draw.random() < 0.12:
+        return draw.choice(_VALUES)
+    if isinstance(value, dict):
+        return {
+            name if draw.random() > 0.03 else str(draw.choice(_VALUES))[:99]: _changed(one, draw)
+            for name, one in value.items()
+        }
+    if isinstance(value, list):
+        return [_changed(one, draw) for one in value * draw.choice((1, 1, 1, 3))]
+    return value
+
+
+def _answer(draw: random.Random) -> HttpResponse:
+    """Draw a response: a known body with hostile values, cut, doubled or under another content type."""
+    body = json.dumps(_changed(draw.choice(_BODIES), draw)).encode()
+    match draw.randrange(8):
+        case 0:
+            body = body[: draw.randrange(len(body) + 1)]
+        case 1:
+            body += body
+        case 2:
+            body = b"data: " + body + b"\n\ndata: [DONE]\n\n"
+        case 3:
+            place = draw.randrange(len(body) + 1)
+            body = body[:place] + draw.randbytes(9) + body[place:]
+    headers = CIMultiDict((draw.choice(_NAMES), draw.choice((*_WORDS, "9" * 4000, "x" * 8000))) for _ in range(3))
+    return HttpResponse(draw.choice((200, 200, 200, 202, 302, 400, 401, 429, 500, 503)), headers, body, _URL)
+
+
+def _read_answer(http: HttpResponse) -> None:
+    response = read_response(http, 1.8e9)
+    assert all(len(repr(image)) < 100_000 for image in response.images)
+    assert len(json.dumps([response.usage, dict(response.settings)])) < 1_000_000
+
+
 SUBJECTS = (
+    Subject("answers", _answer, _read_answer, (RequestError,), longest=1600),
     Subject("images", _draw_image, _take_image, (BrokenImage,)),
     Subject("SVG", _draw_svg, _take_svg, (BrokenImage,)),
     Subject(
@@ -209,7 +292,7 @@ def _attack(subject: Subject, seeds: range) -> list[str]:
         try:
             subject.take(content)
         except subject.refusals as reason:
-            if len(str(reason)) > 500 or "Traceback" in str(reason):
+            if len(str(reason)) > subject.longest or "Traceback" in str(reason):
                 faults.append(f"{subject.name} {number}: {str(reason)[:200]}")
         except Exception as reason:  # noqa: BLE001 - what a drill looks for
             faults.append(f"{subject.name} {number}: {reason!r}")
