@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,10 @@ except ImportError:
 else:
     _READERS["avif"] = AvifImagePlugin.AvifImageFile
 
-# Pillow warns of harmless deviations in metadata (TIFF tags, APNG control), which should not reach the terminal.
+# Pillow warns of harmless deviations in metadata (TIFF tags, APNG control), and logs why it refuses an image, which is
+# in its error, too: neither should reach the terminal.
 warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png)ImagePlugin")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

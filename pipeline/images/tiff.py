@@ -51,6 +51,7 @@ class _Directories:
         tags: dict[int, tuple[int, ...]] = {}
         for entry in range(at + 2, at + 2 + 12 * number, 12):
             tag, field_type, count = struct.unpack_from(self.order + "HHI", self.content, entry)
+            self.is_opaque = self.is_opaque or tag in tags  # libtiff may take another value than Pillow
             size = _WIDTHS.get(field_type, 1) * count
             start = entry + 8 if size <= 4 else struct.unpack_from(self.order + "I", self.content, entry + 8)[0]
             if start + size > len(self.content):
