@@ -276,22 +276,12 @@ def test_a_damaged_tiff_writes_nothing_to_the_terminal(capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("mode", "tag", "written"),
-    [
-        ("L", 258, struct.pack("<HHII", 259, 3, 1, 8)),  # compressed, says one of two tags of one name
-        ("RGB", 277, struct.pack("<HHII", 277, 3, 1, 259)),  # samples of a pixel
-    ],
-    ids=["two compressions", "samples"],
-)
-def test_a_tiff_that_contradicts_itself_writes_nothing_either(
-    capfd: pytest.CaptureFixture[str], mode: str, tag: int, written: bytes
-) -> None:
-    damaged = bytearray(encoded(Image.effect_noise((48, 36), 60).convert(mode), "tiff"))
+def test_a_tiff_with_two_compressions_writes_nothing_either(capfd: pytest.CaptureFixture[str]) -> None:
+    damaged = bytearray(encoded(Image.effect_noise((48, 36), 60), "tiff"))
     (at,) = struct.unpack_from("<I", damaged, 4)
     entries = range(at + 2, at + 2 + 12 * struct.unpack_from("<H", damaged, at)[0], 12)
-    (place,) = [entry for entry in entries if struct.unpack_from("<H", damaged, entry)[0] == tag]
-    damaged[place : place + 12] = written
+    (place,) = [entry for entry in entries if struct.unpack_from("<H", damaged, entry)[0] == 258]
+    damaged[place : place + 12] = struct.pack("<HHII", 259, 3, 1, 8)
     with pytest.raises(BrokenImage):
         inspect(bytes(damaged))
     assert capfd.readouterr().err == ""
