@@ -1,6 +1,6 @@
 """Writes `manifest.jsonl` from the ledger: one object per request in the order of the job file, for people's scripts.
 
-It is written whole or not at all, and never read back.
+It is written whole or not at all. Nothing but `adopt` reads it.
 """
 
 from __future__ import annotations
