@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.ledger.put_back import JobPutBack, Selection
     from pipeline.planning.build import JobOptions
     from pipeline.planning.plan import Plan
+
+
+_RECORD_SECONDS = 0.5  # that are waited for the record of a run that holds the lock
 
 
 def job_folders(config: Config) -> tuple[Path, ...]:
@@ -122,7 +126,10 @@ class JobQueue:
             yield
 
     def _run_at_work(self) -> str:
-        owner = find_owner(self.config.output, self.connection)
+        """Return who holds the folder; a run takes the lock a moment before it records itself."""
+        until = time.monotonic() + _RECORD_SECONDS
+        while (owner := find_owner(self.config.output, self.connection)) is None and time.monotonic() < until:
+            time.sleep(0.02)
         return "another process" if owner is None else owner.who
 
     def _copy_inputs(self, plan: Plan, staging: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import BadInput, KeyRefused
+from pipeline.errors import BadInput, DiskFull, KeyRefused
 from pipeline.ledger import job_changes
 from pipeline.ledger.attempts import paused_until
 from pipeline.ledger.job_changes import finish_folder_changes, forget_job, rename_job
@@ -145,3 +148,35 @@ def test_the_provider_of_forgotten_calls_pauses_until_they_are_out_of_its_window
     _made(bench, "two", 1)
     forget_job(bench.connection, "two", [bench.folder], {"lab": 5}, files=False)
     assert paused_until(bench.connection, "lab") < time.time() + 51, "calls out of the window are no reason"
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_folder_that_cannot_be_moved_is_moved_once_it_can_be(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _made(bench, "four", 1)
+    with monkeypatch.context() as held:
+        held.setattr(os, "rename", _refuse)
+        with pytest.raises(DiskFull, match="four cannot be written: Permission denied"):
+            rename_job(bench.connection, "four", "renamed", [bench.folder])
+        with pytest.raises(DiskFull, match="four cannot be written: Permission denied"):
+            finish_folder_changes(bench.connection, [bench.folder])
+        assert bench.one(NOTES) == 1
+    finish_folder_changes(bench.connection, [bench.folder])
+    assert (_files(bench.folder / "renamed"), bench.one(NOTES)) == (["1.png"], 0)
+
+
+def test_a_folder_that_cannot_be_deleted_is_told_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _made(bench, "four", 1)
+    monkeypatch.setattr(shutil, "rmtree", _refuse)
+    with pytest.raises(DiskFull, match="four cannot be written"):
+        forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+    finish_folder_changes(bench.connection, [bench.folder])
+    assert (bench.one("SELECT count(*) FROM job"), bench.one(NOTES)) == (0, 0)
+
+
+def test_a_job_without_a_folder_is_forgotten_with_its_files(bench: Bench) -> None:
+    bench.submit(request(1), name="four")
+    forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+    assert (bench.one("SELECT count(*) FROM job"), bench.one(NOTES)) == (0, 0)
