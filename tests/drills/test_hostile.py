@@ -359,7 +359,7 @@ async def test_bombs_among_the_answers_are_not_stored_and_hold_up_no_other(bench
     bombs = itertools.cycle([_tiff_bomb(), _encoded(Image.new("L", (8, 8)), "jpeg", progressive=True)[:-2] + _SCANS])
 
     async def answer(body: dict[str, Any]) -> web.Response:
-        is_bomb = body["prompt"].endswith("3")
+        is_bomb = body["prompt"] in {"prompt 13", "prompt 33"}  # three in a row would stop the provider
         content = next(bombs) if is_bomb else _images()[4]
         return answer_with({"b64_json": base64.b64encode(content).decode()})
 
@@ -368,5 +368,5 @@ async def test_bombs_among_the_answers_are_not_stored_and_hold_up_no_other(bench
         began = time.monotonic()
         await bench.run(lab(base_url))
     assert time.monotonic() - began < 20
-    assert bench.one("SELECT count(*) FROM request WHERE status = 'succeeded'") == 36
-    assert bench.one("SELECT count(*) FROM image") == 36
+    assert bench.one("SELECT count(*) FROM request WHERE status = 'succeeded'") == 38
+    assert bench.one("SELECT count(*) FROM image") == 38

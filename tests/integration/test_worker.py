@@ -471,7 +471,7 @@ async def test_a_probe_that_is_called_off_does_not_keep_the_others_waiting(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.engine.circuit_breaker.FAILURES", 8)
-    bench.retry = RetryRules(attempts=50, max_wait_seconds=0.01)
+    bench.retry = RetryRules(attempts=50, max_wait_seconds=0.5)  # so that none calls again before all eight have
 
     def answer(body: Body) -> web.Response:
         if any(isinstance(event, ProviderDown) for event in bench.events):
