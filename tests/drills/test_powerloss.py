@@ -48,7 +48,7 @@ def _job(stage: Stage, requests: int) -> Path:
 @pytest.mark.skipif(not _can_trace(), reason="needs strace, and the right to trace")
 @pytest.mark.parametrize(
     ("requests", "number"),
-    [pytest.param(6, 8, id="short"), pytest.param(25, 600, id="long", marks=pytest.mark.long)],
+    [pytest.param(6, 5, id="short"), pytest.param(25, 600, id="long", marks=pytest.mark.long)],
 )
 @pytest.mark.timeout(3600)
 def test_after_a_power_cut_at_any_write_a_run_loses_nothing_that_was_paid(

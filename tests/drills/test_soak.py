@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="r
 
 @pytest.mark.parametrize(
     "requests",
-    [400, pytest.param(6000, marks=[pytest.mark.long, pytest.mark.timeout(1200)])],
+    [250, pytest.param(6000, marks=[pytest.mark.long, pytest.mark.timeout(1200)])],
 )
 def test_memory_files_and_tasks_stay_flat_in_a_storm(stage: Stage, requests: int) -> None:
     server = stage.serve(rate_limit=None, seed=11, faults=STORM)

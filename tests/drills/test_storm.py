@@ -35,7 +35,7 @@ def _patient(stage: Stage, **rules: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "requests", [pytest.param(30, id="short"), pytest.param(1600, id="long", marks=pytest.mark.long)]
+    "requests", [pytest.param(20, id="short"), pytest.param(1600, id="long", marks=pytest.mark.long)]
 )
 @pytest.mark.timeout(1800)
 def test_in_a_storm_of_every_fault_each_picture_comes_and_what_was_paid_again_is_named(
