@@ -226,7 +226,9 @@ def test_a_provider_that_answers_nothing_but_503_is_away_too_and_burns_no_attemp
         ended = finish(process)
     assert ended.exit_code == 0, ended.stderr
     said = [json.loads(line)["event"] for line in ended.stdout.splitlines()]
-    assert said.count("provider_down") == said.count("provider_up") == 1
+    downs = said.count("provider_down")  # a busy machine may bring refusals after the first success: a second outage
+    assert downs == said.count("provider_up")
+    assert downs in {1, 2}
     found = audit(stage, server.books())
     assert (found.charged, found.maybe_paid) == (30, 0)
     assert next(refused) <= 3 * 8
