@@ -76,6 +76,7 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_json: bool, **extra: Any) -> int:
     """Show what a job would do, without calling a provider: requests, images, minutes at the limit, cost."""
     from pipeline import ledger
+    from pipeline.config.load import budget_in_force
     from pipeline.ledger.claim import check_claim
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
@@ -91,7 +92,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
                     echo(path, err=True)
     models = load_models(config)
     estimates = [
-        estimate_plan(config.output, one, models, _budget(chosen.budget_usd, one.budget_usd, config.budget_usd))
+        estimate_plan(config.output, one, models, budget_in_force(chosen.budget_usd, one.budget_usd, config.budget_usd))
         for one in plans
     ]
     if as_json:
@@ -104,11 +105,6 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
         for one in plans:
             check_claim(connection, one, allow_shrink=chosen.allow_shrink)
     return 0
-
-
-def _budget(*budgets: float | None) -> float | None:
-    """Return the first budget that is set."""
-    return next((usd for usd in budgets if usd is not None), None)
 
 
 @click.command(cls=ExplainedCommand, example="pipeline manifest night", exits=(0, 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,13 @@ if TYPE_CHECKING:
 
 def parse_kinds(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Return classes of errors as they are spelled. Raises click's BadParameter with the nearest names."""
+    from pipeline.config.yaml_document import nearest
+
     known = error_kinds()
     for value in values:
         if value.lower() not in known:
-            near = difflib.get_close_matches(value.lower(), known, 1)
-            hint = f"did you mean {known[near[0]]}?" if near else f"known are {', '.join(sorted(known.values()))}"
+            near = nearest(value, known.values())
+            hint = f"did you mean {near}?" if near else f"known are {', '.join(sorted(known.values()))}"
             raise click.BadParameter(f"`{value}` is no class of error; {hint}")
     return tuple(known[value.lower()] for value in values)
 

@@ -109,6 +109,11 @@ def load(
     return _read_config(yaml_document.read(chosen, ConfigError), chosen, output)
 
 
+def budget_in_force(option: float | None, job: float | None, default: float | None) -> float | None:
+    """Return the budget of a job: that of the command's option, else the job's own, else the config's; None if none."""
+    return next((usd for usd in (option, job, default) if usd is not None), None)
+
+
 def find_default() -> Path | None:
     """Return the config.yaml of the current folder, else of the nearest folder above it; None if there is none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.config.load import budget_in_force
 from pipeline.errors import BudgetSpent
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ class Budget:
 
     def limit(self, request: QueuedRequest) -> float | None:
         """Return the budget of a request's job, or None."""
-        own = request.budget_usd if request.budget_usd is not None else self._default
-        return self._limit if self._limit is not None else own
+        return budget_in_force(self._limit, request.budget_usd, self._default)
 
     def knows(self, request: QueuedRequest) -> bool:
         """Return whether the money committed by earlier runs has been loaded for the request's job."""

@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.config.environment import child_environment
 from pipeline.descriptors import when_free
 from pipeline.errors import BrokenImage
 from pipeline.images import limits
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 HEAD: Final = struct.Struct(">QQ??")  # bytes of the image, maximum pixels, `all_frames`, `with_pixels`
 PIXELS: Final = "pixels"
 """The key in the answer of how many bytes of pixels follow it: an uncompressed TIFF of the first frame."""
-_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMPDIR", "LANG")  # no key of a provider
 _TRIES = 2  # a process that was kept may have been killed meanwhile
 
 
@@ -33,13 +33,12 @@ class _Decoder:
     """One process that decodes images, one at a time."""
 
     def __init__(self) -> None:
-        environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.images.decoder_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libtiff writes there
-            env=environment | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=child_environment(os.environ) | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             start_new_session=True,  # Ctrl-C must not end it: images in work are finished
         )
         self.is_late = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.config.load import budget_in_force
 from pipeline.config.provider import Provider
 from pipeline.config.validation import find_number_fault
 from pipeline.errors import BadInput, ConfigError, JobError, Problem
@@ -130,12 +131,11 @@ def _choose_provider(config: Config, job: Job, asked: str | None) -> Provider:
 
 def _check_budget(config: Config, plan: Plan, options: JobOptions) -> None:
     """Raise JobError for a budget that cannot be enforced, because a model has no price."""
-    budgets = (options.budget_usd, plan.budget_usd, config.budget_usd)
     if (
         plan.unpriced
         and plan.provider.sandbox is None
         and not options.allow_unpriced
-        and any(b is not None for b in budgets)
+        and budget_in_force(options.budget_usd, plan.budget_usd, config.budget_usd) is not None
     ):
         models = ", ".join(f"`{model}`" for model in plan.unpriced)
         message = f"has a budget, and {models} has no price: add one under `models:` in the config, or --allow-unpriced"
