@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import yaml_document
+from pipeline.config.batch_rules import SANDBOX_BATCH_RULES, BatchRules
 from pipeline.config.environment import EnvironmentVariable
 from pipeline.config.notifications import NotificationSettings, read_notifications
 from pipeline.config.provider import Provider, RateLimit, read_provider
@@ -137,8 +138,8 @@ def _home() -> Path | None:
         return None
 
 
-_SANDBOX = Provider("sandbox", None, sandbox={})
-_OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_API_KEY")
+_SANDBOX = Provider("sandbox", None, sandbox={}, batch=SANDBOX_BATCH_RULES)
+_OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_API_KEY", batch=BatchRules())
 
 
 _KEYS = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify", "shared")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline.config import dialect
+from pipeline.config.batch_rules import BatchRules, read_batch_rules
 from pipeline.config.dialect import Dialect, read_dialect
 from pipeline.config.environment import VARIABLE_NAME, EnvironmentVariable, read_headers, read_key, resolve_headers
 from pipeline.config.hosts import place_of
@@ -56,6 +57,7 @@ class Provider:
     sandbox: Mapping[str, Any] | None = None
     insecure: bool = False  # the key may be sent without encryption
     dialect: Dialect = field(default_factory=Dialect)
+    batch: BatchRules | None = None  # of its Batch API, if it has one
 
     def key(self, environment: Mapping[str, str]) -> str | None:
         """Return the provider's key, or None if it takes none. Raises ConfigError if it is unset, empty or no key."""
@@ -90,6 +92,7 @@ _KEYS = (
     "timeout_seconds",
     "url_ttl_seconds",
     "headers",
+    "batch",
     *dialect.KEYS,
 )
 
@@ -124,6 +127,7 @@ def read_provider(section: Section, name: str) -> Provider:
         sandbox=(sandbox if isinstance(sandbox, dict) else {}) if is_sandbox else None,
         insecure=section.flag("insecure"),
         dialect=read_dialect(section),
+        batch=read_batch_rules(section, base_url, is_sandbox=is_sandbox),
     )
     if provider.exposed_host and place_of(provider.exposed_host) == "open":
         what = f"would send the key to {provider.exposed_host:.80} without encryption"

@@ -202,6 +202,38 @@ class ThumbnailsMade:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSent:
+    """A batch was created at the service, which calls it `id`."""
+
+    id: str
+    provider: str
+    model: str | None
+    requests: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMoved:
+    """The service reports another status of a batch, or progress: the lines of it that are made or have failed."""
+
+    id: str
+    status: str
+    completed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCollected:
+    """All that a batch has brought is recorded; `returned` of its lines were not run and are pending again."""
+
+    id: str
+    succeeded: int
+    failed: int
+    returned: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationFailed:
     """A notification could not be delivered; the run goes on."""
 
@@ -229,6 +261,9 @@ Event = (
     | ProviderDown
     | ProviderUp
     | Stopped
+    | BatchSent
+    | BatchMoved
+    | BatchCollected
     | NotificationFailed
     | ThumbnailsMade
 )

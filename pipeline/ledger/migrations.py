@@ -45,5 +45,47 @@ def _add_stops(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create, _add_wait, _add_quarantine, _add_stops]
+def _add_batches(connection: sqlite3.Connection) -> None:
+    """Add batches of the Batch API, and how each job wants to be served.
+
+    A batch is living until `ended_at` is set: collected, failed, or given up. `status` is the service's word in lower
+    case, NULL before it is known; `tokens` is the estimate that counts against the service's queue.
+    """
+    for column in (
+        "mode TEXT NOT NULL DEFAULT 'realtime' CHECK (mode IN ('realtime', 'batch', 'auto'))",
+        "deadline REAL",  # of mode auto
+        "realtime_since REAL",  # of mode auto: when its deadline came near; it stays in realtime
+        "cancel_since REAL",  # its living batches are to be cancelled, and nothing is sent again
+    ):
+        connection.execute(f"ALTER TABLE job ADD COLUMN {column}")
+    connection.execute(
+        "CREATE TABLE batch (pk INTEGER PRIMARY KEY, job INTEGER NOT NULL REFERENCES job (pk), provider TEXT NOT NULL,"
+        " served_by TEXT NOT NULL, model TEXT,"
+        " token TEXT NOT NULL UNIQUE,"  # in the batch's metadata and in the name of its input file
+        " requests INTEGER NOT NULL, tokens INTEGER NOT NULL, input_file_id TEXT,"
+        " create_sent_at REAL,"  # written before the call that creates it
+        " looks INTEGER NOT NULL DEFAULT 0,"  # at the service's list since then, in vain
+        " id TEXT, status TEXT, completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,"
+        " is_valid INTEGER NOT NULL DEFAULT 0,"  # it has passed the service's validation
+        " output_file_id TEXT, error_file_id TEXT,"
+        " created_at REAL NOT NULL, sent_at REAL, expires_at REAL, cancelled_at REAL, ended_at REAL) STRICT"
+    )
+    connection.execute("CREATE INDEX batch_living ON batch (provider) WHERE ended_at IS NULL")
+    connection.execute("CREATE INDEX batch_job ON batch (job)")
+    connection.execute("ALTER TABLE attempt ADD COLUMN batch INTEGER REFERENCES batch (pk)")
+    connection.execute("CREATE INDEX attempt_batch ON attempt (batch) WHERE batch IS NOT NULL")
+    connection.execute(  # a file at the service; without an id its upload is in progress, or its answer was lost
+        "CREATE TABLE uploaded_file (pk INTEGER PRIMARY KEY, provider TEXT NOT NULL,"
+        " name TEXT NOT NULL, sha256 TEXT NOT NULL, id TEXT, expires_at REAL, created_at REAL NOT NULL,"
+        " UNIQUE (provider, sha256)) STRICT"
+    )
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
+    _create,
+    _add_wait,
+    _add_quarantine,
+    _add_stops,
+    _add_batches,
+]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

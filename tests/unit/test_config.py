@@ -11,6 +11,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.batch_rules import SANDBOX_BATCH_RULES, BatchRules
 from pipeline.config.dialect import KEYS as DIALECT_KEYS
 from pipeline.config.dialect import Uploads
 from pipeline.config.environment import BASIC_VARIABLES, PYTHON_VARIABLES, EnvironmentVariable, child_environment
@@ -474,3 +475,31 @@ def test_the_config_of_the_nearest_folder_above_is_found_and_home_ends_the_searc
     assert (load().file, load().output) == (Path("config.yaml"), deep / "here")
     monkeypatch.chdir(tmp_path / "home")
     assert load().output == tmp_path / "home" / "far"
+
+
+def test_the_batch_api_is_on_where_it_is_known_and_else_on_request(tmp_path: Path) -> None:
+    assert provider(tmp_path, "{base_url: 'https://api.openai.com/v1/'}").batch == BatchRules()
+    assert provider(tmp_path, "{sandbox: true}").batch == SANDBOX_BATCH_RULES
+    assert provider(tmp_path, "{base_url: 'http://api.openai.com/v1'}").batch is None
+    assert provider(tmp_path, "{base_url: 'https://x.org/v1'}").batch is None
+    assert provider(tmp_path, "{base_url: 'https://x.org/v1', batch: {}}").batch == BatchRules()
+    changed = provider(tmp_path, "{sandbox: true, batch: {enqueued_tokens: null, poll_seconds: [0.1, 0.5]}}").batch
+    assert changed == BatchRules(enqueued_tokens=None, poll_seconds=(0.1, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("discount: 1.5", "a share of the price"),
+        ("poll_seconds: 60", "two numbers"),
+        ("poll_seconds: [0, 1]", "at least 0.001"),
+        ("poll_seconds: [2, 1]", "must not be longer"),
+        ("most_images: 0", "at least 1"),
+        ("enqueued_tokens: many", "whole number"),
+        ("window: 24h", "unknown key"),
+    ],
+)
+def test_a_mistake_in_the_bounds_of_batches_is_named(tmp_path: Path, rules: str, message: str) -> None:
+    refused = refusal(tmp_path, f"providers:\n  lab:\n    sandbox: true\n    batch: {{{rules}}}\n")
+    assert refused.startswith("config.yaml:4")
+    assert message in refused
