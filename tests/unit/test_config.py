@@ -501,5 +501,5 @@ def test_the_batch_api_is_on_where_it_is_known_and_else_on_request(tmp_path: Pat
 )
 def test_a_mistake_in_the_bounds_of_batches_is_named(tmp_path: Path, rules: str, message: str) -> None:
     refused = refusal(tmp_path, f"providers:\n  lab:\n    sandbox: true\n    batch: {{{rules}}}\n")
-    assert refused.startswith("config.yaml:4")
+    assert refused.startswith("config.yaml, line 4, ")
     assert message in refused
