@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
-import pty
 import re
 import sqlite3
 import subprocess
@@ -466,34 +463,6 @@ def test_the_sandbox_command_serves_alone(stage: Stage) -> None:
     stage.run("run", stage.prompts("many", 2))
     process.terminate()
     assert finish(process).exit_code == 0
-
-
-@pytest.mark.processes
-def test_a_terminal_gets_a_live_line(stage: Stage) -> None:
-    stage.provider("lab", stage.serve(rate_limit=None, latency_seconds=[0.2, 0.3]), concurrency=2)
-    job = stage.prompts("many", 8)
-    ours, theirs = pty.openpty()
-    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "run", str(job)],
-        cwd=stage.folder,
-        env={**os.environ, "STAGE_KEY": "sk-stage-0123456789", "TERM": "xterm"},
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    seen = b""
-    while process.poll() is None:
-        try:
-            seen += os.read(ours, 65536)
-        except BlockingIOError:
-            continue
-        except OSError:  # the terminal is closed at the other end
-            break
-    assert process.wait() == 0
-    os.close(ours)
-    assert b"calls in flight" in seen
-    assert b"\x1b[" in seen
 
 
 @pytest.mark.processes
