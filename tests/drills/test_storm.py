@@ -8,6 +8,7 @@ import json
 import random
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
@@ -207,28 +208,55 @@ def test_a_refusal_in_mid_run_stops_with_everything_queued_and_the_next_run_goes
     assert audit(stage, server.books()).charged == 20
 
 
-def test_a_provider_that_answers_nothing_but_503_is_away_too_and_burns_no_attempts(stage: Stage) -> None:
-    """Far longer than the tries of one request last; the attempts that each has are few."""
-    server, refused, is_over = stage.serve(rate_limit=None), itertools.count(1), threading.Event()
+class _Outage:
+    """Refuses all calls but the first ten with 503, from `begin` to `end`; calls before `begin` wait for it."""
 
-    def judge(number: int) -> Refusal | None:
-        if number <= 10 or is_over.is_set():
+    def __init__(self) -> None:
+        self.refused = 0
+        self._has_begun, self._lock, self._is_over = threading.Event(), threading.Lock(), False
+
+    def __call__(self, number: int) -> Refusal | None:
+        if number <= 10:
             return None
-        return 503, "overloaded", f"refused {next(refused)} times"
+        self._has_begun.wait()
+        with self._lock:
+            if self._is_over:
+                return None
+            self.refused += 1
+            return 503, "overloaded", f"refused {self.refused} times"
 
-    _patient(stage, attempts=3, max_wait_seconds=2)  # long enough for a busy machine to refuse all eight meanwhile
-    with _toll(server, judge) as base_url:
-        stage.provider("lab", base_url, concurrency=8)
+    def begin(self) -> None:
+        self._has_begun.set()
+
+    def end(self, heard: int) -> None:
+        """End, unless a refusal is on its way: the client has heard of so many."""
+        with self._lock:
+            self._is_over |= heard == self.refused
+
+
+def test_a_provider_that_answers_nothing_but_503_is_away_too_and_burns_no_attempts(stage: Stage) -> None:
+    """It lasts for two probes, which is as long as the three attempts that each request has could last.
+
+    It begins when all that was served has arrived, and ends when every refusal has: so it is one outage.
+    """
+    server, outage, in_flight = stage.serve(rate_limit=None), _Outage(), 8
+    _patient(stage, attempts=3, max_wait_seconds=2)
+    said: Counter[str] = Counter()
+    heard = 0
+    with _toll(server, outage) as base_url:
+        stage.provider("lab", base_url, concurrency=in_flight)
         process = stage.start("run", stage.prompts("many", 30), "--json")
-        _serving(server, 10)
-        time.sleep(6)
-        is_over.set()
+        assert process.stdout is not None
+        for event in map(json.loads, process.stdout):
+            said[event["event"]] += 1
+            heard += event["event"] == "call_ended" and event["error"] is not None
+            if said["request_ended"] == 10:
+                outage.begin()
+            if said["provider_down"] and heard >= in_flight + 2:
+                outage.end(heard)
         ended = finish(process)
     assert ended.exit_code == 0, ended.stderr
-    said = [json.loads(line)["event"] for line in ended.stdout.splitlines()]
-    downs = said.count("provider_down")  # a busy machine may bring refusals after the first success: a second outage
-    assert downs == said.count("provider_up")
-    assert downs in {1, 2}
+    assert said["provider_down"] == said["provider_up"] == 1
     found = audit(stage, server.books())
     assert (found.charged, found.maybe_paid) == (30, 0)
-    assert next(refused) <= 3 * 8
+    assert outage.refused <= 3 * in_flight
