@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import statistics
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -27,17 +28,21 @@ MOST_COLLABORATORS = 8
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def _modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text())
+@functools.cache
+def _modules() -> list[tuple[str, ast.Module]]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in paths]
 
 
-def _definitions() -> Iterator[tuple[str, Definition]]:
-    """Yield every class and function with its place: the module and its name."""
-    for module, tree in _modules():
-        for node in ast.walk(tree):
-            if isinstance(node, Definition):
-                yield f"{module}:{node.name}", node
+@functools.cache
+def _definitions() -> list[tuple[str, Definition]]:
+    """Return every class and function with its place: the module and its name."""
+    return [
+        (f"{module}:{node.name}", node)
+        for module, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, Definition)
+    ]
 
 
 def _classes() -> Iterator[tuple[str, ast.ClassDef]]:
