@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.browser import Viewer, launched, viewing
-from tests.support.stage import Stage, staged
+from tests.support.stage import HOME, Stage, staged
 from tests.support.workbench import Bench, benched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Browser
 
@@ -35,6 +37,22 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.dont_write_bytecode = False
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         os.environ.pop("COVERAGE_PROCESS_START", None)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import the test modules, each worker from another one on, so that in a new clone each is compiled once.
+
+    Whatever an import raises is raised again where pytest collects the module.
+    """
+    worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    places = [Path(argument.partition("::")[0]).resolve() for argument in session.config.args]
+    modules = sorted(path for place in places for path in ([place] if place.is_file() else place.rglob("test_*.py")))
+    first = len(modules) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for path in [*modules[first:], *modules[:first]]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(HOME).with_suffix("").parts))
 
 
 @pytest.fixture
