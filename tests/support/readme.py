@@ -40,7 +40,7 @@ ROOMS = [
 WAY = (
     *("ledger/queue", "engine/dispatcher", "engine/worker"),
     *("engine/admission", "engine/refusal_guard", "engine/delivery_breaker", "engine/circuit_breaker"),
-    *("engine/throttle", "engine/window", "engine/pace", "engine/records", "engine/caller"),
+    *("engine/throttle", "engine/window", "engine/records", "engine/caller"),
     *("client/request", "client/client", "client/response", "client/response_forms"),
     *("client/download", "engine/image_writer", "storage", "ledger/attempts", "ledger/writer"),
 )
