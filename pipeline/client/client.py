@@ -1,95 +1,31 @@
-"""HTTP client of one provider: sends one call and returns its parsed response, or raises the error that it means."""
+"""Client of the Images API: makes one call and returns its parsed response, or raises the error that it means."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
-
-from pipeline.client.limits import HEADER_BYTES, HEADERS
-from pipeline.client.network import (
-    Connector,
-    ProxyRefusedError,
-    has_large_headers,
-    network_reason,
-    proxy_for,
-    receive,
-    receive_beginning,
-)
-from pipeline.client.response import HttpResponse, ImagesResponse, read_response
-from pipeline.client.timeout import Timeout
-from pipeline.errors import NotSent, OutcomeUnknown, Unusable
+from pipeline.client.response import ImagesResponse, read_response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from concurrent.futures import Executor
-    from types import SimpleNamespace, TracebackType
 
     from pipeline.client.request import Body
-    from pipeline.client.secrets import Secrets
+    from pipeline.client.session import ApiSession
     from pipeline.config.dialect import Dialect
 
-_CONNECT_SECONDS = 30.0
-_IDLE_SECONDS = 1.0
-"""How long an idle connection is kept. Servers close one after 2 s (gunicorn), 5 s (node, uvicorn) or more, and the
-outcome of a call that is sent at that moment is unknown.
-"""
-
 _LARGE = 16 * 2**20  # a body above this is parsed in a thread; this much takes a millisecond or two
-_REFUSAL_BYTES = 1024 * 1024  # of an error body that are read: the error is at its beginning
 
 
 class ImagesClient:
-    """Client of one provider, an async context manager. The key is sent to the provider and nowhere else."""
+    """Makes the calls of the Images API in a provider's session."""
 
-    def __init__(
-        self,
-        base_url: str,
-        key: str | None,
-        headers: Mapping[str, str],
-        *,
-        dialect: Dialect,
-        threads: Executor,
-        timeout: float,
-        connections: int,
-        secrets: Secrets,
-    ) -> None:
-        self.base_url = base_url.rstrip("/")
+    def __init__(self, session: ApiSession, dialect: Dialect, threads: Executor) -> None:
         self.in_flight = 0  # calls that wait for their response
-        self._secrets = secrets
-        self._urls = {name: URL(f"{self.base_url}/{path}") % dialect.query for name, path in dialect.paths.items()}
+        self._session = session
+        self._urls = {operation: session.url(path, dialect.query) for operation, path in dialect.paths.items()}
         self._threads = threads
-        self._headers = CIMultiDict(dialect.credentials(key))
-        self._headers.update(headers)
-        self._timeout = timeout
-        self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
-        self._proxy = functools.cache(proxy_for)  # reading the environment takes a quarter of a call's own time
-
-    async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_mark_sent)
-        self._session = aiohttp.ClientSession(
-            connector=Connector(limit=self._connections, keepalive_timeout=_IDLE_SECONDS),
-            headers=self._headers,
-            timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),  # `Timeout` limits the rest
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[trace],
-            max_field_size=HEADER_BYTES,
-            max_headers=HEADERS,
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     async def call(self, operation: str, body: Body, sent: Callable[[], None], max_bytes: int) -> ImagesResponse:
         """Make one call with a body from `build_body`; `sent` is called when the first bytes are sent.
@@ -99,69 +35,18 @@ class ImagesClient:
         Raises NotSent if none was sent, OutcomeUnknown if some were and no complete response came, else the
         RequestError that the response stands for.
         """
-        mark = _Mark(sent)
         self.in_flight += 1
         try:
-            http = await self._exchange(operation, body, mark, max_bytes)
-        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
-            raise self._broken(reason, mark) from None
+            http = await self._session.request(
+                "POST",
+                self._urls[operation],
+                max_bytes=max_bytes,
+                sent=sent,
+                option="`download.max_bytes`",
+                **body,
+            )
         finally:
             self.in_flight -= 1
         if len(http.body) > _LARGE:
             return await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
         return read_response(http)
-
-    async def _exchange(self, operation: str, body: Body, mark: _Mark, max_bytes: int) -> HttpResponse:
-        assert self._session is not None, "use `async with`"
-        url = self._urls[operation]
-        mark.proxy = proxy = self._proxy(url)
-        options: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": mark, "proxy": proxy}
-        async with Timeout(self._timeout), self._session.post(url, **body, **options) as response:
-            if 200 <= response.status < 300:
-                content = await receive(response, max_bytes)
-            else:
-                content = await receive_beginning(response, _REFUSAL_BYTES)
-            if content is None:
-                raise _too_large(response.status, max_bytes)
-            forwarded = f"{proxy.host}:{proxy.port}" if proxy and url.scheme == "http" else None
-            headers = self._secrets.scrub_headers(response.headers)
-            return HttpResponse(response.status, headers, content, str(response.url), forwarded, self._secrets)
-
-    def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
-        said = self._secrets.scrub_text(network_reason(reason, mark.proxy))
-        if mark.sent_at is None:
-            error = NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
-            error.deterministic = isinstance(reason, ProxyRefusedError)
-            return error
-        after = time.monotonic() - mark.sent_at
-        if has_large_headers(reason):
-            lost = OutcomeUnknown(f"the response to a call that was sent cannot be read: {said}")
-            lost.deterministic = True
-            return lost
-        what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
-        return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
-
-
-def _too_large(status: int, max_bytes: int) -> Unusable:
-    what = f"the response is larger than {max_bytes / 2**20:.0f} MB, which `download.max_bytes` can allow"
-    error = Unusable(what, http_status=status)
-    error.deterministic = True
-    return error
-
-
-class _Mark:
-    """Whether, and when, the first bytes of a call were sent."""
-
-    def __init__(self, sent: Callable[[], None]) -> None:
-        self._sent = sent
-        self.sent_at: float | None = None
-        self.proxy: URL | None = None
-
-    def __call__(self) -> None:
-        if self.sent_at is None:
-            self.sent_at = time.monotonic()
-            self._sent()
-
-
-async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx()

@@ -22,6 +22,7 @@ from pipeline.client.limits import response_bytes
 from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage
 from pipeline.client.secrets import Secrets
+from pipeline.client.session import ApiSession
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.engine.image_writer import ImageWriter, decode, free_numbers, validate
 from pipeline.engine.retry import Backoff
@@ -100,7 +101,7 @@ def image_threads() -> ThreadPoolExecutor:
 class LocalCaller:
     """Makes calls and downloads in this process; an async context manager. Keys come from `environment`.
 
-    `images` is the target's store.
+    `images` is the target's store. `session` is the one with the provider's API, for what else is asked of it.
     """
 
     def __init__(self, target: Target, images: ImageStore, environment: Mapping[str, str]) -> None:
@@ -113,16 +114,16 @@ class LocalCaller:
         self._proven_hosts: set[str] = set()  # from which an image was downloaded in this run
         self._threads = image_threads()
         self._writer = ImageWriter(images, self._threads, rules.max_pixels)
-        self._client = ImagesClient(
+        self.session = ApiSession(
             target.base_url,
             key,
             headers,
             dialect=provider.dialect,
-            threads=self._threads,
             timeout=provider.timeout_seconds,
             connections=min(provider.concurrency, calls),
             secrets=secrets,
         )
+        self._client = ImagesClient(self.session, provider.dialect, self._threads)
         self._downloader = Downloader(
             base_url=target.base_url,
             allow_hosts=rules.allow_hosts | provider.dialect.picture_hosts,
@@ -133,7 +134,7 @@ class LocalCaller:
 
     async def __aenter__(self) -> Self:
         self._stack.callback(self._threads.shutdown, wait=False, cancel_futures=True)
-        await self._stack.enter_async_context(self._client)
+        await self._stack.enter_async_context(self.session)
         await self._stack.enter_async_context(self._downloader)
         return self
 

@@ -21,6 +21,7 @@ from pipeline.client.network import proxy_for
 from pipeline.client.request import Call, Upload, build_body
 from pipeline.client.response import ImagesResponse, InlineImage
 from pipeline.client.secrets import Secrets
+from pipeline.client.session import ApiSession
 from pipeline.config.dialect import Dialect
 from pipeline.engine.caller import image_threads
 from pipeline.errors import (
@@ -106,16 +107,12 @@ async def serving(answer: bytes, *, stay: bool = False, hold: bool = False) -> A
         listening.close()
 
 
-def door(base_url: str, **more: Any) -> ImagesClient:
-    settings: dict[str, Any] = {
-        "dialect": Dialect(),
-        "threads": image_threads(),
-        "timeout": 20.0,
-        "connections": 8,
-        **more,
-    }
+@contextlib.asynccontextmanager
+async def door(base_url: str, **more: Any) -> AsyncIterator[ImagesClient]:
+    settings: dict[str, Any] = {"dialect": Dialect(), "timeout": 20.0, "connections": 8, **more}
     key, headers = settings.pop("key", KEY), settings.pop("headers", {})
-    return ImagesClient(base_url, key, headers, secrets=Secrets({"key": key, **headers}), **settings)
+    async with ApiSession(base_url, key, headers, secrets=Secrets({"key": key, **headers}), **settings) as session:
+        yield ImagesClient(session, settings["dialect"], image_threads())
 
 
 async def make(api: ImagesClient, call: Call, sent: Callable[[], None]) -> ImagesResponse:

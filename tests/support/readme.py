@@ -41,7 +41,7 @@ WAY = (
     *("ledger/queue", "engine/dispatcher", "engine/worker"),
     *("engine/admission", "engine/refusal_guard", "engine/delivery_breaker", "engine/circuit_breaker"),
     *("engine/throttle", "engine/window", "engine/records", "engine/caller"),
-    *("client/request", "client/client", "client/response", "client/response_forms"),
+    *("client/request", "client/client", "client/session", "client/response", "client/response_forms"),
     *("client/download", "engine/image_writer", "storage", "ledger/attempts", "ledger/writer"),
 )
 """The modules on the way of a request that succeeds, from the queue to its record, in the order of the meeting."""

@@ -1,0 +1,173 @@
+"""HTTP session with one provider's API: key, headers, proxy, timeouts, and the errors of calls without a response."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from pipeline.client.limits import HEADER_BYTES, HEADERS
+from pipeline.client.network import (
+    Connector,
+    ProxyRefusedError,
+    has_large_headers,
+    network_reason,
+    proxy_for,
+    receive,
+    receive_beginning,
+)
+from pipeline.client.response import HttpResponse
+from pipeline.client.timeout import Timeout
+from pipeline.errors import NotSent, OutcomeUnknown, Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from types import SimpleNamespace, TracebackType
+
+    from pipeline.client.secrets import Secrets
+    from pipeline.config.dialect import Dialect
+
+_CONNECT_SECONDS = 30.0
+_IDLE_SECONDS = 1.0
+"""How long an idle connection is kept. Servers close one after 2 s (gunicorn), 5 s (node, uvicorn) or more, and the
+outcome of a call that is sent at that moment is unknown.
+"""
+
+_REFUSAL_BYTES = 1024 * 1024  # of an error body that are read: the error is at its beginning
+
+
+class ApiSession:
+    """Session with the API of one provider, an async context manager. The key is sent to the provider alone."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str | None,
+        headers: Mapping[str, str],
+        *,
+        dialect: Dialect,
+        timeout: float,
+        connections: int,
+        secrets: Secrets,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = CIMultiDict(dialect.credentials(key))
+        self._headers.update(headers)
+        self._timeout = timeout
+        self._connections = connections
+        self._secrets = secrets
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy = functools.cache(proxy_for)  # reading the environment takes a quarter of a call's own time
+
+    async def __aenter__(self) -> Self:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_mark_sent)
+        self._session = aiohttp.ClientSession(
+            connector=Connector(limit=self._connections, keepalive_timeout=_IDLE_SECONDS),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),  # `Timeout` limits the rest
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[trace],
+            max_field_size=HEADER_BYTES,
+            max_headers=HEADERS,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def url(self, path: str, query: Mapping[str, str]) -> URL:
+        """Return the URL of a path below the base URL; the path is quoted already."""
+        return URL(f"{self.base_url}/{path}") % query
+
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        max_bytes: int,
+        sent: Callable[[], None] | None = None,
+        timeout: float | None = None,
+        option: str | None = None,
+        **body: Any,
+    ) -> HttpResponse:
+        """Make one call and return its response, whatever its status; `sent` is called when the first bytes are sent.
+
+        A success response of more than `max_bytes`, decompressed, is Unusable; `option` is what can allow it.
+
+        Raises NotSent if nothing was sent, and OutcomeUnknown if something was and no complete response came.
+        """
+        mark = _Mark(sent)
+        try:
+            limit = Timeout(self._timeout if timeout is None else timeout)
+            async with limit, self._send(method, url, mark, body) as response:
+                if 200 <= response.status < 300:
+                    content = await receive(response, max_bytes)
+                else:
+                    content = await receive_beginning(response, _REFUSAL_BYTES)
+                if content is None:
+                    raise _too_large(response.status, max_bytes, option)
+                return self._received(response, content, mark)
+        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
+            raise self._broken(reason, mark) from None
+
+    def _send(
+        self, method: str, url: URL, mark: _Mark, options: Mapping[str, Any]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        assert self._session is not None, "use `async with`"
+        mark.proxy = proxy = self._proxy(url.origin())
+        return self._session.request(method, url, allow_redirects=False, trace_request_ctx=mark, proxy=proxy, **options)
+
+    def _received(self, response: aiohttp.ClientResponse, content: bytes, mark: _Mark) -> HttpResponse:
+        proxy = mark.proxy
+        forwarded = f"{proxy.host}:{proxy.port}" if proxy and response.url.scheme == "http" else None
+        headers = self._secrets.scrub_headers(response.headers)
+        return HttpResponse(response.status, headers, content, str(response.url), forwarded, self._secrets)
+
+    def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
+        said = self._secrets.scrub_text(network_reason(reason, mark.proxy))
+        if mark.sent_at is None:
+            error = NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
+            error.deterministic = isinstance(reason, ProxyRefusedError)
+            return error
+        after = time.monotonic() - mark.sent_at
+        if has_large_headers(reason):
+            lost = OutcomeUnknown(f"the response to a call that was sent cannot be read: {said}")
+            lost.deterministic = True
+            return lost
+        what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
+        return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
+
+
+def _too_large(status: int, max_bytes: int, option: str | None) -> Unusable:
+    what = f"the response is larger than {max_bytes / 2**20:.0f} MB" + (f", which {option} can allow" if option else "")
+    error = Unusable(what, http_status=status)
+    error.deterministic = True
+    return error
+
+
+class _Mark:
+    """Whether, and when, the first bytes of a call were sent."""
+
+    def __init__(self, sent: Callable[[], None] | None) -> None:
+        self._sent = sent
+        self.sent_at: float | None = None
+        self.proxy: URL | None = None
+
+    def __call__(self) -> None:
+        if self.sent_at is None:
+            self.sent_at = time.monotonic()
+            if self._sent is not None:
+                self._sent()
+
+
+async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx()
