@@ -6,10 +6,10 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from pipeline.backoff import Backoff
 from pipeline.engine.circuit_breaker import CircuitBreaker
 from pipeline.engine.delivery_breaker import DeliveryBreaker
 from pipeline.engine.refusal_guard import RefusalGuard
-from pipeline.engine.retry import Backoff
 from pipeline.engine.stop_policy import StopSignal
 from pipeline.engine.throttle import Throttle
 from pipeline.errors import OutageGivenUp, RateLimited

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from pipeline.backoff import Backoff
 from pipeline.client.client import ImagesClient
 from pipeline.client.download import Downloader, DownloadFailed, UrlExpired
 from pipeline.client.image_url import expiry, host_of, stated_expiry
@@ -25,7 +26,6 @@ from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.engine.image_writer import ImageWriter, decode, free_numbers, validate
-from pipeline.engine.retry import Backoff
 from pipeline.errors import BrokenImage, DownloadRefused, Invalid, RequestError, Unusable, UrlLost
 from pipeline.ledger.attempts import ImageUrl
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from pipeline.engine.retry import Backoff, until_changed
+from pipeline.backoff import Backoff
+from pipeline.engine.retry import until_changed
 from pipeline.errors import NotSent, OutageGivenUp, OutcomeUnknown, ServerFault, Unusable, WrongAddress
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from pipeline.engine.retry import Backoff, until_changed
+from pipeline.backoff import Backoff
+from pipeline.engine.retry import until_changed
 from pipeline.errors import NotDelivered
 
 if TYPE_CHECKING:

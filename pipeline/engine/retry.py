@@ -1,4 +1,4 @@
-"""Retries with tenacity: which errors are retried, after how long, and how often; and the exponential backoff."""
+"""Retries with tenacity: which errors are retried, after how long, and how often."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from pipeline.backoff import Backoff
 from pipeline.errors import NotSent, RateLimited, RequestError, TryAgain
 
 if TYPE_CHECKING:
@@ -26,27 +27,6 @@ FIRST_WAIT = 1.0
 """Seconds before the second attempt, at most; each next wait may be twice as long."""
 
 _JITTER = 0.05  # added to what the server asks, so that clients that were told the same do not return together
-
-
-class Backoff:
-    """Exponential backoff with jitter: `next` returns a delay in seconds, based on twice the last, up to `longest`."""
-
-    def __init__(self, first: float, longest: float, jitter: tuple[float, float] = (0.5, 1.0)) -> None:
-        self._first = first
-        self._longest = longest
-        self._jitter = jitter
-        self._delay = first
-
-    def next(self, longest: float | None = None) -> float:
-        """Return the next delay; `longest` replaces the bound for this one and those after it."""
-        self._longest = self._longest if longest is None else longest
-        delay = min(self._delay, self._longest)
-        self._delay = min(2 * delay, self._longest)
-        return delay * random.uniform(*self._jitter)
-
-    def reset(self) -> None:
-        """Start again with the first delay."""
-        self._delay = self._first
 
 
 async def until_changed(changed: asyncio.Event, seconds: float | None) -> None:

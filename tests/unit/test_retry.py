@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.backoff import Backoff
 from pipeline.config.load import RetryRules
-from pipeline.engine.retry import Backoff, call_with_retries, retrying
+from pipeline.engine.retry import call_with_retries, retrying
 from pipeline.errors import (
     Invalid,
     KeyRefused,
