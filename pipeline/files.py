@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PART = ".part"
 """How the name of a file ends while it is being written; such a file may be deleted at any start."""
 
+_PIECE = 2**20  # bytes that are read at once
+
 _names = random.Random()  # its own generator, so that a seed set elsewhere cannot make two names equal
 
 
@@ -97,6 +99,64 @@ def _rename_new(part: str, path: Path | str, dir_fd: int | None) -> None:
         os.rename(part, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     else:
         os.unlink(part, dir_fd=dir_fd)
+
+
+class GrowingFile:
+    """A text file that grows under `<path>.part`, over several runs if need be, and gets its name once it is whole.
+
+    Its methods block their thread, and raise OSError.
+    """
+
+    def __init__(self, path: Path, mode: int = 0o666) -> None:
+        self.size = 0
+        self._path = path
+        self._part = path.with_name(f"{path.name}{PART}")
+        self._mode = mode
+        self._descriptor: int | None = None
+
+    def open(self) -> None:
+        """Create the file, or go on behind what an earlier run has written. The umask applies to the mode.
+
+        The file is cut where a power failure has left zeros in place of text.
+        """
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        self._descriptor = when_free(lambda: os.open(self._part, flags, self._mode))
+        while piece := os.read(self._descriptor, _PIECE):
+            end = piece.find(0)
+            self.size += len(piece) if end < 0 else end
+            if end >= 0:
+                break
+        self.cut(self.size)
+
+    def append(self, content: bytes) -> None:
+        """Write at the end."""
+        assert self._descriptor is not None
+        rest = memoryview(content)
+        while rest:
+            written = os.write(self._descriptor, rest)
+            self.size += written
+            rest = rest[written:]
+
+    def cut(self, size: int) -> None:
+        """Remove what is behind the first `size` bytes."""
+        assert self._descriptor is not None
+        os.ftruncate(self._descriptor, size)
+        os.lseek(self._descriptor, size, os.SEEK_SET)
+        self.size = size
+
+    def finish(self) -> None:
+        """Rename the file to its own name, once it is on disk."""
+        assert self._descriptor is not None
+        os.fsync(self._descriptor)
+        self.close()
+        self._part.replace(self._path)
+        sync_folder(self._path.parent)
+
+    def close(self) -> None:
+        """Close the file; it stays under the name that it has."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 _MAKING = threading.RLock()  # a folder that one thread finds is durable for all

@@ -32,6 +32,15 @@ WORD_CHARACTERS: Final = 200
 LIST_ITEMS: Final = 99
 """Of each list and object in `usage` that are kept."""
 
+OBJECT_BYTES: Final = 32 * 2**20
+"""Of a response of the Files or the Batch API: a page of 100 batches, each with all its errors."""
+
+ID_CHARACTERS: Final = 1000
+"""Of the id of a file or a batch. The service's have 28 and 38; those of gateways contain another server's."""
+
+BATCH_ERRORS: Final = 1000
+"""Errors of one batch that are kept."""
+
 _BYTES_PER_PIXEL: Final = 8  # four channels of 16 bits, not compressed
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 

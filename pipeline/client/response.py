@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from pipeline.client.secrets import Secrets
 
-__all__ = ["HttpResponse", "ImagesResponse", "InlineImage", "LinkedImage", "read_response"]
+__all__ = ["HttpResponse", "ImagesResponse", "InlineImage", "LinkedImage", "read_error", "read_object", "read_response"]
 
 _SETTINGS = ("size", "quality", "background", "output_format")  # that responses of GPT Image models state
 _LATER = frozenset(
@@ -108,7 +108,7 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
     """Parse a response. Raises the RequestError that it means."""
     now = time.time() if now is None else now
     if not 200 <= http.status < 300:
-        raise _error_response(http, read_error_body(http.body, http.secrets.scrub), now)
+        raise read_error(http, now)
     parsed = http.secrets.scrub(_success(http))
     found = find_images(parsed, http.url)
     body = parsed if isinstance(parsed, dict) else {}
@@ -127,12 +127,34 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
     raise _without_image(http, parsed, has_long_url=found.has_long_url)
 
 
+def read_error(http: HttpResponse, now: float | None = None) -> RequestError:
+    """Return the error that a response with the status of an error means."""
+    return _error_response(http, read_error_body(http.body, http.secrets.scrub), time.time() if now is None else now)
+
+
+def read_object(http: HttpResponse) -> dict[str, Any]:
+    """Parse a response that is a JSON object. Raises the RequestError that any other means."""
+    if not 200 <= http.status < 300:
+        raise read_error(http)
+    try:
+        parsed = http.secrets.scrub(_parsed(http.body))
+    except (ValueError, RecursionError):
+        _raise_unreadable(http, _content_type(http), http.secrets.scrub_text(text_of(http.body)))
+    if not isinstance(parsed, dict):
+        raise _unusable(http, f"answered {http.status} with JSON that is no object")
+    return parsed
+
+
+def _content_type(http: HttpResponse) -> str:
+    return http.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _success(http: HttpResponse) -> Any:
     """Parse the body of a success response, which may be an image itself.
 
     Raises Unusable if it is nothing that can be read, and WrongAddress if it is an HTML page; a 202 may have no body.
     """
-    kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _content_type(http)
     if is_image(http.body) or (kind.startswith("image/") and http.body[:1] not in _NO_IMAGE):
         return {"b64_json": pybase64.b64encode(http.body).decode()}
     try:

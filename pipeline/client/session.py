@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -20,12 +21,12 @@ from pipeline.client.network import (
     receive,
     receive_beginning,
 )
-from pipeline.client.response import HttpResponse
+from pipeline.client.response import HttpResponse, read_error
 from pipeline.client.timeout import Timeout
 from pipeline.errors import NotSent, OutcomeUnknown, Unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
     from contextlib import AbstractAsyncContextManager
     from types import SimpleNamespace, TracebackType
 
@@ -56,9 +57,9 @@ class ApiSession:
         secrets: Secrets,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.timeout = timeout  # seconds
         self._headers = CIMultiDict(dialect.credentials(key))
         self._headers.update(headers)
-        self._timeout = timeout
         self._connections = connections
         self._secrets = secrets
         self._session: aiohttp.ClientSession | None = None
@@ -107,7 +108,7 @@ class ApiSession:
         """
         mark = _Mark(sent)
         try:
-            limit = Timeout(self._timeout if timeout is None else timeout)
+            limit = Timeout(self.timeout if timeout is None else timeout)
             async with limit, self._send(method, url, mark, body) as response:
                 if 200 <= response.status < 300:
                     content = await receive(response, max_bytes)
@@ -116,6 +117,24 @@ class ApiSession:
                 if content is None:
                     raise _too_large(response.status, max_bytes, option)
                 return self._received(response, content, mark)
+        except (aiohttp.ClientError, TimeoutError, OSError) as reason:
+            raise self._broken(reason, mark) from None
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, url: URL, limit: Timeout, headers: Mapping[str, str], statuses: Collection[int]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a success response, or one with one of these statuses; the block reads its body, and raises no OSError.
+
+        Raises what `request` raises, and the RequestError that any other response means.
+        """
+        mark = _Mark(None)
+        try:
+            async with limit, self._send("GET", url, mark, {"headers": headers}) as response:
+                if not 200 <= response.status < 300 and response.status not in statuses:
+                    refusal = await receive_beginning(response, _REFUSAL_BYTES)
+                    raise read_error(self._received(response, refusal, mark))
+                yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
             raise self._broken(reason, mark) from None
 

@@ -41,3 +41,5 @@ def test_the_readme_states_the_limits() -> None:
     assert f"| {limits.URL_CHARACTERS:,} characters |" in text
     kept = f"{limits.PROMPT_CHARACTERS:,}; {limits.MESSAGE_CHARACTERS:,}; {limits.WORD_CHARACTERS} characters are kept"
     assert kept in text
+    batches = f"{limits.OBJECT_BYTES // MB} MB; {limits.ID_CHARACTERS:,} characters; {limits.BATCH_ERRORS:,} are kept"
+    assert batches in text
