@@ -15,7 +15,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from pipeline.client.batch_client import BatchClient
 from pipeline.client.request import Call, Upload
+from pipeline.config.batch_rules import BatchRules
 from pipeline.config.environment import EnvironmentVariable
 from pipeline.config.load import DownloadRules
 from pipeline.engine import caller as module
@@ -317,3 +319,31 @@ async def test_a_key_in_a_url_is_not_stored_and_the_image_is_downloaded_all_the_
 
 async def _no_wait(reason: Exception, _seconds: float) -> None:
     raise AssertionError(reason)
+
+
+async def test_no_call_waits_for_a_download_of_the_same_session(tmp_path: Path) -> None:
+    asked, made = asyncio.Event(), asyncio.Event()
+
+    async def pour(_: web.Request) -> web.StreamResponse:
+        asked.set()
+        await made.wait()
+        return web.Response(body=b"text")
+
+    async def generate(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"b64_json": PNG_BASE64}]})
+
+    app = web.Application()
+    app.router.add_get("/files/{id}/content", pour)
+    app.router.add_post("/images/generations", generate)
+    async with TestServer(app) as server:
+        one = spec(str(server.make_url("/")), tmp_path, concurrency=1, batch=BatchRules())
+        async with LocalCaller(one.target, ImageStore(tmp_path), ENVIRONMENT) as caller, asyncio.TaskGroup() as group:
+            client = BatchClient(caller.session, one.target.provider.dialect)
+            for number in range(8):
+                path = tmp_path / f"{number}.jsonl"
+                group.create_task(client.download(f"file-{number}", path, None, idle_seconds=20))
+            await asked.wait()
+            result = await asyncio.wait_for(caller.call(one, lambda: None), 10)
+            made.set()
+    assert len(result.images) == 1
+    assert all((tmp_path / f"{number}.jsonl").read_bytes() == b"text" for number in range(8))
