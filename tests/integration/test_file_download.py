@@ -172,6 +172,13 @@ async def test_twenty_cuts_with_progress_are_no_reason_to_give_up(tmp_path: Path
     assert len(server.requests) == 21
 
 
+async def test_progress_makes_up_for_failures(tmp_path: Path) -> None:
+    nothing: list[Answer] = [b""] * 5
+    answers = [answer for stop in (100, 200, 300) for answer in (*nothing, serve(cut=stop))]
+    server = await fetched(tmp_path / "out.jsonl", *answers, serve())
+    assert len(server.requests) == 19
+
+
 @pytest.mark.parametrize("etag", [(), ('ETag: W/"weak"',), ("ETag: bare",)])
 async def test_only_a_strong_etag_is_compared(etag: tuple[str, ...], tmp_path: Path) -> None:
     server = await fetched(tmp_path / "out.jsonl", serve(cut=500, headers=etag), serve())
@@ -188,16 +195,28 @@ async def test_a_server_without_ranges_starts_anew(tmp_path: Path) -> None:
     "wrong",
     [
         response(206, CONTENT[5:], f"Content-Range: bytes 5-{SIZE - 1}/{SIZE}"),
+        response(206, CONTENT[5 : SIZE - 495], f"Content-Range: bytes 5-{SIZE - 496}/{SIZE}"),
         response(206, CONTENT[500:]),
         response(206, CONTENT[500:], "Content-Range: raw"),
         response(206, CONTENT[500:], f"Content-Range: bytes 500-{SIZE - 1}/{SIZE}", "Content-Encoding: gzip"),
         response(416, b""),
         response(416, b"", "Content-Range: bytes */7"),
     ],
-    ids=["of another start", "without a range", "of no range", "packed", "refused", "refused as too short"],
+    ids=[
+        "of another start",
+        "as long as the right one",
+        "without a range",
+        "of no range",
+        "packed",
+        "refused",
+        "refused as too short",
+    ],
 )
-async def test_another_range_than_was_asked_for_is_not_taken(wrong: bytes, tmp_path: Path) -> None:
-    server = await fetched(tmp_path / "out.jsonl", serve(cut=500), wrong, serve())
+@pytest.mark.parametrize("expected", [SIZE, None])
+async def test_another_range_than_was_asked_for_is_not_taken(
+    wrong: bytes, expected: int | None, tmp_path: Path
+) -> None:
+    server = await fetched(tmp_path / "out.jsonl", serve(cut=500), wrong, serve(), expected=expected)
     assert [request.header("Range") for request in server.requests] == [None, "bytes=500-", None]
 
 
@@ -342,6 +361,13 @@ async def test_a_full_disk_keeps_what_has_come(tmp_path: Path, monkeypatch: pyte
         await fetch(server, path)
     assert path.read_bytes() == CONTENT
     assert server.requests[1].header("Range") == "bytes=12000-"
+
+
+async def test_a_disk_may_take_a_part_of_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr("pipeline.files.os.write", lambda descriptor, content: write(descriptor, bytes(content)[:4000]))
+    server = await fetched(tmp_path / "out.jsonl", serve())
+    assert len(server.requests) == 1
 
 
 async def test_a_server_that_is_not_there_was_not_asked(tmp_path: Path) -> None:
