@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline.sandbox", description="An Images API on loopback.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
     parser.add_argument("--settings", default="{}", metavar="JSON", help="the mapping under `sandbox:`, as JSON")
-    parser.add_argument("--books", type=Path, metavar="FILE", help="append one JSON line for each call and download")
+    parser.add_argument("--books", type=Path, metavar="FILE", help="append one JSON line for each call, file and line")
+    parser.add_argument("--spool", type=Path, metavar="DIR", help="where files and batches are kept")
     parser.add_argument(
         "--with-stdin", action="store_true", help="stop when stdin ends, so that it ends with its parent"
     )
@@ -67,7 +68,7 @@ async def _serve_until_stopped(settings: SandboxSettings, options: argparse.Name
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_soon)  # not loop.add_signal_handler, which Windows lacks
-    async with serve(settings, port=options.port, request_log=options.books) as sandbox:
+    async with serve(settings, port=options.port, request_log=options.books, spool=options.spool) as sandbox:
         line = {"base_url": sandbox.base_url, "port": sandbox.port, "pid": os.getpid()}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()

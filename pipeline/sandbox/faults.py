@@ -49,12 +49,12 @@ class FaultPlan:
                 return None
 
 
-def plan_faults(settings: SandboxSettings, number: int) -> FaultPlan:
-    """Choose what happens to the call with this number."""
+def plan_faults(settings: SandboxSettings, number: int | str) -> FaultPlan:
+    """Choose what happens to the call with this number, or to the line of a batch with this name."""
     rng = random.Random(f"{settings.seed}:call:{number}")
     shares = [getattr(settings.faults, name) for name in CALL_FAULTS]
     return FaultPlan(
-        fault=_pick(CALL_FAULTS, shares, rng),
+        fault=pick(CALL_FAULTS, shares, rng),
         latency=rng.uniform(*settings.latency_seconds),
         retry_wait=rng.randint(50, 300) / 1000,
         sends_retry_after=rng.random() < 0.5,
@@ -64,10 +64,11 @@ def plan_faults(settings: SandboxSettings, number: int) -> FaultPlan:
 def pick_download_fault(settings: SandboxSettings, number: int) -> DownloadFault | None:
     """Choose what happens to the download with this number."""
     rng = random.Random(f"{settings.seed}:download:{number}")
-    return _pick(DOWNLOAD_FAULTS, [getattr(settings.faults, name) for name in DOWNLOAD_FAULTS], rng)
+    return pick(DOWNLOAD_FAULTS, [getattr(settings.faults, name) for name in DOWNLOAD_FAULTS], rng)
 
 
-def _pick(names: tuple[Name, ...], shares: list[float], rng: random.Random) -> Name | None:
+def pick(names: tuple[Name, ...], shares: list[float], rng: random.Random) -> Name | None:
+    """Return one of the names with the probability that is its share, or None."""
     point = rng.random()
     for name, share in zip(names, shares, strict=True):
         point -= share

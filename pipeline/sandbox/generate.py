@@ -13,20 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox import responses
+from pipeline.sandbox.calls import check_call, make_images
 from pipeline.sandbox.faults import BAD_GATEWAY, SLOW_CHUNK_SECONDS, SLOW_CHUNKS, FaultPlan, plan_faults
 from pipeline.sandbox.http_server import drop, send, service_headers
 from pipeline.sandbox.request_body import read_body
 from pipeline.sandbox.request_log import CallEntry
 from pipeline.sandbox.responses import Response
-from pipeline.sandbox.rules.uploads import decode_uploads
-from pipeline.sandbox.rules.validate import images_asked, moderate, validate_call
-from pipeline.sandbox.translate_request import (
-    accepted_content_types,
-    authenticate,
-    check_query,
-    max_json_bytes,
-    translate_request,
-)
+from pipeline.sandbox.rules.validate import images_asked
+from pipeline.sandbox.translate_request import accepted_content_types, authenticate, check_query, max_json_bytes
 from pipeline.sandbox.translate_response import translate_response, withheld_images
 
 if TYPE_CHECKING:
@@ -34,8 +28,6 @@ if TYPE_CHECKING:
 
     from pipeline.sandbox.request_body import RequestBody
     from pipeline.sandbox.rules.models import Operation
-    from pipeline.sandbox.rules.uploads import Uploads
-    from pipeline.sandbox.rules.validate import ImageCall
     from pipeline.sandbox.service import Service
 
 HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -68,25 +60,17 @@ async def _process(service: Service, request: web.Request, operation: Operation,
     authenticate(request, settings)
     check_query(request, settings.dialect)
     body = await _read_and_admit(service, request, operation, entry)
-    operation, body = translate_request(operation, body, settings.dialect)
-    call = validate_call(operation, body, today=settings.today, verified=settings.verified)
-    if settings.dialect.most_images is not None:
-        call = replace(call, n=min(call.n, settings.dialect.most_images))
-    uploads = None if operation == "generation" else await service.run_in_thread(decode_uploads, call, body)
-    try:
-        moderate(call)
-    except errors.ApiError:
-        if not settings.dialect.withholds:
-            raise
-        return responses.json_response(withheld_images(call.n, int(service.clock())))
+    checked = await check_call(service, operation, body)
+    images = checked.call.n
+    if checked.withheld:
+        return responses.json_response(withheld_images(images, int(service.clock())))
     plan = plan_faults(settings, service.calls)
     service.calls += 1
     entry.fault = plan.fault
-    failure = await _fail_early(service, plan, call.n)
+    failure = await _fail_early(service, plan, images)
     if failure is not None or plan.fault == "drop_before":
         return failure
-    response = await _make_images(service, request, call, uploads)
-    service.admission.charge(entry, call.n)
+    response = await make_images(service, checked, _origin(request, settings.dialect.picture_host), entry)
     return _damage(response, plan)
 
 
@@ -124,18 +108,6 @@ async def _fail_early(service: Service, plan: FaultPlan, images: int) -> Respons
             return responses.empty_response(int(service.clock()))
         case _:
             return None
-
-
-async def _make_images(service: Service, request: web.Request, call: ImageCall, uploads: Uploads | None) -> Response:
-    specs = responses.image_specs(call, uploads)
-    created = int(service.clock())
-    if call.response_format == "b64_json":
-        return await service.run_in_thread(responses.base64_response, call, specs, uploads, created)
-    for upload in (*uploads.images, uploads.mask) if uploads else ():
-        if upload:
-            await service.run_in_thread(service.upload_store.put, upload.sha256, upload.content)
-    origin = _origin(request, service.settings.dialect.picture_host)
-    return responses.url_response(call, [service.signed_urls.sign(origin, spec) for spec in specs], created)
 
 
 def _origin(request: web.Request, host: str | None) -> str:

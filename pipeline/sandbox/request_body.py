@@ -107,7 +107,7 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _extend(timeout: asyncio.Timeout) -> None:
+def extend(timeout: asyncio.Timeout) -> None:
     """Restart the read timeout after a byte came."""
     timeout.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
 
@@ -117,7 +117,7 @@ async def _read_json(request: web.Request, limit: int, timeout: asyncio.Timeout)
     try:
         async for chunk in request.content.iter_any():
             body += chunk
-            _extend(timeout)
+            extend(timeout)
             if len(body) > limit:
                 raise errors.too_large("the body", limit)
     except BROKEN_BODY as error:
@@ -142,11 +142,11 @@ async def _read_multipart(reader: MultipartReader, timeout: asyncio.Timeout) -> 
         if part.filename is not None:
             files.append(FilePart(part.name, content, part.headers.get("Content-Type")))
         else:
-            _put(fields, part.name, content.decode())  # UnicodeDecodeError is a ValueError: an unreadable form
+            put_field(fields, part.name, content.decode())  # UnicodeDecodeError is a ValueError: an unreadable form
     raise errors.too_large("the number of parts", MAX_PARTS)
 
 
-def _put(fields: dict[str, object], name: str, text: str) -> None:
+def put_field(fields: dict[str, object], name: str, text: str) -> None:
     """Set a field; `svg[reasoning][effort]` is how the vendor's SDK writes an object into a form."""
     nested = NESTED.fullmatch(name)
     *outer, last = [nested[1], *nested[2][1:-1].split("][")] if nested else [name]
@@ -165,7 +165,7 @@ async def _read_part(part: BodyPartReader, timeout: asyncio.Timeout) -> bytes:
     content = bytearray()
     while chunk := await part.read_chunk(65536):
         content += chunk
-        _extend(timeout)
+        extend(timeout)
         if len(content) > limit:
             raise errors.too_large(f"'{part.name}'", limit)
     return bytes(content)

@@ -1,4 +1,4 @@
-"""Append one JSON line for each call and download to a file.
+"""Append one JSON line for each call, download, upload, batch and line of a batch to a file.
 
 Each line is flushed at once; tests compare the file with the client's ledger.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
+
+from pipeline.sandbox.rules.prices import BATCH_SHARE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -28,8 +31,10 @@ class CallEntry:
     n: int = 1
     status: int | None = None
     charged: int = 0
+    cost_usd: float = 0.0
     fault: str | None = None
     type: Literal["call"] = "call"
+    price_share: ClassVar[float] = 1.0
 
 
 @dataclass(slots=True)
@@ -43,11 +48,60 @@ class DownloadEntry:
     type: Literal["download"] = "download"
 
 
+@dataclass(slots=True)
+class UploadEntry:
+    """One file that was uploaded."""
+
+    at: float
+    file: str
+    purpose: str
+    filename: str
+    bytes: int
+    sha256: str
+    type: Literal["upload"] = "upload"
+
+
+@dataclass(slots=True)
+class BatchEntry:
+    """One batch that was created, whether or not its answer arrived."""
+
+    at: float
+    batch: str
+    input_file: str
+    endpoint: str
+    metadata: Mapping[str, str] | None
+    type: Literal["batch"] = "batch"
+
+
+@dataclass(slots=True)
+class BatchLineEntry:
+    """One line of a batch that was worked, whether it is delivered or not; written once, with what it cost."""
+
+    at: float
+    batch: str
+    custom_id: str
+    operation: str
+    model: str
+    prompt: str | None
+    n: int
+    status: int | None = None
+    charged: int = 0
+    cost_usd: float = 0.0
+    fault: str | None = None
+    type: Literal["batch_line"] = "batch_line"
+    price_share: ClassVar[float] = BATCH_SHARE
+
+
+ChargedEntry: TypeAlias = CallEntry | BatchLineEntry
+Entry: TypeAlias = CallEntry | DownloadEntry | UploadEntry | BatchEntry | BatchLineEntry
+
+
 class RequestLog:
     """A file that entries are appended to; does nothing if the path is None."""
 
     def __init__(self, path: Path | None) -> None:
         """Open the file for appending. Raises OSError."""
+        self._path = path
         self._file = path.open("a", encoding="utf-8") if path else None
 
     def __enter__(self) -> Self:
@@ -57,7 +111,15 @@ class RequestLog:
         if self._file:
             self._file.close()
 
-    def write(self, entry: CallEntry | DownloadEntry) -> None:
+    def lines_of(self, batch: str) -> set[str]:
+        """Return the `custom_id`s of a batch's lines that the file has, also from before a restart. Raises OSError."""
+        if self._path is None:
+            return set()
+        whole, _, _ = self._path.read_text().rpartition("\n")
+        entries = (json.loads(line) for line in whole.splitlines() if batch in line)
+        return {entry["custom_id"] for entry in entries if entry["type"] == "batch_line" and entry["batch"] == batch}
+
+    def write(self, entry: Entry) -> None:
         """Append an entry as one line."""
         if self._file and not self._file.closed:
             self._file.write(json.dumps(asdict(entry)) + "\n")

@@ -84,7 +84,7 @@ def base64_response(call: ImageCall, specs: Sequence[ImageSpec], uploads: Upload
     data = [{"b64_json": _base64(content), **_revised(call)} for content in contents]
     document: dict[str, object] = {"created": created, "data": data}
     if call.family.is_gpt:
-        document |= {**_echo(call, specs[0]), **_identifier(call), "usage": _usage(call, specs, uploads)}
+        document |= {**_echo(call, specs[0]), **_identifier(call), "usage": usage_of(call, specs, uploads)}
     if call.output_format == "svg":
         document["svg_usage"] = svg_usage(call.svg_model, call.svg_effort, call.prompt, len(contents[0]))
     return json_response(document)
@@ -106,7 +106,7 @@ def _stream(
             partial = {"b64_json": _base64(partial_image(content, spec, index)), "partial_image_index": index}
             events.append(_event(f"{prefix}.partial_image", {**partial, **shared}))
         completed = {"b64_json": _base64(content), **shared, **_identifier(call)}
-        completed["usage"] = _usage(call, [spec], uploads)
+        completed["usage"] = usage_of(call, [spec], uploads)
         events.append(_event(f"{prefix}.completed", completed))
     return Response(200, EVENT_STREAM, tuple(events))
 
@@ -145,7 +145,8 @@ def _identifier(call: ImageCall) -> dict[str, object]:
     return {"safety_identifier": call.safety_identifier} if call.safety_identifier else {}
 
 
-def _usage(call: ImageCall, specs: Sequence[ImageSpec], uploads: Uploads | None) -> dict[str, object]:
+def usage_of(call: ImageCall, specs: Sequence[ImageSpec], uploads: Uploads | None) -> dict[str, object]:
+    """Return the `usage` of a GPT Image call that made these images."""
     tokens = sum(
         output_tokens(call.family.generation, _quality(call), spec.width, spec.height)
         + TOKENS_PER_PARTIAL * call.partial_images * call.stream

@@ -1,4 +1,4 @@
-"""Listen and route each request: generation, download, list of models, or an error.
+"""Listen and route each request: generation, download, files and batches, list of models, or an error.
 
 Every path below `/v1` is answered here; all other paths get the service's 404 in JSON.
 """
@@ -19,13 +19,19 @@ from aiohttp import web
 
 from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox import responses
+from pipeline.sandbox.batch.batches import Batches
+from pipeline.sandbox.batch.content import Contents
+from pipeline.sandbox.batch.records import BatchStore
+from pipeline.sandbox.batch.routes import BatchRoutes, route_of
 from pipeline.sandbox.download import serve_download
+from pipeline.sandbox.file_store import FileStore
 from pipeline.sandbox.generate import serve_call
 from pipeline.sandbox.http_server import HttpServer, drop, send, service_headers
 from pipeline.sandbox.request_log import RequestLog
 from pipeline.sandbox.rules.models import MODELS, SHUTDOWN_DATES, is_available
 from pipeline.sandbox.service import Admission, Service
 from pipeline.sandbox.signed_urls import PREFIX, SignedUrls
+from pipeline.sandbox.spool import open_spool
 from pipeline.sandbox.translate_request import authenticate
 from pipeline.sandbox.translate_response import translate_response
 from pipeline.sandbox.upload_store import UploadStore, default_folder
@@ -61,31 +67,44 @@ async def serve(
     host: str = "127.0.0.1",
     request_log: Path | None = None,
     upload_folder: Path | None = None,
+    spool: Path | None = None,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[RunningSandbox]:
-    """Serve until the with-block ends; port 0 takes a free one. Raises OSError if the port is taken."""
+    """Serve until the with-block ends; port 0 takes a free one. Raises OSError if the port is taken.
+
+    Files and batches are kept in `spool`; without one in a folder of the port's, and not at all for port 0.
+    """
     threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="sandbox")
-    with RequestLog(request_log) as opened_log:
+    uploads = upload_folder or default_folder()
+    upload_store = UploadStore(uploads)
+    kept = spool or (uploads / f"port-{port}" if port else None)
+    with RequestLog(request_log) as opened_log, open_spool(kept) as folder:
         service = Service(
             settings=settings,
             admission=Admission(settings),
             signed_urls=SignedUrls(settings.seed, settings.url_ttl_seconds, clock),
-            upload_store=UploadStore(upload_folder or default_folder()),
+            upload_store=upload_store,
+            files=FileStore(folder / "files"),
             request_log=opened_log,
             threads=threads,
             clock=clock,
             monotonic=monotonic,
         )
-        async with _listening(service, host, port) as running:
-            yield running
+        batches = Batches(service, BatchStore(folder / "batches"))
+        async with _listening(BatchRoutes(service, batches, Contents(service)), host, port) as running:
+            batches.resume()
+            try:
+                yield running
+            finally:
+                await batches.close()
 
 
 @contextlib.asynccontextmanager
-async def _listening(service: Service, host: str, port: int) -> AsyncIterator[RunningSandbox]:
+async def _listening(routes: BatchRoutes, host: str, port: int) -> AsyncIterator[RunningSandbox]:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            return await _handle(service, request)
+            return await _handle(routes, request)
         except ConnectionError:  # the client has closed the connection
             return drop(request)
 
@@ -97,10 +116,11 @@ async def _listening(service: Service, host: str, port: int) -> AsyncIterator[Ru
         yield RunningSandbox(f"http://{host}:{bound}/v1", bound)
     finally:
         await runner.cleanup()
-        service.threads.shutdown(wait=False, cancel_futures=True)
+        routes.service.threads.shutdown(wait=False, cancel_futures=True)
 
 
-async def _handle(service: Service, request: web.Request) -> web.StreamResponse:
+async def _handle(routes: BatchRoutes, request: web.Request) -> web.StreamResponse:
+    service = routes.service
     started, request_id = time.monotonic(), f"req_{uuid.uuid4().hex}"
     operations = service.settings.dialect.operations
     try:
@@ -108,6 +128,8 @@ async def _handle(service: Service, request: web.Request) -> web.StreamResponse:
             return await serve_download(service, request)
         if request.path in operations and request.method == "POST":
             return await serve_call(service, request, operations[request.path], request_id)
+        if found := route_of(request.raw_path):
+            return await routes.serve(request, *found, request_id, started)
         response = _read_only(service, request)
     except errors.ApiError as error:
         response = translate_response(responses.error_response(error), service.settings.dialect)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.rate_window import SlidingWindow
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from pipeline.sandbox.api_errors import Meter
-    from pipeline.sandbox.request_log import CallEntry, RequestLog
+    from pipeline.sandbox.file_store import FileStore
+    from pipeline.sandbox.request_log import CallEntry, ChargedEntry, RequestLog
     from pipeline.sandbox.settings import SandboxSettings
     from pipeline.sandbox.signed_urls import SignedUrls
     from pipeline.sandbox.upload_store import UploadStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
+IMAGE_PURPOSES: Final = ("vision", "user_data", "assistants")
+"""Purposes of the files that a call may name as its images."""
 
 
 class Admission:
@@ -35,17 +38,22 @@ class Admission:
     def admit(self, entry: CallEntry, images: int) -> None:
         """Take places for the images of an arriving call. Raises ApiError if the quota is spent or the window full."""
         entry.n = images
-        if self._quota is not None and self._charged >= self._quota:
+        if self.is_quota_spent():
             raise errors.insufficient_quota()
         wait = self._window.admit(entry.mono, images) if self._window else None
         if self._window and wait is not None:
             meter: Meter = "input-images" if entry.operation == "edit" else "images"
             raise errors.rate_limited(self._window.limit, used=self._window.used, asked=images, wait=wait, meter=meter)
 
-    def charge(self, entry: CallEntry, images: int) -> None:
-        """Count images that were made."""
+    def charge(self, entry: ChargedEntry, images: int, cost_usd: float) -> None:
+        """Count images that were made, and note what they cost at once; a line of a batch costs its share of it."""
         self._charged += images
         entry.charged = images
+        entry.cost_usd = cost_usd * entry.price_share
+
+    def is_quota_spent(self) -> bool:
+        """Whether nothing more may be made."""
+        return self._quota is not None and self._charged >= self._quota
 
 
 @dataclass(slots=True)
@@ -56,6 +64,7 @@ class Service:
     admission: Admission
     signed_urls: SignedUrls
     upload_store: UploadStore
+    files: FileStore
     request_log: RequestLog
     threads: ThreadPoolExecutor
     clock: Callable[[], float]
@@ -72,3 +81,13 @@ class Service:
         """Note the arrival of a call and admit it. Raises ApiError."""
         entry.at, entry.mono = self.clock(), self.monotonic()
         self.admission.admit(entry, images)
+
+    def read_image(self, file_id: str) -> tuple[bytes, str | None]:
+        """Return the bytes and the content type of a file that may be an image of a call. Raises LookupError."""
+        stored = self.files.get(file_id, self.clock())
+        if stored.purpose not in IMAGE_PURPOSES:
+            raise LookupError(file_id)
+        try:
+            return self.files.path(file_id).read_bytes(), stored.content_type
+        except OSError as error:  # deleted in the meantime
+            raise LookupError(file_id) from error

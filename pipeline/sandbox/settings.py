@@ -5,14 +5,17 @@ Errors are `ValueError`s whose message names the key and, if a key is unknown, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
-from typing import Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
+from pipeline.sandbox.batch_settings import BatchSettings, read_batch_settings
 from pipeline.sandbox.dialect import Dialect, read_dialect
 from pipeline.sandbox.rate_window import RateLimit
-from pipeline.sandbox.validation import boolean, integer, mapping_of, number, refuse_unknown_keys
+from pipeline.sandbox.validation import boolean, integer, mapping_of, number, range_of, refuse_unknown_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CallFault: TypeAlias = Literal[
     "http_429",  # rate limit: refused with a wait of 50 to 300 ms
@@ -73,6 +76,7 @@ class SandboxSettings:
     dialect: Dialect = field(default_factory=Dialect)
     today: date | None = None  # models are gone from their shutdown date on; null: every model is available
     verified: bool = True  # false: the organization may not use GPT Image models
+    batch: BatchSettings = field(default_factory=BatchSettings)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
@@ -80,7 +84,7 @@ class SandboxSettings:
         refuse_unknown_keys(mapping, [known.name for known in fields(cls)], "")
         return cls(
             rate_limit=_rate_limit(mapping["rate_limit"]) if "rate_limit" in mapping else cls().rate_limit,
-            latency_seconds=_latency(mapping.get("latency_seconds", (0.0, 0.0))),
+            latency_seconds=range_of("latency_seconds", mapping.get("latency_seconds", (0.0, 0.0))),
             url_ttl_seconds=number("url_ttl_seconds", mapping.get("url_ttl_seconds", 3600.0), low=0.001, high=1e9),
             seed=integer("seed", mapping.get("seed", 0), low=None),
             require_key=boolean("require_key", mapping.get("require_key", True)),
@@ -89,6 +93,7 @@ class SandboxSettings:
             dialect=read_dialect(mapping.get("dialect", {})),
             today=_date("today", mapping.get("today")),
             verified=boolean("verified", mapping.get("verified", True)),
+            batch=read_batch_settings(mapping.get("batch", {})),
         )
 
 
@@ -101,15 +106,6 @@ def _rate_limit(value: object) -> RateLimit | None:
         images=integer("rate_limit.images", mapping.get("images", 50), low=0),
         per_seconds=number("rate_limit.per_seconds", mapping.get("per_seconds", 60.0), low=0.001, high=1e6),
     )
-
-
-def _latency(value: object) -> tuple[float, float]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise ValueError(f"latency_seconds: expected two numbers, [low, high], got {value!r}")
-    low, high = (number("latency_seconds", part, low=0, high=86400) for part in value)
-    if low > high:
-        raise ValueError(f"latency_seconds: the low end {low:g} is above the high end {high:g}")
-    return low, high
 
 
 def _faults(value: object) -> Faults:

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def refuse_unknown_keys(mapping: Mapping[str, object], known: Sequence[str], prefix: str) -> None:
@@ -37,6 +33,16 @@ def number(key: str, value: object, *, low: float, high: float) -> float:
     if not low <= value <= high:
         raise ValueError(f"{key}: expected a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
+
+
+def range_of(key: str, value: object) -> tuple[float, float]:
+    """Return the two ends of a range of seconds, up to a day."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"{key}: expected two numbers, [low, high], got {value!r}")
+    low, high = (number(key, part, low=0, high=86400) for part in value)
+    if low > high:
+        raise ValueError(f"{key}: the low end {low:g} is above the high end {high:g}")
+    return low, high
 
 
 def integer(key: str, value: object, *, low: int | None) -> int:

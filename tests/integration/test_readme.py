@@ -30,6 +30,7 @@ from pipeline.errors import BadInput, Stop
 from pipeline.models.table import Models
 from pipeline.planning.build import JobOptions, make_plans
 from pipeline.planning.job import read_job
+from pipeline.sandbox.batch_settings import BatchFaults, BatchSettings
 from pipeline.sandbox.dialect import Dialect
 from pipeline.sandbox.settings import Faults, SandboxSettings
 from pipeline.sandbox_process import check_settings
@@ -323,7 +324,7 @@ def _known(refusal: str) -> list[str]:
 
 
 def test_every_setting_of_the_sandbox_is_described() -> None:
-    kinds = (SandboxSettings, Faults, Dialect)
+    kinds = (SandboxSettings, Faults, Dialect, BatchSettings, BatchFaults)
     names = {re.sub("^auth_.*", "auth", one.name) for kind in kinds for one in dataclasses.fields(kind)}
     assert names - _lines(OF_SANDBOX) == set()
 

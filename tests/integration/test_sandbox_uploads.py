@@ -17,6 +17,7 @@ from pipeline.sandbox.rules.validate import validate_call
 from tests.support.sandbox_client import hole, png
 
 BIG = png() + b"\0" * (4 * MIB)
+NO_FILES: Any = {}.__getitem__
 
 
 def part(field: str, content: bytes, mime: str | None = "image/png") -> FilePart:
@@ -26,7 +27,7 @@ def part(field: str, content: bytes, mime: str | None = "image/png") -> FilePart
 def read(operation: Any, model: str, *files: FilePart) -> Uploads:
     fields: dict[str, object] = {"model": model, **({} if operation == "variation" else {"prompt": "x"})}
     form = RequestBody("multipart", fields, files)
-    return decode_uploads(validate_call(operation, form), form)
+    return decode_uploads(validate_call(operation, form), form, NO_FILES)
 
 
 def api_error(operation: Any, model: str, *files: FilePart) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def test_an_animation_refuses_a_mask() -> None:
     files = (part("image", png()), part("mask", hole()))
     form = RequestBody("multipart", {"prompt": "x", "model": "gpt-image-2.6-flare", "output_format": "gif"}, files)
     with pytest.raises(ApiError) as caught:
-        decode_uploads(validate_call("edit", form), form)
+        decode_uploads(validate_call("edit", form), form, NO_FILES)
     assert caught.value.error["param"] == "mask"
 
 
@@ -182,5 +183,5 @@ def test_a_decompression_bomb_is_refused_before_decoding() -> None:
 def test_a_json_edit_refuses_invalid_references(images: object, code: str) -> None:
     form = RequestBody("json", {"prompt": "x", "images": images})
     with pytest.raises(ApiError) as caught:
-        decode_uploads(validate_call("edit", form), form)
+        decode_uploads(validate_call("edit", form), form, NO_FILES)
     assert caught.value.error["code"] == code

@@ -35,7 +35,7 @@ ROOMS = [
         "images",
         "models",
     ),
-    *("config", "sandbox", "sandbox/rules", "sandbox/drawing"),
+    *("config", "sandbox", "sandbox/batch", "sandbox/rules", "sandbox/drawing"),
 ]
 WAY = (
     *("ledger/queue", "engine/dispatcher", "engine/worker"),

@@ -94,6 +94,7 @@ async def calling(folder: Path, time: Time | None = None, *, port: int = 0, **se
             port=port,
             request_log=request_log,
             upload_folder=folder / "uploads",
+            spool=folder / "spool",
             clock=time,
             monotonic=time,
         ) as sandbox,

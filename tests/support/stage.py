@@ -76,6 +76,7 @@ class Stage:
     providers: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     within: bool = False
+    spools: dict[int, Path] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -83,11 +84,13 @@ class Stage:
         return self.folder / "outputs"
 
     def serve(self, *, port: int = 0, **settings: Any) -> Server:
-        """Start a sandbox with these settings."""
+        """Start a sandbox with these settings; on the port of an earlier one it has the files and batches of that."""
         books = self.folder / f"books-{len(list(self.folder.glob('books-*')))}.jsonl"
         life = settings.get("url_ttl_seconds", 3600.0)
         start = _serve_here if self.within else _serve_in_a_process
-        server = start(port, settings, books, life)
+        spool = self.spools.get(port, books.with_suffix(".spool"))
+        server = start(port, settings, books, spool, life)
+        self.spools[server.port] = spool
         self.stack.callback(server.stop)
         return server
 
@@ -206,8 +209,9 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def _serve_in_a_process(port: int, settings: dict[str, Any], books: Path, life: float) -> Server:
+def _serve_in_a_process(port: int, settings: dict[str, Any], books: Path, spool: Path, life: float) -> Server:
     arguments = ["--with-stdin", "--port", str(port), "--settings", json.dumps(settings), "--books", str(books)]
+    arguments += ["--spool", str(spool)]
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.sandbox", *arguments],
         stdin=subprocess.PIPE,
@@ -228,13 +232,13 @@ def _serve_in_a_process(port: int, settings: dict[str, Any], books: Path, life: 
     return Server(end, said["base_url"], said["port"], books, life, lambda: process.poll() is None)
 
 
-def _serve_here(port: int, settings: dict[str, Any], books: Path, life: float) -> Server:
+def _serve_here(port: int, settings: dict[str, Any], books: Path, spool: Path, life: float) -> Server:
     """Serve in a thread of this process."""
     started: SimpleQueue[tuple[RunningSandbox, asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
 
     async def work() -> None:
         stop = asyncio.Event()
-        async with serve(SandboxSettings.from_mapping(settings), port=port, request_log=books) as running:
+        async with serve(SandboxSettings.from_mapping(settings), port=port, request_log=books, spool=spool) as running:
             started.put((running, asyncio.get_running_loop(), stop))
             await stop.wait()
 

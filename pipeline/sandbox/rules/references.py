@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.request_body import MAX_DATA_URL, MAX_IMAGES, FilePart
 from pipeline.sandbox.rules.fields import json_type
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.sandbox.request_body import RequestBody
 
+ReadFile: TypeAlias = "Callable[[str], tuple[bytes, str | None]]"
+"""Returns the bytes and the content type of an uploaded file by its id, or raises LookupError."""
 
-def decode_references(body: RequestBody) -> tuple[FilePart, ...]:
-    """Return the files in the references; only data URLs, since the sandbox makes no requests. Raises ApiError."""
+
+def decode_references(body: RequestBody, read_file: ReadFile) -> tuple[FilePart, ...]:
+    """Return the files in the references: uploaded ones, and data URLs, since the sandbox makes no requests.
+
+    Raises ApiError.
+    """
     images = body.fields.get("images")
     if images is None:
         return ()
@@ -28,12 +36,12 @@ def decode_references(body: RequestBody) -> tuple[FilePart, ...]:
         raise errors.unsupported(message, "images", "empty_array")
     if len(images) > MAX_IMAGES:
         return tuple(FilePart("image", b"", None) for _ in images)  # counted and refused by the caller
-    parts = [_reference(f"images[{number}]", "image", reference) for number, reference in enumerate(images)]
+    parts = [_reference(f"images[{number}]", "image", reference, read_file) for number, reference in enumerate(images)]
     mask = body.fields.get("mask")
-    return (*parts, *([] if mask is None else [_reference("mask", "mask", mask)]))
+    return (*parts, *([] if mask is None else [_reference("mask", "mask", mask, read_file)]))
 
 
-def _reference(name: str, field: str, reference: object) -> FilePart:
+def _reference(name: str, field: str, reference: object, read_file: ReadFile) -> FilePart:
     if not isinstance(reference, dict):
         raise errors.invalid_type(name, "an object", json_type(reference))
     for key in reference.keys() - {"image_url", "file_id"}:
@@ -45,7 +53,11 @@ def _reference(name: str, field: str, reference: object) -> FilePart:
     if not isinstance(value, str):
         raise errors.invalid_type(f"{name}.{key}", "a string", json_type(value))
     if key == "file_id":
-        raise errors.unsupported(f"No such File object: {value[:100]}", f"{name}.file_id", "file_not_found")
+        try:
+            return FilePart(field, *read_file(value))
+        except LookupError as error:
+            sentence = f"No such File object: {value[:100]}"
+            raise errors.unsupported(sentence, f"{name}.file_id", "file_not_found") from error
     return _data_url(f"{name}.image_url", field, value)
 
 

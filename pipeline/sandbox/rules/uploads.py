@@ -18,6 +18,7 @@ from pipeline.sandbox.rules.image_files import Upload, decode, invalid_image, up
 from pipeline.sandbox.rules.references import decode_references
 
 if TYPE_CHECKING:
+    from pipeline.sandbox.rules.references import ReadFile
     from pipeline.sandbox.rules.validate import ImageCall
 
 SMALL_FILE_BYTES: Final = 4 * MIB
@@ -39,9 +40,9 @@ class Uploads:
         return (*self.images, *(extra for extra in (self.mask, self.markup) if extra))
 
 
-def decode_uploads(call: ImageCall, body: RequestBody) -> Uploads:
+def decode_uploads(call: ImageCall, body: RequestBody, read_file: ReadFile) -> Uploads:
     """Decode and check the uploads of a call; takes as long as Pillow takes. Raises ApiError."""
-    files = decode_references(body) if body.encoding == "json" else body.files
+    files = decode_references(body, read_file) if body.encoding == "json" else body.files
     images = [part for part in files if part.field.startswith("image")]
     masks = [part for part in files if part.field == "mask"]
     if not images:
