@@ -1,7 +1,7 @@
 """Store the files of the Files API in a folder, so that the next sandbox has them again.
 
-A file is its content under its id, and a record beside it in JSON. Both are written whole, the record last and removed
-first: a content without a record is left over from a process that was killed, and is removed at the next start.
+A file is its content under its id, and a record beside it in JSON. Both are written whole, the record first. One
+without the other is left over from a process that was killed in between, and is removed at the next start.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ class FileStore:
         self._folder = folder
         self._files: dict[str, StoredFile] = {}
         for path in folder.glob(f"*{RECORD}"):
-            stored = StoredFile(**json.loads(path.read_bytes()))
-            self._files[stored.id] = stored
+            if path.with_suffix("").exists():
+                stored = StoredFile(**json.loads(path.read_bytes()))
+                self._files[stored.id] = stored
         for path in folder.iterdir():
             if path.name.removesuffix(RECORD) not in self._files:
                 path.unlink()
@@ -111,8 +112,8 @@ class FileStore:
             purpose=purpose,
             content_type=content_type,
         )
-        content.replace(self.path(stored.id))
         write_record(self._record(stored.id), asdict(stored))
+        content.replace(self.path(stored.id))
         self._files[stored.id] = stored
         return stored
 

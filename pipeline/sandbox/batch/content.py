@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.sandbox.service import Service
 
 HIDDEN_PURPOSES: Final = ("user_data", "assistants")
-CHUNK: Final = 262_144
+CHUNK: Final = 1_048_576
 
 
 @dataclass(slots=True)
