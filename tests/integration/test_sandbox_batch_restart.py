@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import pytest
 
 from pipeline.sandbox.server import RunningSandbox, serve
 from pipeline.sandbox.settings import SandboxSettings
@@ -23,8 +24,6 @@ from tests.support.sandbox_client import Caller, Time
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-    import pytest
 
 SLOW: dict[str, Any] = {"seconds": [1e4, 1e4], "finalizing_seconds": 1e4}
 
@@ -89,26 +88,30 @@ async def test_ended_batches_and_the_count_of_batches_are_kept(tmp_path: Path) -
         assert [one["id"] for one in (await caller.call("GET", "/batches")).json["data"]] == [new["id"], old["id"]]
 
 
-async def test_killed_before_any_change_of_its_spool_nothing_is_lost_or_booked_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", ["completed", "expired"])
+async def test_killed_before_any_change_of_its_spool_nothing_is_lost_or_booked_twice(
+    tmp_path: Path, status: str
+) -> None:
     """Copy the spool before each file is opened, renamed or removed, and start another sandbox on each copy."""
-    asked = [*lines(2), line("bad", n=11)]
+    asked, faults = [*lines(3), line("bad", n=11)], {"expired": int(status == "expired")}
     (tmp_path / "first").mkdir()
     with _copies(tmp_path / "first", tmp_path / "copies") as copies:
-        async with patient(tmp_path / "first") as caller:
+        async with patient(tmp_path / "first", faults=faults) as caller:
             batch = await send(caller, asked)
             copies.start()
-            await reaching(caller, batch["id"])
+            counts = (await reaching(caller, batch["id"]))["request_counts"]
     assert len(copies.made) > 20
+    assert counts["completed"] > 0
+    assert (counts["completed"] + counts["failed"] < 4) == (status == "expired")
     for copy in copies.made:
-        async with patient(copy) as caller:
+        async with patient(copy, faults=faults) as caller:
             end = await reaching(caller, batch["id"])
             good = await results(caller, end["output_file_id"])
             bad = await results(caller, end["error_file_id"])
             booked = [entry["custom_id"] for entry in caller.entries("batch_line")]
-        assert end["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
-        assert (len(good), {one["custom_id"] for one in good}) == (2, {"line-0", "line-1"})
-        assert [one["custom_id"] for one in bad] == ["bad"]
-        assert sorted(booked) == ["bad", "line-0", "line-1"]
+        assert (end["status"], end["request_counts"]) == (status, counts)
+        assert sorted(one["custom_id"] for one in good + bad) == sorted(one["custom_id"] for one in asked)
+        assert sorted(booked) == sorted(one["custom_id"] for one in good + bad if one["response"])
 
 
 class _Copies:
