@@ -40,11 +40,10 @@ class BatchFaults:
     def __post_init__(self) -> None:
         """Refuse probabilities of faults that exclude each other if they add up to more than 1."""
         shares = asdict(self)
-        for kind, names in (("batches", FATES), ("lines", LINE_FAULTS)):
+        for names in (FATES, LINE_FAULTS):
             total = sum(shares[name] for name in names)
             if total > 1 + 1e-9:
-                words = f"{', '.join(names)} add up to {total:g}, more than 1"
-                raise ValueError(f"batch.faults: the probabilities for {kind} ({words})")
+                raise ValueError(f"batch.faults: {', '.join(names)} add up to {total:g}, more than 1")
 
 
 @dataclass(frozen=True, slots=True)

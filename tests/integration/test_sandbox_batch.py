@@ -441,6 +441,13 @@ async def test_a_batch_that_has_ended_cannot_be_cancelled(tmp_path: Path) -> Non
     assert (reply.error["type"], reply.error["param"], reply.error["code"]) == ("invalid_request_error", None, None)
 
 
+async def test_a_batch_that_is_finalizing_cannot_be_cancelled(tmp_path: Path) -> None:
+    async with patient(tmp_path, **{**SLOW, "seconds": [0, 0]}) as caller:
+        batch = await reaching(caller, (await send(caller, lines(1)))["id"], "finalizing")
+        reply = await _cancel(caller, batch)
+        assert (reply.status, reply.error["message"]) == (409, "Cannot cancel a batch with status 'finalizing'.")
+
+
 # Money
 
 

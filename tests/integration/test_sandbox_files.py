@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.sandbox.rate_window import RateLimit
 from tests.support.batch_client import content, create, patient, upload
 from tests.support.sandbox_client import Time, calling, png
 
@@ -280,3 +281,21 @@ async def test_a_dialect_is_demanded_of_files_and_batches_too(tmp_path: Path) ->
         assert (await caller.call("GET", "/batches", headers=headers)).status == 404
         refused = await caller.call("GET", "/batches/x?api-version=v1", headers=headers)
         assert refused.json == {"detail": "No batch found with id 'x'."}
+
+
+async def test_uploads_and_creates_have_limits_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.sandbox.batch.routes.UPLOADS", RateLimit(2, 60))
+    monkeypatch.setattr("pipeline.sandbox.batch.routes.BATCHES", RateLimit(1, 3600))
+    async with patient(tmp_path) as caller:
+        file_id = (await upload(caller, b"x")).json["id"]
+        assert (await upload(caller, b"x")).status == 200
+        refused = await upload(caller, b"x")
+        assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+        assert refused.headers["Retry-After"] == "60"
+        assert "on uploads: Limit 2 in 1m0s. Please try again in 1m0s." in refused.error["message"]
+        assert [(await create(caller, file_id)).status for _ in range(2)] == [200, 429]
+        caller.time.now += 60
+        assert (await upload(caller, b"x")).status == 200
+        assert (await create(caller, file_id)).status == 429
+        caller.time.now += 3540
+        assert (await create(caller, file_id)).status == 200

@@ -42,6 +42,24 @@ async def test_it_answers_until_the_run_ends_and_is_started_once(tmp_path: Path)
         assert await SandboxProcesses(tmp_path, stack).base_url(SANDBOX) == base_url, "its URLs survive a restart"
 
 
+async def test_its_files_are_there_again_at_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    async def files(*, upload: bool) -> int:
+        async with AsyncExitStack() as stack:
+            base_url = await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
+            session = await stack.enter_async_context(aiohttp.ClientSession(headers={"Authorization": "Bearer x"}))
+            form = aiohttp.FormData({"purpose": "vision"})
+            form.add_field("file", b"x", filename="x.png")
+            if upload:
+                await session.post(f"{base_url}/files", data=form)
+            async with session.get(f"{base_url}/files") as response:
+                return len((await response.json())["data"])
+
+    assert await files(upload=True) == 1
+    assert await files(upload=False) == 1
+
+
 async def test_where_its_port_is_taken_it_takes_the_next(tmp_path: Path) -> None:
     first, second, *_ = sandbox_process._ports(tmp_path, "sandbox")
     with socket.socket() as taken:

@@ -1,4 +1,4 @@
-"""The Images API as an OpenAPI document: parameters, types and shapes of responses, written from its reference.
+"""The Images, Files and Batch APIs as an OpenAPI document: parameters and responses, written from their reference.
 
 It describes no error responses, and no more sizes and models than the reference lists. The shapes are strict where the
 reference is: what is required, which words a field may have, and one event after another in a stream.
@@ -162,6 +162,111 @@ def operation(name: str, requests: dict[str, str], stream: str | None) -> Schema
     }
 
 
+NUMBER_OR_NULL = or_null(INTEGER)
+EXPIRES_AFTER = mapping(
+    ("anchor", "seconds"),
+    anchor=one_of("created_at"),
+    seconds={"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+)
+STATUSES = ("validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled")
+MOMENTS = tuple(f"{name}_at" for name in (*STATUSES[1:], "expires"))
+FILE_OBJECT = mapping(
+    ("id", "object", "bytes", "created_at", "filename", "purpose", "status"),
+    id=TEXT,
+    object=one_of("file"),
+    bytes=INTEGER,
+    created_at=INTEGER,
+    expires_at=NUMBER_OR_NULL,
+    filename=TEXT,
+    purpose=one_of(
+        *("assistants", "assistants_output", "batch", "batch_output", "fine-tune", "fine-tune-results"),
+        *("vision", "user_data", "evals"),
+    ),
+    status=one_of("uploaded", "processed", "error"),
+    status_details=or_null(TEXT),
+)
+BATCH_ERROR = mapping((), code=TEXT, message=TEXT, param=or_null(TEXT), line=NUMBER_OR_NULL)
+BATCH_OBJECT = mapping(
+    ("id", "object", "endpoint", "input_file_id", "completion_window", "status", "created_at"),
+    id=TEXT,
+    object=one_of("batch"),
+    endpoint=TEXT,
+    model=or_null(TEXT),
+    errors=or_null(mapping((), object=one_of("list"), data={"type": "array", "items": BATCH_ERROR})),
+    input_file_id=TEXT,
+    completion_window=TEXT,
+    status=one_of(*STATUSES),
+    output_file_id=or_null(TEXT),
+    error_file_id=or_null(TEXT),
+    created_at=INTEGER,
+    **dict.fromkeys(MOMENTS, NUMBER_OR_NULL),
+    request_counts=mapping(("total", "completed", "failed"), total=INTEGER, completed=INTEGER, failed=INTEGER),
+    metadata=or_null({"type": "object", "additionalProperties": TEXT}),
+)
+UPLOAD = mapping(
+    ("file", "purpose"),
+    file=FILE,
+    purpose=one_of("assistants", "batch", "fine-tune", "vision", "user_data", "evals"),
+    expires_after=EXPIRES_AFTER,
+)
+BATCH = mapping(
+    ("input_file_id", "endpoint", "completion_window"),
+    input_file_id=TEXT,
+    endpoint=one_of("/v1/responses", "/v1/images/generations", "/v1/images/edits", "/v1/videos"),
+    completion_window=one_of("24h"),
+    metadata=or_null(
+        {"type": "object", "maxProperties": 16, "additionalProperties": {"type": "string", "maxLength": 512}}
+    ),
+    output_expires_after=EXPIRES_AFTER,
+)
+
+
+def page(item: str) -> Schema:
+    """Return the schema of one page of a list."""
+    data = {"type": "array", "items": named(item)}
+    ends = {"first_id": or_null(TEXT), "last_id": or_null(TEXT)}
+    return mapping(
+        ("object", "data", "has_more"), object=one_of("list"), data=data, has_more={"type": "boolean"}, **ends
+    )
+
+
+def answering(name: str, schema: str, **more: Any) -> Schema:
+    """Return an operation that answers with one document."""
+    content = {"application/json": {"schema": named(schema)}}
+    return {"operationId": name, "responses": {"200": {"description": name, "content": content}}, **more}
+
+
+def sent(kind: str, schema: str) -> Schema:
+    return {"required": True, "content": {kind: {"schema": named(schema)}}}
+
+
+def asked(name: str, schema: Schema) -> Schema:
+    """Return a parameter of the query."""
+    return {"name": name, "in": "query", "schema": schema}
+
+
+FILES_AND_BATCHES: Schema = {
+    "/files": {
+        "post": answering("createFile", "File", requestBody=sent(FORM, "Upload")),
+        "get": answering(
+            "listFiles",
+            "FilePage",
+            parameters=[
+                asked("limit", {"type": "integer", "minimum": 1, "maximum": 10_000}),
+                asked("order", one_of("asc", "desc")),
+                asked("purpose", TEXT),
+            ],
+        ),
+    },
+    "/batches": {
+        "post": answering("createBatch", "Batch", requestBody=sent("application/json", "NewBatch")),
+        "get": answering(
+            "listBatches", "BatchPage", parameters=[asked("limit", {"type": "integer", "minimum": 1, "maximum": 100})]
+        ),
+    },
+}
+
+
 DESCRIPTION: Schema = {
     "openapi": "3.1.0",
     "info": {"title": "Images API", "version": "2"},
@@ -169,6 +274,7 @@ DESCRIPTION: Schema = {
         "/images/generations": operation("createImage", {"application/json": "Generation"}, "GenerationEvents"),
         "/images/edits": operation("createImageEdit", {FORM: "Edit", "application/json": "EditInJson"}, "EditEvents"),
         "/images/variations": operation("createImageVariation", {FORM: "Variation"}, None),
+        **FILES_AND_BATCHES,
     },
     "components": {
         "schemas": {
@@ -176,6 +282,12 @@ DESCRIPTION: Schema = {
             "Images": IMAGES,
             "GenerationEvents": events("image_generation"),
             "EditEvents": events("image_edit"),
+            "Upload": UPLOAD,
+            "File": FILE_OBJECT,
+            "FilePage": page("File"),
+            "NewBatch": BATCH,
+            "Batch": BATCH_OBJECT,
+            "BatchPage": page("Batch"),
         }
     },
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.sandbox.batch_settings import BatchFaults, BatchSettings
 from pipeline.sandbox.rate_window import RateLimit
 from pipeline.sandbox.settings import SandboxSettings
 
@@ -11,6 +12,15 @@ from pipeline.sandbox.settings import SandboxSettings
 def test_an_empty_mapping_is_the_default() -> None:
     assert SandboxSettings.from_mapping({}) == SandboxSettings()
     assert SandboxSettings().rate_limit == RateLimit(50, 60)
+
+
+def test_settings_of_batches_are_read_and_missing_ones_keep_their_defaults() -> None:
+    settings = SandboxSettings.from_mapping(
+        {"batch": {"seconds": [5, 60], "enqueued_tokens": None, "faults": {"create_lost": 0.1}}}
+    )
+    expected = BatchSettings(seconds=(5.0, 60.0), enqueued_tokens=None, faults=BatchFaults(create_lost=0.1))
+    assert settings.batch == expected
+    assert BatchSettings() == BatchSettings((0.2, 1.0), 0.1, 86400.0, 1_000_000, BatchFaults())
 
 
 def test_null_means_no_limit_and_missing_keys_keep_their_defaults() -> None:
@@ -37,6 +47,23 @@ def test_null_means_no_limit_and_missing_keys_keep_their_defaults() -> None:
         ({"today": 2026}, "today: expected a day as YYYY-MM-DD, got 2026"),
         ({"verified": 1}, "verified: expected true or false, got 1"),
         ({"seed": True}, "seed: expected a whole number, got True"),
+        ({"batch": 1}, "batch: expected a mapping, got 1"),
+        ({"batch": {"second": [0, 1]}}, "batch.second: unknown key; did you mean 'seconds'?"),
+        ({"batch": {"seconds": 1}}, r"batch.seconds: expected two numbers, \[low, high\], got 1"),
+        ({"batch": {"seconds": [2, 1]}}, "batch.seconds: the low end 2 is above the high end 1"),
+        ({"batch": {"finalizing_seconds": -1}}, "batch.finalizing_seconds: expected a number from 0 to 86400, got -1"),
+        ({"batch": {"expires_seconds": 0}}, "batch.expires_seconds: expected a number from 0.001"),
+        ({"batch": {"enqueued_tokens": 1.5}}, "batch.enqueued_tokens: expected a whole number, got 1.5"),
+        ({"batch": {"faults": {"create_los": 1}}}, "batch.faults.create_los: unknown key; did you mean 'create_lost'?"),
+        ({"batch": {"faults": {"cut_content": 2}}}, "batch.faults.cut_content: expected a number from 0 to 1, got 2"),
+        (
+            {"batch": {"faults": {"failed": 0.6, "expired": 0.6}}},
+            "batch.faults: failed, expired, spend_cap add up to 1.2, more than 1",
+        ),
+        (
+            {"batch": {"faults": {"lines_missing": 0.6, "duplicate_line": 0.6}}},
+            "batch.faults: lines_missing, duplicate_line, malformed_line add up to 1.2, more than 1",
+        ),
         ({"zzz": 1}, "zzz: unknown key; the keys are rate_limit"),
     ],
 )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.sandbox.api_errors import ORGANIZATION, ApiError
+import math
+from typing import TYPE_CHECKING
+
+from pipeline.sandbox.api_errors import ORGANIZATION, ApiError, duration
+
+if TYPE_CHECKING:
+    from pipeline.sandbox.rate_window import RateLimit
 
 
 def wrong_extension() -> ApiError:
@@ -50,3 +56,13 @@ def no_such_batch(batch_id: str) -> ApiError:
 def cannot_cancel(status: str) -> ApiError:
     """409: the batch has ended, or is about to."""
     return ApiError(f"Cannot cancel a batch with status '{status}'.", status=409)
+
+
+def too_many(what: str, limit: RateLimit, wait: float) -> ApiError:
+    """429 that is retryable after `wait` seconds: more uploads or batches than an organization may create."""
+    message = (
+        f"Rate limit reached in organization {ORGANIZATION} on {what}: Limit {limit.images} in "
+        f"{duration(limit.per_seconds)}. Please try again in {duration(wait)}."
+    )
+    headers = {"Retry-After": str(math.ceil(wait))}
+    return ApiError(message, status=429, kind="requests", code="rate_limit_exceeded", headers=headers)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import unquote
 
 from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox.batch import files
+from pipeline.sandbox.batch.errors import too_many
 from pipeline.sandbox.http_server import drop, send, service_headers
+from pipeline.sandbox.rate_window import RateLimit, SlidingWindow
 from pipeline.sandbox.translate_request import authenticate, check_query
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ METHODS: Final[dict[Route, tuple[str, ...]]] = {
     ("batches", "*"): ("GET",),
     ("batches", "*", "cancel"): ("POST",),
 }
+UPLOADS: Final = RateLimit(1000, 60)
+BATCHES: Final = RateLimit(2000, 3600)
+"""How many files may be uploaded in a minute, and how many batches created in an hour."""
 
 
 def route_of(raw_path: str) -> tuple[Route, str] | None:
@@ -47,6 +52,8 @@ class BatchRoutes:
     service: Service
     batches: Batches
     contents: Contents
+    uploads_made: SlidingWindow = field(default_factory=lambda: SlidingWindow(UPLOADS))
+    batches_made: SlidingWindow = field(default_factory=lambda: SlidingWindow(BATCHES))
 
     async def serve(
         self, request: web.Request, route: Route, one: str, request_id: str, started: float
@@ -65,6 +72,7 @@ class BatchRoutes:
     async def _answer(self, request: web.Request, route: Route, one: str) -> Response | None:
         match route, request.method:
             case ("files",), "POST":
+                self._admit("uploads", self.uploads_made)
                 return await files.upload_file(self.service, request)
             case ("files",), _:
                 return files.list_files(self.service, request)
@@ -73,6 +81,7 @@ class BatchRoutes:
             case ("files", _), _:
                 return files.retrieve_file(self.service, one)
             case ("batches",), "POST":
+                self._admit("batches", self.batches_made)
                 return await self.batches.create(request)
             case ("batches",), _:
                 return self.batches.list_batches(request.query)
@@ -80,3 +89,9 @@ class BatchRoutes:
                 return self.batches.retrieve(one)
             case _:
                 return self.batches.cancel(one)
+
+    def _admit(self, what: str, window: SlidingWindow) -> None:
+        """Admit one creation. Raises ApiError if the window is full."""
+        wait = window.admit(self.service.monotonic(), 1)
+        if wait is not None:
+            raise too_many(what, window.limit, wait)
