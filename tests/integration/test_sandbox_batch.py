@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from typing import TYPE_CHECKING, Any
@@ -308,6 +309,16 @@ async def test_living_batches_of_one_model_share_its_enqueued_tokens(tmp_path: P
         again = await send(caller, asked)
         caller.time.now += 1e4
         assert (await reaching(caller, again["id"], "in_progress"))["status"] == "in_progress", "the first has ended"
+
+
+async def test_of_batches_that_are_validated_together_only_some_fit(tmp_path: Path) -> None:
+    async with patient(tmp_path, **{**SLOW, "seconds": [0, 1e4]}, enqueued_tokens=250) as caller:
+        file_id = (await upload(caller, jsonl(lines(3, prompt="x" * 160)))).json["id"]
+        made = await asyncio.gather(*(create(caller, file_id) for _ in range(8)))
+        caller.time.now += 1e4
+        ended = [await reaching(caller, one.json["id"], "in_progress", "finalizing") for one in made]
+    statuses = [one["status"] for one in ended]
+    assert (statuses.count("failed"), len(statuses)) == (6, 8), "two have 120 tokens each, a third is too many"
 
 
 async def test_a_spent_quota_fails_a_batch(tmp_path: Path) -> None:

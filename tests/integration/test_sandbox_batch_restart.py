@@ -34,13 +34,13 @@ async def test_a_batch_goes_on_as_if_time_had_not_stopped(tmp_path: Path) -> Non
     async with patient(tmp_path, clock, **SLOW) as caller:
         batch = await send(caller, lines(6))
     clock.now += 1.5e4
-    async with patient(tmp_path, clock, **SLOW) as caller:
+    async with patient(tmp_path, clock, seed=1, **SLOW) as caller:  # of another seed, and goes on in the same order
         batch = await retrieve(caller, batch["id"])
         while batch["request_counts"]["completed"] < 3:
             batch = await retrieve(caller, batch["id"])
         assert (batch["status"], batch["in_progress_at"]) == ("in_progress", began + 10000)
     clock.now += 1e6
-    async with patient(tmp_path, clock, **SLOW) as caller:
+    async with patient(tmp_path, clock, seed=2, finalizing_seconds=1e4) as caller:
         assert (await reaching(caller, batch["id"], "finalizing"))["status"] == "finalizing"
         clock.now += 1e4
         batch = await reaching(caller, batch["id"])

@@ -168,7 +168,7 @@ def test_a_path_has_a_route_and_an_id(path: str, found: object) -> None:
 def test_a_batch_is_kept_as_it_is_and_leftovers_of_a_create_are_removed(tmp_path: Path) -> None:
     store = BatchStore(tmp_path / "batches")
     (tmp_path / "in").write_text("{}")
-    batch = Batch(store.next_number(), GENERATIONS, "file-1", 1.5, 2.5, {"a": "b"}, 3600)
+    batch = Batch(store.next_number(), 7, plan_batch(settings(), 1), GENERATIONS, "file-1", 1.5, 2.5, {"a": "b"}, 3600)
     store.add(batch, tmp_path / "in")
     (tmp_path / "batches" / "batch_of_no_record.input").write_text("{}")
     batch.enter("in_progress", 2.0)

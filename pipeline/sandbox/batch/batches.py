@@ -110,13 +110,14 @@ class Batches:
         expires, metadata = fields.get("output_expires_after"), fields.get("metadata")
         batch = Batch(
             number=number,
+            seed=self._service.settings.seed,
+            plan=plan,
             endpoint=str(fields["endpoint"]),
             input_file_id=stored.id,
             created_at=now,
             expires_at=now + settings.expires_seconds,
             metadata=metadata if isinstance(metadata, dict) else None,
             output_seconds=expires["seconds"] if isinstance(expires, dict) else KEPT_SECONDS,
-            empty_id="" if plan.empty_ids else None,
         )
         self._store.add(batch, self._service.files.path(stored.id))
         self._service.request_log.write(BatchEntry(now, batch.id, stored.id, batch.endpoint, batch.metadata))

@@ -33,6 +33,11 @@ class WorkedLine:
     entry: BatchLineEntry
 
 
+def ids_of(batch: Batch, index: int) -> random.Random:
+    """Return what the ids of a line are drawn from: a line that is written again after a kill has the same."""
+    return random.Random(f"{batch.id}:{index}")
+
+
 async def work_line(service: Service, batch: Batch, index: int, line: dict[str, object]) -> WorkedLine:
     """Answer a line of the input; `index` is its place there."""
     fields, custom_id = line["body"], str(line["custom_id"])
@@ -55,8 +60,7 @@ async def work_line(service: Service, batch: Batch, index: int, line: dict[str, 
     entry.status = response.status
     fault = pick_line_fault(service.settings, batch.number, index)
     entry.fault = fault or entry.fault
-    rng = random.Random(f"{service.settings.seed}:ids:{batch.id}:{index}")
-    written = answered_line(rng, custom_id, response.status, response.chunks[0])
+    written = answered_line(ids_of(batch, index), custom_id, response.status, response.chunks[0])
     return WorkedLine("output" if response.status < 400 else "error", damaged(written, fault), entry)
 
 

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from pipeline.sandbox.batch.faults import BatchPlan
 from pipeline.sandbox.file_store import PART, RECORD, new_file_id, write_record
 
 if TYPE_CHECKING:
@@ -25,9 +26,14 @@ MOMENTS: Final = ("in_progress", "finalizing", "completed", "failed", "expired",
 
 @dataclass(slots=True)
 class Batch:
-    """A batch and how far it is; `number` counts all batches of the spool and decides what happens to this one."""
+    """A batch and how far it is; `number` counts all batches of the spool.
+
+    What was decided about it and the seed of its order stay, whatever the settings of a later sandbox are.
+    """
 
     number: int
+    seed: int
+    plan: BatchPlan
     endpoint: str
     input_file_id: str
     created_at: float
@@ -47,7 +53,6 @@ class Batch:
     error_bytes: int = 0
     errors: list[dict[str, object]] = field(default_factory=list)
     file_ids: dict[str, str] = field(default_factory=lambda: {"output": new_file_id(), "error": new_file_id()})
-    empty_id: str | None = None  # what stands in place of the id of an empty file, at the end
     ends_as: Status | None = None  # decided; its files may have been published already
 
     @property
@@ -84,7 +89,7 @@ class Batch:
     def _file_id(self, kind: str, size: int) -> str | None:
         if not self.is_final or self.status == "failed":
             return None
-        return self.file_ids[kind] if size else self.empty_id
+        return self.file_ids[kind] if size else "" if self.plan.empty_ids else None
 
 
 class BatchStore:
@@ -94,7 +99,7 @@ class BatchStore:
         """Create the folder or read what is in it. Raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        read = [Batch(**json.loads(path.read_bytes())) for path in folder.glob(f"*{RECORD}")]
+        read = [_read(path) for path in folder.glob(f"*{RECORD}")]
         self._batches = {batch.id: batch for batch in sorted(read, key=lambda batch: batch.number)}
         for path in folder.iterdir():
             batch = self._batches.get(path.name.partition(".")[0])
@@ -144,3 +149,8 @@ class BatchStore:
         """Remove what a batch that has ended needs no more. Raises OSError."""
         for path in (self.input(batch), self.part(batch, "output"), self.part(batch, "error")):
             path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Batch:
+    record = json.loads(path.read_bytes())
+    return Batch(**{**record, "plan": BatchPlan(**record["plan"])})

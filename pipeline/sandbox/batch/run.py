@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.sandbox.batch.errors import spend_cap_message
-from pipeline.sandbox.batch.faults import BatchPlan, plan_batch
-from pipeline.sandbox.batch.lines import work_line
+from pipeline.sandbox.batch.lines import ids_of, work_line
 from pipeline.sandbox.batch.outputs import Outputs, read_line, unanswered_line
 from pipeline.sandbox.batch.validation import (
     LineError,
@@ -42,39 +41,38 @@ class BatchRun:
 
     async def run(self) -> None:
         """Go on until the batch has ended. Raises OSError."""
-        batch, plan = self.batch, plan_batch(self.service.settings, self.batch.number)
+        batch = self.batch
         if batch.ends_as:
             self._end(batch.ends_as)
         if batch.status == "validating":
-            await self._validate(plan)
+            await self._validate()
         if batch.status == "in_progress" or (batch.status == "cancelling" and batch.total):
-            await self._work(plan)
+            await self._work()
         if batch.status == "finalizing":
-            await self._finalize(plan)
+            await self._finalize()
         elif batch.status == "cancelling":
             await self._until(batch.moments["cancelling"] + self.service.settings.batch.finalizing_seconds)
             self._end("cancelled")
 
-    async def _validate(self, plan: BatchPlan) -> None:
+    async def _validate(self) -> None:
         batch, settings = self.batch, self.service.settings
-        began = batch.created_at + plan.validating_seconds
+        began = batch.created_at + batch.plan.validating_seconds
         if not await self._reaches(began, "validating"):
             return
         path = self.store.input(batch)
         found = await self.service.run_in_thread(validate_file, path, batch.endpoint, settings.today)
         if batch.status != "validating":
             return
-        refused = found.errors or self._refuse(plan, found.model or "", found.tokens)
+        refused = found.errors or self._refuse(found.model or "", found.tokens)
         if refused:
             batch.errors = refused
             self._end("failed")
             return
-        batch.model, batch.tokens = found.model, found.tokens
-        batch.total = len(await self.service.run_in_thread(line_starts, path))
+        batch.model, batch.tokens, batch.total = found.model, found.tokens, found.lines
         batch.enter("in_progress", began)
         self.store.save(batch)
 
-    def _refuse(self, plan: BatchPlan, model: str, tokens: int) -> list[LineError]:
+    def _refuse(self, model: str, tokens: int) -> list[LineError]:
         """Return why a valid batch is refused all the same, if it is."""
         limit = self.service.settings.batch.enqueued_tokens
         enqueued = self.store.enqueued_tokens(model)
@@ -82,7 +80,7 @@ class BatchRun:
             return [token_limit_exceeded(model, limit)]
         if self.service.admission.is_quota_spent():
             return [line_error("billing_hard_limit_reached", "Billing hard limit has been reached.")]
-        match plan.fate, plan.form:
+        match self.batch.plan.fate, self.batch.plan.form:
             case "failed", True:
                 return [token_limit_exceeded(model, limit or 0)]
             case "failed", False:
@@ -92,58 +90,63 @@ class BatchRun:
             case _:
                 return []
 
-    async def _work(self, plan: BatchPlan) -> None:
-        batch, input_file = self.batch, self.store.input(self.batch)
-        began, end = batch.moments["in_progress"], batch.moments["in_progress"] + plan.working_seconds
-        starts = await self.service.run_in_thread(line_starts, input_file)
-        order = list(range(batch.total))
-        random.Random(f"{self.service.settings.seed}:order:{batch.number}").shuffle(order)
-        booked = self.service.request_log.lines_of(batch.id) if self.resumed else ()
-        most = self._most_lines(plan)
+    async def _work(self) -> None:
+        """Answer the lines, and say of those that are not answered why; the batch is then finalizing or has expired."""
+        batch, end = self.batch, self.batch.moments["in_progress"] + self.batch.plan.working_seconds
+        starts = await self.service.run_in_thread(line_starts, self.store.input(batch))
+        places = list(enumerate(starts))
+        random.Random(f"{batch.seed}:order:{batch.number}").shuffle(places)
         with Outputs(self.store, batch) as outputs:
-            while batch.worked < most:
-                due = began + plan.working_seconds * (batch.worked + 1) / batch.total
-                if not await self._reaches(due, "in_progress"):
-                    break
-                index = order[batch.worked]
-                line = await self.service.run_in_thread(read_line, input_file, starts[index])
-                worked = await work_line(self.service, batch, index, line)
-                await self.service.run_in_thread(outputs.write, worked.kind, [worked.content])
-                if worked.entry.custom_id not in booked:
-                    self.service.request_log.write(worked.entry)
-                self._count(failed=worked.kind == "error")
+            await self._answer_lines(outputs, places)
             if batch.worked == batch.total and await self._reaches(end, "in_progress"):
                 batch.enter("finalizing", max(end, self.service.clock()))
                 self.store.save(batch)
                 return
-            if batch.status == "in_progress":
-                await self._reaches(end if plan.fate == "expired" else batch.expires_at, "in_progress")
-            code = CANCELLED if batch.status == "cancelling" else EXPIRED
-            rest = self._unanswered(code, [(index, starts[index]) for index in order[batch.worked :]])
+            await self._reaches(end if batch.plan.fate == "expired" else batch.expires_at, "in_progress")
+            is_cancelled = batch.status == "cancelling"
+            rest = self._unanswered(CANCELLED if is_cancelled else EXPIRED, places[batch.worked :])
             await self.service.run_in_thread(outputs.write, "error", rest)
         batch.worked = batch.total
-        if batch.status == "cancelling":
+        if is_cancelled:
             self.store.save(batch)
         else:
             self._end("expired")
 
-    def _most_lines(self, plan: BatchPlan) -> int:
+    async def _answer_lines(self, outputs: Outputs, places: Sequence[tuple[int, int]]) -> None:
+        """Answer one line after another when it is due, until the batch expires or is cancelled."""
+        batch, input_file, most = self.batch, self.store.input(self.batch), self._most_lines()
+        booked = self.service.request_log.lines_of(batch.id) if self.resumed else ()
+        while batch.worked < most:
+            share = (batch.worked + 1) / batch.total
+            if not await self._reaches(
+                batch.moments["in_progress"] + batch.plan.working_seconds * share, "in_progress"
+            ):
+                return
+            index, start = places[batch.worked]
+            line = await self.service.run_in_thread(read_line, input_file, start)
+            answered = await work_line(self.service, batch, index, line)
+            await self.service.run_in_thread(outputs.write, answered.kind, [answered.content])
+            if answered.entry.custom_id not in booked:
+                self.service.request_log.write(answered.entry)
+            self._count(failed=answered.kind == "error")
+
+    def _most_lines(self) -> int:
         """Return how many lines can be worked before the batch expires."""
-        batch, seconds = self.batch, plan.working_seconds
+        batch, plan = self.batch, self.batch.plan
         left = batch.expires_at - batch.moments["in_progress"]
-        in_time = 1.0 if left >= seconds else max(0.0, left) / seconds
+        in_time = 1.0 if left >= plan.working_seconds else max(0.0, left) / plan.working_seconds
         return int(batch.total * min(in_time, plan.share if plan.fate == "expired" else 1.0))
 
     def _unanswered(self, code: tuple[str, str], places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         for index, start in places:
             custom_id = str(read_line(self.store.input(self.batch), start)["custom_id"])
-            rng = random.Random(f"{self.service.settings.seed}:ids:{self.batch.id}:{index}")
+            rng = ids_of(self.batch, index)
             yield unanswered_line(rng, custom_id, *code) + b"\n"
 
-    async def _finalize(self, plan: BatchPlan) -> None:
+    async def _finalize(self) -> None:
         batch, seconds = self.batch, self.service.settings.batch.finalizing_seconds
         await self._until(batch.moments["finalizing"] + seconds)
-        planned_end = batch.moments["in_progress"] + plan.working_seconds + seconds
+        planned_end = batch.moments["in_progress"] + batch.plan.working_seconds + seconds
         self._end("expired" if planned_end > batch.expires_at else "completed")
 
     def _count(self, *, failed: bool) -> None:

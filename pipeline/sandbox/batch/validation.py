@@ -48,6 +48,7 @@ class Validated:
     errors: list[LineError] = field(default_factory=list)
     model: str | None = None
     tokens: int = 0
+    lines: int = 0
 
 
 def line_starts(path: Path) -> list[int]:
@@ -71,9 +72,9 @@ def validate_file(path: Path, endpoint: str, today: date | None) -> Validated:
             if len(check.found.errors) >= MAX_ERRORS:
                 break
     found = check.found
-    if not check.lines:
+    if not found.lines:
         found.errors.append(line_error("empty_file", "The input file is empty."))
-    if check.lines > MAX_LINES:
+    if found.lines > MAX_LINES:
         message = f"The input file has more than {MAX_LINES:,} requests."
         found.errors.append(line_error("too_many_tasks", message))
     return found
@@ -84,14 +85,13 @@ class _Check:
 
     def __init__(self, endpoint: str, today: date | None) -> None:
         self.found = Validated()
-        self.lines = 0
         self._endpoint = endpoint
         self._today = today
         self._custom_ids: set[str] = set()
 
     def read(self, number: int, text: bytes) -> None:
         """Check one line and note its errors."""
-        self.lines += 1
+        self.found.lines += 1
         try:
             line = parse_json(text.rstrip(b"\r\n"))
         except ApiError:
