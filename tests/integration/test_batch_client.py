@@ -292,6 +292,14 @@ def test_a_moment_may_be_a_number_a_text_or_a_date(stated: Any, read: float | No
     assert moment(stated) == read
 
 
+def test_a_date_without_a_zone_is_in_utc_wherever_this_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        assert moment("2026-11-30T00:53:20") == NOW
+    time.tzset()
+
+
 async def test_azure_s_forms_are_understood() -> None:
     azure = {
         **BATCH,
