@@ -43,6 +43,7 @@ class Model:
     parameters: Mapping[str, ParameterRule] = field(default_factory=dict)
     pictures: Mapping[Operation, ImageRequirements] = field(default_factory=dict)
     prices: Prices | None = None
+    batch: bool = False  # the Batch API takes its generations and edits
     snapshots: tuple[str, ...] = ()  # other names of the same model
     shutdown: date | None = None
     replacement: str | None = None
