@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -117,18 +118,16 @@ class Batch:
             for plan in plans:
                 check_credentials(plan.provider, self.environment)
             self._check_notification_settings()
-
-            def queue_beside() -> None:
-                JobQueue(self.config, connection).add_beside(plans, staging, options, started)
-
-            with (
-                self._writing() as connection,
-                run_lock(self.folder, self.images, connection, queue_beside) as held,
-            ):
+            with self._writing() as connection, contextlib.ExitStack() as stack:
+                queue = JobQueue(self.config, connection)
+                change = queue.mode_change(JobOptions() if jobs else options)
+                beside = functools.partial(queue.add_beside, plans, staging, options, started, change)
+                held = stack.enter_context(run_lock(self.folder, self.images, connection, beside))
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
-                queued = [one.plan for one in JobQueue(self.config, connection).add(plans, staging, options)]
+                queued = [one.plan for one in queue.add(plans, staging, options)]
+                change.apply(connection)
                 started(queued)
                 self._adopt_images(connection, emit)
                 names = frozenset(plan.name for plan in queued) if jobs else None
@@ -156,12 +155,13 @@ class Batch:
         with self._writing(names[0] if names else None) as connection:
             selection = Selection(tuple(submit.known_names(connection, names)), frozenset(kinds), cancelled)
             queue = JobQueue(self.config, connection)
-            with run_lock(
-                self.folder, self.images, connection, lambda: queue.put_back_beside(selection, started)
-            ) as held:
+            change = queue.mode_change(options, selection)
+            beside = functools.partial(queue.put_back_beside, selection, started, change)
+            with run_lock(self.folder, self.images, connection, beside) as held:
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 self._check_credentials(connection, selection)
+                change.apply(connection)
                 started(put_back(connection, selection))
                 self._adopt_images(connection, emit)
                 scope = Scope(frozenset(selection.names) if names else None, time.time())
@@ -277,7 +277,8 @@ class Batch:
     async def _run(
         self, connection: sqlite3.Connection, held: HeldFolder, scope: Scope, options: JobOptions, emit: Listener
     ) -> Result:
-        return await Run(self.config, self.environment, connection, held, scope, options.budget_usd).execute(emit)
+        run = Run(self.config, self.environment, connection, held, scope, options.budget_usd, options.wait)
+        return await run.execute(emit)
 
     def _check_notification_settings(self) -> None:
         if self.config.notify is not None:

@@ -12,9 +12,11 @@ from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger import submit
 from pipeline.ledger.claim import check_claim, compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
+from pipeline.ledger.job_modes import ModeChange, unfinished_jobs
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import exclusive, find_owner, run_lock
-from pipeline.ledger.put_back import put_back
+from pipeline.ledger.put_back import find_ended, put_back
+from pipeline.planning.build import load_models
 from pipeline.reports.facts import counted
 from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore
 
@@ -73,19 +75,38 @@ class JobQueue:
             raise disk_error(reason, self.config.output) from None
         return queued
 
+    def mode_change(self, options: JobOptions, selection: Selection | None = None) -> ModeChange:
+        """Return the change of mode that options ask for: of all unfinished jobs, or of those that are put back.
+
+        Without such options it changes no job. Raises JobError if it cannot be made.
+        """
+        asked = options.mode_options(time.time())
+        if asked is None:
+            return ModeChange()
+        names = selection.names if selection else ()
+        ended = find_ended(self.connection, selection) if selection else []
+        if not names:
+            names = (*unfinished_jobs(self.connection), *(one.job for one in ended if one.requests))
+        change = ModeChange(tuple(dict.fromkeys(names)), asked)
+        change.check(self.connection, self.config.providers, load_models(self.config), is_put_back=bool(selection))
+        return change
+
     def add_beside(
         self,
         plans: Sequence[Plan],
         staging: Path,
         options: JobOptions,
         started: Callable[[list[Plan]], None],
+        change: ModeChange,
     ) -> None:
-        """Queue plans for the run that holds the folder. Raises LeftToRunAtWork if there are any, and FolderBusy.
+        """Queue plans, or change the mode of jobs, for the run that holds the folder.
 
-        The other run knows no limit of ours: with one, only the first requests are queued, and none if the job has
-        others in the queue.
+        Raises LeftToRunAtWork if there are any, and FolderBusy. The other run knows no limit of ours: with one, only
+        the first requests are queued, and none if the job has others in the queue.
         """
         if not plans:
+            change.apply(self.connection)
+            self._leave_changed(change)
             return
         who = self._run_at_work()
         if options.limit is not None:
@@ -100,14 +121,27 @@ class JobQueue:
         started([one.plan for one in queued])
         raise LeftToRunAtWork("\n".join(_left_sentence(self.connection, one.plan.name, who) for one in queued))
 
-    def put_back_beside(self, selection: Selection, started: Callable[[list[JobPutBack]], None]) -> None:
-        """Put requests back for the run that holds the folder. Raises LeftToRunAtWork if there are any."""
+    def put_back_beside(
+        self, selection: Selection, started: Callable[[list[JobPutBack]], None], change: ModeChange
+    ) -> None:
+        """Put requests back, in the mode that is asked for, for the run that holds the folder.
+
+        Raises LeftToRunAtWork if there are any, or if the mode of a job was changed.
+        """
+        change.apply(self.connection)
         found = put_back(self.connection, selection, for_run_at_work=True)
         started(found)
         jobs = [one.job for one in found if one.requests]
         if jobs:
             who = self._run_at_work()
             raise LeftToRunAtWork("\n".join(_left_sentence(self.connection, name, who) for name in jobs))
+        self._leave_changed(change)
+
+    def _leave_changed(self, change: ModeChange) -> None:
+        """Raise LeftToRunAtWork if the mode of jobs was changed, since nothing else was given."""
+        if change.names:
+            names = ", ".join(f"`{name}`" for name in change.names)
+            raise LeftToRunAtWork(f"changed: the mode of {names}, also for the run at work ({self._run_at_work()})")
 
     @contextlib.contextmanager
     def held(self, otherwise: str) -> Iterator[None]:

@@ -55,7 +55,7 @@ def back_up_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run over the pending requests in `scope`."""
+    """One run over the pending requests in `scope`. Without `wait` it leaves batches that have not ended."""
 
     config: Config
     environment: Mapping[str, str]
@@ -63,6 +63,7 @@ class Run:
     held: HeldFolder
     scope: Scope
     budget_usd: float | None
+    wait: bool = True
 
     async def execute(self, emit: Listener) -> Result:
         """Process the queue to the end, and send the notifications that are configured."""

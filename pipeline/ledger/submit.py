@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BadInput
 from pipeline.ledger.database import transaction
+from pipeline.ledger.job_modes import write_mode
 from pipeline.ledger.job_names import known_hint
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revisio
             *(plan.budget_usd, revision, now, job_pk),
         ),
     )
+    write_mode(connection, job_pk, plan.mode, plan.deadline)
 
 
 def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) -> int:

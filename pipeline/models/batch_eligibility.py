@@ -9,6 +9,7 @@ from pipeline.models.rules import quoted
 
 if TYPE_CHECKING:
     from pipeline.config.batch_rules import BatchRules
+    from pipeline.config.provider import Provider
     from pipeline.models.model import Model
 
 _OPERATIONS = ("generation", "edit")
@@ -35,6 +36,17 @@ def ends_too_soon(model: Model | None, now: float, expires_hours: float) -> bool
         return False
     ends_at = datetime.combine(model.shutdown, time(), UTC).timestamp()
     return ends_at < now + expires_hours * _HOUR
+
+
+def realtime_reason(
+    model_name: str | None, model: Model | None, served_by: str, provider: Provider, now: float
+) -> str | None:
+    """Return why mode auto makes a request in realtime, else None. A sandbox has all models, as if none ended."""
+    rules = provider.batch
+    fault = batch_fault(model_name, model, served_by, rules)
+    if fault or rules is None or model is None or provider.sandbox is not None:
+        return fault
+    return shutdown_reason(model) if ends_too_soon(model, now, rules.expires_hours) else None
 
 
 def shutdown_reason(model: Model) -> str:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.config.batch_rules import BatchRules
 from pipeline.config.load import budget_in_force
 from pipeline.config.provider import Provider
 from pipeline.config.validation import find_number_fault
 from pipeline.errors import BadInput, ConfigError, JobError, Problem
+from pipeline.planning.mode import (
+    ModeOptions,
+    ServiceMode,
+    deadline_fault,
+    find_deadline_fault,
+    find_mode_fault,
+    no_batch_api,
+    read_deadline,
+)
 from pipeline.sandbox_process import check_settings
 
 if TYPE_CHECKING:
@@ -20,14 +31,16 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
     from pipeline.models.table import Models
     from pipeline.planning.job import Job
+    from pipeline.planning.mode import Mode
     from pipeline.planning.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """Options of a command for its jobs: another provider, a limit on the requests, permissions, and a budget.
+    """Options of a command for its jobs: another provider, a limit on the requests, permissions, a budget, a mode.
 
-    Raises ConfigError for a limit or a budget that is not a number in its range.
+    `deadline` is for mode auto, in the forms of a job file. Without `wait`, a run collects the batches that have ended
+    and leaves the others. Raises ConfigError for a value that is not in its range.
     """
 
     provider: str | None = None
@@ -36,14 +49,30 @@ class JobOptions:
     allow_unpriced: bool = False
     allow_shrink: bool = False
     budget_usd: float | None = None
+    mode: Mode | None = None
+    deadline: str | None = None
+    wait: bool = True
 
     def __post_init__(self) -> None:
         faults = {
             "limit": self.limit is not None and find_number_fault(self.limit, 1, whole=True),
             "budget_usd": self.budget_usd is not None and find_number_fault(self.budget_usd, 0),
+            "mode": self.mode is not None and find_mode_fault(self.mode),
+            "deadline": self.deadline is not None and self._deadline_fault(),
         }
         if problems := [Problem(name, fault) for name, fault in faults.items() if fault]:
             raise ConfigError(problems)
+
+    def mode_options(self, now: float) -> ModeOptions | None:
+        """Return the mode and the deadline that are asked for, None if neither is."""
+        if self.mode is None and self.deadline is None:
+            return None
+        return ModeOptions(self.mode, None if self.deadline is None else read_deadline(self.deadline, now))
+
+    def _deadline_fault(self) -> str | None:
+        if self.mode not in {None, "auto"}:
+            return f"is for mode auto only, not for mode {self.mode!s:.60}: leave it out, or ask for mode auto"
+        return find_deadline_fault(self.deadline)
 
 
 def load_models(config: Config) -> Models:
@@ -93,18 +122,21 @@ def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOp
     from pipeline.planning.planner import make_plan
 
     job = read_job(given) if isinstance(given, Path) else given
-    name = f"{job.name}.{options.provider}" if options.provider else job.name
     problems: list[Problem] = []
     try:
         provider = _choose_provider(config, job, options.provider)
     except BadInput as error:
         problems += error.problems
-        provider = Provider("unknown", None, sandbox={})  # to report the job's other problems too
+        provider = Provider("unknown", None, sandbox={}, batch=BatchRules())  # to report the job's other problems too
+    name = f"{job.name}.{options.provider}" if options.provider else job.name
     if not find_name_fault(job.name) and (fault := find_name_fault(name)):
         problems.append(Problem(job.document.location("name"), f"{fault}; write another one as `name:`"))
+    service, faults = _choose_service(job, provider, options)
+    problems += faults
+    limit, is_large = options.limit, options.allow_large
     try:
         plan = make_plan(
-            job, provider, models, name=name, limit=options.limit, allow_large=options.allow_large, staging=staging
+            job, provider, models, name=name, limit=limit, allow_large=is_large, staging=staging, service=service
         )
     except JobError as error:
         raise JobError([*problems, *error.problems]) from None
@@ -127,6 +159,20 @@ def _choose_provider(config: Config, job: Job, asked: str | None) -> Provider:
     if provider.sandbox is not None:
         check_settings(config, provider)
     return provider
+
+
+def _choose_service(job: Job, provider: Provider, options: JobOptions) -> tuple[ServiceMode, list[Problem]]:
+    """Return the mode and the deadline of a job, and what is wrong with them: an option counts before the file."""
+    mode = options.mode or job.mode or "realtime"
+    problems = []
+    if options.deadline is not None and mode != "auto":
+        problems.append(deadline_fault(mode))
+    if mode == "batch" and provider.batch is None:
+        problems.append(no_batch_api(provider.name))
+    written = options.deadline or (job.deadline if mode == "auto" else None)
+    deadline = None if written is None or mode != "auto" else read_deadline(written, time.time())
+    location = job.document.location("mode")
+    return ServiceMode(mode, deadline), [Problem(location, message) for message in problems]
 
 
 def _check_budget(config: Config, plan: Plan, options: JobOptions) -> None:

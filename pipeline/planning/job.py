@@ -12,12 +12,14 @@ from pipeline.config.provider import NAME
 from pipeline.errors import JobError, Problem
 from pipeline.models.rules import Operation
 from pipeline.planning.job_schema import RESERVED, form_problems, is_ignored
+from pipeline.planning.mode import mode_faults
 from pipeline.storage import OUTPUT_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pipeline.config.yaml_document import Document, KeyPath
+    from pipeline.planning.mode import Mode
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -51,6 +53,8 @@ class Job:
     entries: tuple[Entry, ...]
     budget_usd: float | None
     document: Document
+    mode: Mode | None = None
+    deadline: str | None = None  # as it is written
     problems: tuple[Problem, ...] = ()
 
     def location(self, entry: Entry, field: str | None = None) -> str:
@@ -76,6 +80,9 @@ def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = 
     name = _as_written(doc, value.get("name"), "name") if value.get("name") is not None else (file.stem if file else "")
     if fault := find_name_fault(name):
         problems.setdefault(("name",), f"{fault}; write another one as `name:`")
+    mode, deadline = (_as_written(doc, value.get(key), key) for key in ("mode", "deadline"))
+    for key, fault in mode_faults(mode, deadline):
+        problems.setdefault((key,), fault)
     valid = {key: item for key, item in value.items() if (key,) not in problems}
     base = folder or (file.parent if file else Path())
     return Job(
@@ -86,6 +93,8 @@ def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = 
         entries=tuple(_entries(doc, value, frozenset(path[:3] for path in problems))),
         budget_usd=valid.get("budget_usd"),
         document=doc,
+        mode=valid.get("mode"),
+        deadline=valid.get("deadline"),
         problems=(*doc.problems, *(Problem(doc.location(*path), message) for path, message in problems.items())),
     )
 

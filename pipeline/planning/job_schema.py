@@ -33,7 +33,7 @@ UNSUPPORTED = {
 }
 
 _NOT_IN_EXTRA = {"prompt", "n", "image", "mask", "model", *UNSUPPORTED}
-_JOB_KEYS = ("name", "provider", "defaults", "budget_usd", "requests")
+_JOB_KEYS = ("name", "provider", "mode", "deadline", "defaults", "budget_usd", "requests")
 
 MAX_KEY_PROBLEMS = 1000
 """Problems of keys that are looked for: the closest known key of each takes a while to find."""
@@ -73,6 +73,8 @@ class _JobFile(BaseModel):
 
     name: _Scalar | None = None
     provider: str | None = None
+    mode: Any = None  # checked with `deadline`, as they are written
+    deadline: Any = None
     defaults: _Parameters | None = None
     budget_usd: Annotated[float, Field(ge=0, le=MAX_NUMBER)] | None = None
     requests: Annotated[list[_Request], Field(min_length=1)]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Provider
     from pipeline.planning.input_files import InputFile
+    from pipeline.planning.mode import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Plan:
     warnings: tuple[str, ...]
     unpriced: tuple[str, ...]  # models without a price
     is_part: bool = False  # of the job: what else the ledger has of it stays as it is
+    mode: Mode = "realtime"
+    deadline: float | None = None  # of mode auto, in seconds since 1970
 
     @property
     def images(self) -> int:

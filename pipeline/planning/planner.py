@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.validation import MAX_NUMBER
 from pipeline.errors import JobError
 from pipeline.planning import identity
+from pipeline.planning.batch_warnings import batch_warnings
 from pipeline.planning.diagnostics import Diagnostics
 from pipeline.planning.expand import PLANNER_FIELDS, Expansion
 from pipeline.planning.ids import RequestIds
 from pipeline.planning.input_files import InputFile, InputImages
 from pipeline.planning.job import OPERATIONS
+from pipeline.planning.mode import ServiceMode
 from pipeline.planning.plan import ImageRequest, Plan
 from pipeline.planning.validate import RequestValidator, SharedParams
 
@@ -47,16 +50,18 @@ def make_plan(
     limit: int | None = None,
     allow_large: bool = False,
     staging: Path | None = None,
+    service: ServiceMode = ServiceMode(),
 ) -> Plan:
     """Expand and validate a job, up to its first `limit` requests. Raises JobError with every problem.
 
     If `staging` is given, prepared input images are written below it, under their `file`.
     """
     max_requests = None if allow_large or limit is not None else MAX_REQUESTS
-    planner = _make_planner(job, provider, models, max_requests, staging)
+    planner = _make_planner(job, provider, models, max_requests, staging, service)
     requests, diagnostics = planner.plan(limit, allow_large=allow_large), planner.diagnostics
     if diagnostics.found:
         raise JobError(diagnostics.all_problems())
+    diagnostics.warnings.update(dict.fromkeys(batch_warnings(requests, provider, models, service, time.time())))
     return Plan(
         name=name or job.name,
         provider=provider,
@@ -66,18 +71,25 @@ def make_plan(
         warnings=diagnostics.all_warnings(),
         unpriced=tuple(sorted(diagnostics.unpriced)),
         is_part=limit is not None,
+        mode=service.mode,
+        deadline=service.deadline,
     )
 
 
 def _make_planner(
-    job: Job, provider: Provider, models: Models, max_requests: int | None, staging: Path | None
+    job: Job,
+    provider: Provider,
+    models: Models,
+    max_requests: int | None,
+    staging: Path | None,
+    service: ServiceMode,
 ) -> _Planner:
     diagnostics = Diagnostics(job)
     return _Planner(
         Expansion(job, models, diagnostics, max_requests),
         provider,
         diagnostics,
-        RequestValidator(provider, models, diagnostics),
+        RequestValidator(provider, models, diagnostics, service.mode),
         InputImages(diagnostics, staging),
         RequestIds(diagnostics),
     )

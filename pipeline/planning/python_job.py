@@ -20,6 +20,8 @@ def make_job(
     defaults: Mapping[str, Any] | None = None,
     provider: str | None = None,
     budget_usd: float | None = None,
+    mode: str | None = None,
+    deadline: str | None = None,
     folder: Path | None = None,
 ) -> Job:
     """Make a job in Python; `requests` and `defaults` have the keys and values of a job file.
@@ -29,7 +31,13 @@ def make_job(
     """
     from pipeline.planning.job import parse_job
 
-    given = {"defaults": defaults and _with_sources(defaults), "provider": provider, "budget_usd": budget_usd}
+    given = {
+        "defaults": defaults and _with_sources(defaults),
+        "provider": provider,
+        "budget_usd": budget_usd,
+        "mode": mode,
+        "deadline": deadline,
+    }
     value: dict[str, Any] = {"name": name, **{key: item for key, item in given.items() if item is not None}}
     value["requests"] = [_with_sources(request) for request in requests]
     return parse_job(Document(f"job `{name}`", value, {(): 0}), folder=folder)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.models.batch_eligibility import batch_fault
 from pipeline.models.validation import validate
 from pipeline.planning.job import OPERATIONS
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.models.table import Models
     from pipeline.models.validation import FieldProblem
     from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
+    from pipeline.planning.mode import Mode
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class RequestValidator:
     provider: Provider
     models: Models
     diagnostics: Diagnostics
+    mode: Mode = "realtime"
     _today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
     def validate(
@@ -47,6 +50,8 @@ class RequestValidator:
         has_mask: bool,
     ) -> None:
         """Record every problem of a request; `images` is the number of its input images."""
+        if self.mode == "batch" and operation in OPERATIONS:
+            self._check_batch(expanded, operation)
         if expanded.model is None:
             self._validate_unknown(expanded, operation, prompt, images, has_mask=has_mask)
             if operation in OPERATIONS:
@@ -56,6 +61,16 @@ class RequestValidator:
             self.diagnostics.warnings.update(dict.fromkeys(expanded.model.warnings(self._today)))
         for problem in _problems(expanded.model, operation, prompt, params, images, has_mask=has_mask):
             self.diagnostics.add_field_problem(expanded, problem.field, problem.message)
+
+    def _check_batch(self, expanded: ExpandedRequest, operation: str) -> None:
+        """Record if a request cannot go by batch. Whether the provider has a Batch API is checked for the whole job."""
+        name, model = expanded.fields.get("model"), expanded.model
+        if self.provider.batch is None or not (fault := batch_fault(name, model, operation, self.provider.batch)):
+            return
+        instead = f"use {model.replacement}, or " if model and model.replacement else ""
+        field = "operation" if operation == "variation" else "model"
+        message = f"{fault}; {instead}write `mode: auto`, which makes it in realtime"
+        self.diagnostics.add_field_problem(expanded, field, message)
 
     def _validate_unknown(
         self, expanded: ExpandedRequest, operation: str, prompt: str | None, images: int, *, has_mask: bool

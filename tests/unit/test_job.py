@@ -237,3 +237,56 @@ def test_no_parameter_of_a_known_model_is_taken_for_a_slip_of_the_pen() -> None:
     fields = ", ".join(f"{name}: x" for name in sorted(known_parameters() - {"stream", "partial_images", "n"}))
     job = parse_job(parse(f"name: a\nrequests: [{{prompt: x, {fields}}}]", "a.yaml", JobError))
     assert job.problems == ()
+
+
+# --- How the job is served
+
+
+@pytest.mark.parametrize("written", ['"07:00"', "07:00", "7:00", "2026-11-29T07:00:00+01:00", "'2026-11-29 07:00Z'"])
+def test_a_deadline_counts_as_it_is_written_with_quotes_or_without(written: str) -> None:
+    read = job(f"mode: auto\ndeadline: {written}\nrequests: [{{prompt: a}}]")
+    assert (read.mode, read.deadline, read.problems) == ("auto", written.strip("'\""), ())
+
+
+def test_without_a_mode_none_is_chosen_for_the_options_to_replace() -> None:
+    read = job("requests: [{prompt: a}]")
+    assert (read.mode, read.deadline) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mode: fast", ["night.yaml, line 1, mode: must be one of realtime, batch, auto, not `fast`"]),
+        ("mode: [batch]", ["night.yaml, line 1, mode: must be one of realtime, batch, auto, not `['batch']`"]),
+        ("mode: true", ["night.yaml, line 1, mode: must be one of realtime, batch, auto, not `true`"]),
+        (
+            'mode: batch\ndeadline: "07:00"',
+            ["night.yaml, line 2, deadline: is for mode auto only: write `mode: auto`, or leave it out"],
+        ),
+        (
+            'deadline: "07:00"',
+            ["night.yaml, line 1, deadline: is for mode auto only: write `mode: auto`, or leave it out"],
+        ),
+        ("mode: fast\ndeadline: 07:00", ["night.yaml, line 1, mode: must be one of realtime, batch, auto, not `fast`"]),
+    ],
+)
+def test_a_mode_or_deadline_that_is_wrong_is_named_with_its_line(text: str, expected: list[str]) -> None:
+    assert problems(f"{text}\nrequests: [{{prompt: a}}]") == expected
+
+
+@pytest.mark.parametrize("written", ["soon", "420", "7", "0700", "7.5", "true", "[7]", "{a: b}", "2026-11-29", "12:61"])
+def test_a_deadline_in_another_form_is_refused_with_what_to_write(written: str) -> None:
+    (said,) = problems(f"mode: auto\ndeadline: {written}\nrequests: [{{prompt: a}}]")
+    assert said.startswith("night.yaml, line 2, deadline: `")
+    assert 'write a time of day as "07:00"' in said
+
+
+def test_a_deadline_without_an_offset_is_refused_for_that() -> None:
+    (said,) = problems("mode: auto\ndeadline: 2026-11-29T07:00\nrequests: [{prompt: a}]")
+    assert "has no offset from UTC" in said
+
+
+def test_mode_is_a_key_of_the_job_and_not_of_a_request() -> None:
+    assert problems("requests:\n  - {prompt: a, mode: batch}") == [
+        f"night.yaml, line 2, requests[0].mode: `mode` {OF_THE_JOB}"
+    ]
