@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.command import ExplainedCommand
-from pipeline.cli.options import PATH, budget_option, common_options, job_options, parse_seconds
+from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, parse_seconds
 from pipeline.cli.output import echo, echo_json, echo_stderr, thumbnail_work
 from pipeline.errors import BadInput
 
@@ -69,6 +69,7 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 @click.argument("jobs", nargs=-1, type=PATH, required=True, metavar="JOB.yaml ...")
 @job_options
 @budget_option
+@mode_options
 @click.option("--preview", type=PATH, metavar="DIR", help="Write the prepared images with their masks drawn over them.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; for several files a list.")
 @common_options

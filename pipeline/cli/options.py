@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import PipelineError
+from pipeline.planning.mode import MODES
 from pipeline.printable import printable
 
 if TYPE_CHECKING:
@@ -161,6 +162,31 @@ def budget_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option of commands that a budget stops, or that say where it would."""
     return click.option(
         "--budget", "budget_usd", type=float, callback=parse_dollars, metavar="USD", help="Spend no more on any job."
+    )(command)
+
+
+def parse_deadline(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Return a deadline as it is written. Raises click's BadParameter that says what to write."""
+    from pipeline.planning.mode import find_deadline_fault
+
+    if value is not None and (fault := find_deadline_fault(value)):
+        raise click.BadParameter(fault)
+    return value
+
+
+def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of how jobs are served."""
+    command = click.option(
+        "--deadline",
+        callback=parse_deadline,
+        metavar="TIME",
+        help='With mode auto: when all is to be made, as "07:00" or "2026-11-29T07:00+01:00".',
+    )(command)
+    return click.option(
+        "--mode",
+        type=click.Choice(MODES),
+        metavar="MODE",
+        help="`realtime`, `batch` (half the price, within a day), or `auto` (by batch until the deadline is near).",
     )(command)
 
 

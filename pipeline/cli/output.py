@@ -45,11 +45,15 @@ def rewrite_line(text: str) -> None:
     click.echo(f"\r{printable(text)}\x1b[K", nl=False, err=True)
 
 
-def print_warnings(options: Options, plan: Plan) -> None:
-    """Print the warnings of a plan on stderr, unless --quiet is given."""
+def print_notes(options: Options, plan: Plan) -> None:
+    """Print the warnings of a plan, and whether it goes by batch, on stderr, unless --quiet is given."""
+    from pipeline.reports.status import mode_line
+
     if not options.quiet:
         for warning in plan.warnings:
             echo(f"warning: {plan.name}: {warning}", err=True)
+        if line := mode_line(plan, time.time()):
+            echo(line, err=True)
 
 
 def print_put_back(options: Options, batch: Batch, found: Sequence[JobPutBack]) -> None:
@@ -89,7 +93,7 @@ def run_output(
 
         def started(plans: Sequence[Plan]) -> None:
             for plan in plans:
-                print_warnings(options, plan)
+                print_notes(options, plan)
 
         yield _broadcast(listeners), started
 

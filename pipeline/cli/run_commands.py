@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.command import ExplainedCommand
-from pipeline.cli.options import PATH, budget_option, common_options, job_options, typed_command
-from pipeline.cli.output import echo, print_put_back, print_result, print_warnings, run_output
+from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
+from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output
 from pipeline.errors import BadInput, error_kinds
 
 if TYPE_CHECKING:
@@ -34,10 +34,12 @@ def parse_kinds(_context: click.Context, _parameter: click.Parameter, values: tu
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that process the queue."""
-    command = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, the summary last.")(
-        command
-    )
-    return budget_option(command)
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, the summary last."),
+        click.option("--no-wait", is_flag=True, help="Collect the batches that have ended, and leave the others."),
+    ):
+        command = option(command)
+    return budget_option(mode_options(command))
 
 
 @click.command(
@@ -51,7 +53,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @run_options
 @common_options
 @click.pass_obj
-def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, as_json: bool, **extra: Any) -> int:
+def run(options: Options, /, jobs: tuple[Path, ...], as_json: bool, no_wait: bool, **extra: Any) -> int:
     """Submit these jobs and process them to the end; with no argument, process the whole queue."""
     from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
@@ -63,7 +65,7 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
     if not jobs:
         options.warn_if_empty()
     with run_output(options, batch, as_json=as_json) as (emit, started):
-        coroutine = batch.run(jobs, JobOptions(budget_usd=budget_usd, **extra), emit=emit, started=started)
+        coroutine = batch.run(jobs, JobOptions(wait=not no_wait, **extra), emit=emit, started=started)
         result = run_in_loop(coroutine)
     again = typed_command()
     if "--limit" in again and not result.unreached:  # the first requests are made: what continues is without it
@@ -75,6 +77,7 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
 @click.command(cls=ExplainedCommand, example="pipeline submit night.yaml birds.yaml", exits=(0, 2))
 @click.argument("jobs", nargs=-1, type=PATH, required=True, metavar="JOB.yaml ...")
 @job_options
+@mode_options
 @common_options
 @click.pass_obj
 def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
@@ -85,7 +88,7 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
     batch = options.batch()
     submissions = batch.submissions(jobs, JobOptions(**extra))
     for one in submissions:
-        print_warnings(options, one.plan)
+        print_notes(options, one.plan)
         echo(submission_line(one.plan, one.claim))
     if not options.quiet:
         queued = sum(read_status(batch.folder, one.plan.name)[0].unfinished for one in submissions)
@@ -108,7 +111,16 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
 @run_options
 @common_options
 @click.pass_obj
-def resume(options: Options, /, jobs: tuple[str, ...], budget_usd: float | None, as_json: bool, **chosen: Any) -> int:
+def resume(
+    options: Options,
+    /,
+    jobs: tuple[str, ...],
+    kinds: tuple[str, ...],
+    cancelled: bool,
+    as_json: bool,
+    no_wait: bool,
+    **extra: Any,
+) -> int:
     """Put failed requests back into the queue, then process it.
 
     Without a job's name, what was cancelled and what the content policy refused is left alone.
@@ -122,8 +134,9 @@ def resume(options: Options, /, jobs: tuple[str, ...], budget_usd: float | None,
     with run_output(options, batch, as_json=as_json) as (emit, _):
         coroutine = batch.resume(
             names,
-            JobOptions(budget_usd=budget_usd),
-            **chosen,
+            JobOptions(wait=not no_wait, **extra),
+            kinds=kinds,
+            cancelled=cancelled,
             emit=emit,
             started=functools.partial(print_put_back, options, batch),
         )

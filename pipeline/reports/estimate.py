@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ledger
@@ -12,6 +14,7 @@ from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
+from pipeline.reports.mode_estimates import estimate_modes, mode_lines
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | None = None) -> dict[str, Any]:
     """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing.
 
-    `budget_usd` is the budget in force. `budget_requests` says how many of the missing requests it allows, about; None
-    without a budget or a price.
+    They are of the mode that will be in force; `modes` has both. `budget_usd` is the budget in force, and
+    `budget_requests` how many of the missing requests it allows, about; None without a budget or a price.
     """
     with ledger.reading(folder) as connection:
         have, claim = received_images(connection, plan.name), compare(connection, plan)
@@ -34,10 +37,10 @@ def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | 
         spent = 0.0 if budget_usd is None else _committed(connection, plan.name)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
-    costs, assumed = _estimate(missing, models)
-    known = [usd for usd in costs if usd is not None]
-    cost = sum(known) if len(known) == len(costs) else None
-    limit = plan.provider.rate_limit
+    full, assumed = _estimate(missing, models)
+    priced = [(*one, usd) for one, usd in zip(missing, full, strict=True)]
+    modes = estimate_modes(plan, priced, models, time.time())
+    known, cost = [usd for usd in modes.costs if usd is not None], modes.chosen["cost_usd"]
     return {
         "job": plan.name,
         "provider": plan.provider.name,
@@ -47,14 +50,18 @@ def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | 
         "last_id": plan.requests[-1].id if plan.requests else None,
         "missing": {"requests": len(missing), "images": images},
         "superseded": claim.leaving,
-        "minutes": None if limit is None else round(images / limit.per_minute, 2),
-        "cost_usd": None if cost is None else round(cost, 6),
+        "mode": plan.mode,
+        "in_force": modes.mode,
+        "deadline": None if plan.deadline is None else datetime.fromtimestamp(plan.deadline, UTC).isoformat(),
+        "minutes": modes.chosen["minutes"],
+        "cost_usd": cost,
+        "modes": modes.json(),
         "assumed": assumed,
         "budget_usd": budget_usd,
         "spent_usd": round(spent, 6),
         "budget_requests": None if budget_usd is None or cost is None else _allowed(known, budget_usd - spent),
         "rehearsal": plan.provider.sandbox is not None,
-        "warnings": [*plan.warnings, *warnings],
+        "warnings": [*plan.warnings, *modes.warnings, *warnings],
     }
 
 
@@ -91,10 +98,12 @@ def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
     yield f"{view['job']} at provider `{view['provider']}`: {asked}"
     yield from first_request_lines(view["first"], view["last_id"], view["requests"])
     yield f"  missing: {counted(missing['requests'], 'request')}, {counted(missing['images'], 'image')}"
+    is_batch = view["in_force"] == "batch"
     if view["minutes"]:
-        yield f"  time: {duration(view['minutes'] * 60)} at the limit"
+        yield f"  time: {'within ' * is_batch}{duration(view['minutes'] * 60)}{' at the limit' * (not is_batch)}"
     rehearsal = " (a rehearsal: nothing is billed)" if view["rehearsal"] else ""
     yield f"  cost: {'unknown' if view['cost_usd'] is None else dollars(view['cost_usd'])}{rehearsal}"
+    yield from mode_lines(view)
     if (budget := view["budget_usd"]) is not None:
         yield f"  budget: {_budget_words(view, budget)}"
     for line in view["assumed"]:

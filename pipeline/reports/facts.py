@@ -26,7 +26,8 @@ class Fact:
 
 def counted(number: int, word: str) -> Fact:
     """Return a number with its noun, in the plural if it is not 1."""
-    return Fact(f"{number:,}", word if number == 1 else f"{word}s")
+    plural = f"{word}es" if word.endswith("ch") else f"{word}s"
+    return Fact(f"{number:,}", word if number == 1 else plural)
 
 
 def dollars(usd: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import ledger
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.submit import known_names
+from pipeline.planning.mode import ServiceMode, local_time
 from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts
 from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
@@ -130,6 +131,17 @@ def submission_line(plan: Plan, claim: Claim) -> str:
     ]
     parts += [f"{others:,} failed or cancelled before"] if others else []
     return f"{plan.name}: {total} at provider `{plan.provider.name}`: {', '.join(parts)}"
+
+
+def mode_line(plan: Plan, now: float) -> str | None:
+    """Return that a plan goes by batch and what that means; None if it does not."""
+    rules, service = plan.provider.batch, ServiceMode(plan.mode, plan.deadline)
+    if plan.mode == "realtime" or rules is None or service.has_passed(now):
+        return None
+    line = f"{plan.name}: goes by batch, at {100 * (1 - rules.discount):g} % of the price"
+    if plan.deadline is not None:
+        return f"{line}; what is late for the deadline, {local_time(plan.deadline)}, is made in realtime"
+    return f"{line}; a batch ends within {duration(rules.expires_hours * 3600)}"
 
 
 def status_lines(summaries: Sequence[JobSummary], providers: Mapping[str, Provider]) -> Iterator[str]:

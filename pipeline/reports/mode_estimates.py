@@ -1,0 +1,157 @@
+"""Estimate what the missing requests of a plan cost and how long they take: in realtime, by batch, and as chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.models.batch_deadline import latest_switch, realtime_seconds
+from pipeline.models.batch_eligibility import batch_fault, realtime_reason
+from pipeline.models.batch_estimate import count_waves, cut_batches, estimate_line
+from pipeline.planning.mode import ServiceMode, local_time
+from pipeline.reports.facts import counted, dollars, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pipeline.models.batch_estimate import BatchEstimate, LineEstimate
+    from pipeline.models.table import Models
+    from pipeline.planning.plan import ImageRequest, Plan
+
+Missing = tuple["ImageRequest", int, float | None]
+"""A request, how many of its images are missing, and what they cost in realtime; None if that is unknown."""
+
+_Endpoint = tuple[str, str | None]  # the operation that serves, and the model
+
+
+@dataclass(slots=True)
+class ModeEstimates:
+    """What the missing requests take. `costs` are those of each request in the mode that will be in force."""
+
+    mode: str
+    realtime: dict[str, Any]
+    batch: dict[str, Any]
+    costs: list[float | None]
+    warnings: list[str]
+
+    def json(self) -> dict[str, Any]:
+        """Return both modes as `plan --json` shows them."""
+        return {"realtime": self.realtime, "batch": self.batch}
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """The mode that will be in force."""
+        return self.batch if self.mode == "batch" else self.realtime
+
+
+def estimate_modes(plan: Plan, missing: Sequence[Missing], models: Models, now: float) -> ModeEstimates:
+    """Estimate the missing requests of a plan in both modes."""
+    batched = _Batched(plan, models, now)
+    costs = [usd if batched.reject(request) else batched.add(request, n, usd) for request, n, usd in missing]
+    full = [usd for _, _, usd in missing]
+    images = sum(n for _, n, _ in missing)
+    realtime = {"cost_usd": _total(full), "minutes": _minutes(plan, images)}
+    batch = batched.json(costs, sum(n for request, n, _ in missing if batched.reject(request)))
+    is_batch, warnings = _in_force(plan, images, batch["batches"], now)
+    chosen = costs if is_batch else full
+    return ModeEstimates("batch" if is_batch else "realtime", realtime, batch, chosen, warnings)
+
+
+@dataclass(slots=True)
+class _Batched:
+    """The missing requests that can go by batch, by endpoint and model."""
+
+    plan: Plan
+    models: Models
+    now: float
+    _lines: dict[_Endpoint, list[LineEstimate]] = field(default_factory=dict)
+    _rejected: dict[_Endpoint, bool] = field(default_factory=dict)
+    _ineligible: int = 0
+
+    def reject(self, request: ImageRequest) -> bool:
+        """Return whether a request is made in realtime all the same."""
+        endpoint = _endpoint(request)
+        if endpoint not in self._rejected:
+            served_by, name = endpoint
+            model, provider = self.models.find(name), self.plan.provider
+            if self.plan.mode == "batch":
+                reason = batch_fault(name, model, served_by, provider.batch)
+            else:
+                reason = realtime_reason(name, model, served_by, provider, self.now)
+            self._rejected[endpoint] = reason is not None
+        return self._rejected[endpoint]
+
+    def add(self, request: ImageRequest, n: int, usd: float | None) -> float | None:
+        """Count a request for `n` images that costs so much in realtime; return what it costs by batch."""
+        sizes = [(one.width, one.height) for one in request.inputs]
+        model = self.models.find(request.params.get("model"))
+        line = estimate_line(request.prompt, request.params, n, sizes, request.served_by, model)
+        self._lines.setdefault(_endpoint(request), []).append(line)
+        rules = self.plan.provider.batch
+        return None if usd is None or rules is None else usd * (1 - rules.discount)
+
+    def json(self, costs: Sequence[float | None], realtime_images: int) -> dict[str, Any]:
+        """Return what is shown of the mode: without a batch, no cost and no time."""
+        rules = self.plan.provider.batch
+        lines = sum(map(len, self._lines.values()))
+        if rules is None or not lines:
+            nothing = None if costs else 0.0
+            return {"cost_usd": nothing, "minutes": nothing, "batches": 0, "ineligible": len(costs)}
+        by_model: dict[str | None, list[BatchEstimate]] = {}
+        for (_, name), own in self._lines.items():
+            by_model.setdefault(name, []).extend(cut_batches(own, rules))
+        waves = max(count_waves(batches, rules) for batches in by_model.values())
+        minutes = max(waves * rules.expires_hours * 60, _minutes(self.plan, realtime_images) or 0.0)
+        return {
+            "cost_usd": _total(costs),
+            "minutes": round(minutes, 2),
+            "batches": sum(map(len, by_model.values())),
+            "ineligible": len(costs) - lines,
+        }
+
+
+def _endpoint(request: ImageRequest) -> _Endpoint:
+    return request.served_by, request.params.get("model")
+
+
+def _total(costs: Sequence[float | None]) -> float | None:
+    known = [usd for usd in costs if usd is not None]
+    return round(sum(known), 6) if len(known) == len(costs) else None
+
+
+def _minutes(plan: Plan, images: int) -> float | None:
+    return None if plan.provider.rate_limit is None else round(images / plan.provider.rate_limit.per_minute, 2)
+
+
+def _in_force(plan: Plan, images: int, batches: int, now: float) -> tuple[bool, list[str]]:
+    """Return whether batches are sent now, and a warning if the deadline is too near for them, or for anything."""
+    rules, deadline = plan.provider.batch, plan.deadline
+    if plan.mode == "realtime" or ServiceMode(plan.mode, deadline).has_passed(now):
+        return False, []
+    warnings = []
+    is_batch = rules is not None and batches > 0
+    if deadline is not None and images:
+        seconds = realtime_seconds(images, plan.provider)
+        if rules is not None and now > latest_switch(deadline, images, plan.provider, rules):
+            is_batch = False
+        if now + seconds > deadline:
+            takes = f"{counted(images, 'image')} take {duration(seconds)} in realtime"
+            warnings.append(f"the deadline, {local_time(deadline)}, cannot be met: {takes}")
+        elif rules is not None and batches and not is_batch:
+            warnings.append(f"the deadline, {local_time(deadline)}, is too near for batches: all is made in realtime")
+    return is_batch, warnings
+
+
+def mode_lines(view: Mapping[str, Any]) -> Iterator[str]:
+    """Yield both prices and both durations, if anything can go by batch."""
+    realtime, batch = view["modes"]["realtime"], view["modes"]["batch"]
+    if not batch["batches"]:
+        return
+    about = f", about {duration(realtime['minutes'] * 60)}" if realtime["minutes"] else ""
+    within = f"within {duration(batch['minutes'] * 60)}, in {counted(batch['batches'], 'batch')}"
+    rest = f"; {counted(batch['ineligible'], 'request')} cannot go by batch" if batch["ineligible"] else ""
+    yield f"  realtime: {_price(realtime)}{about}; by batch: {_price(batch)}, {within}{rest}"
+
+
+def _price(mode: Mapping[str, Any]) -> str:
+    return "cost unknown" if mode["cost_usd"] is None else dollars(mode["cost_usd"])
