@@ -56,6 +56,16 @@ def print_notes(options: Options, plan: Plan) -> None:
             echo(line, err=True)
 
 
+def warn_if_late(options: Options, deadline: str | None) -> None:
+    """Print on stderr that a deadline has passed, unless --quiet is given: for jobs that are not submitted again."""
+    from pipeline.planning.mode import local_time, read_deadline
+
+    if deadline is None or options.quiet:
+        return
+    if (moment := read_deadline(deadline, now := time.time())) <= now:
+        echo(f"warning: the deadline, {local_time(moment)}, has passed: everything is made in realtime", err=True)
+
+
 def print_put_back(options: Options, batch: Batch, found: Sequence[JobPutBack]) -> None:
     """Print on stderr what is put back and what that may cost, unless --quiet is given."""
     from pipeline.reports.next_command import NextCommand

@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
-from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output
+from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
 from pipeline.errors import BadInput, error_kinds
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def run(options: Options, /, jobs: tuple[Path, ...], as_json: bool, no_wait: boo
     batch = options.batch()
     if not jobs:
         options.warn_if_empty()
+        warn_if_late(options, extra["deadline"])
     with run_output(options, batch, as_json=as_json) as (emit, started):
         coroutine = batch.run(jobs, JobOptions(wait=not no_wait, **extra), emit=emit, started=started)
         result = run_in_loop(coroutine)
@@ -131,6 +132,7 @@ def resume(
     batch, names = options.batch(), [options.job(job) for job in jobs]
     if not jobs:
         options.warn_if_empty()
+    warn_if_late(options, extra["deadline"])
     with run_output(options, batch, as_json=as_json) as (emit, _):
         coroutine = batch.resume(
             names,

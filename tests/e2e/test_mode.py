@@ -144,6 +144,18 @@ def test_a_run_and_a_resume_change_the_mode_before_they_work(stage: Stage) -> No
     assert stage.ask(MODES) == [("a", "realtime", None), ("b", "realtime", None)]
 
 
+@pytest.mark.parametrize("words", [["run"], ["resume", "night"]])
+def test_a_deadline_that_has_passed_is_a_warning(stage: Stage, words: list[str]) -> None:
+    stage.run("submit", night(stage, mode="auto"))
+    asked = soon(-1)
+    with FileLock(stage.output / "run.lock"):
+        ended = stage.run(*words, "--deadline", asked, exit_code=3)
+        assert "warning: " not in stage.run(*words, "--deadline", asked, "--quiet", exit_code=3).stderr
+    assert ended.stderr.startswith("warning: the deadline, ")
+    assert ", has passed: everything is made in realtime" in ended.stderr
+    assert stage.ask(MODES) == [("night", "auto", moment(asked))]
+
+
 # --- Mistakes
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from pipeline.config.batch_rules import BatchRules
-from pipeline.models.batch_estimate import LineEstimate, count_waves, cut_batches, enqueued_room, estimate_line
+from pipeline.models.batch_estimate import (
+    BatchEstimate,
+    LineEstimate,
+    count_waves,
+    cut_batches,
+    enqueued_room,
+    estimate_line,
+)
 from pipeline.models.table import Models
 
 MODEL = Models.load().find("gpt-image-2")
@@ -99,6 +106,10 @@ def test_lines_are_cut_at_each_bound_and_one_alone_may_exceed_it(
     lines: list[LineEstimate], rules: dict[str, int | None], expected: list[int]
 ) -> None:
     assert sizes(lines, **rules) == expected
+
+
+def test_an_empty_batch_has_room_for_any_line() -> None:
+    assert BatchEstimate().has_room(line(images=10), BatchRules(most_images=8))
 
 
 def test_batches_go_in_waves_when_the_queue_of_the_model_is_full() -> None:
