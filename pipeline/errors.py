@@ -32,6 +32,8 @@ PipelineError
 │       ├── OutageGivenUp           the provider was down for longer than `retry.outage_hours`
 │       ├── RepeatedRefusal         every request in a row was refused with the same message
 │       ├── NotDelivered            images are paid and do not arrive
+│       ├── BatchGone               the service no longer knows a batch that was sent: may be billed
+│       ├── BatchRefused            the service refuses a job's batches: stops the job
 │       ├── BudgetSpent             the next call could exceed `budget_usd`: stops the job
 │       └── DiskFull                stops everything
 │           ├── TooManyOpenFiles        no file descriptor became free: stops everything
@@ -62,14 +64,11 @@ class PipelineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A mistake in the input: its location (file, line, field), and a message that says what to write instead.
-
-    `count` is more than 1 if it stands for mistakes of a kind that is not listed in full.
-    """
+    """A mistake in the input: its location (file, line, field), and a message that says what to write instead."""
 
     location: str
     message: str
-    count: int = 1
+    count: int = 1  # more if it stands for mistakes of a kind that is not listed in full
 
     def __str__(self) -> str:
         return f"{self.location}: {self.message}" if self.location else self.message
@@ -172,13 +171,10 @@ class NotSent(TryAgain):
 
 
 class RateLimited(TryAgain):
-    """A 429 of the rate limit: not billed, and every call to this provider pauses.
-
-    `limit` is what the server says it allows: images, and the seconds of the window if it says that too.
-    """
+    """A 429 of the rate limit: not billed, and every call to it pauses. `limit` is what the server states."""
 
     counted = False
-    limit: tuple[int, float | None] | None = None
+    limit: tuple[int, float | None] | None = None  # images, and the seconds of the window if it says that too
 
 
 class ServerFault(TryAgain):
@@ -277,6 +273,18 @@ class NotDelivered(Stop):
     """Images are paid and do not arrive: no more are bought."""
 
     outcome = "not_sent"
+
+
+class BatchGone(Stop):
+    """The service no longer knows a batch that was sent: it may have been billed, and is not bought again by itself."""
+
+    outcome = "unknown"
+
+
+class BatchRefused(Stop):
+    """The service refuses batches: for their form, or for a reason that a person must look at."""
+
+    reach = "job"
 
 
 class BudgetSpent(Stop):

@@ -62,6 +62,11 @@ STOP_ADVICE = {
     "NotDelivered": (
         "set the option that the message names, or mend the way to the images; what is paid is downloaded at no cost"
     ),
+    "BatchGone": (
+        "use the key and the project that sent the batch; or give up its requests, which may be paid, with"
+        " `pipeline cancel JOB`"
+    ),
+    "BatchRefused": "mend what the message names, or write `mode: realtime` into the job file",
     "BudgetSpent": "raise `budget_usd` in the job file, or `--budget`",
     "TooManyOpenFiles": "allow more open files with `ulimit -n 4096`, or lower the provider's `concurrency`",
     "FolderGone": "put the folder and its ledger back in place, or name the new place with `--output`",

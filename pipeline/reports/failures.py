@@ -24,7 +24,7 @@ _TO_EDIT = {"Moderated"}
 
 _TO_EDIT_OR_RESUME = {"Invalid", "KeyRefused", "QuotaSpent", "WrongAddress", "WrongPath", "ModelUnknown"}
 
-_STOPS_IN_JOB_FILE = {"ModelUnknown", "RepeatedRefusal", "BudgetSpent"}
+_STOPS_IN_JOB_FILE = {"ModelUnknown", "RepeatedRefusal", "BudgetSpent", "BatchRefused"}
 """Stops that an edit of the job file mends."""
 
 _CHANGING = re.compile(r"\b(?:req|img|org|proj)[-_][A-Za-z0-9-_]+|\b[0-9a-f]{12,}\b|\d+(?:\.\d+)?")
