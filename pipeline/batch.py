@@ -170,7 +170,7 @@ class Batch:
 
     def summaries(self) -> list[JobSummary]:
         """Return a summary of each job, the oldest first; this works while a run is active."""
-        return read_status(self.folder, None)
+        return read_status(self.folder, None, self.config.discounts)
 
     def cancel(self, name: str) -> int:
         """Take the pending requests of a job out of the queue; return their number. Raises BadInput."""

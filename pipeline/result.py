@@ -39,7 +39,8 @@ class Outcome:
     """The outcome of one request.
 
     `error` is of the class that the run raised, such as Moderated or Invalid, with `http_status` and the API's own
-    `error`; None if there is none.
+    `error`; None if there is none. `mode` is realtime or batch, as its last images were made, and `batch_id` what the
+    service calls their batch.
     """
 
     job: str
@@ -55,6 +56,8 @@ class Outcome:
     attempts: int
     maybe_paid: int
     cost_usd: float | None
+    mode: str | None = None
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Result:
         """The exit code of the command line, as the README lists it."""
         if self.signal is not None:
             return 128 + self.signal
-        if self.stops or self.unreached:
+        if self.stops or self.unreached or any(one.out.batches for one in self.summaries):
             return 3
         return int(any(summary.unsuccessful for summary in self.summaries))
 
@@ -114,7 +117,7 @@ def read_outcomes(config: Config, job: str) -> Iterator[Outcome]:
 def _outcome(images: ImageStore, entry: Mapping[str, Any]) -> Outcome:
     same = ("job", "id", "key", "operation", "prompt", "params", "variables", "status", "attempts", "maybe_paid")
     return Outcome(
-        **{name: entry[name] for name in (*same, "cost_usd")},
+        **{name: entry[name] for name in (*same, "cost_usd", "mode", "batch_id")},
         images=tuple(
             ImageFile(path=images.local_path(f"{entry['job']}/{image.pop('file')}"), **image)
             for image in entry["images"]

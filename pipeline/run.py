@@ -100,9 +100,10 @@ class Run:
                 raise _first_error(group) from None
             finally:
                 manifests, reports, unwritten = self._write_outputs(emit)
+        names_at_end = jobs_in_scope(self.connection, self.scope)
         return Result(
             config=self.config,
-            summaries=read_job_summaries(self.connection, jobs_in_scope(self.connection, self.scope)),
+            summaries=read_job_summaries(self.connection, names_at_end, self.config.discounts),
             stops=tuple(runner.stops),
             signal=shutdown.signal,
             manifests=manifests,

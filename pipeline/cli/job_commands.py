@@ -51,11 +51,12 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
         from pipeline.progress.watch import watch as keep_watching
 
         return keep_watching(config, job, watch, as_json=as_json, keep=keep)
-    found, command = read_folder_status(config.output, job), NextCommand.here(config)
+    found, command = read_folder_status(config.output, job, config.discounts), NextCommand.here(config)
     if as_json:
         echo_json(folder_json(found, command))
     else:
-        for line in folder_lines(found, config.providers, command) if found.summaries else [nothing_submitted(config)]:
+        lines = folder_lines(found, config.providers, command, verbose=options.verbose)
+        for line in lines if found.summaries else [nothing_submitted(config)]:
             echo(line)
     return 0
 

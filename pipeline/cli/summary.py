@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline import ledger
 from pipeline.progress.event_text import one_line
 from pipeline.reports.advice import stop_advice
+from pipeline.reports.batches import left_out_lines
 from pipeline.reports.facts import counted, job_line
 from pipeline.reports.failures import read_causes, stop_commands
 from pipeline.reports.stops import read_holding_stops, stop_lines
@@ -35,11 +36,13 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
             causes = read_causes(connection, failed)
         yield from _failures(causes, command)
     yield from _older_stops(result, command)
-    left = [summary for summary in result.summaries if summary.unfinished]
+    left = [summary for summary in result.summaries if summary.unfinished > summary.in_batches.requests]
     for advice in stop_advice(result.stops):
         yield f"to mend it: {advice}"
+    yield from left_out_lines(result.summaries, command.line("run"))
     if left:
-        requests, images = sum(summary.unfinished for summary in left), sum(summary.missing for summary in left)
+        requests = sum(summary.unfinished - summary.in_batches.requests for summary in left)
+        images = sum(summary.missing - summary.in_batches.images for summary in left)
         yield f"still queued: {counted(requests, 'request')} for {counted(images, 'image')}; to continue, run:"
         with ledger.reading(result.folder) as connection:
             kinds = [type(stop).__name__ for stop in result.stops]

@@ -72,6 +72,11 @@ class Config:
         """The folder below which every job's result images are; all else is below `output`."""
         return self.output if self.images is None else self.images
 
+    @property
+    def discounts(self) -> dict[str, float]:
+        """The discount of batches at each provider that has a Batch API."""
+        return {name: one.batch.discount for name, one in self.providers.items() if one.batch is not None}
+
     def secrets(self, environment: Mapping[str, str]) -> list[str]:
         """Return every value that this config reads from the environment and that is set; any of them may be a key."""
         return [value for name in self.secret_variables() if (value := environment.get(name, "").strip())]

@@ -53,19 +53,22 @@ _CALLS = """
 SELECT n, sent_at, ended_at, outcome, CASE WHEN outcome = 'answered' AND ended_at > ?2
     THEN (SELECT count(*) FROM image i WHERE i.request = a.request AND i.attempt = a.pk AND i.state = 'stored')
     ELSE 0 END
-FROM attempt a WHERE provider = ?1 ORDER BY sent_at DESC LIMIT ?3
+FROM attempt a WHERE provider = ?1 AND batch IS NULL ORDER BY sent_at DESC LIMIT ?3
 """
 
 
 def read_activity(
     connection: sqlite3.Connection, provider: str, limit: RateLimit | None, owner: LockOwner | None, now: float
 ) -> ProviderActivity:
-    """Return what a provider's calls do now. Without a lock owner, open attempts are of a dead run: none in flight."""
+    """Return what a provider's calls do now. Without a lock owner, open attempts are of a dead run: none in flight.
+
+    The lines of batches are no calls.
+    """
     calls = [_RecentCall(*row) for row in connection.execute(_CALLS, (provider, now - _SECONDS, _NEWEST))]
     in_flight = 0
     if owner is not None:
         (in_flight,) = connection.execute(
-            "SELECT count(*) FROM attempt WHERE outcome IS NULL AND provider = ?", (provider,)
+            "SELECT count(*) FROM attempt WHERE outcome IS NULL AND batch IS NULL AND provider = ?", (provider,)
         ).fetchone()
     paused = connection.execute("SELECT max(paused_until) FROM provider WHERE name = ?", (provider,)).fetchone()[0]
     paid, expires_at = connection.execute(

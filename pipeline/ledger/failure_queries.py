@@ -55,11 +55,12 @@ class LostCall:
 
 
 def read_lost_calls(connection: sqlite3.Connection, job: str) -> list[LostCall]:
-    """Return the calls of a job that ended as OutcomeUnknown, the shortest first."""
+    """Return the calls of a job that ended as OutcomeUnknown, the shortest first; no line of a batch is cut in time."""
     rows = connection.execute(
         "SELECT a.http_status, json_extract(a.error, '$.type'), a.ended_at - a.sent_at AS seconds, a.estimate_usd"
         " FROM attempt a JOIN request r ON r.pk = a.request JOIN job j ON j.pk = r.job WHERE j.name = ?"
-        " AND a.outcome = 'unknown' AND json_extract(a.error, '$.kind') = 'OutcomeUnknown' ORDER BY seconds",
+        " AND a.outcome = 'unknown' AND a.batch IS NULL"
+        " AND json_extract(a.error, '$.kind') = 'OutcomeUnknown' ORDER BY seconds",
         (job,),
     )
     return [LostCall(*row) for row in rows]

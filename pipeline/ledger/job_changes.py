@@ -59,8 +59,9 @@ def forget_job(
     """Delete everything that the ledger has of a job, and with `files` its folder below each of `roots`.
 
     `windows` are the seconds of each provider's rate limit: a provider that was called in its window pauses until the
-    calls, of which the ledger no longer knows, are out of it.
+    calls, of which the ledger no longer knows, are out of it. Raises BadInput while batches of the job are living.
     """
+    _check_no_batches(connection, name)
     with _without_foreign_keys(connection), transaction(connection):
         (job_pk,) = connection.execute("SELECT pk FROM job WHERE name = ?", (name,)).fetchone()
         for provider, seconds in windows.items():
@@ -68,7 +69,8 @@ def forget_job(
         own = "request IN (SELECT pk FROM request WHERE job = ?)"
         for statement in (
             *(f"DELETE FROM {table} WHERE {own}" for table in ("quarantine", "image", "attempt")),
-            *("DELETE FROM request WHERE job = ?", "DELETE FROM stop WHERE job = ?", "DELETE FROM job WHERE pk = ?"),
+            *(f"DELETE FROM {table} WHERE job = ?" for table in ("batch", "request", "stop")),
+            "DELETE FROM job WHERE pk = ?",
         ):
             connection.execute(statement, (job_pk,))
         connection.execute(  # primary keys that are free now will be used again
@@ -79,10 +81,24 @@ def forget_job(
     finish_folder_changes(connection, roots)
 
 
+def _count_living(connection: sqlite3.Connection, name: str) -> int:
+    (number,) = connection.execute(
+        "SELECT count(*) FROM batch WHERE ended_at IS NULL AND job = (SELECT pk FROM job WHERE name = ?)", (name,)
+    ).fetchone()
+    return int(number)
+
+
+def _check_no_batches(connection: sqlite3.Connection, name: str) -> None:
+    number = _count_living(connection, name)
+    if number:
+        out = "a batch is" if number == 1 else f"{number:,} batches are"
+        raise BadInput(f"{out} out for job `{name}`, and may be paid; cancel it first: pipeline cancel {name}")
+
+
 def _pause_after_newest_call(connection: sqlite3.Connection, job_pk: int, provider: str, seconds: float) -> None:
     (sent_at,) = connection.execute(
         "SELECT max(a.sent_at) FROM attempt a JOIN request r ON r.pk = a.request"
-        " WHERE a.provider = ? AND r.job = ? AND a.outcome IS NOT 'not_sent'",
+        " WHERE a.provider = ? AND r.job = ? AND a.outcome IS NOT 'not_sent' AND a.batch IS NULL",
         (provider, job_pk),
     ).fetchone()
     if sent_at is not None and sent_at + seconds > time.time():
@@ -97,6 +113,14 @@ def _without_foreign_keys(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("PRAGMA foreign_keys = ON")
+
+
+def wish_to_cancel(connection: sqlite3.Connection, name: str, now: float) -> int:
+    """Record that the living batches of a job are to be cancelled; return their number."""
+    number = _count_living(connection, name)
+    if number:
+        connection.execute("UPDATE job SET cancel_since = coalesce(cancel_since, ?) WHERE name = ?", (now, name))
+    return number
 
 
 def finish_folder_changes(connection: sqlite3.Connection, roots: Iterable[Path]) -> None:

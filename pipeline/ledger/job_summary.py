@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from pipeline.ledger.batch_queries import BatchesOut, InBatches, read_batches, read_in_batches
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Mapping
+
+    from pipeline.ledger.batch_queries import RecordedBatch
 
 STATUSES = ("pending", "running", "succeeded", "partial", "failed", "cancelled", "superseded")
 
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
-    """How one job stands: requests by status, images on disk and to come, US dollars (None if unknown)."""
+    """How one job stands: requests by status, images on disk and to come, US dollars (None if unknown).
+
+    `in_batches` are those of its running requests that are out in batches, and not calls in flight.
+    """
 
     name: str
     provider: str
@@ -26,6 +33,12 @@ class JobSummary:
     expected_usd: float | None  # of the images to come
     maybe_paid: int
     paid_waiting: int = 0  # images that are paid and not downloaded yet
+    mode: str = "realtime"
+    deadline: float | None = None  # of mode auto, seconds since 1970
+    realtime_since: float | None = None  # when its deadline came near
+    is_being_cancelled: bool = False
+    batches: tuple[RecordedBatch, ...] = ()
+    in_batches: InBatches = field(default_factory=InBatches)
 
     @property
     def unfinished(self) -> int:
@@ -37,11 +50,33 @@ class JobSummary:
         """Requests that were tried to the end and have not all their images."""
         return self.counts["failed"] + self.counts["partial"]
 
+    @property
+    def living(self) -> tuple[RecordedBatch, ...]:
+        """Its batches that are out."""
+        return tuple(batch for batch in self.batches if batch.is_living)
 
-def read_job_summaries(connection: sqlite3.Connection, names: Collection[str] | None = None) -> list[JobSummary]:
-    """Return how these jobs stand, or all, the oldest first."""
+    @property
+    def out(self) -> BatchesOut:
+        """Its batches that are out, added up."""
+        return BatchesOut.of(self.living)
+
+
+def read_job_summaries(
+    connection: sqlite3.Connection,
+    names: Collection[str] | None = None,
+    discounts: Mapping[str, float] | None = None,
+) -> list[JobSummary]:
+    """Return how these jobs stand, or all, the oldest first. `discounts` are those of batches, by provider."""
     jobs = connection.execute("SELECT * FROM job WHERE revision > 0 ORDER BY pk").fetchall()
-    return [_job_summary(connection, job) for job in jobs if names is None or job["name"] in names]
+    found = [_job_summary(connection, job) for job in jobs if names is None or job["name"] in names]
+    return [_discounted(summary, (discounts or {}).get(summary.provider, 0.0)) for summary in found]
+
+
+def _discounted(summary: JobSummary, discount: float) -> JobSummary:
+    """Return the summary with the cost of what is to come by batch; the ledger has estimates in realtime."""
+    if summary.mode == "realtime" or summary.realtime_since is not None or summary.expected_usd is None:
+        return summary
+    return replace(summary, expected_usd=summary.expected_usd * (1 - discount))
 
 
 def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary:
@@ -69,6 +104,10 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         maybe_paid += row["maybe_paid"]
         if row["cost"] is not None:
             cost = (cost or 0.0) + row["cost"]
+    batches = read_batches(connection, job["pk"])
+    in_batches = InBatches()
+    if any(batch.is_living for batch in batches):
+        in_batches = read_in_batches(connection, job["pk"])
     return JobSummary(
         name=job["name"],
         provider=job["provider"],
@@ -80,6 +119,12 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         expected_usd=expected,
         maybe_paid=maybe_paid,
         paid_waiting=paid_waiting,
+        mode=job["mode"],
+        deadline=job["deadline"],
+        realtime_since=job["realtime_since"],
+        is_being_cancelled=job["cancel_since"] is not None,
+        batches=batches,
+        in_batches=in_batches,
     )
 
 

@@ -72,20 +72,31 @@ def read_requests(connection: sqlite3.Connection, job: str, most: int | None = N
 
 @dataclass(frozen=True, slots=True)
 class AttemptResponse:
-    """What the response to one attempt contained in addition to its images."""
+    """What the response to one attempt contained in addition to its images, and the batch that it came in.
+
+    `mode` is None if it brought no images.
+    """
 
     request_id: str | None
     usage: Mapping[str, Any] | None
     settings: Mapping[str, Any] | None
+    mode: str | None
+    batch_id: str | None
 
 
 def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[AttemptResponse]:
     """Return what the responses to a request's attempts said, the newest first."""
     rows = connection.execute(
-        "SELECT request_id, usage, settings FROM attempt WHERE request = ? AND outcome != 'not_sent' ORDER BY pk DESC",
+        "SELECT a.request_id, a.usage, a.settings, iif(EXISTS (SELECT 1 FROM image i WHERE i.request = a.request"
+        " AND i.attempt = a.pk), iif(a.batch IS NULL, 'realtime', 'batch'), NULL), b.id"
+        " FROM attempt a LEFT JOIN batch b ON b.pk = a.batch WHERE a.request = ? AND a.outcome != 'not_sent'"
+        " ORDER BY a.pk DESC",
         (request_pk,),
     ).fetchall()
-    return [AttemptResponse(row["request_id"], *(text and json.loads(text) for text in row[1:])) for row in rows]
+    return [
+        AttemptResponse(request_id, usage and json.loads(usage), settings and json.loads(settings), mode, batch_id)
+        for request_id, usage, settings, mode, batch_id in rows
+    ]
 
 
 _STORED = "number, file, sha256, bytes, width, height, format, revised_prompt, remark"
@@ -127,11 +138,11 @@ def read_images_of_job(
 
 
 def read_seconds(connection: sqlite3.Connection, job: str) -> dict[int, float]:
-    """Return the seconds that the calls of a job's requests took, by the request's primary key."""
+    """Return the seconds that the calls of a job's requests took, by the request's primary key; without batches."""
     rows = connection.execute(
         "SELECT a.request, sum(a.ended_at - a.sent_at) FROM attempt a JOIN request r ON r.pk = a.request"
         " JOIN job j ON j.pk = r.job WHERE j.name = ? AND a.outcome IN ('answered', 'refused', 'unknown')"
-        " GROUP BY a.request",
+        " AND a.batch IS NULL GROUP BY a.request",
         (job,),
     )
     return dict(rows.fetchall())

@@ -1,7 +1,7 @@
 """The last stop of each job, provider, model and operation: recorded when it occurs, and read until it is overcome.
 
 A stop is overcome by an answered call that was recorded after it and that it would have reached, or if nothing that it
-reaches is queued any more.
+reaches is queued any more. That a batch is gone is overcome when no batch of that time is out any more.
 """
 
 from __future__ import annotations
@@ -62,12 +62,18 @@ _COVERS = (
     " AND (s.model IS NULL OR s.model = json_extract(r.params, '$.model'))"
     " AND (s.served_by IS NULL OR s.served_by = r.served_by)"
 )
-_HOLDS = (
+_HOLDS_FOR_QUEUED = (
     "EXISTS (SELECT 1 FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision AND r.status = 'pending'"
     f" WHERE {_COVERS} AND (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1))))"
     " AND NOT EXISTS (SELECT 1 FROM attempt a JOIN request r ON r.pk = a.request JOIN job j ON j.pk = r.job"
     f" WHERE a.pk > s.last_attempt AND a.outcome = 'answered' AND {_COVERS})"
 )
+_HOLDS_FOR_BATCHES = (
+    "EXISTS (SELECT 1 FROM batch b JOIN job j ON j.pk = b.job WHERE b.ended_at IS NULL AND b.created_at <= s.stopped_at"
+    " AND (s.provider IS NULL OR s.provider = b.provider) AND (s.job IS NULL OR s.job = j.pk)"
+    " AND (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1))))"
+)
+_HOLDS = f"CASE s.kind WHEN 'BatchGone' THEN {_HOLDS_FOR_BATCHES} ELSE {_HOLDS_FOR_QUEUED} END"
 
 
 def read_stops(connection: sqlite3.Connection, jobs: Collection[str] | None = None) -> list[RecordedStop]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.progress.event_text import one_line
-from pipeline.progress.view import clock
 from pipeline.reports.advice import stop_advice
-from pipeline.reports.facts import job_line
+from pipeline.reports.batches import left_out_lines
+from pipeline.reports.facts import clock, job_line
 from pipeline.reports.status import status_json
 
 if TYPE_CHECKING:
@@ -39,17 +39,21 @@ def end_message(
     """Return the message about how a run ended, with what mends it and what continues it if requests are left."""
     reasons = [stop.message for stop in stops]
     stopped = exit_code not in {0, 1}
-    failed, left = sum(one.unsuccessful for one in summaries), sum(one.unfinished for one in summaries)
+    failed, in_batches = sum(one.unsuccessful for one in summaries), sum(one.in_batches.requests for one in summaries)
+    left = sum(one.unfinished for one in summaries) - in_batches
+    out = left_out_lines(summaries, command)
     images = sum(one.images for one in summaries)
     names = summaries[0].name if len(summaries) == 1 else f"{len(summaries)} jobs"
-    title = f"{'stopped' if stopped else 'ended'}: {names}, {images:,} images" + (f", {failed:,} failed" * bool(failed))
+    how = "waits for batches" if out and not stops and signal is None else "stopped" if stopped else "ended"
+    title = f"{how}: {names}, {images:,} images" + (f", {failed:,} failed" * bool(failed))
     lines = [*(one_line(reason) for reason in dict.fromkeys(reasons)), *([f"by {signal}"] if signal else [])]
     lines += [job_line(summary) for summary in summaries[:_MOST_JOBS]]
     lines += [f"and {len(summaries) - _MOST_JOBS} more jobs"] * (len(summaries) > _MOST_JOBS)
     lines += [f"to mend it: {advice}" for advice in stop_advice(stops)]
+    lines += out
     lines += [f"{left:,} requests are still queued; to continue, type: {command}"] * bool(left)
-    facts = {"exit": exit_code, "signal": signal, "stops": reasons, **status_json(summaries)}
-    return _message("stop" if stopped else "end", title, lines, {**facts, "command": command if left else None})
+    facts = {"exit": exit_code, "signal": signal, "stops": reasons, **status_json(summaries, living_only=True)}
+    return _message("stop" if stopped else "end", title, lines, {**facts, "command": command if left or out else None})
 
 
 def failure_message(error: BaseException, command: str) -> Message:

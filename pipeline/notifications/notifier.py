@@ -78,7 +78,11 @@ class Notifier:
                 self._stalled(provider, reason, time.time() + seconds)
             case events.ProviderDown(provider, reason):
                 self._stalled(provider, reason, None)
-            case events.CallEnded(_, _, provider, _, _, None):
+            case (
+                events.CallEnded(_, _, provider, _, _, None)
+                | events.BatchSent(_, provider)
+                | events.ProviderUp(provider)
+            ):
                 self._responded(provider)
         self._has_worked = True
 

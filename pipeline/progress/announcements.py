@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING
 
 from pipeline.engine import events
+from pipeline.progress.batch_waves import BatchEvent, BatchWave, BatchWaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +39,7 @@ class Announcements:
 
     def __init__(self) -> None:
         self._outages: dict[tuple[str, str], tuple[float, Event]] = {}  # -> when it is no short one any more
+        self._waves = BatchWaves()
         self._paused: set[str] = set()  # providers whose first pause was announced
         self._lock = threading.Lock()
 
@@ -45,11 +48,16 @@ class Announcements:
         with self._lock:
             return list(self._of(event, now))
 
-    def due(self, now: float) -> list[Event]:
-        """Return the outages that are no short ones any more."""
+    def due(self, now: float) -> list[Event | BatchWave]:
+        """Return the outages that are no short ones any more, and what has happened to batches lately."""
         with self._lock:
             names = [name for name, (moment, _) in self._outages.items() if now >= moment]
-            return [self._outages.pop(name)[1] for name in names]
+            return [*(self._outages.pop(name)[1] for name in names), *self._waves.over(now)]
+
+    def rest(self) -> list[BatchWave]:
+        """Return what has happened to batches and is not announced yet, at the end of the run."""
+        with self._lock:
+            return self._waves.over(math.inf)
 
     def _of(self, event: Event, now: float) -> Iterator[Event]:
         match event:
@@ -67,5 +75,7 @@ class Announcements:
                 if now >= moment:
                     yield from ([began] if began else [])
                     yield event
+            case _ if isinstance(event, BatchEvent):
+                self._waves.add(event, now)
             case _ if isinstance(event, _ALWAYS):
                 yield event

@@ -76,6 +76,8 @@ class Progress:
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # the terminal may be gone, which is no reason to end otherwise
+            for wave in self._announcements.rest():
+                self.say(describe(wave))
             self._print_announced()
             if self._screen is not None:
                 self._screen.close()

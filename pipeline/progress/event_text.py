@@ -12,14 +12,22 @@ from pipeline.engine import events
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
 from pipeline.printable import printable, printable_json
+from pipeline.progress.batch_waves import BAD_ENDS, BatchEvent, BatchWave
 from pipeline.progress.view import thumbnails_made
+from pipeline.reports.facts import counted, dollars
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.engine.events import Event
 
 
-def describe(event: Event) -> str:
+def describe(event: Event | BatchWave) -> str:
     """Return an event in one line: a glyph for its kind, then who and what. Control characters are escaped."""
+    if isinstance(event, BatchWave):
+        return printable(_describe_batches(event.events))
+    if isinstance(event, BatchEvent):
+        return printable(_describe_batches([event]))
     return printable(_describe(event))
 
 
@@ -98,6 +106,26 @@ def _describe_provider(event: Event) -> str:
         case events.ProviderUp(provider, seconds):
             return f"▶ {provider} is up again after {seconds:.0f} s"
     raise AssertionError(event)  # pragma: no cover - the match is complete
+
+
+def _describe_batches(same: Sequence[BatchEvent]) -> str:
+    """Return the line of events of one kind, each about another batch."""
+    first = same[0]
+    which = f"batch {first.id}" if len(same) == 1 else f"{len(same):,} batches"
+    if isinstance(first, events.BatchSent):
+        sent = [one for one in same if isinstance(one, events.BatchSent)]
+        requests, images = sum(one.requests for one in sent), sum(one.images for one in sent)
+        return f"→ {which}: {counted(requests, 'request')} for {counted(images, 'image')} sent to {first.provider}"
+    if isinstance(first, events.BatchMoved):
+        moved = [one for one in same if isinstance(one, events.BatchMoved)]
+        completed, failed = sum(one.completed for one in moved), sum(one.failed for one in moved)
+        glyph = "!" if first.status in BAD_ENDS else "~"
+        return f"{glyph} {which}: {first.status}; {completed:,} made, {failed:,} failed"
+    got = [one for one in same if isinstance(one, events.BatchCollected)]
+    facts = {"made": sum(one.succeeded for one in got), "failed": sum(one.failed for one in got)}
+    facts["returned to the queue"] = sum(one.returned for one in got)
+    said = [f"{number:,} {what}" for what, number in facts.items() if number or what == "made"]
+    return f"← {which} collected: {', '.join([*said, dollars(sum(one.cost_usd for one in got))])}"
 
 
 def _describe_pace(pace: events.ProviderPace) -> str:

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.provider import RateLimit
 from pipeline.engine import events
-from pipeline.progress.view import JobView, ProviderView, View, speed_of, thumbnails_made, with_ends
+from pipeline.progress.view import (
+    JobView,
+    ProviderView,
+    View,
+    out_at,
+    speed_of,
+    thumbnails_made,
+    with_ends,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.engine.events import Event, ProviderPace
+    from pipeline.ledger.batch_queries import BatchesOut
     from pipeline.ledger.job_summary import JobSummary
 
 _SHOWN_SECONDS = 60.0  # over which the images per minute that are shown are counted
@@ -86,6 +95,7 @@ class EventTotals:
         self._jobs: dict[str, _JobNews] = {}
         self._providers: dict[str, _ProviderNews] = {}
         self._served_by: dict[str, str] = {}
+        self._in_batches: set[str] = set()  # jobs whose images say nothing of the speed of calls
 
     def count(self, event: Event, now: float) -> None:
         """Count one event; cheap, since a fast run emits thousands per second."""
@@ -103,7 +113,7 @@ class EventTotals:
                 self._job(job).cost_usd += cost or 0.0
             case events.ImageStored(job):
                 self._job(job).images += 1
-                if job in self._served_by:
+                if job in self._served_by and job not in self._in_batches:
                     self._provider(self._served_by[job]).rate.count(now)
             case events.RequestEnded(job, _, status):
                 news = self._job(job)
@@ -157,13 +167,18 @@ class EventTotals:
         with self._lock:
             self._summaries = {summary.name: summary for summary in summaries}
             self._served_by.update((summary.name, summary.provider) for summary in summaries)
+            self._in_batches = {summary.name for summary in summaries if summary.out.batches}
 
     def view(self, now: float) -> View:
         """Return how far everything is."""
         with self._lock:
             summaries = [summary for summary in self._summaries.values() if summary.name in self._names]
             jobs = [_job_view(summary, self._jobs.get(summary.name, _JobNews())) for summary in summaries]
-            providers = [self._provider_view(name, news, now) for name, news in self._providers.items()]
+            for batch in (batch for job in jobs for batch in job.batches):
+                self._provider(batch.provider)
+            providers = [
+                self._provider_view(name, news, out_at(name, jobs), now) for name, news in self._providers.items()
+            ]
             starts, speeds = {}, {}
             for provider in providers:
                 measured = self._providers[provider.name].rate.per_minute(now, _ESTIMATE_SECONDS, _LEAST_IMAGES)
@@ -175,7 +190,7 @@ class EventTotals:
         found = with_ends(jobs, starts, speeds)
         return View(now, found, shown, self._stopping, thumbnails=self._thumbnails)
 
-    def _provider_view(self, name: str, news: _ProviderNews, now: float) -> ProviderView:
+    def _provider_view(self, name: str, news: _ProviderNews, out: BatchesOut, now: float) -> ProviderView:
         view = ProviderView(
             name=name,
             per_minute=news.rate.per_minute(now, _SHOWN_SECONDS),
@@ -184,12 +199,15 @@ class EventTotals:
             down_since=news.down_since,
             pauses=news.pauses,
             outages=news.outages,
+            out=out,
+            bottleneck="batch" if out.batches and not news.in_flight else "",
         )
         pace = news.pace
         if pace is None:
             return view
         limit = RateLimit(pace.images, pace.per_seconds).per_minute if pace.images and pace.per_seconds else None
-        return replace(view, limit=limit, bottleneck=pace.bottleneck, until=pace.until, expires_at=pace.expires_at)
+        bottleneck = pace.bottleneck or view.bottleneck
+        return replace(view, limit=limit, bottleneck=bottleneck, until=pace.until, expires_at=pace.expires_at)
 
 
 def _job_view(summary: JobSummary, news: _JobNews) -> JobView:
@@ -208,8 +226,10 @@ def _job_view(summary: JobSummary, news: _JobNews) -> JobView:
         done=summary.counts["succeeded"] + ended - failed,
         failed=summary.unsuccessful + failed,
         left=left,
-        missing=missing if left else 0,
+        missing=max(0, missing - summary.in_batches.images) if left else 0,
         cost_usd=cost,
         expected_usd=expected,
         rehearsal=summary.rehearsal,
+        batches=summary.living,
+        by_batch=summary.mode == "batch",
     )

@@ -10,17 +10,25 @@ from pipeline.ledger.activity import read_activity
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import find_owner
 from pipeline.ledger.submit import known_names
-from pipeline.progress.view import JobView, ProviderView, View, speed_of, with_ends
+from pipeline.progress.view import (
+    JobView,
+    ProviderView,
+    View,
+    out_at,
+    speed_of,
+    with_ends,
+)
 from pipeline.reports.status import FolderStatus
 from pipeline.reports.stops import read_holding_stops
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from pipeline.config.load import Provider
+    from pipeline.config.load import Config, Provider
+    from pipeline.config.provider import RateLimit
     from pipeline.ledger.activity import ProviderActivity
+    from pipeline.ledger.batch_queries import BatchesOut
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.lock import LockOwner
 
@@ -34,11 +42,12 @@ class LedgerView:
     status: FolderStatus
 
 
-def read_view(folder: Path, job: str | None, providers: Mapping[str, Provider], now: float) -> LedgerView:
+def read_view(config: Config, job: str | None, now: float) -> LedgerView:
     """Return the view of a job, or of all. Raises BadInput for an unknown one, and LedgerError."""
-    with ledger.reading(folder) as connection:
-        summaries = read_job_summaries(connection, None if job is None else known_names(connection, [job]))
-        return make_view(connection, summaries, providers, find_owner(folder, connection), now)
+    with ledger.reading(config.output) as connection:
+        names = None if job is None else known_names(connection, [job])
+        summaries = read_job_summaries(connection, names, config.discounts)
+        return make_view(connection, summaries, config.providers, find_owner(config.output, connection), now)
 
 
 def make_view(
@@ -49,18 +58,18 @@ def make_view(
     now: float,
 ) -> LedgerView:
     """Return the view of these jobs and of the providers that they wait for; `owner` is the run at work, if any is."""
+    jobs = [_job(summary) for summary in summaries]
     shown = []
     for name in dict.fromkeys(summary.provider for summary in summaries if summary.unfinished):
         limit = providers[name].rate_limit if name in providers else None
         activity = read_activity(connection, name, limit, owner, now)
-        shown.append(_provider(activity, None if limit is None else limit.per_minute))
+        shown.append(_provider(activity, limit, out_at(name, jobs), owner))
     speeds = {
         one.name: speed
         for one in shown
         if owner is not None and (speed := speed_of(one.limit, one.per_minute or None, one.bottleneck))
     }
     starts = {one.name: max(now, one.until or now) for one in shown}
-    jobs = [_job(summary) for summary in summaries]
     status = FolderStatus(summaries, owner, read_holding_stops(connection, [one.name for one in summaries]))
     return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds), shown), status)
 
@@ -72,20 +81,26 @@ def _job(summary: JobSummary) -> JobView:
         done=summary.counts["succeeded"],
         failed=summary.unsuccessful,
         left=summary.unfinished,
-        missing=summary.missing,
+        missing=max(0, summary.missing - summary.in_batches.images),
         cost_usd=summary.cost_usd,
         expected_usd=summary.expected_usd,
         rehearsal=summary.rehearsal,
+        batches=summary.living,
+        by_batch=summary.mode == "batch",
     )
 
 
-def _provider(activity: ProviderActivity, limit: float | None) -> ProviderView:
+def _provider(
+    activity: ProviderActivity, limit: RateLimit | None, out: BatchesOut, owner: LockOwner | None
+) -> ProviderView:
+    waits = out.batches and owner is not None and not activity.bottleneck
     return ProviderView(
         name=activity.name,
         per_minute=activity.per_minute,
-        limit=limit,
+        limit=None if limit is None else limit.per_minute,
         in_flight=activity.in_flight,
-        bottleneck=activity.bottleneck,
+        bottleneck="batch" if waits else activity.bottleneck,
         until=activity.paused_until,
         expires_at=activity.expires_at,
+        out=out,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.progress.view import SEPARATOR, clock, end_facts, job_facts, provider_facts
+from pipeline.progress.view import SEPARATOR, end_facts, job_facts, provider_facts
+from pipeline.reports.facts import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def _lines(view: View) -> Iterator[tuple[str, object, str]]:
 
 def _job_line(whose: str, job: JobView, now: float) -> tuple[str, object, str]:
     facts = SEPARATOR.join([*job_facts(job), *end_facts(job, now)])
-    return whose, (job.done, job.failed, job.left, job.missing), f"{job.name}: {facts}"
+    return whose, (job.done, job.failed, job.left, job.missing, job.out), f"{job.name}: {facts}"
 
 
 def _provider_line(provider: ProviderView, view: View) -> tuple[str, object, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.events import CallSent, ImageStored, ProviderPace, ThumbnailsMade
+from pipeline.engine.events import BatchMoved, CallSent, ImageStored, ProviderPace, ThumbnailsMade
 from pipeline.ledger.database import file_mode
 from pipeline.progress.event_text import describe
 from pipeline.storage import LOG_FILE
@@ -35,13 +35,14 @@ MOST_AT_ONCE = 1000
 
 
 class Log:
-    """A listener that writes the file; with `verbose` also the events of every image."""
+    """A listener that writes the file; with `verbose` also the events of every image, and every move of a batch."""
 
     def __init__(self, folder: Path, *, verbose: bool, now: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._verbose = verbose
         self._now = now
         self._events: SimpleQueue[tuple[float, Event] | None] = SimpleQueue()
+        self._statuses: dict[str, str] = {}  # of batches
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -49,6 +50,10 @@ class Log:
         """Queue one event."""
         if isinstance(event, CallSent | ImageStored | ProviderPace | ThumbnailsMade) and not self._verbose:
             return
+        if isinstance(event, BatchMoved) and not self._verbose and self._statuses.get(event.id) == event.status:
+            return
+        if isinstance(event, BatchMoved):
+            self._statuses[event.id] = event.status
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             self._thread.start()

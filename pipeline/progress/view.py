@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipeline.reports.facts import counted, dollars, rate
+from pipeline.ledger.batch_queries import BatchesOut
+from pipeline.reports.batches import waits_words
+from pipeline.reports.facts import clock, counted, dollars, rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pipeline.ledger.batch_queries import RecordedBatch
 
 SEPARATOR = " · "
 _BOTTLENECKS = {
@@ -27,7 +30,11 @@ def thumbnails_made(made: int, total: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One job: requests done, failed (partial ones too) and left, images here and to come, US dollars."""
+    """One job: requests done, failed (partial ones too) and left, images here and to come, US dollars.
+
+    `missing` are images that calls bring. `batches` bring others, at a time that no limit and no speed tells; while
+    there are any, or if `by_batch`, there is no estimate of the end.
+    """
 
     name: str
     provider: str
@@ -39,6 +46,13 @@ class JobView:
     expected_usd: float | None  # of the images to come
     rehearsal: bool
     ends_at: float | None = None
+    batches: tuple[RecordedBatch, ...] = ()
+    by_batch: bool = False
+
+    @property
+    def out(self) -> BatchesOut:
+        """Its living batches."""
+        return BatchesOut.of(self.batches)
 
     @property
     def total(self) -> int:
@@ -60,6 +74,7 @@ class ProviderView:
     pauses: int = 0  # that it has asked for in this run
     outages: int = 0  # that are over
     expires_at: float | None = None  # the earliest expiry of a URL whose image is not downloaded yet
+    out: BatchesOut = field(default_factory=BatchesOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +108,13 @@ class View:
             expected_usd=sum(known) if len(known) == len(jobs) else None,
             rehearsal=bool(jobs) and all(job.rehearsal for job in jobs),
             ends_at=max(known_ends) if ends and len(ends) == len(known_ends) else None,
+            batches=tuple(batch for job in jobs for batch in job.batches),
         )
+
+
+def out_at(provider: str, jobs: Iterable[JobView]) -> BatchesOut:
+    """Return the batches of these jobs that are out at a provider."""
+    return BatchesOut.of(batch for job in jobs for batch in job.batches if batch.provider == provider)
 
 
 def speed_of(limit: float | None, measured: float | None, bottleneck: str) -> float | None:
@@ -104,9 +125,10 @@ def speed_of(limit: float | None, measured: float | None, bottleneck: str) -> fl
 
 
 def job_cells(job: JobView) -> list[str]:
-    """Return how far a job is in three columns: done, failed, left; one that is zero and not the first is empty."""
-    failed = f"{job.failed:,} failed" if job.failed else ""
-    return [f"{job.done:,} done", failed, f"{job.left:,} left" if job.left else ""]
+    """Return how far a job is in columns: done, failed, left, in batch; one that is zero and not the first is empty."""
+    failed, out = f"{job.failed:,} failed" if job.failed else "", job.out
+    in_batch = f"in batch {out.completed:,}/{out.requests:,}" if out.batches else ""
+    return [f"{job.done:,} done", failed, f"{job.left:,} left" if job.left else "", in_batch]
 
 
 def job_facts(job: JobView) -> list[str]:
@@ -151,16 +173,9 @@ def bottleneck_of(provider: ProviderView, now: float) -> str:
         return f"provider down since {clock(provider.down_since, now)}"
     if provider.bottleneck == "paused":
         return "paused" if provider.until is None else f"paused until {clock(provider.until, now, seconds=True)}"
+    if provider.bottleneck == "batch":
+        return waits_words(provider.out, now)
     return _BOTTLENECKS.get(provider.bottleneck, "")
-
-
-def clock(moment: float, now: float, *, seconds: bool = False) -> str:
-    """Return a moment in local time, with its day if that is not today."""
-    then, today = time.localtime(moment), time.localtime(now)
-    said = time.strftime("%H:%M:%S" if seconds else "%H:%M", then)
-    if then[:3] == today[:3]:
-        return said
-    return time.strftime("%a ", then) + said if abs(moment - now) < 6 * 86400 else time.strftime("%d %b ", then) + said
 
 
 def with_ends(jobs: Sequence[JobView], starts: Mapping[str, float], speeds: Mapping[str, float]) -> list[JobView]:
@@ -168,8 +183,8 @@ def with_ends(jobs: Sequence[JobView], starts: Mapping[str, float], speeds: Mapp
     ahead: dict[str, int] = {}
     ended = []
     for job in jobs:
-        ahead[job.provider] = ahead.get(job.provider, 0) + job.missing
-        speed = speeds.get(job.provider)
+        ahead[job.provider] = ahead.get(job.provider, 0) + (0 if job.by_batch else job.missing)
+        speed = None if job.by_batch or job.batches else speeds.get(job.provider)
         end = starts[job.provider] + ahead[job.provider] / speed * 60 if speed and job.provider in starts else None
         ended.append(replace(job, ends_at=end))
     return ended

@@ -13,7 +13,7 @@ from pipeline.printable import printable_json, printable_lines
 from pipeline.progress.display import can_draw
 from pipeline.progress.from_ledger import read_view
 from pipeline.progress.plain import view_lines
-from pipeline.progress.view import clock
+from pipeline.reports.facts import clock
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.status import folder_json, folder_lines, nothing_submitted, work_line
 from pipeline.reports.stops import stop_lines
@@ -40,7 +40,7 @@ def watch(config: Config, job: str | None, seconds: float, *, as_json: bool, kee
         try:
             with _sigterm_exits():
                 while True:
-                    reading = _with_notes(read_view(config.output, job, config.providers, time.time()), command)
+                    reading = _with_notes(read_view(config, job, time.time()), command)
                     is_over = not keep and _is_over(reading.status)
                     if not is_over or not draws:
                         show(reading, command)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,9 +53,28 @@ def rate(per_minute: float) -> str:
     return f"{per_minute:,.0f}" if per_minute >= 99.95 or per_minute == round(per_minute) else f"{per_minute:.1f}"
 
 
+def clock(moment: float, now: float, *, seconds: bool = False) -> str:
+    """Return a moment in local time, with its day if that is not today."""
+    then, today = time.localtime(moment), time.localtime(now)
+    said = time.strftime("%H:%M:%S" if seconds else "%H:%M", then)
+    if then[:3] == today[:3]:
+        return said
+    return time.strftime("%a ", then) + said if abs(moment - now) < 6 * 86400 else time.strftime("%d %b ", then) + said
+
+
+def utc_time(moment: float | None) -> str | None:
+    """Return a moment in UTC to the second, as scripts read it; `strftime` would take four times as long."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def count_facts(summary: JobSummary) -> list[Fact]:
-    """Return the number of requests of each status that there is."""
-    return [Fact(f"{number:,}", status) for status, number in summary.counts.items() if number]
+    """Return the number of requests of each status that there is; those in batches are not called running."""
+    in_batch = min(summary.in_batches.requests, summary.counts["running"])
+    pending = {"pending": summary.counts["pending"], "in batch": in_batch}
+    counts = {**pending, **summary.counts, "running": summary.counts["running"] - in_batch}
+    return [Fact(f"{number:,}", status) for status, number in counts.items() if number]
 
 
 def spent_facts(summary: JobSummary) -> list[Fact]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.files import disk_error, make_folder, whole_file
 from pipeline.ledger import queries
 from pipeline.ledger.database import file_mode, read_transaction
+from pipeline.reports.facts import utc_time
 from pipeline.reports.failures import kind_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def _entry(
     quarantined: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return one object of the manifest; `responses` are the newest first."""
+    last = next((one for one in responses if one.mode is not None), None)  # that brought images
     return {
         "id": request.id,
         "key": request.key,
@@ -79,9 +80,11 @@ def _entry(
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
         "settings": next((one.settings for one in responses if one.settings), {}),
         "rehearsal": request.rehearsal,
+        "mode": None if last is None else last.mode,
+        "batch_id": None if last is None else last.batch_id,
         "request_id": next((one.request_id for one in responses if one.request_id is not None), None),
-        "created_at": _time(request.created_at),
-        "finished_at": _time(request.finished_at),
+        "created_at": utc_time(request.created_at),
+        "finished_at": utc_time(request.finished_at),
     }
 
 
@@ -121,10 +124,3 @@ def _sum(usages: list[Any]) -> Any:
             else:
                 total.setdefault(key, value)
     return total
-
-
-def _time(moment: float | None) -> str | None:
-    """Return a moment in UTC to the second; `strftime` would take four times as long."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

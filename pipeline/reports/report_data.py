@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.ledger import queries
 from pipeline.ledger.database import read_transaction
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.reports.batches import batch_facts, batch_sentence
 from pipeline.reports.facts import spent_facts
 from pipeline.reports.failures import cause_key, read_causes
 from pipeline.reports.manifest import shown_image, shown_params
@@ -39,6 +40,7 @@ def read_report_data(
         superseded_images = queries.count_superseded_images(connection, name)
         causes = read_causes(connection, [summary.name])
         stops = read_holding_stops(connection, [summary.name])
+        by_batch = batch_facts(connection, summary)
     return {
         "job": summary.name,
         "provider": summary.provider,
@@ -48,7 +50,8 @@ def read_report_data(
         "superseded_images": superseded_images,
         "cost_usd": summary.cost_usd,
         "maybe_paid": summary.maybe_paid,
-        "spent": [[fact.label, fact.value] for fact in spent_facts(summary)],
+        "spent": [[fact.label, fact.value] for fact in (*spent_facts(summary), *by_batch)],
+        "batches": batch_sentence(summary, time.time()) if summary.living else None,
         "unfinished": summary.unfinished,
         "left_out": sum(summary.counts.values()) - len(requests),
         "written_at": time.time(),

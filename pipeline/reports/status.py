@@ -10,7 +10,8 @@ from pipeline import ledger
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.submit import known_names
 from pipeline.planning.mode import ServiceMode, local_time
-from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts
+from pipeline.reports.batches import batch_lines, batches_json, mode_words
+from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts, utc_time
 from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ class FolderStatus:
         return sum(summary.unfinished for summary in self.summaries)
 
 
-def read_folder_status(folder: Path, job: str | None) -> FolderStatus:
+def read_folder_status(folder: Path, job: str | None, discounts: Mapping[str, float] | None = None) -> FolderStatus:
     """Return how a job stands, or all, and who works on them. Raises BadInput for an unknown job, and LedgerError."""
     with ledger.reading(folder, job) as connection:
         names = None if job is None else known_names(connection, [job])
-        summaries = read_job_summaries(connection, names)
+        summaries = read_job_summaries(connection, names, discounts)
         return FolderStatus(summaries, _find_owner(folder, connection), read_holding_stops(connection, names))
 
 
@@ -77,12 +78,14 @@ def work_line(status: FolderStatus, command: NextCommand) -> str:
     return f"no run is at work; to continue, run: {command.line('run')}"
 
 
-def folder_lines(status: FolderStatus, providers: Mapping[str, Provider], command: NextCommand) -> Iterator[str]:
-    """Yield the status for people: whether a run is at work, what stopped the last one, then three lines per job."""
+def folder_lines(
+    status: FolderStatus, providers: Mapping[str, Provider], command: NextCommand, *, verbose: bool = False
+) -> Iterator[str]:
+    """Yield the status for people: whether a run is at work, what stopped the last one, then a few lines per job."""
     if status.summaries:
         yield work_line(status, command)
         yield from stop_lines(status.stops, command)
-    yield from status_lines(status.summaries, providers)
+    yield from status_lines(status.summaries, providers, verbose=verbose)
 
 
 def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
@@ -95,14 +98,15 @@ def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
     }
 
 
-def read_status(folder: Path, job: str | None) -> list[JobSummary]:
+def read_status(folder: Path, job: str | None, discounts: Mapping[str, float] | None = None) -> list[JobSummary]:
     """Return how a job stands, or all. Raises BadInput for an unknown one, and LedgerError."""
     with ledger.reading(folder, job) as connection:
-        return read_job_summaries(connection, None if job is None else known_names(connection, [job]))
+        names = None if job is None else known_names(connection, [job])
+        return read_job_summaries(connection, names, discounts)
 
 
-def status_json(summaries: Sequence[JobSummary]) -> dict[str, Any]:
-    """Return how the jobs stand as JSON shows it."""
+def status_json(summaries: Sequence[JobSummary], *, living_only: bool = False) -> dict[str, Any]:
+    """Return how the jobs stand as JSON shows it; with `living_only`, without the batches that have ended."""
     return {
         "jobs": [
             {
@@ -115,6 +119,9 @@ def status_json(summaries: Sequence[JobSummary]) -> dict[str, Any]:
                 "maybe_paid": summary.maybe_paid,
                 "paid_waiting": summary.paid_waiting,
                 "rehearsal": summary.rehearsal,
+                "mode": summary.mode,
+                "deadline": utc_time(summary.deadline),
+                "batches": batches_json(summary.living if living_only else summary.batches),
             }
             for summary in summaries
         ]
@@ -144,13 +151,17 @@ def mode_line(plan: Plan, now: float) -> str | None:
     return f"{line}; a batch ends within {duration(rules.expires_hours * 3600)}"
 
 
-def status_lines(summaries: Sequence[JobSummary], providers: Mapping[str, Provider]) -> Iterator[str]:
-    """Yield the status for people, three lines per job."""
+def status_lines(
+    summaries: Sequence[JobSummary], providers: Mapping[str, Provider], *, verbose: bool = False
+) -> Iterator[str]:
+    """Yield the status for people, three lines per job, and one if batches are out; with `verbose` one per batch."""
     for summary in summaries:
-        yield f"{summary.name} ({summary.provider})"
+        yield f"{summary.name} ({', '.join(word for word in (summary.provider, mode_words(summary)) if word)})"
         yield f"  {_joined(count_facts(summary)) or 'no requests'}"
         money = [*spent_facts(summary), *expected_facts(summary)]
         yield f"  {_joined([counted(summary.images, 'image'), *money, *_to_come(summary, providers)])}"
+        for line in batch_lines(summary, each=verbose):
+            yield f"  {line}"
 
 
 def _joined(facts: Iterable[Fact | str]) -> str:
@@ -158,11 +169,13 @@ def _joined(facts: Iterable[Fact | str]) -> str:
 
 
 def _to_come(summary: JobSummary, providers: Mapping[str, Provider]) -> list[str]:
+    """Return how many images are to come by calls, and how long that takes; batches are not bound by the limit."""
     provider = providers.get(summary.provider)
-    if not summary.missing or provider is None or provider.rate_limit is None:
+    missing = summary.missing - summary.in_batches.images
+    if missing <= 0 or summary.mode == "batch" or provider is None or provider.rate_limit is None:
         return []
-    seconds = summary.missing / provider.rate_limit.per_minute * 60
-    return [f"{summary.missing:,} to come, {duration(seconds)} at the limit"]
+    seconds = missing / provider.rate_limit.per_minute * 60
+    return [f"{missing:,} to come, {duration(seconds)} at the limit"]
 
 
 def forget_question(summary: JobSummary, *, files: bool) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
+from pipeline.ledger.job_changes import wish_to_cancel
 from pipeline.ledger.lock import find_owner
 from pipeline.reports.facts import counted
 from pipeline.reports.next_command import NextCommand
@@ -42,11 +44,23 @@ def resume(batch: Batch, name: str) -> ActionResult:
 
 
 def cancel(batch: Batch, name: str) -> ActionResult:
-    """Take what is pending out of the queue. Raises BadInput."""
-    number = batch.cancel(name)
-    in_flight = " Calls in flight still finish." if _lock_owner(batch) else ""
+    """Take what is pending out of the queue, and have the job's batches cancelled. Raises BadInput."""
+    number, batches, owner = batch.cancel(name), _wish_to_cancel(batch, name), _lock_owner(batch)
     sentence = f"{counted(number, 'request')} of {name} taken out of the queue; Resume queues them again."
-    return ActionResult(sentence + in_flight)
+    sentence += " Calls in flight still finish." if owner else ""
+    if not batches:
+        return ActionResult(sentence)
+    them = "The batch" if batches == 1 else f"The {batches:,} batches"
+    sentence += f" {them} of {name} will be cancelled at the service, and what is made until then is collected:"
+    if owner:
+        return ActionResult(f"{sentence} the run at work ({owner.who}) does that if it works on this job.")
+    command = NextCommand.anywhere(batch.config).line("cancel", name)
+    return ActionResult(f"{sentence} by the next run, or now if you type", command)
+
+
+def _wish_to_cancel(batch: Batch, name: str) -> int:
+    with ledger.writing(batch.folder, name, shared=batch.config.shared) as connection:
+        return wish_to_cancel(connection, name, time.time())
 
 
 def _lock_owner(batch: Batch) -> LockOwner | None:

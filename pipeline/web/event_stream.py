@@ -134,7 +134,7 @@ class EventStream:
             return None
         self._seen, self._read_at = seen, now
         with read_transaction(connection):
-            snapshot = read_snapshot(connection, self._config.providers, owner, now, self._command)
+            snapshot = read_snapshot(connection, self._config, owner, now, self._command)
             stored = read_newest_images(connection, _WINDOW)
             new = read_shown_images(connection, [pk for pk in stored if pk not in self._known][-NEWEST:])
         self._known = set(stored)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import read_captions
 from pipeline.progress.from_ledger import make_view
+from pipeline.reports.batches import batch_sentence
 from pipeline.reports.facts import count_facts, counted, dollars, expected_facts, spent_facts
 from pipeline.reports.failures import read_causes
 from pipeline.reports.next_command import WITHOUT_OPTIONS
@@ -14,9 +15,9 @@ from pipeline.reports.stops import stops_json
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
-    from pipeline.config.load import Provider
+    from pipeline.config.load import Config
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.lock import LockOwner
     from pipeline.progress.view import ProviderView
@@ -29,18 +30,18 @@ NEWEST = 24
 
 def read_snapshot(
     connection: sqlite3.Connection,
-    providers: Mapping[str, Provider],
+    config: Config,
     owner: LockOwner | None,
     now: float,
     command: NextCommand = WITHOUT_OPTIONS,
 ) -> dict[str, Any]:
     """Return how all jobs stand, what works on them, and the commands that continue, as plain values for JSON."""
-    summaries = read_job_summaries(connection)
-    reading = make_view(connection, summaries, providers, owner, now)
+    summaries = read_job_summaries(connection, None, config.discounts)
+    reading = make_view(connection, summaries, config.providers, owner, now)
     view = reading.view
     ends_at = view.total.ends_at
     return {
-        "jobs": [_job(connection, summary, command) for summary in summaries],
+        "jobs": [_job(connection, summary, command, now) for summary in summaries],
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "providers": [_provider(one) for one in view.providers],
         "minutes_left": None if ends_at is None else max(0.0, ends_at - now) / 60,
@@ -49,8 +50,8 @@ def read_snapshot(
     }
 
 
-def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextCommand) -> dict[str, Any]:
-    counts = summary.counts
+def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextCommand, now: float) -> dict[str, Any]:
+    counts, out = summary.counts, summary.out
     facts = [
         *(fact for fact in count_facts(summary) if fact.label != "succeeded"),
         counted(summary.images, "image"),
@@ -67,7 +68,9 @@ def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextComma
         "missing": summary.missing,
         "facts": [[fact.value, fact.label] for fact in facts],
         "can_resume": counts["failed"] + counts["partial"] + counts["cancelled"],
-        "can_cancel": counts["pending"],
+        "can_cancel": counts["pending"] + (0 if summary.is_being_cancelled else summary.in_batches.requests),
+        "batches": batch_sentence(summary, now) if out.batches else None,
+        "in_batch": [out.completed, out.requests],
         "unfinished": summary.unfinished,
         "unsuccessful": summary.unsuccessful,
         "causes": [_cause(one, command) for one in causes],

@@ -102,14 +102,14 @@ def read_outputs(bench: Bench, config: Config, capsys: pytest.CaptureFixture[str
     summaries = read_job_summaries(connection)
     result = Result(config, summaries, (), None, (), {})
     command = NextCommand.anywhere(config)
-    print_watch_json(read_view(config.output, None, config.providers, NOW), NextCommand.here(config))
+    print_watch_json(read_view(config, None, NOW), NextCommand.here(config))
     return Outputs(
         status=list(status_lines(read_status(config.output, None), config.providers)),
         terminal=list(summary_lines(result, NextCommand.here(config), ["run"])),
         notification=end_message(1, summaries, [], None, command.line("run")).text,
         summary=summary_json(result),
         watch=json.loads(capsys.readouterr().out),
-        page=read_snapshot(connection, config.providers, find_owner(config.output, connection), NOW, command),
+        page=read_snapshot(connection, config, find_owner(config.output, connection), NOW, command),
         report=read_report_data(connection, "job", command=command),
     )
 

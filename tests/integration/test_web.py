@@ -83,7 +83,8 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     fail(bench, 2)
     fail(bench, 3)
     bench.set("UPDATE attempt SET sent_at = 995, ended_at = 1000")
-    snapshot = read_snapshot(bench.connection, {"lab": LIMITED}, None, 1030.0)
+    config = Config(None, bench.folder, None, {"lab": LIMITED})
+    snapshot = read_snapshot(bench.connection, config, None, 1030.0)
     job, other = snapshot["jobs"]
     assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 2, 1)
     assert (job["causes"][0]["count"], job["causes"][0]["example"]) == (2, "prompt 2")
@@ -107,9 +108,9 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     assert snapshot["spent"] == "$0.016"
     assert snapshot["minutes_left"] is None, "nothing is at work"
     assert snapshot["stops"] == []
-    working = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 7", 995.0), 1030.0)
+    working = read_snapshot(bench.connection, config, LockOwner("process 7", 995.0), 1030.0)
     assert working["minutes_left"] == pytest.approx(2 / (60 / 35))
-    young = read_snapshot(bench.connection, {"lab": LIMITED}, LockOwner("process 1", 1000.0 - 1), 1001.0)
+    young = read_snapshot(bench.connection, config, LockOwner("process 1", 1000.0 - 1), 1001.0)
     assert young["providers"][0]["per_minute"] == 30, "of the two seconds that the run is old"
 
 

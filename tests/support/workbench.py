@@ -130,6 +130,37 @@ class Bench:
         with contextlib.closing(open_ledger(self.folder)) as other:
             submit.submit(other, plan(*requests, **more))
 
+    def send_batch(
+        self,
+        *request_pks: int,
+        id: str | None = "batch_1",  # noqa: A002 - the column's name
+        status: str | None = "in_progress",
+        completed: int = 0,
+        failed: int = 0,
+        sent_at: float | None = None,
+        expires_at: float | None = None,
+        estimate_usd: float | None = None,
+    ) -> int:
+        """Record a batch of these requests, each a line for one image, as it is while it is out; return its key."""
+        job, provider = self.ask(
+            "SELECT job, provider FROM request r JOIN job j ON j.pk = r.job WHERE r.pk = ?", request_pks[0]
+        )[0]
+        token = f"pipeline-{self.one('SELECT count(*) FROM batch')}"
+        self.set(
+            "INSERT INTO batch (job, provider, served_by, model, token, requests, tokens, id, status, completed,"
+            " failed, created_at, sent_at, expires_at) VALUES (?, ?, 'generation', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+            *(job, provider, MODEL["model"], token, len(request_pks), id, status, completed, failed, sent_at or 0.0),
+            *(sent_at, expires_at),
+        )
+        batch_pk = int(self.one("SELECT max(pk) FROM batch"))
+        for pk in request_pks:
+            self.set("UPDATE request SET status = 'running', stem = 'stem-' || pk WHERE pk = ?", pk)
+            self.set(
+                "INSERT INTO attempt (request, provider, n, estimate_usd, sent_at, batch) VALUES (?, ?, 1, ?, ?, ?)",
+                *(pk, provider, estimate_usd, sent_at or 0.0, batch_pk),
+            )
+        return batch_pk
+
     def ask(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
         """Give the rows of an answer."""
         return [tuple(row) for row in self.connection.execute(question, values)]

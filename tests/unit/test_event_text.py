@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, get_args
 
 from pipeline.engine.events import (
     BackupFailed,
+    BatchCollected,
+    BatchMoved,
+    BatchSent,
     CallEnded,
     CallSent,
     Event,
@@ -66,6 +69,10 @@ EVENTS: list[Event] = [
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
     KeyExposed("lab", "gpu.lan"),
     ThumbnailsMade("lounge", 612, 1800),
+    BatchSent("batch_7", "lab", "gpt-image-2", 100, 120),
+    BatchMoved("batch_7", "in_progress", 84, 1),
+    BatchMoved("batch_7", "expired", 84, 1),
+    BatchCollected("batch_7", 84, 0, 16, 1.25),
 ]
 
 
@@ -102,6 +109,10 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",
         "! lab: the key is sent to gpu.lan without encryption; use https://, or set `insecure: true`",
         "• lounge: thumbnails 612/1,800",
+        "→ batch batch_7: 100 requests for 120 images sent to lab",
+        "~ batch batch_7: in_progress; 84 made, 1 failed",
+        "! batch batch_7: expired; 84 made, 1 failed",
+        "← batch batch_7 collected: 84 made, 16 returned to the queue, $1.25",
     ]
 
 
@@ -125,6 +136,15 @@ def test_every_event_is_one_line_of_json() -> None:
         "message": "the server\n is busy",
         "kind": "ServerFault",
     }
+    assert documents[-4] == {
+        "event": "batch_sent",
+        "id": "batch_7",
+        "provider": "lab",
+        "model": "gpt-image-2",
+        "requests": 100,
+        "images": 120,
+    }
+    assert documents[-1]["cost_usd"] == 1.25
     assert documents[13] == {"event": "run_started", "jobs": ["lounge", "birds"]}
     assert all("\n" not in event_json(event) for event in EVENTS)
 

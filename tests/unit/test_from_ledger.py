@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.config.load import RateLimit
+from pipeline.config.load import Config, RateLimit
 from pipeline.errors import BadInput
 from pipeline.ledger import attempts
 from pipeline.ledger.lock import run_lock
@@ -27,7 +27,7 @@ LIMITED = dataclasses.replace(LAB, rate_limit=RateLimit(50, 60))
 
 def look(bench: Bench, job: str | None = None) -> View:
     """Return the view from the ledger."""
-    return read_view(bench.folder, job, {"lab": LIMITED}, NOW).view
+    return read_view(Config(None, bench.folder, None, {"lab": LIMITED}), job, NOW).view
 
 
 def lab(bench: Bench) -> ProviderView:
@@ -64,7 +64,7 @@ def owner(bench: Bench) -> Iterator[None]:
 
 
 def test_where_nothing_was_submitted_there_is_nothing(tmp_path: Path) -> None:
-    assert read_view(tmp_path, None, {}, NOW).view == View(NOW, [], [])
+    assert read_view(Config(None, tmp_path, None, {}), None, NOW).view == View(NOW, [], [])
 
 
 def test_images_per_minute_are_those_on_disk_of_the_calls_answered_in_the_last_minute(bench: Bench) -> None:

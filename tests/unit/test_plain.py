@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 
 from pipeline.progress.plain import MOST_JOBS, ChangedLines, view_lines
-from pipeline.progress.view import JobView, ProviderView, View, clock
+from pipeline.progress.view import JobView, ProviderView, View
+from pipeline.reports.facts import clock
 
 NOW = time.mktime((2026, 11, 22, 23, 5, 0, 0, 0, -1))  # a Sunday evening
 LOUNGE = JobView("lounge", "lab", 612, 3, 1017, 1017, 9.79, 16.27, rehearsal=False, ends_at=NOW + 7 * 3600)

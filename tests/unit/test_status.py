@@ -52,6 +52,9 @@ def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> N
                 "maybe_paid": 0,
                 "paid_waiting": 0,
                 "rehearsal": False,
+                "mode": "realtime",
+                "deadline": None,
+                "batches": [],
             }
         ]
     }

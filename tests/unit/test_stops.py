@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from pipeline.config.load import Config
 from pipeline.errors import BudgetSpent, DiskFull, KeyRefused, ModelUnknown
 from pipeline.ledger.database import transaction
 from pipeline.ledger.queue import Block
@@ -105,4 +106,4 @@ def test_what_mends_a_stop_stands_before_the_command_in_every_output(bench: Benc
     assert (stop["kind"], stop["message"], stop["advice"]) == ("ModelUnknown", "no such model", fix)
     assert stop["commands"] == [command]
     assert read_report_data(bench.connection, "night")["stops"] == [stop]
-    assert read_snapshot(bench.connection, {}, None, 1.0)["stops"] == [stop]
+    assert read_snapshot(bench.connection, Config(None, bench.folder, None, {}), None, 1.0)["stops"] == [stop]

@@ -19,7 +19,10 @@ function head() {
   field("facts").append(...facts.map(([name, value, kind]) =>
     element("div", { class: kind }, element("dt", {}, name), element("dd", {}, value))));
   field("about").textContent = `Made by ${data.provider}. Written ${moment(data.written_at)}.`;
-  if (data.unfinished) {
+  if (data.batches) {
+    field("queued").append(`${data.batches}; to collect them, type: `, command(data.commands.run));
+    field("queued").hidden = false;
+  } else if (data.unfinished) {
     field("queued").append(`${counted(data.unfinished, "request")} still queued; to continue, type: `, command(data.commands.run));
     field("queued").hidden = false;
   }

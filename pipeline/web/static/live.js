@@ -23,6 +23,7 @@ function showRun(state) {
   const run = field("run");
   const missing = sum(state.jobs.map((job) => job.missing));
   const left = state.minutes_left === null ? "" : `, ${span(state.minutes_left)} left`;
+  const [made, lines] = inBatches(state.jobs);
   const paused = state.providers.some((one) => one.paused_until);
   run.className = `run ${state.run ? (paused ? "paused" : "working") : ""}`;
   if (state.run) run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
@@ -33,18 +34,26 @@ function showRun(state) {
     ["to come", number(missing)],
     ...(state.run ? state.providers.map((one) => [`a minute at ${one.name}${one.limit_per_minute ? `, limit ${number(Math.round(one.limit_per_minute))}` : ""}`, number(Math.round(one.per_minute))]) : []),
     state.run && ["calls in flight", number(sum(state.providers.map((one) => one.in_flight)))],
+    lines && ["in batch", `${number(made)} of ${number(lines)}`],
     state.spent !== null && ["spent", state.spent],
   ].filter(Boolean);
   field("facts").replaceChildren(...(state.jobs.length ? facts : []).map(([name, value]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
-/** The progress of the jobs that are not finished, for somebody who looks at another tab. */
+/** How many lines of the batches that are out are made, and how many there are. */
+function inBatches(jobs) {
+  return [0, 1].map((at) => sum(jobs.map((job) => job.in_batch[at])));
+}
+
+/** The progress of the jobs that are not finished, for somebody who looks at another tab. Batches go on without a run. */
 function showTitle({ run, jobs }) {
+  const [made, lines] = inBatches(jobs);
   const open = jobs.filter((job) => job.unfinished);
   const all = sum(open.map(requestsOf));
   const done = Math.floor((100 * (all - sum(open.map((job) => job.unfinished)))) / all);
-  document.title = open.length ? `${run ? "" : "stopped at "}${done} % · ${TITLE}` : TITLE;
+  const batches = lines ? `, in batch ${number(made)}/${number(lines)}` : "";
+  document.title = open.length ? `${run || lines ? "" : "stopped at "}${done} %${batches} · ${TITLE}` : TITLE;
 }
 
 function requestsOf({ counts }) {
@@ -102,7 +111,7 @@ function line(name) {
   return element("li", {}, element("h3", { dir: "auto" }, name, element("span")),
     element("div", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${name}` },
       element("i", { class: "good" }), element("i", { class: "bad" }), element("i", { class: "gone" })),
-    element("p", { class: "counts" }),
+    element("p", { class: "counts" }), element("p", { class: "counts batches" }),
     element("div", { class: "orders" }, button("resume"), button("cancel"),
       element("a", { class: "button", href: `jobs/${encodeURIComponent(name)}/report.html`, target: "_blank", rel: "noopener",
         "aria-label": `Report of ${name}` }, "Report")));
@@ -128,6 +137,8 @@ function fillLine(made, job) {
     ...job.facts.map(([value, label]) => (label === "failed" || label === "partial" ? element("b", {}, `${value} ${label}`) : `${value} ${label}`)),
   ];
   made.querySelector(".counts").replaceChildren(...parts.flatMap((part, at) => (at ? [" · ", part] : [part])));
+  made.querySelector(".batches").textContent = job.batches;
+  made.querySelector(".batches").hidden = !job.batches;
   offer(made, "resume", job.can_resume, `Resume ${number(job.can_resume)}`, job.name);
   offer(made, "cancel", job.can_cancel, `Cancel ${number(job.can_cancel)}`, job.name);
 }
