@@ -50,10 +50,10 @@ class Log:
         """Queue one event."""
         if isinstance(event, CallSent | ImageStored | ProviderPace | ThumbnailsMade) and not self._verbose:
             return
-        if isinstance(event, BatchMoved) and not self._verbose and self._statuses.get(event.id) == event.status:
-            return
         if isinstance(event, BatchMoved):
-            self._statuses[event.id] = event.status
+            before, self._statuses[event.id] = self._statuses.get(event.id), event.status
+            if event.status == before and not self._verbose:
+                return
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             self._thread.start()

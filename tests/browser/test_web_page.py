@@ -198,6 +198,22 @@ def test_cancel_and_resume_are_buttons(bench: Bench, stage: Stage, viewer: Viewe
     assert page.get_by_role("button", name="Resume").count() == 0
 
 
+def test_batches_that_are_out_are_in_the_job_the_facts_and_the_title(
+    bench: Bench, stage: Stage, viewer: Viewer
+) -> None:
+    bench.submit(*map(asked, range(4)))
+    bench.send_batch(1, 2, 3, completed=2, sent_at=time.time(), expires_at=time.time() + 3600)
+    page = viewer.open(_serve(stage, bench))
+    page.locator(".batches").wait_for()
+    assert re.fullmatch(r"0 %, in batch 2/3 · .*pipeline", page.title()), page.title()
+    assert page.locator(".batches").inner_text().startswith("1 batch out: 2 of 3 lines made, sent ")
+    assert "2 of 3" in page.locator("#facts").inner_text()
+    page.get_by_role("button", name="Cancel 4 of job").click()
+    page.locator("#said").get_by_text("pipeline cancel job").wait_for()
+    page.locator(".batches").get_by_text("being cancelled").wait_for()
+    assert page.get_by_role("button", name="Cancel").count() == 0
+
+
 def test_failures_are_shown_with_their_cause(bench: Bench, stage: Stage, viewer: Viewer) -> None:
     _night(bench)
     page = viewer.open(_serve(stage, bench))

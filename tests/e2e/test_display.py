@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.engine.events import CallSent, ImageStored, Paused, RequestEnded, Retrying, RunStarted
+from pipeline.engine.events import BatchSent, CallSent, ImageStored, Paused, RequestEnded, Retrying, RunStarted
 from pipeline.errors import LedgerError, ServerFault
 from pipeline.progress import display
 from pipeline.progress.display import Progress
@@ -93,6 +93,17 @@ def test_a_ledger_in_trouble_is_the_run_s_to_tell(
         shown(AT_THE_LIMIT)
         shown.tick()
     assert "held" not in capsys.readouterr().err
+
+
+def test_batches_of_which_nothing_was_said_yet_are_told_at_the_end(
+    shown: Progress, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with shown:
+        shown(RunStarted(("lounge",)))
+        for number in range(12):
+            shown(BatchSent(f"batch_{number}", "lab", "gpt-image-2", 100, 100))
+        assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "→ 12 batches: 1,200 requests for 1,200 images sent to lab\n"
 
 
 def test_quiet_events_are_said_only_to_those_who_want_all(capsys: pytest.CaptureFixture[str]) -> None:

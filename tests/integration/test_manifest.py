@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.config.load import Config
 from pipeline.errors import DiskFull
 from pipeline.files import whole_file
 from pipeline.ledger.database import open_for_reading
 from pipeline.reports import manifest
 from pipeline.reports.manifest import entries, write_manifest
+from pipeline.result import read_outcomes
 from tests.integration.test_worker import HERE, Vendor
 from tests.support.workbench import answer_with, lab, request, vendor
 
@@ -141,3 +143,35 @@ def test_text_that_is_no_unicode_does_not_keep_the_manifest_from_being_written(b
     bench.submit(request(1))
     bench.set("UPDATE request SET variables = ?", json.dumps({"x": "\ud800"}))
     assert b"?" in write_manifest(bench.connection, "job", bench.folder).read_bytes()
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_an_entry_names_the_mode_and_the_batch_of_the_last_attempt_that_brought_images(
+    bench: Bench, batch_first: bool
+) -> None:
+    bench.submit(request(1, id="pool", n=2))
+    (entry,) = _entries(bench)
+    assert (entry["mode"], entry["batch_id"]) == (None, None)
+    attempts = [bench.send_batch(1, id="batch_7") if batch else None for batch in (batch_first, not batch_first)]
+    if not batch_first:  # the line of the batch came first
+        bench.set("DELETE FROM attempt")
+    for number, batch in enumerate(attempts, 1):
+        bench.set(
+            "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome, batch)"
+            " VALUES (1, 'lab', 1, 1, 2, 'answered', ?)",
+            batch,
+        )
+        bench.set(
+            "INSERT INTO image (request, attempt, job, number, state, file, sha256, bytes, width, height, format)"
+            " VALUES (1, (SELECT max(pk) FROM attempt), 1, ?1, 'stored', 'i' || ?1, printf('%064d', 0), 1, 1, 1,"
+            " 'png')",
+            number,
+        )
+    bench.set(  # a later call that brought nothing
+        "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome) VALUES (1, 'lab', 1, 1, 2, 'refused')"
+    )
+    (entry,) = _entries(bench)
+    expected = ("realtime", None) if batch_first else ("batch", "batch_7")
+    assert (entry["mode"], entry["batch_id"]) == expected
+    (outcome,) = read_outcomes(Config(None, bench.folder, None, {}), "job")
+    assert (outcome.mode, outcome.batch_id) == expected

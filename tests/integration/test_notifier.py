@@ -16,7 +16,19 @@ import pytest
 from pipeline.config.environment import EnvironmentVariable
 from pipeline.config.load import Config, Provider
 from pipeline.config.notifications import NotificationSettings
-from pipeline.engine.events import CallEnded, Event, Paused, ProviderDown, ProviderPace, RequestEnded, RunStarted
+from pipeline.engine.events import (
+    BatchCollected,
+    BatchMoved,
+    BatchSent,
+    CallEnded,
+    Event,
+    Paused,
+    ProviderDown,
+    ProviderPace,
+    ProviderUp,
+    RequestEnded,
+    RunStarted,
+)
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault
 from pipeline.notifications.notifier import Notifier
 from tests.integration.test_delivery import Hook
@@ -244,3 +256,15 @@ async def test_a_pause_is_told_while_the_run_goes_on(stage: Stage) -> None:
     assert ended.exit_code == 0
     ((_, body, _),) = hook.told
     assert (body["moment"], body["provider"]) == ("pause", "lab")
+
+
+def test_waiting_for_a_batch_is_no_stall_whatever_came_before_it() -> None:
+    sent = BatchSent("batch_1", "lab", "m", 100, 100)
+    moves: list[Event | float] = [
+        step for made in range(30) for step in (BatchMoved("batch_1", "in_progress", made, 0), 3000.0)
+    ]
+    waiting = ProviderPace("lab", "", None, 50, 60.0, 0, None)
+    assert told(sent, waiting, *moves, BatchCollected("batch_1", 100, 0, 0, 1.0)) == []
+    assert told(ProviderDown("lab", "gone"), 60.0, ProviderUp("lab", 60.0), *moves) == []
+    assert told(Paused("lab", 0.0, "slow"), 3.0, sent, *moves) == []
+    assert len(told(ProviderDown("lab", "gone"), *moves)) == 1, "a service that does not answer is one"

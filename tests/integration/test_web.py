@@ -303,6 +303,31 @@ async def test_cancel_and_resume_do_as_the_commands_and_say_what_to_type(bench: 
         assert (await _post(client, access, "delete"))[0] == 400
 
 
+async def test_cancel_of_a_job_with_batches_records_the_wish_and_says_who_carries_it_out(bench: Bench) -> None:
+    bench.submit(asked(1), asked(2), asked(3))
+    bench.send_batch(2)
+    bench.send_batch(3, completed=1)
+    (job,) = read_snapshot(bench.connection, Config(None, bench.folder, None, {}), None, 1.0)["jobs"]
+    assert (job["can_cancel"], job["in_batch"]) == (3, [1, 2])
+    assert job["batches"].startswith("2 batches out: 1 of 2 lines made")
+    assert job["facts"][:2] == [["1", "pending"], ["2", "in batch"]]
+    async with _open(bench) as (client, access):
+        said = json.loads((await _post(client, access, "cancel"))[1])
+        assert said["said"] == (
+            "1 request of job taken out of the queue; Resume queues them again. The 2 batches of job will be cancelled"
+            " at the service, and what is made until then is collected: by the next run, or now if you type"
+        )
+        assert said["command"] == f"pipeline cancel job --output {bench.folder}"
+        assert bench.one("SELECT cancel_since FROM job") is not None
+        assert sorted(bench.statuses().values()) == ["cancelled", "running", "running"]
+        with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
+            said = json.loads((await _post(client, access, "cancel"))[1])
+    assert "the run at work (" in said["said"]
+    assert said["command"] is None
+    (job,) = read_snapshot(bench.connection, Config(None, bench.folder, None, {}), None, 1.0)["jobs"]
+    assert (job["can_cancel"], job["batches"][:17]) == (0, "being cancelled; ")
+
+
 async def test_resume_beside_a_run_says_who_takes_it_up(bench: Bench) -> None:
     bench.submit(asked(1))
     fail(bench, 1)

@@ -18,8 +18,11 @@ from pipeline.engine.events import (
     RunStarted,
     Stopping,
 )
+from pipeline.ledger.batch_queries import InBatches, RecordedBatch
 from pipeline.ledger.job_summary import STATUSES, JobSummary
 from pipeline.progress.from_events import EventTotals, ImageRate
+from pipeline.progress.view import job_facts, provider_facts
+from pipeline.reports.facts import clock
 
 if TYPE_CHECKING:
     from pipeline.progress.view import JobView, View
@@ -163,3 +166,45 @@ def test_the_count_of_a_fast_run_stays_small() -> None:
         rate.count(NIGHT + number / 100)
     assert len(rate._seconds) < 310
     assert rate.per_minute(NIGHT + 1000, 60) == pytest.approx(6000, rel=0.05)
+
+
+def in_batches(name: str = "lounge", *, pending: int = 0, mode: str = "batch", made: int = 84) -> JobSummary:
+    """Return the summary of a job with a hundred requests in a batch, and others pending."""
+    batch = RecordedBatch("batch_1", "lab", "m", "in_progress", 100, made, 1, NIGHT, NIGHT + 86_400, None)
+    counts = {**dict.fromkeys(STATUSES, 0), "pending": pending, "running": 100}
+    made_before = replace(summary(name, pending + 100), counts=counts, mode=mode)
+    return replace(made_before, batches=(batch,), in_batches=InBatches(100, 100))
+
+
+def test_what_is_in_batches_is_no_call_and_no_limit_tells_its_end() -> None:
+    made = totals(in_batches())
+    view = made.view(NIGHT + 1)
+    (provider,) = view.providers
+    assert (provider.name, provider.in_flight, provider.bottleneck) == ("lab", 0, "batch")
+    assert provider_facts(provider, NIGHT)[1:] == [
+        "0 calls in flight",
+        f"waits for 1 batch, which expires {clock(NIGHT + 86_400, NIGHT)} at the latest",
+    ]
+    lounge = job(view)
+    assert job_facts(lounge) == ["0 done", "100 left", "in batch 84/100"]
+    assert (lounge.missing, lounge.ends_at, view.total.ends_at) == (0, None, None)
+    made.count(AT_THE_LIMIT, NIGHT + 2)
+    made.count(CallSent("lounge", "x", "lab", 1), NIGHT + 2)
+    assert made.view(NIGHT + 3).providers[0].bottleneck == "limit", "a job may have both"
+    assert job(made.view(NIGHT + 3)).ends_at is None
+
+
+def test_a_job_beside_one_in_batches_does_not_wait_for_it() -> None:
+    made = totals(in_batches("night"), in_batches("auto", pending=10, mode="auto"), summary("day", 100))
+    made.count(AT_THE_LIMIT, NIGHT)
+    view = made.view(NIGHT)
+    assert job(view, "day").ends_at == NIGHT + 110 / 50 * 60, "after the ten of the other job that are made by calls"
+    assert (job(view, "night").ends_at, job(view, "auto").ends_at) == (None, None)
+    assert view.total.out.requests == 200
+
+
+def test_images_of_a_batch_say_nothing_of_the_speed_of_calls() -> None:
+    made = totals(in_batches())
+    for second in range(60):
+        made.count(ImageStored("lounge", "x", "x-1.png"), NIGHT + second)
+    assert made.view(NIGHT + 60).providers[0].per_minute is None

@@ -174,3 +174,22 @@ def test_providers_without_work_and_those_that_left_the_config_do_no_harm(bench:
     (provider,) = look(bench).providers
     assert (provider.name, provider.limit) == ("gone", None)
     assert look(bench).total.ends_at is None
+
+
+@pytest.mark.usefixtures("owner")
+def test_lines_of_batches_are_no_calls_and_do_not_keep_the_limit_s_pace(bench: Bench) -> None:
+    bench.submit(*map(request, range(60)))
+    bench.send_batch(*range(1, 51), completed=7, sent_at=NOW - 30, expires_at=NOW + 86_400)
+    shown = lab(bench)
+    assert (shown.in_flight, shown.bottleneck, shown.per_minute) == (0, "batch", None)
+    assert shown.out.requests == 50
+    assert look(bench).jobs[0].missing == 10
+    assert look(bench).jobs[0].ends_at is None
+    call(bench, 5.0)
+    assert (lab(bench).in_flight, lab(bench).bottleneck) == (1, "provider")
+
+
+def test_without_a_run_at_work_nobody_waits_for_batches_and_they_are_shown(bench: Bench) -> None:
+    bench.submit(request(1))
+    bench.send_batch(1, sent_at=NOW - 30, expires_at=NOW + 86_400)
+    assert (lab(bench).bottleneck, lab(bench).out.batches) == ("", 1)

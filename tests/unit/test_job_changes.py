@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import BadInput, DiskFull, KeyRefused
 from pipeline.ledger import job_changes
 from pipeline.ledger.attempts import paused_until
-from pipeline.ledger.job_changes import finish_folder_changes, forget_job, rename_job
+from pipeline.ledger.job_changes import finish_folder_changes, forget_job, rename_job, wish_to_cancel
 from pipeline.ledger.queue import Block
 from pipeline.ledger.stops import read_stops, record_stop
 from tests.support.workbench import request
@@ -180,3 +180,47 @@ def test_a_job_without_a_folder_is_forgotten_with_its_files(bench: Bench) -> Non
     bench.submit(request(1), name="four")
     forget_job(bench.connection, "four", [bench.folder], {}, files=True)
     assert (bench.one("SELECT count(*) FROM job"), bench.one(NOTES)) == (0, 0)
+
+
+def test_a_job_with_batches_that_are_out_is_not_forgotten(bench: Bench) -> None:
+    _made(bench, "four", 1, 2)
+    bench.send_batch(1)
+    with pytest.raises(BadInput, match=r"a batch is out for job `four`, and may be paid; .*: pipeline cancel four"):
+        forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+    bench.send_batch(2)
+    with pytest.raises(BadInput, match="2 batches are out"):
+        forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+    assert bench.one("SELECT count(*) FROM batch") == 2
+    assert _files(bench.folder / "four") == ["1.png", "2.png"]
+
+
+def test_ended_batches_are_forgotten_with_their_job_and_no_others(bench: Bench) -> None:
+    _made(bench, "four", 1, 2)
+    _made(bench, "five", 1)
+    bench.send_batch(1)
+    bench.send_batch(3, id="batch_2")
+    bench.set("UPDATE batch SET ended_at = 1 WHERE pk = 1")
+    bench.set("UPDATE attempt SET outcome = 'answered', ended_at = 1, sent_at = ? WHERE batch = 1", time.time())
+    bench.set("UPDATE attempt SET sent_at = sent_at - 3600 WHERE batch IS NULL")
+    forget_job(bench.connection, "four", [bench.folder], {"lab": 60.0}, files=False)
+    assert bench.ask("SELECT id FROM batch") == [("batch_2",)]
+    assert bench.ask("SELECT DISTINCT request FROM attempt") == [(3,)]
+    assert bench.ask("PRAGMA foreign_key_check") == []
+    assert paused_until(bench.connection, "lab") == 0.0, "no line of a batch counts in the window of the limit"
+
+
+def test_batches_go_along_with_a_renamed_job(bench: Bench) -> None:
+    _made(bench, "four", 1, 2)
+    bench.send_batch(1)
+    rename_job(bench.connection, "four", "renamed", [bench.folder])
+    assert bench.ask("SELECT j.name FROM batch b JOIN job j ON j.pk = b.job") == [("renamed",)]
+
+
+def test_a_wish_to_cancel_is_recorded_once_and_only_for_what_is_out(bench: Bench) -> None:
+    bench.submit(request(1), request(2))
+    assert wish_to_cancel(bench.connection, "job", 5.0) == 0
+    assert bench.one("SELECT cancel_since FROM job") is None
+    bench.send_batch(1)
+    bench.send_batch(2)
+    assert [wish_to_cancel(bench.connection, "JOB", now) for now in (6.0, 7.0)] == [2, 2]
+    assert bench.one("SELECT cancel_since FROM job") == 6.0

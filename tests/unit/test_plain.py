@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from pipeline.ledger.batch_queries import RecordedBatch
 from pipeline.progress.plain import MOST_JOBS, ChangedLines, view_lines
 from pipeline.progress.view import JobView, ProviderView, View
 from pipeline.reports.facts import clock
@@ -69,3 +70,20 @@ def test_a_moment_of_another_day_says_its_day() -> None:
     assert clock(NOW + 60, NOW) == "23:06"
     assert clock(NOW + 7 * 3600, NOW) == "Mon 06:05"
     assert clock(NOW + 20 * 86400, NOW) == "12 Dec 23:05"
+
+
+def test_what_is_in_batches_has_a_fact_of_its_own_and_its_progress_is_news() -> None:
+    batch = RecordedBatch("batch_1", "lab", None, "in_progress", 1200, 840, 0, NOW, NOW + 86_400, None)
+    night = replace(LOUNGE, batches=(batch,), ends_at=None)
+    waiting = replace(LAB, in_flight=0, bottleneck="batch", out=night.out)
+    assert list(view_lines(view(night, lab=waiting))) == [
+        "lounge: 612 done · 3 failed · 1,017 left · in batch 840/1,200 · $9.79 of about $26.06",
+        (
+            "lab: 48.3 of 50 images a minute · 0 calls in flight · waits for 1 batch, which expires Mon 23:05 at the"
+            " latest"
+        ),
+    ]
+    news = ChangedLines()
+    assert len(list(news.of(view(night, lab=waiting)))) == 2
+    (line,) = news.of(view(replace(night, batches=(replace(batch, completed=841),)), lab=waiting))
+    assert "in batch 841/1,200" in line

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engine.events import BatchMoved
 from pipeline.progress import run_log as module
 from pipeline.progress.event_text import describe
 from pipeline.progress.run_log import Log
@@ -59,3 +60,13 @@ def test_a_log_for_which_there_is_no_room_costs_no_word_and_no_error(
             with contextlib.suppress(OSError):
                 log(event)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("verbose", "lines"), [(False, 3), (True, 52)])
+def test_of_the_moves_of_a_batch_those_to_another_status_are_logged(tmp_path: Path, verbose: bool, lines: int) -> None:
+    with closing(Log(tmp_path, verbose=verbose)) as log:
+        for made in range(50):
+            log(BatchMoved("batch_1", "in_progress", made, 0))
+        log(BatchMoved("batch_2", "in_progress", 0, 0))
+        log(BatchMoved("batch_1", "completed", 50, 0))
+    assert len((tmp_path / "run.log").read_text().splitlines()) == lines

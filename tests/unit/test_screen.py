@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.text import Text
 
+from pipeline.ledger.batch_queries import RecordedBatch
 from pipeline.progress.screen import DONE, FAILED, LEFT, draw
 from pipeline.progress.view import View
 from tests.unit.test_plain import LAB, LOUNGE, NOW, view
@@ -101,3 +102,12 @@ def test_what_binds_stands_out_and_a_stop_is_said() -> None:
 def test_two_providers_have_a_line_each() -> None:
     seen = View(NOW, (LOUNGE,), (LAB, replace(LAB, name="other", bottleneck="provider")), stopping=False)
     assert [line.split()[0] for line in drawn(seen, 80)[1:3]] == ["lab", "other"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_what_is_in_batches_has_a_column_of_its_own(width: int) -> None:
+    batch = RecordedBatch("batch_1", "lab", None, "in_progress", 1200, 840, 0, NOW, NOW + 86_400, None)
+    seen = view(replace(LOUNGE, batches=(batch,)), replace(LOUNGE, name="birds"))
+    words = " ".join(line.strip() for line in drawn(seen, width))
+    assert words.count("in batch 840/1,200") == 2, "of the job, and of all"
+    assert max(map(len, drawn(seen, width))) <= width

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from pipeline.config.load import Config
-from pipeline.errors import BudgetSpent, DiskFull, KeyRefused, ModelUnknown
+from pipeline.errors import BatchGone, BudgetSpent, DiskFull, KeyRefused, ModelUnknown
 from pipeline.ledger.database import transaction
 from pipeline.ledger.queue import Block
 from pipeline.ledger.stops import RecordedStop, delete_overcome_stops, read_stops, record_stop
@@ -107,3 +107,16 @@ def test_what_mends_a_stop_stands_before_the_command_in_every_output(bench: Benc
     assert stop["commands"] == [command]
     assert read_report_data(bench.connection, "night")["stops"] == [stop]
     assert read_snapshot(bench.connection, Config(None, bench.folder, None, {}), None, 1.0)["stops"] == [stop]
+
+
+def test_a_batch_that_is_gone_is_told_while_one_of_that_time_is_out_though_nothing_is_queued(bench: Bench) -> None:
+    bench.submit(request(1), request(2))
+    bench.send_batch(1, sent_at=5.0)
+    record_stop(bench.connection, Block(provider="lab"), BatchGone("no batch"), now=7)
+    bench.send_batch(2, sent_at=9.0)
+    assert _reaches(bench) == _reaches(bench, "job") == ["provider `lab`"]
+    assert _reaches(bench, "other") == []
+    _answer(bench, "job")
+    assert _reaches(bench) == ["provider `lab`"], "an answered call says nothing of the batch"
+    bench.set("UPDATE batch SET ended_at = 10 WHERE pk = 1")
+    assert _reaches(bench) == [], "the other one was sent later"
