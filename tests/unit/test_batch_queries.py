@@ -77,6 +77,8 @@ def test_a_request_that_is_in_two_batches_counts_once_and_each_of_its_images(ben
     bench.send_batch(1, id="batch_1")
     bench.send_batch(1, id="batch_2")
     assert _summary(bench).in_batches == InBatches(1, 2)
+    bench.set("UPDATE attempt SET outcome = 'answered', ended_at = 1 WHERE batch = 1")
+    assert _summary(bench).in_batches == InBatches(1, 1), "its other line is still out"
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_what_is_in_batches_is_no_call_and_no_limit_tells_its_end() -> None:
 
 
 def test_a_job_beside_one_in_batches_does_not_wait_for_it() -> None:
-    made = totals(in_batches("night"), in_batches("auto", pending=10, mode="auto"), summary("day", 100))
+    made = totals(in_batches("night", pending=50), in_batches("auto", pending=10, mode="auto"), summary("day", 100))
     made.count(AT_THE_LIMIT, NIGHT)
     view = made.view(NIGHT)
     assert job(view, "day").ends_at == NIGHT + 110 / 50 * 60, "after the ten of the other job that are made by calls"
