@@ -63,8 +63,12 @@ def begin(
 ) -> tuple[int, str] | None:
     """Record a call before it is sent; return the attempt's primary key and the stem of the request's file names.
 
-    None if the job no longer asks for this call: `pipeline cancel` and `submit` work beside a run.
+    None if the job no longer asks for this call, or asks for it by batch: `pipeline cancel` and `submit` work beside a
+    run.
     """
+    query = "SELECT EXISTS (SELECT 1 FROM attempt WHERE request = ? AND outcome IS NULL AND batch IS NOT NULL)"
+    if connection.execute(query, (request_pk,)).fetchone()[0]:
+        return None
     stem = free_stem(connection, request_pk, n)
     if stem is None:
         return None
@@ -245,10 +249,21 @@ def has_succeeded(connection: sqlite3.Connection, provider: str) -> bool:
     return bool(connection.execute(query, (provider,)).fetchone()[0])
 
 
+def mean_latency(connection: sqlite3.Connection, provider: str) -> float | None:
+    """Return the mean seconds of the last thousand calls that a provider has answered; None if there is none."""
+    row = connection.execute(
+        "SELECT avg(ended_at - sent_at) FROM (SELECT ended_at, sent_at FROM attempt WHERE provider = ?"
+        " AND outcome = 'answered' AND batch IS NULL ORDER BY sent_at DESC LIMIT 1000)",
+        (provider,),
+    ).fetchone()
+    return None if row[0] is None else max(0.0, float(row[0]))
+
+
 def sent_since(connection: sqlite3.Connection, provider: str, start: float) -> list[tuple[float, int]]:
-    """Return (moment, images) of the provider's calls since `start`, oldest first."""
+    """Return (moment, images) of the provider's calls since `start`, oldest first; batches are outside its limit."""
     rows = connection.execute(
         "SELECT sent_at, n FROM attempt WHERE provider = ? AND sent_at > ? AND outcome IS NOT 'not_sent'"
+        " AND batch IS NULL"
         " ORDER BY sent_at",
         (provider, start),
     )

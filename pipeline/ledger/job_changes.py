@@ -115,14 +115,6 @@ def _without_foreign_keys(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("PRAGMA foreign_keys = ON")
 
 
-def wish_to_cancel(connection: sqlite3.Connection, name: str, now: float) -> int:
-    """Record that the living batches of a job are to be cancelled; return their number."""
-    number = _count_living(connection, name)
-    if number:
-        connection.execute("UPDATE job SET cancel_since = coalesce(cancel_since, ?) WHERE name = ?", (now, name))
-    return number
-
-
 def finish_folder_changes(connection: sqlite3.Connection, roots: Iterable[Path]) -> None:
     """Move and delete the folders that the ledger has noted, and then the notes; a kill in between changes nothing.
 

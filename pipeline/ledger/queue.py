@@ -90,16 +90,21 @@ class Block:
 
     def covers(self, request: QueuedRequest) -> bool:
         """Return whether the stop reaches a request."""
+        return self.includes(Block(request.provider, request.job_pk, request.model, request.served_by))
+
+    def includes(self, other: Block) -> bool:
+        """Return whether the stop reaches all requests of another block."""
         pairs = (
-            (self.provider, request.provider),
-            (self.job_pk, request.job_pk),
-            (self.model, request.model),
-            (self.served_by, request.served_by),
+            (self.provider, other.provider),
+            (self.job_pk, other.job_pk),
+            (self.model, other.model),
+            (self.served_by, other.served_by),
         )
         return all(mine in {None, its} for mine, its in pairs)
 
 
-_IN_SCOPE = "(?2 IS NULL OR j.submitted_at > ?3 OR j.name IN (SELECT value FROM json_each(?2)))"
+IN_SCOPE = "(?2 IS NULL OR j.submitted_at > ?3 OR j.name IN (SELECT value FROM json_each(?2)))"
+_NO_URL = " AND NOT EXISTS (SELECT 1 FROM image i WHERE i.request = r.pk AND i.state = 'paid')"
 _MISSING = "r.n - r.received - r.moderated - (SELECT count(*) FROM image WHERE request = r.pk AND state = 'paid')"
 
 
@@ -110,55 +115,100 @@ def next_requests(
     taken: Collection[int],
     limit: int,
     blocked: Collection[Block] = (),
+    realtime: Collection[Block] = (),
 ) -> list[QueuedRequest]:
     """Return up to `limit` pending requests that are neither `taken` (primary keys) nor blocked.
 
-    Requests with paid URLs come first, ordered by expiry; then jobs by age, each in the order of its file.
+    Requests with paid URLs come first, ordered by expiry; then jobs by age, each in the order of its file. Of jobs that
+    go by batch, only those in `realtime` count.
     """
-    names, since = _scope(scope)
+    names, since = scope_values(scope)
     allowed = f"{_not_beyond(scope)}{_not_blocked(blocked)}"
     expiring = connection.execute(
         "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
         " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.provider = ?1"
-        f" AND {_IN_SCOPE}{allowed} GROUP BY r.pk ORDER BY min(i.expires_at) LIMIT ?4",
+        f" AND {IN_SCOPE}{allowed} GROUP BY r.pk ORDER BY min(i.expires_at) LIMIT ?4",
         (provider, names, since, limit + len(taken)),
     )
     found = {row[0]: None for row in expiring if row[0] not in taken}
     jobs = connection.execute(
-        f"SELECT j.pk, j.revision FROM job j WHERE j.provider = ?1 AND {_IN_SCOPE} ORDER BY j.submitted_at, j.pk",
+        "SELECT j.pk, j.revision, j.mode FROM job j"
+        f" WHERE j.provider = ?1 AND {IN_SCOPE} AND {_may_be_realtime(realtime)} ORDER BY j.submitted_at, j.pk",
         (provider, names, since),
     ).fetchall()
-    for job_pk, revision in jobs:
+    for job_pk, revision, mode in jobs:
         if len(found) >= limit:
             break
+        only = "" if mode == "realtime" else f" AND {_matches(realtime)}"
         rows = connection.execute(
             "SELECT r.pk FROM job j JOIN request r ON r.job = j.pk WHERE j.pk = ?1 AND r.stated = ?2"
             " AND r.status = 'pending'"
-            f"{allowed} ORDER BY r.position LIMIT ?3",
+            f"{allowed}{only} ORDER BY r.position LIMIT ?3",
             (job_pk, revision, limit + len(taken)),
         )
         found.update((row[0], None) for row in rows if row[0] not in taken)
     return read_queued(connection, list(found)[:limit])
 
 
-def waiting_providers(connection: sqlite3.Connection, scope: Scope, blocked: Collection[Block] = ()) -> list[str]:
-    """Return the names of the providers that have pending requests."""
-    names, since = _scope(scope)
+def waiting_providers(
+    connection: sqlite3.Connection,
+    scope: Scope,
+    blocked: Collection[Block] = (),
+    realtime: Collection[Block] = (),
+) -> list[str]:
+    """Return the names of the providers that have pending requests; of jobs that go by batch, those in `realtime`."""
+    names, since = scope_values(scope)
+    allowed = f"{_not_beyond(scope)}{_not_blocked(blocked)}"
     rows = connection.execute(
-        f"SELECT DISTINCT j.provider FROM job j WHERE {_IN_SCOPE}"
+        f"SELECT DISTINCT j.provider FROM job j WHERE {IN_SCOPE} AND {_may_be_realtime(realtime)}"
         " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
-        f"{_not_beyond(scope)}{_not_blocked(blocked)})",
+        f"{allowed} AND (j.mode = 'realtime' OR {_matches(realtime)}))"
+        " UNION SELECT j.provider FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
+        " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.mode != 'realtime'"
+        f" AND {IN_SCOPE}{allowed}",
         (None, names, since),
     )
     return [row[0] for row in rows]
 
 
+def next_of_group(
+    connection: sqlite3.Connection, group: Block, scope: Scope, limit: int, *, is_first: bool
+) -> list[QueuedRequest]:
+    """Return up to `limit` pending requests of a group that may share a batch, in the order of the job.
+
+    With `is_first`, only those of which no line has been in a batch. Those with paid URLs are left to be downloaded.
+    """
+    first = (
+        " AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = r.pk AND a.batch IS NOT NULL"
+        " AND a.outcome IS NOT 'not_sent')"
+    )
+    rows = connection.execute(
+        "SELECT r.pk FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision WHERE j.pk = ?1"
+        f" AND r.status = 'pending' AND r.served_by = ?2 AND json_extract(r.params, '$.model') IS ?3{_NO_URL}"
+        f"{first if is_first else ''}{_not_beyond(scope)} ORDER BY r.position LIMIT ?4",
+        (group.job_pk, group.served_by, group.model, limit),
+    )
+    return read_queued(connection, [row[0] for row in rows])
+
+
+def pending_groups(connection: sqlite3.Connection, job_pk: int, scope: Scope) -> list[tuple[Block, int]]:
+    """Return the groups of a job's pending requests that may share a batch, each with its number of requests."""
+    rows = connection.execute(
+        "SELECT j.provider, r.served_by, json_extract(r.params, '$.model'), count(*)"
+        " FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision"
+        f" WHERE j.pk = ?1 AND r.status = 'pending'{_NO_URL}{_not_beyond(scope)}"
+        " GROUP BY 2, 3 ORDER BY min(r.position)",
+        (job_pk,),
+    )
+    return [(Block(provider, job_pk, model, served_by), count) for provider, served_by, model, count in rows]
+
+
 def count_pending(connection: sqlite3.Connection, scope: Scope) -> int:
     """Count the requests that a run of this scope is still to work on."""
-    names, since = _scope(scope)
+    names, since = scope_values(scope)
     row = connection.execute(
         "SELECT count(*) FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision"
-        f" WHERE r.status = 'pending' AND {_IN_SCOPE}{_not_beyond(scope)}",
+        f" WHERE r.status = 'pending' AND {IN_SCOPE}{_not_beyond(scope)}",
         (None, names, since),
     ).fetchone()
     return int(row[0])
@@ -173,8 +223,12 @@ def claim(connection: sqlite3.Connection, request_pk: int) -> str | None:
 
 
 def requeue(connection: sqlite3.Connection, request_pk: int) -> None:
-    """Return a running request to the queue."""
-    connection.execute("UPDATE request SET status = 'pending' WHERE pk = ? AND status = 'running'", (request_pk,))
+    """Return a running request to the queue, unless it has gone by batch meanwhile."""
+    connection.execute(
+        "UPDATE request SET status = 'pending' WHERE pk = ?1 AND status = 'running' AND NOT EXISTS"
+        " (SELECT 1 FROM attempt WHERE request = ?1 AND outcome IS NULL AND batch IS NOT NULL)",
+        (request_pk,),
+    )
 
 
 def missing_images(connection: sqlite3.Connection, request_pk: int) -> int:
@@ -210,7 +264,8 @@ def free_stem(connection: sqlite3.Connection, request_pk: int, images: int | Non
     return f"{name}-{row['key'][:8]}" if owned else str(name)
 
 
-def _scope(scope: Scope) -> tuple[str | None, float]:
+def scope_values(scope: Scope) -> tuple[str | None, float]:
+    """Return the values of the parameters 2 and 3 of `IN_SCOPE`."""
     return None if scope.names is None else json.dumps(sorted(scope.names)), scope.since
 
 
@@ -225,16 +280,25 @@ def _not_beyond(scope: Scope) -> str:
 
 def _not_blocked(blocked: Collection[Block]) -> str:
     """Return the condition that excludes blocked requests. Model names come from users, so they are passed as JSON."""
-    if not blocked:
-        return ""
-    values = [[block.provider, block.job_pk, block.model, block.served_by] for block in blocked]
+    return f" AND NOT {_matches(blocked)}" if blocked else ""
+
+
+def _may_be_realtime(realtime: Collection[Block]) -> str:
+    """Return the condition that a job has requests that are not for a batch."""
+    jobs = ", ".join(str(block.job_pk) for block in realtime if block.job_pk is not None)
+    return f"(j.mode = 'realtime' OR j.pk IN ({jobs}))"
+
+
+def _matches(blocks: Collection[Block]) -> str:
+    """Return the condition that a request is in one of these blocks."""
+    values = [[block.provider, block.job_pk, block.model, block.served_by] for block in blocks]
     literal = json.dumps(values).replace("'", "''")
     provider, model = "(SELECT provider FROM job WHERE pk = r.job)", "json_extract(r.params, '$.model')"
     matches = " AND ".join(
         f"(json_extract(b.value, '$[{place}]') IS NULL OR json_extract(b.value, '$[{place}]') IS {column})"
         for place, column in enumerate((provider, "r.job", model, "r.served_by"))
     )
-    return f" AND NOT EXISTS (SELECT 1 FROM json_each('{literal}') b WHERE {matches})"
+    return f"EXISTS (SELECT 1 FROM json_each('{literal}') b WHERE {matches})"
 
 
 def read_queued(connection: sqlite3.Connection, request_pks: Sequence[int]) -> list[QueuedRequest]:

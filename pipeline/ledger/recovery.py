@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pipeline.ledger.batch_lines import withdraw_unsent
 from pipeline.ledger.database import transaction
 
 if TYPE_CHECKING:
@@ -25,19 +26,23 @@ def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
 
 
 def requeue_running(connection: sqlite3.Connection, now: float) -> int:
-    """Do what `recover` does, within a transaction that is open already."""
+    """Do what `recover` does, within a transaction that is open already. What is in a living batch stays running."""
+    withdraw_unsent(connection, now)
     connection.execute(
         "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"
-        " WHERE attempt.request = request.pk AND attempt.outcome IS NULL)"
-        " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL)"
+        " WHERE attempt.request = request.pk AND attempt.outcome IS NULL AND attempt.batch IS NULL)"
+        " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL AND batch IS NULL)"
     )
     lost = connection.execute(
         "UPDATE attempt SET outcome = 'unknown', ended_at = ?1, sent_at = max(sent_at, min(?1, sent_at + ?2)),"
         """ error = '{"http_status": null, "type": "interrupted", "code": null, "message": "the run died during"""
-        """ this call"}' WHERE outcome IS NULL""",
+        """ this call"}' WHERE outcome IS NULL AND batch IS NULL""",
         (now, _SENT_LATE),
     ).rowcount
-    connection.execute("UPDATE request SET status = 'pending' WHERE status = 'running'")
+    connection.execute(
+        "UPDATE request SET status = 'pending' WHERE status = 'running'"
+        " AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.pk AND a.outcome IS NULL)"
+    )
     return lost
 
 

@@ -13,7 +13,8 @@ import pytest
 from pipeline.errors import BadInput, DiskFull, KeyRefused
 from pipeline.ledger import job_changes
 from pipeline.ledger.attempts import paused_until
-from pipeline.ledger.job_changes import finish_folder_changes, forget_job, rename_job, wish_to_cancel
+from pipeline.ledger.batches import wish_to_cancel
+from pipeline.ledger.job_changes import finish_folder_changes, forget_job, rename_job
 from pipeline.ledger.queue import Block
 from pipeline.ledger.stops import read_stops, record_stop
 from tests.support.workbench import request
