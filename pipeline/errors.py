@@ -279,6 +279,7 @@ class BatchGone(Stop):
     """The service no longer knows a batch that was sent: it may have been billed, and is not bought again by itself."""
 
     outcome = "unknown"
+    reach = "job"
 
 
 class BatchRefused(Stop):
@@ -308,11 +309,7 @@ class FolderGone(DiskFull):
     """The output folder or its ledger was moved, removed or replaced during the run. Handled like a full disk."""
 
 
-def error_kinds() -> dict[str, str]:
-    """Return the names of all classes of errors that end a request, by themselves in lower case."""
-    found, classes = {}, [RequestError]
-    while classes:
-        below = classes.pop().__subclasses__()
-        classes += below
-        found.update({one.__name__.lower(): one.__name__ for one in below})
-    return found
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that ended a group of tasks: the first PipelineError, else the first of any class."""
+    first = (group.subgroup(PipelineError) or group).exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first

@@ -5,21 +5,23 @@ The caller holds the lock of the output folder.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.errors import DiskFull, PipelineError
+from pipeline.errors import DiskFull, PipelineError, first_error
 from pipeline.ledger.backup import back_up
+from pipeline.ledger.batches import count_in_batches
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
 from pipeline.ledger.queue import count_pending
 from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
-from pipeline.reports.write import write_reports
+from pipeline.reports.write import ThumbnailWork, make_report_thumbnails, write_reports
 from pipeline.result import Result
 from pipeline.sandbox_process import SandboxProcesses
 
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.queue import Scope
+
+STOPPED_SECONDS = 2.0
+"""How long a run that a signal has stopped may still make thumbnails."""
 
 
 def check_credentials(provider: Provider, environment: Mapping[str, str]) -> None:
@@ -97,7 +102,7 @@ class Run:
                             emit(KeyExposed(provider.name, host))
                     await runner.run()
             except BaseExceptionGroup as group:
-                raise _first_error(group) from None
+                raise first_error(group) from None
             finally:
                 manifests, reports, unwritten = self._write_outputs(emit)
         names_at_end = jobs_in_scope(self.connection, self.scope)
@@ -110,7 +115,7 @@ class Run:
             lowered=runner.lowered,
             reports=reports,
             unwritten=unwritten,
-            unreached=count_pending(self.connection, self.scope),
+            unreached=count_pending(self.connection, self.scope) + count_in_batches(self.connection, self.scope),
         )
 
     def _at_work(self, summaries: Sequence[JobSummary]) -> list[Provider]:
@@ -131,6 +136,7 @@ class Run:
             SandboxProcesses(self.config.output, stack).base_url,
             emit,
             self.budget_usd,
+            waits=self.wait,
         )
 
     def _write_outputs(self, emit: Listener) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
@@ -164,9 +170,21 @@ def _suppressing_errors(emit: Listener) -> Listener:
     return emit_safely
 
 
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that ended a group of tasks: the first PipelineError, else the first of any class."""
-    error: BaseException = group.subgroup(PipelineError) or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+async def make_missing_thumbnails(result: Result, emit: Listener) -> Result:
+    """Make the thumbnails of a run's reports, without holding the folder's lock; a signal leaves the rest undone."""
+    from pipeline.engine.events import ThumbnailsMade
+    from pipeline.signals import Shutdown
+
+    loop = asyncio.get_running_loop()
+
+    def show(event: ThumbnailsMade) -> None:
+        with contextlib.suppress(OSError):  # the terminal or the pipe is gone
+            emit(event)
+
+    def count(job: str, made: int, total: int) -> None:
+        loop.call_soon_threadsafe(show, ThumbnailsMade(job, made, total))
+
+    work = ThumbnailWork(result.config, count)
+    with Shutdown().listening(lambda _number: work.stop.set()):
+        await make_report_thumbnails(work, result.reports, STOPPED_SECONDS if result.signal else None)
+    return replace(result, unwritten=(*result.unwritten, *work.unwritten))

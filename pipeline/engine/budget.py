@@ -49,6 +49,11 @@ class Budget:
         if cost is not None:
             self._committed[request.job_pk] += cost - (estimate or 0.0)
 
+    def give_back(self, job_pk: int, usd: float) -> None:
+        """Release a part of what was reserved for a job, if that is known."""
+        if job_pk in self._committed:
+            self._committed[job_pk] -= usd
+
     def exceeded(self, request: QueuedRequest, requested: int, returned: int) -> BudgetSpent | None:
         """Return the stop that follows if a response cost more than its estimate, and more than the budget had left."""
         limit = self.limit(request)

@@ -21,7 +21,7 @@ from pipeline.client.download import Downloader, DownloadFailed, UrlExpired
 from pipeline.client.image_url import expiry, host_of, stated_expiry
 from pipeline.client.limits import response_bytes
 from pipeline.client.request import build_body
-from pipeline.client.response import InlineImage, LinkedImage
+from pipeline.client.response import InlineImage, LinkedImage, read_response
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.client.request import Call
-    from pipeline.client.response import ImagesResponse
+    from pipeline.client.response import HttpResponse, ImagesResponse
     from pipeline.config.load import DownloadRules, Provider
     from pipeline.engine.image_writer import FileNames
     from pipeline.errors import AttemptOutcome
@@ -110,7 +110,7 @@ class LocalCaller:
     def __init__(self, target: Target, images: ImageStore, environment: Mapping[str, str]) -> None:
         provider, rules = target.provider, target.download
         key, headers = provider.key(environment), provider.header_values(environment)
-        secrets = Secrets({"key": key, **headers})
+        self.secrets = secrets = Secrets({"key": key, **headers})
         calls = descriptors_for_calls(raise_descriptor_limit())
         self._target = target
         self._stack = AsyncExitStack()
@@ -180,6 +180,14 @@ class LocalCaller:
         try:
             max_bytes = response_bytes(spec.call.params, self._target.download.max_bytes)
             response = await self._client.call(spec.call.operation, body, sent, max_bytes)
+            return await self._store(response, spec, sent_at)
+        except RequestError as error:
+            return CallResult(error.outcome, sent_at, time.time(), error)
+
+    async def receive(self, http: HttpResponse, spec: CallSpec, sent_at: float | None) -> CallResult:
+        """Store the images of a response that came in another way than as the answer to a call. Errors are returned."""
+        try:
+            response = await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
             return await self._store(response, spec, sent_at)
         except RequestError as error:
             return CallResult(error.outcome, sent_at, time.time(), error)

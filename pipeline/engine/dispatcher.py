@@ -18,6 +18,7 @@ from pipeline.errors import Stop
 from pipeline.ledger.queue import next_requests
 
 if TYPE_CHECKING:
+    from pipeline.engine.batches.modes import Modes
     from pipeline.engine.events import Bottleneck
     from pipeline.engine.provider_context import ProviderContext
     from pipeline.engine.stop_policy import StopPolicy
@@ -39,13 +40,14 @@ POLL_SECONDS = 1.0  # how often the ledger is asked for what another process has
 class Dispatcher:
     """Processes one provider's requests. Every stop that a worker meets is passed to the stop policy."""
 
-    def __init__(self, context: ProviderContext, scope: Scope, writer: Writer, stops: StopPolicy) -> None:
+    def __init__(self, context: ProviderContext, scope: Scope, writer: Writer, stops: StopPolicy, modes: Modes) -> None:
         self._context = context
         self._provider = context.target.provider
         self._admission = context.admission
         self._scope = scope
         self._writer = writer
         self._stops = stops
+        self._modes = modes
         self._active: set[int] = set()  # primary keys of the requests at work
 
     async def run(self) -> None:
@@ -81,6 +83,7 @@ class Dispatcher:
                 frozenset(self._active),
                 room,
                 frozenset(self._stops.blocks),
+                self._modes.realtime,
             )
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)

@@ -234,6 +234,14 @@ class BatchCollected:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLineIgnored:
+    """A line of a batch's files is malformed, or is of no line that was sent; the others are recorded."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationFailed:
     """A notification could not be delivered; the run goes on."""
 
@@ -264,6 +272,7 @@ Event = (
     | BatchSent
     | BatchMoved
     | BatchCollected
+    | BatchLineIgnored
     | NotificationFailed
     | ThumbnailsMade
 )

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 from pipeline.engine.caller import LocalCaller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from pipeline.config.load import RetryRules
     from pipeline.engine.admission import Admission
     from pipeline.engine.caller import Target
     from pipeline.engine.records import Records
+    from pipeline.ledger.queue import QueuedRequest
     from pipeline.storage import ImageStore
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderContext:
-    """What the workers of one provider share. `inputs` is the folder of the jobs' uploads."""
+    """What the workers of one provider share. `inputs` is the folder of the jobs' uploads.
+
+    `is_realtime` returns whether a request may be called, and is not to go by batch.
+    """
 
     target: Target
     inputs: Path
@@ -29,6 +33,7 @@ class ProviderContext:
     admission: Admission
     caller: LocalCaller
     records: Records
+    is_realtime: Callable[[QueuedRequest], bool] = lambda _request: True
 
     @classmethod
     @asynccontextmanager
@@ -41,7 +46,8 @@ class ProviderContext:
         records: Records,
         images: ImageStore,
         environment: Mapping[str, str],
+        is_realtime: Callable[[QueuedRequest], bool],
     ) -> AsyncIterator[ProviderContext]:
         """Create a provider's HTTP sessions and threads, and close them after the block. Raises ConfigError."""
         async with LocalCaller(target, images, environment) as caller:
-            yield cls(target, inputs, retry, admission, caller, records)
+            yield cls(target, inputs, retry, admission, caller, records, is_realtime)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.engine.events import CallEnded, CallSent, ImageStored, RequestEnded, UsageIgnored
 from pipeline.engine.stop_policy import Withdrawn
-from pipeline.errors import DiskFull
-from pipeline.ledger import attempts, queue
+from pipeline.errors import BudgetSpent, DiskFull
+from pipeline.ledger import attempts, batches, queue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.errors import RequestError
+    from pipeline.ledger.batches import BatchRow, Draft
     from pipeline.ledger.held_folder import HeldFolder
-    from pipeline.ledger.queue import PaidUrl, QueuedRequest
+    from pipeline.ledger.queue import Block, PaidUrl, QueuedRequest
     from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
     from pipeline.storage import QuarantinedFile, StoredImage
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A call that is recorded in the ledger and may be sent; `started` is a moment of the monotonic clock."""
+    """A call, or a line of a batch, that is recorded in the ledger; `started` is a moment of the monotonic clock."""
 
     pk: int
     stem: str  # of the request's file names
     images: int  # requested
     estimate_usd: float | None
     started: float
+    discount: float = 0.0  # the part of the price that is not charged
+    is_line: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Completion:
     urls: Sequence[PaidUrl] = ()
     settled: int = 0
     succeeded: bool = False
+    cost_usd: float = 0.0
 
 
 class Records:
@@ -91,8 +95,7 @@ class Records:
         """
         self._held.check()
         estimate = self._estimate(request, permit.images)
-        if not self._budget.knows(request):
-            self._budget.load(request, await self._writer.do(attempts.committed_usd, request.job_pk))
+        await self.know_budget(request)
         if not self._stops.allows(request):
             raise Withdrawn
         self._budget.reserve(request, estimate)
@@ -109,6 +112,56 @@ class Records:
         self.emit(CallSent(request.job_name, request.id, self._provider, permit.images))
         return Attempt(*begun, permit.images, estimate, time.monotonic())
 
+    async def know_budget(self, request: QueuedRequest) -> None:
+        """Load what the request's job has spent, or may have, in earlier runs."""
+        if not self._budget.knows(request):
+            self._budget.load(request, await self._writer.do(attempts.committed_usd, request.job_pk))
+
+    async def begin_batch(
+        self, group: Block, token: str, lines: Sequence[tuple[QueuedRequest, Draft]], discount: float
+    ) -> tuple[BatchRow, list[int | None]]:
+        """Reserve the money of a batch and record it with its lines, before anything is sent: what fits the budget.
+
+        Return it with the primary keys of the lines' attempts, None for those that are not sent. Raises Withdrawn,
+        FolderGone, and BudgetSpent if not even the first line fits.
+        """
+        self._held.check()
+        first = lines[0][0]
+        await self.know_budget(first)
+        if not self._stops.allows(first):
+            raise Withdrawn
+        drafts, spent = self._reserve(lines, discount)
+        begun = await self._writer.do(batches.begin_batch, group, token, drafts, self._target.base_url, time.time())
+        keys: list[int | None] = [None for _ in drafts] if begun is None else begun[1]
+        unused = [draft.estimate_usd or 0.0 for draft, pk in zip(drafts, keys, strict=True) if pk is None]
+        self.give_back(first.job_pk, sum(unused))
+        if spent is not None:
+            self._stops.stop(spent, first)
+        if begun is None:
+            raise Withdrawn
+        return begun[0], [*keys, *[None] * (len(lines) - len(keys))]
+
+    def _reserve(
+        self, lines: Sequence[tuple[QueuedRequest, Draft]], discount: float
+    ) -> tuple[list[Draft], BudgetSpent | None]:
+        """Reserve the money of as many lines as the budget allows. Raises BudgetSpent if it allows none."""
+        drafts: list[Draft] = []
+        for request, draft in lines:
+            usd = self._estimate(request, draft.images)
+            usd = None if usd is None else usd * (1 - discount)
+            try:
+                self._budget.reserve(request, usd)
+            except BudgetSpent as error:
+                if not drafts:
+                    raise
+                return drafts, error
+            drafts.append(replace(draft, estimate_usd=usd))
+        return drafts, None
+
+    def give_back(self, job_pk: int, usd: float) -> None:
+        """Release what was reserved for lines of a job that cost nothing."""
+        self._budget.give_back(job_pk, usd)
+
     async def complete(self, request: QueuedRequest, attempt: Attempt, result: CallResult) -> Completion:
         """Record what a result means: its cost, its images, the URLs to download, or how the attempt failed.
 
@@ -120,7 +173,7 @@ class Records:
         await self.record_quarantine(request, result.quarantined)
         if result.error is not None:
             return await self._complete_failed(request, attempt, result, result.error)
-        cost = self._cost(request, result)
+        cost = self._cost(request, result, attempt.discount)
         response = attempts.ResponseRecord(
             http_status=result.http_status or 200,
             request_id=result.request_id,
@@ -144,10 +197,13 @@ class Records:
         for image in result.images:
             self._emit_stored(request, image)
         settled = len(result.images) + len(result.urls) + result.moderated
-        return Completion(urls, settled, succeeded)
+        return Completion(urls, settled, succeeded, cost or 0.0)
 
-    def _cost(self, request: QueuedRequest, result: CallResult) -> float | None:
-        """Return what an answered call cost; a usage that does not count is said once per model and run."""
+    def _cost(self, request: QueuedRequest, result: CallResult, discount: float) -> float | None:
+        """Return what an answered call cost, less the discount.
+
+        A usage that does not count is reported once per model and run.
+        """
         model = self._models.find(request.model)
         if model is None or request.model is None:
             return None
@@ -155,7 +211,7 @@ class Records:
         if cost.ignored_usd is not None and request.model not in self._ignored:
             self._ignored.add(request.model)
             self.emit(UsageIgnored(self._provider, request.model, cost.ignored_usd, cost.usd))
-        return cost.usd
+        return None if cost.usd is None else cost.usd * (1 - discount)
 
     async def _complete_failed(
         self, request: QueuedRequest, attempt: Attempt, result: CallResult, error: RequestError
@@ -203,6 +259,8 @@ class Records:
     def _emit_ended(
         self, request: QueuedRequest, attempt: Attempt, cost: float | None, error: RequestError | None
     ) -> None:
+        if attempt.is_line:
+            return
         seconds = time.monotonic() - attempt.started
         ended: Event = CallEnded(request.job_name, request.id, self._provider, seconds, cost, error)
         self.emit(ended)

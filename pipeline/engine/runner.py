@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pipeline.client.batch_client import BatchClient
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE
+from pipeline.config.batch_rules import BatchRules
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.engine.admission import Admission
+from pipeline.engine.batches.context import BatchContext
+from pipeline.engine.batches.executor import BatchExecutor
+from pipeline.engine.batches.modes import Modes
 from pipeline.engine.budget import Budget
 from pipeline.engine.caller import Target
 from pipeline.engine.dispatcher import POLL_SECONDS, Dispatcher
@@ -19,6 +25,7 @@ from pipeline.engine.records import Records
 from pipeline.engine.stop_policy import StopPolicy
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 from pipeline.ledger import attempts
+from pipeline.ledger.batches import has_batch_work
 from pipeline.ledger.queue import waiting_providers
 from pipeline.ledger.recovery import requeue_running
 from pipeline.ledger.stops import delete_overcome_stops, record_stop
@@ -31,14 +38,17 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config, Provider, RateLimit
     from pipeline.engine.events import Listener, ProviderPace
     from pipeline.ledger.held_folder import HeldFolder
-    from pipeline.ledger.queue import Scope
+    from pipeline.ledger.queue import Block, Scope
     from pipeline.models.table import Models
+
+Way = Literal["realtime", "batch"]
 
 
 class Runner:
     """Works until nothing in `scope` is pending, or all that is pending waits for something that has stopped.
 
     `address` returns a provider's base_url, and starts its sandbox if it is one. `budget_usd` overrides the jobs' own.
+    Without `waits`, batches are looked at once, and those that are not final stay out.
     """
 
     def __init__(
@@ -52,6 +62,8 @@ class Runner:
         address: Callable[[Provider], Awaitable[str]],
         emit: Listener,
         budget_usd: float | None = None,
+        *,
+        waits: bool = True,
     ) -> None:
         self._connection = connection
         self._held = held
@@ -63,6 +75,12 @@ class Runner:
         self._emit = emit
         self._budget = Budget(budget_usd, config.budget_usd)
         self._stops = StopPolicy(emit)
+        self._waits = waits
+        self._opened = AsyncExitStack()
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._contexts: dict[str, ProviderContext | None] = {}
+        self._left_out = set[int]()  # primary keys of batches that are not followed any more
+        self._looked_at = set[str]()  # providers of whose batches nothing more is done in this run
         self._dispatchers: dict[str, Dispatcher] = {}
         self._admissions: dict[str, Admission] = {}
         self._paces: dict[str, ProviderPace] = {}  # the last one emitted of each provider
@@ -86,7 +104,8 @@ class Runner:
         async with Writer(self._connection) as writer:
             self._stops.record = lambda block, error: writer.post(record_stop, block, error)
             try:
-                await self._run_dispatchers(writer)
+                async with AsyncExitStack() as self._opened:
+                    await self._run_providers(writer)
             finally:
                 for admission in self._admissions.values():
                     admission.close()
@@ -94,15 +113,19 @@ class Runner:
                 await writer.do(requeue_running, time.time())
                 await writer.do(delete_overcome_stops)
 
-    async def _run_dispatchers(self, writer: Writer) -> None:
-        """Run a dispatcher for each provider that has pending requests, until there is none."""
+    async def _run_providers(self, writer: Writer) -> None:
+        """Run a dispatcher for each provider that has pending requests, and a batch executor for each that has
+        batches, until there is none.
+        """
+        modes = Modes(self._config, self._models, self._scope, writer, self._stops, self._emit)
         async with asyncio.TaskGroup() as group:
-            running: dict[str, asyncio.Task[None]] = {}
+            running: dict[tuple[str, Way], asyncio.Task[None]] = {}
             while True:
-                running = {name: task for name, task in running.items() if not task.done()}
-                for name in await self._waiting(writer):
-                    if name not in running:
-                        running[name] = group.create_task(self._run_provider(name, writer), name=f"provider {name}")
+                running = {key: task for key, task in running.items() if not task.done()}
+                for key in await self._waiting(writer, modes):
+                    if key not in running:
+                        name = f"provider {key[0]}: {key[1]}"
+                        running[key] = group.create_task(self._run_provider(*key, writer, modes), name=name)
                 if not running:
                     break
                 await asyncio.wait(running.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -115,50 +138,98 @@ class Runner:
                 self._paces[name] = pace
                 self._emit(pace)
 
-    async def _waiting(self, writer: Writer) -> list[str]:
-        """Return the names of the providers that have pending requests and may be called."""
+    async def _waiting(self, writer: Writer, modes: Modes) -> list[tuple[str, Way]]:
+        """Return the names of the providers that have work and may be called, each with the way in which it is done."""
         if self._stops.halted:
             return []
         try:
-            names = await writer.do(waiting_providers, self._scope, frozenset(self._stops.blocks))
+            blocks = frozenset(self._stops.blocks)
+            names, is_batch = await writer.do(_read_waiting, self._scope, blocks, modes.realtime)
+            if is_batch or modes.is_in_use:
+                await modes.refresh()
+                names = await writer.do(waiting_providers, self._scope, blocks, modes.realtime)
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
-        for name in names:
+        outstanding = {row.provider for row in modes.living if row.pk not in self._left_out}
+        for name in {*names, *outstanding, *modes.providers()}:
             if name not in self._config.providers and not self._stops.is_stopped(name):  # submitted with another config
                 what = f"the config has no provider `{name}`; jobs that name it stay queued"
                 self._stops.stop_provider(name, WrongAddress(what))
-        return [name for name in names if not self._stops.is_stopped(name)]
+        known = self._config.providers.keys()
+        realtime: list[tuple[str, Way]] = [(name, "realtime") for name in names if not self._stops.is_stopped(name)]
+        sendable = {name for name in modes.providers() - self._looked_at if not self._stops.is_stopped(name)}
+        by_batch: list[tuple[str, Way]] = [
+            (name, "batch")
+            for name in sorted((outstanding | sendable) & known)
+            if not self._stops.end_signal(name).is_set
+        ]
+        return realtime + by_batch
 
-    async def _run_provider(self, name: str, writer: Writer) -> None:
-        """Create one provider's clients and process its requests."""
-        provider = self._config.providers[name]
+    async def _run_provider(self, name: str, way: Way, writer: Writer, modes: Modes) -> None:
+        """Process one provider's requests in one way."""
+        context = await self._context(name, writer, modes)
+        if context is None:
+            return
+        if way == "batch":
+            executor = BatchExecutor(self._batch_context(context, writer, modes))
+            await executor.run()
+            self._left_out |= executor.left
+            if not self._waits:
+                self._looked_at.add(name)
+            return
+        dispatcher = self._dispatchers[name] = Dispatcher(context, self._scope, writer, self._stops, modes)
+        self._emit_paces()
+        try:
+            await dispatcher.run()
+        finally:
+            self._emit_paces()  # idle
+            del self._dispatchers[name]
+
+    async def _context(self, name: str, writer: Writer, modes: Modes) -> ProviderContext | None:
+        """Return what one provider's requests share, created once in a run; None if the provider cannot be called."""
+        async with self._opening.setdefault(name, asyncio.Lock()):
+            if name not in self._contexts:
+                self._contexts[name] = await self._open(self._config.providers[name], writer, modes)
+            return self._contexts[name]
+
+    async def _open(self, provider: Provider, writer: Writer, modes: Modes) -> ProviderContext | None:
+        """Create one provider's clients."""
         calls = descriptors_for_calls(raise_descriptor_limit())
         provider = replace(provider, concurrency=min(provider.concurrency, calls))
         try:
             provider.key(self._environment)
             provider.header_values(self._environment)
         except ConfigError as reason:  # submitted beside this run, which was not asked for this key when it started
-            self._stops.stop_provider(name, KeyRefused(str(reason)))
-            return
+            self._stops.stop_provider(provider.name, KeyRefused(str(reason)))
+            return None
         try:
             base_url = await self._address(provider)
         except ConfigError as reason:
-            self._stops.stop_provider(name, WrongAddress(str(reason)))
-            return
+            self._stops.stop_provider(provider.name, WrongAddress(str(reason)))
+            return None
         target = Target(provider, base_url, self._config.download, self._config.images_folder)
         admission = await self._admission(provider, base_url, writer)
         records = Records(target, self._held, self._models, writer, self._budget, self._stops, self._emit)
-        async with ProviderContext.open(
-            target, self._config.output, self._config.retry, admission, records, self._held.images, self._environment
-        ) as context:
-            dispatcher = self._dispatchers[name] = Dispatcher(context, self._scope, writer, self._stops)
-            self._emit_paces()
-            try:
-                await dispatcher.run()
-            finally:
-                self._emit_paces()  # idle
-                del self._dispatchers[name]
+        opened = ProviderContext.open(
+            *(target, self._config.output, self._config.retry, admission, records, self._held.images),
+            *(self._environment, modes.is_realtime),
+        )
+        return await self._opened.enter_async_context(opened)
+
+    def _batch_context(self, context: ProviderContext, writer: Writer, modes: Modes) -> BatchContext:
+        provider = context.target.provider
+        return BatchContext(
+            context,
+            provider.batch or BatchRules(),
+            BatchClient(context.caller.session, provider.dialect),
+            modes,
+            self._models,
+            self._scope,
+            writer,
+            self._stops,
+            self._waits,
+        )
 
     async def _admission(self, provider: Provider, base_url: str, writer: Writer) -> Admission:
         """Return a provider's admission control, one for the whole run; it knows what earlier runs sent."""
@@ -176,3 +247,10 @@ class Runner:
             admission.throttle.pause(min(paused, LONGEST_PAUSE))  # more than was ever asked: the clock was set back
             self._admissions[name] = admission
         return self._admissions[name]
+
+
+def _read_waiting(
+    connection: sqlite3.Connection, scope: Scope, blocks: frozenset[Block], realtime: frozenset[Block]
+) -> tuple[list[str], bool]:
+    """Return the providers that have pending requests in realtime, and whether any job goes by batch."""
+    return waiting_providers(connection, scope, blocks, realtime), has_batch_work(connection)

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.engine.events import Stopped
+from pipeline.errors import KeyRefused
 from pipeline.ledger.queue import Block
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class StopPolicy:
         self._halted = False
         self._stopped: set[str] = set()  # providers
         self._signals: dict[str, StopSignal] = {}
+        self._ends: dict[str, StopSignal] = {}
+        self._refusing: set[str] = set()  # providers that refuse the key
 
     @property
     def halted(self) -> bool:
@@ -88,6 +91,17 @@ class StopPolicy:
                 self._signals[provider].set()
         return self._signals[provider]
 
+    def end_signal(self, provider: str) -> StopSignal:
+        """Return the signal that nothing more is asked of a provider, not even what has become of its batches.
+
+        It is set if the run is halted, or the provider refuses the key.
+        """
+        if provider not in self._ends:
+            self._ends[provider] = StopSignal()
+            if self._halted or provider in self._refusing:
+                self._ends[provider].set()
+        return self._ends[provider]
+
     def is_stopped(self, provider: str) -> bool:
         """Return whether no further call is made to a provider."""
         return self._halted or provider in self._stopped
@@ -96,10 +110,14 @@ class StopPolicy:
         """Return whether a request may be called."""
         return not self.is_stopped(request.provider) and not any(block.covers(request) for block in self.blocks)
 
+    def allows_group(self, group: Block) -> bool:
+        """Return whether requests of a group may be sent, which shares all that a block may name."""
+        return not any(block.includes(group) for block in self.blocks)
+
     def halt(self) -> None:
         """Make no further call; calls in flight are completed."""
         self._halted = True
-        for signal in self._signals.values():
+        for signal in (*self._signals.values(), *self._ends.values()):
             signal.set()
 
     def stop(self, error: Stop, request: QueuedRequest | None) -> None:
@@ -119,6 +137,10 @@ class StopPolicy:
         self._stopped.add(provider)
         if provider in self._signals:
             self._signals[provider].set()
+        if isinstance(error, KeyRefused):
+            self._refusing.add(provider)
+            if provider in self._ends:
+                self._ends[provider].set()
 
     def _block(self, error: Stop, request: QueuedRequest) -> None:
         """Block the requests that the cause of a stop reaches."""
@@ -135,6 +157,10 @@ class StopPolicy:
             case _:
                 block = Block(job_pk=request.job_pk)
                 what = f"job `{request.job_name}`"
+        self.stop_block(block, what, error)
+
+    def stop_block(self, block: Block, what: str, error: Stop) -> None:
+        """Stop these requests; `what` names them."""
         self._keep(error, block, None if block in self.blocks else what)
         self.blocks.add(block)
 

@@ -24,6 +24,7 @@ from pipeline.engine.events import (
 from pipeline.engine.failed_calls import REFUSALS, FailedCalls, FailedError, host_silent
 from pipeline.engine.image_writer import FileNames
 from pipeline.engine.retry import call_with_retries, retrying
+from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import (
     DownloadRefused,
     Invalid,
@@ -93,10 +94,12 @@ class Worker:
     async def _call(self) -> None:
         """Make one call for what is missing: permit, record, call, record."""
         self._failed_calls.check_repeats()
+        self._check_mode()
         images = min(self._missing, self._context.target.provider.images_per_call)
         permit = await self._admission.acquire(self._request, images)
         self._is_probe = permit.is_probe
         try:
+            self._check_mode()  # again: it may have changed while the call waited
             call = self._build_call(permit.images)
             attempt = await self._records.begin(self._request, permit)
             self._set_stem(attempt.stem)
@@ -118,6 +121,11 @@ class Worker:
         self._missing -= completion.settled
         if result.quarantined:
             self._failed_calls.count_broken(result.quarantined[0].reason)
+
+    def _check_mode(self) -> None:
+        """Check that the request may be called. Raises Withdrawn if it is to go by batch."""
+        if not self._context.is_realtime(self._request):
+            raise Withdrawn
 
     def _delivered(self) -> None:
         """Report that an image has arrived."""

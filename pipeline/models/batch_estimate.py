@@ -111,9 +111,13 @@ def _image_tokens(width: int, height: int) -> int:
     return max(least, min(most, patches))
 
 
-def enqueued_room(rules: BatchRules) -> int | None:
-    """Return how many tokens the living batches of a model may have together; None if that is unknown."""
-    return None if rules.enqueued_tokens is None else int(rules.enqueued_tokens * ENQUEUED_SHARE)
+def enqueued_room(rules: BatchRules, stated: int | None = None) -> int | None:
+    """Return how many tokens the living batches of a model may have together; None if that is unknown.
+
+    `stated` is a limit that the service has named.
+    """
+    limits = [limit for limit in (rules.enqueued_tokens, stated) if limit is not None]
+    return int(min(limits) * ENQUEUED_SHARE) if limits else None
 
 
 def cut_batches(lines: Iterable[LineEstimate], rules: BatchRules) -> list[BatchEstimate]:

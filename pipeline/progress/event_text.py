@@ -103,6 +103,8 @@ def _describe_provider(event: Event) -> str:
             return f"‖ {provider}: paid images do not arrive; nothing more is bought until one does: {one_line(reason)}"
         case events.PurchasesResumed(provider, seconds):
             return f"▶ {provider}: paid images arrive again after {seconds:.0f} s"
+        case events.BatchLineIgnored(batch, reason):
+            return f"! a line of batch {batch} is ignored: {one_line(reason)}"
         case events.ProviderUp(provider, seconds):
             return f"▶ {provider} is up again after {seconds:.0f} s"
     raise AssertionError(event)  # pragma: no cover - the match is complete

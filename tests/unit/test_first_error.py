@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import LedgerError
-from pipeline.run import _first_error
+from pipeline.errors import LedgerError, first_error
 
 BUG, OTHER, OURS = KeyError("a"), ValueError("b"), LedgerError("the ledger is damaged")
 
@@ -19,4 +18,4 @@ BUG, OTHER, OURS = KeyError("a"), ValueError("b"), LedgerError("the ledger is da
     ],
 )
 def test_an_error_of_the_program_goes_before_any_other(errors: list[Exception], first: Exception) -> None:
-    assert _first_error(ExceptionGroup("tasks", errors)) is first
+    assert first_error(ExceptionGroup("tasks", errors)) is first

@@ -1,0 +1,96 @@
+"""Fates of batches that the service refuses or fails: what its words mean for their requests."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.client.classify import error_class
+from pipeline.client.error_body import ErrorBody
+from pipeline.engine.batches.creation import cannot_find_file
+from pipeline.errors import BatchRefused, Invalid, KeyRefused, ModelUnknown, QuotaSpent, RateLimited, WrongAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.client.batch_objects import BatchError
+    from pipeline.errors import RequestError, Stop
+
+Fate = Literal["wait for room", "check file", "fail lines", "upload anew", "stop", "refuse", "again"]
+"""What follows: the batch waits for room in the service's queue; its file is looked for; the lines named fail alone;
+files that the service has lost are uploaded anew; a stop; no batch of its group is taken; or the batch is sent once
+more.
+"""
+
+_NO_ROOM = "token_limit_exceeded"
+_LIMIT = re.compile(r"limit:?\s*([\d,]+)\s*enqueued", re.IGNORECASE)
+_NOT_SUPPORTED = re.compile(r"not supported by the batch api", re.IGNORECASE)
+_MOST_ERRORS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The fate of a failed batch, with the error that says why."""
+
+    fate: Fate
+    error: RequestError
+    lines: tuple[tuple[int, Invalid], ...] = ()  # numbers from 1, as the service counts
+
+
+def verdict_on(errors: Sequence[BatchError]) -> Verdict:
+    """Return what follows from the errors of a batch that failed validation."""
+    message = (
+        "; ".join(dict.fromkeys(str(one.message or one.code) for one in errors[:_MOST_ERRORS])) or "without a reason"
+    )
+    said = f"the service failed a batch: {message}"
+    code = errors[0].code if errors else None
+    if any(one.code == _NO_ROOM for one in errors):
+        return Verdict("wait for room", Invalid(said, code=_NO_ROOM))
+    for one in errors:
+        if one.code == "model_not_found" or _NOT_SUPPORTED.search(one.message or ""):
+            return Verdict("refuse", ModelUnknown(said, code=one.code, param=one.param))
+        if stop := _stop_of(one, said):
+            return Verdict("stop", stop)
+    if any(cannot_find_file(one.message or "") for one in errors):
+        return Verdict("check file", BatchRefused(said, code=code))
+    lines = [(one.line, one) for one in errors if one.line is not None and (one.param or "").startswith("body.")]
+    if lines:
+        bad = ((line, Invalid(one.message or said, code=one.code, param=one.param)) for line, one in lines)
+        return Verdict("fail lines", BatchRefused(said, code=code), tuple(bad))
+    return Verdict("again", BatchRefused(said, code=code))
+
+
+def verdict_on_refusal(error: RequestError, provider: str) -> Verdict:
+    """Return what follows from a create that the service refuses at once."""
+    if error.code == _NO_ROOM or _LIMIT.search(error.message):
+        return Verdict("wait for room", error)
+    if isinstance(error, RateLimited):
+        return Verdict("wait for room", error)
+    if isinstance(error, WrongAddress):
+        return Verdict("refuse", refusal(provider, error))
+    if isinstance(error, ModelUnknown) or _NOT_SUPPORTED.search(error.message):
+        return Verdict("refuse", error)
+    if not isinstance(error, Invalid):
+        return Verdict("stop", error)
+    return Verdict("again", BatchRefused(f"the service refuses a batch: {error.message}", code=error.code))
+
+
+def refusal(provider: str, error: RequestError) -> BatchRefused:
+    """Return the error of a provider that does not serve the Files API or the Batch API, or refuses a file."""
+    lacks = isinstance(error, WrongAddress)
+    what = f"`{provider}` {'seems to have no Batch API' if lacks else 'refuses the files of batches'}: {error.message}"
+    return BatchRefused(what, http_status=error.http_status, code=error.code)
+
+
+def stated_limit(message: str) -> int | None:
+    """Return the limit of enqueued tokens that a message states."""
+    found = _LIMIT.search(message)
+    return int(found[1].replace(",", "")[:15]) if found else None
+
+
+def _stop_of(one: BatchError, said: str) -> Stop | None:
+    """Return the stop that an error of money or of the key means, whatever batch it is about."""
+    body = ErrorBody(message=one.message or "", type=None, code=one.code, param=one.param)
+    kind = error_class(400, body, {})
+    return kind(said, code=one.code) if issubclass(kind, QuotaSpent | KeyRefused) else None

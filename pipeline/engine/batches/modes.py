@@ -1,0 +1,162 @@
+"""Modes: which pending requests go by batch and which are made in realtime, decided anew about once a second."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.config.batch_rules import BatchRules
+from pipeline.engine.events import Stopped
+from pipeline.errors import BatchRefused
+from pipeline.ledger import batches
+from pipeline.ledger.attempts import mean_latency
+from pipeline.ledger.queue import Block, pending_groups
+from pipeline.models.batch_eligibility import batch_fault, ends_too_soon, shutdown_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.config.load import Config, Provider
+    from pipeline.engine.events import Listener
+    from pipeline.engine.stop_policy import StopPolicy
+    from pipeline.errors import RequestError
+    from pipeline.ledger.batches import BatchJob, BatchRow
+    from pipeline.ledger.queue import QueuedRequest, Scope
+    from pipeline.ledger.writer import Writer
+    from pipeline.models.table import Models
+
+_RESERVE = 1.1
+"""How much longer than reckoned the rest of a job may take in realtime, when it is to meet its deadline."""
+
+_LATENCY = 60.0  # seconds of a call, for a provider without a limit of which no call is known
+
+
+class Modes:
+    """Decides by which way each group of requests goes. A group shares job, provider, operation and model.
+
+    `realtime` are the groups of jobs of mode batch or auto that are made in realtime all the same, and `living` are the
+    batches that have not ended.
+    """
+
+    def __init__(
+        self, config: Config, models: Models, scope: Scope, writer: Writer, stops: StopPolicy, emit: Listener
+    ) -> None:
+        self.realtime: frozenset[Block] = frozenset()
+        self.living: list[BatchRow] = []
+        self._config = config
+        self._models = models
+        self._scope = scope
+        self._writer = writer
+        self._stops = stops
+        self._emit = emit
+        self._by_batch: list[Block] = []
+        self._jobs: dict[int, BatchJob] = {}
+        self._refused: set[Block] = set()  # for the rest of the run
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether any job goes by batch, or any batch is living, as far as is known."""
+        return bool(self._jobs or self.living)
+
+    async def refresh(self) -> None:
+        """Decide anew. A job of mode auto whose deadline has come near is in realtime from now on."""
+        self.living = await self._writer.do(batches.living_batches, self._scope)
+        found = await self._writer.do(batches.batch_jobs, self._scope)
+        jobs = [await self._at_its_time(job, found) for job in found]
+        realtime, by_batch = set[Block](), list[Block]()
+        for job in jobs:
+            if job.cancel_since is not None:
+                await self._writer.do(batches.end_cancelling, job.pk)
+            if job.mode == "realtime" or job.cancel_since is not None:
+                continue
+            for group, _ in await self._writer.do(pending_groups, job.pk, self._scope):
+                fault = self._fault(job, group)
+                if fault is None:
+                    by_batch += [group] if self._stops.allows_group(group) else []
+                elif job.mode == "auto":
+                    realtime.add(group)
+                else:
+                    self._stop(job, group, fault)
+        self._jobs = {job.pk: job for job in jobs}
+        self.realtime, self._by_batch = frozenset(realtime), by_batch
+
+    def groups(self, provider: str) -> list[Block]:
+        """Return the groups of a provider's pending requests that go by batch."""
+        return [group for group in self._by_batch if group.provider == provider]
+
+    def providers(self) -> set[str]:
+        """Return the providers with groups that go by batch."""
+        return {group.provider for group in self._by_batch if group.provider is not None}
+
+    def is_realtime(self, request: QueuedRequest) -> bool:
+        """Return whether a request may be called now."""
+        job = self._jobs.get(request.job_pk)
+        return job is None or job.mode == "realtime" or any(group.covers(request) for group in self.realtime)
+
+    def is_cancelled(self, job_pk: int) -> bool:
+        """Return whether the living batches of a job are to be cancelled."""
+        job = self._jobs.get(job_pk)
+        return job is not None and (job.cancel_since is not None or job.realtime_since is not None)
+
+    def is_given_up(self, job_pk: int) -> bool:
+        """Return whether a user has cancelled a job."""
+        job = self._jobs.get(job_pk)
+        return job is not None and job.cancel_since is not None
+
+    def refuse(self, group: Block, error: RequestError) -> bool:
+        """The service takes no batch of a group: return whether it is made in realtime instead, as with mode auto."""
+        job = self._jobs.get(group.job_pk or 0)
+        if job is None or job.mode != "auto":
+            return False
+        if group not in self._refused:
+            self._refused.add(group)
+            self._emit(Stopped(f"batches of job `{job.name}`, which is made in realtime instead", error))
+        self._by_batch = [one for one in self._by_batch if one != group]
+        return True
+
+    def _fault(self, job: BatchJob, group: Block) -> str | None:
+        """Return why a group is not to be sent as a batch."""
+        provider, model = self._config.providers.get(job.provider), self._models.find(group.model)
+        rules = provider.batch if provider else None
+        if job.realtime_since is not None:
+            return "its deadline is near"
+        if group in self._refused:
+            return "the service refuses it"
+        fault = batch_fault(group.model, model, group.served_by or "", rules)
+        if fault is None and rules and model and job.mode == "auto":
+            too_soon = ends_too_soon(model, time.time(), rules.expires_hours)
+            fault = shutdown_reason(model) if too_soon else None
+        return fault
+
+    def _stop(self, job: BatchJob, group: Block, fault: str) -> None:
+        block = Block(job_pk=group.job_pk, model=group.model)
+        if block not in self._stops.blocks:
+            what = f"{fault}; to make its requests in realtime, type `pipeline run --mode realtime`"
+            self._stops.stop_block(block, f"job `{job.name}` and its model `{group.model}`", BatchRefused(what))
+
+    async def _at_its_time(self, job: BatchJob, jobs: Sequence[BatchJob]) -> BatchJob:
+        """Return a job as it is now: past the moment at which its deadline can only be met in realtime, or not.
+
+        The provider's limit is shared with the jobs whose deadlines come before.
+        """
+        provider = self._config.providers.get(job.provider)
+        if job.mode != "auto" or job.deadline is None or job.realtime_since is not None or provider is None:
+            return job
+        images = await self._writer.do(batches.unfinished_images, job.pk)
+        rules = provider.batch or BatchRules()
+        for other in jobs:
+            if other.pk != job.pk and other.provider == job.provider and (other.deadline or math.inf) <= job.deadline:
+                images += await self._writer.do(batches.unfinished_images, other.pk) if images else 0
+        needed = _RESERVE * await self._seconds_for(provider, images) + rules.cancel_seconds
+        if not images or time.time() < job.deadline - needed:
+            return job
+        return await self._writer.do(batches.record_realtime, job.pk, time.time())
+
+    async def _seconds_for(self, provider: Provider, images: int) -> float:
+        """Return how long so many images take in realtime."""
+        limit = provider.rate_limit
+        if limit is not None:
+            return images * limit.window / limit.images
+        latency = await self._writer.do(mean_latency, provider.name)
+        return math.ceil(images / provider.concurrency) * (_LATENCY if latency is None else latency)
