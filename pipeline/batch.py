@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from pipeline import ledger
 from pipeline.config.load import load
 from pipeline.job_queue import JobQueue, job_folders
 from pipeline.ledger import job_changes, queries, submit
+from pipeline.ledger.batches import living_batches, wish_to_cancel
+from pipeline.ledger.database import transaction
 from pipeline.ledger.found_images import unknown_names
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.lock import find_owner, run_lock
@@ -25,8 +28,8 @@ from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
-from pipeline.reports.write import ThumbnailWork, make_report_thumbnails, write_job_report
-from pipeline.run import Run, back_up_ledger, check_credentials
+from pipeline.reports.write import write_job_report
+from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails
 from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
@@ -42,9 +45,6 @@ if TYPE_CHECKING:
     from pipeline.planning.plan import Plan
     from pipeline.reports.verify import Damage
     from pipeline.result import Result
-
-STOPPED_SECONDS = 2.0
-"""How long a run that a signal has stopped may still make thumbnails."""
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ class Batch:
                 names = frozenset(plan.name for plan in queued) if jobs else None
                 scope = Scope(names, since, options.limit, time.time())
                 result = await self._run(connection, held, scope, options, emit)
-        return await self._make_report_thumbnails(result, emit)
+        return await make_missing_thumbnails(result, emit)
 
     async def resume(
         self,
@@ -166,17 +166,40 @@ class Batch:
                 self._adopt_images(connection, emit)
                 scope = Scope(frozenset(selection.names) if names else None, time.time())
                 result = await self._run(connection, held, scope, options, emit)
-        return await self._make_report_thumbnails(result, emit)
+        return await make_missing_thumbnails(result, emit)
 
     def summaries(self) -> list[JobSummary]:
         """Return a summary of each job, the oldest first; this works while a run is active."""
         return read_status(self.folder, None, self.config.discounts)
 
     def cancel(self, name: str) -> int:
-        """Take the pending requests of a job out of the queue; return their number. Raises BadInput."""
+        """Take the pending requests of a job out of the queue; return their number. Raises BadInput.
+
+        Its living batches are cancelled at the service by the run at work, or else by `cancel_batches`.
+        """
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
+            with transaction(connection):
+                wish_to_cancel(connection, name, time.time())
             return submit.cancel(connection, name)
+
+    def count_batches(self, name: str) -> int:
+        """Return how many batches of a job are living: sent, and not collected. Raises BadInput."""
+        with ledger.reading(self.folder, name) as connection:
+            return len(living_batches(connection, _only(name)))
+
+    async def cancel_batches(self, name: str, *, emit: Listener = lambda _event: None) -> Result:
+        """Cancel the living batches of a job that `cancel` was called for, and collect what they bring.
+
+        Raises BadInput, and LeftToRunAtWork beside a run, which does it.
+        """
+        with self._writing(name) as connection:
+            (name,) = submit.known_names(connection, [name])
+            queue = JobQueue(self.config, connection)
+            with run_lock(self.folder, self.images, connection, lambda: queue.cancel_beside(name)) as held:
+                back_up_ledger(connection, self.folder, emit)
+                recover(connection)
+                return await self._run(connection, held, _only(name), JobOptions(), emit)
 
     def put_back(self, name: str) -> int:
         """Put the failed, partial and cancelled requests of a job back into the queue, without running them.
@@ -285,24 +308,9 @@ class Batch:
             self.config.notify.webhook_url(self.environment)
             self.config.notify.header_values(self.environment)
 
-    async def _make_report_thumbnails(self, result: Result, emit: Listener) -> Result:
-        """Make the thumbnails of the reports, without holding the folder's lock; a signal leaves the rest undone."""
-        from pipeline.engine.events import ThumbnailsMade
-        from pipeline.signals import Shutdown
 
-        loop = asyncio.get_running_loop()
-
-        def show(event: ThumbnailsMade) -> None:
-            with contextlib.suppress(OSError):  # the terminal or the pipe is gone
-                emit(event)
-
-        def count(job: str, made: int, total: int) -> None:
-            loop.call_soon_threadsafe(show, ThumbnailsMade(job, made, total))
-
-        work = ThumbnailWork(self.config, count)
-        with Shutdown().listening(lambda _number: work.stop.set()):
-            await make_report_thumbnails(work, result.reports, STOPPED_SECONDS if result.signal else None)
-        return replace(result, unwritten=(*result.unwritten, *work.unwritten))
+def _only(name: str) -> Scope:
+    return Scope(frozenset([name]), math.inf)
 
 
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:

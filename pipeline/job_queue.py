@@ -143,6 +143,12 @@ class JobQueue:
             names = ", ".join(f"`{name}`" for name in change.names)
             raise LeftToRunAtWork(f"changed: the mode of {names}, also for the run at work ({self._run_at_work()})")
 
+    def cancel_beside(self, name: str) -> None:
+        """Leave the batches of a job to the run that holds the folder. Raises LeftToRunAtWork."""
+        raise LeftToRunAtWork(
+            f"the run at work ({self._run_at_work()}) cancels the batches of `{name}` and collects them"
+        )
+
     @contextlib.contextmanager
     def held(self, otherwise: str) -> Iterator[None]:
         """Hold the folder's lock, and let nobody submit. Raises FolderBusy beside a run."""

@@ -1,4 +1,4 @@
-"""The commands about jobs that call no provider: status, plan, manifest, report, verify, cancel, rename and forget."""
+"""The commands about jobs that call no provider: status, plan, manifest, report, verify, rename and forget."""
 
 from __future__ import annotations
 
@@ -166,24 +166,6 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
         outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
         echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)
     return int(bool(damages))
-
-
-@click.command(cls=ExplainedCommand, example="pipeline cancel night", exits=(0, 2))
-@click.argument("job")
-@common_options
-@click.pass_obj
-def cancel(options: Options, job: str) -> int:
-    """Take what is still pending out of the queue."""
-    from pipeline.reports.facts import counted
-
-    job = options.job(job)
-    number = options.batch().cancel(job)
-    if number:
-        again = f"to put {'it' if number == 1 else 'them'} back: {options.next_command('resume', job)}"
-        echo(f"{counted(number, 'request')} of `{job}` taken out of the queue; {again}")
-    else:
-        echo(f"nothing of `{job}` was queued")
-    return 0
 
 
 @click.command(

@@ -13,10 +13,10 @@ import click
 
 from pipeline.cli.command import EXITS, write_explanation
 from pipeline.cli.help_command import help_command
-from pipeline.cli.job_commands import cancel, forget, manifest, plan, rename, report, status, verify
+from pipeline.cli.job_commands import forget, manifest, plan, rename, report, status, verify
 from pipeline.cli.options import Options, common_options
 from pipeline.cli.output import echo, echo_stderr
-from pipeline.cli.run_commands import resume, run, submit
+from pipeline.cli.run_commands import cancel, resume, run, submit
 from pipeline.cli.server_commands import sandbox, serve
 from pipeline.errors import BadInput, LedgerError, LeftToRunAtWork, PipelineError
 from pipeline.printable import printable_lines

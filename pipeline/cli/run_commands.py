@@ -1,4 +1,4 @@
-"""The commands that queue and process jobs: run, submit and resume."""
+"""The commands that queue, process and cancel jobs: run, submit, resume and cancel."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import click
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
 from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
-from pipeline.errors import BadInput, error_kinds
+from pipeline.errors import BadInput, LeftToRunAtWork, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pipeline.batch import Batch
     from pipeline.cli.options import Options
 
 
@@ -23,13 +24,23 @@ def parse_kinds(_context: click.Context, _parameter: click.Parameter, values: tu
     """Return classes of errors as they are spelled. Raises click's BadParameter with the nearest names."""
     from pipeline.config.yaml_document import nearest
 
-    known = error_kinds()
+    known = _error_kinds()
     for value in values:
         if value.lower() not in known:
             near = nearest(value, known.values())
             hint = f"did you mean {near}?" if near else f"known are {', '.join(sorted(known.values()))}"
             raise click.BadParameter(f"`{value}` is no class of error; {hint}")
     return tuple(known[value.lower()] for value in values)
+
+
+def _error_kinds() -> dict[str, str]:
+    """Return the names of all classes of errors that end a request, by themselves in lower case."""
+    found, classes = {}, [RequestError]
+    while classes:
+        below = classes.pop().__subclasses__()
+        classes += below
+        found.update({one.__name__.lower(): one.__name__ for one in below})
+    return found
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,3 +155,35 @@ def resume(
         )
         result = run_in_loop(coroutine)
     return print_result(options, result, ["run"], as_json=as_json)
+
+
+@click.command(cls=ExplainedCommand, example="pipeline cancel night", exits=(0, 2, 3, 130))
+@click.argument("job")
+@common_options
+@click.pass_obj
+def cancel(options: Options, job: str) -> int:
+    """Take what is still pending out of the queue, and cancel the job's batches."""
+    from pipeline.reports.facts import counted
+
+    job, batch = options.job(job), options.batch()
+    number = batch.cancel(job)
+    if number:
+        again = f"to put {'it' if number == 1 else 'them'} back: {options.next_command('resume', job)}"
+        echo(f"{counted(number, 'request')} of `{job}` taken out of the queue; {again}")
+    else:
+        echo(f"nothing of `{job}` was queued")
+    return _cancel_batches(options, batch, job) if batch.count_batches(job) else 0
+
+
+def _cancel_batches(options: Options, batch: Batch, job: str) -> int:
+    """Cancel the batches of a job, wait until they have ended, and print what they brought; return the exit code."""
+    from pipeline.batch import run_in_loop
+
+    with run_output(options, batch, as_json=False) as (emit, _):
+        try:
+            result = run_in_loop(batch.cancel_batches(job, emit=emit))
+        except LeftToRunAtWork as sentence:
+            echo(sentence)
+            return 0
+    code = print_result(options, result, ["cancel", job], as_json=False)
+    return code if code > 1 else 0  # cancelled requests are no failure of this command

@@ -50,7 +50,7 @@ def out_words(out: BatchesOut, now: float) -> str:
     parts = [made_words(out)]
     parts += ["being sent" if out.sent_at is None else f"{first}sent {clock(out.sent_at, now)}"]
     parts += [] if out.expires_at is None else [f"{last}expires {clock(out.expires_at, now)} at the latest"]
-    return f"{_counted(out.batches)} out: {', '.join(parts)}"
+    return f"{counted(out.batches, 'batch')} out: {', '.join(parts)}"
 
 
 def made_words(out: BatchesOut | RecordedBatch) -> str:
@@ -62,9 +62,9 @@ def made_words(out: BatchesOut | RecordedBatch) -> str:
 def waits_words(out: BatchesOut, now: float) -> str:
     """Return for how many batches the work waits, and until when at the latest."""
     if out.expires_at is None:
-        return f"waits for {_counted(out.batches)}"
+        return f"waits for {counted(out.batches, 'batch')}"
     last = ", the last expires" if out.batches > 1 else ", which expires"
-    return f"waits for {_counted(out.batches)}{last} {clock(out.expires_at, now)} at the latest"
+    return f"waits for {counted(out.batches, 'batch')}{last} {clock(out.expires_at, now)} at the latest"
 
 
 def left_out_lines(summaries: Sequence[JobSummary], command: str) -> list[str]:
@@ -75,7 +75,9 @@ def left_out_lines(summaries: Sequence[JobSummary], command: str) -> list[str]:
         if (out := BatchesOut.of(of_provider)).batches:
             are, them = ("is", "it") if out.batches == 1 else ("are", "them")
             held = counted(out.requests, "request")
-            found.append(f"{_counted(out.batches)} ({held}) {are} out at {provider}; `{command}` collects {them}")
+            found.append(
+                f"{counted(out.batches, 'batch')} ({held}) {are} out at {provider}; `{command}` collects {them}"
+            )
     return found
 
 
@@ -103,10 +105,6 @@ def _batch_words(batch: RecordedBatch, now: float) -> str:
     expires = [f"expires {clock(batch.expires_at or 0.0, now)} at the latest"] if is_open else []
     model = [batch.model] if batch.model else []
     return f"{batch.id or 'a batch'}: {', '.join([batch.status, made_words(batch), *model, *sent, *expires])}"
-
-
-def _counted(batches: int) -> str:
-    return f"{batches:,} batch" if batches == 1 else f"{batches:,} batches"
 
 
 def batch_facts(connection: sqlite3.Connection, summary: JobSummary) -> list[Fact]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
-from pipeline.ledger.job_changes import wish_to_cancel
 from pipeline.ledger.lock import find_owner
 from pipeline.reports.facts import counted
 from pipeline.reports.next_command import NextCommand
@@ -45,7 +43,7 @@ def resume(batch: Batch, name: str) -> ActionResult:
 
 def cancel(batch: Batch, name: str) -> ActionResult:
     """Take what is pending out of the queue, and have the job's batches cancelled. Raises BadInput."""
-    number, batches, owner = batch.cancel(name), _wish_to_cancel(batch, name), _lock_owner(batch)
+    number, batches, owner = batch.cancel(name), batch.count_batches(name), _lock_owner(batch)
     sentence = f"{counted(number, 'request')} of {name} taken out of the queue; Resume queues them again."
     sentence += " Calls in flight still finish." if owner else ""
     if not batches:
@@ -56,11 +54,6 @@ def cancel(batch: Batch, name: str) -> ActionResult:
         return ActionResult(f"{sentence} the run at work ({owner.who}) does that if it works on this job.")
     command = NextCommand.anywhere(batch.config).line("cancel", name)
     return ActionResult(f"{sentence} by the next run, or now if you type", command)
-
-
-def _wish_to_cancel(batch: Batch, name: str) -> int:
-    with ledger.writing(batch.folder, name, shared=batch.config.shared) as connection:
-        return wish_to_cancel(connection, name, time.time())
 
 
 def _lock_owner(batch: Batch) -> LockOwner | None:
