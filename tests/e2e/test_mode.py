@@ -111,6 +111,15 @@ def test_run_without_a_job_changes_the_mode_of_all_that_is_queued(stage: Stage) 
     assert stage.ask(MODES) == [("a", "batch", None), ("b", "batch", None), ("done", "realtime", None)]
 
 
+def test_run_of_a_job_changes_the_mode_of_no_other(stage: Stage) -> None:
+    job = night(stage)
+    stage.run("submit", stage.job("old", [{"prompt": "a"}]))  # DALL-E 2
+    with FileLock(stage.output / "run.lock"):
+        ended = stage.run("run", job, "--mode", "batch", exit_code=3)
+    assert "queued: night, 3 requests; the run at work (" in ended.stderr
+    assert stage.ask(MODES) == [("old", "realtime", None), ("night", "batch", None)]
+
+
 def test_run_without_a_job_and_without_a_mode_says_that_another_run_is_at_work(stage: Stage) -> None:
     stage.run("submit", night(stage))
     with FileLock(stage.output / "run.lock"):
