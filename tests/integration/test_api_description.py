@@ -173,7 +173,7 @@ def test_files_and_batches_answer_as_described(vendor: Vendor, name: str, mode: 
     with openai.OpenAI(base_url=vendor.base_url, api_key="k") as client:
         uploaded = client.files.create(file=("in.jsonl", b"{}"), purpose="batch").id
 
-    @seeded(80)
+    @seeded(50)
     @given(case=vendor.operations[name].as_strategy(generation_mode=mode))
     def run(case: Case) -> None:
         if name == "createBatch" and mode is GenerationMode.POSITIVE:
@@ -182,4 +182,4 @@ def test_files_and_batches_answer_as_described(vendor: Vendor, name: str, mode: 
         statuses[vendor.ask(case).status_code] += 1
 
     run()
-    assert statuses[200 if mode is GenerationMode.POSITIVE else 400] >= 5  # forms have fields that nobody knows
+    assert statuses[200 if mode is GenerationMode.POSITIVE else 400] >= 3  # forms have fields that nobody knows
