@@ -29,6 +29,7 @@ ROOMS = [
         "progress",
         "reports",
         "engine",
+        "engine/batches",
         "client",
         "ledger",
         "planning",

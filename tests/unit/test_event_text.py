@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from pipeline.engine.events import (
     BackupFailed,
     BatchCollected,
+    BatchLineIgnored,
     BatchMoved,
     BatchSent,
     CallEnded,
@@ -73,6 +74,7 @@ EVENTS: list[Event] = [
     BatchMoved("batch_7", "in_progress", 84, 1),
     BatchMoved("batch_7", "expired", 84, 1),
     BatchCollected("batch_7", 84, 0, 16, 1.25),
+    BatchLineIgnored("batch_7", "it is not JSON"),
 ]
 
 
@@ -113,6 +115,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "~ batch batch_7: in_progress; 84 made, 1 failed",
         "! batch batch_7: expired; 84 made, 1 failed",
         "← batch batch_7 collected: 84 made, 16 returned to the queue, $1.25",
+        "! a line of batch batch_7 is ignored: it is not JSON",
     ]
 
 
@@ -136,7 +139,7 @@ def test_every_event_is_one_line_of_json() -> None:
         "message": "the server\n is busy",
         "kind": "ServerFault",
     }
-    assert documents[-4] == {
+    assert documents[-5] == {
         "event": "batch_sent",
         "id": "batch_7",
         "provider": "lab",
