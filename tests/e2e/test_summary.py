@@ -82,7 +82,7 @@ def test_stopped_at_once_it_names_the_command_too(stage: Stage) -> None:
     stage.provider("lab", server, concurrency=1)
     process = stage.start("--output", "there", "run", stage.prompts("many", 2))
     assert process.stderr is not None
-    while not (stage.folder / "there" / "many").exists() and not (stage.folder / "there" / "run.log").exists():
+    while not stage.ask("SELECT * FROM attempt", "there"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     while "SIGINT" not in process.stderr.readline():
