@@ -22,7 +22,7 @@ LONG_WAIT = 120.0
 """Seconds that one request waits before another attempt from which on that gets a line."""
 
 _ALWAYS = (
-    *(events.LimitLowered, events.UsageIgnored),
+    *(events.LimitLowered, events.UsageIgnored, events.ImagesLeftOut),
     *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
     events.KeyExposed,
 )

@@ -82,6 +82,9 @@ def _describe_provider(event: Event) -> str:
         case events.LimitLowered(provider, images, per_seconds, reason, model):
             of = f" of {model}" if model else ""
             return f"▼ {provider} allows only {images} images{of} per {per_seconds:g} s: {one_line(reason)}"
+        case events.ImagesLeftOut(job, name, provider, returned, left_out):
+            kept = f"the first {returned - left_out} are kept, {left_out:,} are not"
+            return f"! {job}/{name}: a response of {provider} has {returned:,} images: {kept}"
         case events.UsageIgnored(provider, model, stated, counted):
             price = "" if counted is None else f": ${counted:.4f}"
             share = "less than a tenth of the price table, which counts"

@@ -13,6 +13,7 @@ from pipeline.engine.events import (
     CallSent,
     Event,
     ImagesFound,
+    ImagesLeftOut,
     ImageStored,
     KeyExposed,
     LimitLowered,
@@ -64,6 +65,7 @@ EVENTS: list[Event] = [
     PurchasesHeld("lab", "host\nunreachable"),
     PurchasesResumed("lab", 12.4),
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
+    ImagesLeftOut("lounge", "pool", "lab", 20_001, 19_801),
     KeyExposed("lab", "gpu.lan"),
     ThumbnailsMade("lounge", 612, 1800),
 ]
@@ -100,6 +102,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "‖ lab: paid images do not arrive; nothing more is bought until one does: host unreachable",
         "▶ lab: paid images arrive again after 12 s",
         "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",
+        "! lounge/pool: a response of lab has 20,001 images: the first 200 are kept, 19,801 are not",
         "! lab: the key is sent to gpu.lan without encryption; use https://, or set `insecure: true`",
         "• lounge: thumbnails 612/1,800",
     ]
