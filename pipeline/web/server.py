@@ -90,6 +90,7 @@ class Site:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._access.check(request)
+            _check_dates(request)
             response = await handler(request)
         except web.HTTPException as refusal:
             refusal.headers.update(_HEADERS)
@@ -178,6 +179,14 @@ class Site:
         except PipelineError as error:
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
         return web.json_response({"said": result.sentence, "command": result.command})
+
+
+def _check_dates(request: web.Request) -> None:
+    """Raise HTTPBadRequest for a date that aiohttp fails to read once it sends a file."""
+    try:
+        _ = request.if_modified_since, request.if_unmodified_since, request.if_range
+    except OverflowError:
+        raise web.HTTPBadRequest(text="A date of this request is out of range.\n") from None
 
 
 async def _read_form(request: web.Request) -> dict[str, str]:

@@ -505,3 +505,16 @@ async def test_no_form_however_it_is_sent_makes_a_traceback(bench: Bench, caplog
     finally:
         await runner.cleanup()
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("name", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
+async def test_a_date_out_of_range_makes_no_traceback(
+    bench: Bench, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    async with _open(bench) as (client, _):
+        headers = {name: "Wed, 21 Oct 99999999999 07:28:00 GMT", "Range": "bytes=0-1"}
+        async with client.get("/images/1", headers=headers) as answer:
+            assert answer.status == 400
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
