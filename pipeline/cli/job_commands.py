@@ -99,7 +99,9 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
         echo_json(estimates[0] if len(estimates) == 1 else estimates)
     else:
         for number, estimate in enumerate(estimates):
-            for line in (*[""][: bool(number)], *estimate_lines(estimate)):
+            if number:
+                echo("")
+            for line in estimate_lines(estimate):
                 echo(line)
     with ledger.reading(config.output) as connection:
         for one in plans:

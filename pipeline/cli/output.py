@@ -85,7 +85,7 @@ def run_output(
         else:
             listeners.append(_failed_notifications())
         if as_json:
-            listeners.append(lambda event: echo(event_json(event)))
+            listeners.append(lambda event: echo_json(event_json(event)))
 
         def started(plans: Sequence[Plan]) -> None:
             for plan in plans:
@@ -159,7 +159,7 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
 def summary_json(result: Result) -> dict[str, Any]:
     """Return the last event of `--json`: how the run ended, its jobs and the causes of failure."""
     from pipeline import ledger
-    from pipeline.progress.event_text import rfc3339
+    from pipeline.reports.facts import rfc3339
     from pipeline.reports.failures import causes_json, read_causes
     from pipeline.reports.next_command import NextCommand
     from pipeline.reports.status import status_json

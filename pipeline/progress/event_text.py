@@ -1,18 +1,18 @@
-"""Writes an event as a line for people or as a line of JSON for scripts."""
+"""Writes an event as a line for people, or as plain values for scripts."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine import events
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
-from pipeline.printable import printable, printable_json
+from pipeline.printable import printable
 from pipeline.progress.view import thumbnails_made
+from pipeline.reports.facts import rfc3339
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Event
@@ -109,16 +109,11 @@ def _describe_pace(pace: events.ProviderPace) -> str:
     return f"~ {pace.provider}: {pace.bottleneck or 'idle'}{until}, {limit}, {pace.downloads} downloads"
 
 
-def event_json(event: Event) -> str:
-    """Return an event as one line of JSON, with the moment at which it is written."""
+def event_json(event: Event) -> dict[str, Any]:
+    """Return an event as plain values for JSON, with the moment at which it is written."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
     fields = {field.name: _plain(field.name, getattr(event, field.name)) for field in dataclasses.fields(event)}
-    return printable_json({"event": name, "at": rfc3339(time.time()), **fields})
-
-
-def rfc3339(moment: float) -> str:
-    """Return a moment as RFC 3339 writes it, in UTC and with milliseconds."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"event": name, "at": rfc3339(time.time()), **fields}
 
 
 def _plain(name: str, value: Any) -> Any:

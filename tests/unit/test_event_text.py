@@ -33,6 +33,7 @@ from pipeline.engine.events import (
     UsageIgnored,
 )
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
+from pipeline.printable import printable_json
 from pipeline.progress.event_text import describe, event_json
 
 if TYPE_CHECKING:
@@ -117,8 +118,12 @@ def test_of_hundreds_of_jobs_the_first_are_named() -> None:
     assert describe(RunStarted(tuple(f"job-{number}" for number in range(300)))).endswith("job-9 and 290 more")
 
 
+def _line(event: Event) -> str:
+    return printable_json(event_json(event))
+
+
 def test_every_event_is_one_line_of_json() -> None:
-    documents = [json.loads(event_json(event)) for event in EVENTS]
+    documents = [json.loads(_line(event)) for event in EVENTS]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one.pop("at")) for one in documents)
     assert documents[0] == {"event": "call_sent", "job": "lounge", "id": "pool", "provider": "lab", "images": 3}
     assert documents[2]["error"] == {
@@ -129,20 +134,20 @@ def test_every_event_is_one_line_of_json() -> None:
         "kind": "ServerFault",
     }
     assert documents[13] == {"event": "run_started", "jobs": ["lounge", "birds"]}
-    assert all("\n" not in event_json(event) for event in EVENTS)
+    assert all("\n" not in _line(event) for event in EVENTS)
 
 
 def test_a_name_in_an_image_from_outside_commands_neither_terminal_nor_log() -> None:
     error = Unusable("the PNG's chunk \x1bc\x07\x9b is \u202edamaged")
     for event in (RequestEnded("job", "a", "failed", error), ProviderDown("lab", str(error), None)):
         assert r"\x1bc\x07\x9b is \u202edamaged" in describe(event)
-        assert event_json(event).isprintable()
-    assert json.loads(event_json(RequestEnded("job", "a", "failed", error)))["error"]["message"] == str(error)
+        assert _line(event).isprintable()
+    assert json.loads(_line(RequestEnded("job", "a", "failed", error)))["error"]["message"] == str(error)
 
 
 def test_json_has_the_moment_in_utc_and_numbers_of_a_sensible_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_764_313_200.123_456)
-    ended = json.loads(event_json(CallEnded("lounge", "pool", "lab", 1.234_567_89, 0.035_400_123_456, None)))
+    ended = json.loads(_line(CallEnded("lounge", "pool", "lab", 1.234_567_89, 0.035_400_123_456, None)))
     assert (ended["at"], ended["seconds"], ended["cost_usd"]) == ("2025-11-28T07:00:00.123Z", 1.235, 0.0354)
-    stated = json.loads(event_json(UsageIgnored("lab", "m", 0.000_123_456_7, None)))
+    stated = json.loads(_line(UsageIgnored("lab", "m", 0.000_123_456_7, None)))
     assert (stated["stated_usd"], stated["counted_usd"]) == (0.000123, None)
