@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ledger.error_kind import kind_of
 from pipeline.ledger.failure_queries import read_failures, read_job_files, read_lost_calls
 from pipeline.reports.advice import find_cut, request_advice
 
@@ -176,17 +177,6 @@ def cause_key(error: Mapping[str, Any] | None) -> CauseKey:
 @functools.lru_cache(maxsize=4096)
 def _without_numbers(message: str) -> str:
     return _CHANGING.sub("#", message)
-
-
-def kind_of(error: Mapping[str, Any]) -> str:
-    """Return the class of a recorded error; a guess for one that was recorded before classes were."""
-    if kind := error.get("kind"):
-        return str(kind)
-    if error.get("code") in {"content_policy_violation", "moderation_blocked"}:
-        return "Moderated"
-    status = error.get("http_status")
-    is_refusal = status is not None and 400 <= status < 500 and status not in {408, 409, 429}
-    return "Invalid" if is_refusal else "ServerFault"
 
 
 def causes_json(causes: Sequence[FailureCause], command: NextCommand) -> list[dict[str, object]]:

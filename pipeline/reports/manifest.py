@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.files import disk_error, make_folder, whole_file
 from pipeline.ledger import queries
 from pipeline.ledger.database import file_mode, read_transaction
-from pipeline.reports.failures import kind_of
+from pipeline.ledger.error_kind import kind_of
+from pipeline.reports.facts import rfc3339
 
 if TYPE_CHECKING:
     import sqlite3
@@ -124,7 +124,4 @@ def _sum(usages: list[Any]) -> Any:
 
 
 def _time(moment: float | None) -> str | None:
-    """Return a moment in UTC to the second; `strftime` would take four times as long."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if moment is None else rfc3339(moment, "seconds")
