@@ -178,14 +178,14 @@ class Batch:
             (name,) = submit.known_names(connection, [name])
             return submit.cancel(connection, name)
 
-    def put_back(self, name: str) -> int:
-        """Put the failed, partial and cancelled requests of a job back into the queue, without running them.
+    def put_back(self, name: str) -> list[JobPutBack]:
+        """Put requests of a job that may succeed now back, for the run at work if there is one. Raises BadInput.
 
-        Returns their number. Raises BadInput.
+        What was cancelled, and what the content policy refused, is left alone.
         """
         with self._writing(name) as connection:
-            found = put_back(connection, Selection(tuple(submit.known_names(connection, [name]))))
-            return sum(one.requests for one in found)
+            selection = Selection(tuple(submit.known_names(connection, [name])), only_retryable=True)
+            return put_back(connection, selection, for_run_at_work=find_owner(self.folder, connection) is not None)
 
     def rename(self, old: str, new: str) -> None:
         """Change a job's name; its rows and its folder go along. Raises BadInput, and FolderBusy beside a run."""

@@ -18,21 +18,22 @@ class Selection:
     """Which requests are put back: of the jobs `names`, or of all; those that failed with an error of `kinds`, or all.
 
     What was cancelled, and what the content policy refused, is put back only if it is asked for: by the job's name or,
-    also among all jobs, by `cancelled` and `kinds`.
+    also among all jobs, by `cancelled` and `kinds`. With `only_retryable`, a job's name alone does not ask for it.
     """
 
     names: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
     cancelled: bool = False
+    only_retryable: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Return the values of the SQL below."""
-        is_named = bool(self.names)
+        is_asked = bool(self.names) and not self.only_retryable
         return {
-            "names": json.dumps(self.names) if is_named else None,
+            "names": json.dumps(self.names) if self.names else None,
             "kinds": json.dumps(sorted(self.kinds)) if self.kinds else None,
-            "cancelled": self.cancelled or (is_named and not self.kinds),
-            "moderated": is_named,
+            "cancelled": self.cancelled or (is_asked and not self.kinds),
+            "moderated": is_asked,
         }
 
 

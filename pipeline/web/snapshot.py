@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.put_back import Selection, find_ended
 from pipeline.ledger.queries import read_captions
 from pipeline.progress.from_ledger import make_view
 from pipeline.reports.facts import count_facts, counted, dollars, expected_facts, spent_facts
@@ -36,11 +37,12 @@ def read_snapshot(
 ) -> dict[str, Any]:
     """Return how all jobs stand, what works on them, and the commands that continue, as plain values for JSON."""
     summaries = read_job_summaries(connection)
+    to_resume = {one.job: one.requests for one in find_ended(connection, Selection())}
     reading = make_view(connection, summaries, providers, owner, now)
     view = reading.view
     ends_at = view.total.ends_at
     return {
-        "jobs": [_job(connection, summary, command) for summary in summaries],
+        "jobs": [_job(connection, summary, to_resume.get(summary.name, 0), command) for summary in summaries],
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "providers": [_provider(one) for one in view.providers],
         "minutes_left": None if ends_at is None else max(0.0, ends_at - now) / 60,
@@ -49,7 +51,7 @@ def read_snapshot(
     }
 
 
-def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextCommand) -> dict[str, Any]:
+def _job(connection: sqlite3.Connection, summary: JobSummary, to_resume: int, command: NextCommand) -> dict[str, Any]:
     counts = summary.counts
     facts = [
         *(fact for fact in count_facts(summary) if fact.label != "succeeded"),
@@ -66,7 +68,7 @@ def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextComma
         "images": summary.images,
         "missing": summary.missing,
         "facts": [[fact.value, fact.label] for fact in facts],
-        "can_resume": counts["failed"] + counts["partial"] + counts["cancelled"],
+        "can_resume": to_resume,
         "can_cancel": counts["pending"],
         "unfinished": summary.unfinished,
         "unsuccessful": summary.unsuccessful,
@@ -105,6 +107,6 @@ def _spent(summaries: Sequence[JobSummary]) -> str | None:
 def read_shown_images(connection: sqlite3.Connection, image_pks: Collection[int]) -> list[dict[str, Any]]:
     """Return what the page shows of these images."""
     return [
-        {"pk": one.image_pk, "job": one.job, "id": one.id, "prompt": one.prompt}
+        {"pk": one.image_pk, "job": one.job, "file": one.file, "id": one.id, "prompt": one.prompt}
         for one in read_captions(connection, image_pks)
     ]

@@ -203,3 +203,7 @@ tiles.gallery.addEventListener("click", (event) => {
 document.addEventListener("marked", count);
 document.addEventListener("copied", () => say("Copied"));
 document.addEventListener("keydown", pressed);
+
+const linked = new URLSearchParams(`file=${location.hash.slice(1)}`).get("file"); // an image that the live page links to
+const opened = linked && tiles.order.find((item) => item.image?.file === linked);
+if (opened) large.open(opened);
