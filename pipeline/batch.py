@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan
-    from pipeline.reports.verify import Damage
+    from pipeline.reports.verify import CountImages, Damage
     from pipeline.result import Result
 
 STOPPED_SECONDS = 2.0
@@ -202,8 +202,9 @@ class Batch:
 
         Its provider pauses until the calls that the ledger forgets are out of the window of the rate limit.
         """
-        limits = {one.name: one.rate_limit for one in self.config.providers.values()}
-        windows = {provider: limit.window for provider, limit in limits.items() if limit is not None}
+        windows = {
+            one.name: one.rate_limit.window for one in self.config.providers.values() if one.rate_limit is not None
+        }
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             with JobQueue(self.config, connection).held(f"job `{name}` cannot be forgotten"):
@@ -219,11 +220,13 @@ class Batch:
         """Write a job's report, and a contact sheet if `sheet` is given; return their paths. Raises BadInput."""
         return write_job_report(self.config, name, sheet)
 
-    def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
+    def verify(
+        self, name: str | None = None, *, repair: bool = False, count: CountImages | None = None
+    ) -> tuple[int, list[Damage]]:
         """Compare every file of a job, or of all, with the ledger; return (number of images, damaged files).
 
-        With `repair`, damaged files are moved to quarantine/ and missing images are queued. Raises BadInput and
-        DiskFull.
+        With `repair`, damaged files are moved to quarantine/ and missing images are queued. `count` gets how many are
+        read, of how many. Raises BadInput and DiskFull.
         """
         from pipeline.reports import verify
 
@@ -231,7 +234,7 @@ class Batch:
             if name is not None:
                 (name,) = submit.known_names(connection, [name])
             limit = self.config.download.max_pixels
-            damages = list(verify.find_damage(connection, self.folder, self.images, name, limit))
+            damages = list(verify.find_damage(connection, self.folder, self.images, name, limit, count))
             if repair and damages:
                 verify.repair(connection, self.folder, self.images, damages)
                 for job in sorted({damage.job for damage in damages}):
@@ -295,10 +298,7 @@ class Batch:
             with contextlib.suppress(OSError):  # the terminal or the pipe is gone
                 emit(event)
 
-        def count(job: str, made: int, total: int) -> None:
-            loop.call_soon_threadsafe(show, ThumbnailsMade(job, made, total))
-
-        work = ThumbnailWork(self.config, count)
+        work = ThumbnailWork(self.config, lambda *of: loop.call_soon_threadsafe(show, ThumbnailsMade(*of)))
         with Shutdown().listening(lambda _number: work.stop.set()):
             await make_report_thumbnails(work, result.reports, STOPPED_SECONDS if result.signal else None)
         return replace(result, unwritten=(*result.unwritten, *work.unwritten))

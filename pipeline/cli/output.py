@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.work_line import work_line
 from pipeline.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.batch import Batch
     from pipeline.cli.options import Options
+    from pipeline.cli.work_line import WorkLine
     from pipeline.config.load import Config
     from pipeline.engine.events import Event, Listener
     from pipeline.ledger.put_back import JobPutBack
@@ -40,11 +42,6 @@ def echo_stderr(line: str) -> None:
         echo(line, err=True)
 
 
-def rewrite_line(text: str) -> None:
-    """Replace the line of a terminal on stderr that has no end yet."""
-    click.echo(f"\r{printable(text)}\x1b[K", nl=False, err=True)
-
-
 def print_warnings(options: Options, plan: Plan) -> None:
     """Print the warnings of a plan on stderr, unless --quiet is given."""
     if not options.quiet:
@@ -63,12 +60,10 @@ def print_put_back(options: Options, batch: Batch, found: Sequence[JobPutBack]) 
 
 
 @contextlib.contextmanager
-def run_output(
-    options: Options, batch: Batch, *, as_json: bool
-) -> Iterator[tuple[Listener, Callable[[Sequence[Plan]], None]]]:
+def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> Iterator[tuple[Listener, WorkLine]]:
     """Show the progress of a run, write its log and, with --json, print its events.
 
-    Yields a listener for the events, and a function for the plans when the run starts.
+    Yields a listener for the events, and a line that says `what` until it is closed, when the run starts.
     """
     from pipeline.progress.event_text import event_json
     from pipeline.progress.run_log import Log
@@ -86,12 +81,7 @@ def run_output(
             listeners.append(_failed_notifications())
         if as_json:
             listeners.append(lambda event: echo_json(event_json(event)))
-
-        def started(plans: Sequence[Plan]) -> None:
-            for plan in plans:
-                print_warnings(options, plan)
-
-        yield _broadcast(listeners), started
+        yield _broadcast(listeners), stack.enter_context(work_line(options, what, as_json=as_json))
 
 
 def _broadcast(listeners: Sequence[Listener]) -> Listener:
@@ -115,24 +105,18 @@ def _failed_notifications() -> Listener:
 
 
 @contextlib.contextmanager
-def thumbnail_work(options: Options, config: Config) -> Iterator[ThumbnailWork]:
-    """Yield work on thumbnails that counts them on a terminal, and that the first Ctrl-C ends."""
-    from pipeline.progress.display import can_draw
-    from pipeline.progress.view import thumbnails_made
+def thumbnail_work(options: Options, config: Config, what: str) -> Iterator[ThumbnailWork]:
+    """Yield work on thumbnails that counts them on a terminal, and that the first Ctrl-C ends.
+
+    `what` is said before the first one.
+    """
     from pipeline.reports.write import ThumbnailWork
     from pipeline.signals import first_interrupt
 
-    shown = not options.quiet and can_draw(sys.stderr)
-
-    def count(_job: str, made: int, total: int) -> None:
-        if shown:
-            rewrite_line(thumbnails_made(made, total))
-
-    work = ThumbnailWork(config, count)
-    with first_interrupt(work.stop.set):
-        yield work
-    if shown:
-        rewrite_line("")
+    with work_line(options, what) as line:
+        work = ThumbnailWork(config, lambda _job, made, total: line.count("thumbnails", made, total))
+        with first_interrupt(work.stop.set):
+            yield work
 
 
 def print_result(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, typed_command
 from pipeline.cli.output import echo, print_put_back, print_result, print_warnings, run_output
+from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput, error_kinds
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.cli.options import Options
+    from pipeline.ledger.put_back import JobPutBack
+    from pipeline.planning.plan import Plan
 
 
 def parse_kinds(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -62,7 +64,13 @@ def run(options: Options, /, jobs: tuple[Path, ...], budget_usd: float | None, a
     batch = options.batch()
     if not jobs:
         options.warn_if_empty()
-    with run_output(options, batch, as_json=as_json) as (emit, started):
+
+    def started(plans: list[Plan]) -> None:
+        line.close()
+        for one in plans:
+            print_warnings(options, one)
+
+    with run_output(options, batch, "checking and queueing", as_json=as_json) as (emit, line):
         coroutine = batch.run(jobs, JobOptions(budget_usd=budget_usd, **extra), emit=emit, started=started)
         result = run_in_loop(coroutine)
     again = typed_command()
@@ -83,7 +91,8 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
     from pipeline.reports.status import read_status, submission_line
 
     batch = options.batch()
-    submissions = batch.submissions(jobs, JobOptions(**extra))
+    with work_line(options, "checking and queueing"):
+        submissions = batch.submissions(jobs, JobOptions(**extra))
     for one in submissions:
         print_warnings(options, one.plan)
         echo(submission_line(one.plan, one.claim))
@@ -119,13 +128,18 @@ def resume(options: Options, /, jobs: tuple[str, ...], budget_usd: float | None,
     batch, names = options.batch(), [options.job(job) for job in jobs]
     if not jobs:
         options.warn_if_empty()
-    with run_output(options, batch, as_json=as_json) as (emit, _):
+
+    def started(found: list[JobPutBack]) -> None:
+        line.close()
+        print_put_back(options, batch, found)
+
+    with run_output(options, batch, "reading the ledger", as_json=as_json) as (emit, line):
         coroutine = batch.resume(
             names,
             JobOptions(budget_usd=budget_usd),
             **chosen,
             emit=emit,
-            started=functools.partial(print_put_back, options, batch),
+            started=started,
         )
         result = run_in_loop(coroutine)
     return print_result(options, result, ["run"], as_json=as_json)
