@@ -142,4 +142,5 @@ def resume(options: Options, /, jobs: tuple[str, ...], budget_usd: float | None,
             started=started,
         )
         result = run_in_loop(coroutine)
-    return print_result(options, result, ["run"], as_json=as_json)
+    budget = [] if budget_usd is None else ["--budget", f"{budget_usd:g}"]
+    return print_result(options, result, ["run", *budget], as_json=as_json)

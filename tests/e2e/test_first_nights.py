@@ -64,6 +64,21 @@ def test_the_next_run_that_ends_before_it_meets_an_old_stop_names_it(stage: Stag
     assert json.loads(stage.run("status", "--json").stdout)["stops"] == []
 
 
+def test_a_budget_that_was_too_small_is_answered_with_one_that_is_enough(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("night", 5)
+    ended = stage.run("run", job, "--budget", 0.04, exit_code=3)
+    advice = "raise `budget_usd` in the job file, or `--budget`, to what the rest needs: $0.08 in all"
+    assert f"to mend it: {advice}\n" in ended.stderr
+    assert f"\n    pipeline run {job} --budget 0.08\n" in ended.stderr
+    shown = stage.run("status", "night").stdout.splitlines()
+    assert shown[2:4] == [f"  first: {advice}", f"  then: pipeline run {job} --budget 0.08"]
+    resumed = stage.run("resume", "night", "--budget", 0.05, exit_code=3).stderr
+    assert f"\n    pipeline run {job} --budget 0.08\n" in resumed
+    stage.run("run", job, "--budget", "0.08")
+    assert stage.standing("night")["counts"]["succeeded"] == 5
+
+
 def test_resume_without_a_name_buys_nothing_that_was_cancelled_or_refused(stage: Stage) -> None:
     server = stage.serve(rate_limit=None)
     broken = stage.serve(rate_limit=None, faults={"http_500": 1.0})

@@ -60,8 +60,8 @@ def test_a_stop_says_what_stopped_it_what_is_left_and_how_to_go_on(stage: Stage)
     assert "stopped: the next call of job `many` may cost" in ended.stderr
     assert "still queued: 3 requests for 3 images; to continue, run:" in ended.stderr
     command = _command(ended.stderr, "run")
-    assert command == f"pipeline run {job} --limit 4 --budget 0.04 --output there"
-    assert _typed(stage, command.replace("0.04", "1")).exit_code == 0
+    assert command == f"pipeline run {job} --limit 4 --budget 0.08 --output there", "which is enough"
+    assert _typed(stage, command).exit_code == 0
 
 
 def test_a_signal_says_how_to_go_on(stage: Stage) -> None:
