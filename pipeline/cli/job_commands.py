@@ -175,8 +175,11 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
         if len(unknown) > _MAX_UNKNOWN:
             echo(f"and {len(unknown) - _MAX_UNKNOWN:,} more images that are not in the ledger", err=True)
         bad = sum(damage.image_pk is not None for damage in damages)
-        outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
-        echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)
+        command = options.next_command("run") if repair else options.next_command("verify", "--repair")
+        outcome = (
+            f"queued again; to make them, run: {command}" if repair else f"not; to queue them again, run: {command}"
+        )
+        echo(f"{images - bad:,} of {images:,} images are complete" + (f"; {bad:,} {outcome}" if bad else ""), err=True)
     return int(bool(damages))
 
 

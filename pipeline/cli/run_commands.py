@@ -98,7 +98,11 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
         echo(submission_line(one.plan, one.claim))
     if not options.quiet:
         queued = sum(read_status(batch.folder, one.plan.name)[0].unfinished for one in submissions)
-        line = f"to start, run: {options.next_command('run')}" if queued else "nothing is queued of it"
+        line = (
+            f"to start, run: {options.next_command('run')}"
+            if queued
+            else "nothing to start: no request of it is queued"
+        )
         echo(line, err=True)
     return 0
 

@@ -74,6 +74,5 @@ def work_line(options: Options, what: str, *, as_json: bool = False) -> WorkLine
 def _rewrite(text: str) -> None:
     """Replace the line that has no end yet; it must not be longer than the terminal is wide."""
     columns = os.get_terminal_size(sys.stderr.fileno()).columns
-    line = printable(text)
-    shown = line if len(line) < columns else f"{line[: max(0, columns - 2)]}…"
-    click.echo(f"\r{shown}\x1b[K", nl=False, err=True)
+    shown = text if len(text) < columns else f"{text[: max(0, columns - 2)]}…"
+    click.echo(f"\r{printable(shown)}\x1b[K", nl=False, err=True)

@@ -126,7 +126,7 @@ class Runner:
             return []
         for name in names:
             if name not in self._config.providers and not self._stops.is_stopped(name):  # submitted with another config
-                what = f"the config has no provider `{name}`; jobs that name it stay queued"
+                what = f"the config has no provider `{name}`: add it under `providers:`; jobs that name it stay queued"
                 self._stops.stop_provider(name, WrongAddress(what))
         return [name for name in names if not self._stops.is_stopped(name)]
 

@@ -23,7 +23,7 @@ LONG_WAIT = 120.0
 
 _ALWAYS = (
     *(events.LimitLowered, events.UsageIgnored, events.ImagesLeftOut),
-    *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
+    *(events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
     events.KeyExposed,
 )
 
@@ -46,7 +46,7 @@ class Announcements:
             return list(self._of(event, now))
 
     def due(self, now: float) -> list[Event]:
-        """Return the outages that are no short ones any more."""
+        """Return the outages that are no short ones any more, and the stops after which the run has gone on."""
         with self._lock:
             names = [name for name, (moment, _) in self._outages.items() if now >= moment]
             return [self._outages.pop(name)[1] for name in names]
@@ -62,6 +62,8 @@ class Announcements:
                     yield event
             case events.ProviderDown(provider) | events.PurchasesHeld(provider):
                 self._outages[_kind(event), provider] = (now + SHORT_SECONDS, event)
+            case events.Stopped(what):  # the summary tells it, if the run ends at once
+                self._outages["stop", what] = (now + SHORT_SECONDS, event)
             case events.ProviderUp(provider) | events.PurchasesResumed(provider):
                 moment, began = self._outages.pop((_kind(event), provider), (now, None))
                 if now >= moment:

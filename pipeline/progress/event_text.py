@@ -15,6 +15,8 @@ from pipeline.progress.view import thumbnails_made
 from pipeline.reports.facts import rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipeline.engine.events import Event
 
 
@@ -64,14 +66,19 @@ def _describe_run(event: Event) -> str:
         case events.ThumbnailsMade(job, made, total):
             return f"• {job}: {thumbnails_made(made, total)}"
         case events.BackupFailed(error):
-            return f"! the ledger could not be copied: {_error_text(error)}"
+            return f"! the ledger could not be copied, and the run goes on: {_stop_text(error)}"
         case events.ImagesFound(adopted, unknown):
-            found = [f"{adopted} are recorded again and not bought again"] * bool(adopted)
-            found += [f"{unknown} stay as they are; `pipeline verify` names them"] * bool(unknown)
-            return f"! of images on disk that the ledger did not know, {', '.join(found)}"
+            return f"! images on disk that the ledger did not know: {'; '.join(_found(adopted, unknown))}"
         case events.Stopped(what, error):
-            return f"■ no further calls for {what}: {_error_text(error)}"
+            return f"■ no further calls for {what}: {_stop_text(error)}"
     return _describe_provider(event)
+
+
+def _found(adopted: int, unknown: int) -> Iterator[str]:
+    if adopted:
+        yield f"{adopted:,} recorded again, and not paid again"
+    if unknown:
+        yield f"{unknown:,} left as they are; to list them, run: pipeline verify"
 
 
 def _describe_provider(event: Event) -> str:
@@ -87,10 +94,10 @@ def _describe_provider(event: Event) -> str:
             return f"! {job}/{name}: a response of {provider} has {returned:,} images: {kept}"
         case events.UsageIgnored(provider, model, stated, counted):
             price = "" if counted is None else f": ${counted:.4f}"
-            share = "less than a tenth of the price table, which counts"
-            return f"! {provider} states a usage worth ${stated:.4f} for {model}, {share}{price}"
+            share = "less than a tenth of its price in the table; the table's price is counted"
+            return f"! {provider} reports a usage worth ${stated:.4f} for {model}, {share}{price}"
         case events.ProviderDown(provider, reason, None):
-            return f"‖ {provider} is down; waiting and probing: {one_line(reason)}"
+            return f"‖ {provider} is down; waiting, and trying again now and then: {one_line(reason)}"
         case events.ProviderDown(provider, reason, until):
             end = time.strftime("%H:%M:%S", time.localtime(until))
             return f"‖ {provider} is down and asks to wait until {end}: {one_line(reason)}"
@@ -134,6 +141,16 @@ def _error_text(error: RequestError | None) -> str:
     return f"{status}{code or type(error).__name__}: {one_line(error.message)}"
 
 
+def _stop_text(error: RequestError) -> str:
+    """Return why nothing is sent any more, without the name of our class, which the sentence says in words."""
+    stated = [str(one) for one in (error.http_status, error.code) if one]
+    return ": ".join([*([" ".join(dict.fromkeys(stated))] if stated else []), one_line(error.message)])
+
+
 def one_line(text: str, most: int = 300) -> str:
-    """Return a text, such as a server's message, on one line of at most `most` characters."""
-    return re.sub(r"\s+", " ", text)[:most]
+    """Return a text, such as a server's message, on one line; a longer one than `most` characters ends after a word."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    head = line[: most - 1]
+    return f"{head.rpartition(' ')[0] or head} …"

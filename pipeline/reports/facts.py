@@ -58,17 +58,18 @@ def rfc3339(moment: float, timespec: str = "milliseconds") -> str:
 
 def count_facts(summary: JobSummary) -> list[Fact]:
     """Return the number of requests of each status that there is."""
-    return [Fact(f"{number:,}", status) for status, number in summary.counts.items() if number]
+    words = {"superseded": "replaced or removed"}
+    return [Fact(f"{number:,}", words.get(status, status)) for status, number in summary.counts.items() if number]
 
 
 def spent_facts(summary: JobSummary) -> list[Fact]:
     """Return what a job has cost, the calls that may have been paid in addition, and images still to be downloaded."""
     facts = []
     if summary.cost_usd is not None:
-        facts.append(Fact(dollars(summary.cost_usd), "in rehearsal" if summary.rehearsal else "spent"))
+        facts.append(Fact(dollars(summary.cost_usd), "rehearsal price, not charged" if summary.rehearsal else "spent"))
     if summary.maybe_paid:
         calls = counted(summary.maybe_paid, "call")
-        facts.append(Fact(calls.value, f"{calls.label} may have been paid in addition"))
+        facts.append(Fact(calls.value, f"more {calls.label} may have been paid (unclear: the response was lost)"))
     if summary.paid_waiting:
         images = counted(summary.paid_waiting, "image")
         facts.append(Fact(images.value, f"{images.label} paid and not downloaded yet"))
@@ -88,8 +89,10 @@ def expected_facts(summary: JobSummary) -> list[Fact]:
 
 def job_line(summary: JobSummary) -> str:
     """Return how a job stands in one line."""
+    number = sum(number for status, number in summary.counts.items() if status != "superseded")
     counts = ", ".join(map(str, count_facts(summary))) or "nothing to do"
-    return f"{summary.name}: {_joined([counted(summary.images, 'image'), counts, *spent_facts(summary)])}"
+    facts = [counted(summary.images, "image"), *spent_facts(summary)]
+    return f"{summary.name}: {counted(number, 'request')}: {counts}; {_joined(facts)}"
 
 
 def _joined(facts: Iterable[Fact | str]) -> str:

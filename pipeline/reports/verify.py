@@ -84,7 +84,7 @@ def _fault(images: ImageStore, image: RecordedImage, max_pixels: int) -> str | N
     if len(content) != image.bytes:
         return f"has {len(content)} bytes, recorded are {image.bytes}"
     if hashlib.sha256(content).hexdigest() != image.sha256:
-        return "has another hash than recorded"
+        return "has changed since it was stored: another hash than recorded"
     try:
         inspect.inspect_svg(content) if image.format == "svg" else inspect.inspect(content, max_pixels)
     except BrokenImage as reason:

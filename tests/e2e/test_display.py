@@ -51,7 +51,7 @@ def test_elsewhere_than_on_a_terminal_lines_say_what_is_new(
         said = capsys.readouterr()
         assert said.out == ""
         assert "lounge: 0 done · 100 left · $0.50 of about $1.50" in said.err
-        assert "of 50 images a minute · 1 call in flight · bound by the limit" in said.err
+        assert "lab: measuring… (limit 50 images a minute) · 1 call in flight · waiting for the limit" in said.err
         shown.tick()
         assert capsys.readouterr().err == "", "nothing is new"
         shown(Paused("lab", 30.0, "slow down"))
@@ -126,7 +126,7 @@ def _slow_jobs(stage: Stage, count: int = 30) -> list[Path]:
 
 def test_a_terminal_shows_a_bar_for_each_job_and_is_left_clean(stage: Stage) -> None:
     with terminal(stage.folder, "run", *_slow_jobs(stage, 12)) as seen:
-        seen.read_until(lambda: "3 calls in flight · bound by the provider" in seen.text)
+        seen.read_until(lambda: "3 calls in flight · waiting for responses" in seen.text)
         job = next(line for line in seen.lines if line.startswith("lounge"))
         assert "─" in job
         assert job.endswith("left")

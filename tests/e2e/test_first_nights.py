@@ -230,7 +230,7 @@ def test_submit_says_what_is_new_and_what_was_there(stage: Stage) -> None:
     stage.run("run", job)
     ended = stage.run("submit", job)
     assert ended.stdout.endswith(": 0 new, 3 already made\n")
-    assert ended.stderr.endswith("nothing is queued of it\n")
+    assert ended.stderr.endswith("nothing to start: no request of it is queued\n")
 
 
 @pytest.mark.parametrize("words", [("--limit", 3), ("--provider", "lab")])

@@ -34,7 +34,7 @@ from pipeline.engine.events import (
 )
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
 from pipeline.printable import printable_json
-from pipeline.progress.event_text import describe, event_json
+from pipeline.progress.event_text import describe, event_json, one_line
 
 if TYPE_CHECKING:
     import pytest
@@ -85,7 +85,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "✗ lounge/pool: failed: 503 ServerFault: the server is busy",
         "‖ lab asks for a pause of 3.0 s: slow down",
         "▼ lab allows only 5 images per 60 s: Limit: 5/1min",
-        "‖ lab is down; waiting and probing: no way",
+        "‖ lab is down; waiting, and trying again now and then: no way",
         "▶ lab is up again after 61 s",
         "■ SIGINT: no further calls; calls in flight finish, a second signal stops at once",
         "■ no further calls for provider `lab`: 429 insufficient_quota: no money",
@@ -93,16 +93,19 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "~ lab: paused until 06:05:04, 50 images per 60 s, 2 downloads",
         "~ lab: idle, no limit, 0 downloads",
         "! notification by webhook failed: timed out",
-        "! the ledger could not be copied: DiskFull: no room left",
-        "! of images on disk that the ledger did not know, 7 are recorded again and not bought again",
-        "! of images on disk that the ledger did not know, 2 stay as they are; `pipeline verify` names them",
+        "! the ledger could not be copied, and the run goes on: no room left",
+        "! images on disk that the ledger did not know: 7 recorded again, and not paid again",
+        "! images on disk that the ledger did not know: 2 left as they are; to list them, run: pipeline verify",
         (
-            "! of images on disk that the ledger did not know, 7 are recorded again and not bought again, 2 stay as"
-            " they are; `pipeline verify` names them"
+            "! images on disk that the ledger did not know: 7 recorded again, and not paid again; 2 left as they are;"
+            " to list them, run: pipeline verify"
         ),
         "‖ lab: paid images do not arrive; nothing more is bought until one does: host unreachable",
         "▶ lab: paid images arrive again after 12 s",
-        "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",
+        (
+            "! lab reports a usage worth $0.0001 for dall-e-9, less than a tenth of its price in the table; the table's"
+            " price is counted: $0.0527"
+        ),
         "! lounge/pool: a response of lab has 20,001 images: the first 200 are kept, 19,801 are not",
         "! lab: the key is sent to gpu.lan without encryption; use https://, or set `insecure: true`",
         "• lounge: thumbnails 612/1,800",
@@ -112,6 +115,12 @@ def test_every_event_has_a_line_of_its_own() -> None:
 def test_a_status_that_is_said_twice_is_told_once() -> None:
     error = ServerFault("Request timed out", http_status=408, code="408")
     assert describe(CallEnded("lounge", "pool", "lab", 1.0, None, error)).startswith("! lounge/pool: 408 ServerFault:")
+
+
+def test_a_long_text_ends_after_a_word() -> None:
+    assert one_line("two\nlines   of a server") == "two lines of a server"
+    assert one_line("rejected as allowed by our safety system", 26) == "rejected as allowed by …"
+    assert one_line("x" * 50, 10) == f"{'x' * 9} …"
 
 
 def test_of_hundreds_of_jobs_the_first_are_named() -> None:
