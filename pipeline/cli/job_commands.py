@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, parse_seconds
-from pipeline.cli.output import echo, echo_json, echo_stderr, thumbnail_work
+from pipeline.cli.output import echo, echo_json, echo_prose, echo_stderr, thumbnail_work
 from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput
 
@@ -59,7 +59,7 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
         echo_json(folder_json(found, command))
     else:
         for line in folder_lines(found, config.providers, command) if found.summaries else [nothing_submitted(config)]:
-            echo(line)
+            echo_prose(line, err=False)
     return 0
 
 
@@ -109,7 +109,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
             if number:
                 echo("")
             for line in estimate_lines(estimate):
-                echo(line)
+                echo_prose(line, err=False)
     with ledger.reading(config.output) as connection:
         for one in plans:
             check_claim(connection, one, allow_shrink=chosen.allow_shrink)

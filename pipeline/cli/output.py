@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from pipeline.result import Result
 
 
+_COMMAND = re.compile(r"(^ *|: )pipeline ")
+
+
 def echo(line: object, *, err: bool = False) -> None:
     """Print a line on stdout or stderr; what it holds from outside is escaped. The only way to print a text."""
     click.echo(printable(line), err=err)
@@ -42,11 +48,33 @@ def echo_stderr(line: str) -> None:
         echo(line, err=True)
 
 
+def echo_prose(line: str, *, err: bool = True) -> None:
+    """Print a line; on a terminal it breaks between words. A command stays whole, so that it can be copied."""
+    stream = sys.stderr if err else sys.stdout
+    pieces = [line]
+    if stream.isatty() and not _COMMAND.search(line):
+        with contextlib.suppress(OSError):  # the terminal is gone
+            pieces = _wrapped(line, os.get_terminal_size(stream.fileno()).columns)
+    for piece in pieces:
+        if err:
+            echo_stderr(piece)
+        else:
+            echo(piece)
+
+
+def _wrapped(line: str, columns: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    wrapper = textwrap.TextWrapper(
+        max(20, columns), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(line) or [line]
+
+
 def print_warnings(options: Options, plan: Plan) -> None:
     """Print the warnings of a plan on stderr, unless --quiet is given."""
     if not options.quiet:
         for warning in plan.warnings:
-            echo(f"warning: {plan.name}: {warning}", err=True)
+            echo_prose(f"warning: {plan.name}: {warning}")
 
 
 def print_put_back(options: Options, batch: Batch, found: Sequence[JobPutBack]) -> None:
@@ -129,11 +157,11 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
     for sentence in result.unwritten:
         echo(f"warning: {sentence}", err=True)
     for stop in {stop.message: stop for stop in result.stops}.values():
-        echo_stderr(f"stopped: {stop.message}")
+        echo_prose(f"stopped: {stop.message}")
         echo_stderr(f"see: pipeline help {type(stop).__name__}")
     if not options.quiet:
         for line in summary_lines(result, NextCommand.here(result.config), again):
-            echo_stderr(line)
+            echo_prose(line)
     if not as_json:
         for path in (*result.manifests, *result.reports):
             echo(path)

@@ -20,7 +20,7 @@ _EDIT_FILE = "in the job file and run it with `pipeline run`"
 _EDIT_PROGRAM = "in the Python program that made the job and run that again"
 
 ADVICE = {
-    "Moderated": "change the prompt or the image {edit}: what the content policy refused once it refuses again",
+    "Moderated": "change the prompt or the image {edit} (the content policy would refuse the same again)",
     "Invalid": (
         "correct what the message names {edit}; or, if the request is right, try it again with `pipeline resume`"
     ),

@@ -138,6 +138,10 @@ def test_a_terminal_shows_a_bar_for_each_job_and_is_left_clean(stage: Stage) -> 
     assert "calls in flight" not in seen.text, "what was drawn is gone"
     assert not seen.cursor_is_hidden()
     assert seen.text.replace("\n", "").endswith("birds/report.html")
+    said = " ".join(seen.text.split())
+    sentence = "change the prompt or the image in the job file and run it with `pipeline run` (the content policy would"
+    assert sentence in said, "lines end between words"
+    assert any(line.startswith("    pipeline run /") for line in seen.lines), "a command is not broken up"
 
 
 def test_ctrl_c_in_a_terminal_lets_calls_finish_and_leaves_it_clean(stage: Stage) -> None:

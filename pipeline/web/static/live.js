@@ -127,7 +127,7 @@ function fillLine(made, job) {
     `${number(counts.succeeded)} of ${number(all)} done`,
     ...job.facts.map(([value, label]) => (label === "failed" || label === "partial" ? element("b", {}, `${value} ${label}`) : `${value} ${label}`)),
   ];
-  made.querySelector(".counts").replaceChildren(...parts.flatMap((part, at) => (at ? [" · ", part] : [part])));
+  made.querySelector(".counts").replaceChildren(...parts.flatMap((part, at) => (at ? ["\u00a0· ", part] : [part])));
   offer(made, "resume", job.can_resume, `Resume ${number(job.can_resume)}`, job.name);
   offer(made, "cancel", job.can_cancel, `Cancel ${number(job.can_cancel)}`, job.name);
 }
