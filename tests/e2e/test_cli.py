@@ -262,7 +262,7 @@ def test_verify_names_images_that_are_in_no_row_and_finds_no_fault_with_them(sta
         ],
     )
     ended = stage.run("run")
-    assert "of images on disk that the ledger did not know, 1 stay as they are" in ended.stderr
+    assert "images on disk that the ledger did not know: 1 left as they are" in ended.stderr
     assert (stage.output / "many" / "images" / "of-another-ledger-1.png").read_bytes() == b"paid"
 
 
