@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.work_line import work_line
+from pipeline.errors import PipelineError
 from pipeline.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.cli.work_line import WorkLine
     from pipeline.config.load import Config
     from pipeline.engine.events import Event, Listener
+    from pipeline.errors import Stop
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.plan import Plan
     from pipeline.reports.write import ThumbnailWork
@@ -157,7 +159,7 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
     for sentence in result.unwritten:
         echo(f"warning: {sentence}", err=True)
     for stop in {stop.message: stop for stop in result.stops}.values():
-        echo_prose(f"stopped: {stop.message}")
+        echo_prose(f"stopped: {stop.message}{_reach(result, stop)}")
         echo_stderr(f"see: pipeline help {type(stop).__name__}")
     if not options.quiet:
         for line in summary_lines(result, NextCommand.here(result.config), again):
@@ -166,6 +168,19 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
         for path in (*result.manifests, *result.reports):
             echo(path)
     return result.exit_code
+
+
+def _reach(result: Result, stop: Stop) -> str:
+    """Return which calls a stop ends, as far as the ledger says so and the message does not."""
+    from pipeline import ledger
+    from pipeline.ledger.stops import read_stops
+
+    with contextlib.suppress(PipelineError), ledger.reading(result.folder) as connection:
+        found = read_stops(connection, [summary.name for summary in result.summaries])
+        reach = next((one.reach for one in found if one.message == stop.message), None)
+        if reach is not None and reach not in stop.message:
+            return f" (no further calls for {reach})"
+    return ""
 
 
 def summary_json(result: Result) -> dict[str, Any]:
