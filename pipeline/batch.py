@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import math
@@ -10,7 +9,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.config.load import load
@@ -29,12 +28,12 @@ from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import write_job_report
-from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails
+from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails, run_in_loop
 from pipeline.storage import ImageStore
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Listener
@@ -43,10 +42,8 @@ if TYPE_CHECKING:
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan
-    from pipeline.reports.verify import Damage
+    from pipeline.reports.verify import CountImages, Damage
     from pipeline.result import Result
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -201,14 +198,14 @@ class Batch:
                 recover(connection)
                 return await self._run(connection, held, _only(name), JobOptions(), emit)
 
-    def put_back(self, name: str) -> int:
-        """Put the failed, partial and cancelled requests of a job back into the queue, without running them.
+    def put_back(self, name: str) -> list[JobPutBack]:
+        """Put requests of a job that may succeed now back, for the run at work if there is one. Raises BadInput.
 
-        Returns their number. Raises BadInput.
+        What was cancelled, and what the content policy refused, is left alone.
         """
         with self._writing(name) as connection:
-            found = put_back(connection, Selection(tuple(submit.known_names(connection, [name]))))
-            return sum(one.requests for one in found)
+            selection = Selection(tuple(submit.known_names(connection, [name])), only_retryable=True)
+            return put_back(connection, selection, for_run_at_work=find_owner(self.folder, connection) is not None)
 
     def rename(self, old: str, new: str) -> None:
         """Change a job's name; its rows and its folder go along. Raises BadInput, and FolderBusy beside a run."""
@@ -225,8 +222,9 @@ class Batch:
 
         Its provider pauses until the calls that the ledger forgets are out of the window of the rate limit.
         """
-        limits = {one.name: one.rate_limit for one in self.config.providers.values()}
-        windows = {provider: limit.window for provider, limit in limits.items() if limit is not None}
+        windows = {
+            one.name: one.rate_limit.window for one in self.config.providers.values() if one.rate_limit is not None
+        }
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             with JobQueue(self.config, connection).held(f"job `{name}` cannot be forgotten"):
@@ -242,11 +240,13 @@ class Batch:
         """Write a job's report, and a contact sheet if `sheet` is given; return their paths. Raises BadInput."""
         return write_job_report(self.config, name, sheet)
 
-    def verify(self, name: str | None = None, *, repair: bool = False) -> tuple[int, list[Damage]]:
+    def verify(
+        self, name: str | None = None, *, repair: bool = False, count: CountImages | None = None
+    ) -> tuple[int, list[Damage]]:
         """Compare every file of a job, or of all, with the ledger; return (number of images, damaged files).
 
-        With `repair`, damaged files are moved to quarantine/ and missing images are queued. Raises BadInput and
-        DiskFull.
+        With `repair`, damaged files are moved to quarantine/ and missing images are queued. `count` gets how many are
+        read, of how many. Raises BadInput and DiskFull.
         """
         from pipeline.reports import verify
 
@@ -254,7 +254,7 @@ class Batch:
             if name is not None:
                 (name,) = submit.known_names(connection, [name])
             limit = self.config.download.max_pixels
-            damages = list(verify.find_damage(connection, self.folder, self.images, name, limit))
+            damages = list(verify.find_damage(connection, self.folder, self.images, name, limit, count))
             if repair and damages:
                 verify.repair(connection, self.folder, self.images, damages)
                 for job in sorted({damage.job for damage in damages}):
@@ -311,18 +311,3 @@ class Batch:
 
 def _only(name: str) -> Scope:
     return Scope(frozenset([name]), math.inf)
-
-
-def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a new event loop: uvloop's if it is installed.
-
-    Raises KeyboardInterrupt if a second signal cancelled it.
-    """
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ImportError):
-        from uvloop import new_event_loop as factory
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(coroutine)
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None

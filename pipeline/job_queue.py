@@ -119,7 +119,7 @@ class JobQueue:
                     )
         queued = self.add(plans, staging, options)
         started([one.plan for one in queued])
-        raise LeftToRunAtWork("\n".join(_left_sentence(self.connection, one.plan.name, who) for one in queued))
+        raise LeftToRunAtWork("\n".join(left_sentence(self.connection, one.plan.name, who) for one in queued))
 
     def put_back_beside(
         self, selection: Selection, started: Callable[[list[JobPutBack]], None], change: ModeChange
@@ -134,7 +134,7 @@ class JobQueue:
         jobs = [one.job for one in found if one.requests]
         if jobs:
             who = self._run_at_work()
-            raise LeftToRunAtWork("\n".join(_left_sentence(self.connection, name, who) for name in jobs))
+            raise LeftToRunAtWork("\n".join(left_sentence(self.connection, name, who) for name in jobs))
         self._leave_changed(change)
 
     def _leave_changed(self, change: ModeChange) -> None:
@@ -185,7 +185,8 @@ def _claimed(connection: sqlite3.Connection, plan: Plan, claim: Claim) -> Plan:
     return replace(plan, name=claim.name, warnings=(*plan.warnings, *filter(None, warnings)))
 
 
-def _left_sentence(connection: sqlite3.Connection, name: str, who: str) -> str:
+def left_sentence(connection: sqlite3.Connection, name: str, who: str) -> str:
+    """Return how many requests of a job are queued for the run at work."""
     (summary,) = read_job_summaries(connection, [name])
     if not summary.unfinished:
         return f"nothing to queue: `{summary.name}` has no request that is still to be made"

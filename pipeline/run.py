@@ -10,7 +10,7 @@ import contextlib
 import functools
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import DiskFull, PipelineError, first_error
 from pipeline.ledger.backup import back_up
@@ -28,7 +28,7 @@ from pipeline.sandbox_process import SandboxProcesses
 if TYPE_CHECKING:
     import signal
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.queue import Scope
+
+T = TypeVar("T")
 
 STOPPED_SECONDS = 2.0
 """How long a run that a signal has stopped may still make thumbnails."""
@@ -188,3 +190,18 @@ async def make_missing_thumbnails(result: Result, emit: Listener) -> Result:
     with Shutdown().listening(lambda _number: work.stop.set()):
         await make_report_thumbnails(work, result.reports, STOPPED_SECONDS if result.signal else None)
     return replace(result, unwritten=(*result.unwritten, *work.unwritten))
+
+
+def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a new event loop: uvloop's if it is installed.
+
+    Raises KeyboardInterrupt if a second signal cancelled it.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop as factory
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(coroutine)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

@@ -29,7 +29,14 @@ class ProcessEnd:
 
     def __init__(self, say: Callable[[], object]) -> None:
         self._say = say
-        self.number: signal.Signals | None = None
+        self.number: signal.Signals | None = None  # of the second signal
+        self.is_interrupted = False  # by a SIGINT before anything handled signals
+        self.is_stopping = False  # since the first signal
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt, and remember it: in a callback, as one of each import, Python discards it."""
+        self.is_interrupted = True
+        signal.default_int_handler(number, frame)
 
     def begin(self, number: signal.Signals) -> None:
         """Start the time in which the process ends."""
@@ -67,11 +74,17 @@ _process_end: ProcessEnd | None = None
 def ending_process(say: Callable[[], object]) -> Iterator[ProcessEnd]:
     """Within the block, the second signal ends the process. Without it, as in a library, it only cancels the task."""
     global _process_end  # noqa: PLW0603 - a process has one end
-    _process_end = ProcessEnd(say)
+    _process_end = end = ProcessEnd(say)
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with contextlib.suppress(ValueError):  # not the main thread
+        if is_default:
+            signal.signal(signal.SIGINT, end.interrupt)
     try:
-        yield _process_end
+        yield end
     finally:
         _process_end = None
+        if signal.getsignal(signal.SIGINT) == end.interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -100,20 +113,23 @@ class Shutdown:
 
     @contextlib.contextmanager
     def listening(self, stop: Callable[[signal.Signals], None]) -> Iterator[None]:
-        """Within the block, call `stop` at the first signal, and cancel the current task at the second."""
+        """Within the block, call `stop` at the first signal, and cancel the current task at the second.
+
+        The first one may have come before, so that a command may handle signals in several blocks.
+        """
         import asyncio  # not at the start of a command that needs no event loop
 
         task = asyncio.current_task()
         assert task is not None
-        loop = asyncio.get_running_loop()
+        loop, end = asyncio.get_running_loop(), _process_end or ProcessEnd(lambda: None)
 
         def handle(number: signal.Signals) -> None:
-            if self.signal is None:
-                self.signal = number
+            if self.signal is None and not end.is_stopping:
+                self.signal, end.is_stopping = number, True
                 stop(number)
                 return
-            if _process_end is not None:
-                _process_end.begin(number)
+            if end is _process_end:
+                end.begin(number)
             task.cancel(f"second {number.name}")
 
         try:
@@ -124,7 +140,9 @@ class Shutdown:
                     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; another thread
                         loop.add_signal_handler(number, handle, number)
                         handlers.callback(loop.remove_signal_handler, number)
+                if end.is_interrupted:
+                    handle(signal.SIGINT)
                 yield
         finally:
-            if self.signal is not None and _process_end is not None:
-                _process_end.arm()
+            if end.is_stopping and end is _process_end:
+                end.arm()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pipeline.descriptors import is_exhausted, when_free
 from pipeline.errors import DiskFull, FolderGone
 from pipeline.files import PART, disk_error, make_folder, move_aside, sync_folder, write_new
+from pipeline.ordinary_file import open_ordinary
 
 LEDGER_FILE = "ledger.sqlite3"
 LEDGER_BACKUP_FILE = "ledger.backup.sqlite3"
@@ -30,6 +31,8 @@ IMAGES_FOLDER = "images"
 
 QUARANTINE_FOLDER = "quarantine"
 """Folder of damaged files, below the job's folder."""
+
+_READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer does not wait for one
 
 
 class StoredImage(NamedTuple):
@@ -103,14 +106,14 @@ class ImageStore:
     def _has(self, path: str, content: bytes | memoryview) -> bool:
         """Return whether a file has exactly this content, which is then on disk. Raises DiskFull."""
         try:
-            descriptor = when_free(lambda: os.open(path, os.O_RDONLY, dir_fd=self._dir_fd))
+            descriptor = when_free(lambda: os.open(path, _READ_AT_ONCE, dir_fd=self._dir_fd))
             with os.fdopen(descriptor, "rb") as file:
                 os.fsync(descriptor)
                 return file.read(len(content) + 1) == content
         except OSError as reason:
             if is_exhausted(reason):
                 raise self._error(reason, path) from None
-            return False  # a folder, or a file that may not be read
+            return False  # a folder, a pipe, or a file that may not be read
 
     def _error(self, reason: OSError, name: str) -> DiskFull:
         if self._dir_fd is not None and isinstance(reason, FileNotFoundError):
@@ -118,8 +121,9 @@ class ImageStore:
         return disk_error(reason, self.folder / name.partition("/")[0])
 
     def read(self, name: str) -> bytes:
-        """Return the content of an image. Raises OSError, FileNotFoundError if there is none of this name."""
-        return when_free(self.local_path(name).read_bytes)
+        """Return the content of an image. Raises FileNotFoundError, and OSError if it is no ordinary file."""
+        with when_free(lambda: open_ordinary(self.local_path(name))) as file:
+            return file.read()
 
     def size(self, name: str) -> int | None:
         """Return the number of bytes of an image, None if there is none of this name. Raises OSError."""

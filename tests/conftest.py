@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Measure the coverage of what runs in the processes of the tests, not of the commands that they start.
 
     Those run at their own speed then, and what they run is covered by tests that call it. All of them keep the bytecode
-    that they compile, also if the environment forbids it: a command that compiles this package takes a third longer.
+    that they compile, also if the environment forbids it: a command that compiles this package takes a third longer. A
+    job in the background of a shell ignores SIGINT, and so would the commands.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         os.environ.pop("COVERAGE_PROCESS_START", None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import click
 
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, parse_seconds
-from pipeline.cli.output import echo, echo_json, echo_stderr, thumbnail_work
+from pipeline.cli.output import echo, echo_json, echo_prose, echo_stderr, thumbnail_work
+from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput
 
 if TYPE_CHECKING:
@@ -51,13 +53,14 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
         from pipeline.progress.watch import watch as keep_watching
 
         return keep_watching(config, job, watch, as_json=as_json, keep=keep)
-    found, command = read_folder_status(config.output, job, config.discounts), NextCommand.here(config)
+    with work_line(options, "reading the ledger"):
+        found, command = read_folder_status(config.output, job, config.discounts), NextCommand.here(config)
     if as_json:
         echo_json(folder_json(found, command))
     else:
         lines = folder_lines(found, config.providers, command, verbose=options.verbose)
         for line in lines if found.summaries else [nothing_submitted(config)]:
-            echo(line)
+            echo_prose(line, err=False)
     return 0
 
 
@@ -85,7 +88,8 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
 
     config, chosen = options.load(), JobOptions(**extra)
     with staging_folder() as staging:
-        plans = make_plans(config, jobs, chosen, staging if preview else None)
+        with work_line(options, "checking"):
+            plans = make_plans(config, jobs, chosen, staging if preview else None)
         if preview is not None:
             from pipeline.reports.mask_preview import write_previews
 
@@ -93,16 +97,21 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
                 for path in write_previews(one, staging, preview if len(plans) == 1 else preview / one.name):
                     echo(path, err=True)
     models = load_models(config)
-    estimates = [
-        estimate_plan(config.output, one, models, budget_in_force(chosen.budget_usd, one.budget_usd, config.budget_usd))
-        for one in plans
-    ]
+    with work_line(options, "estimating"):
+        estimates = [
+            estimate_plan(
+                config.output, one, models, budget_in_force(chosen.budget_usd, one.budget_usd, config.budget_usd)
+            )
+            for one in plans
+        ]
     if as_json:
         echo_json(estimates[0] if len(estimates) == 1 else estimates)
     else:
         for number, estimate in enumerate(estimates):
-            for line in (*[""][: bool(number)], *estimate_lines(estimate)):
-                echo(line)
+            if number:
+                echo("")
+            for line in estimate_lines(estimate):
+                echo_prose(line, err=False)
     with ledger.reading(config.output) as connection:
         for one in plans:
             check_claim(connection, one, allow_shrink=chosen.allow_shrink)
@@ -115,7 +124,10 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
 @click.pass_obj
 def manifest(options: Options, job: str) -> int:
     """Write the job's manifest again from the ledger."""
-    echo(options.batch().manifest(options.job(job)))
+    batch, job = options.batch(), options.job(job)
+    with work_line(options, "writing the manifest"):
+        path = batch.manifest(job)
+    echo(path)
     return 0
 
 
@@ -134,7 +146,7 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
     from pipeline.reports.write import write_job_report
 
     config = options.load()
-    with thumbnail_work(options, config) as work:
+    with thumbnail_work(options, config, "writing the report") as work:
         paths = write_job_report(config, options.job(job), sheet, work)
     for sentence in work.unwritten:
         echo_stderr(f"warning: {sentence}")
@@ -153,7 +165,9 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
     if job is None and options.warn_if_empty():
         return 0
     batch, job = options.batch(), job and options.job(job)
-    images, damages = batch.verify(job, repair=repair)
+    with work_line(options, "checking images") as line:
+        count = functools.partial(line.count, "checking images")
+        images, damages = batch.verify(job, repair=repair, count=count)
     for damage in damages:
         echo(f"{damage.file}: {damage.what}")
     if not options.quiet:
@@ -163,8 +177,11 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
         if len(unknown) > _MAX_UNKNOWN:
             echo(f"and {len(unknown) - _MAX_UNKNOWN:,} more images that are not in the ledger", err=True)
         bad = sum(damage.image_pk is not None for damage in damages)
-        outcome = "queued again: run `pipeline run` to generate them" if repair and bad else "not as recorded"
-        echo(f"{images - bad} of {images} images are complete" + (f"; {bad} {outcome}" if bad else ""), err=True)
+        command = options.next_command("run") if repair else options.next_command("verify", "--repair")
+        outcome = (
+            f"queued again; to make them, run: {command}" if repair else f"not; to queue them again, run: {command}"
+        )
+        echo(f"{images - bad:,} of {images:,} images are complete" + (f"; {bad:,} {outcome}" if bad else ""), err=True)
     return int(bool(damages))
 
 
@@ -180,7 +197,9 @@ def verify(options: Options, job: str | None, repair: bool) -> int:
 @click.pass_obj
 def rename(options: Options, old: str, new: str) -> int:
     """Change a job's name; its images and all that is known of it go along. Not while a run is at work."""
-    options.batch().rename(options.job(old), new)
+    batch, old_name = options.batch(), options.job(old)
+    with work_line(options, "renaming"):
+        batch.rename(old_name, new)
     echo(f"job `{old}` is job `{new}` now; put `name: {new}` into its file, unless the file is called {new}.yaml")
     return 0
 
@@ -209,6 +228,7 @@ def forget(options: Options, job: str, files: bool, yes: bool) -> int:
         if not click.confirm(question, err=True):
             echo("nothing was changed", err=True)
             return 2
-    batch.forget(summary.name, files=files)
+    with work_line(options, "forgetting, and deleting files" if files else "forgetting"):
+        batch.forget(summary.name, files=files)
     echo(f"job `{summary.name}` is forgotten" + (", and its files are deleted" if files else "; its files stay"))
     return 0

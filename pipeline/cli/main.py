@@ -112,7 +112,8 @@ def _run_command(arguments: Sequence[str] | None, options: Options) -> int:
         sys.stderr.close()
         return 0
     except Exception:  # noqa: BLE001 - the one place where a bug is reported to the user
-        echo("error: this is a bug in pipeline; please report it with the traceback below", err=True)
+        bug = "this is a bug in pipeline, not in your input; please report it with the traceback below"
+        echo(f"error: {bug}; what was recorded before is kept", err=True)
         import traceback
 
         click.echo(printable_lines(_without_secrets(traceback.format_exc(), options)), err=True)

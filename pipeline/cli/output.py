@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.work_line import work_line
+from pipeline.errors import PipelineError
 from pipeline.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.batch import Batch
     from pipeline.cli.options import Options
+    from pipeline.cli.work_line import WorkLine
     from pipeline.config.load import Config
     from pipeline.engine.events import Event, Listener
+    from pipeline.errors import Stop
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.plan import Plan
     from pipeline.reports.write import ThumbnailWork
     from pipeline.result import Result
+
+
+_COMMAND = re.compile(r"(^ *|: )pipeline ")
 
 
 def echo(line: object, *, err: bool = False) -> None:
@@ -40,9 +50,26 @@ def echo_stderr(line: str) -> None:
         echo(line, err=True)
 
 
-def rewrite_line(text: str) -> None:
-    """Replace the line of a terminal on stderr that has no end yet."""
-    click.echo(f"\r{printable(text)}\x1b[K", nl=False, err=True)
+def echo_prose(line: str, *, err: bool = True) -> None:
+    """Print a line; on a terminal it breaks between words. A command stays whole, so that it can be copied."""
+    stream = sys.stderr if err else sys.stdout
+    pieces = [line]
+    if stream.isatty() and not _COMMAND.search(line):
+        with contextlib.suppress(OSError):  # the terminal is gone
+            pieces = _wrapped(line, os.get_terminal_size(stream.fileno()).columns)
+    for piece in pieces:
+        if err:
+            echo_stderr(piece)
+        else:
+            echo(piece)
+
+
+def _wrapped(line: str, columns: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    wrapper = textwrap.TextWrapper(
+        max(20, columns), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(line) or [line]
 
 
 def print_notes(options: Options, plan: Plan) -> None:
@@ -51,9 +78,9 @@ def print_notes(options: Options, plan: Plan) -> None:
 
     if not options.quiet:
         for warning in plan.warnings:
-            echo(f"warning: {plan.name}: {warning}", err=True)
+            echo_prose(f"warning: {plan.name}: {warning}")
         if line := mode_line(plan, time.time()):
-            echo(line, err=True)
+            echo_prose(line)
 
 
 def warn_if_late(options: Options, deadline: str | None) -> None:
@@ -63,7 +90,7 @@ def warn_if_late(options: Options, deadline: str | None) -> None:
     if deadline is None or options.quiet:
         return
     if (moment := read_deadline(deadline, now := time.time())) <= now:
-        echo(f"warning: the deadline, {local_time(moment)}, has passed: everything is made in realtime", err=True)
+        echo_prose(f"warning: the deadline, {local_time(moment)}, has passed: everything is made in realtime")
 
 
 def print_put_back(options: Options, batch: Batch, found: Sequence[JobPutBack]) -> None:
@@ -77,12 +104,10 @@ def print_put_back(options: Options, batch: Batch, found: Sequence[JobPutBack]) 
 
 
 @contextlib.contextmanager
-def run_output(
-    options: Options, batch: Batch, *, as_json: bool
-) -> Iterator[tuple[Listener, Callable[[Sequence[Plan]], None]]]:
+def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> Iterator[tuple[Listener, WorkLine]]:
     """Show the progress of a run, write its log and, with --json, print its events.
 
-    Yields a listener for the events, and a function for the plans when the run starts.
+    Yields a listener for the events, and a line that says `what` until it is closed, when the run starts.
     """
     from pipeline.progress.event_text import event_json
     from pipeline.progress.run_log import Log
@@ -99,13 +124,8 @@ def run_output(
         else:
             listeners.append(_failed_notifications())
         if as_json:
-            listeners.append(lambda event: echo(event_json(event)))
-
-        def started(plans: Sequence[Plan]) -> None:
-            for plan in plans:
-                print_notes(options, plan)
-
-        yield _broadcast(listeners), started
+            listeners.append(lambda event: echo_json(event_json(event)))
+        yield _broadcast(listeners), stack.enter_context(work_line(options, what, as_json=as_json))
 
 
 def _broadcast(listeners: Sequence[Listener]) -> Listener:
@@ -129,24 +149,18 @@ def _failed_notifications() -> Listener:
 
 
 @contextlib.contextmanager
-def thumbnail_work(options: Options, config: Config) -> Iterator[ThumbnailWork]:
-    """Yield work on thumbnails that counts them on a terminal, and that the first Ctrl-C ends."""
-    from pipeline.progress.display import can_draw
-    from pipeline.progress.view import thumbnails_made
+def thumbnail_work(options: Options, config: Config, what: str) -> Iterator[ThumbnailWork]:
+    """Yield work on thumbnails that counts them on a terminal, and that the first Ctrl-C ends.
+
+    `what` is said before the first one.
+    """
     from pipeline.reports.write import ThumbnailWork
     from pipeline.signals import first_interrupt
 
-    shown = not options.quiet and can_draw(sys.stderr)
-
-    def count(_job: str, made: int, total: int) -> None:
-        if shown:
-            rewrite_line(thumbnails_made(made, total))
-
-    work = ThumbnailWork(config, count)
-    with first_interrupt(work.stop.set):
-        yield work
-    if shown:
-        rewrite_line("")
+    with work_line(options, what) as line:
+        work = ThumbnailWork(config, lambda _job, made, total: line.count("thumbnails", made, total))
+        with first_interrupt(work.stop.set):
+            yield work
 
 
 def print_result(options: Options, result: Result, again: Sequence[str], *, as_json: bool) -> int:
@@ -159,21 +173,34 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
     for sentence in result.unwritten:
         echo(f"warning: {sentence}", err=True)
     for stop in {stop.message: stop for stop in result.stops}.values():
-        echo_stderr(f"stopped: {stop.message}")
+        echo_prose(f"stopped: {stop.message}{_reach(result, stop)}")
         echo_stderr(f"see: pipeline help {type(stop).__name__}")
     if not options.quiet:
         for line in summary_lines(result, NextCommand.here(result.config), again):
-            echo_stderr(line)
+            echo_prose(line)
     if not as_json:
         for path in (*result.manifests, *result.reports):
             echo(path)
     return result.exit_code
 
 
+def _reach(result: Result, stop: Stop) -> str:
+    """Return which calls a stop ends, as far as the ledger says so and the message does not."""
+    from pipeline import ledger
+    from pipeline.ledger.stops import read_stops
+
+    with contextlib.suppress(PipelineError), ledger.reading(result.folder) as connection:
+        found = read_stops(connection, [summary.name for summary in result.summaries])
+        reach = next((one.reach for one in found if one.message == stop.message), None)
+        if reach is not None and reach not in stop.message:
+            return f" (no further calls for {reach})"
+    return ""
+
+
 def summary_json(result: Result) -> dict[str, Any]:
     """Return the last event of `--json`: how the run ended, its jobs and the causes of failure."""
     from pipeline import ledger
-    from pipeline.progress.event_text import rfc3339
+    from pipeline.reports.facts import rfc3339
     from pipeline.reports.failures import causes_json, read_causes
     from pipeline.reports.next_command import NextCommand
     from pipeline.reports.status import status_json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
 from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
+from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput, LeftToRunAtWork, RequestError
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pipeline.batch import Batch
     from pipeline.cli.options import Options
+    from pipeline.ledger.put_back import JobPutBack
+    from pipeline.planning.plan import Plan
 
 
 def parse_kinds(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,8 +68,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_obj
 def run(options: Options, /, jobs: tuple[Path, ...], as_json: bool, no_wait: bool, **extra: Any) -> int:
     """Submit these jobs and process them to the end; with no argument, process the whole queue."""
-    from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
+    from pipeline.run import run_in_loop
 
     if not jobs and (extra["limit"] or extra["provider"]):
         option = "--limit" if extra["limit"] else "--provider"
@@ -76,7 +78,13 @@ def run(options: Options, /, jobs: tuple[Path, ...], as_json: bool, no_wait: boo
     if not jobs:
         options.warn_if_empty()
         warn_if_late(options, extra["deadline"])
-    with run_output(options, batch, as_json=as_json) as (emit, started):
+
+    def started(plans: list[Plan]) -> None:
+        line.close()
+        for one in plans:
+            print_notes(options, one)
+
+    with run_output(options, batch, "checking and queueing", as_json=as_json) as (emit, line):
         coroutine = batch.run(jobs, JobOptions(wait=not no_wait, **extra), emit=emit, started=started)
         result = run_in_loop(coroutine)
     again = typed_command()
@@ -98,13 +106,18 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
     from pipeline.reports.status import read_status, submission_line
 
     batch = options.batch()
-    submissions = batch.submissions(jobs, JobOptions(**extra))
+    with work_line(options, "checking and queueing"):
+        submissions = batch.submissions(jobs, JobOptions(**extra))
     for one in submissions:
         print_notes(options, one.plan)
         echo(submission_line(one.plan, one.claim))
     if not options.quiet:
         queued = sum(read_status(batch.folder, one.plan.name)[0].unfinished for one in submissions)
-        line = f"to start, run: {options.next_command('run')}" if queued else "nothing is queued of it"
+        line = (
+            f"to start, run: {options.next_command('run')}"
+            if queued
+            else "nothing to start: no request of it is queued"
+        )
         echo(line, err=True)
     return 0
 
@@ -137,24 +150,30 @@ def resume(
 
     Without a job's name, what was cancelled and what the content policy refused is left alone.
     """
-    from pipeline.batch import run_in_loop
     from pipeline.planning.build import JobOptions
+    from pipeline.run import run_in_loop
 
     batch, names = options.batch(), [options.job(job) for job in jobs]
     if not jobs:
         options.warn_if_empty()
     warn_if_late(options, extra["deadline"])
-    with run_output(options, batch, as_json=as_json) as (emit, _):
+
+    def started(found: list[JobPutBack]) -> None:
+        line.close()
+        print_put_back(options, batch, found)
+
+    with run_output(options, batch, "reading the ledger", as_json=as_json) as (emit, line):
         coroutine = batch.resume(
             names,
             JobOptions(wait=not no_wait, **extra),
             kinds=kinds,
             cancelled=cancelled,
             emit=emit,
-            started=functools.partial(print_put_back, options, batch),
+            started=started,
         )
         result = run_in_loop(coroutine)
-    return print_result(options, result, ["run"], as_json=as_json)
+    budget = [] if extra["budget_usd"] is None else ["--budget", f"{extra['budget_usd']:g}"]
+    return print_result(options, result, ["run", *budget], as_json=as_json)
 
 
 @click.command(cls=ExplainedCommand, example="pipeline cancel night", exits=(0, 2, 3, 130))
@@ -166,7 +185,8 @@ def cancel(options: Options, job: str) -> int:
     from pipeline.reports.facts import counted
 
     job, batch = options.job(job), options.batch()
-    number = batch.cancel(job)
+    with work_line(options, "taking requests out of the queue"):
+        number = batch.cancel(job)
     if number:
         again = f"to put {'it' if number == 1 else 'them'} back: {options.next_command('resume', job)}"
         echo(f"{counted(number, 'request')} of `{job}` taken out of the queue; {again}")
@@ -177,9 +197,10 @@ def cancel(options: Options, job: str) -> int:
 
 def _cancel_batches(options: Options, batch: Batch, job: str) -> int:
     """Cancel the batches of a job, wait until they have ended, and print what they brought; return the exit code."""
-    from pipeline.batch import run_in_loop
+    from pipeline.run import run_in_loop
 
-    with run_output(options, batch, as_json=False) as (emit, _):
+    with run_output(options, batch, "cancelling batches", as_json=False) as (emit, line):
+        line.close()
         try:
             result = run_in_loop(batch.cancel_batches(job, emit=emit))
         except LeftToRunAtWork as sentence:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
+from pipeline.errors import BudgetSpent
+from pipeline.ledger.stops import read_stops
 from pipeline.progress.event_text import one_line
 from pipeline.reports.advice import stop_advice
 from pipeline.reports.batches import left_out_lines
 from pipeline.reports.facts import counted, job_line
-from pipeline.reports.failures import read_causes, stop_commands
+from pipeline.reports.failures import BUDGET_OPTION, read_causes, stop_commands
+from pipeline.reports.needed_budget import needed_budget
 from pipeline.reports.stops import read_holding_stops, stop_lines
 
 if TYPE_CHECKING:
@@ -37,10 +40,12 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
         yield from _failures(causes, command)
     yield from _older_stops(result, command)
     left = [summary for summary in result.summaries if summary.unfinished > summary.in_batches.requests]
-    for advice in stop_advice(result.stops):
+    needed = _needed_budget(result, left)
+    for advice in stop_advice(result.stops, needed):
         yield f"to mend it: {advice}"
     yield from left_out_lines(result.summaries, command.line("run"))
     if left:
+        again = _with_budget(again, needed)
         requests = sum(summary.unfinished - summary.in_batches.requests for summary in left)
         images = sum(summary.missing - summary.in_batches.images for summary in left)
         yield f"still queued: {counted(requests, 'request')} for {counted(images, 'image')}; to continue, run:"
@@ -49,6 +54,24 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
             commands = stop_commands(connection, kinds, again, [summary.name for summary in left])
         for words in commands[:_MAX_JOBS]:
             yield f"    {command.line(*words)}"
+
+
+def _needed_budget(result: Result, left: Sequence[JobSummary]) -> float | None:
+    """Return the budget that is enough for the rest of every job that its budget has stopped in this run."""
+    if not any(isinstance(stop, BudgetSpent) for stop in result.stops):
+        return None
+    with ledger.reading(result.folder) as connection:
+        stops = read_stops(connection, [summary.name for summary in left])
+        stopped = {stop.job for stop in stops if stop.kind == BudgetSpent.__name__}
+        return needed_budget(connection, [summary for summary in left if summary.name in stopped])
+
+
+def _with_budget(again: Sequence[str], needed: float | None) -> list[str]:
+    """Return the words of a command with another budget, if they state one that was too small."""
+    words = list(again)
+    if needed is not None and BUDGET_OPTION in words:
+        words[words.index(BUDGET_OPTION) + 1] = f"{needed:.2f}"
+    return words
 
 
 def _older_stops(result: Result, command: NextCommand) -> Iterator[str]:

@@ -144,6 +144,10 @@ class Downloader:
             if address != exact_url(url) and not self._is_trusted(address.host or ""):
                 raise HostRefused(_with_key(address.host), option=_naming(address.host))
             return await self._follow(address, expires_at)
+        except DownloadFailed as failure:  # it may quote a redirect's host, or a word of the answer
+            failure.args = (self._secrets.scrub_text(str(failure)),)
+            failure.option = failure.option and self._secrets.scrub_text(failure.option)
+            raise
         except (aiohttp.InvalidURL, ValueError):  # whose own text may contain the URL
             raise HostRefused("the image URL is invalid") from None
 

@@ -29,6 +29,9 @@ MESSAGE_CHARACTERS: Final = 1000
 WORD_CHARACTERS: Final = 200
 """Of an error's type, code and parameter, of a request id, and of each text in `usage` and settings, that are kept."""
 
+IMAGES: Final = 200
+"""Images of a response that are kept; a call asks for ten at most. The others are counted."""
+
 LIST_ITEMS: Final = 99
 """Of each list and object in `usage` that are kept."""
 

@@ -15,6 +15,7 @@ LONGEST_PAUSE = 3600.0
 """Seconds that a server may ask to wait; a longer wait stops the provider."""
 
 _LONGEST_PLAUSIBLE = 31 * 86400.0  # a limit of a month; beyond it are moments, and numbers that mean nothing
+_LONGEST_PERIOD = 86400.0  # of a limit: a slower one would hold the run for as long as the server likes
 _LONGEST_OF_HOURS = 7 * 86400.0  # above it a server speaks of days: 1800000 is half an hour in milliseconds
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?![a-z])"
@@ -59,11 +60,9 @@ def image_limit(headers: Mapping[str, str], message: str) -> tuple[int, float | 
 
     Limits of tokens or requests are ignored; a limit per day is left to the pause that comes with it.
     """
-    if not _OTHER_METER.search(message):
-        if found := _LIMIT_PER.search(message):
-            return _whole(found["images"]), duration(f"{found['count'] or 1}{found['unit']}")
-        if found := _IMAGES_PER.search(message):
-            return _whole(found["images"]), duration(f"{found['count'] or 1}{found['unit']}")
+    if not _OTHER_METER.search(message) and (found := _LIMIT_PER.search(message) or _IMAGES_PER.search(message)):
+        period = duration(f"{found['count'] or 1}{found['unit']}") or None
+        return None if period is not None and period > _LONGEST_PERIOD else (_whole(found["images"]), period)
     stated = headers.get(_IMAGES, "").strip()
     return (int(stated), None) if stated.isdecimal() and len(stated) < _DIGITS else None
 
@@ -114,7 +113,8 @@ def _looks_like_milliseconds(seconds: float) -> bool:
 
 def _in_words(message: str) -> float | None:
     found = _HINT.search(message)
-    return duration(found[1]) if found else None
+    wait = duration(found[1]) if found else None
+    return wait if wait is not None and wait <= _LONGEST_PLAUSIBLE else None
 
 
 @functools.lru_cache(maxsize=64)  # the responses of one second all have the same

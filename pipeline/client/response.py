@@ -71,7 +71,7 @@ _BEYOND = 1e15
 @dataclass(frozen=True, slots=True)
 class ImagesResponse:
     """A success response. `settings` are those that the server says it used; `skew` is the server's clock minus the
-    local one, in seconds; `moderated` counts images that the service withheld.
+    local one, in seconds; `moderated` counts images that the service withheld, `beyond` those beyond the ones kept.
     """
 
     http_status: int
@@ -81,6 +81,7 @@ class ImagesResponse:
     usage: Mapping[str, Any] | None
     settings: Mapping[str, Any]
     skew: float
+    beyond: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
         usage = _kept(usage) if isinstance(usage, dict) else None
         settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
         images, ahead = tuple(found.images), skew(http.headers, now)
-        return ImagesResponse(http.status, http.request_id, images, found.withheld, usage, settings, ahead)
+        known = (http.status, http.request_id, images, found.withheld, usage, settings, ahead)
+        return ImagesResponse(*known, found.beyond)
     fails = says_failure(body)
     if not fails and (http.status == 202 or _is_a_task(body)):
         raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urljoin
 import pybase64
 
 from pipeline.client.error_body import encodable, plain
-from pipeline.client.limits import PROMPT_CHARACTERS, URL_CHARACTERS
+from pipeline.client.limits import IMAGES, PROMPT_CHARACTERS, URL_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,7 +65,6 @@ _DETAILS: tuple[Any, ...] = (
 _FAILED = frozenset({"error", "failed", "failure", "fail", "rejected", "cancelled", "canceled"})
 _FINE = frozenset({"", "ok", "success", "succeed", "succeeded", "successful", "completed", "done", "0", "200"})
 _DEEPEST = 12
-_LONGEST_LIST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +86,30 @@ class InlineImage:
 
 @dataclass(slots=True)
 class FoundImages:
-    """The images of a body, and the number of those that the service withheld."""
+    """The images of a body, and the number of those that the service withheld.
+
+    `beyond` counts images, or items of a list of images, beyond those that are kept.
+    """
 
     images: list[LinkedImage | InlineImage] = field(default_factory=list)
     withheld: int = 0
+    beyond: int = 0
     has_long_url: bool = False  # one that is too long to be an image's
 
     def __bool__(self) -> bool:
         return bool(self.images or self.withheld)
+
+    @property
+    def returned(self) -> int:
+        """Number of all images."""
+        return len(self.images) + self.beyond
+
+    def add(self, image: LinkedImage | InlineImage) -> None:
+        """Keep an image, or count it."""
+        if len(self.images) < IMAGES:
+            self.images.append(image)
+        else:
+            self.beyond += 1
 
 
 def is_image(content: bytes) -> bool:
@@ -116,14 +131,17 @@ def _collect(value: Any, name: str, revised: str | None, base: str, found: Found
         if isinstance(image, LinkedImage) and len(image.url) > URL_CHARACTERS:
             found.has_long_url = True
         elif image:
-            found.images.append(image)
+            found.add(image)
     elif (
         isinstance(value, dict) and value and depth and all(str(key).isdecimal() for key in value)
     ):  # a list, by number
         _collect(list(value.values()), name, revised, base, found, depth)
     elif isinstance(value, list) and depth:
-        for inner in value[:_LONGEST_LIST]:
+        before = found.returned
+        for inner in value[:IMAGES]:
             _collect(inner, name, revised, base, found, depth - 1)
+        if found.returned > before:
+            found.beyond += len(value[IMAGES:])
     elif isinstance(value, dict) and depth:
         _collect_of_object(value, revised, base, found, depth - 1)
 
@@ -139,13 +157,15 @@ def _collect_of_object(
         return
     said = value.get("revised_prompt")
     revised = encodable(said[:PROMPT_CHARACTERS]) if isinstance(said, str) else revised
-    before = len(found.images), found.withheld
+    before, count = (found.withheld, found.returned), len(found.images)
     places = _places(value)
     for name in places:  # the names of single images are asked for only if no container has any
         _collect(value[name], name, revised, base, found, depth)
-        if (len(found.images), found.withheld) != before:
-            if isinstance(value[name], str) and found.images and isinstance(found.images[-1], InlineImage):
+        if len(found.images) > count:
+            if isinstance(value[name], str) and isinstance(found.images[-1], InlineImage):
                 found.images[-1] = _with_others(found.images[-1], value, places, base)
+            return
+        if (found.withheld, found.returned) != before:
             return
     if value.get("respect_moderation") is False:  # HTTP 200, yet neither URL nor base64 (xAI's documentation)
         found.withheld += 1

@@ -30,8 +30,10 @@ class Secrets:
             if value and len(value) >= _SHORTEST:
                 quoted = quote(value, safe="")
                 lower = re.sub(r"%..", lambda found: found[0].lower(), quoted)
-                for form, called in ((value, name), (quoted, f"{name}.quoted"), (lower, f"{name}.quoted-lower")):
-                    marks.setdefault(form, f"***{called}***")
+                in_host = value.lower()
+                forms = ((value, ""), (quoted, ".quoted"), (lower, ".quoted-lower"), (in_host, ".lower"))
+                for form, end in forms:
+                    marks.setdefault(form, f"***{name}{end}***")
         self._marks = dict(sorted(marks.items(), key=lambda item: -len(item[0])))  # one may contain another
 
     def scrub_text(self, text: str) -> str:

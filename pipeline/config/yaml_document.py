@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.config.ordinary_file import open_ordinary
 from pipeline.config.yaml_nodes import MERGE, InvalidYaml, compose, quoted
 from pipeline.errors import BadInput, Problem
+from pipeline.ordinary_file import open_ordinary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

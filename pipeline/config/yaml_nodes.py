@@ -62,6 +62,7 @@ def compose(text: str) -> yaml.Node | None:
         raise InvalidYaml(text.count("\n", 0, bad.start()) + 1, message)
     text = _with_whole_escapes(text)
     placeholders = _placeholders(text)
+    originals = {ord(mark): chr(code) for code, mark in placeholders.items()}
     text = text.translate(placeholders)
     try:
         _check_depth(text)
@@ -71,7 +72,7 @@ def compose(text: str) -> yaml.Node | None:
         details = ", ".join(part for part in (reason.context, reason.problem) if part)
         last = text.rstrip().count("\n")  # libyaml reports an unclosed value on the line after the last
         line = min(mark.line, last) if mark else 0
-        lines = text.splitlines()[line : line + 1]
+        lines = [one.translate(originals) for one in text.splitlines()[line : line + 1]]
         hint = _PAIR_HINT if lines and _PAIR.search(lines[0]) else _quoting_hint(lines)
         raise InvalidYaml(line + 1, f"is not YAML: {_plain_reason(details, ''.join(lines))}{hint}") from None
     except InvalidYaml:
@@ -79,7 +80,7 @@ def compose(text: str) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
         raise InvalidYaml(1, f"is not YAML: {reason}") from None
     if node is not None:
-        _Expansion({ord(mark): chr(code) for code, mark in placeholders.items()}).measure(node)
+        _Expansion(originals).measure(node)
     return node
 
 

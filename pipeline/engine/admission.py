@@ -259,7 +259,7 @@ class Admission:
         seconds = now - self._refused_since
         if seconds < self._give_up_after:
             return None
-        what = f"nothing but 429s for {seconds / 3600:.1f} hours: {error.message}"
+        what = f"nothing but 429s (too many requests) for {seconds / 3600:.1f} hours: {error.message}"
         return OutageGivenUp(what, http_status=error.http_status, type=error.type, code=error.code)
 
     def pause(self, error: RateLimited) -> float:

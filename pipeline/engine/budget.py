@@ -39,8 +39,7 @@ class Budget:
             rehearsal = " (a rehearsal: nothing is billed)" if request.rehearsal else ""
             raise BudgetSpent(
                 f"the next call of job `{request.job_name}` may cost ${estimate or 0:.4f}, and ${committed:.4f} of its"
-                f" budget of ${limit:.2f} are spent or may be{rehearsal}; raise `budget_usd`, then run"
-                " `pipeline run`"
+                f" budget of ${limit:.2f} are spent or may be{rehearsal}; raise `budget_usd`, or `--budget`"
             )
         self._committed[request.job_pk] = committed + (estimate or 0.0)
 
@@ -63,6 +62,6 @@ class Budget:
         more = f": a response brought {returned:,} images for a call for {requested:,}" if returned > requested else ""
         return BudgetSpent(
             f"${committed:.4f} of job `{request.job_name}` are spent or may be, more than its budget of"
-            f" ${limit:.2f}{more}; its images are stored, and nothing more is bought until you raise `budget_usd` and"
-            " run `pipeline run`"
+            f" ${limit:.2f}{more}; its images are stored, and nothing more is bought until you raise `budget_usd`, or"
+            " `--budget`"
         )

@@ -78,7 +78,8 @@ class CallResult:
 
     `quarantined` are images of the response that are not valid.
 
-    `returned` counts the images of the response, those that were broken included; `sent_at` is None if no byte left.
+    `returned` counts the images of the response, those that were broken included, and `beyond` those of them that were
+    not kept; `sent_at` is None if no byte left.
     """
 
     outcome: AttemptOutcome
@@ -90,6 +91,7 @@ class CallResult:
     usage: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     returned: int = 0
+    beyond: int = 0
     moderated: int = 0
     urls: tuple[ImageUrl, ...] = ()
     images: tuple[StoredImage, ...] = ()
@@ -217,7 +219,8 @@ class LocalCaller:
             request_id=response.request_id,
             usage=response.usage,
             settings=response.settings,
-            returned=len(response.images),
+            returned=len(response.images) + response.beyond,
+            beyond=response.beyond,
             moderated=response.moderated,
             urls=tuple(urls),
             images=tuple(stored),

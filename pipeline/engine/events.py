@@ -133,6 +133,17 @@ class UsageIgnored:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagesLeftOut:
+    """A response had more images than are kept of one: of `returned`, so many were left out."""
+
+    job: str
+    id: str
+    provider: str
+    returned: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class LimitLowered:
     """A provider stated a lower limit than the configured one, for all calls or for one model; it is in force for the
     rest of the run.
@@ -266,6 +277,7 @@ Event = (
     | PurchasesHeld
     | PurchasesResumed
     | UsageIgnored
+    | ImagesLeftOut
     | ProviderDown
     | ProviderUp
     | Stopped

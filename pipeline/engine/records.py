@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.engine.events import CallEnded, CallSent, ImageStored, RequestEnded, UsageIgnored
+from pipeline.engine.events import CallEnded, CallSent, ImagesLeftOut, ImageStored, RequestEnded, UsageIgnored
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BudgetSpent, DiskFull
 from pipeline.ledger import attempts, batches, queue
@@ -192,6 +192,8 @@ class Records:
         )
         self._budget.settle(request, attempt.estimate_usd, cost)
         self._emit_ended(request, attempt, cost, None)
+        if result.beyond:
+            self.emit(ImagesLeftOut(request.job_name, request.id, self._provider, result.returned, result.beyond))
         if stop := self._budget.exceeded(request, attempt.images, result.returned):
             self._stops.stop(stop, request)
         for image in result.images:

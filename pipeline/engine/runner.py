@@ -154,7 +154,7 @@ class Runner:
         outstanding = {row.provider for row in modes.living if row.pk not in self._left_out}
         for name in {*names, *outstanding, *modes.providers()}:
             if name not in self._config.providers and not self._stops.is_stopped(name):  # submitted with another config
-                what = f"the config has no provider `{name}`; jobs that name it stay queued"
+                what = f"the config has no provider `{name}`: add it under `providers:`; jobs that name it stay queued"
                 self._stops.stop_provider(name, WrongAddress(what))
         known = self._config.providers.keys()
         realtime: list[tuple[str, Way]] = [(name, "realtime") for name in names if not self._stops.is_stopped(name)]

@@ -25,7 +25,6 @@ from pipeline.images.decoder import decode_apart
 from pipeline.images.limits import MAX_FRAMES, MAX_PIXELS, SMALL, MemoryBudget, memory_budget
 from pipeline.images.png import without_metadata
 from pipeline.images.svg import svg_size
-from pipeline.images.tiff import is_heavy_exif
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 _BYTES_PER_PIXEL = {"jpeg": 10, "webp": 16, "avif": 16}  # measured: the image, and what its decoder keeps beside it
 _BYTES_ANIMATED = 16
-_LONGEST_RAW_EXIF = 1 << 17  # digits
 _ALL_FRAMES = 4  # times the pixels of one frame: takes some seconds
 _ORIENTATION = 0x0112  # EXIF tag: 1 upright … 8
 _TRANSPOSED = frozenset({5, 6, 7, 8})
@@ -266,9 +264,6 @@ def _describe(name: str, image: ImageFile, frames: int, *, has_alpha: bool) -> I
 
 
 def _orientation(image: ImageFile) -> int:
-    exif = image.info.get("exif", b"")
-    if is_heavy_exif(exif) or len(image.info.get("Raw profile type exif", "")) > _LONGEST_RAW_EXIF:
-        return 1  # Pillow would take long to read it
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF does not make the image unusable

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
 from pipeline.images.limits import MAX_PARTS, MAX_SCANS, too_long
-from pipeline.images.tiff import is_heavy_exif
 
 if TYPE_CHECKING:
     from pipeline.images.container import Content
@@ -47,7 +46,7 @@ class _Frame:
     size: Size = (0, 0)
     segments: int = 0
     scans: int = 0
-    exif: bytes = b""
+    exif_bytes: int = 0
 
     def read(self, marker: int, segment: bytes, end: int) -> None:
         self.scan_begins = end if marker == _SOS else None
@@ -60,8 +59,7 @@ class _Frame:
         elif marker == _DRI:
             (self.restart_interval,) = struct.unpack_from(">H", segment)
         elif marker == _APP1 and segment.startswith(b"Exif\0\0"):
-            if len(self.exif) <= _LONGEST_EXIF:
-                self.exif += segment[6 if self.exif else 0 :]  # a long one is in several segments
+            self.exif_bytes += len(segment)  # a long one is in several segments
         elif marker == _APP2 and segment.startswith(b"MPF\0"):
             self.has_more_images = True
         elif marker == _SOS:
@@ -80,9 +78,8 @@ class _Frame:
             raise too_long("jpeg", f"{MAX_SCANS} scans")
 
     def container(self, content: Content, remarks: tuple[str, ...]) -> Container:
-        """Return the container of what was read; EXIF that takes Pillow long is decoded where it can be ended."""
-        is_opaque = len(self.exif) > _LONGEST_EXIF or is_heavy_exif(self.exif)
-        return Container(content, self.size, remarks, scans=self.scans, is_opaque=is_opaque)
+        """Return the container of what was read; long EXIF, which Pillow joins in quadratic time, makes it opaque."""
+        return Container(content, self.size, remarks, scans=self.scans, is_opaque=self.exif_bytes > _LONGEST_EXIF)
 
     @property
     def all_scans_began(self) -> bool:

@@ -100,22 +100,3 @@ def check_directories(content: Content) -> Container:
 
 def _is_thumbnail(tags: dict[int, tuple[int, ...]]) -> bool:
     return _SUB_IMAGES in tags and bool((tags.get(_REDUCED) or (0,))[0] & 1)
-
-
-def is_heavy_exif(exif: bytes) -> bool:
-    """Whether the first directory of EXIF, which is a TIFF, refers to far more bytes than it has.
-
-    Pillow copies each value, however many refer to the same bytes.
-    """
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = "<" if exif[:1] == b"I" else ">"
-    total = 0
-    try:
-        (at,) = struct.unpack_from(order + "I", exif, 4)
-        (number,) = struct.unpack_from(order + "H", exif, at)
-        for entry in range(at + 2, at + 2 + 12 * number, 12):
-            _, field_type, count, start = struct.unpack_from(order + "HHII", exif, entry)
-            total += min(_WIDTHS.get(field_type, 1) * count, max(0, len(exif) - start))
-    except struct.error:  # it ends early, and so does Pillow
-        pass
-    return total > len(exif) + _SHARED

@@ -52,7 +52,7 @@ def superseded_warning(claim: Claim) -> str | None:
     if not claim.leaving:
         return None
     requests = "1 request leaves" if claim.leaving == 1 else f"{claim.leaving:,} requests leave"
-    return f"{requests} the job: superseded, not deleted"
+    return f"{requests} the job: no longer made; images that are here stay"
 
 
 def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: bool = False) -> Claim:
@@ -65,7 +65,7 @@ def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: boo
     claim = compare(connection, plan)
     is_moved = plan.file is not None and claim.file not in {None, str(plan.file)}
     if is_moved and Path(claim.file or "").exists():
-        what = f"the name `{claim.name}` belongs to {claim.file}; give this job another with `name:`"
+        what = f"the name `{claim.name}` belongs to {claim.file}; give this job another name with `name:`"
         raise JobError([Problem(str(plan.file), what)])
     if allow_shrink:
         return claim

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.descriptors import none_free, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
 from pipeline.files import make_folder, make_private
+from pipeline.ledger.error_kind import kind_of_json
 from pipeline.ledger.migrations import MIGRATIONS
 from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE
 
@@ -178,6 +179,7 @@ def _connect(path: str, *, is_alone: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     with _closed_on_error(connection):
         connection.row_factory = sqlite3.Row
+        connection.create_function("error_kind", 1, kind_of_json, deterministic=True)
         if is_alone:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _execute_first(connection, "PRAGMA synchronous = FULL", Path(path))

@@ -18,21 +18,22 @@ class Selection:
     """Which requests are put back: of the jobs `names`, or of all; those that failed with an error of `kinds`, or all.
 
     What was cancelled, and what the content policy refused, is put back only if it is asked for: by the job's name or,
-    also among all jobs, by `cancelled` and `kinds`.
+    also among all jobs, by `cancelled` and `kinds`. With `only_retryable`, a job's name alone does not ask for it.
     """
 
     names: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
     cancelled: bool = False
+    only_retryable: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Return the values of the SQL below."""
-        is_named = bool(self.names)
+        is_asked = bool(self.names) and not self.only_retryable
         return {
-            "names": json.dumps(self.names) if is_named else None,
+            "names": json.dumps(self.names) if self.names else None,
             "kinds": json.dumps(sorted(self.kinds)) if self.kinds else None,
-            "cancelled": self.cancelled or (is_named and not self.kinds),
-            "moderated": is_named,
+            "cancelled": self.cancelled or (is_asked and not self.kinds),
+            "moderated": is_asked,
         }
 
 
@@ -52,22 +53,16 @@ class JobPutBack:
     others_left: int
 
 
-# An error that an old ledger recorded has no class.
-_KIND = """coalesce(json_extract(r.error, '$.kind'), CASE
- WHEN json_extract(r.error, '$.code') IN ('content_policy_violation', 'moderation_blocked') THEN 'Moderated'
- WHEN json_extract(r.error, '$.http_status') IN (408, 409, 429) THEN 'ServerFault'
- WHEN json_extract(r.error, '$.http_status') BETWEEN 400 AND 499 THEN 'Invalid' ELSE 'ServerFault' END)"""
-
-_CHOSEN = f"""CASE WHEN r.status = 'cancelled' THEN :cancelled
- WHEN :kinds IS NOT NULL THEN {_KIND} IN (SELECT value FROM json_each(:kinds))
- ELSE :moderated OR {_KIND} != 'Moderated' END"""
+_CHOSEN = """CASE WHEN r.status = 'cancelled' THEN :cancelled
+ WHEN :kinds IS NOT NULL THEN error_kind(r.error) IN (SELECT value FROM json_each(:kinds))
+ ELSE :moderated OR error_kind(r.error) != 'Moderated' END"""
 
 _ENDED = """r.status IN ('failed', 'partial', 'cancelled') AND r.stated = j.revision
  AND (:names IS NULL OR j.name IN (SELECT value FROM json_each(:names)))"""
 
 _FOUND = f"""
 WITH ended AS MATERIALIZED (
-  SELECT j.pk AS job_pk, j.name, j.provider, j.rehearsal, r.status, {_KIND} AS kind, r.n, r.estimate_usd,
+  SELECT j.pk AS job_pk, j.name, j.provider, j.rehearsal, r.status, error_kind(r.error) AS kind, r.n, r.estimate_usd,
     {_CHOSEN} AS chosen, (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'paid') AS paid, r.received
   FROM request r JOIN job j ON j.pk = r.job WHERE {_ENDED}),
 counted AS MATERIALIZED (SELECT *, max(0, n - received - paid) AS missing FROM ended)

@@ -239,6 +239,7 @@ class CaptionedImage:
 
     image_pk: int
     job: str
+    file: str
     id: str
     prompt: str | None
 
@@ -257,7 +258,8 @@ def read_newest_images(connection: sqlite3.Connection, window: int) -> list[int]
 def read_captions(connection: sqlite3.Connection, image_pks: Collection[int]) -> list[CaptionedImage]:
     """Return these images with their captions, the oldest first."""
     rows = connection.execute(
-        "SELECT i.pk, j.name, r.id, r.prompt FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = i.job"
+        "SELECT i.pk, j.name, i.file, r.id, r.prompt"
+        " FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = i.job"
         " WHERE i.pk IN (SELECT value FROM json_each(?)) ORDER BY i.pk",
         (json.dumps(list(image_pks)),),
     )

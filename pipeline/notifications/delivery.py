@@ -22,6 +22,7 @@ SECONDS = 10.0  # that one try may take
 _TRIES = 2
 BETWEEN_SECONDS = 2.0
 _REDIRECTS = 5
+_END_BYTES = 64 * 1024  # of a command's stderr that are kept
 
 
 class DeliveryError(Exception):
@@ -96,7 +97,9 @@ async def run_command(words: Sequence[str], environment: Mapping[str, str], mess
     except (OSError, ValueError) as reason:
         raise DeliveryError(f"{words[0]}: {getattr(reason, 'strerror', None) or reason}") from None
     try:
-        _, said = await process.communicate(json.dumps(dict(message.facts), ensure_ascii=False).encode())
+        facts = json.dumps(dict(message.facts), ensure_ascii=False).encode()
+        _, said = await asyncio.gather(_write(process.stdin, facts), _read_end(process.stderr))
+        await process.wait()
     finally:
         if process.returncode is None:
             _kill(process)
@@ -104,6 +107,24 @@ async def run_command(words: Sequence[str], environment: Mapping[str, str], mess
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:]
         raise DeliveryError(f"{words[0]} exited with {process.returncode}" + "".join(f": {line}" for line in last))
+
+
+async def _write(stream: asyncio.StreamWriter | None, content: bytes) -> None:
+    """Write all of a process's stdin, as far as it reads it."""
+    assert stream is not None
+    with contextlib.suppress(ConnectionError):
+        stream.write(content)
+        await stream.drain()
+    stream.close()
+
+
+async def _read_end(stream: asyncio.StreamReader | None) -> bytes:
+    """Return the end of a process's stderr, however much it writes."""
+    assert stream is not None
+    end = b""
+    while piece := await stream.read(_END_BYTES):
+        end = (end + piece)[-_END_BYTES:]
+    return end
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

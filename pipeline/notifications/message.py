@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.progress.event_text import one_line
 from pipeline.reports.advice import stop_advice
 from pipeline.reports.batches import left_out_lines
-from pipeline.reports.facts import clock, job_line
+from pipeline.reports.facts import clock, counted, job_line
 from pipeline.reports.status import status_json
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ def end_message(
     images = sum(one.images for one in summaries)
     names = summaries[0].name if len(summaries) == 1 else f"{len(summaries)} jobs"
     how = "waits for batches" if out and not stops and signal is None else "stopped" if stopped else "ended"
-    title = f"{how}: {names}, {images:,} images" + (f", {failed:,} failed" * bool(failed))
+    title = f"{how}: {names}, {counted(images, 'image')}" + (f", {failed:,} failed" * bool(failed))
     lines = [*(one_line(reason) for reason in dict.fromkeys(reasons)), *([f"by {signal}"] if signal else [])]
     lines += [job_line(summary) for summary in summaries[:_MOST_JOBS]]
     lines += [f"and {len(summaries) - _MOST_JOBS} more jobs"] * (len(summaries) > _MOST_JOBS)
     lines += [f"to mend it: {advice}" for advice in stop_advice(stops)]
     lines += out
-    lines += [f"{left:,} requests are still queued; to continue, type: {command}"] * bool(left)
+    lines += [f"{counted(left, 'request')} still queued; to continue, type: {command}"] * bool(left)
     facts = {"exit": exit_code, "signal": signal, "stops": reasons, **status_json(summaries, living_only=True)}
     return _message("stop" if stopped else "end", title, lines, {**facts, "command": command if left or out else None})
 

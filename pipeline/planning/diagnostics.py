@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import Problem, without_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pipeline.models.model import Model
     from pipeline.planning.job import Entry, Job
@@ -47,6 +47,14 @@ class LineRanges:
     count: int = 0
     ranges: list[tuple[int, int]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, lines: Iterable[int]) -> LineRanges:
+        """Return the ranges of these lines, which may be in any order."""
+        found = cls()
+        for line in sorted(lines):
+            found.add(line)
+        return found
+
     def add(self, line: int) -> None:
         """Add a line that is not before the last one."""
         first, last = self.ranges[-1] if self.ranges else (line, line - 2)
@@ -82,7 +90,7 @@ class Diagnostics:
     _mistakes: dict[_Mistake, LineRanges] = field(default_factory=dict)
     _others: dict[_Mistake, int] = field(default_factory=dict)  # those of a kind beyond MAX_VALUES → occurrences
     _kinds: Counter[tuple[str, str]] = field(default_factory=Counter)  # location and message without values
-    _row_warnings: dict[tuple[str, str], dict[int, None]] = field(default_factory=dict)  # file, message → lines
+    _row_warnings: dict[tuple[str, str], set[int]] = field(default_factory=dict)  # file, message → lines
 
     def __post_init__(self) -> None:
         self.found = len(self.job.problems)
@@ -97,11 +105,14 @@ class Diagnostics:
 
     def add_row_warning(self, file: str, line: int, message: str) -> None:
         """Record a warning of a line of a rows file; equal messages are reported once, with all their lines."""
-        self._row_warnings.setdefault((file, message), {})[line] = None
+        self._row_warnings.setdefault((file, message), set()).add(line)
 
     def all_warnings(self) -> tuple[str, ...]:
         """Return the warnings of the job, then those of its rows files; the first of many, then their number."""
-        rows = (_row_warning(*key, list(lines)) for key, lines in self._row_warnings.items())
+        rows = (
+            f"{_folded('', file, LineRanges.of(lines))}: {message}"
+            for (file, message), lines in self._row_warnings.items()
+        )
         found = tuple(itertools.islice(itertools.chain(self.warnings, rows), MAX_WARNINGS))
         left = len(self.warnings) + len(self._row_warnings) - len(found)
         return (*found, f"and {left:,} more warnings") if left else found
@@ -152,9 +163,3 @@ def _folded(location: str, file: str | None, lines: LineRanges) -> str:
     if lines.count == 1:
         return f"{location} ({file}, line {lines})"
     return f"{location} (in {lines.count:,} rows of {file}: {lines})"
-
-
-def _row_warning(file: str, message: str, lines: list[int]) -> str:
-    more = f" and {len(lines) - MAX_LINES:,} more" if len(lines) > MAX_LINES else ""
-    numbers = ", ".join(map(str, lines[:MAX_LINES]))
-    return f"{file}, line{'s' if len(lines) > 1 else ''} {numbers}{more}: {message}"

@@ -12,9 +12,9 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.ordinary_file import open_ordinary
 from pipeline.config.yaml_document import MAX_BYTES
 from pipeline.errors import JobError, Problem
+from pipeline.ordinary_file import open_ordinary
 from pipeline.planning.paths import missing_hint
 from pipeline.planning.table_format import SAVE_AS, SEPARATORS, find_separator, find_tab_quotes, not_text, sep_line
 

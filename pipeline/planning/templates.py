@@ -87,6 +87,8 @@ def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
     except TemplateError as reason:
         missing_one = re.fullmatch(r"'(\w+)' is undefined", str(reason))
         hint = f" ({_BRACES})" if isinstance(reason, TemplateSyntaxError) else ""
+        if hint and (column := next((one for one in variables if _is_named(one, text)), None)) is not None:
+            hint = f"; {_rename_hint(column)}"
         message = _undefined(missing_one[1], variables) if missing_one else f"template: {reason!s:.300}{hint}"
         raise ValueError(message) from None
     except (
@@ -118,7 +120,24 @@ def _bounded(pieces: Any) -> str:
     return "".join(kept)
 
 
+def _is_named(column: str, text: str) -> bool:
+    """Return whether an expression of the text names a column whose name is not one word."""
+    return not _WORD.fullmatch(column) and re.search(rf"\{{\{{[^{{}}]*{re.escape(column)}", text) is not None
+
+
+def _rename_hint(column: str) -> str:
+    return f"a variable is one word: rename the column `{column:.100}` to `{_as_word(column):.100}`"
+
+
+def _as_word(column: str) -> str:
+    word = re.sub(r"\W+", "_", column, flags=re.ASCII).strip("_")
+    return word if _WORD.fullmatch(word) else f"column_{word}"
+
+
 def _undefined(name: str, variables: Mapping[str, Any]) -> str:
+    column = next((key for key in variables if not _WORD.fullmatch(key) and _as_word(key) == name), None)
+    if column is not None:
+        return f"variable `{name}` is not defined; {_rename_hint(column)}"
     names = sorted(f"{key!s:.100}" for key in variables)
     more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
     known = ", ".join(names[:_MAX_NAMES]) + more or "none: add `matrix:` or `rows:`"

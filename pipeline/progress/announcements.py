@@ -24,8 +24,8 @@ LONG_WAIT = 120.0
 """Seconds that one request waits before another attempt from which on that gets a line."""
 
 _ALWAYS = (
-    *(events.LimitLowered, events.UsageIgnored),
-    *(events.Stopped, events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
+    *(events.LimitLowered, events.UsageIgnored, events.ImagesLeftOut),
+    *(events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
     events.KeyExposed,
 )
 
@@ -49,7 +49,9 @@ class Announcements:
             return list(self._of(event, now))
 
     def due(self, now: float) -> list[Event | BatchWave]:
-        """Return the outages that are no short ones any more, and what has happened to batches lately."""
+        """Return the outages that are no short ones any more, the stops after which the run has gone on, and what has
+        happened to batches lately.
+        """
         with self._lock:
             names = [name for name, (moment, _) in self._outages.items() if now >= moment]
             return [*(self._outages.pop(name)[1] for name in names), *self._waves.over(now)]
@@ -70,6 +72,8 @@ class Announcements:
                     yield event
             case events.ProviderDown(provider) | events.PurchasesHeld(provider):
                 self._outages[_kind(event), provider] = (now + SHORT_SECONDS, event)
+            case events.Stopped(what):  # the summary tells it, if the run ends at once
+                self._outages["stop", what] = (now + SHORT_SECONDS, event)
             case events.ProviderUp(provider) | events.PurchasesResumed(provider):
                 moment, began = self._outages.pop((_kind(event), provider), (now, None))
                 if now >= moment:

@@ -1,23 +1,22 @@
-"""Writes an event as a line for people or as a line of JSON for scripts."""
+"""Writes an event as a line for people, or as plain values for scripts."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine import events
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
-from pipeline.printable import printable, printable_json
+from pipeline.printable import printable
 from pipeline.progress.batch_waves import BAD_ENDS, BatchEvent, BatchWave
 from pipeline.progress.view import thumbnails_made
-from pipeline.reports.facts import counted, dollars
+from pipeline.reports.facts import counted, dollars, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.engine.events import Event
 
@@ -72,14 +71,19 @@ def _describe_run(event: Event) -> str:
         case events.ThumbnailsMade(job, made, total):
             return f"• {job}: {thumbnails_made(made, total)}"
         case events.BackupFailed(error):
-            return f"! the ledger could not be copied: {_error_text(error)}"
+            return f"! the ledger could not be copied, and the run goes on: {_stop_text(error)}"
         case events.ImagesFound(adopted, unknown):
-            found = [f"{adopted} are recorded again and not bought again"] * bool(adopted)
-            found += [f"{unknown} stay as they are; `pipeline verify` names them"] * bool(unknown)
-            return f"! of images on disk that the ledger did not know, {', '.join(found)}"
+            return f"! images on disk that the ledger did not know: {'; '.join(_found(adopted, unknown))}"
         case events.Stopped(what, error):
-            return f"■ no further calls for {what}: {_error_text(error)}"
+            return f"■ no further calls for {what}: {_stop_text(error)}"
     return _describe_provider(event)
+
+
+def _found(adopted: int, unknown: int) -> Iterator[str]:
+    if adopted:
+        yield f"{adopted:,} recorded again, and not paid again"
+    if unknown:
+        yield f"{unknown:,} left as they are; to list them, run: pipeline verify"
 
 
 def _describe_provider(event: Event) -> str:
@@ -90,12 +94,15 @@ def _describe_provider(event: Event) -> str:
         case events.LimitLowered(provider, images, per_seconds, reason, model):
             of = f" of {model}" if model else ""
             return f"▼ {provider} allows only {images} images{of} per {per_seconds:g} s: {one_line(reason)}"
+        case events.ImagesLeftOut(job, name, provider, returned, left_out):
+            kept = f"the first {returned - left_out} are kept, {left_out:,} are not"
+            return f"! {job}/{name}: a response of {provider} has {returned:,} images: {kept}"
         case events.UsageIgnored(provider, model, stated, counted):
             price = "" if counted is None else f": ${counted:.4f}"
-            share = "less than a tenth of the price table, which counts"
-            return f"! {provider} states a usage worth ${stated:.4f} for {model}, {share}{price}"
+            share = "less than a tenth of its price in the table; the table's price is counted"
+            return f"! {provider} reports a usage worth ${stated:.4f} for {model}, {share}{price}"
         case events.ProviderDown(provider, reason, None):
-            return f"‖ {provider} is down; waiting and probing: {one_line(reason)}"
+            return f"‖ {provider} is down; waiting, and trying again now and then: {one_line(reason)}"
         case events.ProviderDown(provider, reason, until):
             end = time.strftime("%H:%M:%S", time.localtime(until))
             return f"‖ {provider} is down and asks to wait until {end}: {one_line(reason)}"
@@ -136,16 +143,11 @@ def _describe_pace(pace: events.ProviderPace) -> str:
     return f"~ {pace.provider}: {pace.bottleneck or 'idle'}{until}, {limit}, {pace.downloads} downloads"
 
 
-def event_json(event: Event) -> str:
-    """Return an event as one line of JSON, with the moment at which it is written."""
+def event_json(event: Event) -> dict[str, Any]:
+    """Return an event as plain values for JSON, with the moment at which it is written."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
     fields = {field.name: _plain(field.name, getattr(event, field.name)) for field in dataclasses.fields(event)}
-    return printable_json({"event": name, "at": rfc3339(time.time()), **fields})
-
-
-def rfc3339(moment: float) -> str:
-    """Return a moment as RFC 3339 writes it, in UTC and with milliseconds."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"event": name, "at": rfc3339(time.time()), **fields}
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -166,6 +168,16 @@ def _error_text(error: RequestError | None) -> str:
     return f"{status}{code or type(error).__name__}: {one_line(error.message)}"
 
 
+def _stop_text(error: RequestError) -> str:
+    """Return why nothing is sent any more, without the name of our class, which the sentence says in words."""
+    stated = [str(one) for one in (error.http_status, error.code) if one]
+    return ": ".join([*([" ".join(dict.fromkeys(stated))] if stated else []), one_line(error.message)])
+
+
 def one_line(text: str, most: int = 300) -> str:
-    """Return a text, such as a server's message, on one line of at most `most` characters."""
-    return re.sub(r"\s+", " ", text)[:most]
+    """Return a text, such as a server's message, on one line; a longer one than `most` characters ends after a word."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    head = line[: most - 1]
+    return f"{head.rpartition(' ')[0] or head} …"

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 SEPARATOR = " · "
 _BOTTLENECKS = {
-    "limit": "bound by the limit",
-    "provider": "bound by the provider",
-    "downloads": "bound by downloads",
-    "disk": "bound by the disk",
+    "limit": "waiting for the limit",
+    "provider": "waiting for responses",
+    "downloads": "waiting for downloads",
+    "disk": "waiting for the disk",
 }
 
 
@@ -147,7 +147,7 @@ def _money(job: JobView) -> str:
     if job.cost_usd is None and not job.expected_usd:
         return ""
     spent = job.cost_usd or 0.0
-    rehearsal = " in rehearsal" if job.rehearsal else ""
+    rehearsal = " (rehearsal, not charged)" if job.rehearsal else ""
     if not job.left:
         return f"{dollars(spent)}{rehearsal}"
     if job.expected_usd is None:
@@ -157,14 +157,21 @@ def _money(job: JobView) -> str:
 
 def provider_facts(provider: ProviderView, now: float) -> list[str]:
     """Return how fast a provider is, against its limit, and its bottleneck."""
-    speed = "–" if provider.per_minute is None else rate(provider.per_minute)  # noqa: RUF001 - stands for a number
-    of = "" if provider.limit is None else f" of {rate(provider.limit)}"
-    facts = [f"{speed}{of} images a minute", f"{counted(provider.in_flight, 'call')} in flight"]
+    facts = [_speed(provider), f"{counted(provider.in_flight, 'call')} in flight"]
     bottleneck = bottleneck_of(provider, now)
-    expiry = [] if provider.expires_at is None else [f"next URL expires {clock(provider.expires_at, now)}"]
+    expires_at = provider.expires_at
+    expiry = [] if expires_at is None else [f"download before {clock(expires_at, now)} (when the next link expires)"]
     numbers = ((provider.pauses, "pause"), (provider.outages, "outage"))
     past = [str(counted(number, what)) for number, what in numbers if number]
     return [*facts, *([bottleneck] if bottleneck else []), *past, *expiry]
+
+
+def _speed(provider: ProviderView) -> str:
+    if provider.per_minute is not None:
+        of = "" if provider.limit is None else f" of {rate(provider.limit)}"
+        return f"{rate(provider.per_minute)}{of} images a minute"
+    limit = "" if provider.limit is None else f" (limit {rate(provider.limit)} images a minute)"
+    return f"{'measuring…' if provider.in_flight or provider.bottleneck else 'idle'}{limit}"
 
 
 def bottleneck_of(provider: ProviderView, now: float) -> str:
@@ -172,7 +179,8 @@ def bottleneck_of(provider: ProviderView, now: float) -> str:
     if provider.down_since is not None:
         return f"provider down since {clock(provider.down_since, now)}"
     if provider.bottleneck == "paused":
-        return "paused" if provider.until is None else f"paused until {clock(provider.until, now, seconds=True)}"
+        until = provider.until
+        return "paused" if until is None or until <= now else f"paused until {clock(until, now, seconds=True)}"
     if provider.bottleneck == "batch":
         return waits_words(provider.out, now)
     return _BOTTLENECKS.get(provider.bottleneck, "")

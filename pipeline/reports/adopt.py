@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.database import transaction
 from pipeline.ledger.found_images import incomplete_requests, record_found_images, unknown_names
+from pipeline.ordinary_file import open_ordinary
 from pipeline.reports.manifest import FILE_NAME
 from pipeline.storage import StoredImage
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
     from pipeline.storage import ImageStore
 
-_NUMBER = re.compile(r"images/[^/]+-(\d+)\.\w+")  # of an image in its request, in the name of its file
+_NUMBER = re.compile(r"images/[^/]+-([0-9]{1,9})\.\w+")  # of an image in its request, in the name of its file
+_MOST_USD = 1e9
+_MOST_PIXELS = 1e9  # of a side
 
 
 def adopt_images(connection: sqlite3.Connection, folder: Path, images: ImageStore) -> tuple[int, list[str]]:
@@ -50,27 +53,43 @@ def _adopt(
     with transaction(connection):
         for key, request in incomplete_requests(connection, job, entries).items():
             entry = entries[key]
-            proven = [found for one in entry["images"] if (found := _prove(images, job, one))]
-            missing = [image for image in proven if image.number not in request.numbers][: request.missing]
+            proven = {found.number: found for one in entry["images"] if (found := _prove(images, job, one))}
+            missing = [image for number, image in proven.items() if number not in request.numbers][: request.missing]
             if missing:
-                cost = entry.get("cost_usd")
-                total = float(cost) if isinstance(cost, int | float) else None
-                record_found_images(connection, request, missing, entry.get("request_id"), total)
+                cost, request_id = entry.get("cost_usd"), entry.get("request_id")
+                total = float(cost) if isinstance(cost, int | float) and 0 <= cost < _MOST_USD else None
+                known_id = request_id if isinstance(request_id, str) else None
+                record_found_images(connection, request, missing, known_id, total)
                 adopted += len(missing)
     return adopted
 
 
 def _read_entries(manifest: Path, unknown: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Return the entries of a manifest that name unknown files, by key, each with these images only."""
+    """Return the entries of a manifest that name unknown files, by key, each with these images only.
+
+    A line that this program did not write is left out: it may hold anything.
+    """
     found: dict[str, dict[str, Any]] = {}
-    with contextlib.suppress(FileNotFoundError), manifest.open("rb") as lines:
+    with contextlib.suppress(OSError), open_ordinary(manifest) as lines:
         for line in lines:
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # a line that is not ours
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 entry = json.loads(line)
-                images = [image for image in entry["images"] if image["file"] in unknown]
+                json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()
+                images = [image for image in entry["images"] if image["file"] in unknown and _is_ours(image)]
                 if images:
                     found[entry["key"]] = {**entry, "images": images}
     return found
+
+
+def _is_ours(shown: Mapping[str, Any]) -> bool:
+    """Return whether the fields of an image have the types that this program writes."""
+    sides = (shown["width"], shown["height"])
+    words = (shown.get("revised_prompt"), shown.get("remark"))
+    return (
+        all(isinstance(side, int) and 0 < side <= _MOST_PIXELS for side in sides)
+        and isinstance(shown["format"], str)
+        and all(word is None or isinstance(word, str) for word in words)
+    )
 
 
 def _prove(images: ImageStore, job: str, shown: Mapping[str, Any]) -> StoredImage | None:

@@ -20,7 +20,7 @@ _EDIT_FILE = "in the job file and run it with `pipeline run`"
 _EDIT_PROGRAM = "in the Python program that made the job and run that again"
 
 ADVICE = {
-    "Moderated": "change the prompt or the image {edit}: what the content policy refused once it refuses again",
+    "Moderated": "change the prompt or the image {edit} (the content policy would refuse the same again)",
     "Invalid": (
         "correct what the message names {edit}; or, if the request is right, try it again with `pipeline resume`"
     ),
@@ -137,7 +137,15 @@ def _is_own(call: LostCall) -> bool:
     return call.http_status is None and "Timeout" in (call.error_type or "")
 
 
-def stop_advice(stops: Sequence[Stop]) -> list[str]:
+def advice_for_stop(kind: str, needed_usd: float | None) -> str | None:
+    """Return what to do after a stop of this class; `needed_usd` is the budget that the rest of a job needs."""
+    advice = STOP_ADVICE.get(kind)
+    if kind != "BudgetSpent" or needed_usd is None:
+        return advice
+    return f"{advice}, to what the rest needs: {dollars(needed_usd)} in all"
+
+
+def stop_advice(stops: Sequence[Stop], needed_usd: float | None = None) -> list[str]:
     """Return what to do before a stopped run is continued, each once."""
-    found = (STOP_ADVICE.get(type(stop).__name__) for stop in stops)
+    found = (advice_for_stop(type(stop).__name__, needed_usd) for stop in stops)
     return [advice for advice in dict.fromkeys(found) if advice]

@@ -8,16 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ledger
-from pipeline.ledger.attempts import committed_usd
 from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
 from pipeline.reports.mode_estimates import estimate_modes, mode_lines
+from pipeline.reports.needed_budget import committed_of_job
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -34,7 +33,7 @@ def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | 
     with ledger.reading(folder) as connection:
         have, claim = received_images(connection, plan.name), compare(connection, plan)
         warnings = filter(None, [superseded_warning(claim), equal_requests_warning(connection, plan)])
-        spent = 0.0 if budget_usd is None else _committed(connection, plan.name)
+        spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
     full, assumed = _estimate(missing, models)
@@ -63,11 +62,6 @@ def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | 
         "rehearsal": plan.provider.sandbox is not None,
         "warnings": [*plan.warnings, *modes.warnings, *warnings],
     }
-
-
-def _committed(connection: sqlite3.Connection, name: str) -> float:
-    row = connection.execute("SELECT pk FROM job WHERE name = ?", (name,)).fetchone()
-    return 0.0 if row is None else committed_usd(connection, row[0])
 
 
 def _allowed(costs: list[float], usd: float) -> int:

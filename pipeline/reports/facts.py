@@ -53,6 +53,16 @@ def rate(per_minute: float) -> str:
     return f"{per_minute:,.0f}" if per_minute >= 99.95 or per_minute == round(per_minute) else f"{per_minute:.1f}"
 
 
+def rfc3339(moment: float, timespec: str = "milliseconds") -> str:
+    """Return a moment as RFC 3339 writes it, in UTC; `strftime` would take four times as long."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def utc_time(moment: float | None) -> str | None:
+    """Return a moment in UTC to the second, as scripts read it."""
+    return None if moment is None else rfc3339(moment, "seconds")
+
+
 def clock(moment: float, now: float, *, seconds: bool = False) -> str:
     """Return a moment in local time, with its day if that is not today."""
     then, today = time.localtime(moment), time.localtime(now)
@@ -62,29 +72,23 @@ def clock(moment: float, now: float, *, seconds: bool = False) -> str:
     return time.strftime("%a ", then) + said if abs(moment - now) < 6 * 86400 else time.strftime("%d %b ", then) + said
 
 
-def utc_time(moment: float | None) -> str | None:
-    """Return a moment in UTC to the second, as scripts read it; `strftime` would take four times as long."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def count_facts(summary: JobSummary) -> list[Fact]:
     """Return the number of requests of each status that there is; those in batches are not called running."""
+    words = {"superseded": "replaced or removed"}
     in_batch = min(summary.in_batches.requests, summary.counts["running"])
     pending = {"pending": summary.counts["pending"], "in batch": in_batch}
     counts = {**pending, **summary.counts, "running": summary.counts["running"] - in_batch}
-    return [Fact(f"{number:,}", status) for status, number in counts.items() if number]
+    return [Fact(f"{number:,}", words.get(status, status)) for status, number in counts.items() if number]
 
 
 def spent_facts(summary: JobSummary) -> list[Fact]:
     """Return what a job has cost, the calls that may have been paid in addition, and images still to be downloaded."""
     facts = []
     if summary.cost_usd is not None:
-        facts.append(Fact(dollars(summary.cost_usd), "in rehearsal" if summary.rehearsal else "spent"))
+        facts.append(Fact(dollars(summary.cost_usd), "rehearsal price, not charged" if summary.rehearsal else "spent"))
     if summary.maybe_paid:
         calls = counted(summary.maybe_paid, "call")
-        facts.append(Fact(calls.value, f"{calls.label} may have been paid in addition"))
+        facts.append(Fact(calls.value, f"more {calls.label} may have been paid (unclear: the response was lost)"))
     if summary.paid_waiting:
         images = counted(summary.paid_waiting, "image")
         facts.append(Fact(images.value, f"{images.label} paid and not downloaded yet"))
@@ -104,8 +108,10 @@ def expected_facts(summary: JobSummary) -> list[Fact]:
 
 def job_line(summary: JobSummary) -> str:
     """Return how a job stands in one line."""
+    number = sum(number for status, number in summary.counts.items() if status != "superseded")
     counts = ", ".join(map(str, count_facts(summary))) or "nothing to do"
-    return f"{summary.name}: {_joined([counted(summary.images, 'image'), counts, *spent_facts(summary)])}"
+    facts = [counted(summary.images, "image"), *spent_facts(summary)]
+    return f"{summary.name}: {counted(number, 'request')}: {counts}; {_joined(facts)}"
 
 
 def _joined(facts: Iterable[Fact | str]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ledger.error_kind import kind_of
 from pipeline.ledger.failure_queries import read_failures, read_job_files, read_lost_calls
 from pipeline.reports.advice import find_cut, request_advice
 
@@ -29,6 +31,8 @@ _STOPS_IN_JOB_FILE = {"ModelUnknown", "RepeatedRefusal", "BudgetSpent", "BatchRe
 
 _CHANGING = re.compile(r"\b(?:req|img|org|proj)[-_][A-Za-z0-9-_]+|\b[0-9a-f]{12,}\b|\d+(?:\.\d+)?")
 """Parts of a message that differ from call to call: identifiers and numbers."""
+
+BUDGET_OPTION = "--budget"
 
 _NO_REASON = "no reason was recorded"
 
@@ -153,17 +157,18 @@ def stop_commands(
     """Return the commands that continue a run: `again`, or those that submit edited files if a stop needs an edit.
 
     `kinds` are the classes of the stops, `jobs` those with queued requests. If `again` names job files, other jobs,
-    which the run took up, have commands of their own.
+    which the run took up, have commands of their own, with the budget of `again`.
     """
-    if len(again) == 1 and _STOPS_IN_JOB_FILE.isdisjoint(kinds):
+    files = [Path(word).absolute() for word in itertools.takewhile(lambda word: not word.startswith("-"), again[1:])]
+    if not files and _STOPS_IN_JOB_FILE.isdisjoint(kinds):
         return [tuple(again)]
-    given = {Path(word).absolute() for word in again[1:]}
-    others = [one for one in read_job_files(connection, jobs) if one.file is None or Path(one.file) not in given]
-    runs = [_resubmission(one.job, one.file, one.provider) for one in others]
-    if len(again) == 1:
-        return [words for words in dict.fromkeys(runs) if words] or [tuple(again)]
+    budget = again[again.index(BUDGET_OPTION) :][:2] if BUDGET_OPTION in again else ()
+    others = [one for one in read_job_files(connection, jobs) if one.file is None or Path(one.file) not in files]
+    runs = dict.fromkeys(_resubmission(one.job, one.file, one.provider) for one in others)
+    if not files:
+        return [(*words, *budget) for words in runs if words] or [tuple(again)]
     own = [tuple(again)] if len(others) < len(jobs) or not runs else []
-    return [*own, *(words or ("run",) for words in dict.fromkeys(runs))]
+    return [*own, *((*(words or ("run",)), *budget) for words in runs)]
 
 
 def cause_key(error: Mapping[str, Any] | None) -> CauseKey:
@@ -176,17 +181,6 @@ def cause_key(error: Mapping[str, Any] | None) -> CauseKey:
 @functools.lru_cache(maxsize=4096)
 def _without_numbers(message: str) -> str:
     return _CHANGING.sub("#", message)
-
-
-def kind_of(error: Mapping[str, Any]) -> str:
-    """Return the class of a recorded error; a guess for one that was recorded before classes were."""
-    if kind := error.get("kind"):
-        return str(kind)
-    if error.get("code") in {"content_policy_violation", "moderation_blocked"}:
-        return "Moderated"
-    status = error.get("http_status")
-    is_refusal = status is not None and 400 <= status < 500 and status not in {408, 409, 429}
-    return "Invalid" if is_refusal else "ServerFault"
 
 
 def causes_json(causes: Sequence[FailureCause], command: NextCommand) -> list[dict[str, object]]:

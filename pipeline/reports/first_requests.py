@@ -35,7 +35,8 @@ def first_requests_json(requests: Sequence[ImageRequest]) -> list[dict[str, Any]
 def first_request_lines(first: Sequence[Mapping[str, Any]], last_id: str | None, total: int) -> Iterator[str]:
     """Yield the first requests for people, then the id of the last one if there are more."""
     for number, request in enumerate(first, start=1):
-        facts = [request["operation"], request["model"] or "no model", request["size"] or "default size"]
+        size = str(request["size"] or "default size")  # of a model without rules it may be any value
+        facts = [request["operation"], request["model"] or "no model", size]
         inputs = f" of {', '.join(request['inputs'])}" if request["inputs"] else ""
         yield f"  {number}. {request['id']}: {', '.join(facts)}, {counted(request['n'], 'image')}{inputs}"
         if request["prompt"]:

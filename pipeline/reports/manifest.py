@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.files import disk_error, make_folder, whole_file
 from pipeline.ledger import queries
 from pipeline.ledger.database import file_mode, read_transaction
+from pipeline.ledger.error_kind import kind_of
 from pipeline.reports.facts import utc_time
-from pipeline.reports.failures import kind_of
 
 if TYPE_CHECKING:
     import sqlite3

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.stops import read_stops
-from pipeline.reports.advice import STOP_ADVICE
-from pipeline.reports.failures import stop_commands
+from pipeline.reports.advice import advice_for_stop
+from pipeline.reports.failures import BUDGET_OPTION, stop_commands
+from pipeline.reports.needed_budget import needed_budget
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,11 +26,7 @@ class HoldingStop:
 
     stop: RecordedStop
     commands: tuple[tuple[str, ...], ...]
-
-    @property
-    def advice(self) -> str | None:
-        """What to do before the work is continued."""
-        return STOP_ADVICE.get(self.stop.kind)
+    advice: str | None  # what to do before the work is continued
 
 
 def read_holding_stops(connection: sqlite3.Connection, jobs: Collection[str] | None = None) -> list[HoldingStop]:
@@ -40,12 +37,15 @@ def read_holding_stops(connection: sqlite3.Connection, jobs: Collection[str] | N
     waiting = [summary for summary in read_job_summaries(connection, jobs) if summary.unfinished]
     found = []
     for stop in stops:
-        names = [
-            summary.name
+        reached = [
+            summary
             for summary in waiting
             if stop.job in {None, summary.name} and stop.provider in {None, summary.provider}
         ]
-        found.append(HoldingStop(stop, tuple(stop_commands(connection, [stop.kind], ["run"], names))))
+        needed = needed_budget(connection, reached) if stop.kind == "BudgetSpent" else None
+        again = ["run"] if needed is None else ["run", BUDGET_OPTION, f"{needed:.2f}"]
+        commands = stop_commands(connection, [stop.kind], again, [summary.name for summary in reached])
+        found.append(HoldingStop(stop, tuple(commands), advice_for_stop(stop.kind, needed)))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from PIL import Image
+
+    from pipeline.images.inspect import ImageInfo
     from pipeline.ledger.queries import RecordedImage
     from pipeline.storage import ImageStore
 
@@ -24,6 +28,7 @@ SIDE = 320
 
 _QUALITY = 80  # of WebP: some 10 KB for a photograph, without visible blocks
 _COLOURS = frozenset({"RGB", "RGBA", "L", "LA", "CMYK"})  # modes whose numbers are colours
+_STRIP_PIXELS = 1 << 20
 _METHOD = 2  # of WebP's 0 to 6: half the time of the default, for a file a few per cent larger
 
 
@@ -107,12 +112,43 @@ def shrink(content: bytes) -> bytes:
     from pipeline.images.transform import to_rgba
 
     with opened_image(content) as (info, opened, _):
-        image = opened.convert("RGBA") if opened.mode in {"P", "PA"} else opened
-        if image.mode in _COLOURS and "transparency" not in image.info:  # else a pixel's numbers are no colour
-            image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
-        upright = to_rgba(image, info)
-        del opened, image  # before the memory is released
+        image = _reduced(opened, info)
+        del opened  # before the memory is released
+        upright = to_rgba(image, replace(info, mode=image.mode))
     upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     buffer = io.BytesIO()
     (upright if info.has_alpha else upright.convert("RGB")).save(buffer, "WEBP", quality=_QUALITY, method=_METHOD)
     return buffer.getvalue()
+
+
+def _reduced(image: Image.Image, info: ImageInfo) -> Image.Image:
+    """Return an image at about twice the size of its thumbnail, in a mode whose numbers are colours.
+
+    Pillow's conversions copy: an image with transparency would be in memory thrice. So it is reduced strip by strip.
+    """
+    from PIL import Image
+
+    width, height = image.size
+    factor = max(1, max(width, height) // (2 * SIDE))
+    thickness = factor * max(1, _STRIP_PIXELS // (factor * min(width, height)))
+    reduced = None
+    for begin in range(0, max(width, height), thickness):
+        box = (begin, 0, min(width, begin + thickness), height)
+        if height > width:
+            box = (0, begin, width, min(height, begin + thickness))
+        strip = _with_colours(image.crop(box), info).reduce(factor)
+        if reduced is None:
+            reduced = Image.new(strip.mode, (-(-width // factor), -(-height // factor)))
+            reduced.info = strip.info  # its colour profile
+        reduced.paste(strip, (box[0] // factor, box[1] // factor))
+    assert reduced is not None  # no image is without pixels
+    return reduced
+
+
+def _with_colours(image: Image.Image, info: ImageInfo) -> Image.Image:
+    """Return an image in one of the modes in which pixels may be averaged. Raises BrokenImage for modes without one."""
+    from pipeline.images.transform import to_rgba
+
+    if image.mode in {"P", "PA"} or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image if image.mode in _COLOURS else to_rgba(image, replace(info, orientation=1))

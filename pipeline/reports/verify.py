@@ -16,11 +16,13 @@ from pipeline.storage import QUARANTINE_FOLDER
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pipeline.ledger.queries import RecordedImage
     from pipeline.storage import ImageStore
+
+    CountImages = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,22 @@ class Damage:
 
 
 def find_damage(
-    connection: sqlite3.Connection, folder: Path, images: ImageStore, job: str | None, max_pixels: int = MAX_PIXELS
+    connection: sqlite3.Connection,
+    folder: Path,
+    images: ImageStore,
+    job: str | None,
+    max_pixels: int = MAX_PIXELS,
+    count: CountImages | None = None,
 ) -> Iterator[Damage]:
     """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Changes nothing.
 
-    `max_pixels` is the limit above which a result is not decoded.
+    `max_pixels` is the limit above which a result is not decoded. `count` is called with how many images are read, of
+    how many.
     """
-    for image in queries.read_recorded_images(connection, job):
+    recorded = queries.read_recorded_images(connection, job)
+    for number, image in enumerate(recorded):
+        if count is not None:
+            count(number, len(recorded))
         fault = _fault(images, image, max_pixels)
         if fault:
             yield Damage(image.image_pk, image.job, image.name, fault)
@@ -73,7 +84,7 @@ def _fault(images: ImageStore, image: RecordedImage, max_pixels: int) -> str | N
     if len(content) != image.bytes:
         return f"has {len(content)} bytes, recorded are {image.bytes}"
     if hashlib.sha256(content).hexdigest() != image.sha256:
-        return "has another hash than recorded"
+        return "has changed since it was stored: another hash than recorded"
     try:
         inspect.inspect_svg(content) if image.format == "svg" else inspect.inspect(content, max_pixels)
     except BrokenImage as reason:

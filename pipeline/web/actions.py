@@ -1,14 +1,19 @@
-"""What the page's buttons do: the same as the commands of that name, and a sentence about what to do next."""
+"""What the page's buttons do, and what is asked before: in the words of the commands of that name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from pipeline import ledger
+from pipeline.job_queue import left_sentence
+from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import find_owner
+from pipeline.ledger.put_back import Selection, find_ended
+from pipeline.ledger.submit import known_names
 from pipeline.reports.facts import counted
 from pipeline.reports.next_command import NextCommand
+from pipeline.reports.put_back import put_back_lines
 
 if TYPE_CHECKING:
     from pipeline.batch import Batch
@@ -17,43 +22,90 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What a button did, in a sentence. `command` is what to type now, if that is for a person to do."""
+    """What a button did, in lines. `command` is what to type now, if that is for a person to do."""
 
-    sentence: str
+    lines: tuple[str, ...]
     command: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return this as plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a button is about to do, in lines, and what its two answers say; without `yes` there is nothing to do."""
+
+    lines: tuple[str, ...]
+    yes: str | None
+    no: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return this as plain values for JSON."""
+        return asdict(self)
+
+
+def ask_resume(batch: Batch, name: str) -> Question:
+    """Return what `resume` would put back, what that may cost, and what it would leave alone. Raises BadInput."""
+    with ledger.reading(batch.folder, name) as connection:
+        found = find_ended(connection, Selection(tuple(known_names(connection, [name])), only_retryable=True))
+    number = sum(one.requests for one in found)
+    yes = f"Put {counted(number, 'request')} back" if number else None
+    return Question(tuple(put_back_lines(found, _command(batch))), yes, "Leave as it is")
 
 
 def resume(batch: Batch, name: str) -> ActionResult:
-    """Queue what failed, came back partial or was cancelled again. Starts no run. Raises BadInput."""
-    number = batch.put_back(name)
+    """Queue again what failed or came back partial, as `pipeline resume` does. Starts no run. Raises BadInput."""
+    found = batch.put_back(name)
+    lines = tuple(put_back_lines(found, _command(batch)))
+    if not any(one.requests for one in found):
+        return ActionResult(lines)
+    with ledger.reading(batch.folder) as connection:
+        owner = find_owner(batch.folder, connection)
+        if owner is not None:
+            return ActionResult((*lines, *(left_sentence(connection, one.job, owner.who) for one in found)))
+    return ActionResult((*lines, "no run is at work; to start one, type"), _command(batch).line("run"))
+
+
+def ask_cancel(batch: Batch, name: str) -> Question:
+    """Return what `cancel` would take out of the queue, and what puts it back. Raises BadInput."""
+    with ledger.reading(batch.folder, name) as connection:
+        (summary,) = read_job_summaries(connection, known_names(connection, [name]))
+    out = 0 if summary.is_being_cancelled else summary.in_batches.requests
+    number = summary.counts["pending"] + out
     if not number:
-        return ActionResult(f"{name} has no request to queue again.")
-    queued = f"{counted(number, 'request')} of {name} queued again."
-    line = NextCommand.anywhere(batch.config).line("run")
-    owner = _lock_owner(batch)
-    if owner is None:
-        return ActionResult(f"{queued} No run is at work on this folder. To start one, type", line)
-    who = f"{owner.who[0].upper()}{owner.who[1:]}"
-    return ActionResult(
-        f"{queued} {who} is at work and processes them if it works on the whole queue or on this job; otherwise, when"
-        " it has ended, type",
-        line,
-    )
+        return Question((f"nothing of `{summary.name}` is queued",), None, "Close")
+    requests = counted(number, "request")
+    lines = [f"{requests} of `{summary.name}` would leave the queue"]
+    lines += ["calls in flight still finish"] if _lock_owner(batch) else []
+    if out:
+        lines.append(f"{out:,} of them {'is' if out == 1 else 'are'} out in batches: what is made until then is paid")
+    lines.append(f"to put {_them(number)} back later, type: {_command(batch).line('resume', summary.name)}")
+    return Question(tuple(lines), f"Cancel {requests}", f"Keep {_them(number)}")
 
 
 def cancel(batch: Batch, name: str) -> ActionResult:
     """Take what is pending out of the queue, and have the job's batches cancelled. Raises BadInput."""
     number, batches, owner = batch.cancel(name), batch.count_batches(name), _lock_owner(batch)
-    sentence = f"{counted(number, 'request')} of {name} taken out of the queue; Resume queues them again."
-    sentence += " Calls in flight still finish." if owner else ""
-    if not batches:
-        return ActionResult(sentence)
-    them = "The batch" if batches == 1 else f"The {batches:,} batches"
-    sentence += f" {them} of {name} will be cancelled at the service, and what is made until then is collected:"
-    if owner:
-        return ActionResult(f"{sentence} the run at work ({owner.who}) does that if it works on this job.")
-    command = NextCommand.anywhere(batch.config).line("cancel", name)
-    return ActionResult(f"{sentence} by the next run, or now if you type", command)
+    lines = [f"{counted(number, 'request')} of `{name}` taken out of the queue"] * bool(number)
+    lines += ["calls in flight still finish"] * bool(owner and number)
+    if batches:
+        them = "the batch" if batches == 1 else f"the {batches:,} batches"
+        lines.append(f"{them} of `{name}` will be cancelled at the service, and what is made until then is collected:")
+        if owner:
+            return ActionResult((*lines, f"the run at work ({owner.who}) does that if it works on this job"))
+        return ActionResult((*lines, "by the next run, or now if you type"), _command(batch).line("cancel", name))
+    if not number:
+        return ActionResult((f"nothing of `{name}` was queued",))
+    return ActionResult((*lines, f"to put {_them(number)} back, type"), _command(batch).line("resume", name))
+
+
+def _them(number: int) -> str:
+    return "it" if number == 1 else "them"
+
+
+def _command(batch: Batch) -> NextCommand:
+    return NextCommand.anywhere(batch.config)
 
 
 def _lock_owner(batch: Batch) -> LockOwner | None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
     from pipeline.web.image_files import ServedFile
 
+    Action = Callable[[Batch, str], actions.ActionResult | actions.Question]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _PAGES = Path(__file__).with_name("static")
@@ -49,7 +50,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_ACTIONS = {"resume": actions.resume, "cancel": actions.cancel}
+_ACTIONS: dict[str, Action] = {"resume": actions.resume, "cancel": actions.cancel}
+_QUESTIONS: dict[str, Action] = {"resume": actions.ask_resume, "cancel": actions.ask_cancel}
 
 
 class Site:
@@ -90,6 +92,7 @@ class Site:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._access.check(request)
+            _check_dates(request)
             response = await handler(request)
         except web.HTTPException as refusal:
             refusal.headers.update(_HEADERS)
@@ -168,7 +171,8 @@ class Site:
     async def _act(self, request: web.Request) -> web.Response:
         form = await _read_form(request)
         self._access.check_form(form.get("form_token"))
-        action, job = _ACTIONS.get(form.get("action", "")), form.get("job")
+        known = _QUESTIONS if "ask" in form else _ACTIONS
+        action, job = known.get(form.get("action", "")), form.get("job")
         if action is None or job is None:
             raise web.HTTPBadRequest(text="There is no such action.\n")
         try:
@@ -177,7 +181,15 @@ class Site:
             raise web.HTTPNotFound(text=f"{error}\n") from None
         except PipelineError as error:
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
-        return web.json_response({"said": result.sentence, "command": result.command})
+        return web.json_response(result.as_json())
+
+
+def _check_dates(request: web.Request) -> None:
+    """Raise HTTPBadRequest for a date that aiohttp fails to read once it sends a file."""
+    try:
+        _ = request.if_modified_since, request.if_unmodified_since, request.if_range
+    except OverflowError:
+        raise web.HTTPBadRequest(text="A date of this request is out of range.\n") from None
 
 
 async def _read_form(request: web.Request) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.put_back import Selection, find_ended
 from pipeline.ledger.queries import read_captions
 from pipeline.progress.from_ledger import make_view
 from pipeline.reports.batches import batch_sentence
@@ -37,11 +38,12 @@ def read_snapshot(
 ) -> dict[str, Any]:
     """Return how all jobs stand, what works on them, and the commands that continue, as plain values for JSON."""
     summaries = read_job_summaries(connection, None, config.discounts)
+    to_resume = {one.job: one.requests for one in find_ended(connection, Selection())}
     reading = make_view(connection, summaries, config.providers, owner, now)
     view = reading.view
     ends_at = view.total.ends_at
     return {
-        "jobs": [_job(connection, summary, command, now) for summary in summaries],
+        "jobs": [_job(connection, one, to_resume.get(one.name, 0), command, now) for one in summaries],
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "providers": [_provider(one) for one in view.providers],
         "minutes_left": None if ends_at is None else max(0.0, ends_at - now) / 60,
@@ -50,7 +52,9 @@ def read_snapshot(
     }
 
 
-def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextCommand, now: float) -> dict[str, Any]:
+def _job(
+    connection: sqlite3.Connection, summary: JobSummary, to_resume: int, command: NextCommand, now: float
+) -> dict[str, Any]:
     counts, out = summary.counts, summary.out
     facts = [
         *(fact for fact in count_facts(summary) if fact.label != "succeeded"),
@@ -67,7 +71,7 @@ def _job(connection: sqlite3.Connection, summary: JobSummary, command: NextComma
         "images": summary.images,
         "missing": summary.missing,
         "facts": [[fact.value, fact.label] for fact in facts],
-        "can_resume": counts["failed"] + counts["partial"] + counts["cancelled"],
+        "can_resume": to_resume,
         "can_cancel": counts["pending"] + (0 if summary.is_being_cancelled else summary.in_batches.requests),
         "batches": batch_sentence(summary, now) if out.batches else None,
         "in_batch": [out.completed, out.requests],
@@ -108,6 +112,6 @@ def _spent(summaries: Sequence[JobSummary]) -> str | None:
 def read_shown_images(connection: sqlite3.Connection, image_pks: Collection[int]) -> list[dict[str, Any]]:
     """Return what the page shows of these images."""
     return [
-        {"pk": one.image_pk, "job": one.job, "id": one.id, "prompt": one.prompt}
+        {"pk": one.image_pk, "job": one.job, "file": one.file, "id": one.id, "prompt": one.prompt}
         for one in read_captions(connection, image_pks)
     ]

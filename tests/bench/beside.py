@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline import Batch
-from pipeline.batch import run_in_loop
 from pipeline.engine.events import CallSent
 from pipeline.ledger import attempts
 from pipeline.ledger.writer import Writer
+from pipeline.run import run_in_loop
 from tests.bench.queue import command, write_job
 
 if TYPE_CHECKING:

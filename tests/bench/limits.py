@@ -16,7 +16,7 @@ import aiohttp
 from aiolimiter import AsyncLimiter
 
 from pipeline import Batch
-from pipeline.batch import run_in_loop
+from pipeline.run import run_in_loop
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -340,13 +340,13 @@ def test_images_and_requests_are_counted_once_and_by_name(viewer: Viewer, bench:
     facts = dict(
         zip(page.locator("#facts dt").all_inner_texts(), page.locator("#facts dd").all_inner_texts(), strict=True)
     )
-    assert {"images": "4", "images of superseded requests": "4", "requests": "3"}.items() <= facts.items()
+    assert {"images": "4", "images of replaced or removed requests": "4", "requests": "3"}.items() <= facts.items()
     assert page.locator("#count").inner_text() == "4 images, 1 request without an image"
     assert page.locator("#status option").all_inner_texts() == [
         "all (3)",
         "succeeded (2)",
         "failed (1)",
-        "superseded (2)",
+        "replaced or removed (2)",
     ]
     page.fill("#search", "prompt-1-")
     wait_until(page, "document.querySelectorAll('.tile').length === 2")

@@ -181,20 +181,45 @@ def test_a_stop_is_shown_with_what_mends_it_before_the_command(bench: Bench, sta
     assert page.locator("#stops").is_hidden()
 
 
-def test_cancel_and_resume_are_buttons(bench: Bench, stage: Stage, viewer: Viewer) -> None:
-    _night(bench)
+def test_cancel_and_resume_ask_before_they_do_what_the_commands_do(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    bench.submit(*(asked(number) for number in range(6)))
+    hang(bench, 0, drawn(0))
+    fail(bench, 1)  # refused by the content policy
+    for number in (2, 3):
+        fail(bench, number, {"http_status": 500, "message": "busy", "kind": "ServerFault"})
+    bench.set("UPDATE request SET estimate_usd = 0.25")
     page = viewer.open(_serve(stage, bench))
     cancel = page.get_by_role("button", name="Cancel 2 of job")
     cancel.focus()
     assert cancel.evaluate("one => getComputedStyle(one).outlineWidth") == "3px"
     page.keyboard.press("Enter")
-    page.get_by_role("button", name="Resume 3 of job").wait_for()
-    assert sorted(bench.statuses().values()) == ["cancelled", "cancelled", "failed", "succeeded", "succeeded"]
-    assert "2 requests of job taken out of the queue" in page.locator("#said").inner_text()
-    page.get_by_role("button", name="Resume 3 of job").click()
-    page.get_by_role("button", name="Cancel 3 of job").wait_for()
-    assert sorted(bench.statuses().values()) == ["pending"] * 3 + ["succeeded"] * 2
-    assert "pipeline run" in page.locator("#said").inner_text()
+    dialog = page.get_by_role("dialog", name="Cancel job?")
+    dialog.wait_for()
+    assert "to put them back later, type: pipeline resume job" in dialog.inner_text()
+    page.keyboard.press("Enter")  # the careful answer is the first
+    dialog.wait_for(state="hidden")
+    assert sorted(bench.statuses().values())[-3:] == ["pending", "pending", "succeeded"]
+    cancel.click()
+    assert pale_texts(page) == []
+    dialog.get_by_role("button", name="Cancel 2 requests").click()
+    cancel.wait_for(state="hidden")
+    assert sorted(bench.statuses().values()) == ["cancelled"] * 2 + ["failed"] * 3 + ["succeeded"]
+    assert "2 requests of `job` taken out of the queue" in page.locator("#said").inner_text()
+    resume = page.get_by_role("button", name="Resume 2 of job")
+    resume.click()
+    dialog = page.get_by_role("dialog", name="Resume job?")
+    dialog.wait_for()
+    text = dialog.inner_text()
+    assert "put back: 2 requests of `job`: 2 images, about $0.50" in text
+    assert "left alone: 2 cancelled requests of `job`" in text
+    assert "left alone: 1 request of `job` that the content policy refused" in text
+    page.keyboard.press("Escape")
+    assert "pending" not in bench.statuses().values()
+    resume.click()
+    dialog.get_by_role("button", name="Put 2 requests back").click()
+    page.get_by_role("button", name="Cancel 2 of job").wait_for()
+    assert sorted(bench.statuses().values()) == ["cancelled"] * 2 + ["failed", "pending", "pending", "succeeded"]
+    assert "to start one, type: pipeline run" in page.locator("#said").inner_text()
     assert page.get_by_role("button", name="Resume").count() == 0
 
 
@@ -214,6 +239,21 @@ def test_batches_that_are_out_are_in_the_job_the_facts_and_the_title(
     assert page.get_by_role("button", name="Cancel").count() == 0
 
 
+def test_a_newest_image_opens_large_in_the_report_of_its_job(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    _night(bench)
+    page = viewer.open(_serve(stage, bench))
+    wait_until(page, f"{SEEN} === 2")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="prompt 0 of the night, large in the report").click()
+    report = opened.value
+    report.locator(".pswp").wait_for()
+    assert report.locator(".panel .prompt").inner_text() == "prompt 0 of the night"
+    assert report.url.endswith("/jobs/job/report.html#images%2Fprompt-0-5feceb66-1.png")
+    report.keyboard.press("Escape")
+    report.locator(".pswp").wait_for(state="detached")
+    assert report.locator(".tile").count() == 5
+
+
 def test_failures_are_shown_with_their_cause(bench: Bench, stage: Stage, viewer: Viewer) -> None:
     _night(bench)
     page = viewer.open(_serve(stage, bench))
@@ -231,6 +271,9 @@ def test_every_text_is_readable_in_light_and_dark_and_on_a_telephone(
     page = viewer.open(_serve(stage, bench), scheme=scheme, width=width)
     wait_until(page, f"{SEEN} === 2")
     page.get_by_role("button", name="Cancel 2 of job").click()
+    page.get_by_role("dialog").wait_for()
+    assert pale_texts(page) == []
+    page.get_by_role("button", name="Cancel 2 requests").click()
     page.locator("#said").wait_for()
     assert pale_texts(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -264,7 +307,8 @@ def test_a_token_opens_the_page_once_and_the_cookie_from_then_on(bench: Bench, s
     page.goto(home)
     wait_until(page, f"{SEEN} === 2")
     page.get_by_role("button", name="Cancel 2 of job").click()
-    page.get_by_role("button", name="Resume 3 of job").wait_for()
+    page.get_by_role("button", name="Cancel 2 requests").click()
+    page.get_by_text("2 requests of `job` taken out of the queue").wait_for()
     viewer.forgive("401")
 
 

@@ -262,7 +262,7 @@ def test_verify_names_images_that_are_in_no_row_and_finds_no_fault_with_them(sta
         ],
     )
     ended = stage.run("run")
-    assert "of images on disk that the ledger did not know, 1 stay as they are" in ended.stderr
+    assert "images on disk that the ledger did not know: 1 left as they are" in ended.stderr
     assert (stage.output / "many" / "images" / "of-another-ledger-1.png").read_bytes() == b"paid"
 
 
@@ -375,7 +375,7 @@ def test_a_name_belongs_to_one_file(stage: Stage) -> None:
     assert stage.ask("SELECT prompt, stated FROM request") == [("x", 1)]
     assert "leave" not in stage.run("submit", "three.yaml").stderr, "a file that was renamed keeps its name"
     (stage.folder / "three.yaml").unlink()
-    assert "1 request leaves the job: superseded" in stage.run("submit", other, "--allow-shrink").stderr
+    assert "1 request leaves the job: no longer made" in stage.run("submit", other, "--allow-shrink").stderr
 
 
 def test_a_shrunk_list_takes_no_queue_away_unless_that_is_meant(stage: Stage) -> None:
@@ -391,12 +391,14 @@ def test_a_shrunk_list_takes_no_queue_away_unless_that_is_meant(stage: Stage) ->
         assert refused in ended.stderr
         assert "--allow-shrink" in ended.stderr
         if command[0] == "plan":
-            assert "37 requests leave the job: superseded, not deleted" in ended.stdout, "what it would do is shown"
+            assert "37 requests leave the job: no longer made; images that are here stay" in ended.stdout, (
+                "what it would do is shown"
+            )
     assert (stage.ask("SELECT * FROM request"), stage.ask("SELECT * FROM job")) == before
     assert server.books() == []
     assert json.loads(stage.run("plan", job, "--json", "--allow-shrink").stdout)["superseded"] == 37
     ended = stage.run("run", job, "--allow-shrink")
-    assert "warning: many: 37 requests leave the job: superseded, not deleted" in ended.stderr
+    assert "warning: many: 37 requests leave the job: no longer made; images that are here stay" in ended.stderr
     assert (server.charged(), stage.standing("many")["counts"]["superseded"]) == (3, 37)
     assert json.loads(stage.run("plan", job, "--json").stdout)["superseded"] == 0
 
@@ -407,7 +409,7 @@ def test_what_leaves_a_job_is_said_also_beside_a_run(stage: Stage) -> None:
     job = stage.prompts("many", 3)
     with FileLock(stage.output / "run.lock"):
         ended = stage.run("run", job, exit_code=3)
-    assert "warning: many: 2 requests leave the job: superseded, not deleted" in ended.stderr
+    assert "warning: many: 2 requests leave the job: no longer made; images that are here stay" in ended.stderr
     stage.prompts("many", 1)
     assert "warning: many: 2 requests leave the job" in stage.run("submit", job).stderr
 

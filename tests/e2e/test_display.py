@@ -51,7 +51,7 @@ def test_elsewhere_than_on_a_terminal_lines_say_what_is_new(
         said = capsys.readouterr()
         assert said.out == ""
         assert "lounge: 0 done · 100 left · $0.50 of about $1.50" in said.err
-        assert "of 50 images a minute · 1 call in flight · bound by the limit" in said.err
+        assert "lab: measuring… (limit 50 images a minute) · 1 call in flight · waiting for the limit" in said.err
         shown.tick()
         assert capsys.readouterr().err == "", "nothing is new"
         shown(Paused("lab", 30.0, "slow down"))
@@ -137,7 +137,7 @@ def _slow_jobs(stage: Stage, count: int = 30) -> list[Path]:
 
 def test_a_terminal_shows_a_bar_for_each_job_and_is_left_clean(stage: Stage) -> None:
     with terminal(stage.folder, "run", *_slow_jobs(stage, 12)) as seen:
-        seen.read_until(lambda: "3 calls in flight · bound by the provider" in seen.text)
+        seen.read_until(lambda: "3 calls in flight · waiting for responses" in seen.text)
         job = next(line for line in seen.lines if line.startswith("lounge"))
         assert "─" in job
         assert job.endswith("left")
@@ -149,6 +149,10 @@ def test_a_terminal_shows_a_bar_for_each_job_and_is_left_clean(stage: Stage) -> 
     assert "calls in flight" not in seen.text, "what was drawn is gone"
     assert not seen.cursor_is_hidden()
     assert seen.text.replace("\n", "").endswith("birds/report.html")
+    said = " ".join(seen.text.split())
+    sentence = "change the prompt or the image in the job file and run it with `pipeline run` (the content policy would"
+    assert sentence in said, "lines end between words"
+    assert any(line.startswith("    pipeline run /") for line in seen.lines), "a command is not broken up"
 
 
 def test_ctrl_c_in_a_terminal_lets_calls_finish_and_leaves_it_clean(stage: Stage) -> None:
@@ -174,7 +178,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_terminal_clean_too(stage: S
     assert seen.raw.rindex(SHOWN) > seen.raw.rindex(HIDDEN)
 
 
-@pytest.mark.parametrize("columns", [30, 120])
+@pytest.mark.parametrize("columns", [30, 100, 120])
 def test_any_width_is_used_and_none_is_crossed(stage: Stage, columns: int) -> None:
     with terminal(stage.folder, "run", *_slow_jobs(stage), columns=columns) as seen:
         seen.read_until(lambda: "3 calls in flight" in seen.text)
@@ -182,8 +186,9 @@ def test_any_width_is_used_and_none_is_crossed(stage: Stage, columns: int) -> No
         if columns == 30:
             assert seen.lines[job + 1].startswith("  ")
             assert seen.lines[job + 1].endswith("left")
-        else:
+        elif columns == 120:
             assert "of about $" in seen.lines[job]
+        assert " ".join(seen.text.split()).count(" of about $") >= 1, "nothing is left out"
 
 
 def test_no_color_draws_without_colours(stage: Stage) -> None:

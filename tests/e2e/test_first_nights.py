@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
+from tests.support.stage import finish
 from tests.support.terminal import terminal
 
 if TYPE_CHECKING:
@@ -62,6 +63,21 @@ def test_the_next_run_that_ends_before_it_meets_an_old_stop_names_it(stage: Stag
     assert ended.stderr.index("  first: raise `budget_usd`") < ended.stderr.index("to continue, run:")
     stage.run("run", job)
     assert json.loads(stage.run("status", "--json").stdout)["stops"] == []
+
+
+def test_a_budget_that_was_too_small_is_answered_with_one_that_is_enough(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("night", 5)
+    ended = stage.run("run", job, "--budget", 0.04, exit_code=3)
+    advice = "raise `budget_usd` in the job file, or `--budget`, to what the rest needs: $0.08 in all"
+    assert f"to mend it: {advice}\n" in ended.stderr
+    assert f"\n    pipeline run {job} --budget 0.08\n" in ended.stderr
+    shown = stage.run("status", "night").stdout.splitlines()
+    assert shown[2:4] == [f"  first: {advice}", f"  then: pipeline run {job} --budget 0.08"]
+    resumed = stage.run("resume", "night", "--budget", 0.05, exit_code=3).stderr
+    assert f"\n    pipeline run {job} --budget 0.08\n" in resumed
+    stage.run("run", job, "--budget", "0.08")
+    assert stage.standing("night")["counts"]["succeeded"] == 5
 
 
 def test_resume_without_a_name_buys_nothing_that_was_cancelled_or_refused(stage: Stage) -> None:
@@ -215,7 +231,7 @@ def test_submit_says_what_is_new_and_what_was_there(stage: Stage) -> None:
     stage.run("run", job)
     ended = stage.run("submit", job)
     assert ended.stdout.endswith(": 0 new, 3 already made\n")
-    assert ended.stderr.endswith("nothing is queued of it\n")
+    assert ended.stderr.endswith("nothing to start: no request of it is queued\n")
 
 
 @pytest.mark.parametrize("words", [("--limit", 3), ("--provider", "lab")])
@@ -223,3 +239,104 @@ def test_an_option_of_job_files_is_refused_without_one(stage: Stage, words: tupl
     stage.provider("lab", "http://127.0.0.1:9/v1")
     stage.run("submit", stage.prompts("many", 5))
     assert f"{words[0]} is for job files: name one" in stage.run("run", *words, exit_code=2).stderr
+
+
+@pytest.mark.processes
+def test_a_run_that_took_up_a_failing_job_says_so_and_a_dead_run_is_not_watched(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
+    stage.provider("lab", server, concurrency=1)
+    first = stage.start("run", stage.prompts("a", 6))
+    while not server.books():
+        assert first.poll() is None
+    stage.run("run", _forbidden(stage, "b", 2), exit_code=3)
+    ended = finish(first)
+    assert ended.exit_code == 1, "the exit is about all jobs that the run took up"
+    assert "a: 6 requests: 6 succeeded; 6 images;" in ended.stderr
+    assert "b: 2 requests: 2 failed; 0 images" in ended.stderr
+    assert f"pipeline run {stage.folder / 'b.yaml'}" in ended.stderr
+    stage.provider("lab", stage.serve(rate_limit=None, latency_seconds=[100, 100]))
+    with terminal(stage.folder, "run", stage.prompts("c", 3)) as seen:
+        seen.read_until(lambda: "3 calls in flight" in seen.text)
+        seen.press_ctrl_c()
+        seen.read_until(lambda: "SIGINT" in seen.text)
+        seen.press_ctrl_c()
+        assert seen.read_to_the_end() == 130
+    with terminal(stage.folder, "status", "--watch") as seen:
+        assert seen.read_to_the_end() == 0, "it does not go on for a run that is dead"
+    assert seen.lines[0] == "no run is at work; to continue, run: pipeline run"
+    assert "in flight" not in seen.text
+
+
+def test_one_mistake_in_a_template_hides_no_other_and_the_count_is_last(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    (stage.folder / "rows.csv").write_text("prompt,style\n" + "a cat,ukiyo-e\n" * 60)
+    typos = stage.job(
+        "typos",
+        [
+            {"prompt": "{{ promt }} in {{ style }}", "rows": "rows.csv"},
+            {"prompt": "x", "model": "dall-e-9"},
+            {"prompt": "x", "sise": "256x256"},
+            {"prompt": "{{ prompt }}", "rows": "missing.csv"},
+        ],
+    )
+    lines = stage.run("plan", typos, exit_code=2).stderr.splitlines()
+    assert len(lines) < 8, lines
+    (template,) = [line for line in lines if "`promt` is not defined; known here: prompt, style" in line]
+    assert "(in 60 rows of rows.csv: 2-61)" in template
+    for mistake in ("unknown key `sise`; did you mean `size`?", "missing.csv"):
+        assert any(mistake in line for line in lines), lines
+    assert lines[-1] == f"error: 3 mistakes in {typos}"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "t.csv",
+            "prompt\nCaf\xe9\n".encode("cp1252"),
+            "is not UTF-8 (invalid continuation byte at byte 3 of the line)",
+        ),
+        ("t.csv", "prompt\na\n".encode("utf-16"), 't.csv, line 1: is UTF-16; save it as "CSV UTF-8" (Excel)'),
+        ("t.xlsx", b"PK", 'save it as "CSV UTF-8" (Excel)'),
+        ("t.csv", b"name;prompt\nx;a cat\n;\n", None),
+        ("t.csv", b"prompt\na cat\n,\n\n", None),
+        ("t.csv", b"My Prompt\na cat\n", "rename the column `My Prompt` to `My_Prompt`"),
+    ],
+)
+def test_a_table_from_excel_is_read_or_has_its_cure(stage: Stage, file: str, content: bytes, said: str | None) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    (stage.folder / file).write_bytes(content)
+    prompt = "{{ My Prompt }}, photographed" if b"My" in content else "{{ prompt }}"
+    ended = stage.run("plan", stage.job("night", [{"prompt": prompt, "rows": file}]), exit_code=2 if said else 0)
+    assert (said or "1 request for 1 image") in ended.stderr + ended.stdout
+
+
+def test_plan_shows_what_will_be_asked_in_numbers_as_people_write_them(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1", rate_limit={"images": 50})
+    one = stage.run("plan", stage.job("one", [{"prompt": "a cat", "id": "cat"}])).stdout
+    assert "one at provider `lab`: 1 request for 1 image\n" in one
+    assert "  1. cat: " in one
+    assert "\n     a cat\n" in one
+    many = stage.run("plan", stage.prompts("many", 40_000)).stdout
+    assert "40,000 requests for 40,000 images" in many
+    assert "  time: 13 h 20 min at the limit\n" in many
+    assert "  cost: $640.00\n" in many
+    assert [line[:5] for line in many.splitlines() if line.startswith("  ")][:7:2][:3] == ["  1. ", "  2. ", "  3. "]
+    assert "  … 40,000. prompt-number-39999-" in many
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("\t- prompt: a cat", "its indentation holds a tab; indent with spaces, not with tabs"),
+        ("- prompt: a cat: sitting", "put it in quotes: prompt: "),
+        ("- prompt: {{ x }}", "text that begins with {{ needs quotes"),
+    ],
+)
+def test_a_mistake_of_yaml_has_one_line_with_its_cure(stage: Stage, line: str, said: str) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    job = stage.folder / "night.yaml"
+    job.write_text(f"defaults: {{model: dall-e-2}}\nrequests:\n  {line}\n")
+    first = stage.run("plan", job, exit_code=2).stderr.splitlines()[0]
+    assert first.startswith(f"error: {job}, line 3")
+    assert said in first

@@ -181,3 +181,11 @@ def test_ctrl_c_ends_thumbnails_and_neither_the_report_nor_the_exit_code(
     assert re.search(r"thumbnails \d+/", shown.text) is None, "the line is erased"
     assert len(_data(large.folder / "job" / "report.html")["requests"]) == LARGE + 1
     assert len(list((large.folder / "job" / "thumbnails").glob("*.webp"))) < LARGE
+
+
+@pytest.mark.processes
+def test_verify_counts_images_on_a_terminal_and_erases_the_line(large: Bench) -> None:
+    with terminal(large.folder, "verify", "--output", large.folder) as shown:
+        shown.read_until(lambda: re.search(rf"^checking images \d+/{LARGE} · \d s$", shown.text, re.MULTILINE))
+        assert shown.read_to_the_end() == 0
+    assert shown.lines == [f"{LARGE} of {LARGE} images are complete"]

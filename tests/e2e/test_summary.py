@@ -60,8 +60,8 @@ def test_a_stop_says_what_stopped_it_what_is_left_and_how_to_go_on(stage: Stage)
     assert "stopped: the next call of job `many` may cost" in ended.stderr
     assert "still queued: 3 requests for 3 images; to continue, run:" in ended.stderr
     command = _command(ended.stderr, "run")
-    assert command == f"pipeline run {job} --limit 4 --budget 0.04 --output there"
-    assert _typed(stage, command.replace("0.04", "1")).exit_code == 0
+    assert command == f"pipeline run {job} --limit 4 --budget 0.08 --output there", "which is enough"
+    assert _typed(stage, command).exit_code == 0
 
 
 def test_a_signal_says_how_to_go_on(stage: Stage) -> None:
@@ -82,7 +82,7 @@ def test_stopped_at_once_it_names_the_command_too(stage: Stage) -> None:
     stage.provider("lab", server, concurrency=1)
     process = stage.start("--output", "there", "run", stage.prompts("many", 2))
     assert process.stderr is not None
-    while not (stage.folder / "there" / "many").exists() and not (stage.folder / "there" / "run.log").exists():
+    while not stage.ask("SELECT * FROM attempt", "there"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     while "SIGINT" not in process.stderr.readline():

@@ -27,7 +27,7 @@ def test_beside_a_run_another_terminal_shows_the_same_and_ends_clean_on_ctrl_c(s
         assert re.fullmatch(rf"working since \d\d:\d\d \(process {run.pid} on .*\)", seen.lines[0])
         assert seen.lines[1].startswith("lounge ")
         assert seen.lines[1].endswith("left")
-        assert "bound by the provider" in seen.text
+        assert "waiting for responses" in seen.text
         assert "of about $3.20" in seen.text
         assert seen.cursor_is_hidden()
         seen.press_ctrl_c()
@@ -54,7 +54,7 @@ def test_without_a_terminal_it_prints_a_block_each_time(stage: Stage) -> None:
     lines = [process.stdout.readline().rstrip() for _ in range(10)]
     assert lines[1::5] == ["no run is at work; to continue, run: pipeline run"] * 2
     assert lines[2::5] == ["lounge: 0 done · 2 left · $0.00 of about $0.032"] * 2
-    assert lines[3::5] == ["lab: – images a minute · 0 calls in flight"] * 2  # noqa: RUF001
+    assert lines[3::5] == ["lab: idle · 0 calls in flight"] * 2
     assert lines[4::5] == ["", ""]
     process.send_signal(signal.SIGINT)
     assert finish(process).exit_code == 130

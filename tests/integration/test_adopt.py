@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,68 @@ async def test_images_that_nothing_proves_stay_as_they_are_and_are_named(restore
     assert restored.batch.verify() == (10, [])
     assert restored.batch.unknown_images("JOB") == [f"job/images/r{number}-1.png" for number in range(3, 10)]
     assert restored.batch.unknown_images() == restored.batch.unknown_images("job")
+
+
+HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a width of another type": lambda entry: entry["images"][0].update(width={}),
+    "an endless height": lambda entry: entry["images"][0].update(height=10**30),
+    "a side that is no number": lambda entry: entry["images"][0].update(width=float("nan")),
+    "a remark of another type": lambda entry: entry["images"][0].update(remark=["\x1b"]),
+    "half a character": lambda entry: entry["images"][0].update(revised_prompt="\ud800"),
+    "a cost that is no number": lambda entry: entry.update(cost_usd=float("nan")),
+    "an endless cost": lambda entry: entry.update(cost_usd=float("inf")),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+async def test_an_entry_that_this_program_did_not_write_proves_nothing(restored: Restored, how: str) -> None:
+    await restored.make()
+    restored.edit(lambda entry: HOSTILE[how](entry) if entry["id"] == "r3" else None)
+    result = await restored.run(10)
+    assert (result.exit_code, restored.shop.sold, restored.found()) == (0, 11, [(6, 1)])
+
+
+async def test_a_manifest_with_lines_that_exhaust_a_parser_is_read_on(restored: Restored) -> None:
+    await restored.make()
+    manifest = restored.folder / "job" / "manifest.jsonl"
+    manifest.write_bytes(b"[" * 1_000_000 + b"\n" + b"9" * 5000 + b"\n" + manifest.read_bytes())
+    result = await restored.run(10)
+    assert (result.exit_code, restored.shop.sold, restored.found()) == (0, 10, [(7, 0)])
+
+
+async def test_a_manifest_that_is_a_pipe_is_not_waited_for(restored: Restored) -> None:
+    await restored.make()
+    manifest = restored.folder / "job" / "manifest.jsonl"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    result = await restored.run(10)
+    assert (result.exit_code, restored.shop.sold, restored.found()) == (0, 17, [(0, 7)])
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999", "3"])
+async def test_of_two_files_with_one_number_or_an_endless_one_none_ends_the_run(
+    restored: Restored, number: str
+) -> None:
+    await restored.make()
+    images = restored.folder / "job" / "images"
+    shutil.copy(images / "r3-1.png", images / f"odd-{number}.png")
+    shutil.copy(images / "r3-1.png", images / f"odder-{number}.png")
+
+    def name_them(entry: dict[str, Any]) -> None:
+        (image,) = entry["images"]
+        entry["images"] = [{**image, "file": f"images/{name}-{number}.png"} for name in ("odd", "odder")]
+
+    restored.edit(lambda entry: name_them(entry) if entry["id"] == "r3" else None)
+    assert (await restored.run(10)).exit_code == 0
+
+
+@pytest.mark.parametrize("cost", [-1.0, 10**400, "much", True], ids=["negative", "endless", "text", "boolean"])
+async def test_a_cost_that_no_request_has_is_not_recorded(restored: Restored, cost: object) -> None:
+    await restored.make()
+    restored.edit(lambda entry: entry.update(cost_usd=cost, request_id=[cost]))
+    assert (await restored.run(10)).exit_code == 0
+    (summary,) = restored.batch.summaries()
+    assert 0 <= (summary.cost_usd or 0) <= 10
 
 
 async def test_only_what_a_request_misses_is_recorded(restored: Restored) -> None:

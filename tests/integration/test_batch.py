@@ -182,7 +182,10 @@ def test_a_job_from_python_loses_most_of_its_queue_only_if_that_is_meant(tmp_pat
         batch.submit([_job(tmp_path, "other", "one"), make_job("many", short, defaults=MODEL)])
     assert [(job.name, job.counts["pending"]) for job in batch.summaries()] == [("many", 20)], "all or none"
     (plan,) = batch.submit([make_job("MANY", short, defaults=MODEL)], JobOptions(allow_shrink=True))
-    assert (plan.name, plan.warnings[-1]) == ("many", "18 requests leave the job: superseded, not deleted")
+    assert (plan.name, plan.warnings[-1]) == (
+        "many",
+        "18 requests leave the job: no longer made; images that are here stay",
+    )
 
 
 async def test_while_another_holds_the_folder_what_is_given_is_queued(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ async def test_a_response_that_crosses_the_wall_is_kept_and_stops_its_job_alone(
     assert [str(stop) for stop in runner.stops] == stopped * [
         (
             "$0.0640 of job `job` are spent or may be, more than its budget of $0.05: a response brought 4 images for a"
-            " call for 1; its images are stored, and nothing more is bought until you raise `budget_usd` and run"
-            " `pipeline run`"
+            " call for 1; its images are stored, and nothing more is bought until you raise `budget_usd`, or"
+            " `--budget`"
         )
     ]
     assert all(isinstance(stop, BudgetSpent) and stop.exit_code == 3 for stop in runner.stops)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,17 @@ async def test_a_command_that_fails_says_how(tmp_path: Path) -> None:
     with pytest.raises(DeliveryError, match="nothing-here: No such file"):
         await run_command(("nothing-here",), {}, NOTICE)
     await run_command((sys.executable, "-c", "pass"), {}, NOTICE)  # which does not read its stdin
+
+
+async def test_of_a_command_that_writes_without_end_the_last_line_is_kept_and_no_more(tmp_path: Path) -> None:
+    endless = "for _ in range(300): sys.stderr.write('x' * 2**20)\nsys.exit('\\nno bell')"
+    tracemalloc.start()
+    try:
+        with pytest.raises(DeliveryError, match="exited with 1: no bell"):
+            await run_command(_script(tmp_path, endless), {}, NOTICE)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_command_that_hangs_is_ended_with_all_that_it_started(

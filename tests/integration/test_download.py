@@ -446,6 +446,16 @@ async def test_a_host_that_is_named_gets_the_key_in_a_url_and_no_message_repeats
         assert f"GET /{KEY} ".encode() in host.heads[0]
 
 
+@pytest.mark.parametrize("key", ["Key0123456789", "key0123456789"])
+async def test_neither_a_redirect_nor_an_answer_that_repeats_the_key_brings_it_into_a_message(key: str) -> None:
+    answers = (reply(302, b"", f"Location: http://{key}.example/x"), reply(403, f"<Code>{key}</Code>".encode()))
+    async with hosting(*answers) as host:
+        for _ in answers:
+            refused = await failure(host.url("/***key***"), secrets=Secrets({"key": key}))
+            assert key.lower() not in f"{refused} {refused.option}".lower()
+            assert "***key" in str(refused)
+
+
 async def test_headers_beyond_all_measure_end_a_download_and_shorter_ones_do_not() -> None:
     async with hosting(reply(200, CONTENT, f"X-Long: {'a' * 90_000}")) as host, downloader() as session:
         assert await session.fetch(host.url(), LATER) == CONTENT

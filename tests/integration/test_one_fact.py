@@ -170,9 +170,9 @@ def test_a_job_s_counts_and_money_are_in_the_same_words_everywhere(
 ) -> None:
     outputs = read_outputs(bench, config, capsys)
     counts = ["3 pending", "4 succeeded", "1 partial", "6 failed"]
-    money = ["$0.0492 spent", "2 calls may have been paid in addition"]
+    money = ["$0.0492 spent", "2 more calls may have been paid (unclear: the response was lost)"]
     expected = "$0.12 expected"
-    line = f"job: 5 images; {', '.join(counts)}; {'; '.join(money)}"
+    line = f"job: 14 requests: {', '.join(counts)}; 5 images; {'; '.join(money)}"
     assert outputs.terminal[0] == line
     assert line in outputs.notification.splitlines()
     assert outputs.status[1] == f"  {' · '.join(counts)}"

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from pipeline.config.load import RateLimit, RetryRules
 from pipeline.engine import circuit_breaker, delivery_breaker, refusal_guard
-from pipeline.engine.events import UsageIgnored
+from pipeline.engine.events import ImagesLeftOut, UsageIgnored
 from pipeline.errors import KeyRefused, ModelUnknown, NotDelivered, QuotaSpent, RepeatedRefusal, WrongAddress
 from pipeline.reports.manifest import entries
 from tests.support.workbench import PNG, PNG_BASE64, Body, answer_with, lab, request, until, vendor
@@ -396,6 +396,14 @@ async def test_a_usage_far_below_the_price_table_does_not_stretch_the_budget_and
     assert 5 <= len(server.prompts) < 10
     said = [event for event in bench.events if isinstance(event, UsageIgnored)]
     assert [(event.provider, event.model) for event in said] == [("lab", "gpt-image-1")]
+
+
+async def test_of_a_response_with_far_too_many_images_some_are_kept_and_the_others_are_said(bench: Bench) -> None:
+    server = Server(lambda *_: answer_with(*[HERE] * 203))
+    await night(bench, server, 1)
+    said = [event for event in bench.events if isinstance(event, ImagesLeftOut)]
+    assert [(event.returned, event.left_out) for event in said] == [(203, 3)]
+    assert bench.one("SELECT count(*) FROM image WHERE state = 'stored'") == 200
 
 
 async def test_an_image_without_its_end_mark_is_whole_and_has_a_remark(bench: Bench) -> None:

@@ -334,7 +334,7 @@ def test_a_path_that_is_not_there_stops_its_operation_and_no_other(stage: Stage)
     (stage.folder / "a.png").write_bytes(picture(256))
     variations: list[dict[str, object]] = [{"operation": "variation", "image": "a.png", "n": n} for n in (1, 2)]
     ended = stage.run("run", stage.job("mixed", [*variations, {"prompt": "a cat"}, {"prompt": "a dog"}]), exit_code=3)
-    assert "no further calls for provider `lab` and its variations" in ended.stderr
+    assert "(no further calls for provider `lab`, variations)" in ended.stderr
     assert [entry["status"] for entry in stage.manifest("mixed")] == ["pending", "pending", "succeeded", "succeeded"]
     assert server.charged() == 2
 

@@ -86,7 +86,7 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
     config = Config(None, bench.folder, None, {"lab": LIMITED})
     snapshot = read_snapshot(bench.connection, config, None, 1030.0)
     job, other = snapshot["jobs"]
-    assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 2, 1)
+    assert (job["name"], job["images"], job["missing"], job["can_resume"], job["can_cancel"]) == ("job", 1, 1, 0, 1)
     assert (job["causes"][0]["count"], job["causes"][0]["example"]) == (2, "prompt 2")
     assert job["causes"][0]["commands"] == [], "a job made in Python has no file, and the policy refuses it again"
     assert (other["name"], other["causes"]) == ("other", [])
@@ -281,26 +281,73 @@ def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tm
 
 
 async def _post(
-    client: aiohttp.ClientSession, access: AccessControl, action: str, job: str = "job", **headers: str
-) -> tuple[int, str]:
-    form = {"form_token": access.form_token, "action": action, "job": job}
+    client: aiohttp.ClientSession,
+    access: AccessControl,
+    action: str,
+    job: str = "job",
+    headers: Any = None,
+    **more: str,
+) -> tuple[int, Any]:
+    """Return the status and the body of the response to a button; `more` are fields of the form."""
+    form = {"form_token": access.form_token, "action": action, "job": job, **more}
     async with client.post("/actions", data=form, headers=headers) as answer:
-        return answer.status, await answer.text()
+        text = await answer.text()
+        return answer.status, json.loads(text) if answer.status == 200 else text
 
 
-async def test_cancel_and_resume_do_as_the_commands_and_say_what_to_type(bench: Bench) -> None:
-    bench.submit(asked(1), asked(2))
+BUSY = {"http_status": 500, "type": None, "code": None, "message": "busy", "kind": "ServerFault"}
+
+
+async def test_resume_puts_back_what_the_nameless_command_does_and_says_the_cost_before(bench: Bench) -> None:
+    bench.submit(*(asked(number) for number in range(4)))
+    for number, error in enumerate((BUSY, BUSY, None)):
+        fail(bench, number, error)
+    bench.set("UPDATE request SET status = 'cancelled' WHERE status = 'pending'")
+    bench.set("UPDATE request SET estimate_usd = 0.25")
+    options = f"--output {bench.folder}"
+    lines = [
+        "put back: 2 requests of `job`: 2 images, about $0.50",
+        f"left alone: 1 cancelled request of `job`; to put back, type: pipeline resume job {options}",
+        (
+            "left alone: 1 request of `job` that the content policy refused; change the prompt and run the job file,"
+            f" or type: pipeline resume job {options}"
+        ),
+    ]
+    before = bench.statuses()
     async with _open(bench) as (client, access):
-        status, said = await _post(client, access, "cancel")
-        assert (status, set(bench.statuses().values())) == (200, {"cancelled"})
-        assert "2 requests of job taken out of the queue" in json.loads(said)["said"]
-        status, said = await _post(client, access, "resume")
-        assert (status, set(bench.statuses().values())) == (200, {"pending"})
-        assert json.loads(said)["said"].endswith("To start one, type")
-        assert json.loads(said)["command"] == f"pipeline run --output {bench.folder}"
-        assert "job has no request to queue again" in (await _post(client, access, "resume"))[1]
-        assert (await _post(client, access, "resume", "unknown"))[0] == 404
-        assert (await _post(client, access, "delete"))[0] == 400
+        asked_first = {"lines": lines, "yes": "Put 2 requests back", "no": "Leave as it is"}
+        assert await _post(client, access, "resume", "JOB", ask="1") == (200, asked_first)
+        assert bench.statuses() == before, "a question changes nothing"
+        done = {"lines": [*lines, "no run is at work; to start one, type"], "command": f"pipeline run {options}"}
+        assert await _post(client, access, "resume") == (200, done)
+        assert sorted(bench.statuses().values()) == ["cancelled", "failed", "pending", "pending"]
+        nothing = ["nothing to put back", *lines[1:]]
+        assert await _post(client, access, "resume") == (200, {"lines": nothing, "command": None})
+        question = (await _post(client, access, "resume", ask="1"))[1]
+        assert (question["lines"], question["yes"]) == (nothing, None)
+
+
+async def test_cancel_says_before_how_it_is_undone(bench: Bench) -> None:
+    bench.submit(asked(1), asked(2))
+    again = f"pipeline resume job --output {bench.folder}"
+    async with _open(bench) as (client, access):
+        question = (await _post(client, access, "cancel", ask="1"))[1]
+        assert question["lines"][-1] == f"to put them back later, type: {again}"
+        assert (question["yes"], question["no"]) == ("Cancel 2 requests", "Keep them")
+        assert set(bench.statuses().values()) == {"pending"}
+        lines = ["2 requests of `job` taken out of the queue", "to put them back, type"]
+        assert await _post(client, access, "cancel") == (200, {"lines": lines, "command": again})
+        assert set(bench.statuses().values()) == {"cancelled"}
+        assert (await _post(client, access, "cancel", ask="1"))[1]["yes"] is None
+        assert (await _post(client, access, "cancel"))[1]["lines"] == ["nothing of `job` was queued"]
+
+
+@pytest.mark.parametrize("more", [{}, {"ask": "1"}])
+async def test_an_unknown_job_or_action_is_refused(bench: Bench, more: dict[str, str]) -> None:
+    bench.submit(asked(1))
+    async with _open(bench) as (client, access):
+        assert (await _post(client, access, "resume", "unknown", **more))[0] == 404
+        assert (await _post(client, access, "delete", **more))[0] == 400
 
 
 async def test_cancel_of_a_job_with_batches_records_the_wish_and_says_who_carries_it_out(bench: Bench) -> None:
@@ -329,12 +376,16 @@ async def test_cancel_of_a_job_with_batches_records_the_wish_and_says_who_carrie
 
 
 async def test_resume_beside_a_run_says_who_takes_it_up(bench: Bench) -> None:
-    bench.submit(asked(1))
-    fail(bench, 1)
+    bench.submit(asked(1), now=5)
+    fail(bench, 1, BUSY)
     with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
         async with _open(bench) as (client, access):
-            said = (await _post(client, access, "resume"))[1]
-    assert f"on {socket.gethostname()} is at work and processes them" in said
+            result = (await _post(client, access, "resume"))[1]
+    assert re.fullmatch(
+        r"queued: job, 1 request; the run at work \(process \d+ on .*\) takes it up", result["lines"][-1]
+    )
+    assert result["command"] is None
+    assert bench.one("SELECT submitted_at FROM job") > 5, "a run that was given other jobs takes it up, too"
 
 
 def test_a_holder_is_one_that_lives_and_holds_the_lock(bench: Bench) -> None:
@@ -363,7 +414,7 @@ def test_a_holder_is_one_that_lives_and_holds_the_lock(bench: Bench) -> None:
 async def test_orders_of_other_sites_pages_are_refused(bench: Bench, headers: dict[str, str]) -> None:
     bench.submit(asked(1))
     async with _open(bench) as (client, access):
-        assert (await _post(client, access, "cancel", **headers))[0] == 403
+        assert (await _post(client, access, "cancel", headers=headers))[0] == 403
     assert set(bench.statuses().values()) == {"pending"}
 
 
@@ -530,4 +581,17 @@ async def test_no_form_however_it_is_sent_makes_a_traceback(bench: Bench, caplog
             assert answer.split()[1] == str(status).encode(), (headers, body, answer)
     finally:
         await runner.cleanup()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("name", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
+async def test_a_date_out_of_range_makes_no_traceback(
+    bench: Bench, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.submit(asked(1))
+    hang(bench, 1, drawn(1))
+    async with _open(bench) as (client, _):
+        headers = {name: "Wed, 21 Oct 99999999999 07:28:00 GMT", "Range": "bytes=0-1"}
+        async with client.get("/images/1", headers=headers) as answer:
+            assert answer.status == 400
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []

@@ -153,11 +153,12 @@ class Stage:
             assert isinstance(code, int)
             return Ended(code, stdout.getvalue().decode(), stderr.getvalue().decode())
 
-    def ask(self, question: str) -> list[Any]:
+    def ask(self, question: str, output: str = "outputs") -> list[Any]:
         """Give the rows with which the ledger answers, also beside a run; none where it is not yet made."""
-        if not (self.output / "ledger.sqlite3").exists():
+        ledger = self.folder / output / "ledger.sqlite3"
+        if not ledger.exists():
             return []
-        with contextlib.closing(sqlite3.connect(self.output / "ledger.sqlite3", timeout=30)) as connection:
+        with contextlib.closing(sqlite3.connect(ledger, timeout=30)) as connection:
             try:
                 return connection.execute(question).fetchall()
             except sqlite3.OperationalError:

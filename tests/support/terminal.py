@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class CountingScreen(pyte.Screen):
+    """A screen that counts the lines that have left it at the top."""
+
+    scrolled = 0
+
+    def index(self) -> None:
+        """Move the cursor down; on the last line all lines go up."""
+        self.scrolled += self.cursor.y == self.lines - 1
+        super().index()
+
+    def play(self, written: bytes) -> None:
+        """Show what was written."""
+        pyte.ByteStream(self).feed(written)
+
+
 @dataclass
 class Terminal:
     """The command at work in a terminal. `raw` is all that it has written."""

@@ -100,7 +100,7 @@ def test_nothing_but_429s_for_as_long_as_an_outage_may_last_is_one_and_any_other
         assert await refused_for(3500, admission) is None
         stop = await refused_for(200, admission)
         assert isinstance(stop, OutageGivenUp)
-        assert "nothing but 429s for 1.0 hours: try again after 0.0 seconds" in str(stop)
+        assert "nothing but 429s (too many requests) for 1.0 hours: try again after 0.0 seconds" in str(stop)
 
     run(main())
 

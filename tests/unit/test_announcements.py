@@ -10,9 +10,10 @@ from pipeline.engine.events import (
     PurchasesHeld,
     PurchasesResumed,
     Retrying,
+    Stopped,
     Stopping,
 )
-from pipeline.errors import ServerFault
+from pipeline.errors import QuotaSpent, ServerFault
 from pipeline.progress.announcements import Announcements
 from pipeline.progress.from_events import EventTotals
 from pipeline.progress.view import provider_facts
@@ -60,3 +61,12 @@ def test_what_got_no_line_is_counted_in_that_of_the_provider() -> None:
     totals.count(UP, 0.0)
     (provider,) = totals.view(1.0).providers
     assert provider_facts(provider, 1.0)[-2:] == ["12 pauses", "1 outage"]
+
+
+def test_a_stop_gets_a_line_if_the_run_goes_on_and_is_left_to_the_summary_if_it_ends() -> None:
+    seen = Announcements()
+    stop = Stopped("job `night`", QuotaSpent("no money"))
+    assert seen.of(stop, 0.0) == []
+    assert seen.due(4.9) == []
+    assert seen.due(5.0) == [stop]
+    assert seen.due(99.0) == []

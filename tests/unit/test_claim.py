@@ -59,7 +59,9 @@ def test_what_a_plan_changes_is_counted_in_requests(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("leaving", "said"), [(0, None), (1, "1 request leaves"), (1037, "1,037 requests leave")])
 def test_how_many_leave_is_a_sentence(leaving: int, said: str | None) -> None:
-    assert superseded_warning(Claim("job", leaving=leaving)) == (said and f"{said} the job: superseded, not deleted")
+    assert superseded_warning(Claim("job", leaving=leaving)) == (
+        said and f"{said} the job: no longer made; images that are here stay"
+    )
 
 
 @pytest.mark.parametrize(

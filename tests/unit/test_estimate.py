@@ -70,6 +70,12 @@ def test_the_first_requests_are_shown_as_they_will_be_asked_and_the_last_one_s_i
     assert lines[7] == f"  … 4. {made.requests[3].id}"
 
 
+def test_a_size_that_is_no_text_is_shown_too(tmp_path: Path) -> None:
+    asked = request(1, model="mine")
+    made = plan(dataclasses.replace(asked, params={**asked.params, "size": 512}))
+    assert ": generation, mine, 512, 1 image" in list(estimate_lines(estimate_plan(tmp_path, made, models())))[1]
+
+
 def test_a_prompt_without_spaces_is_shown_too_and_an_edit_with_its_image(tmp_path: Path) -> None:
     source = InputFile("image", "lounge.png", "inputs/a.png", "a" * 64, "image/png", 8, 8)
     made = plan(dataclasses.replace(request(1), prompt="x" * 500, operation="edit", inputs=(source,)))

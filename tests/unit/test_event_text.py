@@ -17,6 +17,7 @@ from pipeline.engine.events import (
     CallSent,
     Event,
     ImagesFound,
+    ImagesLeftOut,
     ImageStored,
     KeyExposed,
     LimitLowered,
@@ -36,7 +37,8 @@ from pipeline.engine.events import (
     UsageIgnored,
 )
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
-from pipeline.progress.event_text import describe, event_json
+from pipeline.printable import printable_json
+from pipeline.progress.event_text import describe, event_json, one_line
 
 if TYPE_CHECKING:
     import pytest
@@ -68,6 +70,7 @@ EVENTS: list[Event] = [
     PurchasesHeld("lab", "host\nunreachable"),
     PurchasesResumed("lab", 12.4),
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
+    ImagesLeftOut("lounge", "pool", "lab", 20_001, 19_801),
     KeyExposed("lab", "gpu.lan"),
     ThumbnailsMade("lounge", 612, 1800),
     BatchSent("batch_7", "lab", "gpt-image-2", 100, 120),
@@ -91,7 +94,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "✗ lounge/pool: failed: 503 ServerFault: the server is busy",
         "‖ lab asks for a pause of 3.0 s: slow down",
         "▼ lab allows only 5 images per 60 s: Limit: 5/1min",
-        "‖ lab is down; waiting and probing: no way",
+        "‖ lab is down; waiting, and trying again now and then: no way",
         "▶ lab is up again after 61 s",
         "■ SIGINT: no further calls; calls in flight finish, a second signal stops at once",
         "■ no further calls for provider `lab`: 429 insufficient_quota: no money",
@@ -99,16 +102,20 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "~ lab: paused until 06:05:04, 50 images per 60 s, 2 downloads",
         "~ lab: idle, no limit, 0 downloads",
         "! notification by webhook failed: timed out",
-        "! the ledger could not be copied: DiskFull: no room left",
-        "! of images on disk that the ledger did not know, 7 are recorded again and not bought again",
-        "! of images on disk that the ledger did not know, 2 stay as they are; `pipeline verify` names them",
+        "! the ledger could not be copied, and the run goes on: no room left",
+        "! images on disk that the ledger did not know: 7 recorded again, and not paid again",
+        "! images on disk that the ledger did not know: 2 left as they are; to list them, run: pipeline verify",
         (
-            "! of images on disk that the ledger did not know, 7 are recorded again and not bought again, 2 stay as"
-            " they are; `pipeline verify` names them"
+            "! images on disk that the ledger did not know: 7 recorded again, and not paid again; 2 left as they are;"
+            " to list them, run: pipeline verify"
         ),
         "‖ lab: paid images do not arrive; nothing more is bought until one does: host unreachable",
         "▶ lab: paid images arrive again after 12 s",
-        "! lab states a usage worth $0.0001 for dall-e-9, less than a tenth of the price table, which counts: $0.0527",
+        (
+            "! lab reports a usage worth $0.0001 for dall-e-9, less than a tenth of its price in the table; the table's"
+            " price is counted: $0.0527"
+        ),
+        "! lounge/pool: a response of lab has 20,001 images: the first 200 are kept, 19,801 are not",
         "! lab: the key is sent to gpu.lan without encryption; use https://, or set `insecure: true`",
         "• lounge: thumbnails 612/1,800",
         "→ batch batch_7: 100 requests for 120 images sent to lab",
@@ -124,12 +131,22 @@ def test_a_status_that_is_said_twice_is_told_once() -> None:
     assert describe(CallEnded("lounge", "pool", "lab", 1.0, None, error)).startswith("! lounge/pool: 408 ServerFault:")
 
 
+def test_a_long_text_ends_after_a_word() -> None:
+    assert one_line("two\nlines   of a server") == "two lines of a server"
+    assert one_line("rejected as allowed by our safety system", 26) == "rejected as allowed by …"
+    assert one_line("x" * 50, 10) == f"{'x' * 9} …"
+
+
 def test_of_hundreds_of_jobs_the_first_are_named() -> None:
     assert describe(RunStarted(tuple(f"job-{number}" for number in range(300)))).endswith("job-9 and 290 more")
 
 
+def _line(event: Event) -> str:
+    return printable_json(event_json(event))
+
+
 def test_every_event_is_one_line_of_json() -> None:
-    documents = [json.loads(event_json(event)) for event in EVENTS]
+    documents = [json.loads(_line(event)) for event in EVENTS]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one.pop("at")) for one in documents)
     assert documents[0] == {"event": "call_sent", "job": "lounge", "id": "pool", "provider": "lab", "images": 3}
     assert documents[2]["error"] == {
@@ -149,20 +166,20 @@ def test_every_event_is_one_line_of_json() -> None:
     }
     assert documents[-1]["cost_usd"] == 1.25
     assert documents[13] == {"event": "run_started", "jobs": ["lounge", "birds"]}
-    assert all("\n" not in event_json(event) for event in EVENTS)
+    assert all("\n" not in _line(event) for event in EVENTS)
 
 
 def test_a_name_in_an_image_from_outside_commands_neither_terminal_nor_log() -> None:
     error = Unusable("the PNG's chunk \x1bc\x07\x9b is \u202edamaged")
     for event in (RequestEnded("job", "a", "failed", error), ProviderDown("lab", str(error), None)):
         assert r"\x1bc\x07\x9b is \u202edamaged" in describe(event)
-        assert event_json(event).isprintable()
-    assert json.loads(event_json(RequestEnded("job", "a", "failed", error)))["error"]["message"] == str(error)
+        assert _line(event).isprintable()
+    assert json.loads(_line(RequestEnded("job", "a", "failed", error)))["error"]["message"] == str(error)
 
 
 def test_json_has_the_moment_in_utc_and_numbers_of_a_sensible_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_764_313_200.123_456)
-    ended = json.loads(event_json(CallEnded("lounge", "pool", "lab", 1.234_567_89, 0.035_400_123_456, None)))
+    ended = json.loads(_line(CallEnded("lounge", "pool", "lab", 1.234_567_89, 0.035_400_123_456, None)))
     assert (ended["at"], ended["seconds"], ended["cost_usd"]) == ("2025-11-28T07:00:00.123Z", 1.235, 0.0354)
-    stated = json.loads(event_json(UsageIgnored("lab", "m", 0.000_123_456_7, None)))
+    stated = json.loads(_line(UsageIgnored("lab", "m", 0.000_123_456_7, None)))
     assert (stated["stated_usd"], stated["counted_usd"]) == (0.000123, None)

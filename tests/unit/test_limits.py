@@ -114,14 +114,6 @@ def test_the_restart_marks_of_a_jpeg_without_end_are_counted_once() -> None:
     assert time.process_time() - began < 5.0
 
 
-def test_exif_whose_values_overlap_is_not_read() -> None:
-    exif = tiff_directory(*[(1, 1, 1_500_000, 0)] * 40_000, size=2_000_000)
-    webp = encoded(Image.new("RGB", (8, 8)), "webp", exif=b"Exif\0\0" + exif)
-    began = time.process_time()
-    assert inspect(webp).orientation == 1
-    assert time.process_time() - began < 0.5
-
-
 def test_small_images_never_wait_and_large_ones_share_the_budget() -> None:
     budget, inside, leave = MemoryBudget(total=100, small=10), threading.Barrier(3), threading.Event()
 
@@ -262,6 +254,15 @@ def test_ordinary_images_never_leave_their_thread(kind: str, monkeypatch: pytest
     monkeypatch.setattr(decoder, "_Decoder", None)
     decoder._end_all()
     assert validate(encoded(Image.new("RGB", (1536, 1024), "blue"), kind), None).width == 1536
+
+
+@pytest.mark.usefixtures("fresh_decoders")
+@pytest.mark.parametrize(("segments", "processes"), [(2, 0), (3, 1)])
+def test_a_jpeg_with_long_exif_is_decoded_in_a_process(segments: int, processes: int) -> None:
+    whole = encoded(Image.new("RGB", (8, 8)), "jpeg")
+    exif = b"\xff\xe1" + struct.pack(">H", 65_000) + b"Exif\0\0" + bytes(65_000 - 8)
+    assert inspect(whole[:2] + exif * segments + whole[2:]).width == 8
+    assert len(decoder._idle) == processes
 
 
 def test_a_damaged_tiff_writes_nothing_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:

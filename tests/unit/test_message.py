@@ -19,10 +19,10 @@ def test_an_end_says_what_is_there_and_a_stop_how_to_go_on() -> None:
     assert (stop.moment, stop.title) == ("stop", "stopped: 2 jobs, 0 images")
     assert stop.text.splitlines() == [
         "no money",
-        "lounge: 0 images; 3 pending; $1.50 spent",
-        "birds: 0 images; 2 pending",
+        "lounge: 3 requests: 3 pending; 0 images; $1.50 spent",
+        "birds: 2 requests: 2 pending; 0 images",
         "to mend it: top up the account at the provider, or raise its limit",
-        "5 requests are still queued; to continue, type: pipeline run",
+        "5 requests still queued; to continue, type: pipeline run",
     ]
     assert (stop.facts["exit"], stop.facts["stops"], stop.facts["command"]) == (3, ["no\nmoney"], "pipeline run")
     assert [job["name"] for job in stop.facts["jobs"]] == ["lounge", "birds"]
@@ -59,7 +59,7 @@ def test_each_template_has_its_own_form() -> None:
     assert (ntfy["topic"], ntfy["title"], ntfy["priority"]) == ("night", message.title, 4)
     assert len(ntfy["message"].encode()) <= 3000
     assert "priority" not in body_of(end_message(0, [], [], None, ""), "ntfy", "night")
-    assert body_of(message, "slack", "")["text"].startswith("*stopped: lounge, 0 images*\n@everyone &lt;a&gt; &amp; b")
+    assert body_of(message, "slack", "")["text"].startswith("*stopped: lounge, 0 images*\n@everyone &lt;a&gt; &amp; …")
     discord = body_of(message, "discord", "")
     assert len(discord["content"]) <= 2000
     assert discord["allowed_mentions"] == {"parse": []}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.config.ordinary_file import open_ordinary
+from pipeline.ordinary_file import open_ordinary
 from pipeline.planning import rows, table_format
 
 if TYPE_CHECKING:

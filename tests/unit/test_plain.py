@@ -23,7 +23,7 @@ def view(*jobs: JobView, lab: ProviderView = LAB, later: float = 0.0, stopping: 
 def test_a_view_in_words() -> None:
     assert list(view_lines(view())) == [
         "lounge: 612 done · 3 failed · 1,017 left · $9.79 of about $26.06 · done about Mon 06:05",
-        "lab: 48.3 of 50 images a minute · 67 calls in flight · bound by the limit",
+        "lab: 48.3 of 50 images a minute · 67 calls in flight · waiting for the limit",
     ]
 
 
@@ -32,10 +32,14 @@ def test_what_holds_a_provider_is_said_with_its_moment() -> None:
         return list(view_lines(view(lab=replace(LAB, **more))))[1].split(" · ", 2)[2]  # type: ignore[arg-type]
 
     assert said(bottleneck="paused", until=NOW + 61) == "paused until 23:06:01"
-    assert said(bottleneck="provider") == "bound by the provider"
+    assert said(bottleneck="paused", until=NOW - 1) == "paused", "a moment that is over says nothing"
+    assert said(bottleneck="provider") == "waiting for responses"
     assert said(bottleneck="provider", down_since=NOW - 600) == "provider down since 22:55"
-    assert said(bottleneck="downloads", expires_at=NOW + 600) == "bound by downloads · next URL expires 23:15"
-    assert said(bottleneck="disk") == "bound by the disk"
+    assert (
+        said(bottleneck="downloads", expires_at=NOW + 600)
+        == "waiting for downloads · download before 23:15 (when the next link expires)"
+    )
+    assert said(bottleneck="disk") == "waiting for the disk"
 
 
 def test_an_unknown_price_a_rehearsal_and_an_end_are_said() -> None:
@@ -43,7 +47,7 @@ def test_an_unknown_price_a_rehearsal_and_an_end_are_said() -> None:
         return next(view_lines(view(replace(LOUNGE, **more))))  # type: ignore[arg-type]
 
     assert "$9.79, to come unknown" in said(expected_usd=None)
-    assert "$9.79 of about $26.06 in rehearsal" in said(rehearsal=True)
+    assert "$9.79 of about $26.06 (rehearsal, not charged)" in said(rehearsal=True)
     assert said(left=0, failed=0, ends_at=None) == "lounge: 612 done · $9.79"
 
 

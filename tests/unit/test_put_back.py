@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pipeline.errors import Moderated, ServerFault
 from pipeline.ledger.attempts import error_json
 from pipeline.ledger.put_back import JobPutBack, Selection, find_ended, put_back
+from pipeline.reports.failures import read_causes
 from pipeline.reports.next_command import WITHOUT_OPTIONS
 from pipeline.reports.put_back import put_back_lines
 from tests.support.workbench import request
@@ -71,11 +73,26 @@ def test_what_was_cancelled_or_refused_comes_back_only_if_it_is_asked_for(
     assert [id_ for id_, status in bench.statuses("night").items() if status == "pending"] == back
 
 
-def test_an_error_of_an_old_ledger_without_a_class_is_known_by_its_code(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "moderation_blocked", "http_status": 400}, "Moderated"),
+        ({"code": "no_such_size", "http_status": 400}, "Invalid"),
+        ({"http_status": 429}, "ServerFault"),
+        ({"message": "cut"}, "ServerFault"),
+        ({"http_status": 400, "kind": "KeyRefused"}, "KeyRefused"),
+        (None, "ServerFault"),
+    ],
+)
+def test_an_error_of_an_old_ledger_without_a_class_has_the_class_that_its_report_names(
+    bench: Bench, error: dict[str, Any] | None, kind: str
+) -> None:
     bench.submit(request(1))
-    bench.set("""UPDATE request SET status = 'failed', error = '{"code": "moderation_blocked", "http_status": 400}'""")
+    bench.set("UPDATE request SET status = 'failed', error = ?", None if error is None else json.dumps(error))
     (found,) = find_ended(bench.connection, Selection())
-    assert (found.requests, found.moderated_left) == (0, 1)
+    assert (found.requests, found.moderated_left) == ((0, 1) if kind == "Moderated" else (1, 0))
+    assert [one.requests for one in find_ended(bench.connection, Selection(kinds=frozenset({kind})))] == [1]
+    assert [cause.kind for cause in read_causes(bench.connection, ["job"])] == [kind]
 
 
 def test_cost_and_what_is_left_alone_are_said_in_lines(bench: Bench) -> None:

@@ -92,6 +92,11 @@ def test_a_limit_of_nothing_in_the_headers_stops_too() -> None:
         ("on images per day: Limit 200, Used 200", None),
         ("Limit 10, Used 0, Requested 20", None),
         ("Limit: 2.5/1min", None),
+        ("Limit: 5/24h", (5, 86400.0)),
+        ("Limit: 5/25h", None),
+        ("Limit: 1/999999999999h", None),
+        ("on images per 999999999999 hours: Limit 1", None),
+        ("Limit: 5/0min", (5, None)),
         ("Please try again in 12s.", None),
         ("", None),
     ],
@@ -103,6 +108,12 @@ def test_the_limit_of_images_that_a_429_states_is_read(message: str, limit: tupl
     by_tokens = refused(429, error_body(message, "tokens", "rate_limit_exceeded"))
     assert isinstance(by_tokens, RateLimited)
     assert by_tokens.limit is None
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_beyond_all_limits_is_no_wait(status: int) -> None:
+    assert refused(status, error_body("Please retry after 30 days")).retry_after == 30 * 86400
+    assert refused(status, error_body("Please retry after 999999999999 days")).retry_after is None
 
 
 @pytest.mark.parametrize(

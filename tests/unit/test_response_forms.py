@@ -207,6 +207,21 @@ def test_a_body_of_text_may_be_an_image() -> None:
 # What is no result
 
 
+@pytest.mark.parametrize(
+    ("body", "beyond"),
+    [
+        ({"data": [{"url": WEB}] * 200}, 0),
+        ({"data": [{"url": WEB, "b64_json": B64}] * 203}, 3),
+        ({"data": [[{"url": WEB}] * 150] * 3}, 250),
+        ({"predictions": [{"images": [WEB] * 300}] * 2}, 400),
+        ({"data": [{"url": WEB}], "output": ["a word"] * 300}, 0),
+    ],
+)
+def test_two_hundred_images_are_kept_and_the_others_are_counted(body: Any, beyond: int) -> None:
+    found = read(200, body)
+    assert (len(found.images) == 200 or not beyond, found.beyond) == (True, beyond)
+
+
 NO_RESULT: list[Any] = [
     {"input": {"image": B64}, "status": "ok"},
     {"request": {"images": [B64], "image": DATA}},

@@ -37,6 +37,7 @@ def test_a_larger_option_allows_more_whatever_the_size() -> None:
 def test_the_readme_states_the_limits() -> None:
     text = (Path(limits.__file__).parents[1] / "config" / "README.md").read_text()
     assert limits.RESPONSE_BYTES == MB
+    assert f"at most {limits.IMAGES} |" in text
     assert f"| {limits.HEADERS}, each up to {limits.HEADER_BYTES // 1024} KB" in text
     assert f"| {limits.URL_CHARACTERS:,} characters |" in text
     kept = f"{limits.PROMPT_CHARACTERS:,}; {limits.MESSAGE_CHARACTERS:,}; {limits.WORD_CHARACTERS} characters are kept"

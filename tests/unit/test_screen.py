@@ -25,7 +25,7 @@ def test_eighty_columns_hold_a_bar_for_each_job_and_all_facts() -> None:
     assert first.endswith("  612 done  3 failed  1,017 left")
     assert second.endswith("    9 done                      ")
     assert rest == [
-        "lab  48.3 of 50 images a minute · 67 calls in flight · bound by the limit",
+        "lab  48.3 of 50 images a minute · 67 calls in flight · waiting for the limit",
         "all 2 jobs · 621 done · 3 failed · 1,017 left · $19.58 of about $52.12",
         "  done about Mon 06:05",
     ]
@@ -95,7 +95,7 @@ def test_what_binds_stands_out_and_a_stop_is_said() -> None:
     text = draw(view(stopping=True), 80, 24)
     assert "stopping: calls in flight finish" in text.plain
     bold = {text.plain[span.start : span.end] for span in text.spans if span.style == "bold"}
-    assert {"lab", "bound by the limit"} <= bold
+    assert {"lab", "waiting for the limit"} <= bold
     assert isinstance(text, Text)
 
 

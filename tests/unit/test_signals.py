@@ -30,3 +30,53 @@ def test_a_main_thread_that_does_not_end_is_ended_with_the_number_of_the_signal(
     script = STUCK.replace("NUMBER", str(int(number)))
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
     assert (ended.returncode, ended.stdout) == (128 + number, "last words\n"), ended.stderr
+
+
+INTERRUPTED = """
+import asyncio, os, signal, time, weakref
+from pipeline.signals import Shutdown, ending_process
+
+class Thing:
+    pass
+
+async def main():
+    with Shutdown().listening(lambda number: print("stop", number.name)):
+        pass
+
+with ending_process(lambda: None):
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del thing  # an exception in the callback is discarded
+    asyncio.run(main())
+"""
+
+
+def test_a_signal_whose_interrupt_python_discards_is_not_lost() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=20, check=False)
+    assert "Exception ignored" in ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, "stop SIGINT\n"), ended.stderr
+
+
+AFTER_THE_RUN = """
+import asyncio, hashlib, os
+from pipeline.signals import Shutdown, ending_process
+
+async def main():
+    with Shutdown().listening(lambda number: print("stop", number.name, flush=True)):
+        os.kill(os.getpid(), 15)
+        await asyncio.sleep(0.1)
+    with Shutdown().listening(lambda number: print("not a first one")):
+        thread = asyncio.create_task(asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", b"", b"", 1_000_000_000))
+        await asyncio.sleep(0.1)
+        os.kill(os.getpid(), 15)
+        await thread
+
+with ending_process(lambda: print("last words", flush=True)):
+    asyncio.run(main())
+"""
+
+
+def test_the_second_signal_ends_the_process_also_in_a_later_part_of_the_command() -> None:
+    words = [sys.executable, "-c", AFTER_THE_RUN]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (143, "stop SIGTERM\nlast words\n"), ended.stderr

@@ -76,8 +76,8 @@ def test_people_read_counts_images_cost_and_time(bench: Bench) -> None:
         "job (lab)",
         "  2 pending",
         (
-            "  0 images · $0.50 spent · 1 call may have been paid in addition · $2.00 expected"
-            " · 100 to come, 2 min at the limit"
+            "  0 images · $0.50 spent · 1 more call may have been paid (unclear: the response was lost)"
+            " · $2.00 expected · 100 to come, 2 min at the limit"
         ),
     ]
 
@@ -86,7 +86,7 @@ def test_a_provider_that_has_left_the_config_and_a_rehearsal_are_shown_too(bench
     bench.submit(request(1), provider=dataclasses.replace(LAB, sandbox={}))
     bench.set("UPDATE request SET cost_usd = 0.25")
     assert list(status_lines(read_status(bench.folder, None), {}))[-1] == (
-        "  0 images · $0.25 in rehearsal · unknown cost to come"
+        "  0 images · $0.25 rehearsal price, not charged · unknown cost to come"
     )
 
 
@@ -112,4 +112,7 @@ def test_paid_images_that_wait_to_be_downloaded_are_counted_without_superseded_o
     bench.submit(request(2))
     (summary,) = read_status(bench.folder, None)
     assert summary.paid_waiting == 1
-    assert job_line(summary) == "job: 0 images; 1 pending, 1 superseded; 1 image paid and not downloaded yet"
+    assert (
+        job_line(summary)
+        == "job: 1 request: 1 pending, 1 replaced or removed; 0 images; 1 image paid and not downloaded yet"
+    )

@@ -259,6 +259,20 @@ def test_an_image_that_is_not_there_has_no_size_and_is_no_trouble_to_delete_or_t
         store.read(NAME)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_what_is_no_file_in_place_of_an_image_is_neither_waited_for_nor_read(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    images = tmp_path / "job" / "images"
+    images.mkdir(parents=True)
+    os.mkfifo(images / "pipe.png")
+    (images / "zero.png").symlink_to("/dev/zero")
+    for name in ("job/images/pipe.png", "job/images/zero.png"):
+        with pytest.raises(OSError, match="no ordinary file"):
+            store.read(name)
+        with pytest.raises(FileExistsError):
+            store.put(name, b"a picture")
+
+
 def test_a_deleted_image_is_gone_and_its_neighbours_are_not(tmp_path: Path) -> None:
     store = ImageStore(tmp_path)
     store.put(NAME, b"one")

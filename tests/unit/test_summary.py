@@ -79,7 +79,10 @@ def test_a_limit_that_was_lowered_and_calls_that_may_have_been_paid_are_said(ben
     bench.set("UPDATE request SET status = 'succeeded', received = 1, cost_usd = 0.25, maybe_paid = 2")
     assert lines(bench, lab=RateLimit(5, 60)) == [
         "lab allowed only 5 images per 60 s",
-        "job: 1 image; 1 succeeded; $0.25 spent; 2 calls may have been paid in addition",
+        (
+            "job: 1 request: 1 succeeded; 1 image; $0.25 spent;"
+            " 2 more calls may have been paid (unclear: the response was lost)"
+        ),
     ]
 
 

@@ -277,3 +277,21 @@ def test_of_thousands_of_variables_the_first_are_named() -> None:
     with pytest.raises(ValueError, match=r"known here: v1000, .*v1049 and 950 more") as caught:
         render("{{ x }}", {f"v{number}": 1 for number in range(1000, 2000)})
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "word"),
+    [
+        ("a {{ My Prompt }}", "My Prompt", "My_Prompt"),
+        ("a {{ My Prompt|upper }}", "My Prompt", "My_Prompt"),
+        ("{{ My_Prompt }}", "My Prompt", "My_Prompt"),
+        ("a {{ 2nd colour }}", "2nd colour", "column_2nd_colour"),
+    ],
+)
+def test_a_column_that_is_not_one_word_is_to_be_renamed(text: str, column: str, word: str) -> None:
+    with pytest.raises(ValueError, match=f"a variable is one word: rename the column `{column}` to `{word}`$"):
+        render(text, {"other": "x", column: "y"})
+
+
+def test_a_column_of_several_words_is_a_variable_if_it_is_the_whole_text() -> None:
+    assert render("{{ My Prompt }}", {"My Prompt": "a cat"}) == "a cat"

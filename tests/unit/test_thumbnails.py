@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from pipeline.ledger.queries import RecordedImage, read_recorded_images
 from pipeline.reports.thumbnails import SIDE, make_thumbnails, shrink, thumbnail_name
@@ -92,6 +92,39 @@ def test_what_is_transparent_stays_so(mode: str) -> None:
     small = _opened(shrink(_encoded(image.convert(mode)))).convert("RGBA")
     assert small.getpixel((60, 10))[3] < 20  # type: ignore[index]
     assert small.getpixel((4, 10))[3] > 235  # type: ignore[index]
+
+
+@pytest.mark.parametrize("size", [(1700, 1300), (1300, 1700), (600_000, 3)])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_large_picture_is_never_copied_whole(
+    mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[int] = []
+    convert = Image.Image.convert
+
+    def watch(image: Image.Image, *arguments: Any, **more: Any) -> Image.Image:
+        copied.append(image.width * image.height)
+        return convert(image, *arguments, **more)
+
+    transparency: Any = {"RGB": (1, 2, 3), "LA": None, "RGBA": None, "I;16": None}.get(mode, 0)
+    more: dict[str, Any] = {} if transparency is None else {"transparency": transparency}
+    content = _encoded(Image.new(mode, size), **more)
+    monkeypatch.setattr(Image.Image, "convert", watch)
+    assert max(_opened(shrink(content)).size) == SIDE
+    assert max(copied) < size[0] * size[1]
+    assert max(copied) <= 1 << 20
+
+
+@pytest.mark.parametrize("size", [(1700, 1300), (1300, 1700)])
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
+def test_what_is_reduced_strip_by_strip_looks_as_if_it_were_reduced_at_once(mode: str, size: tuple[int, int]) -> None:
+    image = Image.linear_gradient("L").resize(size).rotate(30).convert("RGB").convert(mode)
+    small = _opened(shrink(_encoded(image, "tiff" if mode == "CMYK" else "png"))).convert("RGB")
+    expected = image.convert("RGB")
+    expected.thumbnail((SIDE, SIDE))
+    assert small.size == expected.size
+    difference = ImageChops.difference(small, expected).resize((16, 16), Image.Resampling.BOX)
+    assert max(high for _, high in difference.getextrema()) < 16  # type: ignore[misc]
 
 
 def test_each_picture_is_made_once_and_named_by_its_hash(tmp_path: Path) -> None:

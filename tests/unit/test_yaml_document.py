@@ -82,6 +82,11 @@ def test_line_ends_of_yaml_1_1_are_characters_like_any(mark: str) -> None:
     assert doc.lines["next",] == 5
 
 
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029"])
+def test_a_mistake_quotes_such_a_character_as_it_stands(mark: str) -> None:
+    assert f"put it in quotes: a: 'b: c{mark}d'" in complaint(f"a: b: c{mark}d")
+
+
 def test_a_bom_and_windows_line_ends_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")

@@ -4,12 +4,13 @@
 const field = (id) => document.getElementById(id);
 const STATUSES = Object.entries(data.counts).filter(([, many]) => many);
 const CURRENT = STATUSES.filter(([status]) => status !== "superseded");
+const WORDS = { superseded: "replaced or removed" };
 const sum = (statuses) => statuses.reduce((all, [, many]) => all + many, 0);
 
 function head() {
   const facts = [
     ["images", number(data.images)],
-    data.superseded_images && ["images of superseded requests", number(data.superseded_images)],
+    data.superseded_images && ["images of replaced or removed requests", number(data.superseded_images)],
     ["requests", number(sum(CURRENT))],
     data.counts.failed && ["requests failed", number(data.counts.failed), "bad"],
     data.counts.partial && ["requests partial", number(data.counts.partial), "bad"],
@@ -77,7 +78,7 @@ const MARKS = { "": "Any", accept: "Accepted", reject: "Rejected", none: "Not ma
 
 function choices() {
   field("status").append(new Option(`all (${number(sum(CURRENT))})`, ""),
-    ...STATUSES.map(([status, many]) => new Option(`${status} (${number(many)})`, status)));
+    ...STATUSES.map(([status, many]) => new Option(`${WORDS[status] || status} (${number(many)})`, status)));
   field("marked").append(...Object.entries(MARKS).map(([value, text]) => new Option(text, value)));
   field("sort").append(...Object.entries(ORDERS).map(([value, [text]]) => new Option(text, value)));
   field("size").append(...Object.entries(tiles.SIZES).map(([value, { text }]) => new Option(text, value)));
@@ -206,3 +207,7 @@ tiles.gallery.addEventListener("click", (event) => {
 document.addEventListener("marked", count);
 document.addEventListener("copied", () => say("Copied"));
 document.addEventListener("keydown", pressed);
+
+const linked = new URLSearchParams(`file=${location.hash.slice(1)}`).get("file"); // an image that the live page links to
+const opened = linked && tiles.order.find((item) => item.image?.file === linked);
+if (opened) large.open(opened);

@@ -107,7 +107,7 @@ function place(list, lines) {
 }
 
 function line(name) {
-  const button = (action) => element("button", { type: "button", class: "button", "data-action": action, click: () => send(action, name) });
+  const button = (action) => element("button", { type: "button", class: "button", "data-action": action, click: () => ask(action, name) });
   return element("li", {}, element("h3", { dir: "auto" }, name, element("span")),
     element("div", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${name}` },
       element("i", { class: "good" }), element("i", { class: "bad" }), element("i", { class: "gone" })),
@@ -136,7 +136,7 @@ function fillLine(made, job) {
     `${number(counts.succeeded)} of ${number(all)} done`,
     ...job.facts.map(([value, label]) => (label === "failed" || label === "partial" ? element("b", {}, `${value} ${label}`) : `${value} ${label}`)),
   ];
-  made.querySelector(".counts").replaceChildren(...parts.flatMap((part, at) => (at ? [" · ", part] : [part])));
+  made.querySelector(".counts").replaceChildren(...parts.flatMap((part, at) => (at ? ["\u00a0· ", part] : [part])));
   made.querySelector(".batches").textContent = job.batches;
   made.querySelector(".batches").hidden = !job.batches;
   offer(made, "resume", job.can_resume, `Resume ${number(job.can_resume)}`, job.name);
@@ -175,21 +175,43 @@ function showImages(images) {
     const image = element("img", { alt: words, src: `thumbnails/${one.pk}`, loading: "lazy", decoding: "async" });
     image.onerror = () => { image.onerror = null; image.src = `images/${one.pk}`; };
     list.prepend(element("li", { class: "new", "data-pk": one.pk },
-      element("a", { href: `images/${one.pk}`, target: "_blank", rel: "noopener", "aria-label": words }, image,
+      element("a", { href: `jobs/${encodeURIComponent(one.job)}/report.html#${encodeURIComponent(one.file)}`, target: "_blank", rel: "noopener",
+        "aria-label": `${words}, large in the report`, title: "Open it large in the report" }, image,
         element("span", { class: "caption", dir: "auto", "aria-hidden": "true" }, words))));
   }
   while (list.children.length > NEWEST) list.lastElementChild.remove();
   field("no-images").hidden = list.children.length > 0;
 }
 
-async function send(action, job) {
-  let said = ["The server does not respond."];
+/** What the server answers to a button: its lines, and a command to type after them. */
+async function post(form) {
   try {
-    const response = await fetch("actions", { method: "POST", body: new URLSearchParams({ form_token: formToken, action, job }) });
-    const { said: sentence, command } = response.ok ? await response.json() : { said: await response.text() };
-    said = command ? [`${sentence}: `, element("code", {}, command)] : [sentence];
-  } catch { /* the sentence says so */ }
-  field("said").replaceChildren(...said);
+    const response = await fetch("actions", { method: "POST", body: new URLSearchParams({ form_token: formToken, ...form }) });
+    return response.ok ? await response.json() : { lines: [await response.text()] };
+  } catch {
+    return { lines: ["The server does not respond."] };
+  }
+}
+
+/** Ask before a button changes anything: what it will do, what that may cost, and what it will leave alone. */
+async function ask(action, job) {
+  const { lines, yes, no } = await post({ action, job, ask: 1 });
+  if (!yes) return say({ lines });
+  const dialog = field("question");
+  field("question-title").textContent = `${action === "resume" ? "Resume" : "Cancel"} ${job}?`;
+  field("question-lines").replaceChildren(...lines.map((one) => element("li", { dir: "auto" }, one)));
+  field("answers").replaceChildren(
+    element("button", { type: "button", class: "button", autofocus: true, click: () => dialog.close() }, no),
+    element("button", { type: "button", class: "button", click: async () => {
+      dialog.close();
+      say(await post({ action, job }));
+    } }, yes));
+  dialog.showModal();
+}
+
+function say({ lines, command: line = null }) {
+  field("said").replaceChildren(...lines.map((one, at) => element("p", { dir: "auto" },
+    line && at === lines.length - 1 ? [`${one}: `, element("code", {}, line)] : one)));
   field("said").hidden = false;
 }
 

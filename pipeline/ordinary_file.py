@@ -1,4 +1,4 @@
-"""Open a file that a person names: an ordinary one, which ends, and which is no view of the machine."""
+"""Open a file whose name comes from outside: an ordinary one, which ends, and which is no view of the machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""What a job has committed of its budget, and the budget that is enough for the rest of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pipeline.ledger.attempts import committed_usd
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from pipeline.ledger.job_summary import JobSummary
+
+
+def committed_of_job(connection: sqlite3.Connection, name: str) -> float:
+    """Return what a job has spent, or may have spent; nothing if it is unknown."""
+    row = connection.execute("SELECT pk FROM job WHERE name = ?", (name,)).fetchone()
+    return 0.0 if row is None else committed_usd(connection, row[0])
+
+
+def needed_budget(connection: sqlite3.Connection, summaries: Iterable[JobSummary]) -> float | None:
+    """Return the budget in whole cents that is enough for each of these jobs by its estimate; None without a price."""
+    needed = 0.0
+    for summary in summaries:
+        if summary.expected_usd is None:
+            return None
+        needed = max(needed, committed_of_job(connection, summary.name) + summary.expected_usd)
+    return math.ceil(needed * 100 - 1e-6) / 100 or None
