@@ -104,7 +104,6 @@ class Block:
 
 
 IN_SCOPE = "(?2 IS NULL OR j.submitted_at > ?3 OR j.name IN (SELECT value FROM json_each(?2)))"
-_NO_URL = " AND NOT EXISTS (SELECT 1 FROM image i WHERE i.request = r.pk AND i.state = 'paid')"
 _MISSING = "r.n - r.received - r.moderated - (SELECT count(*) FROM image WHERE request = r.pk AND state = 'paid')"
 
 
@@ -123,7 +122,7 @@ def next_requests(
     go by batch, only those in `realtime` count.
     """
     names, since = scope_values(scope)
-    allowed = f"{_not_beyond(scope)}{_not_blocked(blocked)}"
+    allowed = f"{not_beyond(scope)}{_not_blocked(blocked)}"
     expiring = connection.execute(
         "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
         " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.provider = ?1"
@@ -158,7 +157,7 @@ def waiting_providers(
 ) -> list[str]:
     """Return the names of the providers that have pending requests; of jobs that go by batch, those in `realtime`."""
     names, since = scope_values(scope)
-    allowed = f"{_not_beyond(scope)}{_not_blocked(blocked)}"
+    allowed = f"{not_beyond(scope)}{_not_blocked(blocked)}"
     rows = connection.execute(
         f"SELECT DISTINCT j.provider FROM job j WHERE {IN_SCOPE} AND {_may_be_realtime(realtime)}"
         " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
@@ -171,44 +170,12 @@ def waiting_providers(
     return [row[0] for row in rows]
 
 
-def next_of_group(
-    connection: sqlite3.Connection, group: Block, scope: Scope, limit: int, *, is_first: bool
-) -> list[QueuedRequest]:
-    """Return up to `limit` pending requests of a group that may share a batch, in the order of the job.
-
-    With `is_first`, only those of which no line has been in a batch. Those with paid URLs are left to be downloaded.
-    """
-    first = (
-        " AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = r.pk AND a.batch IS NOT NULL"
-        " AND a.outcome IS NOT 'not_sent')"
-    )
-    rows = connection.execute(
-        "SELECT r.pk FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision WHERE j.pk = ?1"
-        f" AND r.status = 'pending' AND r.served_by = ?2 AND json_extract(r.params, '$.model') IS ?3{_NO_URL}"
-        f"{first if is_first else ''}{_not_beyond(scope)} ORDER BY r.position LIMIT ?4",
-        (group.job_pk, group.served_by, group.model, limit),
-    )
-    return read_queued(connection, [row[0] for row in rows])
-
-
-def pending_groups(connection: sqlite3.Connection, job_pk: int, scope: Scope) -> list[tuple[Block, int]]:
-    """Return the groups of a job's pending requests that may share a batch, each with its number of requests."""
-    rows = connection.execute(
-        "SELECT j.provider, r.served_by, json_extract(r.params, '$.model'), count(*)"
-        " FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision"
-        f" WHERE j.pk = ?1 AND r.status = 'pending'{_NO_URL}{_not_beyond(scope)}"
-        " GROUP BY 2, 3 ORDER BY min(r.position)",
-        (job_pk,),
-    )
-    return [(Block(provider, job_pk, model, served_by), count) for provider, served_by, model, count in rows]
-
-
 def count_pending(connection: sqlite3.Connection, scope: Scope) -> int:
     """Count the requests that a run of this scope is still to work on."""
     names, since = scope_values(scope)
     row = connection.execute(
         "SELECT count(*) FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision"
-        f" WHERE r.status = 'pending' AND {IN_SCOPE}{_not_beyond(scope)}",
+        f" WHERE r.status = 'pending' AND {IN_SCOPE}{not_beyond(scope)}",
         (None, names, since),
     ).fetchone()
     return int(row[0])
@@ -269,7 +236,7 @@ def scope_values(scope: Scope) -> tuple[str | None, float]:
     return None if scope.names is None else json.dumps(sorted(scope.names)), scope.since
 
 
-def _not_beyond(scope: Scope) -> str:
+def not_beyond(scope: Scope) -> str:
     """Return the condition that excludes requests beyond the limit of a scope."""
     if scope.limit is None or scope.names is None:
         return ""

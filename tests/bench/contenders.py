@@ -162,12 +162,12 @@ def ours(work: Workload, lag: Lag) -> None:
         "requests:\n  - {prompt: '{{ prompt }}', rows: prompts.txt}\n"
     )
     os.chdir(work.folder)
-    from pipeline import batch
+    from pipeline import run
     from pipeline.cli.main import main
 
-    run_in_loop = batch.run_in_loop
+    run_in_loop = run.run_in_loop
     # a benchmark may look where the program does not
-    batch.run_in_loop = lambda coroutine: run_in_loop(watched(coroutine, lag))
+    run.run_in_loop = lambda coroutine: run_in_loop(watched(coroutine, lag))
     code: object = None
     try:
         main(["run", "bench.yaml"])

@@ -143,7 +143,7 @@ def test_the_limit_says_nothing_of_what_is_in_a_batch(bench: Bench) -> None:
 def test_a_run_that_leaves_batches_out_says_so_and_what_collects_them_and_ends_with_3(bench: Bench) -> None:
     _send(bench, 12, 100)
     left = "12 batches (1,200 requests) are out at lab; `pipeline run` collects them"
-    assert summary_of(bench) == ["job: 0 images; 1,200 in batch", left]
+    assert summary_of(bench) == ["job: 1,200 requests: 1,200 in batch; 0 images", left]
     summaries = read_job_summaries(bench.connection)
     result = Result(None, summaries, (), None, (), {})  # type: ignore[arg-type]  # the config is not read
     assert result.exit_code == 3
@@ -163,7 +163,7 @@ def test_what_is_queued_is_told_apart_from_what_is_out(bench: Bench) -> None:
         "    pipeline run",
     ]
     (summary,) = read_job_summaries(bench.connection)
-    assert job_line(summary) == "job: 0 images; 4 pending, 1 in batch"
+    assert job_line(summary) == "job: 5 requests: 4 pending, 1 in batch; 0 images"
     stop = end_message(3, [summary], [QuotaSpent("no money")], None, "pipeline run")
     assert stop.title == "stopped: job, 0 images"
     assert stop.text.splitlines()[-2:] == [said[-3], "4 requests are still queued; to continue, type: pipeline run"]

@@ -164,7 +164,7 @@ def test_every_event_is_one_line_of_json() -> None:
         "requests": 100,
         "images": 120,
     }
-    assert documents[-1]["cost_usd"] == 1.25
+    assert documents[-2]["cost_usd"] == 1.25
     assert documents[13] == {"event": "run_started", "jobs": ["lounge", "birds"]}
     assert all("\n" not in _line(event) for event in EVENTS)
 

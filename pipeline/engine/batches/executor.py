@@ -19,8 +19,8 @@ from pipeline.engine.batches.inputs import UploadedImages
 from pipeline.engine.batches.outstanding import Outstanding
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import Invalid, RequestError, Stop, WrongAddress, first_error
+from pipeline.ledger.batch_queue import next_of_group
 from pipeline.ledger.batches import Draft, living_tokens
-from pipeline.ledger.queue import next_of_group
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

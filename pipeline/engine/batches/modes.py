@@ -11,7 +11,8 @@ from pipeline.engine.events import Stopped
 from pipeline.errors import BatchRefused
 from pipeline.ledger import batches
 from pipeline.ledger.attempts import mean_latency
-from pipeline.ledger.queue import Block, pending_groups
+from pipeline.ledger.batch_queue import pending_groups
+from pipeline.ledger.queue import Block
 from pipeline.models.batch_eligibility import batch_fault, ends_too_soon, shutdown_reason
 
 if TYPE_CHECKING:
