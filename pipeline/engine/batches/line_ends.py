@@ -137,6 +137,8 @@ class LineEnds:
             case TryAgain():
                 rules, writer = self._context.retry, self._context.writer
                 tries = await writer.do(batch_lines.tries_in_batches, request.pk, error.outcome)
+                if error.outcome == "unknown":
+                    tries += await writer.do(batch_lines.broken_tries, request.pk)
                 repeats = min(rules.unknown, 1) if error.deterministic else rules.unknown
                 most = repeats + 1 if error.outcome == "unknown" else rules.attempts
                 await (self._finish(request, error) if tries >= most else self._return(request))

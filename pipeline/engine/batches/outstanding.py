@@ -179,6 +179,7 @@ class Outstanding:
         self._seen = seen
         is_valid = remote.status in _VALID or (remote.status != "failed" and remote.total > 0)
         await self._context.writer.do(batches.record_progress, self.row.pk, *seen, is_valid=is_valid)
+        self.row = await self._read()
         self._context.emit(BatchMoved(remote.id, *seen))
 
     async def _cancel(self) -> RemoteBatch | None:

@@ -1,0 +1,357 @@
+"""Living batches: polls, restarts, stops, signals, cancelling, and those that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from pipeline.engine.batches import collection, creation
+from pipeline.engine.events import BatchCollected, BatchMoved, BatchSent
+from pipeline.errors import BatchGone, DiskFull, KeyRefused
+from pipeline.ledger.batches import count_in_batches, has_batch_work, living_batches, wish_to_cancel
+from pipeline.ledger.database import open_ledger, transaction
+from pipeline.ledger.recovery import recover
+from tests.support.batch_server import (
+    DROPPED,
+    batch_lab,
+    batch_service,
+    done,
+    fates,
+    kinds,
+    outcomes,
+    painted,
+    queue,
+    refusal,
+    unanswered,
+)
+from tests.support.workbench import ALL, until
+
+if TYPE_CHECKING:
+    from pipeline.config.load import Provider
+    from tests.support.batch_server import BatchServer
+    from tests.support.workbench import Bench
+
+
+async def out(bench: Bench, server: BatchServer, count: int = 2, **rules: Any) -> Provider:
+    """Send so many requests, and leave their batches out."""
+    provider = batch_lab(server.url, **rules)
+    queue(bench, provider, *(painted(number) for number in range(count)))
+    await bench.run(provider, waits=False)
+    return provider
+
+
+async def test_statuses_are_compared_without_case_and_an_unknown_one_is_not_final(bench: Bench) -> None:
+    async with batch_service(course=("validating",)) as server:
+        server.change = lambda batch: batch.update(status=batch["status"].upper())
+        provider = await out(bench, server)
+        server._left[server.batches[0]["id"]] = ["queued", "in_progress", "paused", "completed"]
+        await bench.run(provider)
+        assert fates(bench) == {"succeeded": 2}
+        assert bench.one("SELECT status FROM batch") == "completed"
+        found = [event.status for event in kinds(bench, BatchMoved)]
+        assert found == ["validating", "queued", "in_progress", "paused", "completed"]
+
+
+async def test_events_say_what_was_sent_how_it_moved_and_what_it_brought(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        queue(bench, provider, painted(1, n=2), painted(2))
+        await bench.run(provider)
+        (batch,) = server.batches
+        assert kinds(bench, BatchSent) == [BatchSent(batch["id"], "lab", "gpt-image-1.5", 2, 3)]
+        assert kinds(bench, BatchMoved)[-1] == BatchMoved(batch["id"], "completed", 2, 0)
+        (collected,) = kinds(bench, BatchCollected)
+        assert (collected.id, collected.succeeded, collected.failed, collected.returned) == (batch["id"], 2, 0, 0)
+        assert collected.cost_usd == pytest.approx(bench.one("SELECT sum(cost_usd) FROM attempt"))
+
+
+async def test_recovery_leaves_living_batches_alone_and_the_next_run_collects_them(bench: Bench) -> None:
+    async with batch_service(course=("validating", "in_progress")) as server:
+        provider = await out(bench, server)
+        assert recover(bench.connection) == 0
+        assert fates(bench) == {"running": 2}
+        assert outcomes(bench) == {None: 2}
+        assert has_batch_work(bench.connection)
+        assert (len(living_batches(bench.connection, ALL)), count_in_batches(bench.connection, ALL)) == (1, 2)
+        server._left[server.batches[0]["id"]] = ["completed"]
+        await bench.run(provider)
+        assert fates(bench) == {"succeeded": 2}
+        assert bench.ask("SELECT attempts, maybe_paid FROM request") == [(1, 0)] * 2
+        assert len(server.batches) == 1
+
+
+async def test_without_waits_each_batch_is_looked_at_once(bench: Bench) -> None:
+    async with batch_service(course=("validating",)) as server:
+        provider = await out(bench, server, 3, most_requests=1)
+        assert len(server.batches) == 3
+        looks = server.count("GET /batches/*")
+        began = time.monotonic()
+        await bench.run(provider, waits=False)
+        assert server.count("GET /batches/*") - looks == 3
+        assert time.monotonic() - began < 3
+        assert fates(bench) == {"running": 3}
+
+
+async def test_without_waits_what_is_final_is_collected_and_what_has_no_room_stays(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url, enqueued_tokens=10)
+        queue(bench, provider, *(painted(number) for number in range(6)))
+        server.course = ("in_progress",)
+        await bench.run(provider, waits=False)
+        assert fates(bench) == {"running": 2, "pending": 4}
+        server._left[server.batches[0]["id"]] = ["completed"]
+        await bench.run(provider, waits=False)
+        assert fates(bench) == {"succeeded": 2, "running": 2, "pending": 2}
+
+
+async def test_the_first_signal_leaves_batches_out_at_once(bench: Bench) -> None:
+    async with batch_service(course=("validating", "in_progress")) as server:
+        provider = batch_lab(server.url, poll_seconds=(30.0, 30.0))
+        queue(bench, provider, painted(1))
+        runner = bench.runner(provider)
+        task = asyncio.create_task(runner.run())
+        await until(lambda: kinds(bench, BatchMoved))
+        began = time.monotonic()
+        runner.halt()
+        await task
+        assert time.monotonic() - began < 2
+        assert fates(bench) == {"running": 1}
+        assert len(living_batches(bench.connection, ALL)) == 1
+        assert "POST /batches/*/cancel" not in server.calls
+
+
+async def test_the_first_signal_returns_what_is_not_created_yet(bench: Bench) -> None:
+    async with batch_service(upload_seconds=30.0) as server:
+        provider = batch_lab(server.url)
+        queue(bench, provider, painted(1))
+        runner = bench.runner(provider)
+        task = asyncio.create_task(runner.run())
+        await until(lambda: server.calls)
+        runner.halt()
+        await task
+        assert fates(bench) == {"pending": 1}
+        assert outcomes(bench) == {"not_sent": 1}
+        assert not list((bench.folder / "job" / "batches").glob("*.jsonl"))
+        server.upload_seconds = 0.0
+
+
+async def test_the_first_signal_keeps_the_part_of_a_download_and_the_next_run_goes_on_there(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        ranges: list[str | None] = []
+        stall = asyncio.Event()
+
+        async def half(http: web.Request) -> web.StreamResponse:
+            content = server.of("batch_output")[0].content
+            response = web.StreamResponse(headers={"Content-Length": str(len(content)), "ETag": '"x"'})
+            await response.prepare(http)
+            await response.write(content[:40])
+            await stall.wait()
+            return response
+
+        async def rest(http: web.Request) -> web.StreamResponse:
+            ranges.append(http.headers.get("Range"))
+            content = server.of("batch_output")[0].content
+            headers = {"Content-Range": f"bytes 40-{len(content) - 1}/{len(content)}"}
+            return web.Response(body=content[40:], status=206, headers=headers, content_type="application/octet-stream")
+
+        server.script("GET /files/*/content", half, rest)
+        queue(bench, provider, painted(1))
+        runner = bench.runner(provider)
+        task = asyncio.create_task(runner.run())
+
+        def parts() -> list[int]:
+            return [path.stat().st_size for path in (bench.folder / "job" / "batches").glob("*.part")]
+
+        await until(lambda: parts() == [40])
+        runner.halt()
+        await task
+        assert parts() == [40]
+        stall.set()
+        await bench.run(provider)
+        assert ranges == ["bytes=40-"]
+        assert fates(bench) == {"succeeded": 1}
+        assert not list((bench.folder / "job" / "batches").iterdir())
+
+
+async def test_a_refused_key_ends_at_once_and_batches_stay_out(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = batch_lab(server.url, most_requests=1, poll_seconds=(0.05, 30.0))
+        queue(bench, provider, painted(1), painted(2))
+        server.script("GET /batches/*", refusal("Incorrect API key", "invalid_api_key", 401))
+        began = time.monotonic()
+        runner = await bench.run(provider)
+        assert time.monotonic() - began < 5
+        assert [type(stop) for stop in runner.stops] == [KeyRefused]
+        assert fates(bench) == {"running": 2}
+
+
+async def test_a_full_disk_ends_at_once_and_the_next_run_collects(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+
+        def full(_path: Any, **_more: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(collection, "make_folder", full)
+            queue(bench, provider, painted(1))
+            runner = await bench.run(provider)
+        assert [type(stop) for stop in runner.stops] == [DiskFull]
+        assert fates(bench) == {"running": 1}
+        await bench.run(provider)
+        assert fates(bench) == {"succeeded": 1}
+
+
+async def test_a_disk_that_is_full_before_the_create_returns_the_requests(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+
+        def full(*_values: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(creation, "write_whole", full)
+        queue(bench, provider, painted(1))
+        runner = await bench.run(provider)
+        assert [type(stop) for stop in runner.stops] == [DiskFull]
+        assert fates(bench) == {"pending": 1}
+        assert server.calls == []
+
+
+GONE = refusal("No batch found with id 'x'.", status=404)
+
+
+async def test_a_batch_that_is_gone_stops_and_is_never_bought_again_by_itself(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = await out(bench, server)
+        for _ in range(2):
+            server.script("GET /batches/*", GONE, GONE, GONE)
+            runner = await bench.run(provider)
+            (stop,) = runner.stops
+            assert isinstance(stop, BatchGone)
+            assert all(word in str(stop) for word in ("key", "project", "pipeline cancel job"))
+            assert fates(bench) == {"running": 2}
+        assert len(server.batches) == 1
+
+
+async def test_one_404_alone_does_not_make_a_batch_gone(bench: Bench) -> None:
+    async with batch_service() as server:
+        server.script("GET /batches/*", GONE, GONE)
+        provider = batch_lab(server.url)
+        queue(bench, provider, painted(1))
+        runner = await bench.run(provider)
+        assert (runner.stops, fates(bench)) == ([], {"succeeded": 1})
+
+
+async def test_a_batch_that_is_gone_and_cancelled_is_given_up_as_unknown(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = await out(bench, server)
+        assert wish_to_cancel(bench.connection, "job", time.time()) == 1
+        server.script("GET /batches/*", GONE, GONE, GONE)
+        runner = await bench.run(provider)
+        assert runner.stops == []
+        assert fates(bench) == {"cancelled": 2}
+        assert outcomes(bench) == {"unknown": 2}
+        assert bench.ask("SELECT maybe_paid FROM request") == [(1,), (1,)]
+        assert bench.one("SELECT cancel_since FROM job") is None
+        assert not living_batches(bench.connection, ALL)
+
+
+async def test_cancel_cancels_at_the_service_waits_and_collects_what_was_made(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        lines: list[Any] = []
+
+        def half(line: Any) -> list[Any]:
+            lines.append(line)
+            return [done(line)] if len(lines) == 1 else [unanswered(line, "batch_cancelled")] if len(lines) == 2 else []
+
+        server.work = half
+        provider = await out(bench, server, 3)
+        wish_to_cancel(bench.connection, "job", time.time())
+        await bench.run(provider)
+        assert server.count("POST /batches/*/cancel") == 1
+        assert fates(bench) == {"succeeded": 1, "cancelled": 2}
+        assert outcomes(bench) == {"answered": 1, "refused": 2}
+        assert bench.one("SELECT sum(cost_usd IS NOT NULL) FROM request") == 1
+        assert bench.one("SELECT cancel_since FROM job") is None
+        assert len(server.batches) == 1
+
+
+async def test_a_409_means_collect(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = await out(bench, server)
+        server.script("POST /batches/*/cancel", refusal("Cannot cancel", status=409))
+        server._left[server.batches[0]["id"]] = ["in_progress", "finalizing", "completed"]
+        wish_to_cancel(bench.connection, "job", time.time())
+        await bench.run(provider)
+        assert fates(bench) == {"succeeded": 2}
+        assert server.count("POST /batches/*/cancel") == 1
+
+
+async def test_a_wish_to_cancel_beside_a_run_is_carried_out_by_it(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = batch_lab(server.url, poll_seconds=(60.0, 60.0))
+        queue(bench, provider, painted(1))
+        task = asyncio.create_task(bench.run(provider))
+        await until(lambda: kinds(bench, BatchMoved))
+
+        def wish() -> None:
+            with contextlib.closing(open_ledger(bench.folder)) as other, transaction(other):
+                wish_to_cancel(other, "job", time.time())
+
+        await asyncio.to_thread(wish)
+        await until(lambda: "POST /batches/*/cancel" in server.calls)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_wish_that_was_interrupted_stays(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = await out(bench, server)
+        wish_to_cancel(bench.connection, "job", time.time())
+        server.cancelled_as, server.work = ("cancelling",), lambda _line: []
+        await bench.run(provider, waits=False)
+        assert bench.one("SELECT cancel_since FROM job") is not None
+        server._left[server.batches[0]["id"]] = ["cancelled"]
+        await bench.run(provider, waits=False)
+        assert server.count("POST /batches/*/cancel") == 1
+        assert fates(bench) == {"cancelled": 2}
+
+
+async def test_a_batch_that_was_cancelled_before_it_was_valid_spends_no_attempt(bench: Bench) -> None:
+    async with batch_service(course=("validating",)) as server:
+        provider = await out(bench, server)
+        wish_to_cancel(bench.connection, "job", time.time())
+        await bench.run(provider)
+        assert bench.ask("SELECT attempts, maybe_paid FROM request") == [(0, 0)] * 2
+        assert outcomes(bench) == {"not_sent": 2}
+        assert fates(bench) == {"cancelled": 2}
+
+
+async def test_a_cancelled_job_whose_create_is_unknown_is_not_created_again(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        server.script("POST /batches", DROPPED)
+        queue(bench, provider, painted(1))
+        await bench.run(provider, waits=False)
+        wish_to_cancel(bench.connection, "job", time.time())
+        await bench.run(provider)
+        assert server.count("POST /batches") == 1
+        assert fates(bench) == {"cancelled": 1}
+
+
+async def test_a_job_without_batches_has_nothing_to_cancel(bench: Bench) -> None:
+    provider = batch_lab("http://127.0.0.1:9/v1")
+    queue(bench, provider, painted(1))
+    assert wish_to_cancel(bench.connection, "job", 1.0) == 0
+    assert bench.one("SELECT cancel_since FROM job") is None
