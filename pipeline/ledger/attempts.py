@@ -66,9 +66,6 @@ def begin(
     None if the job no longer asks for this call, or asks for it by batch: `pipeline cancel` and `submit` work beside a
     run.
     """
-    query = "SELECT EXISTS (SELECT 1 FROM attempt WHERE request = ? AND outcome IS NULL AND batch IS NOT NULL)"
-    if connection.execute(query, (request_pk,)).fetchone()[0]:
-        return None
     stem = free_stem(connection, request_pk, n)
     if stem is None:
         return None

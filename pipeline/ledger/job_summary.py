@@ -67,7 +67,10 @@ def read_job_summaries(
     discounts: Mapping[str, float] | None = None,
 ) -> list[JobSummary]:
     """Return how these jobs stand, or all, the oldest first. `discounts` are those of batches, by provider."""
-    jobs = connection.execute("SELECT * FROM job WHERE revision > 0 ORDER BY pk").fetchall()
+    jobs = connection.execute(
+        "SELECT *, EXISTS (SELECT 1 FROM batch WHERE job = job.pk) AS has_batches"
+        " FROM job WHERE revision > 0 ORDER BY pk"
+    ).fetchall()
     found = [_job_summary(connection, job) for job in jobs if names is None or job["name"] in names]
     return [_discounted(summary, (discounts or {}).get(summary.provider, 0.0)) for summary in found]
 
@@ -104,7 +107,7 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         maybe_paid += row["maybe_paid"]
         if row["cost"] is not None:
             cost = (cost or 0.0) + row["cost"]
-    batches = read_batches(connection, job["pk"])
+    batches = read_batches(connection, job["pk"]) if job["has_batches"] else ()
     in_batches = InBatches()
     if any(batch.is_living for batch in batches):
         in_batches = read_in_batches(connection, job["pk"])

@@ -208,12 +208,13 @@ def free_stem(connection: sqlite3.Connection, request_pk: int, images: int | Non
     """Return the stem of a request's file names: its id, followed by part of its key if another request owns that name.
 
     None if the request is not to be processed: ended, cancelled or superseded in the meantime, or fewer than `images`
-    are missing.
+    are missing, or it has gone by batch.
     """
     row = connection.execute(
         "SELECT r.pk, r.job, r.id, r.key FROM request r JOIN job j ON j.pk = r.job"
         " WHERE r.pk = ?1 AND r.status IN ('pending', 'running') AND r.stated = j.revision"
-        f" AND (?2 IS NULL OR {_MISSING} >= ?2)",
+        f" AND (?2 IS NULL OR ({_MISSING} >= ?2 AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = r.pk"
+        " AND a.outcome IS NULL AND a.batch IS NOT NULL)))",
         (request_pk, images),
     ).fetchone()
     if row is None:

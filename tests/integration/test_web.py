@@ -359,17 +359,18 @@ async def test_cancel_of_a_job_with_batches_records_the_wish_and_says_who_carrie
     assert job["batches"].startswith("2 batches out: 1 of 2 lines made")
     assert job["facts"][:2] == [["1", "pending"], ["2", "in batch"]]
     async with _open(bench) as (client, access):
-        said = json.loads((await _post(client, access, "cancel"))[1])
-        assert said["said"] == (
-            "1 request of job taken out of the queue; Resume queues them again. The 2 batches of job will be cancelled"
-            " at the service, and what is made until then is collected: by the next run, or now if you type"
-        )
+        said = (await _post(client, access, "cancel"))[1]
+        assert said["lines"] == [
+            "1 request of `job` taken out of the queue",
+            "the 2 batches of `job` will be cancelled at the service, and what is made until then is collected:",
+            "by the next run, or now if you type",
+        ]
         assert said["command"] == f"pipeline cancel job --output {bench.folder}"
         assert bench.one("SELECT cancel_since FROM job") is not None
         assert sorted(bench.statuses().values()) == ["cancelled", "running", "running"]
         with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
-            said = json.loads((await _post(client, access, "cancel"))[1])
-    assert "the run at work (" in said["said"]
+            said = (await _post(client, access, "cancel"))[1]
+    assert "the run at work (" in said["lines"][-1]
     assert said["command"] is None
     (job,) = read_snapshot(bench.connection, Config(None, bench.folder, None, {}), None, 1.0)["jobs"]
     assert (job["can_cancel"], job["batches"][:17]) == (0, "being cancelled; ")

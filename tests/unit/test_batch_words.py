@@ -166,7 +166,7 @@ def test_what_is_queued_is_told_apart_from_what_is_out(bench: Bench) -> None:
     assert job_line(summary) == "job: 5 requests: 4 pending, 1 in batch; 0 images"
     stop = end_message(3, [summary], [QuotaSpent("no money")], None, "pipeline run")
     assert stop.title == "stopped: job, 0 images"
-    assert stop.text.splitlines()[-2:] == [said[-3], "4 requests are still queued; to continue, type: pipeline run"]
+    assert stop.text.splitlines()[-2:] == [said[-3], "4 requests still queued; to continue, type: pipeline run"]
 
 
 @pytest.mark.parametrize("mode", ["realtime", "batch"])
