@@ -85,8 +85,10 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _say_stopped(options: Options) -> None:
-    show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""  # which a live screen hides
-    echo_stderr(f"{show_cursor}stopped at once; run `{options.next_command('run')}` to recover and continue")
+    if sys.stderr.isatty():
+        with contextlib.suppress(OSError):
+            click.echo(_SHOW_CURSOR, nl=False, err=True)  # which a live screen hides; not printable
+    echo_stderr(f"stopped at once; run `{options.next_command('run')}` to recover and continue")
 
 
 def _run_command(arguments: Sequence[str] | None, options: Options) -> int:

@@ -176,6 +176,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_terminal_clean_too(stage: S
         assert seen.read_to_the_end() == 130
     assert not seen.cursor_is_hidden()
     assert seen.raw.rindex(SHOWN) > seen.raw.rindex(HIDDEN)
+    assert "\\x1b" not in seen.text, "what shows the cursor is no text"
 
 
 @pytest.mark.parametrize("columns", [30, 100, 120])

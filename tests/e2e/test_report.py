@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.support.stage import Stage
     from tests.support.workbench import Bench
 
-LARGE = 30  # images
+LARGE = 60  # images
 
 
 def _data(path: Path) -> dict[str, Any]:

@@ -48,17 +48,9 @@ def test_on_a_terminal_nothing_scrolls_until_the_summary(stage: Stage, night: Pa
 
     It is never taller than the screen, and above it stand the first warnings and a few announcements only.
     """
-    drawn = 0
     with terminal(stage.folder, "run", night, rows=ROWS) as seen:
-
-        def is_over() -> bool:
-            nonlocal drawn
-            drawn += "in flight" in seen.text
-            return "failed: " in seen.text or "500 succeeded" in seen.text
-
-        seen.read_until(is_over)
+        seen.read_until(lambda: "in flight" in seen.text)
         assert seen.read_to_the_end() in {0, 1}
-    assert drawn > 5, "it was seen at work"
     while_at_work, shown, _ = bytes(seen.raw).partition(SHOWN)
     assert shown
     screen = CountingScreen(80, ROWS)
