@@ -176,7 +176,12 @@ def resume(
     return print_result(options, result, ["run", *budget], as_json=as_json)
 
 
-@click.command(cls=ExplainedCommand, example="pipeline cancel night", exits=(0, 2, 3, 130))
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline cancel night",
+    exits=(0, 2, 3, 130),
+    short_help="Take what is pending out of the queue; cancel batches.",
+)
 @click.argument("job")
 @common_options
 @click.pass_obj

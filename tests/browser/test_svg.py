@@ -38,11 +38,14 @@ class Site:
     def __init__(self) -> None:
         self.pages: list[bytes] = []
         self.asked: list[str] = []
+        self.fetched = threading.Event()  # something that is no page
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 site.asked.append(self.path)
+                if self.path == "/away":
+                    site.fetched.set()
                 number = self.path.removeprefix("/page/")
                 body = site.pages[int(number)] if number.isdecimal() else b""
                 self.send_response(200)
@@ -57,17 +60,23 @@ class Site:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.away = f"http://127.0.0.1:{self.server.server_port}/away"
 
-    def outcome(self, browser: Browser, svg: str) -> tuple[set[str], bool]:
-        """Open an SVG as a page of its own; return what it requested and whether a script ran."""
+    def outcome(self, browser: Browser, svg: str, *, awaited: bool = False) -> tuple[set[str], bool]:
+        """Open an SVG as a page of its own; return what it requested and whether a script ran.
+
+        With `awaited`, it is known to request something.
+        """
         self.pages.append(svg.encode())
         place, context = f"/page/{len(self.pages) - 1}", browser.new_context()
         self.asked.clear()
+        self.fetched.clear()
         try:
             page = context.new_page()
             page.goto(f"{self.away.removesuffix('/away')}{place}")
             page.evaluate(TWO_FRAMES)
             page.mouse.click(5, 5)
             page.evaluate(TWO_FRAMES)
+            if awaited:
+                self.fetched.wait(20)
             return {one for one in self.asked if one not in {place, "/favicon.ico"}}, bool(page.evaluate(RAN))
         finally:
             context.close()
@@ -147,7 +156,7 @@ def test_a_browser_obeys_what_is_refused(browser: Browser, site: Site) -> None:
     )
     for name in names:
         asked_for, _ = site.outcome(
-            browser, _whole(f"<rect width='9' height='9'/>{HOSTILE[name]}").replace(AWAY, site.away)
+            browser, _whole(f"<rect width='9' height='9'/>{HOSTILE[name]}").replace(AWAY, site.away), awaited=True
         )
         assert asked_for == {"/away"}, name
     script = "<script>document.documentElement.dataset.ran=1</script>"

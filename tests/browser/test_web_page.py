@@ -234,6 +234,10 @@ def test_batches_that_are_out_are_in_the_job_the_facts_and_the_title(
     assert page.locator(".batches").inner_text().startswith("1 batch out: 2 of 3 lines made, sent ")
     assert "2 of 3" in page.locator("#facts").inner_text()
     page.get_by_role("button", name="Cancel 4 of job").click()
+    dialog = page.get_by_role("dialog", name="Cancel job?")
+    dialog.wait_for()
+    assert "3 of them are out in batches: what is made until then is paid" in dialog.inner_text()
+    dialog.get_by_role("button", name="Cancel 4 requests").click()
     page.locator("#said").get_by_text("pipeline cancel job").wait_for()
     page.locator(".batches").get_by_text("being cancelled").wait_for()
     assert page.get_by_role("button", name="Cancel").count() == 0
