@@ -193,6 +193,34 @@ async def test_a_malformed_or_unknown_line_is_reported_and_harms_no_other(bench:
         assert len(ignored) == (0 if name == "foreign number" else 1)
 
 
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+async def test_a_malformed_line_of_a_batch_that_ended_early_is_unknown_and_others_were_not_run(
+    bench: Bench, status: str
+) -> None:
+    async with batch_service() as server:
+        server.courses = [("in_progress", status)]
+        server.work = by_prompt(p1=lambda line: [json.dumps(done(line)).encode()[:90]], p2=lambda _line: [])
+        await collected(bench, server)
+        assert bench.ask("SELECT maybe_paid FROM request ORDER BY position") == [(0,), (1,), (0,), (0,)]
+        assert outcomes(bench) == {"answered": 4, "unknown": 1, "refused": 1}
+
+
+async def test_a_success_that_the_service_counts_and_no_file_has_is_unknown_in_an_expired_batch_too(
+    bench: Bench,
+) -> None:
+    async with batch_service() as server:
+        server.courses = [("in_progress", "expired")]
+        server.work = by_prompt(p1=lambda _line: [], p2=lambda line: [unanswered(line)])
+
+        def count(batch: dict[str, Any]) -> None:
+            if batch["status"] == "expired":
+                batch["request_counts"]["completed"] = 3
+
+        server.change = count
+        await collected(bench, server)
+        assert bench.ask("SELECT maybe_paid FROM request ORDER BY position") == [(0,), (1,), (0,), (0,)]
+
+
 async def test_a_duplicate_line_is_booked_once(bench: Bench) -> None:
     async with batch_service(work=lambda line: [done(line), done(line)]) as server:
         await collected(bench, server, 6, n=2)

@@ -7,7 +7,9 @@ that they charged, so that no mistake of the program's own reading can hide one 
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,9 +60,11 @@ def audit(stage: Stage, books: Sequence[Entry], *, limit: tuple[int, float] | No
     _check_secrets(stage)
     paid_again = _check_money(rows, calls)
     _check_hour(rows, calls)
+    lines = [entry for entry in books if entry["type"] == "batch_line"]
+    paid_again += _check_batches(rows, [entry for entry in books if entry["type"] == "batch"], lines)
     if limit is not None:
         check_window(calls, *limit)
-    charged = sum(call["charged"] for call in calls)
+    charged = sum(entry["charged"] for entry in (*calls, *lines))
     states = Counter(image["state"] for image in rows.images)
     assert charged == states["stored"] + states["lost"] + states["paid"] + paid_again
     return Found(states["stored"], charged, paid_again, states["lost"], len(rows.unknown), unowned)
@@ -81,6 +85,7 @@ class _Ledger:
             self.jobs = ask("SELECT * FROM job WHERE revision > 0")
             self.attempts = ask("SELECT a.*, r.prompt FROM attempt a JOIN request r ON r.pk = a.request ORDER BY a.pk")
             self.images = ask("SELECT i.*, j.name FROM image i JOIN job j ON j.pk = i.job")
+            self.batches = ask("SELECT * FROM batch")
             self.requests = ask(
                 "SELECT r.*, j.revision,"
                 f" {_COUNTED.format('IS NOT ' + repr('not_sent'))} AS sent,"
@@ -156,10 +161,15 @@ def _check_money(rows: _Ledger, calls: Sequence[Entry]) -> int:
 
     Gives the pictures that were charged for calls of unknown outcome.
     """
-    named = {attempt["request_id"]: attempt for attempt in rows.attempts if attempt["request_id"]}
+    attempts = [attempt for attempt in rows.attempts if attempt["batch"] is None]
+    named = {attempt["request_id"]: attempt for attempt in attempts if attempt["request_id"]}
     images = Counter(image["attempt"] for image in rows.images)
     seen = {call["request_id"]: call for call in calls}
-    unnamed: Counter[str] = Counter(attempt["prompt"] for attempt in rows.unknown if attempt["request_id"] not in seen)
+    unnamed: Counter[str] = Counter(
+        attempt["prompt"]
+        for attempt in attempts
+        if attempt["outcome"] == "unknown" and attempt["request_id"] not in seen
+    )
     paid_again = 0
     for call in calls:
         attempt = named.get(call["request_id"])
@@ -173,10 +183,60 @@ def _check_money(rows: _Ledger, calls: Sequence[Entry]) -> int:
             paid_again += call["charged"]
         else:
             assert (attempt["outcome"], call["charged"]) == ("refused", 0), (call, attempt)
-    for attempt in rows.attempts:
+    for attempt in attempts:
         assert attempt["outcome"] != "answered" or attempt["request_id"] in seen, f"no server made {attempt}"
         assert attempt["outcome"] == "answered" or not images[attempt["pk"]], attempt
     return paid_again
+
+
+def _check_batches(rows: _Ledger, batches: Sequence[Entry], lines: Sequence[Entry]) -> int:
+    """Every batch that a server ran is one of the ledger, bought once; each of its lines is an attempt, booked once.
+
+    Gives the pictures that were charged for lines of unknown outcome.
+    """
+    tokens = {batch["token"]: batch for batch in rows.batches}
+    owners = {batch["batch"]: batch["metadata"]["pipeline"] for batch in batches}
+    assert set(owners.values()) <= set(tokens), "a server has a batch that the ledger does not know"
+    ran = Counter(owners[batch] for batch in {line["batch"] for line in lines})
+    assert all(times == 1 for times in ran.values()), f"bought twice: {ran}"
+    assert all(batch["ended_at"] is not None for batch in rows.batches)
+    attempts = {f"{tokens_of(rows)[one['batch']]}-{one['pk']}": one for one in rows.attempts if one["batch"]}
+    images = Counter(image["attempt"] for image in rows.images)
+    worked = Counter(line["custom_id"] for line in lines)
+    assert all(times == 1 for times in worked.values()), "a line was run twice"
+    paid_again = 0
+    for line in lines:
+        attempt = attempts[line["custom_id"]]
+        assert owners[line["batch"]] == tokens_of(rows)[attempt["batch"]]
+        assert (line["prompt"], line["n"]) == (attempt["prompt"], attempt["n"])
+        if attempt["outcome"] == "answered":
+            assert line["charged"] == images[attempt["pk"]], (line, attempt)
+            assert abs(line["cost_usd"] - attempt["cost_usd"]) < 1e-6, (line, attempt)
+        elif attempt["outcome"] == "unknown":
+            paid_again += line["charged"]
+        else:
+            assert (attempt["outcome"], line["charged"]) == ("refused", 0), (line, attempt)
+    for name, attempt in attempts.items():
+        assert attempt["outcome"] != "answered" or name in worked, f"no server ran {attempt}"
+    return paid_again
+
+
+def tokens_of(rows: _Ledger) -> dict[int, str]:
+    """Return the tokens of the batches by primary key."""
+    return {batch["pk"]: batch["token"] for batch in rows.batches}
+
+
+def check_uploads(base_url: str, books: Sequence[Entry], *, deaths: int = 0) -> None:
+    """Each input image was uploaded once, and no more files are left at the service than deaths can explain.
+
+    A death may leave the file whose record or whose deletion it has prevented; such a file expires.
+    """
+    pictures = Counter(entry["sha256"] for entry in books if entry["type"] == "upload" and entry["purpose"] == "vision")
+    assert all(times == 1 for times in pictures.values()), f"uploaded again: {pictures}"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{base_url}/files", headers=headers)) as answer:  # noqa: S310
+        left = [file for file in json.load(answer)["data"] if file["purpose"] != "batch_output"]
+    assert len(left) <= deaths, left
 
 
 def _check_hour(rows: _Ledger, calls: Sequence[Entry]) -> None:

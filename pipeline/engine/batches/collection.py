@@ -67,7 +67,8 @@ class Collection:
         self._folder = folder
         self._ends = LineEnds(context, row)
         self._is_lost = False  # the output file is gone
-        self._in_work = set[int]()  # attempts whose images are being stored
+        self._in_work = set[int]()  # attempts with a success response
+        self._unreadable = set[int]()  # attempts that malformed lines name
 
     async def collect(self) -> Collected:
         """Download the files and record every line; return what they brought."""
@@ -156,6 +157,8 @@ class Collection:
         try:
             return lines.read_output_line(raw, self._row.token)
         except ValueError as reason:
+            named = lines.named_attempt(raw or b"", self._row.token)
+            self._unreadable.update([] if named is None else [named])
             shown = self._context.caller.secrets.scrub_text(str(reason))
             self._context.emit(BatchLineIgnored(self._row.id or "", shown))
             return None
@@ -171,12 +174,17 @@ class Collection:
             await self._ends.record_error(attempt_pk, ServerFault(message, code=line.code))
 
     async def _record_rest(self) -> None:
-        """Record the lines that no file has: not run if the batch ended early, else of unknown outcome."""
+        """Record the lines that no file has: not run if the batch ended early, else of unknown outcome.
+
+        They are of unknown outcome, too, if the service counts more successes than its files have.
+        """
         left = await self._context.writer.do(batch_lines.open_lines, self._row.pk)
-        if self._remote.status != "completed" and not self._is_lost:
-            await self._ends.record_not_run(left, self._not_run())
-            return
-        what = "the batch is completed, and its files have no readable line for this request"
+        unreadable = self._unreadable.difference(self._in_work).intersection(left)
+        is_whole = self._remote.completed <= len(self._in_work) + len(unreadable)
+        if self._remote.status != "completed" and is_whole and not self._is_lost:
+            await self._ends.record_not_run([pk for pk in left if pk not in unreadable], self._not_run())
+            left = sorted(unreadable)
+        what = "the files of the batch have no readable line for this request, which may have been made"
         if self._is_lost:
             what = "the service no longer has the output file of the batch"
         for attempt_pk in left:

@@ -6,6 +6,7 @@ The forms are those of OpenAI's guide to the Batch API.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from pipeline.client.secrets import Secrets
     from pipeline.config.dialect import Dialect
     from pipeline.ledger.queue import QueuedRequest
+
+
+_BEGINNING = 2000  # bytes of a line that name its request, wherever its images come
 
 
 def endpoint_of(served_by: str, dialect: Dialect) -> str:
@@ -113,6 +117,12 @@ def read_output_line(raw: bytes | None, token: str) -> OutputLine:
         what = f"its status {status!r:.40} is none of HTTP"
         raise ValueError(what)
     return OutputLine(attempt_pk, status, response.get("body"), word(response.get("request_id")), None, None)
+
+
+def named_attempt(raw: bytes, token: str) -> int | None:
+    """Return the primary key of the attempt that the beginning of a malformed line names."""
+    found = re.search(rb'"' + token.encode() + rb'-([0-9]{1,18})"', raw[:_BEGINNING])
+    return int(found[1]) if found else None
 
 
 def read_lines(path: Path, longest: int) -> Iterator[tuple[int, bytes | None]]:

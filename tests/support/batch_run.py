@@ -1,0 +1,76 @@
+"""A run over a folder in a process of its own, which kills itself at a given moment: see `killed`."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from pipeline.client.session import ApiSession
+from pipeline.config.load import RetryRules
+from pipeline.ledger.writer import Writer
+from tests.support.batch_server import batch_lab
+from tests.support.stage import KEY
+from tests.support.workbench import benched
+
+PATIENT = RetryRules(attempts=50, unknown=50, max_wait_seconds=0.05)
+POLLS: dict[str, Any] = {"poll_seconds": (0.05, 0.1), "cancel_seconds": 0.5}
+
+
+def _die_at(number: int) -> None:
+    """Kill this process at this moment: moments are before and after each transaction, and around each HTTP call."""
+    left = number
+
+    def moment() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    commit, send = Writer._commit, ApiSession._send
+
+    def commit_at_moments(self: Writer, batch: Any) -> Any:
+        moment()
+        results = commit(self, batch)
+        moment()
+        return results
+
+    class Sent:
+        """An HTTP call with a moment before it is sent, and one when its answer begins."""
+
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        async def __aenter__(self) -> Any:
+            moment()
+            response = await self.inner.__aenter__()
+            moment()
+            return response
+
+        async def __aexit__(self, *error: object) -> Any:
+            return await self.inner.__aexit__(*error)
+
+    Writer._commit = commit_at_moments  # type: ignore[method-assign]
+    ApiSession._send = lambda self, *values: Sent(send(self, *values))  # type: ignore[method-assign]
+
+
+def _work(folder: str, url: str, dies_at: int, rules: dict[str, Any]) -> None:
+    _die_at(dies_at)
+    with benched(Path(folder)) as bench:
+        bench.retry, bench.environment = PATIENT, {"STAGE_KEY": KEY}
+        provider = batch_lab(url, more={"api_key_env": "STAGE_KEY"}, **{**POLLS, **rules})
+        asyncio.run(bench.run(provider))
+
+
+def killed(folder: Path, url: str, dies_at: int, **rules: Any) -> bool:
+    """Run over a folder until the moment of this number, or to the end; return whether the process was killed."""
+    context = multiprocessing.get_context("forkserver")  # of a process with one thread, which has all modules
+    context.set_forkserver_preload(["tests.support.batch_run"])
+    process = context.Process(target=_work, args=(str(folder), url, dies_at, rules))
+    process.start()
+    process.join()
+    assert process.exitcode in {0, -signal.SIGKILL}, process.exitcode
+    return process.exitcode != 0
