@@ -246,13 +246,16 @@ class BatchServer:
         if not left:
             return
         batch["status"] = status = left.pop(0)
-        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].content.splitlines()]
+        lines = self._lines(batch)
         if status in {"in_progress", "finalizing", "completed", "expired"}:
             batch["request_counts"]["total"] = len(lines)
         if status == "failed":
             batch["errors"] = {"object": "list", "data": self.errors}
         if status in {"completed", "expired", "cancelled"} and batch["request_counts"]["total"]:
             self._finish(batch, lines)
+
+    def _lines(self, batch: dict[str, Any]) -> list[Line]:
+        return [json.loads(line) for line in self.files[batch["input_file_id"]].content.splitlines()]
 
     def _finish(self, batch: dict[str, Any], lines: list[Line]) -> None:
         written: dict[str, list[bytes]] = {"output": [], "error": []}
