@@ -47,6 +47,15 @@ WAY = (
 )
 """The modules on the way of a request that succeeds, from the queue to its record, in the order of the meeting."""
 
+BATCH_WAY = (
+    *("engine/batches/modes", "engine/batches/executor", "engine/batches/drafts", "engine/batches/groups"),
+    *("ledger/batches", "engine/batches/outstanding", "engine/batches/creation", "engine/batches/inputs"),
+    *("ledger/uploaded_files", "engine/batches/lines", "client/batch_client", "client/batch_objects"),
+    *("engine/batches/patience", "engine/batches/fates", "engine/batches/collection", "client/file_download"),
+    *("engine/batches/line_ends", "ledger/batch_lines", "engine/records"),
+)
+"""The modules that a batch meets between the queue and its end, in the order of the meeting."""
+
 FORMS = {
     "Entry": "one entry of `requests:`, with the job's defaults under it",
     "ExpandedRequest": "one combination of row and matrix, variables filled in",
@@ -77,8 +86,17 @@ def modules() -> str:
 
 def way() -> str:
     """Write the modules that one request meets between the queue and its record."""
+    return _numbered(WAY)
+
+
+def batch_way() -> str:
+    """Write the modules that one batch meets between the queue and its end."""
+    return _numbered(BATCH_WAY)
+
+
+def _numbered(names: tuple[str, ...]) -> str:
     rows = [
-        f"| {number} | `{name}` | {summary(PACKAGE / f'{name}.py')} |\n" for number, name in enumerate(WAY, start=1)
+        f"| {number} | `{name}` | {summary(PACKAGE / f'{name}.py')} |\n" for number, name in enumerate(names, start=1)
     ]
     return "| | module | what it does |\n|---|---|---|\n" + "".join(rows)
 
@@ -163,7 +181,7 @@ def _help(text: str | None) -> str:
 PARTS = {
     README: {"commands": commands},
     COMMAND_LINE: {"options": options},
-    ARCHITECTURE: {"forms": forms, "way": way, "modules": modules},
+    ARCHITECTURE: {"forms": forms, "way": way, "batch way": batch_way, "modules": modules},
 }
 
 
