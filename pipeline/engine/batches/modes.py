@@ -13,12 +13,13 @@ from pipeline.ledger import batches
 from pipeline.ledger.attempts import mean_latency
 from pipeline.ledger.batch_queue import pending_groups
 from pipeline.ledger.queue import Block
-from pipeline.models.batch_eligibility import batch_fault, ends_too_soon, shutdown_reason
+from pipeline.models.batch_deadline import CALL_SECONDS, latest_switch
+from pipeline.models.batch_eligibility import batch_fault, realtime_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.config.load import Config, Provider
+    from pipeline.config.load import Config
     from pipeline.engine.events import Listener
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.errors import RequestError
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from pipeline.ledger.queue import QueuedRequest, Scope
     from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
-
-_RESERVE = 1.1
-"""How much longer than reckoned the rest of a job may take in realtime, when it is to meet its deadline."""
-
-_LATENCY = 60.0  # seconds of a call, for a provider without a limit of which no call is known
 
 
 class Modes:
@@ -119,16 +115,13 @@ class Modes:
     def _fault(self, job: BatchJob, group: Block) -> str | None:
         """Return why a group is not to be sent as a batch."""
         provider, model = self._config.providers.get(job.provider), self._models.find(group.model)
-        rules = provider.batch if provider else None
         if job.realtime_since is not None:
             return "its deadline is near"
         if group in self._refused:
             return "the service refuses it"
-        fault = batch_fault(group.model, model, group.served_by or "", rules)
-        if fault is None and rules and model and job.mode == "auto":
-            too_soon = ends_too_soon(model, time.time(), rules.expires_hours)
-            fault = shutdown_reason(model) if too_soon else None
-        return fault
+        if provider is not None and job.mode == "auto":
+            return realtime_reason(group.model, model, group.served_by or "", provider, time.time())
+        return batch_fault(group.model, model, group.served_by or "", provider.batch if provider else None)
 
     def _stop(self, job: BatchJob, group: Block, fault: str) -> None:
         block = Block(job_pk=group.job_pk, model=group.model)
@@ -149,15 +142,8 @@ class Modes:
         for other in jobs:
             if other.pk != job.pk and other.provider == job.provider and (other.deadline or math.inf) <= job.deadline:
                 images += await self._writer.do(batches.unfinished_images, other.pk) if images else 0
-        needed = _RESERVE * await self._seconds_for(provider, images) + rules.cancel_seconds
-        if not images or time.time() < job.deadline - needed:
+        latency = None if provider.rate_limit else await self._writer.do(mean_latency, provider.name)
+        seconds = CALL_SECONDS if latency is None else latency
+        if not images or time.time() < latest_switch(job.deadline, images, provider, rules, seconds):
             return job
         return await self._writer.do(batches.record_realtime, job.pk, time.time())
-
-    async def _seconds_for(self, provider: Provider, images: int) -> float:
-        """Return how long so many images take in realtime."""
-        limit = provider.rate_limit
-        if limit is not None:
-            return images * limit.window / limit.images
-        latency = await self._writer.do(mean_latency, provider.name)
-        return math.ceil(images / provider.concurrency) * (_LATENCY if latency is None else latency)
