@@ -10,8 +10,8 @@ import contextlib
 import json
 import secrets
 import string
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +62,15 @@ def write_record(path: Path, record: Mapping[str, object]) -> None:
     part.replace(path)
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a record; empty if it cannot be understood, as one of another version of this program."""
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 class FileStore:
     """A folder of files with their records, which are all kept in memory, too."""
 
@@ -71,8 +80,9 @@ class FileStore:
         self._folder = folder
         self._files: dict[str, StoredFile] = {}
         for path in folder.glob(f"*{RECORD}"):
-            if path.with_suffix("").exists():
-                stored = StoredFile(**json.loads(path.read_bytes()))
+            record = read_record(path)
+            if path.with_suffix("").exists() and record.keys() == {one.name for one in fields(StoredFile)}:
+                stored = StoredFile(**record)
                 self._files[stored.id] = stored
         for path in folder.iterdir():
             if path.name.removesuffix(RECORD) not in self._files:

@@ -88,6 +88,22 @@ async def test_ended_batches_and_the_count_of_batches_are_kept(tmp_path: Path) -
         assert [one["id"] for one in (await caller.call("GET", "/batches")).json["data"]] == [new["id"], old["id"]]
 
 
+def _overwrite(folder: Path, record: str) -> None:
+    for path in folder.rglob("*.json"):
+        path.write_text(record)
+
+
+@pytest.mark.parametrize("record", ["{}", "[1]", '{"id": "batch_1", "seed": 4}', "half of", '{"plan": 7}'])
+async def test_what_another_version_has_kept_is_forgotten(tmp_path: Path, record: str) -> None:
+    async with patient(tmp_path) as caller:
+        old = await reaching(caller, (await send(caller, lines(1)))["id"])
+    _overwrite(tmp_path, record)
+    async with patient(tmp_path) as caller:
+        assert (await caller.call("GET", f"/batches/{old['id']}")).status == 404
+        assert (await caller.call("GET", f"/files/{old['output_file_id']}")).status == 404
+        assert (await reaching(caller, (await send(caller, lines(1)))["id"]))["status"] == "completed"
+
+
 @pytest.mark.parametrize("status", ["completed", "expired"])
 async def test_killed_before_any_change_of_its_spool_nothing_is_lost_or_booked_twice(
     tmp_path: Path, status: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pipeline.sandbox.batch.faults import BatchPlan
-from pipeline.sandbox.file_store import PART, RECORD, new_file_id, write_record
+from pipeline.sandbox.file_store import PART, RECORD, new_file_id, read_record, write_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +98,7 @@ class BatchStore:
         """Create the folder or read what is in it. Raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        read = [_read(path) for path in folder.glob(f"*{RECORD}")]
+        read = [batch for path in folder.glob(f"*{RECORD}") if (batch := _read(path)) is not None]
         self._batches = {batch.id: batch for batch in sorted(read, key=lambda batch: batch.number)}
         for path in folder.iterdir():
             batch = self._batches.get(path.name.partition(".")[0])
@@ -151,6 +150,10 @@ class BatchStore:
             path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Batch:
-    record = json.loads(path.read_bytes())
-    return Batch(**{**record, "plan": BatchPlan(**record["plan"])})
+def _read(path: Path) -> Batch | None:
+    """Read a batch; None if its record cannot be understood, as one of another version of this program."""
+    record = read_record(path)
+    try:
+        return Batch(**{**record, "plan": BatchPlan(**record["plan"])})
+    except (KeyError, TypeError):
+        return None
