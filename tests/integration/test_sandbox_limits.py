@@ -79,7 +79,7 @@ async def test_hundreds_of_calls_in_flight_take_the_latency_of_one(tmp_path: Pat
         start = loop.time()
         replies = await asyncio.gather(*(caller.generate() for _ in range(400)))
         assert {reply.status for reply in replies} == {200}
-        assert 0.5 <= loop.time() - start < 5
+        assert 0.5 <= loop.time() - start < 0.1 * 400 * 0.5, "a tenth of what they would take one after the other"
         ids = [reply.headers["x-request-id"] for reply in replies]
         assert len(set(ids)) == 400
 
