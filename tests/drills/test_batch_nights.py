@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from pipeline.config.load import RateLimit
 from pipeline.engine import runner
 from pipeline.engine.batches import executor, groups
-from tests.support.batch_server import USAGE, BatchServer, batch_lab, done, fates, painted, queue, unanswered
+from tests.support.batch_server import MODEL, USAGE, BatchServer, batch_lab, done, fates, painted, queue, unanswered
 from tests.support.workbench import benched, models
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ async def night(folder: Path, seed: int) -> Mapping[str, float]:
 
 
 def _cost(bench: Bench) -> float:
-    model, one = models().find("gpt-image-1.5"), painted(1)
+    model, one = models().find(MODEL), painted(1)
     assert model is not None
     price = model.cost("generation", one.params, 1, USAGE).usd
     return float(bench.one("SELECT sum(cost_usd) FROM attempt")) / (price or 1.0)

@@ -15,6 +15,7 @@ from tests.support.batch_server import (
     DROPPED,
     LOST,
     LOST_500,
+    MODEL,
     batch_lab,
     batch_service,
     edited,
@@ -380,7 +381,7 @@ async def test_a_refused_batch_gives_its_money_back(bench: Bench) -> None:
     async with batch_service() as server:
         provider = batch_lab(server.url)
         one = painted(1)
-        model = models().find("gpt-image-1.5")
+        model = models().find(MODEL)
         assert model is not None
         most = model.max_cost("generation", one.prompt, one.params, 1, [])
         assert most is not None

@@ -11,7 +11,7 @@ import pytest
 from pipeline.engine.batches.fates import stated_limit, verdict_on, verdict_on_refusal
 from pipeline.engine.events import RequestEnded
 from pipeline.errors import BatchRefused, Invalid, KeyRefused, ModelUnknown, QuotaSpent
-from tests.support.batch_server import batch_lab, batch_service, fates, kinds, outcomes, painted, queue, refusal
+from tests.support.batch_server import OTHER, batch_lab, batch_service, fates, kinds, outcomes, painted, queue, refusal
 
 if TYPE_CHECKING:
     from tests.support.batch_server import BatchServer
@@ -152,10 +152,10 @@ async def test_each_group_and_each_run_may_fail_once(bench: Bench) -> None:
         server.errors = [error("server_error")]
         server.courses = [("failed",)] * 2
         provider = batch_lab(server.url)
-        queue(bench, provider, painted(1), painted(2, model="gpt-image-1-mini"))
+        queue(bench, provider, painted(1), painted(2, model=OTHER))
         assert (await bench.run(provider)).stops == []
         server.courses = [("failed",)]
-        queue(bench, provider, painted(1), painted(2, model="gpt-image-1-mini"), painted(3))
+        queue(bench, provider, painted(1), painted(2, model=OTHER), painted(3))
         assert (await bench.run(provider)).stops == []
         assert fates(bench) == {"succeeded": 3}
 

@@ -18,6 +18,7 @@ from pipeline.ledger.database import open_ledger, transaction
 from pipeline.ledger.recovery import recover
 from tests.support.batch_server import (
     DROPPED,
+    MODEL,
     batch_lab,
     batch_service,
     done,
@@ -63,7 +64,7 @@ async def test_events_say_what_was_sent_how_it_moved_and_what_it_brought(bench: 
         queue(bench, provider, painted(1, n=2), painted(2))
         await bench.run(provider)
         (batch,) = server.batches
-        assert kinds(bench, BatchSent) == [BatchSent(batch["id"], "lab", "gpt-image-1.5", 2, 3)]
+        assert kinds(bench, BatchSent) == [BatchSent(batch["id"], "lab", MODEL, 2, 3)]
         assert kinds(bench, BatchMoved)[-1] == BatchMoved(batch["id"], "completed", 2, 0)
         (collected,) = kinds(bench, BatchCollected)
         assert (collected.id, collected.succeeded, collected.failed, collected.returned) == (batch["id"], 2, 0, 0)
@@ -107,6 +108,16 @@ async def test_without_waits_what_is_final_is_collected_and_what_has_no_room_sta
         server._left[server.batches[0]["id"]] = ["completed"]
         await bench.run(provider, waits=False)
         assert fates(bench) == {"succeeded": 2, "running": 2, "pending": 2}
+
+
+async def test_without_waits_a_service_that_does_not_answer_is_left_soon(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = await out(bench, server)
+        server.script("GET /batches/*", *[(500, {})] * 4)
+        server.script("POST /files", *[(503, {})] * 4)
+        queue(bench, provider, painted(9), name="second")
+        await bench.run(provider, waits=False)
+        assert (fates(bench), fates(bench, "second")) == ({"running": 2}, {"pending": 1})
 
 
 async def test_the_first_signal_leaves_batches_out_at_once(bench: Bench) -> None:

@@ -14,6 +14,8 @@ import pytest
 from pipeline.errors import BatchRefused, BudgetSpent
 from pipeline.ledger.attempts import sent_since
 from tests.support.batch_server import (
+    MODEL,
+    OTHER,
     batch_lab,
     batch_service,
     done,
@@ -47,18 +49,17 @@ async def sent(
 async def test_a_batch_has_one_job_endpoint_and_model(bench: Bench) -> None:
     async with batch_service() as server:
         provider = batch_lab(server.url)
-        other = "gpt-image-1-mini"
         queue(
-            bench, provider, painted(1), painted(2, model=other), painted(3), edited(bench, 4, 16), edited(bench, 5, 16)
+            bench, provider, painted(1), painted(2, model=OTHER), painted(3), edited(bench, 4, 16), edited(bench, 5, 16)
         )
         queue(bench, provider, painted(6), name="second")
         await bench.run(provider)
         found = sorted((lines[0]["url"], lines[0]["body"]["model"], len(lines)) for lines in server.inputs())
         assert found == [
-            ("/v1/images/edits", "gpt-image-1.5", 2),
-            ("/v1/images/generations", other, 1),
-            ("/v1/images/generations", "gpt-image-1.5", 1),
-            ("/v1/images/generations", "gpt-image-1.5", 2),
+            ("/v1/images/edits", MODEL, 2),
+            ("/v1/images/generations", MODEL, 1),
+            ("/v1/images/generations", MODEL, 2),
+            ("/v1/images/generations", OTHER, 1),
         ]
         for lines, batch in zip(server.inputs(), server.batches, strict=True):
             assert {line["url"] for line in lines} == {batch["endpoint"]}
@@ -263,7 +264,7 @@ async def test_an_input_file_that_a_death_has_left_is_deleted_by_the_next_run(be
         queue(bench, provider, painted(1))
         bench.set(
             "INSERT INTO batch (job, provider, served_by, model, token, requests, tokens, input_file_id, created_at)"
-            " VALUES (1, 'lab', 'generation', 'gpt-image-1.5', 'old', 1, 1, ?, ?)",
+            " VALUES (1, 'lab', 'generation', 'gpt-image-2', 'old', 1, 1, ?, ?)",
             left.id,
             time.time(),
         )
@@ -408,7 +409,7 @@ async def test_a_line_without_usage_costs_the_price_of_the_table_less_the_discou
         provider = batch_lab(server.url)
         queue(bench, provider, painted(1))
         await bench.run(provider)
-        model = models().find("gpt-image-1.5")
+        model = models().find(MODEL)
         assert model is not None
         table = model.cost("generation", painted(1).params, 1, None).usd
         assert table is not None

@@ -37,7 +37,8 @@ LOST, LOST_500, DROPPED = "lost", "lost with a 500", "dropped"
 """An answer that is lost after the call was served, in two forms; and a connection that ends before it is served."""
 
 COURSE = ("validating", "in_progress", "finalizing", "completed")
-GPT = {"model": "gpt-image-1.5", "size": "1024x1024", "quality": "low"}
+MODEL, OTHER = "gpt-image-2", "gpt-image-2.5-flare"  # which are not shut down soon
+GPT = {"model": MODEL, "size": "1024x1024", "quality": "low"}
 USAGE = {
     "input_tokens": 10,
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 10},

@@ -14,7 +14,6 @@ from pipeline.engine.batches import lines
 from pipeline.engine.batches.line_ends import LineEnds
 from pipeline.engine.batches.patience import Patience
 from pipeline.engine.events import BatchLineIgnored
-from pipeline.engine.retry import until_changed
 from pipeline.errors import NotSent, OutcomeUnknown, RequestError, ServerFault
 from pipeline.files import disk_error, make_folder
 from pipeline.ledger import batch_lines
@@ -26,45 +25,24 @@ if TYPE_CHECKING:
     from pipeline.client.batch_objects import RemoteBatch
     from pipeline.engine.batches.context import BatchContext
     from pipeline.engine.batches.line_ends import Collected
+    from pipeline.engine.batches.line_room import LineRoom
     from pipeline.engine.batches.lines import OutputLine
     from pipeline.ledger.batches import BatchRow
 
-_AT_ONCE = 48 * 2**20  # bytes of lines that are decoded and stored at the same time, unless one line is larger
-_MOST_LINES = 16  # at the same time
 _LINE_BYTES = 2**20  # around the images of a line
 _TRIES = 3  # downloads of a file with fewer lines than the service counts
 _NOT_RUN = "the batch ended before this line was run; nothing was billed"
 
 
-class _Room:
-    """Bounds the bytes and the number of lines that are in work at the same time."""
-
-    def __init__(self) -> None:
-        self._bytes = self._lines = 0
-        self._changed = asyncio.Event()
-
-    async def take(self, size: int) -> None:
-        """Wait until a line of this size may be worked on; one that is too large for all is worked on alone."""
-        while self._lines and (self._bytes + size > _AT_ONCE or self._lines >= _MOST_LINES):
-            await until_changed(self._changed, None)
-        self._bytes += size
-        self._lines += 1
-
-    def give(self, size: int) -> None:
-        """The line is recorded."""
-        self._bytes -= size
-        self._lines -= 1
-        self._changed.set()
-
-
 class Collection:
     """The collection of one batch. Raises Stop where nothing more can be stored or recorded."""
 
-    def __init__(self, context: BatchContext, row: BatchRow, remote: RemoteBatch, folder: Path) -> None:
+    def __init__(self, context: BatchContext, row: BatchRow, remote: RemoteBatch, folder: Path, room: LineRoom) -> None:
         self._context = context
         self._row = row
         self._remote = remote
         self._folder = folder
+        self._room = room
         self._ends = LineEnds(context, row)
         self._is_lost = False  # the output file is gone
         self._in_work = set[int]()  # attempts with a success response
@@ -131,7 +109,7 @@ class Collection:
 
     async def _record_successes(self, path: Path, longest: int, failures: dict[int, tuple[Path, int]]) -> None:
         """Record the lines of a file that are success responses, several at a time, and note where the others are."""
-        rows, room = lines.read_lines(path, longest), _Room()
+        rows = lines.read_lines(path, longest)
         async with asyncio.TaskGroup() as group:
             while (found := await asyncio.to_thread(next, rows, None)) is not None:
                 offset, raw = found
@@ -143,14 +121,14 @@ class Collection:
                     continue
                 self._in_work.add(line.attempt_pk)
                 size = len(raw or b"")
-                await room.take(size)
-                group.create_task(self._record_success(line, size, room))
+                await self._room.take(size)
+                group.create_task(self._record_success(line, size))
 
-    async def _record_success(self, line: OutputLine, size: int, room: _Room) -> None:
+    async def _record_success(self, line: OutputLine, size: int) -> None:
         try:
             await self._ends.record_response(line)
         finally:
-            room.give(size)
+            self._room.give(size)
 
     def _read(self, raw: bytes | None) -> OutputLine | None:
         """Parse a line; one that is malformed harms no other, and is reported."""

@@ -21,6 +21,7 @@ from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import Invalid, RequestError, Stop, WrongAddress, first_error
 from pipeline.ledger.batch_queue import next_of_group
 from pipeline.ledger.batches import Draft, living_tokens
+from pipeline.ledger.queue import Block
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pipeline.engine.batches.context import BatchContext
     from pipeline.engine.batches.drafts import DraftLine
     from pipeline.ledger.batches import BatchRow
-    from pipeline.ledger.queue import Block
 
 BATCHES_FOLDER = "batches"
 """Folder of the files of batches, below the job's folder, while they are needed."""
@@ -47,6 +47,7 @@ class BatchExecutor:
         self._groups = Groups(context)
         self._images = UploadedImages(context)
         self._active: dict[int, asyncio.Task[None]] = {}  # by primary key of the batch
+        self._unsent = set[Block]()  # groups of which nothing more is sent in a run that is not to wait
         self._sending = set[int]()  # primary keys of those that are built, uploaded and created
 
     @property
@@ -83,7 +84,8 @@ class BatchExecutor:
         for group in self._context.modes.groups(self._provider):
             if self._context.stops.is_stopped(self._provider):
                 return False
-            is_waiting |= await self._send_group(tasks, group, is_first=group in living)
+            if group not in self._unsent:
+                is_waiting |= await self._send_group(tasks, group, is_first=group in living)
         return is_waiting
 
     async def _send_group(self, tasks: asyncio.TaskGroup, group: Block, *, is_first: bool) -> bool:
@@ -157,7 +159,8 @@ class BatchExecutor:
         try:
             await work
         except Withdrawn:
-            pass
+            if not self._context.waits:
+                self._unsent.add(outstanding.row.group)
         except RequestError as error:
             self._fail(outstanding.row, error)
         except BaseExceptionGroup as group:

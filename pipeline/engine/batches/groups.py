@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.engine.batches.fates import stated_limit
+from pipeline.engine.batches.line_room import LineRoom
 from pipeline.engine.events import RequestEnded
 from pipeline.errors import BatchRefused, Invalid, RateLimited, Stop
 from pipeline.ledger import attempts, batch_lines, batches
@@ -31,6 +32,7 @@ class Groups:
 
     def __init__(self, context: BatchContext) -> None:
         self.changed = asyncio.Event()
+        self.line_room = LineRoom()  # of all batches that are collected
         self.left = set[int]()  # primary keys of batches that are not followed any more in this run
         self._context = context
         self._most_requests: dict[Block, int] = {}

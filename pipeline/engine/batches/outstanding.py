@@ -199,7 +199,8 @@ class Outstanding:
 
     async def _collect(self, remote: RemoteBatch) -> None:
         """Record all that the batch has brought."""
-        collected = await Collection(self._context, self.row, remote, self._folder).collect()
+        collection = Collection(self._context, self.row, remote, self._folder, self._groups.line_room)
+        collected = await collection.collect()
         await self._end()
         await delete_input(self._context, self.row.pk, self.row.input_file_id)
         self._context.emit(
