@@ -77,9 +77,10 @@ def open_lines(connection: sqlite3.Connection, batch_pk: int) -> list[int]:
 
 
 def tries_in_batches(connection: sqlite3.Connection, request_pk: int, outcome: AttemptOutcome) -> int:
-    """Count the lines of a request that were run and ended so, since it was last made or has last failed."""
+    """Count the lines of a request that were run and ended so since it was last made, without those of a rate limit."""
     row = connection.execute(
         "SELECT count(*) FROM attempt WHERE request = ?1 AND batch IS NOT NULL AND outcome = ?2"
+        " AND http_status IS NOT 429"
         ' AND error NOT LIKE \'%"code": "batch_%\''
         " AND pk > coalesce((SELECT max(pk) FROM attempt WHERE request = ?1 AND outcome = 'answered'), 0)",
         (request_pk, outcome),

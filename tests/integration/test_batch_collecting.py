@@ -280,6 +280,19 @@ async def test_a_500_in_lines_counts_against_retry_attempts_and_a_429_does_not(b
         assert bench.one("SELECT count(*) FROM provider") == 0  # no pause was recorded
 
 
+async def test_a_429_in_lines_does_not_shorten_the_tries_after_a_500(bench: Bench) -> None:
+    bench.retry = RetryRules(attempts=2, max_wait_seconds=0.01)
+    answers: list[Callable[[Line], Line]] = [
+        lambda line: failed(line, 429, "Rate limit reached"),
+        lambda line: failed(line, 429, "Rate limit reached"),
+        lambda line: failed(line, 500),
+        done,
+    ]
+    async with batch_service(work=lambda line: [answers.pop(0)(line)]) as server:
+        await collected(bench, server, 1)
+        assert fates(bench) == {"succeeded": 1}
+
+
 async def test_what_comes_back_is_sent_together_after_the_last_living_batch_of_its_group(bench: Bench) -> None:
     async with batch_service() as server:
         slow = ("validating", *["in_progress"] * 30, "completed")

@@ -151,29 +151,28 @@ async def test_a_death_after_the_create_finds_the_batch_and_a_death_before_it_se
         assert bench.one("SELECT attempts FROM request WHERE job = 2") == 2  # the batch that was lost here was valid
 
 
-async def test_a_batch_of_another_token_or_input_is_not_adopted(bench: Bench) -> None:
+@pytest.mark.parametrize("same", ["token", "input"])
+async def test_a_batch_of_another_token_or_input_is_not_adopted(bench: Bench, same: str) -> None:
     async with batch_service() as server:
         provider = batch_lab(server.url)
-
-        def strange(batch: dict[str, Any]) -> None:
-            if batch["id"] == foreign["id"]:
-                batch["metadata"] = {"pipeline": bench_token()}
-
-        def bench_token() -> str:
-            return server.of("batch")[-1].name.removesuffix(".jsonl")
-
         other = server.add("batch", "other.jsonl", b"", 9)
         foreign = {
             "id": "batch_other",
             "object": "batch",
-            "input_file_id": other.id,
             "status": "in_progress",
             "created_at": int(time.time()),
             "endpoint": "/v1/images/generations",
-            "metadata": None,
         }
+
+        def resemble(batch: dict[str, Any]) -> None:
+            if batch["id"] == foreign["id"]:
+                ours = server.of("batch")[-1]
+                token = ours.name.removesuffix(".jsonl") if same == "token" else "another"
+                batch["input_file_id"] = ours.id if same == "input" else other.id
+                batch["metadata"] = {"pipeline": token}
+
         server.batches.append(foreign)
-        server.change = strange
+        server.change = resemble
         server.script("POST /batches", DROPPED)
         queue(bench, provider, painted(1))
         await bench.run(provider)

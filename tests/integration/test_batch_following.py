@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from pipeline.client.batch_client import BatchClient
+from pipeline.config.load import RetryRules
 from pipeline.engine.batches import collection, creation
 from pipeline.engine.events import BatchCollected, BatchMoved, BatchSent
-from pipeline.errors import BatchGone, DiskFull, KeyRefused
+from pipeline.errors import BatchGone, DiskFull, KeyRefused, NotSent, OutageGivenUp
 from pipeline.ledger.batches import count_in_batches, has_batch_work, living_batches, wish_to_cancel
 from pipeline.ledger.database import open_ledger, transaction
 from pipeline.ledger.recovery import recover
@@ -314,12 +316,7 @@ async def test_a_wish_to_cancel_beside_a_run_is_carried_out_by_it(bench: Bench) 
         queue(bench, provider, painted(1))
         task = asyncio.create_task(bench.run(provider))
         await until(lambda: kinds(bench, BatchMoved))
-
-        def wish() -> None:
-            with contextlib.closing(open_ledger(bench.folder)) as other, transaction(other):
-                wish_to_cancel(other, "job", time.time())
-
-        await asyncio.to_thread(wish)
+        await asyncio.to_thread(_wish, bench)
         await until(lambda: "POST /batches/*/cancel" in server.calls)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -366,3 +363,80 @@ async def test_a_job_without_batches_has_nothing_to_cancel(bench: Bench) -> None
     queue(bench, provider, painted(1))
     assert wish_to_cancel(bench.connection, "job", 1.0) == 0
     assert bench.one("SELECT cancel_since FROM job") is None
+
+
+async def test_whatever_asks_for_no_picture_is_repeated_through_a_short_outage(bench: Bench) -> None:
+    async with batch_service(course=("in_progress",)) as server:
+        provider = batch_lab(server.url)
+        server.script("POST /batches", DROPPED)
+        server.script("GET /batches", (500, {}), DROPPED)
+        server.script("POST /batches/*/cancel", (503, {}))
+        server.cancelled_as, server.work = ("cancelled",), lambda _line: []
+        queue(bench, provider, painted(1))
+        task = asyncio.create_task(bench.run(provider))
+        await until(lambda: server.batches)
+        await asyncio.to_thread(_wish, bench)
+        await task
+        assert fates(bench) == {"cancelled": 1}
+        assert server.count("POST /batches/*/cancel") == 2
+
+
+def _wish(bench: Bench) -> None:
+    with contextlib.closing(open_ledger(bench.folder)) as other, transaction(other):
+        wish_to_cancel(other, "job", time.time())
+
+
+async def test_a_long_outage_stops_the_provider_and_batches_stay_out(bench: Bench) -> None:
+    bench.retry = RetryRules(outage_hours=0.0, max_wait_seconds=0.01)
+    async with batch_service(course=("in_progress",)) as server:
+        provider = await out(bench, server)
+        server.script("GET /batches/*", (500, {}), (500, {}))
+        runner = await bench.run(provider)
+        assert [type(stop) for stop in runner.stops] == [OutageGivenUp]
+        assert fates(bench) == {"running": 2}
+
+
+async def test_a_wish_to_cancel_ends_an_upload_that_is_not_answered(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        server.script("POST /files", *[(500, {})] * 50)
+        queue(bench, provider, painted(1))
+        task = asyncio.create_task(bench.run(provider))
+        await until(lambda: server.calls)
+        await asyncio.to_thread(_wish, bench)
+        await task
+        assert fates(bench) == {"cancelled": 1}
+        assert outcomes(bench) == {"not_sent": 1}
+        server.forget_script()
+
+
+async def test_a_create_that_was_not_sent_is_sent_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        create, seen = BatchClient.create, list[str]()
+
+        async def unreachable(self: BatchClient, *values: Any, **more: Any) -> Any:
+            seen.append(bench.folder.name)
+            if len(seen) < 3:
+                raise NotSent("the server cannot be reached")
+            return await create(self, *values, **more)
+
+        monkeypatch.setattr(BatchClient, "create", unreachable)
+        queue(bench, provider, painted(1))
+        await bench.run(provider)
+        assert (len(seen), server.count("GET /batches")) == (3, 0)
+        assert fates(bench) == {"succeeded": 1}
+
+
+async def test_an_error_of_ours_ends_the_run_and_not_silently(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+
+        async def bug(*_values: Any, **_more: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(BatchClient, "get_batch", bug)
+        queue(bench, provider, painted(1))
+        with pytest.raises(ExceptionGroup):
+            await bench.run(provider)
+        assert fates(bench) == {"running": 1}

@@ -94,6 +94,10 @@ class BatchServer:
         """Answer the next calls of this kind so."""
         self._scripts.setdefault(call, []).extend(answers)
 
+    def forget_script(self) -> None:
+        """Answer all further calls as a healthy service does."""
+        self._scripts.clear()
+
     def count(self, call: str) -> int:
         return self.calls.count(call)
 
