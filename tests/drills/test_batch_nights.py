@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.workbench import Bench
 
 REQUESTS, A_BATCH = 24, 4
-SECONDS, CANCEL_SECONDS = 6.0, 1.0  # a night, and how long a cancelled batch may take
+SECONDS, CANCEL_SECONDS = 8.0, 2.0  # a night, and how long a cancelled batch may take
 LIMIT = RateLimit(40, 1.0, 1.0)
 VALIDATING, CANCELLING = 0.05, 0.1
 

@@ -104,6 +104,26 @@ async def test_a_model_that_the_table_does_not_know_is_tried(bench: Bench) -> No
         assert (fates(bench), len(server.batches)) == ({"succeeded": 1}, 1)
 
 
+async def test_a_model_that_ends_before_a_batch_could_expire_goes_in_realtime_with_auto(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url, expires_hours=24 * 3650.0)
+        queue(bench, provider, painted(1, model="gpt-image-1.5"), mode="auto")
+        await bench.run(provider)
+        assert (fates(bench), realtime(server), len(server.batches)) == ({"succeeded": 1}, 1, 0)
+        queue(bench, provider, painted(2, model="gpt-image-1.5"), name="second")
+        await bench.run(provider)
+        assert (fates(bench, "second"), len(server.batches)) == ({"succeeded": 1}, 1)
+
+
+async def test_a_variation_that_is_served_as_an_edit_goes_by_batch(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        queue(bench, provider, edited(bench, 1, 16))
+        bench.set("UPDATE request SET operation = 'variation'")
+        await bench.run(provider)
+        assert (fates(bench), server.batches[0]["endpoint"]) == ({"succeeded": 1}, "/v1/images/edits")
+
+
 async def test_a_refused_group_is_named_once_and_others_of_the_job_go_on_by_batch(bench: Bench) -> None:
     async with batch_service() as server:
         provider = batch_lab(server.url, most_requests=1)
