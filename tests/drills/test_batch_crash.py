@@ -29,7 +29,7 @@ FAULTS = {
     "empty_ids": 0.5,
 }
 RULES = {"most_images": 5, "enqueued_tokens": None}
-MOMENTS = 70  # fewer than a run takes from its beginning to its end
+MOMENTS = 50  # fewer than a run takes from its beginning to its end
 NEVER = 10**9
 
 
@@ -86,8 +86,8 @@ def night(stage: Stage, seed: int, kills: int, faults: dict[str, float]) -> int:
 @pytest.mark.parametrize(
     ("seeds", "kills"),
     [
-        pytest.param(range(3), 5, id="short"),
-        pytest.param(range(30), 5, id="long", marks=pytest.mark.long),
+        pytest.param(range(2), 8, id="short"),
+        pytest.param(range(19), 8, id="long", marks=pytest.mark.long),
     ],
 )
 @pytest.mark.parametrize("faults", [pytest.param({}, id="calm"), pytest.param(FAULTS, id="every fault")])

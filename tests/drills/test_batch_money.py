@@ -45,7 +45,7 @@ async def _run(stage: Stage, server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("generations", "edits"),
-    [pytest.param(30, 9, id="short"), pytest.param(300, 40, id="long", marks=pytest.mark.long)],
+    [pytest.param(20, 6, id="short"), pytest.param(300, 40, id="long", marks=pytest.mark.long)],
 )
 @pytest.mark.timeout(900)
 def test_a_job_by_batch_has_every_picture_at_half_the_price(stage: Stage, generations: int, edits: int) -> None:

@@ -92,12 +92,12 @@ async def test_an_output_file_that_is_gone_is_unknown(bench: Bench) -> None:
         assert fates(bench) == {"succeeded": 2}
 
 
-async def test_an_output_file_of_an_expired_batch_that_is_gone_is_unknown_but_for_what_was_not_run(
-    bench: Bench,
-) -> None:
+@pytest.mark.parametrize("counts", [True, False])
+async def test_an_output_file_that_is_gone_is_unknown_in_an_expired_batch_too(bench: Bench, counts: bool) -> None:
     bench.retry = RetryRules(unknown=1, max_wait_seconds=0.01)
     async with batch_service() as server:
         server.courses = [("in_progress", "expired")]
+        server.change = lambda batch: None if counts else batch.update(request_counts={"total": 2})
         server.work = by_prompt(p0=lambda line: [unanswered(line)])
         server.script("GET /files/*/content", refusal("No such File object", status=404))
         await collected(bench, server, 2)
