@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """A living batch, as the ledger has it. Times are in seconds since 1970; `id` and `status` are the service's."""
+    """A batch, as the ledger has it. Times are in seconds since 1970; `id` and `status` are the service's."""
 
     pk: int
     job_pk: int
@@ -41,6 +41,7 @@ class BatchRow:
     sent_at: float | None
     expires_at: float | None
     cancelled_at: float | None
+    has_ended: bool
 
     @property
     def group(self) -> Block:
@@ -150,7 +151,8 @@ def _begin_line(connection: sqlite3.Connection, group: Block, draft: Draft, batc
 
 _BATCH = (
     "SELECT b.pk, b.job AS job_pk, j.name AS job_name, b.provider, b.served_by, b.model, b.token, b.requests, b.tokens,"
-    " b.input_file_id, b.create_sent_at, b.looks, b.id, b.status, b.is_valid, b.sent_at, b.expires_at, b.cancelled_at"
+    " b.input_file_id, b.create_sent_at, b.looks, b.id, b.status, b.is_valid, b.sent_at, b.expires_at, b.cancelled_at,"
+    " b.ended_at IS NOT NULL AS has_ended"
     " FROM batch b JOIN job j ON j.pk = b.job"
 )
 
@@ -189,7 +191,7 @@ def count_in_batches(connection: sqlite3.Connection, scope: Scope) -> int:
 
 
 def _row(row: sqlite3.Row) -> BatchRow:
-    values: dict[str, Any] = {**dict(row), "is_valid": bool(row["is_valid"])}
+    values: dict[str, Any] = {**dict(row), **{name: bool(row[name]) for name in ("is_valid", "has_ended")}}
     return BatchRow(**values)
 
 

@@ -14,6 +14,7 @@ from pipeline.config.load import RetryRules
 from pipeline.engine.batches import collection, creation
 from pipeline.engine.events import BatchCollected, BatchMoved, BatchSent
 from pipeline.errors import DiskFull, KeyRefused, NotSent, OutageGivenUp
+from pipeline.ledger import batches
 from pipeline.ledger.batches import count_in_batches, has_batch_work, living_batches
 from pipeline.ledger.recovery import recover
 from tests.support.batch_server import (
@@ -30,7 +31,11 @@ from tests.support.batch_server import (
 from tests.support.workbench import ALL, until
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from pipeline.config.load import Provider
+    from pipeline.ledger.batches import BatchRow
+    from pipeline.ledger.queue import Scope
     from tests.support.batch_server import BatchServer
     from tests.support.workbench import Bench
 
@@ -275,3 +280,34 @@ async def test_an_error_of_ours_ends_the_run_and_not_silently(bench: Bench, monk
         with pytest.raises(ExceptionGroup):
             await bench.run(provider)
         assert fates(bench) == {"running": 1}
+
+
+async def test_a_batch_that_ended_since_it_was_seen_living_is_not_followed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        server.courses = [("completed",), ("failed",)]
+        server.errors = [{"code": "server_error", "message": "an internal error"}]
+        queue(bench, provider, painted(1))
+        await bench.run(provider)
+        queue(bench, provider, painted(2), name="second")
+        await bench.run(provider)
+        queue(bench, provider, painted(3), name="third")
+        bench.set(
+            "UPDATE batch SET id = NULL, create_sent_at = 1.0, looks = 9, input_file_id = 'x' WHERE status = 'failed'"
+        )
+
+        def all_of_them(connection: sqlite3.Connection, _scope: Scope) -> list[BatchRow]:
+            pks = [row[0] for row in connection.execute("SELECT pk FROM batch").fetchall()]
+            return [batches.read_batch(connection, pk) for pk in pks]
+
+        monkeypatch.setattr(batches, "living_batches", all_of_them)
+        before = len(kinds(bench, BatchCollected))
+        runner = bench.runner(provider)
+        task = asyncio.create_task(runner.run())
+        await until(lambda: len(kinds(bench, BatchCollected)) > before)
+        runner.halt()
+        await task
+        assert len(kinds(bench, BatchCollected)) == before + 1
+        assert (len(server.batches), server.count("GET /batches")) == (4, 0)

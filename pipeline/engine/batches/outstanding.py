@@ -68,6 +68,8 @@ class Outstanding:
     async def follow(self, remote: RemoteBatch | None = None) -> None:
         """Follow a batch that was sent, or may have been, to its end."""
         self.row = await self._read()
+        if self.row.has_ended:  # since the executor saw it living
+            return
         if self.row.id is None:
             remote = remote or await self._find()
             if remote is None:
