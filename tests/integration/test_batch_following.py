@@ -179,7 +179,7 @@ async def test_the_first_signal_keeps_the_part_of_a_download_and_the_next_run_go
         task = asyncio.create_task(runner.run())
 
         def parts() -> list[int]:
-            return [path.stat().st_size for path in (bench.folder / "job" / "batches").glob("*.part")]
+            return [path.stat().st_size for path in (bench.folder / "job" / "batches").glob("[!.]*.part")]
 
         await until(lambda: parts() == [40])
         runner.halt()

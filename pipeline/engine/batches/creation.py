@@ -173,7 +173,8 @@ class Creation:
                 await context.writer.do(batches.record_not_created, row.pk)
                 await patience.wait(error)
             except RequestError as error:
-                if not _is_refusal(error):
+                if not _is_refusal(error):  # it was sent before now, however long that took
+                    await context.writer.do(batches.record_time_of_create, row.pk, time.time())
                     return None
                 await context.writer.do(batches.record_not_created, row.pk)
                 if not cannot_find_file(error.message):
