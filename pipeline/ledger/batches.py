@@ -262,7 +262,7 @@ def record_create(connection: sqlite3.Connection, batch_pk: int, now: float) -> 
 
 
 def record_time_of_create(connection: sqlite3.Connection, batch_pk: int, now: float) -> None:
-    """Record by a clock that was set back when a batch was created at the latest."""
+    """Record anew when a batch was created at the latest."""
     connection.execute("UPDATE batch SET create_sent_at = ? WHERE pk = ?", (now, batch_pk))
 
 
