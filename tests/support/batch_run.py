@@ -20,6 +20,7 @@ from tests.support.workbench import benched
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+_LONGEST = 900.0  # seconds of a run that collects 5 GB
 PATIENT = RetryRules(attempts=50, unknown=50, max_wait_seconds=0.05)
 POLLS: dict[str, Any] = {"poll_seconds": (0.05, 0.1), "cancel_seconds": 0.5}
 
@@ -70,12 +71,18 @@ def _work(folder: str, url: str, dies_at: int | None, rules: dict[str, Any]) -> 
         asyncio.run(bench.run(provider))
 
 
-def _process(folder: Path, url: str, dies_at: int | None, rules: dict[str, Any], said: Any = None) -> BaseProcess:
+def _process(
+    folder: Path, url: str, dies_at: int | None, rules: dict[str, Any], said: Any = None, longest: float = 60.0
+) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")  # of a process with one thread, which has all modules
     context.set_forkserver_preload(["tests.support.batch_run"])
     process = context.Process(target=_measured, args=(str(folder), url, dies_at, rules, said))
     process.start()
-    process.join()
+    process.join(longest)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise AssertionError("the run does not end")
     return process
 
 
@@ -88,7 +95,7 @@ def _measured(folder: str, url: str, dies_at: int | None, rules: dict[str, Any],
 def peak_of_run(folder: Path, url: str, **rules: Any) -> int:
     """Run over a folder to the end; return the most memory that the process had, in MB."""
     heard, said = multiprocessing.Pipe(duplex=False)
-    assert _process(folder, url, None, rules, said).exitcode == 0
+    assert _process(folder, url, None, rules, said, _LONGEST).exitcode == 0
     return int(heard.recv()) // 1024
 
 
