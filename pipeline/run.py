@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import DiskFull, PipelineError, first_error
 from pipeline.ledger.backup import back_up
-from pipeline.ledger.batches import count_in_batches
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
 from pipeline.ledger.queue import count_pending
@@ -117,7 +116,7 @@ class Run:
             lowered=runner.lowered,
             reports=reports,
             unwritten=unwritten,
-            unreached=count_pending(self.connection, self.scope) + count_in_batches(self.connection, self.scope),
+            unreached=count_pending(self.connection, self.scope),
         )
 
     def _at_work(self, summaries: Sequence[JobSummary]) -> list[Provider]:

@@ -6,7 +6,6 @@ it is sent; each of its lines is an attempt, which is open until the batch is co
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -175,17 +174,6 @@ def living_tokens(connection: sqlite3.Connection, provider: str, model: str | No
     """Return the estimated input tokens of a model's living batches, whoever's job they belong to."""
     row = connection.execute(
         "SELECT total(tokens) FROM batch WHERE ended_at IS NULL AND provider = ? AND model IS ?", (provider, model)
-    ).fetchone()
-    return int(row[0])
-
-
-def count_in_batches(connection: sqlite3.Connection, scope: Scope) -> int:
-    """Count the requests of a scope that have a line in a living batch."""
-    living = [row.pk for row in living_batches(connection, scope)]
-    row = connection.execute(
-        "SELECT count(DISTINCT request) FROM attempt WHERE outcome IS NULL"
-        " AND batch IN (SELECT value FROM json_each(?))",
-        (json.dumps(living),),
     ).fetchone()
     return int(row[0])
 

@@ -15,7 +15,7 @@ from pipeline.engine.batches import collection, creation
 from pipeline.engine.events import BatchCollected, BatchMoved, BatchSent
 from pipeline.errors import DiskFull, KeyRefused, NotSent, OutageGivenUp
 from pipeline.ledger import batches
-from pipeline.ledger.batches import count_in_batches, has_batch_work, living_batches
+from pipeline.ledger.batches import has_batch_work, living_batches
 from pipeline.ledger.recovery import recover
 from tests.support.batch_server import (
     MODEL,
@@ -80,7 +80,7 @@ async def test_recovery_leaves_living_batches_alone_and_the_next_run_collects_th
         assert fates(bench) == {"running": 2}
         assert outcomes(bench) == {None: 2}
         assert has_batch_work(bench.connection)
-        assert (len(living_batches(bench.connection, ALL)), count_in_batches(bench.connection, ALL)) == (1, 2)
+        assert [row.requests for row in living_batches(bench.connection, ALL)] == [2]
         server._left[server.batches[0]["id"]] = ["completed"]
         await bench.run(provider)
         assert fates(bench) == {"succeeded": 2}
