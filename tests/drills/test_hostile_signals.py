@@ -51,7 +51,7 @@ async def test_the_second_signal_ends_a_run_of_hostile_images_at_any_moment(
 
     async with vendor(answer) as base_url:
         stage.provider("lab", base_url, concurrency=4)
-        stage.run("submit", stage.prompts("many", 5000, response_format="b64_json"))
+        stage.run("submit", stage.prompts("many", 300 * moments, response_format="b64_json"))
         for number in range(moments):
             draw = random.Random(number)
             called.clear()
