@@ -79,6 +79,7 @@ class Runner:
         self._opened = AsyncExitStack()
         self._opening: dict[str, asyncio.Lock] = {}
         self._contexts: dict[str, ProviderContext | None] = {}
+        self._executors: dict[str, BatchExecutor] = {}
         self._left_out = set[int]()  # primary keys of batches that are not followed any more
         self._looked_at = set[str]()  # providers of whose batches nothing more is done in this run
         self._dispatchers: dict[str, Dispatcher] = {}
@@ -172,9 +173,10 @@ class Runner:
         if context is None:
             return
         if way == "batch":
-            executor = BatchExecutor(self._batch_context(context, writer, modes))
-            await executor.run()
-            self._left_out |= executor.left
+            if name not in self._executors:  # one for the run: it knows how often batches of a group have failed
+                self._executors[name] = BatchExecutor(self._batch_context(context, writer, modes))
+            await self._executors[name].run()
+            self._left_out |= self._executors[name].left
             if not self._waits:
                 self._looked_at.add(name)
             return

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config.load import Config, RateLimit
 from pipeline.engine.batches.modes import Modes
-from pipeline.engine.events import BatchMoved, CallSent, Stopped
+from pipeline.engine.events import BatchCollected, BatchMoved, CallSent, Stopped
 from pipeline.engine.stop_policy import StopPolicy
 from pipeline.errors import BatchRefused
 from pipeline.ledger import attempts
@@ -31,9 +31,11 @@ from tests.support.batch_server import (
     refusal,
     unanswered,
 )
-from tests.support.workbench import ALL, lab, models, request, until
+from tests.support.workbench import ALL, PNG_BASE64, answer_with, lab, models, request, until
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from pipeline.config.load import Provider
     from tests.support.batch_server import BatchServer
     from tests.support.workbench import Bench
@@ -307,3 +309,30 @@ async def test_a_request_in_a_batch_is_neither_called_nor_put_back_by_a_worker_t
             assert attempts.begin(bench.connection, 1, "lab", "x", 1, None, 1.0) is None
             ledger_queue.requeue(bench.connection, 1)
         assert fates(bench) == {"running": 1}
+
+
+async def test_a_group_fails_once_in_a_run_even_if_all_of_it_was_made_meanwhile(bench: Bench) -> None:
+    over = asyncio.Event()
+
+    async def slow(_http: web.Request) -> web.StreamResponse:
+        await over.wait()
+        return answer_with({"b64_json": PNG_BASE64})
+
+    async with batch_service() as server:
+        server.errors = [{"code": "server_error", "message": "no", "param": None, "line": None}]
+        server.courses = [("failed",)]
+        server.script("POST /images/generations", slow)
+        provider = batch_lab(server.url)
+        queue(bench, provider, painted(9), mode="realtime", name="slow")
+        queue(bench, provider, painted(1))
+        runner = bench.runner(provider)
+        task = asyncio.create_task(runner.run())
+        await until(lambda: kinds(bench, BatchCollected))
+        server.courses = [("failed",)]
+        await asyncio.to_thread(bench.submit_beside, painted(1), painted(2), provider=provider)
+        await set_beside(bench, "UPDATE job SET mode = 'batch' WHERE name = 'job'")
+        await until(lambda: len(server.batches) == 3)
+        await until(lambda: runner.stops)
+        over.set()
+        await task
+        assert ([type(stop) for stop in runner.stops], len(server.batches)) == ([BatchRefused], 3)
