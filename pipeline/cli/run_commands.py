@@ -195,9 +195,10 @@ def cancel(options: Options, job: str) -> int:
     if number:
         again = f"to put {'it' if number == 1 else 'them'} back: {options.next_command('resume', job)}"
         echo(f"{counted(number, 'request')} of `{job}` taken out of the queue; {again}")
-    else:
+    batches = batch.count_batches(job)
+    if not number and not batches:
         echo(f"nothing of `{job}` was queued")
-    return _cancel_batches(options, batch, job) if batch.count_batches(job) else 0
+    return _cancel_batches(options, batch, job) if batches else 0
 
 
 def _cancel_batches(options: Options, batch: Batch, job: str) -> int:

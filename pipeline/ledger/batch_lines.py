@@ -99,7 +99,7 @@ def record_lines(
 ) -> list[float | None]:
     """Record the end of lines that brought nothing; an unknown one may be paid. Return the estimates of their costs.
 
-    With `is_release`, their requests are released.
+    With `is_release`, their requests are released; one of which nothing was run has no error by that.
     """
     text, estimates = error_json(error), []
     for pk in attempt_pks:
@@ -111,8 +111,9 @@ def record_lines(
         if row is None:
             continue
         connection.execute(
-            "UPDATE request SET maybe_paid = maybe_paid + ?, error = ? WHERE pk = ?",
-            (outcome == "unknown", text, row["request"]),
+            "UPDATE request SET maybe_paid = maybe_paid + ?1, error = CASE WHEN ?2 THEN error ELSE ?3 END"
+            " WHERE pk = ?4",
+            (outcome == "unknown", is_release and outcome != "unknown", text, row["request"]),
         )
         if is_release:
             release(connection, row["request"], now)

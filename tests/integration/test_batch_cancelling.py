@@ -99,6 +99,7 @@ async def test_cancel_cancels_at_the_service_waits_and_collects_what_was_made(be
         assert bench.one("SELECT sum(cost_usd IS NOT NULL) FROM request") == 1
         assert bench.one("SELECT cancel_since FROM job") is None
         assert len(server.batches) == 1
+        assert bench.one("SELECT count(error) FROM request") == 0, "what was not run has not failed"
 
 
 async def test_a_409_means_collect(bench: Bench) -> None:
