@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.config.load import load
-from pipeline.job_queue import JobQueue, job_folders
+from pipeline.job_queue import JobQueue
 from pipeline.ledger import job_changes, queries, submit
 from pipeline.ledger.batches import living_batches, wish_to_cancel
 from pipeline.ledger.database import transaction
@@ -29,7 +29,7 @@ from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.write import write_job_report
 from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails, run_in_loop
-from pipeline.storage import ImageStore
+from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
     import sqlite3
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pipeline.result import Result
 
 
-@dataclass(slots=True)
+@dataclass
 class Batch:
     """An output folder, its config and its environment."""
 
@@ -68,10 +68,10 @@ class Batch:
         """The output folder: the ledger, and each job's inputs, manifest and report."""
         return self.config.output
 
-    @property
-    def images(self) -> ImageStore:
-        """The result images of all jobs."""
-        return ImageStore(self.config.images_folder)
+    @functools.cached_property
+    def stores(self) -> Stores:
+        """The stores of the result images of all jobs."""
+        return Stores.of(self.config)
 
     def submit(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Plan]:
         """Check, expand and queue jobs, without calling a provider. Raises BadInput before anything is changed.
@@ -119,7 +119,7 @@ class Batch:
                 queue = JobQueue(self.config, connection)
                 change = queue.mode_change(JobOptions() if jobs else options)
                 beside = functools.partial(queue.add_beside, plans, staging, options, started, change)
-                held = stack.enter_context(run_lock(self.folder, self.images, connection, beside))
+                held = stack.enter_context(run_lock(self.folder, self.stores.new, connection, beside))
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 since = time.time()
@@ -154,7 +154,7 @@ class Batch:
             queue = JobQueue(self.config, connection)
             change = queue.mode_change(options, selection)
             beside = functools.partial(queue.put_back_beside, selection, started, change)
-            with run_lock(self.folder, self.images, connection, beside) as held:
+            with run_lock(self.folder, self.stores.new, connection, beside) as held:
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 self._check_credentials(connection, selection)
@@ -193,7 +193,7 @@ class Batch:
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             queue = JobQueue(self.config, connection)
-            with run_lock(self.folder, self.images, connection, lambda: queue.cancel_beside(name)) as held:
+            with run_lock(self.folder, self.stores.new, connection, lambda: queue.cancel_beside(name)) as held:
                 back_up_ledger(connection, self.folder, emit)
                 recover(connection)
                 return await self._run(connection, held, _only(name), JobOptions(), emit)
@@ -212,8 +212,8 @@ class Batch:
         with self._writing(old) as connection:
             (old,) = submit.known_names(connection, [old])
             with JobQueue(self.config, connection).held(f"job `{old}` cannot be renamed"):
-                job_changes.rename_job(connection, old, new, job_folders(self.config))
-                write_manifest(connection, new, self.folder)
+                job_changes.rename_job(connection, old, new, self.stores)
+                write_manifest(connection, new, self.folder, Addresses.of(self.config))
         if (self.folder / new / FILE_NAME).exists():
             self.report(new)
 
@@ -228,23 +228,29 @@ class Batch:
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             with JobQueue(self.config, connection).held(f"job `{name}` cannot be forgotten"):
-                job_changes.forget_job(connection, name, job_folders(self.config), windows, files=files)
+                job_changes.forget_job(connection, name, self.stores, windows, files=files)
 
     def manifest(self, name: str) -> Path:
         """Write a job's manifest again from the ledger; return its path. Raises BadInput."""
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
-            return write_manifest(connection, name, self.folder)
+            return write_manifest(connection, name, self.folder, Addresses.of(self.config))
 
     def report(self, name: str, sheet: Path | None = None) -> list[Path]:
         """Write a job's report, and a contact sheet if `sheet` is given; return their paths. Raises BadInput."""
         return write_job_report(self.config, name, sheet)
 
     def verify(
-        self, name: str | None = None, *, repair: bool = False, count: CountImages | None = None
+        self,
+        name: str | None = None,
+        *,
+        repair: bool = False,
+        deep: bool = False,
+        count: CountImages | None = None,
     ) -> tuple[int, list[Damage]]:
         """Compare every file of a job, or of all, with the ledger; return (number of images, damaged files).
 
+        Of images in an object store it compares the size and the checksum there, and every byte with `deep`.
         With `repair`, damaged files are moved to quarantine/ and missing images are queued. `count` gets how many are
         read, of how many. Raises BadInput and DiskFull.
         """
@@ -254,11 +260,11 @@ class Batch:
             if name is not None:
                 (name,) = submit.known_names(connection, [name])
             limit = self.config.download.max_pixels
-            damages = list(verify.find_damage(connection, self.folder, self.images, name, limit, count))
+            damages = list(verify.find_damage(connection, self.folder, self.stores, name, limit, count, deep=deep))
             if repair and damages:
-                verify.repair(connection, self.folder, self.images, damages)
+                verify.repair(connection, self.folder, self.stores, damages)
                 for job in sorted({damage.job for damage in damages}):
-                    write_manifest(connection, job, self.folder)
+                    write_manifest(connection, job, self.folder, Addresses.of(self.config))
             repaired = sum(damage.image_pk is not None for damage in damages) if repair else 0  # now in state `lost`
             return queries.count_images(connection, name) + repaired, damages
 
@@ -270,7 +276,7 @@ class Batch:
         with ledger.reading(self.folder, name) as connection:
             if find_owner(self.folder, connection) is not None:
                 return []
-            found = unknown_names(connection, self.images.names())
+            found = unknown_names(connection, self.stores.names())
         return [one for one in found if name is None or one.partition("/")[0].lower() == name.lower()]
 
     def _adopt_images(self, connection: sqlite3.Connection, emit: Listener) -> None:
@@ -278,7 +284,7 @@ class Batch:
         from pipeline.engine.events import ImagesFound
         from pipeline.reports.adopt import adopt_images
 
-        adopted, unknown = adopt_images(connection, self.folder, self.images)
+        adopted, unknown = adopt_images(connection, self.folder, self.stores.new)
         if adopted or unknown:
             emit(ImagesFound(adopted, len(unknown)))
 
@@ -294,7 +300,7 @@ class Batch:
     def _writing(self, job: str | None = None) -> Iterator[sqlite3.Connection]:
         """Open the ledger to change it, once the changes of folders that a kill has interrupted are finished."""
         with ledger.writing(self.folder, job, shared=self.config.shared) as connection:
-            job_changes.finish_folder_changes(connection, job_folders(self.config))
+            job_changes.finish_folder_changes(connection, self.stores)
             yield connection
 
     async def _run(

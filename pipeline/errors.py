@@ -36,6 +36,7 @@ PipelineError
 │       ├── BatchRefused            the service refuses a job's batches: stops the job
 │       ├── BudgetSpent             the next call could exceed `budget_usd`: stops the job
 │       └── DiskFull                stops everything
+│           ├── StoreRefused            the object store takes no images; paid ones wait on the disk: stops everything
 │           ├── TooManyOpenFiles        no file descriptor became free: stops everything
 │           └── FolderGone              the output folder or its ledger was moved or removed: stops everything
 """
@@ -299,6 +300,10 @@ class DiskFull(Stop):
     """The disk is full, or writing is not permitted."""
 
     reach = "everything"
+
+
+class StoreRefused(DiskFull):
+    """The object store takes no images until a person acts: paid ones wait in the spool. Handled like a full disk."""
 
 
 class TooManyOpenFiles(DiskFull):

@@ -18,7 +18,8 @@ from pipeline.ledger.lock import exclusive, find_owner, run_lock
 from pipeline.ledger.put_back import find_ended, put_back
 from pipeline.planning.build import load_models
 from pipeline.reports.facts import counted
-from pipeline.storage import SUBMIT_LOCK_FILE, ImageStore
+from pipeline.storage import SUBMIT_LOCK_FILE
+from pipeline.stores import Stores
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
 
 
 _RECORD_SECONDS = 0.5  # that are waited for the record of a run that holds the lock
-
-
-def job_folders(config: Config) -> tuple[Path, ...]:
-    """Return the folders that have a folder for each job."""
-    return config.output, config.images_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +156,7 @@ class JobQueue:
             )
 
         with (
-            run_lock(self.config.output, ImageStore(self.config.images_folder), self.connection, refuse),
+            run_lock(self.config.output, Stores.of(self.config).new, self.connection, refuse),
             exclusive(self.config.output / SUBMIT_LOCK_FILE),
         ):
             yield

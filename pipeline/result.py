@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import errors, ledger
 from pipeline.errors import RequestError
 from pipeline.reports.manifest import entries
-from pipeline.storage import ImageStore
+from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
     import signal
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image on disk; width and height in pixels."""
+    """One image; width and height in pixels. `path` is None if it is in an object store."""
 
-    path: Path
+    path: Path | None
     sha256: str
     bytes: int
     width: int
@@ -32,6 +32,7 @@ class ImageFile:
     format: str
     revised_prompt: str | None
     remark: str | None = None  # what deviates in its file and harms no pixel
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +109,36 @@ class Result:
 
 def read_outcomes(config: Config, job: str) -> Iterator[Outcome]:
     """Yield a job's requests in the order of the job, then what is superseded. Raises LedgerError."""
-    images = ImageStore(config.images_folder)
+    stores, addresses = Stores.of(config), Addresses.of(config)
     with ledger.reading(config.output) as connection:
         for entry in entries(connection, job):
-            yield _outcome(images, entry)
+            yield _outcome(stores, addresses, entry)
 
 
-def _outcome(images: ImageStore, entry: Mapping[str, Any]) -> Outcome:
+def _outcome(stores: Stores, addresses: Addresses, entry: Mapping[str, Any]) -> Outcome:
     same = ("job", "id", "key", "operation", "prompt", "params", "variables", "status", "attempts", "maybe_paid")
     return Outcome(
         **{name: entry[name] for name in (*same, "cost_usd", "mode", "batch_id")},
-        images=tuple(
-            ImageFile(path=images.local_path(f"{entry['job']}/{image.pop('file')}"), **image)
-            for image in entry["images"]
-        ),
+        images=tuple(_image_file(stores, addresses, entry["job"], **image) for image in entry["images"]),
         error=None if entry["error"] is None else _error(entry["error"]),
     )
+
+
+class _Place(NamedTuple):
+    root: str | None
+    spooled: int
+
+
+def _image_file(
+    stores: Stores, addresses: Addresses, job: str, *, file: str, url: str | None, **shown: Any
+) -> ImageFile:
+    """Return an image that an entry shows; `url` is below the image's root, None in the output folder and its spool."""
+    name = f"{job}/{file}"
+    waits = url is None and stores.spool.local_path(name).exists()
+    place = _Place(url and url.removesuffix(f"/{name}"), int(waits))
+    store = stores.local(place)
+    path = None if store is None else store.local_path(name)
+    return ImageFile(path=path, url=addresses.url(job, file, place), **shown)
 
 
 def _error(shown: Mapping[str, Any]) -> RequestError:

@@ -17,12 +17,15 @@ from pipeline.ledger.backup import back_up
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
 from pipeline.ledger.queue import count_pending
+from pipeline.ledger.spooled_images import ledger_id
 from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
+from pipeline.reports.thumbnails import make_thumbnail
 from pipeline.reports.write import ThumbnailWork, make_report_thumbnails, write_reports
 from pipeline.result import Result
 from pipeline.sandbox_process import SandboxProcesses
+from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
     import signal
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.engine.runner import Runner
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.job_summary import JobSummary
+    from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Scope
 
 T = TypeVar("T")
@@ -92,9 +96,14 @@ class Run:
         before = read_job_summaries(self.connection, names)
         for provider in self._at_work(before):
             check_credentials(provider, self.environment)
+        stores = Stores.of(self.config)
+        if any(one.unfinished for one in before) and stores.remote is not None:
+            from pipeline.engine.uploads import check_store
+
+            await check_store(stores.remote, ledger_id(self.connection))
         shutdown = Shutdown()
         async with AsyncExitStack() as stack:
-            runner = self._make_runner(stack, emit)
+            runner = self._make_runner(stack, stores, emit)
             try:
                 with shutdown.listening(functools.partial(_stop, runner, emit)):
                     emit(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
@@ -124,7 +133,7 @@ class Run:
         names = dict.fromkeys(summary.provider for summary in summaries if summary.unfinished)
         return [self.config.find_provider(name) for name in names]
 
-    def _make_runner(self, stack: AsyncExitStack, emit: Listener) -> Runner:
+    def _make_runner(self, stack: AsyncExitStack, stores: Stores, emit: Listener) -> Runner:
         from pipeline.engine.runner import Runner
 
         return Runner(
@@ -138,6 +147,7 @@ class Run:
             emit,
             self.budget_usd,
             waits=self.wait,
+            keep_thumbnail=functools.partial(_keep_thumbnail, self.config.output, stores),
         )
 
     def _write_outputs(self, emit: Listener) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
@@ -148,10 +158,19 @@ class Run:
         if not self.held.is_in_place:
             return (), (), ("no manifest and no report was written, since the output folder is not where it was",)
         names = jobs_in_scope(self.connection, self.scope)
-        manifests = [write_manifest(self.connection, name, self.config.output) for name in names]
+        manifests = [
+            write_manifest(self.connection, name, self.config.output, Addresses.of(self.config)) for name in names
+        ]
         reports, unwritten = write_reports(self.connection, self.config, names)
         back_up_ledger(self.connection, self.config.output, emit)
         return tuple(manifests), tuple(reports), tuple(unwritten)
+
+
+def _keep_thumbnail(folder: Path, stores: Stores, image: RecordedImage) -> None:
+    """Make the thumbnail of an image that leaves the local disk; else the report would have to read it back."""
+    if image.format != "svg":
+        with contextlib.suppress(OSError):
+            make_thumbnail(folder / image.job, stores, image)
 
 
 def _stop(runner: Runner, emit: Listener, number: signal.Signals) -> None:

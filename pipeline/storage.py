@@ -10,7 +10,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pipeline.descriptors import is_exhausted, when_free
 from pipeline.errors import DiskFull, FolderGone
@@ -29,8 +29,15 @@ OUTPUT_FILES = (LEDGER_FILE, LEDGER_BACKUP_FILE, RUN_LOCK_FILE, SUBMIT_LOCK_FILE
 IMAGES_FOLDER = "images"
 """Folder of the result images, below the job's folder."""
 
+SPOOL_FOLDER = "spool"
+"""Folder of images that wait until an object store has them, below the job's folder."""
+
 QUARANTINE_FOLDER = "quarantine"
 """Folder of damaged files, below the job's folder."""
+
+_MEDIA_TYPES = {"svg": "image/svg+xml"} | {
+    kind: f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif")
+}
 
 _READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer does not wait for one
 
@@ -47,6 +54,8 @@ class StoredImage(NamedTuple):
     format: str
     revised_prompt: str | None
     remark: str | None = None  # what deviates in its file and harms no pixel
+    root: str | None = None  # the URL of the store that has it; None for the output folder
+    spooled: int = 0  # 1: it waits on the local disk until the store at `root` has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +68,47 @@ class QuarantinedFile:
     reason: str
 
 
-class ImageStore:
-    """All result images below one folder, today as local files.
+class ImageStore(Protocol):
+    """All result images below one root: a local folder, or an object store. `Stores` chooses the one of an image.
 
-    A name is `<job>/images/<file>`, with slashes on every platform. It is the only way to result images: a store in
-    another place needs these methods and nothing else.
+    A name is `<job>/images/<file>`, with slashes on every platform.
+    """
+
+    def read(self, name: str) -> bytes:
+        """Return the content of an image. Raises FileNotFoundError, OSError, and ConfigError."""
+
+    def delete(self, name: str) -> None:
+        """Delete an image if there is one of this name. Raises OSError, and ConfigError."""
+
+    def quarantine(self, name: str) -> str | None:
+        """Move a damaged image to `<job>/quarantine/`; return its new name, None if it is missing."""
+
+    def names(self) -> list[str]:
+        """Return the names of all images, in no order."""
+
+
+class LocalStore:
+    """All result images below one local folder: a run writes them here, whole or not at all.
 
     With `dir_fd`, an open descriptor of the folder, images are written to that folder even after it was moved, and
     never to another one that took its place.
+
+    `root` is what a row remembers of where its image is to be. In a spool, whose images wait for the store at that
+    root, they are in `<job>/spool/` on the disk.
     """
 
-    def __init__(self, folder: Path, dir_fd: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, dir_fd: int | None = None, root: str | None = None, *, is_spool: bool = False
+    ) -> None:
         self.folder = folder
+        self.root = root
+        self.is_spool = is_spool
+        self._inner = SPOOL_FOLDER if is_spool else IMAGES_FOLDER
         self._dir_fd = dir_fd
+
+    def held(self, dir_fd: int | None) -> LocalStore:
+        """Return this store with an open descriptor of its folder."""
+        return LocalStore(self.folder, dir_fd, self.root, is_spool=self.is_spool)
 
     def put(self, name: str, content: bytes | memoryview) -> None:
         """Store an image, whole or not at all. Raises DiskFull, and FileExistsError if other content has the name.
@@ -101,7 +138,14 @@ class ImageStore:
 
     def _place(self, name: str) -> str:
         """Return the path of a name, relative to the open folder if there is one."""
+        name = self._on_disk(name)
         return f"{self.folder}{os.sep}{name}" if self._dir_fd is None else name
+
+    def _on_disk(self, name: str) -> str:
+        """Return a name as it is on disk: in a spool, in another folder."""
+        job, _, rest = name.partition("/")
+        is_image = self.is_spool and f"{rest}/".startswith(f"{IMAGES_FOLDER}/")
+        return f"{job}/{SPOOL_FOLDER}{rest.removeprefix(IMAGES_FOLDER)}" if is_image else name
 
     def _has(self, path: str, content: bytes | memoryview) -> bool:
         """Return whether a file has exactly this content, which is then on disk. Raises DiskFull."""
@@ -159,22 +203,27 @@ class ImageStore:
 
     def names(self) -> list[str]:
         """Return the names of all images that are on disk, in no order."""
-        folders = {path.parent.name: path for path in self.folder.glob(f"*/{IMAGES_FOLDER}/")}
+        folders = {path.parent.name: path for path in self.folder.glob(f"*/{self._inner}/")}
         pairs = [(job, file) for job, folder in folders.items() for file in os.listdir(folder)]  # noqa: PTH208 - 20 x
         return [f"{job}/{IMAGES_FOLDER}/{file}" for job, file in pairs if not file.startswith(".")]
 
     def leftovers(self) -> list[str]:
         """Return the names of half-written images of a killed run, which may be deleted while no run is at work."""
-        found = self.folder.glob(f"*/{IMAGES_FOLDER}/.*{PART}")
-        return sorted(path.relative_to(self.folder).as_posix() for path in found)
+        found = self.folder.glob(f"*/{self._inner}/.*{PART}")
+        return sorted(f"{path.parents[1].name}/{IMAGES_FOLDER}/{path.name}" for path in found)
 
     def local_path(self, name: str) -> Path:
         """Return the path of an image, whether it exists or not."""
-        return self.folder / name
+        return self.folder / self._on_disk(name)
 
     def job_folder(self, job: str) -> Path:
         """Return the folder that holds the images of a job, whether it exists or not."""
-        return self.folder / job / IMAGES_FOLDER
+        return self.folder / job / self._inner
+
+
+def media_type(kind: str) -> str:
+    """Return the media type of images of a format."""
+    return _MEDIA_TYPES.get(kind, "application/octet-stream")
 
 
 _PART_NAME = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)

@@ -158,16 +158,17 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
 @click.command(cls=ExplainedCommand, example="pipeline verify --repair", exits=(0, 1, 2))
 @click.argument("job", required=False)
 @click.option("--repair", is_flag=True, help="Move damaged files to quarantine/ and queue what is missing.")
+@click.option("--deep", is_flag=True, help="Also read every byte of images in an object store; it costs egress.")
 @common_options
 @click.pass_obj
-def verify(options: Options, job: str | None, repair: bool) -> int:
+def verify(options: Options, job: str | None, repair: bool, deep: bool) -> int:
     """Read every image again and compare it with the ledger."""
     if job is None and options.warn_if_empty():
         return 0
     batch, job = options.batch(), job and options.job(job)
     with work_line(options, "checking images") as line:
         count = functools.partial(line.count, "checking images")
-        images, damages = batch.verify(job, repair=repair, count=count)
+        images, damages = batch.verify(job, repair=repair, deep=deep, count=count)
     for damage in damages:
         echo(f"{damage.file}: {damage.what}")
     if not options.quiet:

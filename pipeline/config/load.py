@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import yaml_document
 from pipeline.config.batch_rules import SANDBOX_BATCH_RULES, BatchRules
 from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.image_places import DEFAULT_SPOOL_BYTES, read_image_places
 from pipeline.config.notifications import NotificationSettings, read_notifications
 from pipeline.config.provider import Provider, RateLimit, read_provider
 from pipeline.config.validation import Section
@@ -65,12 +66,15 @@ class Config:
     models: Mapping[str, Any] = field(default_factory=dict)
     notify: NotificationSettings | None = None
     shared: bool = False  # what is written is readable as the umask allows
-    images: Path | None = None  # the folder of the result images; `output` if None
+    images: Path | str | None = None  # the folder, or the URL of the object store, of new images; `output` if None
+    images_url: str | None = None  # where people see images; replaces the root
+    images_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec
+    spool_bytes: int = DEFAULT_SPOOL_BYTES
 
     @property
     def images_folder(self) -> Path:
-        """The folder below which every job's result images are; all else is below `output`."""
-        return self.output if self.images is None else self.images
+        """The local folder below which new images are written, in a job's folder; all else is below `output`."""
+        return self.images if isinstance(self.images, Path) else self.output
 
     @property
     def discounts(self) -> dict[str, float]:
@@ -147,7 +151,10 @@ _SANDBOX = Provider("sandbox", None, sandbox={}, batch=SANDBOX_BATCH_RULES)
 _OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_API_KEY", batch=BatchRules())
 
 
-_KEYS = ("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify", "shared")
+_KEYS = (
+    *("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify", "shared"),
+    *("images", "images_url", "images_options", "spool_bytes"),
+)
 
 
 def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
@@ -167,6 +174,7 @@ def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
         models=top.mapping("models"),
         notify=read_notifications(top.section("notify")),
         shared=top.flag("shared"),
+        **read_image_places(top, path.parent),
     )
     if config.provider is not None and config.provider not in config.providers:
         top.add_problem(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Provider, RateLimit, RetryRules
     from pipeline.engine.throttle import Reservation
+    from pipeline.engine.uploads import Spool
     from pipeline.errors import RequestError, Stop
     from pipeline.ledger.queue import QueuedRequest
 
@@ -70,6 +71,7 @@ class Admission:
         signal: StopSignal | None = None,
         *,
         known_good: bool = False,
+        spool: Spool | None = None,
     ) -> None:
         outage = rules.outage_hours * 3600
         self.throttle = Throttle(provider.rate_limit)
@@ -80,6 +82,7 @@ class Admission:
         self.delivery = DeliveryBreaker(provider.name, outage)
         self._models: dict[str, Throttle] = {}  # limits that the server stated for one model
         self._breaker = CircuitBreaker(base_url, outage, start_seconds=rules.start_minutes * 60, known_good=known_good)
+        self._spool = spool
         self._slots = asyncio.Semaphore(provider.concurrency)
         self._give_up_after = outage
         self._pauses = Backoff(_FIRST_PAUSE, rules.max_wait_seconds, jitter=(1.0, 1.0))
@@ -142,6 +145,8 @@ class Admission:
 
     async def _acquire(self, request: QueuedRequest, images: int) -> Permit:
         while True:
+            if self._spool is not None:
+                await self._spool.admit()
             await self.refusals.admit(request)
             await self.delivery.admit(request.pk)
             is_probe = await self._breaker.admit(request.pk)
@@ -153,7 +158,8 @@ class Admission:
 
     def _is_held(self, request: QueuedRequest) -> bool:
         is_down = self._breaker.open_since is not None
-        return is_down or self.delivery.holds(request.pk) or self.refusals.holds(request)
+        is_full = self._spool is not None and not self._spool.has_room
+        return is_down or is_full or self.delivery.holds(request.pk) or self.refusals.holds(request)
 
     async def _reserve(self, request: QueuedRequest, images: int) -> list[Reservation]:
         """Reserve room in the window of the provider, and before that in its model's own, if it has one."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.engine.image_writer import FileNames
     from pipeline.errors import AttemptOutcome
     from pipeline.ledger.queue import PaidUrl
-    from pipeline.storage import ImageStore, QuarantinedFile, StoredImage
+    from pipeline.storage import LocalStore, QuarantinedFile, StoredImage
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 60.0  # seconds between two downloads of a URL
 _FOR_BATCHES = 16
@@ -109,7 +109,7 @@ class LocalCaller:
     `images` is the target's store. `session` is the one with the provider's API, for what else is asked of it.
     """
 
-    def __init__(self, target: Target, images: ImageStore, environment: Mapping[str, str]) -> None:
+    def __init__(self, target: Target, images: LocalStore, environment: Mapping[str, str]) -> None:
         provider, rules = target.provider, target.download
         key, headers = provider.key(environment), provider.header_values(environment)
         self.secrets = secrets = Secrets({"key": key, **headers})

@@ -107,6 +107,22 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreSilent:
+    """The object store does not answer: paid images wait on the local disk."""
+
+    root: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAnswers:
+    """The object store has taken an image again, after so many seconds."""
+
+    root: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PurchasesHeld:
     """Paid images of a provider do not arrive: nothing more is bought until one does, except as a probe."""
 
@@ -274,6 +290,8 @@ Event = (
     | RequestEnded
     | Paused
     | LimitLowered
+    | StoreSilent
+    | StoreAnswers
     | PurchasesHeld
     | PurchasesResumed
     | UsageIgnored

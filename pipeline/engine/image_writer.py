@@ -15,7 +15,7 @@ from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
 from pipeline.images.container import SAVE_AS_IMAGE
 from pipeline.images.limits import MAX_PIXELS, LargeImageError, MemoryBudget, memory_budget, small_images_only
-from pipeline.storage import IMAGES_FOLDER, ImageStore, QuarantinedFile, StoredImage
+from pipeline.storage import IMAGES_FOLDER, LocalStore, QuarantinedFile, StoredImage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -60,7 +60,7 @@ class ImageWriter:
     Large images wait for memory and may take long: they have threads of their own, so that no other waits for them.
     """
 
-    def __init__(self, store: ImageStore, threads: Executor, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, store: LocalStore, threads: Executor, max_pixels: int = MAX_PIXELS) -> None:
         self._store = store
         self._threads = threads
         self._max_pixels = max_pixels
@@ -116,7 +116,7 @@ def free_numbers(taken: Collection[int], count: int) -> list[int]:
 
 def _validate_and_store(
     content: bytes | str,
-    store: ImageStore,
+    store: LocalStore,
     names: FileNames,
     number: int,
     revised_prompt: str | None,
@@ -136,10 +136,12 @@ def _validate_and_store(
         format=image.format,
         revised_prompt=revised_prompt,
         remark="; ".join(image.remarks) or None,
+        root=store.root,
+        spooled=int(store.is_spool),
     )
 
 
-def _put(image: ValidImage, store: ImageStore, names: FileNames, number: int) -> str:
+def _put(image: ValidImage, store: LocalStore, names: FileNames, number: int) -> str:
     """Store an image under the first name that no file of other content has; return the file's name in the job.
 
     Such a file is in no row of the ledger, for example since an older copy of the ledger was restored. It may be paid,
@@ -156,7 +158,7 @@ def _put(image: ValidImage, store: ImageStore, names: FileNames, number: int) ->
     raise DiskFull(f"{where} is damaged; move it away, then run `pipeline run` to continue")
 
 
-def _put_aside(content: bytes | str, store: ImageStore, names: FileNames, reason: str) -> QuarantinedFile:
+def _put_aside(content: bytes | str, store: LocalStore, names: FileNames, reason: str) -> QuarantinedFile:
     if isinstance(content, bytes):
         return store.put_aside(names.job, names.stem, content, reason)
     try:

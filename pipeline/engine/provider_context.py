@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.engine.caller import Target
     from pipeline.engine.records import Records
     from pipeline.ledger.queue import QueuedRequest
-    from pipeline.storage import ImageStore
+    from pipeline.storage import LocalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ProviderContext:
         retry: RetryRules,
         admission: Admission,
         records: Records,
-        images: ImageStore,
+        images: LocalStore,
         environment: Mapping[str, str],
         is_realtime: Callable[[QueuedRequest], bool],
     ) -> AsyncIterator[ProviderContext]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.engine.caller import CallResult, Target
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.stop_policy import StopPolicy
+    from pipeline.engine.uploads import Spool
     from pipeline.errors import RequestError
     from pipeline.ledger.batches import BatchRow, Draft
     from pipeline.ledger.held_folder import HeldFolder
@@ -65,6 +66,7 @@ class Records:
         writer: Writer,
         budget: Budget,
         stops: StopPolicy,
+        spool: Spool,
         emit: Listener,
     ) -> None:
         self._target = target
@@ -74,6 +76,7 @@ class Records:
         self._writer = writer
         self._budget = budget
         self._stops = stops
+        self._spool = spool
         self._ignored: set[str] = set()  # models whose usage does not count
         self.emit = emit
 
@@ -125,6 +128,7 @@ class Records:
         Return it with the primary keys of the lines' attempts, None for those that are not sent. Raises Withdrawn,
         FolderGone, and BudgetSpent if not even the first line fits.
         """
+        await self._spool.admit()
         self._held.check()
         first = lines[0][0]
         await self.know_budget(first)
@@ -268,6 +272,8 @@ class Records:
         self.emit(ended)
 
     def _emit_stored(self, request: QueuedRequest, image: StoredImage) -> None:
+        if image.spooled:
+            self._spool.count(1, image.bytes)
         self.emit(ImageStored(request.job_name, request.id, f"{request.job_name}/{image.file}"))
 
     def _estimate(self, request: QueuedRequest, images: int) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -23,6 +24,7 @@ from pipeline.engine.dispatcher import POLL_SECONDS, Dispatcher
 from pipeline.engine.provider_context import ProviderContext
 from pipeline.engine.records import Records
 from pipeline.engine.stop_policy import StopPolicy
+from pipeline.engine.uploads import Spool, Uploader
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 from pipeline.ledger import attempts
 from pipeline.ledger.batches import has_batch_work
@@ -30,14 +32,16 @@ from pipeline.ledger.queue import waiting_providers
 from pipeline.ledger.recovery import requeue_running
 from pipeline.ledger.stops import delete_overcome_stops, record_stop
 from pipeline.ledger.writer import Writer
+from pipeline.stores import Stores
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from pipeline.config.load import Config, Provider, RateLimit
     from pipeline.engine.events import Listener, ProviderPace
     from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Block, Scope
     from pipeline.models.table import Models
 
@@ -64,6 +68,7 @@ class Runner:
         budget_usd: float | None = None,
         *,
         waits: bool = True,
+        keep_thumbnail: Callable[[RecordedImage], object] = lambda _image: None,
     ) -> None:
         self._connection = connection
         self._held = held
@@ -76,6 +81,9 @@ class Runner:
         self._budget = Budget(budget_usd, config.budget_usd)
         self._stops = StopPolicy(emit)
         self._waits = waits
+        self._stores = Stores.of(config)
+        self._spool = Spool(math.inf if self._stores.remote is None else config.spool_bytes)
+        self._keep_thumbnail = keep_thumbnail
         self._opened = AsyncExitStack()
         self._opening: dict[str, asyncio.Lock] = {}
         self._contexts: dict[str, ProviderContext | None] = {}
@@ -105,7 +113,7 @@ class Runner:
         async with Writer(self._connection) as writer:
             self._stops.record = lambda block, error: writer.post(record_stop, block, error)
             try:
-                async with AsyncExitStack() as self._opened:
+                async with self._uploads(writer), AsyncExitStack() as self._opened:
                     await self._run_providers(writer)
             finally:
                 for admission in self._admissions.values():
@@ -113,6 +121,17 @@ class Runner:
             with contextlib.suppress(PipelineError):  # a full disk: the next start does the same
                 await writer.do(requeue_running, time.time())
                 await writer.do(delete_overcome_stops)
+
+    @contextlib.asynccontextmanager
+    async def _uploads(self, writer: Writer) -> AsyncIterator[None]:
+        """Upload images to their object store: before the block what waits, and all that the block makes."""
+        if self._stores.remote is None and not self._stores.spool.names():
+            yield
+            return
+        hours = self._config.retry.outage_hours
+        uploader = Uploader(*(self._stores, self._spool, writer, self._stops, hours, self._emit, self._keep_thumbnail))
+        async with uploader.working():
+            yield
 
     async def _run_providers(self, writer: Writer) -> None:
         """Run a dispatcher for each provider that has pending requests, and a batch executor for each that has
@@ -212,7 +231,7 @@ class Runner:
             return None
         target = Target(provider, base_url, self._config.download, self._config.images_folder)
         admission = await self._admission(provider, base_url, writer)
-        records = Records(target, self._held, self._models, writer, self._budget, self._stops, self._emit)
+        records = Records(target, self._held, self._models, writer, self._budget, self._stops, self._spool, self._emit)
         opened = ProviderContext.open(
             *(target, self._config.output, self._config.retry, admission, records, self._held.images),
             *(self._environment, modes.is_realtime),
@@ -240,7 +259,12 @@ class Runner:
             limit, now = provider.rate_limit, time.time()
             known_good = await writer.do(attempts.has_succeeded, name)
             admission = Admission(
-                provider, base_url, self._config.retry, self._stops.signal(name), known_good=known_good
+                provider,
+                base_url,
+                self._config.retry,
+                self._stops.signal(name),
+                known_good=known_good,
+                spool=self._spool,
             )
             if limit is not None:
                 sent = await writer.do(attempts.sent_since, name, now - limit.window)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.files import disk_error, make_folder
 from pipeline.ledger.database import FILE_NAME
-from pipeline.storage import ImageStore, folder_gone
+from pipeline.storage import folder_gone
+
+if TYPE_CHECKING:
+    from pipeline.storage import LocalStore
 
 
 class HeldFolder:
@@ -17,8 +21,9 @@ class HeldFolder:
     Windows, a folder with open files can be neither moved nor removed.
     """
 
-    def __init__(self, folder: Path, images_folder: Path) -> None:
+    def __init__(self, folder: Path, images: LocalStore) -> None:
         """Open the folder of the images. Raises DiskFull."""
+        images_folder = images.folder
         self._folder = folder
         self._descriptor: int | None = None
         try:
@@ -30,7 +35,7 @@ class HeldFolder:
         except OSError as reason:
             self.close()
             raise disk_error(reason, images_folder) from None
-        self.images = ImageStore(images_folder, self._descriptor)
+        self.images = images.held(self._descriptor)
 
     def check(self) -> None:
         """Check that everything is where it was. Takes microseconds. Raises FolderGone."""

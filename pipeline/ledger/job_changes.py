@@ -10,38 +10,50 @@ import contextlib
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, ConfigError, DiskFull, PipelineError
 from pipeline.files import disk_error, sync_folder
 from pipeline.ledger.attempts import record_pause
 from pipeline.ledger.database import transaction
+from pipeline.ledger.spooled_images import known_roots
 from pipeline.planning.job import find_name_fault
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+
+    from pipeline.object_store import RemoteStore
+    from pipeline.stores import Stores
 
 
-def rename_job(connection: sqlite3.Connection, old: str, new: str, roots: Iterable[Path]) -> None:
-    """Change the name of a job, and that of its folder below each of `roots`. Raises BadInput.
+def rename_job(connection: sqlite3.Connection, old: str, new: str, stores: Stores) -> None:
+    """Change the name of a job, and that of its folder in each of its stores. Raises BadInput and ConfigError.
 
     No file has a claim to the new name until one that states it is submitted: the old file still states the old one.
     """
     if fault := find_name_fault(new):
         raise BadInput(fault)
-    roots = list(dict.fromkeys(roots))
+    roots = known_roots(connection, old)
     if old.lower() != new.lower():
-        _check_free(connection, new, roots)
+        _check_free(connection, new, stores.roots(roots)[0])
     with transaction(connection):
         connection.execute(
             "DELETE FROM request WHERE job = (SELECT pk FROM job WHERE name = ? AND revision = 0)", (new,)
         )
         connection.execute("DELETE FROM job WHERE name = ? AND revision = 0", (new,))  # of a submit that died
         connection.execute("UPDATE job SET name = ?, file = NULL WHERE name = ?", (new, old))
-        connection.execute("INSERT INTO folder_change (folder, target) VALUES (?, ?)", (old, new))
-    finish_folder_changes(connection, roots)
+        _note_change(connection, old, new, roots)
+    finish_folder_changes(connection, stores)
+
+
+def _note_change(connection: sqlite3.Connection, folder: str, target: str | None, roots: Iterable[str]) -> None:
+    """Note what is to become of a job's folder: the local ones below the output and `images`, and below each root."""
+    connection.executemany(
+        "INSERT INTO folder_change (folder, target, root) VALUES (?, ?, ?)",
+        [(folder, target, root) for root in (None, *roots)],
+    )
 
 
 def _check_free(connection: sqlite3.Connection, name: str, roots: Iterable[Path]) -> None:
@@ -54,14 +66,15 @@ def _check_free(connection: sqlite3.Connection, name: str, roots: Iterable[Path]
 
 
 def forget_job(
-    connection: sqlite3.Connection, name: str, roots: Iterable[Path], windows: Mapping[str, float], *, files: bool
+    connection: sqlite3.Connection, name: str, stores: Stores, windows: Mapping[str, float], *, files: bool
 ) -> None:
-    """Delete everything that the ledger has of a job, and with `files` its folder below each of `roots`.
+    """Delete everything that the ledger has of a job, and with `files` its folder in each of its stores.
 
     `windows` are the seconds of each provider's rate limit: a provider that was called in its window pauses until the
     calls, of which the ledger no longer knows, are out of it. Raises BadInput while batches of the job are living.
     """
     _check_no_batches(connection, name)
+    roots = known_roots(connection, name)
     with _without_foreign_keys(connection), transaction(connection):
         (job_pk,) = connection.execute("SELECT pk FROM job WHERE name = ?", (name,)).fetchone()
         for provider, seconds in windows.items():
@@ -77,8 +90,8 @@ def forget_job(
             "UPDATE stop SET last_attempt = min(last_attempt, (SELECT coalesce(max(pk), 0) FROM attempt))"
         )
         if files:
-            connection.execute("INSERT INTO folder_change (folder) VALUES (?)", (name,))
-    finish_folder_changes(connection, roots)
+            _note_change(connection, name, None, roots)
+    finish_folder_changes(connection, stores)
 
 
 def _count_living(connection: sqlite3.Connection, name: str) -> int:
@@ -115,24 +128,37 @@ def _without_foreign_keys(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("PRAGMA foreign_keys = ON")
 
 
-def finish_folder_changes(connection: sqlite3.Connection, roots: Iterable[Path]) -> None:
+def finish_folder_changes(connection: sqlite3.Connection, stores: Stores) -> None:
     """Move and delete the folders that the ledger has noted, and then the notes; a kill in between changes nothing.
 
-    Raises DiskFull if a folder cannot be moved, each time until it can be; if one cannot be deleted, once.
+    Raises DiskFull and ConfigError if a folder cannot be moved, each time until it can be; if one cannot be deleted,
+    once.
     """
-    changes = connection.execute("SELECT pk, folder, target FROM folder_change ORDER BY pk").fetchall()
-    for change_pk, folder, target in changes:
-        reason = None
-        for root in dict.fromkeys(roots):
+    changes = connection.execute("SELECT pk, folder, target, root FROM folder_change ORDER BY pk").fetchall()
+    for change_pk, folder, target, root in changes:
+        reason: PipelineError | None = None
+        folders, remotes = stores.roots(() if root is None else (root,))
+        for place in folders if root is None or not remotes else remotes:
             try:
-                _change_folder(root, folder, target)
-            except OSError as error:
+                _change_place(place, folder, target)
+            except (DiskFull, ConfigError) as error:
                 if target is not None:
-                    raise disk_error(error, root / folder) from None
-                reason = disk_error(error, root / folder)
+                    raise
+                reason = error
         connection.execute("DELETE FROM folder_change WHERE pk = ?", (change_pk,))
         if reason is not None:
             raise reason
+
+
+def _change_place(place: Path | RemoteStore, folder: str, target: str | None) -> None:
+    """Move or delete the folder of a job in one place. Raises DiskFull and ConfigError."""
+    if not isinstance(place, Path):
+        place.move_job(folder, target)
+        return
+    try:
+        _change_folder(place, folder, target)
+    except OSError as error:
+        raise disk_error(error, place / folder) from None
 
 
 def _change_folder(root: Path, folder: str, target: str | None) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from filelock import BaseFileLock
 
-    from pipeline.storage import ImageStore
+    from pipeline.storage import LocalStore
 
 _CLOCK_SECONDS = 3.0  # the starts of processes are known to a second
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
@@ -57,7 +57,7 @@ def _write_stderr(sentence: str) -> None:
 @contextlib.contextmanager
 def run_lock(
     folder: Path,
-    images: ImageStore,
+    images: LocalStore,
     connection: sqlite3.Connection,
     if_busy: Callable[[], object],
     warn: Callable[[str], object] = _write_stderr,
@@ -81,7 +81,7 @@ def run_lock(
     with (
         contextlib.closing(_Held(lock)),
         _recorded(connection),
-        contextlib.closing(HeldFolder(folder, images.folder)) as held,
+        contextlib.closing(HeldFolder(folder, images)) as held,
     ):
         for name in images.leftovers():
             images.delete(name)

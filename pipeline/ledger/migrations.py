@@ -81,11 +81,26 @@ def _add_batches(connection: sqlite3.Connection) -> None:
     )
 
 
+def _add_roots(connection: sqlite3.Connection) -> None:
+    """Add where each image is, and the id by which an object store knows this ledger.
+
+    `root` is the URL of the folder or the bucket; NULL is the output folder. An image that is `spooled` waits in the
+    job's `spool/` until the store at `root` has it.
+    """
+    connection.execute("ALTER TABLE image ADD COLUMN root TEXT")
+    connection.execute("ALTER TABLE image ADD COLUMN spooled INTEGER NOT NULL DEFAULT 0 CHECK (spooled IN (0, 1))")
+    connection.execute("CREATE INDEX image_spooled ON image (pk) WHERE spooled = 1")
+    connection.execute("ALTER TABLE folder_change ADD COLUMN root TEXT")  # NULL: the local folders
+    connection.execute("CREATE TABLE identity (id TEXT NOT NULL) STRICT")
+    connection.execute("INSERT INTO identity VALUES (lower(hex(randomblob(16))))")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
     _add_quarantine,
     _add_stops,
     _add_batches,
+    _add_roots,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

@@ -99,7 +99,7 @@ def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[Atte
     ]
 
 
-_STORED = "number, file, sha256, bytes, width, height, format, revised_prompt, remark"
+_STORED = "number, file, sha256, bytes, width, height, format, revised_prompt, remark, root, spooled"
 
 
 def read_images(connection: sqlite3.Connection, request_pk: int) -> list[StoredImage]:
@@ -158,6 +158,8 @@ class RecordedImage:
     sha256: str
     bytes: int
     format: str
+    root: str | None = None
+    spooled: int = 0  # 1: it waits on the local disk until the store at `root` has it
 
     @property
     def name(self) -> str:
@@ -166,7 +168,7 @@ class RecordedImage:
 
 
 _RECORDED = """
-SELECT i.pk, j.name, i.file, i.sha256, i.bytes, i.format FROM image i JOIN job j ON j.pk = i.job
+SELECT i.pk, j.name, i.file, i.sha256, i.bytes, i.format, i.root, i.spooled FROM image i JOIN job j ON j.pk = i.job
 WHERE i.state = 'stored'
 """
 

@@ -51,7 +51,8 @@ def requeue_lost_images(connection: sqlite3.Connection, image_pks: Iterable[int]
     with transaction(connection):
         for image_pk in image_pks:
             is_new = connection.execute(
-                "UPDATE image SET state = 'lost', file = NULL WHERE pk = ? AND state = 'stored'", (image_pk,)
+                "UPDATE image SET state = 'lost', file = NULL, spooled = 0 WHERE pk = ? AND state = 'stored'",
+                (image_pk,),
             ).rowcount
             if not is_new:  # another process has repaired it meanwhile
                 continue

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from pipeline.storage import ImageStore
+    from pipeline.storage import LocalStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._loop = asyncio.get_running_loop()
-        self._unflushed: set[tuple[ImageStore, str]] = set()
+        self._unflushed: set[tuple[LocalStore, str]] = set()
         self.transactions = 0
 
     async def __aenter__(self) -> Self:
@@ -83,7 +83,7 @@ class Writer:
         """Do the same for what the next start would recover anyway: nothing waits for it, and a failure is ignored."""
         self.do(statement, *args, **kwargs).add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def flush_folder(self, images: ImageStore, job: str) -> None:
+    def flush_folder(self, images: LocalStore, job: str) -> None:
         """Make the names of a job's images durable before any write that is handed in after this commits.
 
         It is done once per transaction and not for every image; if it fails, those writes fail.

@@ -31,6 +31,8 @@ _ALWAYS = (
 
 
 def _kind(event: Event) -> str:
+    if isinstance(event, events.StoreSilent | events.StoreAnswers):
+        return "images"
     return "calls" if isinstance(event, events.ProviderDown | events.ProviderUp) else "purchases"
 
 
@@ -70,11 +72,11 @@ class Announcements:
                 if seconds >= LONG_PAUSE or (seconds >= SHORT_SECONDS and provider not in self._paused):
                     self._paused.add(provider)
                     yield event
-            case events.ProviderDown(provider) | events.PurchasesHeld(provider):
+            case events.ProviderDown(provider) | events.PurchasesHeld(provider) | events.StoreSilent(provider):
                 self._outages[_kind(event), provider] = (now + SHORT_SECONDS, event)
             case events.Stopped(what):  # the summary tells it, if the run ends at once
                 self._outages["stop", what] = (now + SHORT_SECONDS, event)
-            case events.ProviderUp(provider) | events.PurchasesResumed(provider):
+            case events.ProviderUp(provider) | events.PurchasesResumed(provider) | events.StoreAnswers(provider):
                 moment, began = self._outages.pop((_kind(event), provider), (now, None))
                 if now >= moment:
                     yield from ([began] if began else [])

@@ -106,6 +106,10 @@ def _describe_provider(event: Event) -> str:
         case events.ProviderDown(provider, reason, until):
             end = time.strftime("%H:%M:%S", time.localtime(until))
             return f"‖ {provider} is down and asks to wait until {end}: {one_line(reason)}"
+        case events.StoreSilent(_, reason):
+            return f"‖ paid images wait on this disk for the object store: {one_line(reason)}"
+        case events.StoreAnswers(root, seconds):
+            return f"▶ {root} takes images again after {seconds:.0f} s"
         case events.PurchasesHeld(provider, reason):
             return f"‖ {provider}: paid images do not arrive; nothing more is bought until one does: {one_line(reason)}"
         case events.PurchasesResumed(provider, seconds):

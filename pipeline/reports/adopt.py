@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from pipeline.storage import ImageStore
+    from pipeline.storage import LocalStore
 
 _NUMBER = re.compile(r"images/[^/]+-([0-9]{1,9})\.\w+")  # of an image in its request, in the name of its file
 _MOST_USD = 1e9
 _MOST_PIXELS = 1e9  # of a side
 
 
-def adopt_images(connection: sqlite3.Connection, folder: Path, images: ImageStore) -> tuple[int, list[str]]:
+def adopt_images(connection: sqlite3.Connection, folder: Path, images: LocalStore) -> tuple[int, list[str]]:
     """Record the images that the ledger does not know and its requests miss, if a manifest proves them.
 
     Returns their number, and the names of the other images that it does not know. Only for the process that holds the
@@ -47,7 +47,7 @@ def adopt_images(connection: sqlite3.Connection, folder: Path, images: ImageStor
 
 
 def _adopt(
-    connection: sqlite3.Connection, images: ImageStore, job: str, entries: Mapping[str, Mapping[str, Any]]
+    connection: sqlite3.Connection, images: LocalStore, job: str, entries: Mapping[str, Mapping[str, Any]]
 ) -> int:
     adopted = 0
     with transaction(connection):
@@ -92,7 +92,7 @@ def _is_ours(shown: Mapping[str, Any]) -> bool:
     )
 
 
-def _prove(images: ImageStore, job: str, shown: Mapping[str, Any]) -> StoredImage | None:
+def _prove(images: LocalStore, job: str, shown: Mapping[str, Any]) -> StoredImage | None:
     """Return the image that a manifest shows if the bytes on disk have its hash, else None."""
     number = _NUMBER.fullmatch(shown["file"])
     try:
@@ -107,5 +107,7 @@ def _prove(images: ImageStore, job: str, shown: Mapping[str, Any]) -> StoredImag
         file=shown["file"],
         sha256=shown["sha256"],
         bytes=len(content),
+        root=images.root,
+        spooled=int(images.is_spool),
         **{name: shown.get(name) for name in fields},  # type: ignore[arg-type]  # as the manifest has them
     )

@@ -68,6 +68,7 @@ STOP_ADVICE = {
     ),
     "BatchRefused": "mend what the message names, or write `mode: realtime` into the job file",
     "BudgetSpent": "raise `budget_usd` in the job file, or `--budget`",
+    "StoreRefused": "mend what the message names at the object store; what is paid is uploaded first, at no cost",
     "TooManyOpenFiles": "allow more open files with `ulimit -n 4096`, or lower the provider's `concurrency`",
     "FolderGone": "put the folder and its ledger back in place, or name the new place with `--output`",
     "DiskFull": "make room on the disk, and see that the folder may be written",

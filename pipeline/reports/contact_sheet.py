@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from PIL.ImageFont import FreeTypeFont
 
-    from pipeline.storage import ImageStore
+    from pipeline.stores import PlacedImage, Stores
 
 COLUMNS, ROWS = 5, 6  # of a page: about the shape of a sheet of paper
 LINES = 3  # of a caption
@@ -41,6 +41,7 @@ class SheetImage:
     sha256: str
     format: str
     caption: str
+    place: PlacedImage
 
 
 def check_sheet(path: Path) -> None:
@@ -49,10 +50,10 @@ def check_sheet(path: Path) -> None:
         raise BadInput(f"a contact sheet is a PNG: give --sheet a name like {path.with_suffix('.png').name}")
 
 
-def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, store: ImageStore, path: Path) -> list[Path]:
+def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, stores: Stores, path: Path) -> list[Path]:
     """Write the images of a job, in its order, to `path`, and the following pages to `path`-2 and so on.
 
-    `folder` has the job's thumbnails, `store` its images. Returns the paths. Raises DiskFull.
+    `folder` has the job's thumbnails, `stores` its images. Returns the paths. Raises DiskFull.
     """
     images = _read_images(connection, name)
     size = COLUMNS * ROWS
@@ -62,7 +63,7 @@ def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, store: 
         make_folder(path.parent)
         for number, page in enumerate(pages, 1):
             target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-            write_whole(target, _draw(page, f"{name}  {number} / {len(pages)}", folder, store))
+            write_whole(target, _draw(page, f"{name}  {number} / {len(pages)}", folder, stores))
             written.append(target)
     except OSError as reason:
         raise disk_error(reason, path.parent) from None
@@ -74,13 +75,13 @@ def _read_images(connection: sqlite3.Connection, job: str) -> list[SheetImage]:
         requests = [one for one in read_requests(connection, job, MOST) if one.status != "superseded"]
         images = read_images_of_job(connection, job, {request.request_pk for request in requests})
     return [
-        SheetImage(f"{job}/{image.file}", image.sha256, image.format, request.prompt or request.id)
+        SheetImage(f"{job}/{image.file}", image.sha256, image.format, request.prompt or request.id, image)
         for request in requests
         for image in images.get(request.request_pk, ())
     ]
 
 
-def _draw(page: Sequence[SheetImage], title: str, folder: Path, store: ImageStore) -> bytes:
+def _draw(page: Sequence[SheetImage], title: str, folder: Path, stores: Stores) -> bytes:
     rows = -(-len(page) // COLUMNS)
     size = (2 * _MARGIN + COLUMNS * (SIDE + _GAP) - _GAP, 2 * _MARGIN + _HEAD + max(1, rows) * _CELL - _GAP)
     sheet = Image.new("RGB", size, _PAPER)
@@ -89,7 +90,7 @@ def _draw(page: Sequence[SheetImage], title: str, folder: Path, store: ImageStor
     for place, image in enumerate(page):
         left = _MARGIN + place % COLUMNS * (SIDE + _GAP)
         top = _MARGIN + _HEAD + place // COLUMNS * _CELL
-        small = _thumbnail(image, folder, store)
+        small = _thumbnail(image, folder, stores)
         if small is None:
             draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), _WELL)
             word = "SVG" if image.format == "svg" else "missing"
@@ -108,7 +109,7 @@ def _draw(page: Sequence[SheetImage], title: str, folder: Path, store: ImageStor
     return buffer.getvalue()
 
 
-def _thumbnail(image: SheetImage, folder: Path, store: ImageStore) -> Image.Image | None:
+def _thumbnail(image: SheetImage, folder: Path, stores: Stores) -> Image.Image | None:
     """Return the image's thumbnail, one made now if there is no file, None if there is no readable image either."""
     if image.format == "svg":
         return None
@@ -116,7 +117,7 @@ def _thumbnail(image: SheetImage, folder: Path, store: ImageStore) -> Image.Imag
         content = (folder / image.name.split("/")[0] / thumbnail_name(image.sha256)).read_bytes()
     except OSError:
         try:
-            content = shrink(store.read(image.name))
+            content = shrink(stores.of_image(image.place).read(image.name))
         except (OSError, BrokenImage):
             return None
     small = Image.open(io.BytesIO(content), formats=["WEBP"])

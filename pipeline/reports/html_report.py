@@ -13,10 +13,12 @@ import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger.database import file_mode
 from pipeline.reports.report_data import MOST, read_report_data
+from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,13 +42,18 @@ _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def write_report(
-    connection: sqlite3.Connection, name: str, folder: Path, command: NextCommand, most: int = MOST
+    connection: sqlite3.Connection,
+    name: str,
+    folder: Path,
+    command: NextCommand,
+    most: int = MOST,
+    addresses: Addresses = Addresses(),
 ) -> Path:
     """Write the report of a job into its folder below `folder`; return its path. Raises DiskFull."""
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        text = report_page(connection, name, command, most)
+        text = page(read_report_data(connection, name, most, command, addresses), addresses.images_url)
         write_whole(path, text.encode("utf-8", "replace"), file_mode(folder))
     except OSError as reason:
         raise disk_error(reason, folder) from None
@@ -54,17 +61,17 @@ def write_report(
 
 
 def report_page(connection: sqlite3.Connection, name: str, command: NextCommand, most: int = MOST) -> str:
-    """Return the report of a job as an HTML page."""
+    """Return the report of a job as an HTML page that is served: the server finds its images."""
     return page(read_report_data(connection, name, most, command))
 
 
-def page(data: dict[str, Any]) -> str:
-    """Return the HTML page that shows this report data."""
+def page(data: dict[str, Any], images_url: str | None = None) -> str:
+    """Return the HTML page that shows this report data, and images below `images_url` if there is one."""
     styles = [(_PAGES / name).read_text(encoding="utf-8") for name in _STYLES]
     scripts = [(_PAGES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     policy = (
         f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)};"
-        " img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+        f" img-src 'self' file: data:{_origin(images_url)}; base-uri 'none'; form-action 'none'"
     )
     parts = {
         "policy": policy,
@@ -75,6 +82,14 @@ def page(data: dict[str, Any]) -> str:
     }
     template = (_PAGES / "report.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], template)
+
+
+def _origin(images_url: str | None) -> str:
+    """Return the origin of a URL, with a space before it, as a Content-Security-Policy names it."""
+    if images_url is None:
+        return ""
+    url = urlsplit(images_url)
+    return " " + html.escape(re.sub(r"[\s;,]", "", f"{url.scheme}://{url.netloc}"))
 
 
 def embed(value: Any) -> str:

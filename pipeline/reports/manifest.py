@@ -15,6 +15,7 @@ from pipeline.ledger import queries
 from pipeline.ledger.database import file_mode, read_transaction
 from pipeline.ledger.error_kind import kind_of
 from pipeline.reports.facts import utc_time
+from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 FILE_NAME = "manifest.jsonl"
 
 
-def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> Path:
+def write_manifest(connection: sqlite3.Connection, name: str, folder: Path, addresses: Addresses = Addresses()) -> Path:
     """Write the manifest of a job into its folder below `folder`; return its path. Raises DiskFull."""
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        with whole_file(path, file_mode(folder)) as file, contextlib.closing(entries(connection, name)) as found:
+        with (
+            whole_file(path, file_mode(folder)) as file,
+            contextlib.closing(entries(connection, name, addresses)) as found,
+        ):
             for entry in found:
                 file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     except OSError as reason:
@@ -40,14 +44,14 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path) -> P
     return path
 
 
-def entries(connection: sqlite3.Connection, name: str) -> Generator[dict[str, Any]]:
+def entries(connection: sqlite3.Connection, name: str, addresses: Addresses = Addresses()) -> Generator[dict[str, Any]]:
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     with read_transaction(connection):
         quarantined = queries.read_quarantine(connection, name)
         for request in queries.read_requests(connection, name):
             responses = queries.read_responses(connection, request.request_pk)
             files = [asdict(one) for one in quarantined.get(request.request_pk, ())]
-            yield _entry(request, responses, _images(connection, request), files)
+            yield _entry(request, responses, _images(connection, request, addresses), files)
 
 
 def _entry(
@@ -106,8 +110,11 @@ def shown_image(image: StoredImage) -> dict[str, Any]:
     return {field: getattr(image, field) for field in fields}
 
 
-def _images(connection: sqlite3.Connection, request: RecordedRequest) -> list[dict[str, Any]]:
-    return [shown_image(image) for image in queries.read_images(connection, request.request_pk)]
+def _images(connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses) -> list[dict[str, Any]]:
+    return [
+        {**shown_image(image), "url": addresses.url(request.job, image.file, image)}
+        for image in queries.read_images(connection, request.request_pk)
+    ]
 
 
 def _sum(usages: list[Any]) -> Any:

@@ -14,6 +14,7 @@ from pipeline.reports.failures import cause_key, read_causes
 from pipeline.reports.manifest import shown_image, shown_params
 from pipeline.reports.next_command import WITHOUT_OPTIONS
 from pipeline.reports.stops import read_holding_stops, stops_json
+from pipeline.reports.thumbnails import thumbnail_name
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,15 +24,24 @@ if TYPE_CHECKING:
     from pipeline.reports.failures import CauseKey, FailureCause
     from pipeline.reports.next_command import NextCommand
     from pipeline.storage import StoredImage
+    from pipeline.stores import Addresses
 
 MOST = 50_000
 """Requests on one page, at most, failures before others: some 30 MB, which a browser still reads in seconds."""
 
 
 def read_report_data(
-    connection: sqlite3.Connection, name: str, most: int = MOST, command: NextCommand = WITHOUT_OPTIONS
+    connection: sqlite3.Connection,
+    name: str,
+    most: int = MOST,
+    command: NextCommand = WITHOUT_OPTIONS,
+    addresses: Addresses | None = None,
 ) -> dict[str, Any]:
-    """Return a job as plain values for JSON, all of one state of the ledger, even beside a working run."""
+    """Return a job as plain values for JSON, all of one state of the ledger, even beside a working run.
+
+    With `addresses`, images that are not in the job's folder have the address of what a page may show in their place;
+    without, the page is served, and the server finds them.
+    """
     with read_transaction(connection):
         (summary,) = read_job_summaries(connection, [name])
         requests = list(queries.read_requests(connection, name, most))
@@ -55,7 +65,9 @@ def read_report_data(
         "unfinished": summary.unfinished,
         "left_out": sum(summary.counts.values()) - len(requests),
         "written_at": time.time(),
-        "requests": [_request(one, images.get(one.request_pk, []), seconds.get(one.request_pk)) for one in requests],
+        "requests": [
+            _request(one, images.get(one.request_pk, []), seconds.get(one.request_pk), addresses) for one in requests
+        ],
         "causes": _causes(causes, requests, command),
         "commands": {"folder": command.folder and str(command.folder), "run": command.line("run")},
         "stops": stops_json(stops, command),
@@ -83,7 +95,9 @@ def _causes(
     ]
 
 
-def _request(request: RecordedRequest, images: Sequence[StoredImage], seconds: float | None) -> dict[str, Any]:
+def _request(
+    request: RecordedRequest, images: Sequence[StoredImage], seconds: float | None, addresses: Addresses | None
+) -> dict[str, Any]:
     return {
         "id": request.id,
         "operation": request.operation,
@@ -98,5 +112,16 @@ def _request(request: RecordedRequest, images: Sequence[StoredImage], seconds: f
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
         "seconds": None if seconds is None else round(seconds, 2),
         "finished_at": request.finished_at,
-        "images": [shown_image(image) for image in images],
+        "images": [_shown_image(request.job, image, addresses) for image in images],
     }
+
+
+def _shown_image(job: str, image: StoredImage, addresses: Addresses | None) -> dict[str, Any]:
+    """Return an image for the page; `address` is what it shows if the image is not in the job's folder.
+
+    Without an `images_url` that is the thumbnail: a link that needs no key would be a secret in a file.
+    """
+    shown = shown_image(image)
+    if addresses is None or (image.root is None and addresses.images_url is None):
+        return shown
+    return {**shown, "address": addresses.public(job, image.file, image) or thumbnail_name(image.sha256)}

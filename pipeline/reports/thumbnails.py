@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.images.inspect import ImageInfo
     from pipeline.ledger.queries import RecordedImage
-    from pipeline.storage import ImageStore
+    from pipeline.stores import Stores
 
 FOLDER = "thumbnails"
 SIDE = 320
@@ -39,7 +39,7 @@ def thumbnail_name(sha256: str) -> str:
 
 def make_thumbnails(
     folder: Path,
-    images: ImageStore,
+    images: Stores,
     sources: Iterable[RecordedImage],
     stop: threading.Event | None = None,
     count: Callable[[int, int], object] = lambda _tried, _all: None,
@@ -84,7 +84,7 @@ def _existing(folder: Path) -> set[str]:
     return names
 
 
-def make_thumbnail(folder: Path, images: ImageStore, source: RecordedImage) -> Path | None:
+def make_thumbnail(folder: Path, images: Stores, source: RecordedImage) -> Path | None:
     """Return the thumbnail of one image, made if it is missing; None if it cannot have one. Raises OSError."""
     path = folder / thumbnail_name(source.sha256)
     if not path.exists():
@@ -94,12 +94,12 @@ def make_thumbnail(folder: Path, images: ImageStore, source: RecordedImage) -> P
     return path
 
 
-def _make(folder: Path, images: ImageStore, source: RecordedImage, stop: threading.Event | None) -> bool | None:
+def _make(folder: Path, images: Stores, source: RecordedImage, stop: threading.Event | None) -> bool | None:
     """Make one thumbnail and return whether it was made, None if `stop` was set before."""
     if stop is not None and stop.is_set():
         return None
     try:
-        small = shrink(images.read(source.name))
+        small = shrink(images.of_image(source).read(source.name))
     except (OSError, BrokenImage):
         return False
     write_whole(folder / thumbnail_name(source.sha256), small)

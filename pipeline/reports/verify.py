@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.ledger.queries import RecordedImage
-    from pipeline.storage import ImageStore
+    from pipeline.stores import Stores
 
     CountImages = Callable[[int, int], object]
+
+
+_AT_ONCE = 16  # images of an object store: what takes time is its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +39,36 @@ class Damage:
     job: str
     file: str
     what: str
+    image: RecordedImage | None = None
 
 
 def find_damage(
     connection: sqlite3.Connection,
     folder: Path,
-    images: ImageStore,
+    stores: Stores,
     job: str | None,
     max_pixels: int = MAX_PIXELS,
     count: CountImages | None = None,
+    *,
+    deep: bool = False,
 ) -> Iterator[Damage]:
     """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Changes nothing.
 
     `max_pixels` is the limit above which a result is not decoded. `count` is called with how many images are read, of
-    how many.
+    how many. Images in an object store are compared by size and checksum, and read only if `deep`. Raises ConfigError.
     """
     recorded = queries.read_recorded_images(connection, job)
-    for number, image in enumerate(recorded):
-        if count is not None:
-            count(number, len(recorded))
-        fault = _fault(images, image, max_pixels)
-        if fault:
-            yield Damage(image.image_pk, image.job, image.name, fault)
+    find = functools.partial(_fault, stores, max_pixels, deep)
+    with contextlib.ExitStack() as stack:
+        is_remote = any(stores.local(image) is None for image in recorded)
+        pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE, "verify")) if is_remote else None
+        faults = map(find, recorded) if pool is None else pool.map(find, recorded)
+        for number, image in enumerate(recorded):
+            if count is not None:
+                count(number, len(recorded))
+            fault = next(faults)
+            if fault:
+                yield Damage(image.image_pk, image.job, image.name, fault, image)
     yield from _find_damaged_inputs(connection, folder, job)
 
 
@@ -74,9 +88,12 @@ def _find_damaged_inputs(connection: sqlite3.Connection, folder: Path, job: str 
                 yield Damage(None, upload.job, name, "has another hash than its name; submit the job again")
 
 
-def _fault(images: ImageStore, image: RecordedImage, max_pixels: int) -> str | None:
+def _fault(stores: Stores, max_pixels: int, deep: bool, image: RecordedImage) -> str | None:
+    local = stores.local(image)
+    if local is None and not deep:
+        return stores.remote_at(image.root or "").find_fault(image.name, image.bytes, image.sha256)
     try:
-        content = images.read(image.name)
+        content = stores.of_image(image).read(image.name)
     except FileNotFoundError:
         return "is missing"
     except OSError as reason:
@@ -92,14 +109,14 @@ def _fault(images: ImageStore, image: RecordedImage, max_pixels: int) -> str | N
     return None
 
 
-def repair(connection: sqlite3.Connection, folder: Path, images: ImageStore, damages: list[Damage]) -> None:
+def repair(connection: sqlite3.Connection, folder: Path, stores: Stores, damages: list[Damage]) -> None:
     """Move what is damaged to quarantine/ and queue what is missing. Raises DiskFull."""
     try:
         for damage in damages:
-            if damage.image_pk is None:
+            if damage.image is None:
                 move_aside(folder / damage.file, folder / damage.job / QUARANTINE_FOLDER)
             else:
-                images.quarantine(damage.file)
+                stores.of_image(damage.image).quarantine(damage.file)
     except OSError as reason:
         raise disk_error(reason, folder) from None
     requeue_lost_images(connection, [damage.image_pk for damage in damages if damage.image_pk is not None])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
-from pipeline.errors import BadInput, DiskFull
+from pipeline.errors import BadInput, ConfigError, DiskFull
 from pipeline.files import disk_error
 from pipeline.ledger.queries import read_recorded_images
 from pipeline.ledger.submit import known_names
@@ -17,7 +17,7 @@ from pipeline.reports.facts import counted
 from pipeline.reports.html_report import write_report
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.thumbnails import make_thumbnails
-from pipeline.storage import ImageStore
+from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,11 +54,14 @@ class ThumbnailWork:
                 self._counted_at = time.monotonic()
                 self.count(name, tried, missing)
 
-        folder, images = self.config.output, ImageStore(self.config.images_folder)
+        folder, stores = self.config.output, Stores.of(self.config)
         try:
-            make_thumbnails(folder / name, images, read_recorded_images(connection, name), self.stop, count)
+            make_thumbnails(folder / name, stores, read_recorded_images(connection, name), self.stop, count)
         except OSError as reason:
             raise disk_error(reason, folder) from None
+        except ConfigError as error:
+            self.unwritten.append(f"thumbnails of `{name}` were not made: {error}")
+            return
         if tried < missing:
             left, line = counted(missing - tried, "thumbnail"), NextCommand.here(self.config).line("report", name)
             self.unwritten.append(f"{left} of `{name}` not made yet; to make them, run: {line}")
@@ -77,11 +80,15 @@ def write_job_report(
         check_sheet(sheet)
     with ledger.reading(config.output, name) as connection:
         (name,) = known_names(connection, [name])
-        written = [write_report(connection, name, config.output, NextCommand.here(config))]
+        written = [_write(connection, config, name)]
         (work or ThumbnailWork(config, lambda _job, _tried, _missing: None)).make(connection, name)
         if sheet is not None:
-            written += write_sheet(connection, name, config.output, ImageStore(config.images_folder), sheet)
+            written += write_sheet(connection, name, config.output, Stores.of(config), sheet)
     return written
+
+
+def _write(connection: sqlite3.Connection, config: Config, name: str) -> Path:
+    return write_report(connection, name, config.output, NextCommand.here(config), addresses=Addresses.of(config))
 
 
 def write_reports(connection: sqlite3.Connection, config: Config, names: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -89,7 +96,7 @@ def write_reports(connection: sqlite3.Connection, config: Config, names: Sequenc
     written, unwritten = [], []
     for name in names:
         try:
-            written.append(write_report(connection, name, config.output, NextCommand.here(config)))
+            written.append(_write(connection, config, name))
         except DiskFull as reason:
             unwritten.append(f"the report of `{name}` was not written: {reason}")
     return written, unwritten

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Final
 from pipeline import ledger
 from pipeline.ledger.queries import find_image, find_job_image, read_uploaded_files
 from pipeline.reports import thumbnails
+from pipeline.storage import media_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from pipeline.ledger.queries import RecordedImage
-    from pipeline.storage import ImageStore
-
-_TYPES = {"svg": "image/svg+xml"} | {
-    kind: f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif")
-}
+    from pipeline.stores import Stores
 
 THUMBNAIL_THREADS: Final = 2
 """Thumbnails that are made at a time; images that are sent as they are do not wait for them."""
@@ -30,10 +27,11 @@ _thumbnail_threads: Final = ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail")  
 
 @dataclass(frozen=True, slots=True)
 class ServedFile:
-    """A file to send, with its media type."""
+    """A file to send, with its media type; or its content, if it is not on this disk."""
 
-    path: Path
+    path: Path | None
     content_type: str
+    content: bytes = b""
 
 
 async def find_in_thread(find: Callable[[], ServedFile | None], *, small: bool) -> ServedFile | None:
@@ -41,36 +39,44 @@ async def find_in_thread(find: Callable[[], ServedFile | None], *, small: bool) 
     return await asyncio.get_running_loop().run_in_executor(_thumbnail_threads if small else None, find)
 
 
-def find_served_image(folder: Path, images: ImageStore, image_pk: int, *, small: bool = False) -> ServedFile | None:
+def find_served_image(folder: Path, stores: Stores, image_pk: int, *, small: bool = False) -> ServedFile | None:
     """Return the file of this image, or of its thumbnail, which is made if it is missing; None if there is none."""
     with ledger.reading(folder) as connection:
         image = find_image(connection, image_pk)
-    return None if image is None else _served(folder, images, image, small=small)
+    return None if image is None else _served(folder, stores, image, small=small)
 
 
-def find_job_file(folder: Path, images: ImageStore, job: str, file: str) -> ServedFile | None:
+def find_job_file(folder: Path, stores: Stores, job: str, file: str) -> ServedFile | None:
     """Return a file that a job's report shows, by its address relative to the report; None if there is none."""
     kind, _, name = file.partition("/")
     with ledger.reading(folder) as connection:
         if kind == "inputs":
             uploaded = any(one.file == file for one in read_uploaded_files(connection, job))
             path = _inside(folder / job / file, folder / job / "inputs", folder) if uploaded else None
-            return None if path is None else ServedFile(path, _TYPES.get(path.suffix[1:], "application/octet-stream"))
+            return None if path is None else ServedFile(path, media_type(path.suffix[1:]))
         small = kind == thumbnails.FOLDER
         found = find_job_image(connection, job, **({"sha256": name[: -len(".webp")]} if small else {"file": file}))
-    return None if found is None else _served(folder, images, found, small=small)
+    return None if found is None else _served(folder, stores, found, small=small)
 
 
-def _served(folder: Path, images: ImageStore, image: RecordedImage, *, small: bool) -> ServedFile | None:
-    path = _inside(images.local_path(image.name), images.job_folder(image.job), images.folder)
-    if path is None:
-        return None
+def _served(folder: Path, stores: Stores, image: RecordedImage, *, small: bool) -> ServedFile | None:
+    store = stores.local(image)
+    path = None
+    if store is not None:
+        path = _inside(store.local_path(image.name), store.job_folder(image.job), store.folder)
+        if path is None:
+            return None
     if small and image.format != "svg":
         job = folder / image.job
-        made = thumbnails.make_thumbnail(job, images, image)
+        made = thumbnails.make_thumbnail(job, stores, image)
         thumbnail = made and _inside(made, job / thumbnails.FOLDER, folder)
         return None if thumbnail is None else ServedFile(thumbnail, "image/webp")
-    return ServedFile(path, _TYPES.get(image.format, "application/octet-stream"))
+    if path is not None:
+        return ServedFile(path, media_type(image.format))
+    try:
+        return ServedFile(None, media_type(image.format), stores.of_image(image).read(image.name))
+    except FileNotFoundError:
+        return None
 
 
 def _inside(path: Path, home: Path, folder: Path) -> Path | None:

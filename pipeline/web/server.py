@@ -155,17 +155,17 @@ class Site:
 
     async def _job_file(self, request: web.Request) -> web.StreamResponse:
         job, file = request.match_info.values()
-        find = functools.partial(find_job_file, self._batch.folder, self._batch.images, job, file)
+        find = functools.partial(find_job_file, self._batch.folder, self._batch.stores, job, file)
         return await _send(find, small=file.startswith(f"{thumbnails.FOLDER}/"))
 
     async def _image(self, request: web.Request) -> web.StreamResponse:
         pk = int(request.match_info["pk"])
-        return await _send(functools.partial(find_served_image, self._batch.folder, self._batch.images, pk))
+        return await _send(functools.partial(find_served_image, self._batch.folder, self._batch.stores, pk))
 
     async def _thumbnail(self, request: web.Request) -> web.StreamResponse:
         pk = int(request.match_info["pk"])
         return await _send(
-            functools.partial(find_served_image, self._batch.folder, self._batch.images, pk, small=True), small=True
+            functools.partial(find_served_image, self._batch.folder, self._batch.stores, pk, small=True), small=True
         )
 
     async def _act(self, request: web.Request) -> web.Response:
@@ -211,9 +211,10 @@ async def _send(find: Callable[[], ServedFile | None], *, small: bool = False) -
         raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
     if served is None:
         raise web.HTTPNotFound(text="There is no such image.\n")
-    return web.FileResponse(
-        served.path, headers={"Content-Type": served.content_type, "Cache-Control": "private, max-age=60"}
-    )
+    headers = {"Content-Type": served.content_type, "Cache-Control": "private, max-age=60"}
+    if served.path is None:
+        return web.Response(body=served.content, headers=headers)
+    return web.FileResponse(served.path, headers=headers)
 
 
 def _read_report(config: Config, job: str) -> str:

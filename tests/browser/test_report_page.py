@@ -53,7 +53,7 @@ def _matrix(bench: Bench) -> None:
 def _written(bench: Bench, *, thumbnails: bool = True) -> str:
     path = write_report(bench.connection, "job", bench.folder, NextCommand.here(Config(None, bench.folder, None, {})))
     if thumbnails:
-        make_thumbnails(bench.folder / "job", bench.images, read_recorded_images(bench.connection, "job"))
+        make_thumbnails(bench.folder / "job", bench.stores, read_recorded_images(bench.connection, "job"))
     return path.as_uri()
 
 

@@ -54,7 +54,7 @@ def looks(bench: Bench) -> dict[str, Callable[[], Any]]:
         "accounts": lambda: read_job_summaries(connection),
         "manifest": lambda: write_manifest(connection, "job", folder),
         "outcomes": lambda: list(read_outcomes(Config(None, folder, None, {}), "job")),
-        "verify": lambda: list(find_damage(connection, folder, bench.images, None)),
+        "verify": lambda: list(find_damage(connection, folder, bench.stores, None)),
         "report": lambda: json.dumps(read_report_data(connection, "job")),
         "copy": lambda: back_up(connection, folder),
         "run": mend_and_take,

@@ -25,7 +25,7 @@ from pipeline.engine.caller import CallResult, CallSpec, LocalCaller, Target
 from pipeline.engine.image_writer import FileNames
 from pipeline.errors import DiskFull, DownloadRefused, Invalid, Moderated, NotSent, OutcomeUnknown, Unusable, UrlLost
 from pipeline.ledger.queue import PaidUrl
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
 from tests.support.workbench import MODEL, PNG, PNG_BASE64, Body, answer_with, lab, vendor
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ ENVIRONMENT = {"LAB_KEY": "sk-0123456789", "TEAM": "night"}
 async def call(made: CallSpec, environment: dict[str, str] = ENVIRONMENT) -> tuple[CallResult, int]:
     """Make a call; return its result, and how often it was reported as sent."""
     reports: list[float] = []
-    async with LocalCaller(made.target, ImageStore(made.target.images), environment) as caller:
+    async with LocalCaller(made.target, LocalStore(made.target.images), environment) as caller:
         result = await caller.call(made, lambda: reports.append(time.time()))
     return result, len(reports)
 
@@ -173,7 +173,7 @@ class Host:
         async with TestServer(app) as server:
             base = str(server.make_url("/"))
             target = Target(lab(base), base, DownloadRules(attempts=attempts), self.folder)
-            async with LocalCaller(target, ImageStore(self.folder), {}) as caller:
+            async with LocalCaller(target, LocalStore(self.folder), {}) as caller:
                 url = PaidUrl(1, 1, path if "://" in path else base.rstrip("/") + path, time.time() + lives)
                 return await caller.download(url, NAMES, time.monotonic() + lives, self._sleep)
 
@@ -307,11 +307,11 @@ async def test_a_key_in_a_url_is_not_stored_and_the_image_is_downloaded_all_the_
     key = ENVIRONMENT["LAB_KEY"]
     async with vendor(lambda _: _answer({"url": f"/picture/a?k={key}"})) as base_url:
         made = spec(base_url, tmp_path)
-        async with LocalCaller(made.target, ImageStore(made.target.images), ENVIRONMENT) as caller:
+        async with LocalCaller(made.target, LocalStore(made.target.images), ENVIRONMENT) as caller:
             result = await caller.call(made, lambda: None)
         (url,) = result.urls
         assert key not in repr(result)
-        async with LocalCaller(made.target, ImageStore(made.target.images), ENVIRONMENT) as later:  # in another run
+        async with LocalCaller(made.target, LocalStore(made.target.images), ENVIRONMENT) as later:  # in another run
             paid = PaidUrl(1, 1, url.url, url.expires_at)
             stored = await later.download(paid, NAMES, time.monotonic() + 9, _no_wait)
     assert (tmp_path / "job" / stored.file).read_bytes() == PNG
@@ -337,7 +337,7 @@ async def test_no_call_waits_for_a_download_of_the_same_session(tmp_path: Path) 
     app.router.add_post("/images/generations", generate)
     async with TestServer(app) as server:
         one = spec(str(server.make_url("/")), tmp_path, concurrency=1, batch=BatchRules())
-        async with LocalCaller(one.target, ImageStore(tmp_path), ENVIRONMENT) as caller, asyncio.TaskGroup() as group:
+        async with LocalCaller(one.target, LocalStore(tmp_path), ENVIRONMENT) as caller, asyncio.TaskGroup() as group:
             client = BatchClient(caller.session, one.target.provider.dialect)
             for number in range(8):
                 path = tmp_path / f"{number}.jsonl"

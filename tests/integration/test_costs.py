@@ -21,7 +21,7 @@ from pipeline.engine.image_writer import FileNames, ImageWriter
 from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.writer import Writer
 from pipeline.reports.status import read_status
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
 from tests.support.workbench import PNG_BASE64, answer_with, lab, request, vendor
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ async def test_a_picture_is_copied_no_more_than_twice_while_it_is_filed(tmp_path
     from tests.bench.pictures import noise
 
     picture = noise(512, 1)
-    writer, names = ImageWriter(ImageStore(tmp_path), image_threads()), FileNames("job", "one", None)
+    writer, names = ImageWriter(LocalStore(tmp_path), image_threads()), FileNames("job", "one", None)
     inline = InlineImage(base64.b64encode(picture).decode(), None)
     await writer.write_all([inline], names, [1])
     decoded = 512 * 512 * 4

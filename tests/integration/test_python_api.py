@@ -17,6 +17,7 @@ from pipeline import BadInput, Batch, GiveUp, RequestError, errors, make_job
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline import Outcome
     from tests.support.stage import Server, Stage
 
 SMALL = {"model": "dall-e-2", "size": "256x256"}
@@ -42,11 +43,15 @@ def _png(size: int = 256) -> bytes:
     return stream.getvalue()
 
 
+def _paths(outcome: Outcome) -> list[Path]:
+    return [image.path for image in outcome.images if image.path is not None]
+
+
 def test_a_picture_in_memory_is_varied(batch: Batch, server: Server) -> None:
     job = make_job("memory", [{"operation": "variation", "image": BytesIO(_png()), "n": 2, **SMALL}])
     (outcome,) = batch.run_sync([job]).requests
     assert (outcome.status, len(outcome.images), outcome.error) == ("succeeded", 2, None)
-    assert [image.path.read_bytes()[:4] for image in outcome.images] == [b"\x89PNG"] * 2
+    assert [path.read_bytes()[:4] for path in _paths(outcome)] == [b"\x89PNG"] * 2
     assert server.charged() == 2
 
 
@@ -93,15 +98,15 @@ def test_images_may_be_in_a_folder_of_their_own(batch: Batch, server: Server, tm
     half.write_bytes(b"half")
     result = apart.run_sync([make_job("apart", [{"prompt": "a cat", "n": 2}], defaults=SMALL)])
     (outcome,) = result.requests
-    assert {image.path.parent for image in outcome.images} == {half.parent}
-    assert sorted(half.parent.iterdir()) == sorted(image.path for image in outcome.images)
+    assert {path.parent for path in _paths(outcome)} == {half.parent}
+    assert sorted(half.parent.iterdir()) == sorted(_paths(outcome))
     assert not list(batch.folder.glob("*/images"))
     apart.report("apart")  # a run makes as many thumbnails as a share of its time allows
     assert len(list((batch.folder / "apart" / "thumbnails").iterdir())) == 2
-    outcome.images[0].path.write_bytes(b"damaged")
+    _paths(outcome)[0].write_bytes(b"damaged")
     images, (damage,) = apart.verify(repair=True)
-    assert (images, damage.file) == (2, f"apart/images/{outcome.images[0].path.name}")
-    assert (half.parents[1] / "quarantine" / outcome.images[0].path.name).read_bytes() == b"damaged"
+    assert (images, damage.file) == (2, f"apart/images/{_paths(outcome)[0].name}")
+    assert (half.parents[1] / "quarantine" / _paths(outcome)[0].name).read_bytes() == b"damaged"
     assert apart.run_sync().exit_code == 0
     assert (apart.verify()[0], server.charged()) == (2, 3)
 

@@ -11,7 +11,7 @@ from pipeline.errors import DiskFull
 from pipeline.files import make_folder
 from pipeline.ledger.queries import count_images
 from pipeline.reports.verify import find_damage, repair
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
 from tests.integration.test_worker import HERE, Vendor
 from tests.support.workbench import PNG, answer_with, lab, picture, request, vendor
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 def _repair(bench: Bench) -> None:
     """Repair all damage that verify finds."""
-    damages = list(find_damage(bench.connection, bench.folder, bench.images, None))
-    repair(bench.connection, bench.folder, bench.images, damages)
+    damages = list(find_damage(bench.connection, bench.folder, bench.stores, None))
+    repair(bench.connection, bench.folder, bench.stores, damages)
 
 
 async def _make(bench: Bench) -> Path:
@@ -38,7 +38,7 @@ async def _make(bench: Bench) -> Path:
 
 async def test_what_is_as_recorded_is_no_damage(bench: Bench) -> None:
     await _make(bench)
-    assert list(find_damage(bench.connection, bench.folder, bench.images, None)) == []
+    assert list(find_damage(bench.connection, bench.folder, bench.stores, None)) == []
     assert (count_images(bench.connection, None), count_images(bench.connection, "JOB")) == (2, 2)
 
 
@@ -55,7 +55,7 @@ async def test_damage_is_named_and_not_touched(bench: Bench, harm: Callable[[Pat
     path = await _make(bench)
     harm(path)
     before = bench.ask("SELECT * FROM request"), bench.ask("SELECT * FROM image")
-    (damage,) = find_damage(bench.connection, bench.folder, bench.images, "job")
+    (damage,) = find_damage(bench.connection, bench.folder, bench.stores, "job")
     assert damage.file == "job/images/pool-1.png"
     assert said in damage.what
     assert (bench.ask("SELECT * FROM request"), bench.ask("SELECT * FROM image")) == before
@@ -68,16 +68,16 @@ async def test_what_was_recorded_and_is_no_picture_is_damage_too(bench: Bench) -
     bench.set(
         "UPDATE image SET sha256 = ?, bytes = ? WHERE number = 1", hashlib.sha256(content).hexdigest(), len(content)
     )
-    (damage,) = find_damage(bench.connection, bench.folder, bench.images, None)
+    (damage,) = find_damage(bench.connection, bench.folder, bench.stores, None)
     assert "is not a whole image" in damage.what
 
 
 async def test_repair_puts_aside_queues_and_the_next_run_makes_it_again(bench: Bench) -> None:
     path = await _make(bench)
     path.write_bytes(b"damaged")
-    damages = list(find_damage(bench.connection, bench.folder, bench.images, None))
-    repair(bench.connection, bench.folder, bench.images, damages)
-    repair(bench.connection, bench.folder, bench.images, damages)  # as a second process might
+    damages = list(find_damage(bench.connection, bench.folder, bench.stores, None))
+    repair(bench.connection, bench.folder, bench.stores, damages)
+    repair(bench.connection, bench.folder, bench.stores, damages)  # as a second process might
     assert bench.ask("SELECT status, received FROM request") == [("pending", 1)]
     assert (bench.folder / "job" / "quarantine" / "pool-1.png").read_bytes() == b"damaged"
     served = Vendor(lambda _: answer_with(HERE))
@@ -120,27 +120,31 @@ def _with_input(bench: Bench, content: bytes) -> Path:
 
 def test_what_is_uploaded_is_read_again_too(bench: Bench) -> None:
     path = _with_input(bench, PNG)
-    assert list(find_damage(bench.connection, bench.folder, bench.images, "job")) == []
+    assert list(find_damage(bench.connection, bench.folder, bench.stores, "job")) == []
     path.write_bytes(PNG[:-1])
-    (damage,) = find_damage(bench.connection, bench.folder, bench.images, "job")
+    (damage,) = find_damage(bench.connection, bench.folder, bench.stores, "job")
     assert (damage.image_pk, damage.file) == (None, f"job/inputs/{path.name}")
     assert "submit the job again" in damage.what
-    repair(bench.connection, bench.folder, bench.images, [damage])
+    repair(bench.connection, bench.folder, bench.stores, [damage])
     assert not path.exists()
     assert (bench.folder / "job" / "quarantine" / path.name).exists()
-    (damage,) = find_damage(bench.connection, bench.folder, bench.images, None)
+    (damage,) = find_damage(bench.connection, bench.folder, bench.stores, None)
     assert damage.what == "is missing; submit the job again"
 
 
 async def test_images_in_a_folder_of_their_own_are_found_and_quarantined_there(bench: Bench) -> None:
     path = await _make(bench)
-    elsewhere = ImageStore(bench.folder / "elsewhere")
+    elsewhere = LocalStore(bench.folder / "elsewhere")
     make_folder(elsewhere.folder / "job")
     (bench.folder / "job" / "images").rename(elsewhere.job_folder("job"))
-    assert list(find_damage(bench.connection, bench.folder, elsewhere, None)) == []
+    bench.set("UPDATE image SET root = ?", elsewhere.folder.as_uri())
+    assert list(find_damage(bench.connection, bench.folder, bench.stores, None)) == []
     elsewhere.local_path(f"job/images/{path.name}").write_bytes(b"damaged")
     repair(
-        bench.connection, bench.folder, elsewhere, list(find_damage(bench.connection, bench.folder, elsewhere, None))
+        bench.connection,
+        bench.folder,
+        bench.stores,
+        list(find_damage(bench.connection, bench.folder, bench.stores, None)),
     )
     assert (elsewhere.folder / "job" / "quarantine" / path.name).read_bytes() == b"damaged"
     assert not (bench.folder / "job" / "quarantine").exists()
@@ -156,8 +160,8 @@ async def test_repair_revives_nothing_that_was_cancelled(bench: Bench) -> None:
 
 async def test_the_limit_of_pixels_is_that_of_the_config(bench: Bench) -> None:
     await _make(bench)
-    assert list(find_damage(bench.connection, bench.folder, bench.images, None, 16 * 16)) == []
-    damages = list(find_damage(bench.connection, bench.folder, bench.images, None, 1))
+    assert list(find_damage(bench.connection, bench.folder, bench.stores, None, 16 * 16)) == []
+    damages = list(find_damage(bench.connection, bench.folder, bench.stores, None, 1))
     assert ["set `download.max_pixels` higher" in damage.what for damage in damages] == [True, True]
 
 
@@ -169,4 +173,4 @@ async def test_an_image_that_every_viewer_shows_whole_is_no_damage(bench: Bench)
     bench.connection.execute(
         "UPDATE image SET bytes = ?, sha256 = ? WHERE file = ?", (len(content), digest, "images/pool-1.png")
     )
-    assert list(find_damage(bench.connection, bench.folder, bench.images, None)) == []
+    assert list(find_damage(bench.connection, bench.folder, bench.stores, None)) == []

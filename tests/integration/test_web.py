@@ -259,10 +259,10 @@ def test_a_row_that_points_elsewhere_gives_nothing(bench: Bench, tmp_path: Path,
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(drawn(7))
     (tmp_path / "job" / "images" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert find_served_image(bench.folder, bench.images, 1) is not None
+    assert find_served_image(bench.folder, bench.stores, 1) is not None
     bench.set("UPDATE image SET file = ?", file)
-    assert find_served_image(bench.folder, bench.images, 1) is None
-    assert find_served_image(bench.folder, bench.images, 1, small=True) is None
+    assert find_served_image(bench.folder, bench.stores, 1) is None
+    assert find_served_image(bench.folder, bench.stores, 1, small=True) is None
 
 
 def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tmp_path: Path) -> None:
@@ -272,12 +272,12 @@ def test_a_job_whose_name_leads_out_of_the_folder_gives_nothing(bench: Bench, tm
     bench.folder.mkdir()
     for path in tmp_path.glob("ledger*"):
         (bench.folder / path.name).write_bytes(path.read_bytes())
-    assert find_served_image(bench.folder, bench.images, 1) is None, "its job's folder is not here"
+    assert find_served_image(bench.folder, bench.stores, 1) is None, "its job's folder is not here"
     bench.connection.close()
     bench.connection = open_ledger(bench.folder)
     bench.set("UPDATE job SET name = '../job'")
     assert (bench.folder / "../job/images").is_dir()
-    assert find_served_image(bench.folder, bench.images, 1) is None
+    assert find_served_image(bench.folder, bench.stores, 1) is None
 
 
 async def _post(

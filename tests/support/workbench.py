@@ -28,7 +28,8 @@ from pipeline.models.table import Models
 from pipeline.planning.plan import ImageRequest, Plan
 from pipeline.sandbox.server import serve
 from pipeline.sandbox.settings import SandboxSettings
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
+from pipeline.stores import Stores
 
 if TYPE_CHECKING:
     import sqlite3
@@ -114,12 +115,17 @@ class Bench:
     @functools.cached_property
     def held(self) -> HeldFolder:
         """The folder, as a run holds it."""
-        return HeldFolder(self.folder, self.folder)
+        return HeldFolder(self.folder, self.images)
 
     @property
-    def images(self) -> ImageStore:
+    def images(self) -> LocalStore:
         """The result images of all jobs."""
-        return ImageStore(self.folder)
+        return LocalStore(self.folder)
+
+    @property
+    def stores(self) -> Stores:
+        """The stores of all images."""
+        return Stores(self.folder)
 
     def submit(self, *requests: ImageRequest, now: float | None = None, **more: Any) -> None:
         """Queue a job of these requests."""

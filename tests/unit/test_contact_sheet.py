@@ -44,7 +44,7 @@ def _own(number: int) -> tuple[int, ...]:
 
 
 def _sheets(bench: Bench, name: str = "sheet.png") -> list[Path]:
-    return write_sheet(bench.connection, "job", bench.folder, bench.images, bench.folder / name)
+    return write_sheet(bench.connection, "job", bench.folder, bench.stores, bench.folder / name)
 
 
 def test_pictures_stand_in_the_order_of_the_job_and_go_on_on_further_pages(bench: Bench) -> None:

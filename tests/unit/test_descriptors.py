@@ -16,7 +16,7 @@ from pipeline.descriptors import MAX_LIMIT, descriptors_for_calls, raise_descrip
 from pipeline.errors import DiskFull, TooManyOpenFiles
 from pipeline.files import disk_error, sync_folder, write_whole
 from pipeline.ledger.database import translate_error
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def exhaust(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[int]
     "action",
     [
         lambda folder: write_whole(folder / "a", b"paid"),
-        lambda folder: ImageStore(folder).put("job/images/a.png", b"paid"),
+        lambda folder: LocalStore(folder).put("job/images/a.png", b"paid"),
         sync_folder,
     ],
 )
@@ -106,7 +106,7 @@ def test_waiting_ends_with_a_sentence_that_names_the_limit(tmp_path: Path, monke
     exhaust(monkeypatch, errno.EMFILE, 1_000_000)
     monkeypatch.setattr(descriptors, "WAIT_SECONDS", 0.01)
     with pytest.raises(TooManyOpenFiles, match=r"too many open files.*`ulimit -n 4096`.*`concurrency`"):
-        ImageStore(tmp_path).put("job/images/a.png", b"paid")
+        LocalStore(tmp_path).put("job/images/a.png", b"paid")
 
 
 def test_no_free_descriptor_is_no_full_disk(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from pipeline.engine.events import (
     RunStarted,
     Stopped,
     Stopping,
+    StoreAnswers,
+    StoreSilent,
     ThumbnailsMade,
     UsageIgnored,
 )
@@ -67,6 +69,8 @@ EVENTS: list[Event] = [
     ImagesFound(7, 0),
     ImagesFound(0, 2),
     ImagesFound(7, 2),
+    StoreSilent("s3://bucket", "503\nSlow Down"),
+    StoreAnswers("s3://bucket", 61.0),
     PurchasesHeld("lab", "host\nunreachable"),
     PurchasesResumed("lab", 12.4),
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
@@ -109,6 +113,8 @@ def test_every_event_has_a_line_of_its_own() -> None:
             "! images on disk that the ledger did not know: 7 recorded again, and not paid again; 2 left as they are;"
             " to list them, run: pipeline verify"
         ),
+        "‖ paid images wait on this disk for the object store: 503 Slow Down",
+        "▶ s3://bucket takes images again after 61 s",
         "‖ lab: paid images do not arrive; nothing more is bought until one does: host unreachable",
         "▶ lab: paid images arrive again after 12 s",
         (

@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import DiskFull, FolderGone
 from pipeline.ledger.database import FILE_NAME
 from pipeline.ledger.held_folder import HeldFolder
+from pipeline.storage import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_that_stays_where_it_is_is_held_whatever_is_written_to_it(folder: Path, tmp_path: Path) -> None:
-    with contextlib.closing(HeldFolder(folder, tmp_path / "images")) as held:
+    with contextlib.closing(HeldFolder(folder, LocalStore(tmp_path / "images"))) as held:
         held.images.put("job/images/a.png", b"image")
         (folder / FILE_NAME).write_bytes(b"more")
         held.check()
@@ -45,7 +46,7 @@ def _replace(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [_move, shutil.rmtree, _replace])
 def test_a_folder_that_was_moved_removed_or_replaced_is_gone(folder: Path, change: Callable[[Path], None]) -> None:
-    with contextlib.closing(HeldFolder(folder, folder)) as held:
+    with contextlib.closing(HeldFolder(folder, LocalStore(folder))) as held:
         change(folder)
         with pytest.raises(FolderGone, match=r"outputs was moved, removed or replaced .* `--output`"):
             held.check()
@@ -53,7 +54,7 @@ def test_a_folder_that_was_moved_removed_or_replaced_is_gone(folder: Path, chang
 
 
 def test_a_ledger_that_was_removed_or_replaced_is_gone_and_the_folder_is_not(folder: Path) -> None:
-    with contextlib.closing(HeldFolder(folder, folder)) as held:
+    with contextlib.closing(HeldFolder(folder, LocalStore(folder))) as held:
         ledger = folder / FILE_NAME
         ledger.rename(folder / "kept")
         for _ in range(2):
@@ -64,7 +65,7 @@ def test_a_ledger_that_was_removed_or_replaced_is_gone_and_the_folder_is_not(fol
 
 
 def test_a_folder_of_images_elsewhere_is_held_too(folder: Path, tmp_path: Path) -> None:
-    with contextlib.closing(HeldFolder(folder, tmp_path / "images")) as held:
+    with contextlib.closing(HeldFolder(folder, LocalStore(tmp_path / "images"))) as held:
         shutil.rmtree(tmp_path / "images")
         with pytest.raises(FolderGone, match="images was moved"):
             held.check()
@@ -73,4 +74,4 @@ def test_a_folder_of_images_elsewhere_is_held_too(folder: Path, tmp_path: Path) 
 def test_a_folder_that_cannot_be_held_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "images").write_bytes(b"a file")
     with pytest.raises(DiskFull, match="images cannot be written"):
-        HeldFolder(folder, tmp_path / "images")
+        HeldFolder(folder, LocalStore(tmp_path / "images"))

@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.engine.image_writer import FileNames, ImageWriter, _validate_and_store, decode, free_numbers, validate
 from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images.limits import MAX_PIXELS, MemoryBudget, small_images_only
-from pipeline.storage import ImageStore, StoredImage
+from pipeline.storage import LocalStore, StoredImage
 from tests.support.workbench import until
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_an_image_that_lacks_only_its_end_mark_is_stored_as_it_came_with_a_remar
     content = picture("jpeg")[:-2]
     found = validate(content, None)
     assert (found.content, found.remarks) == (content, ("its end mark is missing",))
-    stored = _validate_and_store(content, ImageStore(tmp_path), FileNames("job", "one", None), 1, None)
+    stored = _validate_and_store(content, LocalStore(tmp_path), FileNames("job", "one", None), 1, None)
     assert (tmp_path / "job" / stored.file).read_bytes() == content
 
 
@@ -117,7 +117,7 @@ def names(folder: Path) -> list[str]:
 
 def store(folder: Path, kind: str = "png", number: int = 1, revised_prompt: str | None = None) -> StoredImage:
     names = FileNames("job", "x", None)
-    return _validate_and_store(picture(kind), ImageStore(folder), names, number, revised_prompt)
+    return _validate_and_store(picture(kind), LocalStore(folder), names, number, revised_prompt)
 
 
 @pytest.mark.parametrize(("kind", "extension"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp"), ("gif", "gif")])
@@ -203,7 +203,7 @@ async def test_small_images_do_not_wait_for_large_ones(tmp_path: Path, monkeypat
     large = io.BytesIO()
     Image.new("RGB", (100, 100)).save(large, "png")
     with ThreadPoolExecutor(1) as threads:
-        writer = ImageWriter(ImageStore(tmp_path), threads)
+        writer = ImageWriter(LocalStore(tmp_path), threads)
         with budget.hold(10_001):
             waiting = [
                 asyncio.create_task(writer.write(large.getvalue(), FileNames("job", "large", None), number))

@@ -49,7 +49,7 @@ def _files(folder: Path) -> list[str]:
 
 def test_rows_and_folder_go_along_and_no_file_claims_the_new_name(bench: Bench, tmp_path: Path) -> None:
     _made(bench, "four", 1, 2, file=tmp_path / "four.yaml")
-    rename_job(bench.connection, "four", "renamed", [bench.folder, bench.folder])
+    rename_job(bench.connection, "four", "renamed", bench.stores)
     assert bench.ask("SELECT name, file FROM job") == [("renamed", None)]
     assert _files(bench.folder / "renamed") == ["1.png", "2.png"]
     assert not (bench.folder / "four").exists()
@@ -70,7 +70,7 @@ def test_a_name_that_is_not_free_or_no_name_is_refused_and_nothing_changes(bench
     bench.submit(request(2), name="other")
     (bench.folder / "taken").mkdir()
     with pytest.raises(BadInput, match=said):
-        rename_job(bench.connection, "four", new, [bench.folder])
+        rename_job(bench.connection, "four", new, bench.stores)
     assert bench.ask("SELECT name FROM job") == [("four",), ("other",)]
     assert _files(bench.folder / "four") == ["1.png"]
 
@@ -79,21 +79,21 @@ def test_the_name_of_a_submit_that_died_is_free(bench: Bench) -> None:
     _made(bench, "four", 1)
     bench.submit(request(2), name="dead")
     bench.set("UPDATE job SET revision = 0 WHERE name = 'dead'")
-    rename_job(bench.connection, "four", "dead", [bench.folder])
+    rename_job(bench.connection, "four", "dead", bench.stores)
     assert bench.ask("SELECT name FROM job") == [("dead",)]
 
 
 def test_only_the_spelling_may_change(bench: Bench) -> None:
     _made(bench, "Four", 1)
-    rename_job(bench.connection, "Four", "four", [bench.folder])
+    rename_job(bench.connection, "Four", "four", bench.stores)
     assert _files(bench.folder / "four") == ["1.png"]
 
 
 def _change(bench: Bench, change: str) -> None:
     if change == "rename":
-        rename_job(bench.connection, "four", "renamed", [bench.folder])
+        rename_job(bench.connection, "four", "renamed", bench.stores)
     else:
-        forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+        forget_job(bench.connection, "four", bench.stores, {}, files=True)
 
 
 @pytest.mark.parametrize("change", ["rename", "forget"])
@@ -110,7 +110,7 @@ def test_a_kill_between_rows_and_folder_is_finished_by_the_next_process(
         (bench.folder / "renamed" / "images").mkdir(parents=True)
         (bench.folder / "four" / "images" / "1.png").rename(bench.folder / "renamed" / "images" / "1.png")
     for _ in range(2):
-        finish_folder_changes(bench.connection, [bench.folder])
+        finish_folder_changes(bench.connection, bench.stores)
     assert not (bench.folder / "four").exists()
     assert _files(bench.folder / "renamed") == (["1.png", "2.png"] if change == "rename" else [])
 
@@ -120,7 +120,7 @@ def test_a_forgotten_job_leaves_no_row_and_its_files_stay(bench: Bench) -> None:
     _made(bench, "two", 3)
     record_stop(bench.connection, Block(job_pk=1), KeyRefused("of one"))
     record_stop(bench.connection, Block(job_pk=2), KeyRefused("of two"))
-    forget_job(bench.connection, "one", [bench.folder], {}, files=False)
+    forget_job(bench.connection, "one", bench.stores, {}, files=False)
     for table in ("job", "request", "attempt", "image", "quarantine", "stop"):
         assert bench.one(f"SELECT count(*) FROM {table}") == 1, table
     assert bench.one("PRAGMA foreign_keys") == 1
@@ -133,7 +133,7 @@ def test_primary_keys_that_are_used_again_overcome_a_stop_all_the_same(bench: Be
     _made(bench, "one", 1, 2)
     bench.submit(request(3), request(4), name="two")
     record_stop(bench.connection, Block(job_pk=1), KeyRefused("of two"))
-    forget_job(bench.connection, "one", [bench.folder], {}, files=False)
+    forget_job(bench.connection, "one", bench.stores, {}, files=False)
     assert len(read_stops(bench.connection)) == 1
     bench.set(
         "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome) VALUES (1, 'lab', 1, 1, 2, 'answered')"
@@ -143,11 +143,11 @@ def test_primary_keys_that_are_used_again_overcome_a_stop_all_the_same(bench: Be
 
 def test_the_provider_of_forgotten_calls_pauses_until_they_are_out_of_its_window(bench: Bench) -> None:
     _made(bench, "one", 1)
-    forget_job(bench.connection, "one", [bench.folder], {"lab": 60.3, "other": 60.3}, files=False)
+    forget_job(bench.connection, "one", bench.stores, {"lab": 60.3, "other": 60.3}, files=False)
     assert paused_until(bench.connection, "lab") == pytest.approx(time.time() + 50.3, abs=3)
     assert paused_until(bench.connection, "other") == 0
     _made(bench, "two", 1)
-    forget_job(bench.connection, "two", [bench.folder], {"lab": 5}, files=False)
+    forget_job(bench.connection, "two", bench.stores, {"lab": 5}, files=False)
     assert paused_until(bench.connection, "lab") < time.time() + 51, "calls out of the window are no reason"
 
 
@@ -160,11 +160,11 @@ def test_a_folder_that_cannot_be_moved_is_moved_once_it_can_be(bench: Bench, mon
     with monkeypatch.context() as held:
         held.setattr(os, "rename", _refuse)
         with pytest.raises(DiskFull, match="four cannot be written: Permission denied"):
-            rename_job(bench.connection, "four", "renamed", [bench.folder])
+            rename_job(bench.connection, "four", "renamed", bench.stores)
         with pytest.raises(DiskFull, match="four cannot be written: Permission denied"):
-            finish_folder_changes(bench.connection, [bench.folder])
+            finish_folder_changes(bench.connection, bench.stores)
         assert bench.one(NOTES) == 1
-    finish_folder_changes(bench.connection, [bench.folder])
+    finish_folder_changes(bench.connection, bench.stores)
     assert (_files(bench.folder / "renamed"), bench.one(NOTES)) == (["1.png"], 0)
 
 
@@ -172,14 +172,14 @@ def test_a_folder_that_cannot_be_deleted_is_told_once(bench: Bench, monkeypatch:
     _made(bench, "four", 1)
     monkeypatch.setattr(shutil, "rmtree", _refuse)
     with pytest.raises(DiskFull, match="four cannot be written"):
-        forget_job(bench.connection, "four", [bench.folder], {}, files=True)
-    finish_folder_changes(bench.connection, [bench.folder])
+        forget_job(bench.connection, "four", bench.stores, {}, files=True)
+    finish_folder_changes(bench.connection, bench.stores)
     assert (bench.one("SELECT count(*) FROM job"), bench.one(NOTES)) == (0, 0)
 
 
 def test_a_job_without_a_folder_is_forgotten_with_its_files(bench: Bench) -> None:
     bench.submit(request(1), name="four")
-    forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+    forget_job(bench.connection, "four", bench.stores, {}, files=True)
     assert (bench.one("SELECT count(*) FROM job"), bench.one(NOTES)) == (0, 0)
 
 
@@ -187,10 +187,10 @@ def test_a_job_with_batches_that_are_out_is_not_forgotten(bench: Bench) -> None:
     _made(bench, "four", 1, 2)
     bench.send_batch(1)
     with pytest.raises(BadInput, match=r"a batch is out for job `four`, and may be paid; .*: pipeline cancel four"):
-        forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+        forget_job(bench.connection, "four", bench.stores, {}, files=True)
     bench.send_batch(2)
     with pytest.raises(BadInput, match="2 batches are out"):
-        forget_job(bench.connection, "four", [bench.folder], {}, files=True)
+        forget_job(bench.connection, "four", bench.stores, {}, files=True)
     assert bench.one("SELECT count(*) FROM batch") == 2
     assert _files(bench.folder / "four") == ["1.png", "2.png"]
 
@@ -203,7 +203,7 @@ def test_ended_batches_are_forgotten_with_their_job_and_no_others(bench: Bench) 
     bench.set("UPDATE batch SET ended_at = 1 WHERE pk = 1")
     bench.set("UPDATE attempt SET outcome = 'answered', ended_at = 1, sent_at = ? WHERE batch = 1", time.time())
     bench.set("UPDATE attempt SET sent_at = sent_at - 3600 WHERE batch IS NULL")
-    forget_job(bench.connection, "four", [bench.folder], {"lab": 60.0}, files=False)
+    forget_job(bench.connection, "four", bench.stores, {"lab": 60.0}, files=False)
     assert bench.ask("SELECT id FROM batch") == [("batch_2",)]
     assert bench.ask("SELECT DISTINCT request FROM attempt") == [(3,)]
     assert bench.ask("PRAGMA foreign_key_check") == []
@@ -213,7 +213,7 @@ def test_ended_batches_are_forgotten_with_their_job_and_no_others(bench: Bench) 
 def test_batches_go_along_with_a_renamed_job(bench: Bench) -> None:
     _made(bench, "four", 1, 2)
     bench.send_batch(1)
-    rename_job(bench.connection, "four", "renamed", [bench.folder])
+    rename_job(bench.connection, "four", "renamed", bench.stores)
     assert bench.ask("SELECT j.name FROM batch b JOIN job j ON j.pk = b.job") == [("renamed",)]
 
 

@@ -16,7 +16,7 @@ import pytest
 from pipeline import storage
 from pipeline.errors import DiskFull, FolderGone
 from pipeline.files import PART, make_folder, whole_file, write_whole
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,16 +145,16 @@ NAME = "lounge/images/cat-1.png"
 
 
 @pytest.fixture(params=["by its path", "by a descriptor"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ImageStore]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalStore]:
     if request.param == "by its path":
-        yield ImageStore(tmp_path)
+        yield LocalStore(tmp_path)
         return
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    yield ImageStore(tmp_path, descriptor)
+    yield LocalStore(tmp_path, descriptor)
     os.close(descriptor)
 
 
-def test_an_image_is_stored_whole_in_a_folder_that_is_made_for_it(tmp_path: Path, store: ImageStore) -> None:
+def test_an_image_is_stored_whole_in_a_folder_that_is_made_for_it(tmp_path: Path, store: LocalStore) -> None:
     store.put(NAME, memoryview(b"new"))
     assert (tmp_path / "lounge" / "images" / "cat-1.png").read_bytes() == b"new"
     assert (store.read(NAME), store.size(NAME)) == (b"new", 3)
@@ -171,7 +171,7 @@ def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("links", [True, False])
 def test_an_image_never_replaces_what_was_there(
-    links: bool, tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+    links: bool, tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not links:
         refuse_links(monkeypatch)
@@ -191,7 +191,7 @@ def test_a_store_with_a_descriptor_writes_to_the_folder_wherever_it_is_now(tmp_p
     there, moved = tmp_path / "there", tmp_path / "moved"
     there.mkdir()
     descriptor = os.open(there, os.O_RDONLY)
-    store = ImageStore(there, descriptor)
+    store = LocalStore(there, descriptor)
     store.put(NAME, b"one")
     there.rename(moved)
     store.put("lounge/images/cat-2.png", b"two")
@@ -207,7 +207,7 @@ def test_a_store_with_a_descriptor_never_makes_a_removed_folder_again(tmp_path: 
     there = tmp_path / "there"
     there.mkdir()
     descriptor = os.open(there, os.O_RDONLY)
-    store = ImageStore(there, descriptor)
+    store = LocalStore(there, descriptor)
     store.put(NAME, b"one")
     shutil.rmtree(there)
     for write in (
@@ -224,7 +224,7 @@ def test_a_store_with_a_descriptor_never_makes_a_removed_folder_again(tmp_path: 
 def test_the_name_of_an_image_is_made_durable_by_the_flush_and_not_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, flushed, fsync = ImageStore(tmp_path), list[bool](), os.fsync
+    store, flushed, fsync = LocalStore(tmp_path), list[bool](), os.fsync
     store.put(NAME, b"first")  # makes the folders, which are flushed at once
 
     def seen_fsync(number: int) -> None:
@@ -241,7 +241,7 @@ def test_the_name_of_an_image_is_made_durable_by_the_flush_and_not_before(
 def test_an_image_for_which_there_is_no_room_is_a_full_disk_that_names_the_jobs_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = ImageStore(tmp_path)
+    store = LocalStore(tmp_path)
     store.put(NAME, b"old")
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(DiskFull, match=re.escape(str(tmp_path / "lounge"))):
@@ -250,7 +250,7 @@ def test_an_image_for_which_there_is_no_room_is_a_full_disk_that_names_the_jobs_
 
 
 def test_an_image_that_is_not_there_has_no_size_and_is_no_trouble_to_delete_or_to_quarantine(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
+    store = LocalStore(tmp_path)
     assert store.size(NAME) is None
     assert store.quarantine(NAME) is None
     store.delete(NAME)
@@ -261,7 +261,7 @@ def test_an_image_that_is_not_there_has_no_size_and_is_no_trouble_to_delete_or_t
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 def test_what_is_no_file_in_place_of_an_image_is_neither_waited_for_nor_read(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
+    store = LocalStore(tmp_path)
     images = tmp_path / "job" / "images"
     images.mkdir(parents=True)
     os.mkfifo(images / "pipe.png")
@@ -274,7 +274,7 @@ def test_what_is_no_file_in_place_of_an_image_is_neither_waited_for_nor_read(tmp
 
 
 def test_a_deleted_image_is_gone_and_its_neighbours_are_not(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
+    store = LocalStore(tmp_path)
     store.put(NAME, b"one")
     store.put("lounge/images/cat-2.png", b"two")
     store.delete(NAME)
@@ -282,7 +282,7 @@ def test_a_deleted_image_is_gone_and_its_neighbours_are_not(tmp_path: Path) -> N
 
 
 def test_damaged_images_are_quarantined_beside_each_other_though_they_have_the_same_name(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
+    store = LocalStore(tmp_path)
     moved = []
     for content in (b"first", b"second", b"third"):
         store.put(NAME, content)
@@ -293,7 +293,7 @@ def test_damaged_images_are_quarantined_beside_each_other_though_they_have_the_s
 
 
 def test_half_written_images_are_found_by_name_and_whole_ones_are_not_among_them(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path)
+    store = LocalStore(tmp_path)
     store.put(NAME, b"whole")
     (store.job_folder("lounge") / f".cat-2.png.00000000{PART}").write_bytes(b"half")
     (tmp_path / "lounge" / f".manifest.jsonl.00000000{PART}").write_bytes(b"none of ours")

@@ -12,7 +12,8 @@ from PIL import Image, ImageChops
 
 from pipeline.ledger.queries import RecordedImage, read_recorded_images
 from pipeline.reports.thumbnails import SIDE, make_thumbnails, shrink, thumbnail_name
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
+from pipeline.stores import Stores
 from tests.support.exhibits import asked, drawn, hang
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def _near(pixel: Any, colour: tuple[int, int, int]) -> bool:
 
 def _put(folder: Path, name: str, content: bytes, kind: str = "png") -> RecordedImage:
     image = RecordedImage(1, "job", f"images/{name}", hashlib.sha256(content).hexdigest(), len(content), kind)
-    ImageStore(folder).put(image.name, content)
+    LocalStore(folder).put(image.name, content)
     return image
 
 
 def _make(folder: Path, sources: list[RecordedImage], stop: threading.Event | None = None) -> int:
-    return make_thumbnails(folder / "job", ImageStore(folder), sources, stop)
+    return make_thumbnails(folder / "job", Stores(folder), sources, stop)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])

@@ -15,7 +15,7 @@ from pipeline.files import make_folder
 from pipeline.ledger import writer as module
 from pipeline.ledger.database import FILE_NAME, open_for_reading, open_ledger
 from pipeline.ledger.writer import Writer
-from pipeline.storage import ImageStore
+from pipeline.storage import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,12 +103,12 @@ async def test_a_folder_is_on_disk_before_the_rows_that_name_its_files_and_once_
 ) -> None:
     rows_at_sync: list[int] = []
 
-    def sync(images: ImageStore, job: str) -> None:
+    def sync(images: LocalStore, job: str) -> None:
         rows_at_sync.append(reader.execute("SELECT count(*) FROM note").fetchone()[0])
         flush_folder(images, job)
 
-    flush_folder = ImageStore.flush_folder
-    monkeypatch.setattr(ImageStore, "flush_folder", sync)
+    flush_folder = LocalStore.flush_folder
+    monkeypatch.setattr(LocalStore, "flush_folder", sync)
     images = notes.images
     make_folder(images.job_folder("job"))
     with contextlib.closing(sqlite3.connect(notes.folder / FILE_NAME, check_same_thread=False)) as reader:
@@ -143,12 +143,12 @@ async def test_a_file_that_comes_while_its_folder_is_brought_to_disk_has_it_done
 
     async with Writer(notes.connection) as writer:
 
-        def sync(images: ImageStore, job: str) -> None:
+        def sync(images: LocalStore, job: str) -> None:
             syncs.append(job)
             if len(syncs) == 1:
                 writer.flush_folder(images, job)  # its name came too late for what is under way
 
-        monkeypatch.setattr(ImageStore, "flush_folder", sync)
+        monkeypatch.setattr(LocalStore, "flush_folder", sync)
         writer.flush_folder(notes.images, "job")
         await writer.do(_note, "one")
     assert len(syncs) == 2

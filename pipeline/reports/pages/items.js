@@ -15,8 +15,13 @@ function address(file) {
   return file.split("/").filter((part) => part !== ".." && part !== ".").map(encodeURIComponent).join("/");
 }
 
+/** The address of an image itself; of what stands in for it if it is in an object store that nobody may read. */
+function largeAddress(image) {
+  return image.address?.includes("://") ? image.address : address(image.address || image.file);
+}
+
 function smallAddress(image) {
-  return image.format === "svg" ? address(image.file) : `thumbnails/${encodeURIComponent(image.sha256)}.webp`;
+  return image.format === "svg" ? largeAddress(image) : `thumbnails/${encodeURIComponent(image.sha256)}.webp`;
 }
 
 function title(item) {

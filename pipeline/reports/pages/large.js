@@ -9,7 +9,7 @@ const large = (() => {
 
   function slide(item) {
     if (!item.image) return { type: "word", item };
-    return { src: address(item.image.file), msrc: smallAddress(item.image), width: item.image.width || 1024,
+    return { src: largeAddress(item.image), msrc: smallAddress(item.image), width: item.image.width || 1024,
       height: item.image.height || 1024, alt: title(item), item };
   }
 
@@ -136,7 +136,7 @@ const large = (() => {
       request.seconds !== null && ["time", duration(request.seconds)],
       request.finished_at !== null && ["finished", moment(request.finished_at)],
       image && ["image", `${image.width ?? "?"} × ${image.height ?? "?"}, ${image.format}, ${number(Math.ceil(image.bytes / 1024))} KB`],
-      image && ["file", element("a", { href: address(image.file), target: "_blank", rel: "noopener" }, image.file)],
+      image && ["file", element("a", { href: largeAddress(image), target: "_blank", rel: "noopener" }, image.file)],
       ["id", request.id],
     ];
     return element("dl", {}, list.filter(Boolean).flatMap(([name, value]) => [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, value)]));

@@ -110,7 +110,7 @@ const tiles = (() => {
     const image = element("img", { alt: title(item), loading: "lazy", decoding: "async", src: smallAddress(item.image) });
     image.onerror = () => { // no thumbnail: show the image itself; if that is missing too, say so
       image.onerror = () => image.replaceWith(element("span", { class: "word missing" }, "the file is missing"));
-      image.src = address(item.image.file);
+      image.src = largeAddress(item.image);
     };
     return image;
   }
