@@ -169,6 +169,7 @@ class RemoteStore:
                 Key=key,
                 Body=content,
                 ContentType=content_type,
+                ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=_sha256(content),
             )
             return answer.get("ChecksumSHA256")  # type: ignore[no-any-return]
