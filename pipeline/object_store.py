@@ -124,7 +124,7 @@ class RemoteStore:
         await self._put(probe, content, "text/plain")
         if await self._cat(probe) != content:
             raise StoreDown(f"{self.root} returned other bytes than were put there")
-        await self._fs._rm_file(probe)
+        await self._remove(probe)
         marker = self._path(MARKER)
         try:
             owner = (await self._cat(marker)).decode("utf-8", "replace").strip()
@@ -152,7 +152,7 @@ class RemoteStore:
         except _NotThere:
             answer = await self._put(path, content, content_type)
             if answer != _sha256(content) and not await self._is_confirmed(path, content):
-                await self._fs._rm_file(path)  # nobody else has put an object there
+                await self._remove(path)  # nobody else has put an object there
                 raise StoreDown(f"{path} has other bytes than were sent") from None
             return True
         if size == len(content) and checksum is not None:
@@ -208,9 +208,17 @@ class RemoteStore:
         try:
             return bytes(await self._fs._cat_file(path))
         except FileNotFoundError as reason:
-            if "NoSuchBucket" in str(reason.__cause__):
+            if _is_bucket_gone(reason):
                 raise
             raise _NotThere(path) from None
+
+    async def _remove(self, path: str) -> None:
+        """Delete an object if there is one."""
+        try:
+            await self._fs._rm_file(path)
+        except FileNotFoundError as reason:
+            if _is_bucket_gone(reason):
+                raise
 
     def read(self, name: str) -> bytes:
         """Return the content of an image."""
@@ -240,10 +248,7 @@ class RemoteStore:
 
     def delete(self, name: str) -> None:
         """Delete an image if there is one of this name."""
-        try:
-            self._wait(self._fs._rm_file(self._path(name)))
-        except _NotThere:
-            return
+        self._wait(self._remove(self._path(name)))
 
     def quarantine(self, name: str) -> str | None:
         """Move a damaged image to `<job>/quarantine/` in the store; return its new name, None if it is missing."""
@@ -266,7 +271,7 @@ class RemoteStore:
         if not self._exists(name):
             return False
         self._wait(self._fs._cp_file(self._path(name), self._path(target)))
-        self._wait(self._fs._rm_file(self._path(name)))
+        self.delete(name)
         return True
 
     def names(self) -> list[str]:
@@ -293,6 +298,10 @@ class RemoteStore:
 
 class _NotThere(FileNotFoundError):
     """There is no object of this name in a bucket that answers."""
+
+
+def _is_bucket_gone(reason: FileNotFoundError) -> bool:
+    return "NoSuchBucket" in str(reason.__cause__)
 
 
 def _sha256(content: bytes) -> str:

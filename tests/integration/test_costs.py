@@ -154,6 +154,16 @@ async def test_a_picture_is_copied_no_more_than_twice_while_it_is_filed(tmp_path
     assert peak <= COPIES_OF_A_PICTURE * len(picture) + decoded
 
 
+OF_STORES = {"fsspec", "s3fs", "gcsfs", "adlfs", "botocore", "aiobotocore", "pipeline.object_store"}
+
+
+def test_images_on_the_local_disk_import_no_library_of_an_object_store(tmp_path: Path) -> None:
+    (tmp_path / "cat.yaml").write_text("requests: [{prompt: a cat, model: dall-e-2, size: 256x256}]\n")
+    modules = _modules("run", "cat.yaml", "--provider", "sandbox", folder=tmp_path)
+    assert list(tmp_path.glob("outputs/*/images/*.png"))
+    assert not modules & OF_STORES
+
+
 def _modules(*arguments: str, folder: Path) -> set[str]:
     script = (
         "import sys; from pipeline.cli.main import _main;"

@@ -506,3 +506,34 @@ def test_a_mistake_in_the_bounds_of_batches_is_named(tmp_path: Path, rules: str,
     refused = refusal(tmp_path, f"providers:\n  lab:\n    sandbox: true\n    batch: {{{rules}}}\n")
     assert refused.startswith("config.yaml, line 4, ")
     assert message in refused
+
+
+def test_images_go_to_a_folder_beside_the_config_or_to_the_url_of_a_store(tmp_path: Path) -> None:
+    def read(text: str) -> Config:
+        (tmp_path / "config.yaml").write_text(text)
+        return load(tmp_path / "config.yaml")
+
+    assert read("{}").images_folder == tmp_path / "outputs"
+    assert read("images: pictures").images_folder == tmp_path / "pictures"
+    assert read("images: file:///srv/my%20pictures").images == Path("/srv/my pictures")
+    store = read("images: s3://bucket/nights/\nimages_url: https://cdn.example/\nimages_options: {anon: true}\n")
+    assert (store.images, store.images_url) == ("s3://bucket/nights", "https://cdn.example")
+    assert (store.images_folder, store.spool_bytes) == (tmp_path / "outputs", 2_000_000_000)
+    assert store.images_options == {"anon": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("images: s3://", "must be a folder, or a URL like"),
+        ("images: s3://key:secret@bucket", "without a key"),
+        ("images_url: cdn.example", "must be a URL like"),
+        ("images: s3://bucket\nimages_options: {secret: x}", "is never written in files"),
+        ("images: s3://bucket\nimages_options: {client_secret: x}", "is never written in files"),
+        ("images: pictures\nimages_options: {anon: true}", "only if `images` is the URL of an object store"),
+        ("spool_bytes: 5", "only if `images` is the URL of an object store"),
+        ("images: s3://bucket\nspool_bytes: 0", "must be"),
+    ],
+)
+def test_what_is_wrong_about_the_places_of_images_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    assert problem in refusal(tmp_path, text)
