@@ -313,3 +313,55 @@ def test_a_library_that_is_missing_is_one_sentence(stage: Stage, monkeypatch: py
     ended = stage.run("run", stage.prompts("many", 1), exit_code=2)
     assert 'pip install "image-batch-pipeline[s3]"' in ended.stderr
     assert server.books() == []
+
+
+def _paid_and_waiting(stage: Stage, store: ObjectServer) -> list[Path]:
+    """Make images that the store refuses; return their files in the spool."""
+    store.rule = lambda method, path: (403, "AccessDenied") if is_image(method, path) else "pass"
+    stage.run("run", stage.prompts("many", 5), exit_code=3)
+    store.rule = lambda _method, _path: "pass"
+    files = sorted((stage.output / "many" / "spool").glob("*.png"))
+    assert len(files) >= 2
+    return files
+
+
+def test_what_is_lost_or_damaged_while_it_waits_is_named_and_made_again_once(stage: Stage, store: ObjectServer) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    lost, damaged, *_ = _paid_and_waiting(stage, store)
+    lost.unlink()
+    damaged.write_bytes(b"damaged")
+    ended = stage.run("run", exit_code=3)
+    assert "pipeline verify --repair" in ended.stderr
+    found = stage.run("verify", "--repair", exit_code=1).stdout
+    assert ("is missing" in found, "has 7 bytes" in found) == (True, True)
+    stage.run("run")
+    check(stage, store, "many", 5)
+    assert server.charged() == 7
+
+
+def test_what_waits_goes_to_its_own_store_although_images_has_changed(stage: Stage, store: ObjectServer) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    files = _paid_and_waiting(stage, store)
+    assert stage.run("verify").stderr.startswith(f"{len(files)} of {len(files)}")
+    root = stage.settings.pop("images")
+    stage.write_config()
+    stage.run("run")
+    images = [image for entry in stage.manifest("many") for image in entry["images"]]
+    assert {image["url"] for image in images if image["url"]} == {f"{root}/many/images/{one.name}" for one in files}
+    assert (len(images), waiting(stage, "many"), server.charged()) == (5, [], 5)
+    stage.run("verify", "--deep")
+
+
+def test_a_store_that_does_not_answer_for_too_long_stops_the_run(stage: Stage, store: ObjectServer) -> None:
+    stage.settings["retry"] = {"outage_hours": 0.0003}
+    store.rule = lambda method, path: (503, "SlowDown") if is_image(method, path) else "pass"
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    ended = stage.run("run", stage.prompts("many", 3), exit_code=3)
+    assert "for 0.0003 hours; paid images wait" in ended.stderr
+    store.rule = lambda _method, _path: "pass"
+    stage.run("run")
+    check(stage, store, "many", 3)
+    assert server.charged() == 3
