@@ -174,9 +174,11 @@ class Uploader:
         """Upload one image, however long that takes; leave it in the spool if the run is stopped."""
         spool, store = self.stores.spool, self.stores.remote_at(image.root or "")
         try:
-            content = await asyncio.to_thread(_read_whole, spool, image)
-            file = await self._put(store, image, content)
-            await asyncio.to_thread(self.keep_thumbnail, image)
+            content = await asyncio.to_thread(_read_whole, spool, store, image)
+            file = image.file
+            if content is not None:
+                file = await self._put(store, image, content)
+                await asyncio.to_thread(self.keep_thumbnail, image)
             await self.writer.do(spooled_images.record_upload, image.image_pk, file)
             await asyncio.to_thread(spool.delete, image.name)
         except Withdrawn:
@@ -232,15 +234,25 @@ def _names(image: RecordedImage) -> Iterator[str]:
     yield f"{stem}-{image.sha256}-{number}"
 
 
-def _read_whole(spool: LocalStore, image: RecordedImage) -> bytes:
-    """Return the content of an image in the spool. Raises DiskFull if it is not what was stored there."""
+def _read_whole(spool: LocalStore, store: RemoteStore, image: RecordedImage) -> bytes | None:
+    """Return the content of an image in the spool; None if it is gone from there and the store has it.
+
+    An older copy of the ledger does not know that it was uploaded. Raises DiskFull if it is not what was stored.
+    """
     with contextlib.suppress(FileNotFoundError):
         content = spool.read(image.name)
         if hashlib.sha256(content).hexdigest() == image.sha256:
             return content
+    try:
+        if hashlib.sha256(store.read(image.name)).hexdigest() == image.sha256:
+            return None
+    except FileNotFoundError:
+        pass
+    except ConfigError as error:
+        raise StoreRefused(str(error)) from None
     raise DiskFull(
-        f"{spool.local_path(image.name)} is missing or damaged, and no store has it yet; to have it made again, run"
-        " `pipeline verify --repair`"
+        f"{spool.local_path(image.name)} is missing or damaged, and {store.root} does not have it; to have it made"
+        " again, run `pipeline verify --repair`"
     )
 
 

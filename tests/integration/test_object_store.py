@@ -340,6 +340,20 @@ def test_what_is_lost_or_damaged_while_it_waits_is_named_and_made_again_once(sta
     assert server.charged() == 7
 
 
+def test_what_an_older_ledger_believes_to_wait_is_found_in_the_store(stage: Stage, store: ObjectServer) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    for path in _paid_and_waiting(stage, store):
+        store.put(f"{stage.folder.name}/many/images/{path.name}", path.read_bytes())
+        path.unlink()
+    store.rule = lambda method, path: (403, "AccessDenied") if method == "GET" and IMAGES in path else "pass"
+    assert "AccessDenied" in stage.run("run", exit_code=3).stderr
+    store.rule = lambda _method, _path: "pass"
+    stage.run("run")
+    stage.run("verify", "--deep")
+    assert server.charged() == len(stage.manifest("many")) == 5
+
+
 def test_what_waits_goes_to_its_own_store_although_images_has_changed(stage: Stage, store: ObjectServer) -> None:
     server = stage.serve(rate_limit=None)
     stage.provider("lab", server)
