@@ -117,13 +117,15 @@ class Run:
             lowered=runner.lowered,
             reports=reports,
             unwritten=unwritten,
+            passed_on=tuple(runner.passed_on),
             unreached=count_pending(self.connection, self.scope) + count_in_batches(self.connection, self.scope),
         )
 
     def _at_work(self, summaries: Sequence[JobSummary]) -> list[Provider]:
         """Return the providers of unfinished jobs, each once. Raises ConfigError if one is not configured."""
         names = dict.fromkeys(summary.provider for summary in summaries if summary.unfinished)
-        return [self.config.find_provider(name) for name in names]
+        members = {member.name: member for name in names for member in self.config.members(name)}
+        return list(members.values())
 
     def _make_runner(self, stack: AsyncExitStack, emit: Listener) -> Runner:
         from pipeline.engine.runner import Runner

@@ -83,6 +83,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
     from pipeline import ledger
     from pipeline.config.load import budget_in_force
     from pipeline.ledger.claim import check_claim
+    from pipeline.ledger.other_keys import with_known_keys
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
 
@@ -114,7 +115,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
                 echo_prose(line, err=False)
     with ledger.reading(config.output) as connection:
         for one in plans:
-            check_claim(connection, one, allow_shrink=chosen.allow_shrink)
+            check_claim(connection, with_known_keys(connection, one), allow_shrink=chosen.allow_shrink)
     return 0
 
 

@@ -11,6 +11,7 @@ from pipeline import ledger
 from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
+from pipeline.ledger.other_keys import with_known_keys
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
 from pipeline.reports.mode_estimates import estimate_modes, mode_lines
@@ -31,6 +32,7 @@ def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | 
     `budget_requests` how many of the missing requests it allows, about; None without a budget or a price.
     """
     with ledger.reading(folder) as connection:
+        plan = with_known_keys(connection, plan)
         have, claim = received_images(connection, plan.name), compare(connection, plan)
         warnings = filter(None, [superseded_warning(claim), equal_requests_warning(connection, plan)])
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
