@@ -17,7 +17,7 @@ from pipeline.ledger.backup import back_up
 from pipeline.ledger.batches import count_in_batches
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
-from pipeline.ledger.queue import count_pending
+from pipeline.ledger.waiting import count_pending
 from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest

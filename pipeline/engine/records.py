@@ -281,7 +281,7 @@ class Records:
         self.emit(ended)
 
     def _emit_stored(self, request: QueuedRequest, image: StoredImage) -> None:
-        self.emit(ImageStored(request.job_name, request.id, f"{request.job_name}/{image.file}"))
+        self.emit(ImageStored(request.job_name, request.id, f"{request.job_name}/{image.file}", self._provider))
 
     def _estimate(self, request: QueuedRequest, images: int) -> float | None:
         """Return what a call for this many images costs at most; None without a price."""

@@ -27,10 +27,10 @@ from pipeline.engine.stop_policy import StopPolicy
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 from pipeline.ledger import attempts
 from pipeline.ledger.batches import has_batch_work
-from pipeline.ledger.queue import waiting_providers
 from pipeline.ledger.recovery import requeue_running
 from pipeline.ledger.route_queue import has_prospects, record_members
 from pipeline.ledger.stops import delete_overcome_stops, record_stop
+from pipeline.ledger.waiting import waiting_providers
 from pipeline.ledger.writer import Writer
 from pipeline.models.table import Models
 
@@ -99,8 +99,8 @@ class Runner:
         return self._stops.stops
 
     @property
-    def passed_on(self) -> Sequence[Stop]:
-        """Those of the stops that leave requests to other members of a route."""
+    def passed_on(self) -> Sequence[tuple[str, Stop]]:
+        """Those of the stops that leave requests to other members of a route, each with the name of its member."""
         members = {member for route in self._config.routes.values() for member in route.members}
         return self._stops.at(members)
 

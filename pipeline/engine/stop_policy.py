@@ -88,9 +88,10 @@ class StopPolicy:
         """Whether no further call is made to any provider."""
         return self._halted
 
-    def at(self, providers: Collection[str]) -> list[Stop]:
-        """Return the stops that reach requests at these providers alone."""
-        return [stop for stop in self.stops if self._by_provider.get(id(stop)) in providers]
+    def at(self, providers: Collection[str]) -> list[tuple[str, Stop]]:
+        """Return the stops that reach requests at one of these providers alone, each with its name."""
+        found = ((self._by_provider.get(id(stop)), stop) for stop in self.stops)
+        return [(name, stop) for name, stop in found if name is not None and name in providers]
 
     def signal(self, provider: str) -> StopSignal:
         """Return the stop signal of a provider, one for the whole run."""

@@ -17,8 +17,6 @@ def with_known_keys(connection: sqlite3.Connection, plan: Plan) -> Plan:
     A request is looked up under the job's own words first, then under the other names; what is found keeps its key, and
     its own becomes another one of it.
     """
-    if not any(request.other_keys for request in plan.requests):
-        return plan
     job = connection.execute("SELECT pk FROM job WHERE name = ? AND revision > 0", (plan.name,)).fetchone()
     if job is None:
         return plan
@@ -27,6 +25,8 @@ def with_known_keys(connection: sqlite3.Connection, plan: Plan) -> Plan:
             "SELECT o.key, r.key FROM other_key o JOIN request r ON r.pk = o.request WHERE o.job = ?", (job["pk"],)
         ).fetchall()
     )
+    if not known and not any(request.other_keys for request in plan.requests):
+        return plan
     known.update((key, key) for (key,) in connection.execute("SELECT key FROM request WHERE job = ?", (job["pk"],)))
     return replace(plan, requests=[_known(request, known) for request in plan.requests])
 

@@ -154,38 +154,6 @@ def next_requests(
     return read_queued(connection, list(found)[:limit])
 
 
-def waiting_providers(
-    connection: sqlite3.Connection,
-    scope: Scope,
-    blocked: Collection[Block] = (),
-    realtime: Collection[Block] = (),
-) -> list[str]:
-    """Return the names of the providers that have pending requests; of jobs that go by batch, those in `realtime`."""
-    names, since = scope_values(scope)
-    allowed = f"{not_beyond(scope)}{not_blocked(blocked)}"
-    rows = connection.execute(
-        f"SELECT DISTINCT j.provider FROM job j WHERE {IN_SCOPE} AND {may_be_realtime(realtime)}"
-        " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
-        f"{allowed} AND (j.mode = 'realtime' OR {matches(realtime)}))"
-        " UNION SELECT j.provider FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
-        " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.mode != 'realtime'"
-        f" AND {IN_SCOPE}{allowed}",
-        (None, names, since),
-    )
-    return [row[0] for row in rows]
-
-
-def count_pending(connection: sqlite3.Connection, scope: Scope) -> int:
-    """Count the requests that a run of this scope is still to work on."""
-    names, since = scope_values(scope)
-    row = connection.execute(
-        "SELECT count(*) FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision"
-        f" WHERE r.status = 'pending' AND {IN_SCOPE}{not_beyond(scope)}",
-        (None, names, since),
-    ).fetchone()
-    return int(row[0])
-
-
 def claim(connection: sqlite3.Connection, request_pk: int) -> str | None:
     """Mark a request as running and return the stem of its file names; None if it is no longer to be processed."""
     stem = free_stem(connection, request_pk)

@@ -64,13 +64,12 @@ def make_plan(
     diagnostics = Diagnostics(job)
     planner = _Planner(
         Expansion(job, models, diagnostics, max_requests),
-        provider,
+        (provider.name, *other_names),
         diagnostics,
         RequestValidator(provider, models, diagnostics, service.mode, [one.provider for one in serving]),
         InputImages(diagnostics, staging),
         RequestIds(diagnostics),
         serving,
-        tuple(other_names),
     )
     requests = planner.plan(limit, allow_large=allow_large)
     if diagnostics.found:
@@ -118,13 +117,12 @@ class _Planner:
     """Makes the requests of one job."""
 
     expansion: Expansion
-    provider: Provider
+    names: tuple[str, ...]  # under which the ledger may know a request, the job's own words first
     diagnostics: Diagnostics
     validator: RequestValidator
     input_images: InputImages
     ids: RequestIds
     serving: tuple[Member, ...]
-    other_names: tuple[str, ...]
     _occurrences: Counter[bytes] = field(default_factory=Counter)
     _params: dict[str, SharedParams] = field(default_factory=dict)  # canonical form → parameters
 
@@ -205,7 +203,7 @@ class _Planner:
             identity.canonical_content(
                 resolved.operation, name, resolved.prompt, resolved.params, resolved.input_content
             )
-            for name in (self.provider.name, *self.other_names)
+            for name in self.names
         )
         self._occurrences[same := identity.digest(content)] += 1
         occurrence = self._occurrences[same]

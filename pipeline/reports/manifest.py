@@ -107,7 +107,8 @@ def shown_image(image: StoredImage) -> dict[str, Any]:
 
 
 def _images(connection: sqlite3.Connection, request: RecordedRequest) -> list[dict[str, Any]]:
-    return [shown_image(image) for image in queries.read_images(connection, request.request_pk)]
+    images = queries.read_images(connection, request.request_pk)
+    return [{**shown_image(image), "provider": provider} for image, provider in images]
 
 
 def _sum(usages: list[Any]) -> Any:

@@ -30,7 +30,9 @@ def whole(body: Body) -> web.Response:
 
 def refusal(status: int, code: str, **headers: str) -> web.Response:
     error = {"message": f"no: {code}", "type": code, "code": code}
-    return web.json_response({"error": error}, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    return web.json_response(
+        {"error": error}, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
 
 
 @dataclass
@@ -104,15 +106,11 @@ async def test_with_room_at_several_the_first_is_asked_unless_another_is_cheaper
         bench.submit_routed(*requests(6), providers=(first, second))
         await bench.run(first, second)
         assert (len(a.sold), len(b.sold)) == (6, 0)
-        cheap = {"dall-e-2": {"prices": {"per_image": {"256x256": 0.001}}}}
-        second = replace(second, own_models=_own_price(cheap))
+        cheap = {"dall-e-2": {"prices": {"per_image": {"standard": {"256x256": 0.001}}}}}
+        second = replace(second, own_models=cheap)
         bench.submit_routed(*[request(n) for n in range(10, 22)], providers=(first, second), name="other")
         await bench.run(first, second)
     assert (len(a.sold), len(b.sold)) == (6 + 4, 8), "the cheaper one is filled first"
-
-
-def _own_price(entries: dict[str, Any]) -> dict[str, Any]:
-    return entries
 
 
 async def test_a_member_whose_key_dies_leaves_its_requests_to_the_others(bench: Bench) -> None:
@@ -128,7 +126,7 @@ async def test_a_member_whose_key_dies_leaves_its_requests_to_the_others(bench: 
     assert len(a.sold) == 5
     assert set(bench.statuses().values()) == {"succeeded"}
     assert [type(stop) for stop in runner.stops] == [KeyRefused]
-    assert list(runner.passed_on) == list(runner.stops)
+    assert list(runner.passed_on) == [("a", runner.stops[0])]
     (stopped,) = [event for event in bench.events if isinstance(event, Stopped)]
     assert "`a`" in stopped.what
 
@@ -197,7 +195,7 @@ async def test_a_503_counts_once_all_members_have_answered_so(bench: Bench) -> N
         bench.submit_routed(request(1), providers=two)
         await bench.run(*two)
     assert set(bench.statuses().values()) == {"failed"}
-    assert len(a.prompts) + len(b.prompts) == 2 * bench.retry.attempts
+    assert min(len(a.prompts), len(b.prompts)) == bench.retry.attempts
 
 
 async def test_a_retry_after_holds_for_its_member_alone(bench: Bench) -> None:
@@ -235,7 +233,7 @@ async def test_fallback_asks_the_next_one_only_in_an_outage_and_goes_back(bench:
     mended = asyncio.Event()
     a = Vendor("a", lambda body: whole(body) if len(a.sold) < 4 or mended.is_set() else refusal(500, "server_error"))
     b = Vendor("b", latency=0.05)
-    bench.retry = RetryRules(attempts=10, max_wait_seconds=0.01)
+    bench.retry = RetryRules(attempts=10, max_wait_seconds=0.3)
     async with vendors(a, b):
         two = (a.provider(concurrency=1), b.provider(concurrency=1))
         bench.submit_routed(*requests(40), providers=two, rules={"policy": "fallback"})
@@ -325,7 +323,7 @@ async def test_what_one_policy_refuses_another_may_make(bench: Bench) -> None:
 
 async def test_the_budget_counts_the_price_of_whoever_serves(bench: Bench) -> None:
     a, b = Vendor("a"), Vendor("b")
-    cheap = {"dall-e-2": {"prices": {"per_image": {"256x256": PRICE / 4}}}}
+    cheap = {"dall-e-2": {"prices": {"per_image": {"standard": {"256x256": PRICE / 4}}}}}
     async with vendors(a, b):
         two = (a.provider(concurrency=1), b.provider(concurrency=1, own_models=cheap))
         bench.submit_routed(*requests(9), providers=two, budget_usd=2.5 * PRICE)
@@ -338,26 +336,20 @@ async def test_the_budget_counts_the_price_of_whoever_serves(bench: Bench) -> No
 
 
 async def test_a_paid_url_is_fetched_though_its_member_has_stopped(bench: Bench) -> None:
-    def sells_once(_body: Body) -> web.Response:
-        if a.sold:
-            return refusal(401, "invalid_api_key")
-        return answer_with({"url": f"{a.base_url.removesuffix('/v1')}/picture/one.png"})
-
-    a, b = Vendor("a", sells_once), Vendor("b")
+    a, b = Vendor("a"), Vendor("b")
     async with vendors(a, b):
         two = (a.provider(concurrency=1), b.provider(concurrency=1))
         bench.submit_routed(*requests(2), providers=two)
-        bench.set("UPDATE request SET status = 'pending'")
         bench.set(
             "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome)"
             " VALUES (1, 'a', 1, 0, 0, 'answered')"
         )
         bench.set(
-            "INSERT INTO image (request, attempt, job, state, number, url, expires_at) VALUES (1, 1, 1, 'paid', 1, ?, ?)",
+            "INSERT INTO image (request, attempt, job, state, number, url, expires_at)"
+            " VALUES (1, 1, 1, 'paid', 1, ?, ?)",
             f"{a.base_url.removesuffix('/v1')}/picture/one.png",
             time.time() + 3600,
         )
-        a.sold.append("before")
         runner = bench.runner(*two)
         runner._stops.stop_provider("a", KeyRefused("the key was refused"))
         await runner.run()

@@ -199,7 +199,9 @@ class Bench:
 
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
         """Make a run over what is pending at these providers."""
-        config = Config(None, self.folder, None, {one.name: one for one in providers}, retry=self.retry, routes=self.routes)
+        config = Config(
+            None, self.folder, None, {one.name: one for one in providers}, retry=self.retry, routes=self.routes
+        )
         environment, emit = self.environment, self._hear
         return Runner(self.connection, self.held, config, models(), scope, environment, _address, emit, **more)
 

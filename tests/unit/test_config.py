@@ -149,7 +149,7 @@ def test_unknown_keys_are_named_with_line_and_nearest_spelling(tmp_path: Path) -
     text = (
         "provder: x\nproviders:\n  lab:\n    base_url: http://x/v1\n    rate_limits: 3\nretry: {atempts: 1}\nzebra: 1\n"
     )
-    known = "budget_usd, download, models, notify, output, provider, providers, retry, shared"
+    known = "budget_usd, download, models, notify, output, provider, providers, retry, routes, shared"
     assert refusal(tmp_path, text).splitlines() == [
         "config.yaml, line 1, provder: unknown key `provder`; did you mean `provider`?",
         f"config.yaml, line 7, zebra: unknown key `zebra`; known are {known}",
