@@ -1,4 +1,4 @@
-"""Three providers serve one job at the sum of their limits, in faults and through kills, and nothing is bought twice."""
+"""Three providers serve one job at the sum of their limits, through faults and kills, and nothing is bought twice."""
 
 from __future__ import annotations
 
@@ -16,25 +16,30 @@ if TYPE_CHECKING:
 
 LIMITS = {"fast": 50, "middle": 20, "slow": 5}
 SECONDS = 6.0
-MARGIN = 1.03  # what a call may be late at a server on a busy machine; the use is measured against the limit with it
 LEAST_USE = 0.98
 STORM = dict.fromkeys(("http_429", "http_500", "http_503", "html_502", "drop_before", "drop_after", "empty"), 0.05)
 
 
-def _serve(stage: Stage) -> dict[str, Server]:
+def _serve(stage: Stage, margin: float) -> dict[str, Server]:
     servers = {}
     for name, images in LIMITS.items():
         limit = {"images": images, "per_seconds": SECONDS}
         servers[name] = stage.serve(rate_limit=limit)
-        stage.provider(name, servers[name], rate_limit={**limit, "margin": MARGIN})
+        stage.provider(name, servers[name], rate_limit={**limit, "margin": margin})
     stage.settings |= {"provider": "all", "routes": {"all": list(LIMITS)}}
     stage.write_config()
     return servers
 
 
-@pytest.mark.parametrize("requests", [225, pytest.param(2250, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
-def test_three_limits_are_kept_and_their_sum_is_used(stage: Stage, requests: int) -> None:
-    servers = _serve(stage)
+@pytest.mark.parametrize(
+    ("requests", "margin", "full"),
+    [
+        (225, 1.03, 1.03 * SECONDS),  # a call may be late at a server on a busy machine: the limit that is asked for
+        pytest.param(2250, 1.005, SECONDS, marks=[pytest.mark.long, pytest.mark.timeout(600)]),  # the server's
+    ],
+)
+def test_three_limits_are_kept_and_their_sum_is_used(stage: Stage, requests: int, margin: float, full: float) -> None:
+    servers = _serve(stage, margin)
     stage.run("run", stage.prompts("night", requests))
     calls = {name: server.books() for name, server in servers.items()}
     assert sum(server.charged() for server in servers.values()) == requests
@@ -44,7 +49,7 @@ def test_three_limits_are_kept_and_their_sum_is_used(stage: Stage, requests: int
     moments = {name: sorted(call["mono"] for call in found) for name, found in calls.items()}
     began, until = min(found[0] for found in moments.values()), min(found[-1] for found in moments.values())
     sent = sum(moment <= until for found in moments.values() for moment in found)
-    use = sent / (sum(LIMITS.values()) / (SECONDS * MARGIN) * (until - began))
+    use = sent / (sum(LIMITS.values()) / full * (until - began))
     print(f"{requests} requests: {use:.4f} of the sum of the limits over {until - began:.1f} s")
     assert use >= LEAST_USE
     audit(stage, [entry for found in calls.values() for entry in found])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from pipeline.config.dialect import Dialect
 from pipeline.config.load import RateLimit, RetryRules
 from pipeline.engine.events import Stopped
 from pipeline.errors import BudgetSpent, KeyRefused
@@ -338,8 +339,82 @@ async def test_the_budget_counts_the_price_of_whoever_serves(bench: Bench) -> No
 async def test_a_paid_url_is_fetched_though_its_member_has_stopped(bench: Bench) -> None:
     a, b = Vendor("a"), Vendor("b")
     async with vendors(a, b):
-        two = (a.provider(concurrency=1), b.provider(concurrency=1))
+        rules = Dialect(picture_hosts=frozenset({"localhost"}))  # of the one that stops, not of the other
+        two = (a.provider(concurrency=1, dialect=rules), b.provider(concurrency=1))
         bench.submit_routed(*requests(2), providers=two)
+        bench.set(
+            "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome)"
+            " VALUES (1, 'a', 1, 0, 0, 'answered')"
+        )
+        bench.set(
+            "INSERT INTO image (request, attempt, job, state, number, url, expires_at)"
+            " VALUES (1, 1, 1, 'paid', 1, ?, ?)",
+            f"{a.base_url.removesuffix('/v1')}/picture/one.png".replace("127.0.0.1", "localhost"),
+            time.time() + 3600,
+        )
+        runner = bench.runner(*two)
+        runner._stops.stop_provider("a", KeyRefused("the key was refused"))
+        await runner.run()
+    assert set(bench.statuses().values()) == {"succeeded"}
+    assert (len(a.prompts), len(b.sold)) == (0, 1)
+
+
+async def test_a_request_that_waits_at_a_member_is_given_back_if_that_pauses(bench: Bench) -> None:
+    a = Vendor("a", lambda _body: refusal(429, "rate_limit_exceeded", Retry_After="40"), latency=0.2)
+    b = Vendor("b", latency=0.1)
+    async with vendors(a, b):
+        two = (a.provider(rate_limit=RateLimit(1, 40.0)), b.provider(concurrency=1))
+        bench.submit_routed(*requests(4), providers=two)
+        began = time.monotonic()
+        await bench.run(*two)
+    assert time.monotonic() - began < 10
+    assert (len(a.prompts), sold_once(b)) == (1, 4)
+
+
+async def test_requests_beside_a_route_are_made_too(bench: Bench) -> None:
+    a, b = Vendor("a"), Vendor("b")
+    async with vendors(a, b):
+        two = (a.provider(concurrency=2), b.provider(concurrency=2))
+        bench.submit(*(request(number) for number in range(100, 110)), provider=two[1], name="plain")
+        bench.submit_routed(*requests(10), providers=two)
+        await bench.run(*two)
+    assert sold_once(a, b) == 20
+    assert bench.ask("SELECT DISTINCT provider FROM attempt a JOIN request r ON r.pk = a.request WHERE r.job = 1") == [
+        ("b",)
+    ]
+
+
+async def test_what_one_member_refuses_for_one_request_alone_another_makes(bench: Bench) -> None:
+    def picky(body: Body) -> web.Response:
+        return refusal(402, "payment") if body["prompt"] == "prompt 3" else whole(body)
+
+    a, b = Vendor("a", picky, latency=0.3), Vendor("b")
+    bench.retry = RetryRules(attempts=10, max_wait_seconds=0.01)
+    async with vendors(a, b):
+        two = (a.provider(concurrency=4), b.provider(concurrency=1))
+        bench.submit_routed(*requests(40), providers=two, rules={"policy": "fallback"})
+        await bench.run(*two)
+    assert set(bench.statuses().values()) == {"succeeded"}
+    assert sold_once(a, b) == 40
+    assert "prompt 3" in b.sold
+
+
+async def test_unknown_outcomes_count_over_all_members(bench: Bench) -> None:
+    a, b = (Vendor(name, lambda _body: refusal(504, "timeout")) for name in "ab")
+    bench.retry = RetryRules(attempts=50, unknown=2, max_wait_seconds=0.01)
+    async with vendors(a, b):
+        two = (a.provider(), b.provider())
+        bench.submit_routed(request(1), providers=two)
+        await bench.run(*two)
+    assert set(bench.statuses().values()) == {"failed"}
+    assert len(a.prompts) + len(b.prompts) == 3
+
+
+async def test_what_is_missing_after_a_download_is_for_whoever_has_room(bench: Bench) -> None:
+    a, b = Vendor("a"), Vendor("b")
+    async with vendors(a, b):
+        two = (a.provider(models=frozenset()), b.provider())
+        bench.submit_routed(request(1, n=2), providers=two)
         bench.set(
             "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome)"
             " VALUES (1, 'a', 1, 0, 0, 'answered')"
@@ -350,8 +425,17 @@ async def test_a_paid_url_is_fetched_though_its_member_has_stopped(bench: Bench)
             f"{a.base_url.removesuffix('/v1')}/picture/one.png",
             time.time() + 3600,
         )
-        runner = bench.runner(*two)
-        runner._stops.stop_provider("a", KeyRefused("the key was refused"))
-        await runner.run()
-    assert set(bench.statuses().values()) == {"succeeded"}
+        await bench.run(*two)
     assert (len(a.prompts), len(b.sold)) == (0, 1)
+    assert bench.one("SELECT received FROM request") == 2
+
+
+async def test_fallback_with_homes_stays_where_the_first_was_made(bench: Bench) -> None:
+    a, b = Vendor("a", latency=0.01), Vendor("b")
+    async with vendors(a, b):
+        two = (a.provider(concurrency=2), b.provider(concurrency=2))
+        alike = [replace(one, variables={"style": "noir"}) for one in requests(12)]
+        bench.submit_routed(*alike, providers=two, rules={"policy": "fallback", "same": ("style",)})
+        await bench.run(*two)
+    assert (len(a.sold), len(b.sold)) == (12, 0)
+    assert bench.ask("SELECT alike, provider FROM home") == [('["noir"]', "a")]
