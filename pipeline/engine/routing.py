@@ -13,7 +13,7 @@ from pipeline.errors import Moderated, NotSent, RateLimited, ServerFault, Stop, 
 from pipeline.ledger.route_queue import RouteMember, RouteView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.config.load import Config, RetryRules
     from pipeline.config.routes import Route
@@ -62,12 +62,19 @@ class Routing:
         self._tables = tables
         self._admissions = admissions
         self._stops = stops
+        self._in_use = set[str]()
         self._at_work: dict[str, MemberAtWork] = {}
         self._histories: dict[int, tuple[QueuedRequest, History]] = {}
 
     @property
     def _rules(self) -> RetryRules:
         return self._config.retry
+
+    def use(self, names: Iterable[str]) -> list[Route]:
+        """Return those of these names that are routes; they are looked at from now on."""
+        found = [self._config.routes[name] for name in names if name in self._config.routes]
+        self._in_use.update(route.name for route in found)
+        return found
 
     def start(self, name: str, member: MemberAtWork) -> None:
         """A member's dispatcher is at work."""
@@ -84,9 +91,9 @@ class Routing:
             self._admissions[name].changed.set()
 
     def views(self, name: str) -> list[RouteView]:
-        """Return the routes of a provider as it sees them now; none if it has stopped."""
+        """Return the routes in use of a provider as it sees them now; none if it has stopped."""
         routes = [] if self._stops.is_stopped(name) else self._config.routes_with(name)
-        return [self._view(route, name) for route in routes]
+        return [self._view(route, name) for route in routes if route.name in self._in_use]
 
     def _view(self, route: Route, name: str) -> RouteView:
         living = tuple(self._member(one) for one in self.living(route))

@@ -185,7 +185,7 @@ class Runner:
 
     async def _with_members(self, names: list[str], writer: Writer, modes: Modes) -> list[str]:
         """Return these names, and in place of routes their members that may serve a request."""
-        routes = [self._config.routes[name] for name in names if name in self._config.routes]
+        routes = self._routing.use(names)
         found = dict.fromkeys(name for name in names if name not in self._config.routes)
         for member in dict.fromkeys(member for route in routes for member in route.members):
             views = self._routing.views(member)

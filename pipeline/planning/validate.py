@@ -79,7 +79,13 @@ class RequestValidator:
     def _check_batch(self, expanded: ExpandedRequest, operation: str) -> None:
         """Record if a request cannot go by batch. Whether the provider has a Batch API is checked for the whole job."""
         name, model = expanded.fields.get("model"), expanded.model
-        if self.provider.batch is None or not (fault := batch_fault(name, model, operation, self.provider.batch)):
+        if self.provider.batch is None:
+            return
+        by_batch = next((one for one in self.serving if one.batch is not None), self.provider)
+        fault = batch_fault(name, model, operation, self.provider.batch)
+        if fault is None and not by_batch.serves(name, operation):
+            fault = f"`{by_batch.name}`, the first provider with a Batch API, does not serve it"
+        if fault is None:
             return
         instead = f"use {model.replacement}, or " if model and model.replacement else ""
         field = "operation" if operation == "variation" else "model"

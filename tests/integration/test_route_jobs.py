@@ -200,6 +200,8 @@ def test_a_batch_goes_to_the_first_member_that_has_a_batch_api(stage: Stage) -> 
     assert servers[0].books() == []
     assert {image["provider"] for one in stage.manifest("night") for image in one["images"]} == {"b"}
     stage.run("forget", "night", "--yes")
+    stage.provider("b", servers[1], batch={}, models=["gpt-image-2"])
+    assert "`b`, the first provider with a Batch API, does not serve it" in stage.run("run", job, exit_code=2).stderr
     route(stage, "none", ["a", "c"])
     job = stage.job("night", [{"prompt": "one"}], defaults=BATCH, provider="none", mode="batch")
     assert "has no Batch API" in stage.run("run", job, exit_code=2).stderr
