@@ -95,7 +95,12 @@ class Dispatcher:
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
-        return [] if self._admission.halted else found
+        if not self._admission.halted:
+            return found
+        if self._routing is not None:  # others take what this one has not begun
+            self._routing.busy.difference_update(one.pk for one in found if one.route is not None)
+            self._routing.wake()
+        return []
 
     async def _take_own(self, room: int) -> list[QueuedRequest]:
         """Return requests of jobs that name the provider itself."""

@@ -35,7 +35,7 @@ def _serve(stage: Stage, margin: float) -> dict[str, Server]:
     ("requests", "margin", "full"),
     [
         (225, 1.03, 1.03 * SECONDS),  # a call may be late at a server on a busy machine: the limit that is asked for
-        pytest.param(2250, 1.005, SECONDS, marks=[pytest.mark.long, pytest.mark.timeout(600)]),  # the server's
+        pytest.param(2250, 1.015, SECONDS, marks=[pytest.mark.long, pytest.mark.timeout(600)]),  # the server's
     ],
 )
 def test_three_limits_are_kept_and_their_sum_is_used(stage: Stage, requests: int, margin: float, full: float) -> None:
