@@ -112,8 +112,8 @@ class Batch:
         """
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, replace(options, limit=None), staging)
-            for plan in plans:
-                check_credentials(plan.provider, self.environment)
+            for provider in {one.name: one for plan in plans for one in plan.serving}.values():
+                check_credentials(provider, self.environment)
             self._check_notification_settings()
             with self._writing() as connection, contextlib.ExitStack() as stack:
                 queue = JobQueue(self.config, connection)
@@ -294,7 +294,8 @@ class Batch:
         summaries = read_job_summaries(connection, selection.names or None)
         waiting += [summary.provider for summary in summaries if summary.unfinished]
         for name in dict.fromkeys(waiting):
-            check_credentials(self.config.find_provider(name), self.environment)
+            for provider in self.config.members(name):
+                check_credentials(provider, self.environment)
 
     @contextlib.contextmanager
     def _writing(self, job: str | None = None) -> Iterator[sqlite3.Connection]:

@@ -15,6 +15,7 @@ from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_modes import ModeChange, unfinished_jobs
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import exclusive, find_owner, run_lock
+from pipeline.ledger.other_keys import with_known_keys
 from pipeline.ledger.put_back import find_ended, put_back
 from pipeline.planning.build import load_models
 from pipeline.reports.facts import counted
@@ -59,6 +60,7 @@ class JobQueue:
         """
         try:
             with exclusive(self.config.output / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
+                plans = [with_known_keys(self.connection, plan) for plan in plans]
                 claims = [check_claim(self.connection, plan, allow_shrink=options.allow_shrink) for plan in plans]
                 queued = [
                     Submission(_claimed(self.connection, plan, claim), claim)
@@ -84,7 +86,7 @@ class JobQueue:
         if not names:
             names = (*unfinished_jobs(self.connection), *(one.job for one in ended if one.requests))
         change = ModeChange(tuple(dict.fromkeys(names)), asked)
-        change.check(self.connection, self.config.providers, load_models(self.config), is_put_back=bool(selection))
+        change.check(self.connection, self.config.services, load_models(self.config), is_put_back=bool(selection))
         return change
 
     def add_beside(
@@ -107,6 +109,7 @@ class JobQueue:
         who = self._run_at_work()
         if options.limit is not None:
             plans = [replace(plan, requests=plan.requests[: options.limit], is_part=True) for plan in plans]
+            plans = [with_known_keys(self.connection, plan) for plan in plans]
             for plan in plans:
                 if others := compare(self.connection, plan).part_of:
                     raise FolderBusy(

@@ -33,6 +33,7 @@ class ImageFile:
     revised_prompt: str | None
     remark: str | None = None  # what deviates in its file and harms no pixel
     url: str | None = None
+    provider: str | None = None  # that made it
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class Result:
 
     `summaries` are those of the jobs that it was given or took up while it worked; `unreached` counts the requests that
     it was to work on and that are still queued; `lowered` are the limits that providers stated, by provider,
-    and that were in force instead of the configured ones; `unwritten` says which reports could not be written, and why.
+    and that were in force instead of the configured ones; `unwritten` says which reports could not be written, and why;
+    `passed_on` are those of the stops that left requests to other members of a route, with the names of their members.
     """
 
     config: Config
@@ -79,6 +81,7 @@ class Result:
     reports: Sequence[Path] = ()
     unwritten: Sequence[str] = ()
     unreached: int = 0
+    passed_on: Sequence[tuple[str, Stop]] = ()
 
     @property
     def requests(self) -> list[Outcome]:
@@ -93,7 +96,9 @@ class Result:
     def raise_for_error(self) -> None:
         """Raise the RequestError that stopped the run, else that of the first failed request, if there is one."""
         failed = (one.error for one in self.requests if one.status in {"failed", "partial"})
-        error = next(iter(self.stops), None) or next(failed, None)
+        passed_on = [] if self.unreached else [id(stop) for _, stop in self.passed_on]
+        decisive = [stop for stop in self.stops if id(stop) not in passed_on]
+        error = next(iter(decisive), None) or next(failed, None)
         if error is not None:
             raise error
 
@@ -102,7 +107,7 @@ class Result:
         """The exit code of the command line, as the README lists it."""
         if self.signal is not None:
             return 128 + self.signal
-        if self.stops or self.unreached or any(one.out.batches for one in self.summaries):
+        if len(self.stops) > len(self.passed_on) or self.unreached or any(one.out.batches for one in self.summaries):
             return 3
         return int(any(summary.unsuccessful for summary in self.summaries))
 

@@ -16,8 +16,8 @@ from pipeline.errors import DiskFull, PipelineError, first_error
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
-from pipeline.ledger.queue import count_pending
 from pipeline.ledger.spooled_images import ledger_id
+from pipeline.ledger.waiting import count_pending
 from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
@@ -125,13 +125,15 @@ class Run:
             lowered=runner.lowered,
             reports=reports,
             unwritten=unwritten,
+            passed_on=tuple(runner.passed_on),
             unreached=count_pending(self.connection, self.scope),
         )
 
     def _at_work(self, summaries: Sequence[JobSummary]) -> list[Provider]:
         """Return the providers of unfinished jobs, each once. Raises ConfigError if one is not configured."""
         names = dict.fromkeys(summary.provider for summary in summaries if summary.unfinished)
-        return [self.config.find_provider(name) for name in names]
+        members = {member.name: member for name in names for member in self.config.members(name)}
+        return list(members.values())
 
     def _make_runner(self, stack: AsyncExitStack, stores: Stores, emit: Listener) -> Runner:
         from pipeline.engine.runner import Runner

@@ -58,7 +58,7 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
     if as_json:
         echo_json(folder_json(found, command))
     else:
-        lines = folder_lines(found, config.providers, command, verbose=options.verbose)
+        lines = folder_lines(found, config.services, command, verbose=options.verbose)
         for line in lines if found.summaries else [nothing_submitted(config)]:
             echo_prose(line, err=False)
     return 0
@@ -83,6 +83,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
     from pipeline import ledger
     from pipeline.config.load import budget_in_force
     from pipeline.ledger.claim import check_claim
+    from pipeline.ledger.other_keys import with_known_keys
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
 
@@ -100,7 +101,9 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
     with work_line(options, "estimating"):
         estimates = [
             estimate_plan(
-                config.output, one, models, budget_in_force(chosen.budget_usd, one.budget_usd, config.budget_usd)
+                *(config.output, one, models),
+                budget_in_force(chosen.budget_usd, one.budget_usd, config.budget_usd),
+                {member.name: load_models(config, member) for member in one.serving if member.own_models},
             )
             for one in plans
         ]
@@ -114,7 +117,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
                 echo_prose(line, err=False)
     with ledger.reading(config.output) as connection:
         for one in plans:
-            check_claim(connection, one, allow_shrink=chosen.allow_shrink)
+            check_claim(connection, with_known_keys(connection, one), allow_shrink=chosen.allow_shrink)
     return 0
 
 

@@ -172,8 +172,11 @@ def print_result(options: Options, result: Result, again: Sequence[str], *, as_j
         echo_json(summary_json(result))
     for sentence in result.unwritten:
         echo(f"warning: {sentence}", err=True)
-    for stop in {stop.message: stop for stop in result.stops}.values():
-        echo_prose(f"stopped: {stop.message}{_reach(result, stop)}")
+    members = {id(stop): name for name, stop in result.passed_on}
+    for stop in {(members.get(id(stop)), stop.message): stop for stop in result.stops}.values():
+        member = members.get(id(stop))
+        who, where = ("", _reach(result, stop)) if member is None else (f"provider `{member}`: ", "")
+        echo_prose(f"stopped: {who}{stop.message}{where}")
         echo_stderr(f"see: pipeline help {type(stop).__name__}")
     if not options.quiet:
         for line in summary_lines(result, NextCommand.here(result.config), again):

@@ -14,15 +14,16 @@ from pipeline.config.environment import EnvironmentVariable
 from pipeline.config.image_places import DEFAULT_SPOOL_BYTES, read_image_places
 from pipeline.config.notifications import NotificationSettings, read_notifications
 from pipeline.config.provider import Provider, RateLimit, read_provider
+from pipeline.config.routes import Route, read_routes
 from pipeline.config.validation import Section
 from pipeline.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pipeline.config.yaml_document import Document
 
-__all__ = ["Config", "DownloadRules", "Provider", "RateLimit", "RetryRules", "load"]
+__all__ = ["Config", "DownloadRules", "Provider", "RateLimit", "RetryRules", "Route", "load"]
 
 DEFAULT_FILE = "config.yaml"
 FILE_VARIABLE = "PIPELINE_CONFIG"
@@ -70,6 +71,7 @@ class Config:
     images_url: str | None = None  # where people see images; replaces the root
     images_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec
     spool_bytes: int = DEFAULT_SPOOL_BYTES
+    routes: Mapping[str, Route] = field(default_factory=dict)
 
     @property
     def images_folder(self) -> Path:
@@ -78,8 +80,23 @@ class Config:
 
     @property
     def discounts(self) -> dict[str, float]:
-        """The discount of batches at each provider that has a Batch API."""
-        return {name: one.batch.discount for name, one in self.providers.items() if one.batch is not None}
+        """The discount of batches at each provider or route that has a Batch API."""
+        return {name: one.batch.discount for name, one in self.services.items() if one.batch is not None}
+
+    @property
+    def services(self) -> dict[str, Provider]:
+        """Whatever a job may name: the providers, and each route as if it were one."""
+        return {**self.providers, **{name: one.as_provider(self.providers) for name, one in self.routes.items()}}
+
+    def members(self, name: str) -> list[Provider]:
+        """Return the providers of a route, or the one of this name. Raises ConfigError, as `find_provider` does."""
+        if name in self.routes:
+            return [self.providers[member] for member in self.routes[name].members]
+        return [self.find_provider(name)]
+
+    def routes_with(self, name: str) -> list[Route]:
+        """Return the routes that a provider is a member of."""
+        return [route for route in self.routes.values() if name in route.members]
 
     def secrets(self, environment: Mapping[str, str]) -> list[str]:
         """Return every value that this config reads from the environment and that is set; any of them may be a key."""
@@ -95,14 +112,17 @@ class Config:
         return [name for name in named if name]
 
     def find_provider(self, name: str) -> Provider:
-        """Return the provider called `name`. Raises ConfigError, which suggests the closest name."""
+        """Return the provider or the route called `name`. Raises ConfigError, which suggests the closest name."""
         if name in self.providers:
             return self.providers[name]
+        if name in self.routes:
+            return self.routes[name].as_provider(self.providers)
         raise ConfigError([Problem("", self.unknown_provider(name))])
 
     def unknown_provider(self, name: str) -> str:
         """Return the message for an unknown provider, with the closest name."""
-        return f"{self.file or 'the built-in config'} has no provider `{name}`; {_hint(name, self.providers)}"
+        hint = _hint(name, [*self.providers, *self.routes])
+        return f"{self.file or 'the built-in config'} has no provider `{name}`; {hint}"
 
 
 def load(
@@ -152,7 +172,7 @@ _OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_AP
 
 
 _KEYS = (
-    *("output", "provider", "providers", "budget_usd", "retry", "download", "models", "notify", "shared"),
+    *("output", "provider", "providers", "routes", "budget_usd", "retry", "download", "models", "notify", "shared"),
     *("images", "images_url", "images_options", "spool_bytes"),
 )
 
@@ -163,11 +183,13 @@ def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
     folder = output or path.parent / top.text("output", "outputs")
     entries = top.section("providers")
     providers = {name: read_provider(entries.section(name), name) for name in entries.value}
+    providers = providers or {"sandbox": _SANDBOX, "openai": _OPENAI}
     config = Config(
         file=path,
         output=folder.absolute(),
         provider=top.text("provider", None),
-        providers=providers or {"sandbox": _SANDBOX, "openai": _OPENAI},
+        providers=providers,
+        routes=read_routes(top.section("routes"), providers),
         budget_usd=top.number("budget_usd", None, least=0),
         retry=_read_retry(top.section("retry")),
         download=_read_download(top.section("download")),
@@ -176,10 +198,9 @@ def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
         shared=top.flag("shared"),
         **read_image_places(top, path.parent),
     )
-    if config.provider is not None and config.provider not in config.providers:
-        top.add_problem(
-            "provider", f"there is no provider `{config.provider}`; {_hint(config.provider, config.providers)}"
-        )
+    if config.provider is not None and config.provider not in {**providers, **top.mapping("routes")}:
+        known = [*config.providers, *config.routes]
+        top.add_problem("provider", f"there is no provider `{config.provider}`; {_hint(config.provider, known)}")
     if top.problems:
         raise ConfigError(top.problems)
     return config
@@ -206,6 +227,6 @@ def _read_download(section: Section) -> DownloadRules:
     )
 
 
-def _hint(name: str, known: Mapping[str, Provider]) -> str:
+def _hint(name: str, known: Collection[str]) -> str:
     close = yaml_document.nearest(name, known)
     return f"did you mean `{close}`?" if close else f"known are {', '.join(sorted(known))}"

@@ -58,6 +58,14 @@ class Provider:
     insecure: bool = False  # the key may be sent without encryption
     dialect: Dialect = field(default_factory=Dialect)
     batch: BatchRules | None = None  # of its Batch API, if it has one
+    models: frozenset[str] | None = None  # that it serves; None: all
+    operations: frozenset[str] | None = None  # the same
+    own_models: Mapping[str, Any] = field(default_factory=dict)  # entries of `models:` that hold here only
+
+    def serves(self, model: object, operation: str) -> bool:
+        """Return whether requests for a model and an operation, by the endpoint that is called, may go here."""
+        has_model = self.models is None or model in self.models
+        return has_model and (self.operations is None or operation in self.operations)
 
     def key(self, environment: Mapping[str, str]) -> str | None:
         """Return the provider's key, or None if it takes none. Raises ConfigError if it is unset, empty or no key."""
@@ -93,6 +101,8 @@ _KEYS = (
     "url_ttl_seconds",
     "headers",
     "batch",
+    "models",
+    "operations",
     *dialect.KEYS,
 )
 
@@ -128,11 +138,41 @@ def read_provider(section: Section, name: str) -> Provider:
         insecure=section.flag("insecure"),
         dialect=read_dialect(section),
         batch=read_batch_rules(section, base_url, is_sandbox=is_sandbox),
+        models=_read_models(section),
+        operations=_read_operations(section),
+        own_models=_read_own_models(section),
     )
     if provider.exposed_host and place_of(provider.exposed_host) == "open":
         what = f"would send the key to {provider.exposed_host:.80} without encryption"
         section.add_problem("base_url", f"{what}; write https://, or `insecure: true` beside it if that is meant")
     return provider
+
+
+def _read_models(section: Section) -> frozenset[str] | None:
+    """Return the names of the models that a provider serves, from a list or from the keys of a mapping."""
+    if section.value.get("models") is None:
+        return None
+    names = section.mapping("models") if isinstance(section.value["models"], dict) else section.texts("models")
+    if not names:
+        section.add_problem("models", "must be a list of names, or a mapping of names to their entries")
+    return frozenset(names)
+
+
+def _read_own_models(section: Section) -> dict[str, Any]:
+    if not isinstance(section.value.get("models"), dict):
+        return {}
+    return {name: entry for name, entry in section.mapping("models").items() if entry is not None}
+
+
+def _read_operations(section: Section) -> frozenset[str] | None:
+    if section.value.get("operations") is None:
+        return None
+    names = section.texts("operations")
+    if not names:
+        section.add_problem("operations", f"must be a list of {', '.join(dialect.OPERATIONS)}")
+    for name in names:
+        section.check_choice("operations", name, dialect.OPERATIONS)
+    return frozenset(names)
 
 
 def _read_key_name(section: Section) -> str | None:

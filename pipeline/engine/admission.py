@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ class Admission:
         self._sleeping = 0
         self._parked: dict[asyncio.Future[bool], Callable[[], bool]] = {}
         self._refused_since: float | None = None  # when the provider began to answer with nothing but 429s
+        self._held = StopSignal()  # interrupted to give requests of routes back that wait for a permit
         self.calls_ended = 0
         self.in_flight = 0  # permits that are not released
 
@@ -124,15 +126,28 @@ class Admission:
         since = self._breaker.open_since
         return None if since is None else asyncio.get_running_loop().time() - since
 
+    @property
+    def is_passable(self) -> bool:
+        """Whether a call would wait for nothing but the limit, and for room in flight."""
+        is_paused = self.throttle.paused_for > 0
+        return not is_paused and self._breaker.is_passable and self.delivery.is_passable
+
+    def give_back(self) -> None:
+        """End the waits for a permit of requests that others may serve."""
+        if not self.is_passable:
+            self._held.interrupt()
+
     async def acquire(self, request: QueuedRequest, images: int) -> Permit:
         """Wait until a call for `images` images may be sent, or for fewer if the limit in force allows no more.
 
-        Raises Withdrawn when the provider is stopped. The caller releases the permit.
+        Raises Withdrawn when the provider is stopped, and for a request of a route when the provider pauses or goes
+        down. The caller releases the permit.
         """
         self._waiting += 1
         held_slot = False
         try:
-            async with self.signal.interruptible():
+            given_back = contextlib.nullcontext() if request.route is None else self._held.interruptible()
+            async with self.signal.interruptible(), given_back:
                 await self._slots.acquire()
                 held_slot = True
                 return await self._acquire(request, images)
@@ -256,6 +271,7 @@ class Admission:
         else:
             self._refused_since = None
         self.progressed()
+        self.give_back()
         return stop
 
     def _given_up(self, error: RateLimited) -> Stop | None:
@@ -274,6 +290,7 @@ class Admission:
         asked = delay if error.retry_after is None else error.retry_after
         seconds = random.uniform(asked, asked * (1 + _MORE) + 0.01)
         self.throttle.pause(seconds)
+        self.give_back()
         return seconds
 
     def lower(self, request: QueuedRequest, error: RateLimited) -> RateLimit | None:

@@ -51,6 +51,13 @@ class CircuitBreaker:
         """When the outage began; None if there is none."""
         return self._open_since
 
+    @property
+    def is_passable(self) -> bool:
+        """Whether a call may be made now, if only to probe an outage."""
+        if self._open_since is None:
+            return True
+        return self._probing is None and asyncio.get_running_loop().time() >= self._probe_at
+
     async def admit(self, request_pk: int) -> bool:
         """Wait until this request may call; return whether its call is the probe of an outage.
 

@@ -50,6 +50,14 @@ class DeliveryBreaker:
         """Whether nothing more is bought for now."""
         return self._open_since is not None
 
+    @property
+    def is_passable(self) -> bool:
+        """Whether images may be bought now, if only as a probe."""
+        if self._open_since is None:
+            return True
+        is_due = asyncio.get_running_loop().time() >= self._probe_at
+        return self._probing is None and not self._downloading and is_due
+
     @contextlib.contextmanager
     def downloading(self) -> Iterator[None]:
         """Count the downloads of a request as in progress until the block ends."""

@@ -16,11 +16,13 @@ from pipeline.engine.stop_policy import Withdrawn
 from pipeline.engine.worker import Worker
 from pipeline.errors import Stop
 from pipeline.ledger.queue import next_requests
+from pipeline.ledger.route_queue import has_prospects, next_of_routes, paid_of_routes
 
 if TYPE_CHECKING:
     from pipeline.engine.batches.modes import Modes
     from pipeline.engine.events import Bottleneck
     from pipeline.engine.provider_context import ProviderContext
+    from pipeline.engine.routing import Routing
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.ledger.queue import QueuedRequest, Scope
     from pipeline.ledger.writer import Writer
@@ -48,9 +50,21 @@ class Dispatcher:
         self._writer = writer
         self._stops = stops
         self._modes = modes
+        self._routing = context.routing
         self._active: set[int] = set()  # primary keys of the requests at work
 
     async def run(self) -> None:
+        """Process requests until none is left or a stop, as a member of its routes."""
+        if self._routing is None:
+            await self._work()
+            return
+        self._routing.start(self._provider.name, self)
+        try:
+            await self._work()
+        finally:
+            self._routing.end(self._provider.name)
+
+    async def _work(self) -> None:
         """Take requests as long as there are any and no stop; return when the last one taken has ended."""
         async with asyncio.TaskGroup() as workers:
             while not self._admission.halted:
@@ -61,9 +75,9 @@ class Dispatcher:
                     workers.create_task(self._process(request), name=request.id)
                 if taken:
                     await asyncio.sleep(0)  # they queue for permits
-                elif not self._active:
+                elif not self._active and not await self._has_prospects():
                     break
-                elif self._admission.parked == len(self._active):
+                elif self._active and self._admission.parked == len(self._active):
                     self._admission.unpark_all()  # nothing else is left that they could wait for
                     await asyncio.sleep(0)
                 else:
@@ -71,24 +85,80 @@ class Dispatcher:
 
     async def _take(self) -> list[QueuedRequest]:
         """Take as many requests as there is room for in flight and among those that wait for permits."""
-        at_work = len(self._active) - min(self._admission.idle, MOST_IDLE)
-        room = min(self._provider.concurrency - at_work, LOOKAHEAD - self._admission.waiting)
+        room = min(self._room_in_flight(), LOOKAHEAD - self._admission.waiting)
         if room <= 0:
             return []
         try:
-            found = await self._writer.do(
-                next_requests,
-                self._provider.name,
-                self._scope,
-                frozenset(self._active),
-                room,
-                frozenset(self._stops.blocks),
-                self._modes.realtime,
-            )
+            found = await self._take_own(room)
+            if self._routing is not None and not self._admission.halted:
+                found += await self._take_of_routes(self._routing, len(found))
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
-        return [] if self._admission.halted else found
+        if not self._admission.halted:
+            return found
+        if self._routing is not None:  # others take what this one has not begun
+            self._routing.busy.difference_update(one.pk for one in found if one.route is not None)
+            self._routing.wake()
+        return []
+
+    async def _take_own(self, room: int) -> list[QueuedRequest]:
+        """Return requests of jobs that name the provider itself."""
+        return await self._writer.do(
+            next_requests,
+            self._provider.name,
+            self._scope,
+            frozenset(self._active),
+            room,
+            frozenset(self._stops.blocks),
+            self._modes.realtime,
+        )
+
+    async def _take_of_routes(self, routing: Routing, taken: int) -> list[QueuedRequest]:
+        """Return requests of routes: those whose images are paid here, and as many as may be called at once.
+
+        What is taken is busy at once, so that no other member takes it.
+        """
+        name = self._provider.name
+        views, busy = routing.views(name), routing.busy
+        room = self._room_in_flight() - taken
+        if not views or room <= 0:
+            return []
+        found = await self._writer.do(paid_of_routes, views, self._scope, frozenset(busy), room)
+        found = self._keep(routing, found)
+        room = min(room - len(found), self.call_room() - taken)
+        if room > 0:
+            excluded, most = routing.excluded(name), room + sum(routing.rooms(name).values())
+            realtime = self._modes.realtime
+            more = await self._writer.do(next_of_routes, views, self._scope, frozenset(busy), excluded, most, realtime)
+            found += self._keep(routing, routing.choose(name, [one for one in more if one.pk not in busy], room))
+        return found
+
+    def _keep(self, routing: Routing, found: list[QueuedRequest]) -> list[QueuedRequest]:
+        """Return what no other member has taken meanwhile, and mark it as busy."""
+        kept = [one for one in found if one.pk not in routing.busy]
+        routing.busy.update(one.pk for one in kept)
+        return kept
+
+    def call_room(self) -> int:
+        """Return how many requests of routes may be taken to be called: those that need not wait, and the next one."""
+        room, admission = self._room_in_flight(), self._admission
+        if admission.halted or not admission.is_passable:
+            return 0
+        if admission.throttle.limit is None and admission.down_for is None and not admission.delivery.is_open:
+            return room
+        return min(room, 1 - admission.waiting)
+
+    def _room_in_flight(self) -> int:
+        at_work = len(self._active) - min(self._admission.idle, MOST_IDLE)
+        return self._provider.concurrency - at_work
+
+    async def _has_prospects(self) -> bool:
+        """Return whether a request of a route is still to come: it is at work at another member, or waits."""
+        routing, name = self._routing, self._provider.name
+        if routing is None or self._admission.halted or not (views := routing.views(name)):
+            return False
+        return bool(routing.busy) or await self._writer.do(has_prospects, views, self._scope, self._modes.realtime)
 
     async def _until_changed(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -111,6 +181,9 @@ class Dispatcher:
             self._active.discard(request.pk)
             self._admission.ended(request)
             self._admission.changed.set()
+            if self._routing is not None and request.route is not None:
+                self._routing.busy.discard(request.pk)
+                self._routing.wake()
 
     def pace(self) -> ProviderPace:
         """Return what the requests at work wait for now. Cheap: a few numbers that are counted anyway."""

@@ -75,6 +75,7 @@ class ImageStored:
     job: str
     id: str
     file: str
+    provider: str = ""  # that it came from, if that is known
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pipeline.errors import (
 if TYPE_CHECKING:
     from pipeline.engine.provider_context import ProviderContext
     from pipeline.engine.refusal_guard import Verdict
+    from pipeline.engine.routing import History
     from pipeline.ledger.queue import QueuedRequest
 
 REFUSALS = (KeyRefused, QuotaSpent, WrongAddress, ModelUnknown)
@@ -51,14 +52,13 @@ def host_silent(reason: Exception, hours: float) -> DownloadRefused:
 class FailedCalls:
     """The failed calls of one request, for its worker."""
 
-    def __init__(self, context: ProviderContext, request: QueuedRequest) -> None:
+    def __init__(self, context: ProviderContext, request: QueuedRequest, history: History) -> None:
         self._context = context
         self._admission = context.admission
         self._records = context.records
         self._request = request
         self._verdict: Verdict = "stop"  # on the last refusal
-        self._repeats = 0  # calls that may be paid and are repeated
-        self._broken: str | None = None  # what was wrong with an image beside whole ones
+        self._history = history
 
     def refused(self, error: Stop) -> None:
         """Report a refusal, while its call is still in flight."""
@@ -117,8 +117,8 @@ class FailedCalls:
                 raise stop
             self._admission.yield_probes(self._request)
         if not is_probe and not is_starting:
-            self._repeats += 1
-            if self._repeats > min(self._context.retry.unknown, 1 if error.deterministic else 10**9):
+            self._history.repeats += 1
+            if self._history.repeats > min(self._context.retry.unknown, 1 if error.deterministic else 10**9):
                 raise FailedError(error)
             ended = self._admission.calls_ended
             await self._admission.park(lambda: self._admission.calls_ended > ended)
@@ -126,13 +126,14 @@ class FailedCalls:
 
     def count_broken(self, reason: str) -> None:
         """Count a response that brought broken images beside whole ones: the call for what is missing repeats it."""
-        self._repeats += 1
-        self._broken = reason
+        self._history.repeats += 1
+        self._history.broken = reason
 
     def check_repeats(self) -> None:
         """Check that the call for what is missing may be made. Raises FailedError after `retry.unknown` repeats."""
-        if self._broken is not None and self._repeats > self._context.retry.unknown:
-            what = f"an image in the response {self._broken}; the others are stored, and the broken ones may be paid"
+        broken = self._history.broken
+        if broken is not None and self._history.repeats > self._context.retry.unknown:
+            what = f"an image in the response {broken}; the others are stored, and the broken ones may be paid"
             raise FailedError(Unusable(what, http_status=200))
 
     def check_delivery(self, reason: str, *, deterministic: bool, option: str | None = None) -> None:
@@ -143,4 +144,5 @@ class FailedCalls:
         if stop is not None:
             raise stop
         if delivery.is_open and not was_open:
+            self._admission.give_back()
             self._records.emit(PurchasesHeld(self._context.target.provider.name, reason))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from pipeline.engine.caller import LocalCaller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from pipeline.config.load import RetryRules
     from pipeline.engine.admission import Admission
     from pipeline.engine.caller import Target
     from pipeline.engine.records import Records
+    from pipeline.engine.routing import Routing
     from pipeline.ledger.queue import QueuedRequest
     from pipeline.storage import LocalStore
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class ProviderContext:
     """What the workers of one provider share. `inputs` is the folder of the jobs' uploads.
 
-    `is_realtime` returns whether a request may be called, and is not to go by batch.
+    `is_realtime` returns whether a request may be called, and is not to go by batch; `find_caller` the caller of
+    another provider, None for one that is not known any more.
     """
 
     target: Target
@@ -34,6 +36,14 @@ class ProviderContext:
     caller: LocalCaller
     records: Records
     is_realtime: Callable[[QueuedRequest], bool] = lambda _request: True
+    routing: Routing | None = None  # of the routes that it is a member of
+    find_caller: Callable[[str], Awaitable[LocalCaller | None]] | None = None
+
+    async def caller_of(self, provider: str) -> LocalCaller:
+        """Return the caller by whose rules an image of a provider is downloaded: its own, if it is known."""
+        if provider == self.target.provider.name or self.find_caller is None:
+            return self.caller
+        return await self.find_caller(provider) or self.caller
 
     @classmethod
     @asynccontextmanager
@@ -47,7 +57,9 @@ class ProviderContext:
         images: LocalStore,
         environment: Mapping[str, str],
         is_realtime: Callable[[QueuedRequest], bool],
+        routing: Routing | None = None,
+        find_caller: Callable[[str], Awaitable[LocalCaller | None]] | None = None,
     ) -> AsyncIterator[ProviderContext]:
         """Create a provider's HTTP sessions and threads, and close them after the block. Raises ConfigError."""
         async with LocalCaller(target, images, environment) as caller:
-            yield cls(target, inputs, retry, admission, caller, records, is_realtime)
+            yield cls(target, inputs, retry, admission, caller, records, is_realtime, routing, find_caller)

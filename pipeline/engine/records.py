@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,14 +11,17 @@ from pipeline.engine.events import CallEnded, CallSent, ImagesLeftOut, ImageStor
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BudgetSpent, DiskFull
 from pipeline.ledger import attempts, batches, queue
+from pipeline.ledger.route_queue import take_home
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
 
     from pipeline.engine.admission import Permit
     from pipeline.engine.budget import Budget
     from pipeline.engine.caller import CallResult, Target
     from pipeline.engine.events import Event, Listener
+    from pipeline.engine.routing import Routing
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.engine.uploads import Spool
     from pipeline.errors import RequestError
@@ -68,7 +72,9 @@ class Records:
         stops: StopPolicy,
         spool: Spool,
         emit: Listener,
+        routing: Routing | None = None,
     ) -> None:
+        self._routing = routing
         self._target = target
         self._held = held
         self._provider = target.provider.name
@@ -103,8 +109,15 @@ class Records:
             raise Withdrawn
         self._budget.reserve(request, estimate)
         target = self._target
+        rules = None if self._routing is None else self._routing.home_rules(request)
         begun = await self._writer.do(
-            attempts.begin, request.pk, self._provider, target.base_url, permit.images, estimate, time.time()
+            attempts.begin if rules is None else functools.partial(_begin_at_home, rules),
+            request.pk,
+            self._provider,
+            target.base_url,
+            permit.images,
+            estimate,
+            time.time(),
         )
         stopped = self._stops.is_stopped(self._provider)  # while this was recorded
         if begun is None or stopped:
@@ -274,7 +287,7 @@ class Records:
     def _emit_stored(self, request: QueuedRequest, image: StoredImage) -> None:
         if image.spooled:
             self._spool.count(1, image.bytes)
-        self.emit(ImageStored(request.job_name, request.id, f"{request.job_name}/{image.file}"))
+        self.emit(ImageStored(request.job_name, request.id, f"{request.job_name}/{image.file}", self._provider))
 
     def _estimate(self, request: QueuedRequest, images: int) -> float | None:
         """Return what a call for this many images costs at most; None without a price."""
@@ -283,3 +296,19 @@ class Records:
             return None
         sizes = [(one["width"], one["height"]) for one in request.inputs if one["role"] == "image"]
         return model.max_cost(request.served_by, request.prompt, request.params, images, sizes)
+
+
+def _begin_at_home(
+    rules: tuple[Sequence[str], Sequence[str]],
+    connection: sqlite3.Connection,
+    request_pk: int,
+    provider: str,
+    endpoint: str,
+    n: int,
+    estimate_usd: float | None,
+    now: float,
+) -> tuple[int, str] | None:
+    """Record a call as `attempts.begin` does, unless the request has its home at another member of its route."""
+    if not take_home(connection, request_pk, provider, *rules):
+        return None
+    return attempts.begin(connection, request_pk, provider, endpoint, n, estimate_usd, now)

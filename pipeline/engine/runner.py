@@ -23,15 +23,18 @@ from pipeline.engine.caller import Target
 from pipeline.engine.dispatcher import POLL_SECONDS, Dispatcher
 from pipeline.engine.provider_context import ProviderContext
 from pipeline.engine.records import Records
+from pipeline.engine.routing import Routing
 from pipeline.engine.stop_policy import StopPolicy
 from pipeline.engine.uploads import Spool, Uploader
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 from pipeline.ledger import attempts
 from pipeline.ledger.batches import has_batch_work
-from pipeline.ledger.queue import waiting_providers
 from pipeline.ledger.recovery import requeue_running
+from pipeline.ledger.route_queue import has_prospects, record_members
 from pipeline.ledger.stops import delete_overcome_stops, record_stop
+from pipeline.ledger.waiting import waiting_providers
 from pipeline.ledger.writer import Writer
+from pipeline.models.table import Models
 from pipeline.stores import Stores
 
 if TYPE_CHECKING:
@@ -39,11 +42,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from pipeline.config.load import Config, Provider, RateLimit
+    from pipeline.engine.caller import LocalCaller
     from pipeline.engine.events import Listener, ProviderPace
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Block, Scope
-    from pipeline.models.table import Models
 
 Way = Literal["realtime", "batch"]
 
@@ -92,12 +95,23 @@ class Runner:
         self._looked_at = set[str]()  # providers of whose batches nothing more is done in this run
         self._dispatchers: dict[str, Dispatcher] = {}
         self._admissions: dict[str, Admission] = {}
+        self._tables = {
+            name: Models.load(config.models, one.own_models) if one.own_models else models
+            for name, one in config.providers.items()
+        }
+        self._routing = Routing(config, self._tables, self._admissions, self._stops)
         self._paces: dict[str, ProviderPace] = {}  # the last one emitted of each provider
 
     @property
     def stops(self) -> Sequence[Stop]:
         """The stops that have occurred."""
         return self._stops.stops
+
+    @property
+    def passed_on(self) -> Sequence[tuple[str, Stop]]:
+        """Those of the stops that leave requests to other members of a route, each with the name of its member."""
+        members = {member for route in self._config.routes.values() for member in route.members}
+        return self._stops.at(members)
 
     @property
     def lowered(self) -> dict[str, RateLimit]:
@@ -112,6 +126,8 @@ class Runner:
         """Work to the end. Raises errors that no request can be blamed for, in an ExceptionGroup."""
         async with Writer(self._connection) as writer:
             self._stops.record = lambda block, error: writer.post(record_stop, block, error)
+            if self._config.routes:
+                await writer.do(record_members, self._config.routes, list(self._config.providers))
             try:
                 async with self._uploads(writer), AsyncExitStack() as self._opened:
                     await self._run_providers(writer)
@@ -168,6 +184,7 @@ class Runner:
             if is_batch or modes.is_in_use:
                 await modes.refresh()
                 names = await writer.do(waiting_providers, self._scope, blocks, modes.realtime)
+            names = await self._with_members(names, writer, modes)
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
@@ -185,6 +202,16 @@ class Runner:
             if not self._stops.end_signal(name).is_set
         ]
         return realtime + by_batch
+
+    async def _with_members(self, names: list[str], writer: Writer, modes: Modes) -> list[str]:
+        """Return these names, and in place of routes their members that may serve a request."""
+        routes = self._routing.use(names)
+        found = dict.fromkeys(name for name in names if name not in self._config.routes)
+        for member in dict.fromkeys(member for route in routes for member in route.members):
+            views = self._routing.views(member)
+            if member not in found and await writer.do(has_prospects, views, self._scope, modes.realtime):
+                found[member] = None
+        return list(found)
 
     async def _run_provider(self, name: str, way: Way, writer: Writer, modes: Modes) -> None:
         """Process one provider's requests in one way."""
@@ -231,10 +258,19 @@ class Runner:
             return None
         target = Target(provider, base_url, self._config.download, self._config.images_folder)
         admission = await self._admission(provider, base_url, writer)
-        records = Records(target, self._held, self._models, writer, self._budget, self._stops, self._spool, self._emit)
+        routing = self._routing if self._config.routes_with(provider.name) else None
+        records = Records(
+            *(target, self._held, self._tables[provider.name], writer, self._budget, self._stops),
+            *(self._spool, self._emit, routing),
+        )
+
+        async def find_caller(name: str) -> LocalCaller | None:
+            context = await self._context(name, writer, modes) if name in self._config.providers else None
+            return None if context is None else context.caller
+
         opened = ProviderContext.open(
             *(target, self._config.output, self._config.retry, admission, records, self._held.images),
-            *(self._environment, modes.is_realtime),
+            *(self._environment, modes.is_realtime, routing, find_caller),
         )
         return await self._opened.enter_async_context(opened)
 
@@ -245,7 +281,7 @@ class Runner:
             provider.batch or BatchRules(),
             BatchClient(context.caller.session, provider.dialect),
             modes,
-            self._models,
+            self._tables[provider.name],
             self._scope,
             writer,
             self._stops,

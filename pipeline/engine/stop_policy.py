@@ -7,11 +7,11 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.engine.events import Stopped
-from pipeline.errors import KeyRefused
+from pipeline.errors import BudgetSpent, KeyRefused
 from pipeline.ledger.queue import Block
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from pipeline.engine.events import Listener
     from pipeline.errors import Stop
@@ -41,6 +41,10 @@ class StopSignal:
             return
         self.is_set = True
         self.changed.set()
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End every interruptible wait in progress with Withdrawn, and none that follows."""
         now = asyncio.get_running_loop().time()
         for deadline in self._deadlines:
             deadline.reschedule(now)
@@ -72,6 +76,7 @@ class StopPolicy:
         self.stops: list[Stop] = []
         self.blocks: set[Block] = set()
         self._emit = emit
+        self._by_provider: dict[int, str | None] = {}  # by the id of a stop: whose requests it reaches
         self._halted = False
         self._stopped: set[str] = set()  # providers
         self._signals: dict[str, StopSignal] = {}
@@ -82,6 +87,11 @@ class StopPolicy:
     def halted(self) -> bool:
         """Whether no further call is made to any provider."""
         return self._halted
+
+    def at(self, providers: Collection[str]) -> list[tuple[str, Stop]]:
+        """Return the stops that reach requests at one of these providers alone, each with its name."""
+        found = ((self._by_provider.get(id(stop)), stop) for stop in self.stops)
+        return [(name, stop) for name, stop in found if name is not None and name in providers]
 
     def signal(self, provider: str) -> StopSignal:
         """Return the stop signal of a provider, one for the whole run."""
@@ -152,8 +162,13 @@ class StopPolicy:
                 block = Block(provider=request.provider, served_by=request.served_by)
                 what = f"provider `{request.provider}` and its {request.served_by}s"
             case "model":
-                block = Block(job_pk=request.job_pk, model=request.model)
-                what = f"job `{request.job_name}` and its model `{request.model}`"
+                at = None if request.route is None else request.provider
+                block = Block(at, request.job_pk, request.model)
+                where = "" if at is None else f" at `{at}`"
+                what = f"job `{request.job_name}` and its model `{request.model}`{where}"
+            case _ if request.route is not None and isinstance(error, BudgetSpent):  # another may be cheaper
+                block = Block(request.provider, request.job_pk)
+                what = f"job `{request.job_name}` at `{request.provider}`"
             case _:
                 block = Block(job_pk=request.job_pk)
                 what = f"job `{request.job_name}`"
@@ -170,4 +185,5 @@ class StopPolicy:
             self._emit(Stopped(what, error))
         if what is not None or all(type(error) is not type(stop) for stop in self.stops):
             self.stops.append(error)
+            self._by_provider[id(error)] = block.provider
             self.record(block, error)

@@ -31,6 +31,9 @@ _CATCH_UP = 0.15
 calls reach 94 % of the limit, with it 97 %. Time in which nobody waited, or nobody might go, is never made up for.
 """
 
+_PULL_SECONDS = 0.1
+"""A gap between two calls that is not idleness: the next request of a route is taken from the ledger in it."""
+
 
 class Pace:
     """Spaces images evenly over the window with an aiolimiter leaky bucket, one unit per image.
@@ -191,7 +194,8 @@ class Throttle:
         """Grant queued calls one after another, as long as there are any."""
         now = asyncio.get_running_loop().time
         assert self._pace is not None
-        self._pace.discard(now() - self._idle_since)
+        idle = now() - self._idle_since
+        self._pace.discard(idle if idle > _PULL_SECONDS else 0.0)
         while scheduler.waiting:
             pace = self._pace
             await pace.acquire_first()

@@ -7,6 +7,7 @@ call is recorded before it is sent, a URL before its download, and a file is com
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from pipeline.engine.events import (
 from pipeline.engine.failed_calls import REFUSALS, FailedCalls, FailedError, host_silent
 from pipeline.engine.image_writer import FileNames
 from pipeline.engine.retry import call_with_retries, retrying
+from pipeline.engine.routing import History
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import (
     DownloadRefused,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from pipeline.engine.caller import CallResult
     from pipeline.engine.provider_context import ProviderContext
+    from pipeline.engine.routing import Routing
     from pipeline.ledger.queue import PaidUrl, QueuedRequest
 
 
@@ -60,7 +63,9 @@ class Worker:
         self._names = FileNames(request.job_name, "", request.output_format)
         self._succeeded = False
         self._is_probe = False
-        self._failed_calls = FailedCalls(context, request)
+        self._routing = context.routing if request.route is not None else None
+        history = History() if self._routing is None else self._routing.history(request)
+        self._failed_calls = FailedCalls(context, request, history)
         self._waits = 0  # downloads that wait for another attempt
 
     async def process(self) -> None:
@@ -69,22 +74,45 @@ class Worker:
         Raises Stop if no further request like this one should be sent, and Withdrawn if this one should not.
         """
         error: RequestError | None = None
-        left = (self._request.wait_until or 0.0) - time.time()
-        if left > 0 and not self._urls:
-            await self._admission.sleep(min(left, self._context.retry.outage_hours * 3600))  # the clock may be set back
+        is_final = False
         try:
-            await call_with_retries(self._make_images, self._controller)
+            await self._make_all()
         except FailedError as failure:
-            error = failure.error
+            error, is_final = failure.error, True
         except Stop:
             raise
         except RequestError as reason:
             error = reason
+        if self._routing is not None:
+            self._go_on(self._routing, error, is_final=is_final)
         await self._records.finish(self._request, error, succeeded=self._succeeded)
+
+    async def _make_all(self) -> None:
+        """Make what is missing, and try again after failures; what a route serves is tried again by its members."""
+        if self._routing is not None:
+            await self._make_images()
+            return
+        left = (self._request.wait_until or 0.0) - time.time()
+        if left > 0 and not self._urls:
+            await self._admission.sleep(min(left, self._context.retry.outage_hours * 3600))  # the clock may be set back
+        await call_with_retries(self._make_images, self._controller)
+
+    def _go_on(self, routing: Routing, error: RequestError | None, *, is_final: bool) -> None:
+        """Decide whether a request of a route has ended. Raises Withdrawn if it goes back to the queue for all."""
+        if error is not None:
+            seconds = routing.moves(self._request, error, is_final=is_final, is_probe=self._is_probe)
+            if seconds is not None:
+                if seconds < math.inf:
+                    self._records.emit(Retrying(self._request.job_name, self._request.id, seconds, error))
+                raise Withdrawn
+        routing.forget(self._request)
 
     async def _make_images(self) -> None:
         """Process the request until no image is missing. Raises the RequestError of the first failure."""
+        is_download = bool(self._urls)
         while self._urls or self._missing > 0:
+            if is_download and not self._urls and self._routing is not None:
+                raise Withdrawn  # whoever is the next to call makes what is missing
             if self._urls:
                 self._set_stem(await self._records.claim(self._request))
             else:
@@ -201,7 +229,8 @@ class Worker:
             await self._wait_for_download(reason, min(seconds, left))
 
         try:
-            image = await self._caller.download(url, self._names, url.expires_at + self._clock, wait)
+            caller = await self._context.caller_of(url.provider)
+            image = await caller.download(url, self._names, url.expires_at + self._clock, wait)
         except UrlLost:
             await self._records.record_expired_url(url)
             self._numbers.discard(url.number)

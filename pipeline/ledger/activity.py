@@ -72,8 +72,8 @@ def read_activity(
         ).fetchone()
     paused = connection.execute("SELECT max(paused_until) FROM provider WHERE name = ?", (provider,)).fetchone()[0]
     paid, expires_at = connection.execute(
-        "SELECT count(*), min(i.expires_at) FROM image i JOIN job j ON j.pk = i.job"
-        " WHERE i.state = 'paid' AND j.provider = ?",
+        "SELECT count(*), min(i.expires_at) FROM image i JOIN attempt a ON a.pk = i.attempt"
+        " WHERE i.state = 'paid' AND a.provider = ?",
         (provider,),
     ).fetchone()
     paused_until = paused if paused is not None and paused > now else None

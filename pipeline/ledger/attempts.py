@@ -141,7 +141,10 @@ def record_response(
             (response.moderated, response.cost_usd, request.pk),
         )
     paid = [
-        PaidUrl(_insert_url(connection, request, attempt_pk, url), url.number, url.url, url.expires_at) for url in urls
+        PaidUrl(
+            *(_insert_url(connection, request, attempt_pk, url), url.number, url.url, url.expires_at, request.provider)
+        )
+        for url in urls
     ]
     for image in images:
         insert_image(connection, request, attempt_pk, image)

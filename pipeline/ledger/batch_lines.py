@@ -35,27 +35,27 @@ class Line:
 def read_line(connection: sqlite3.Connection, batch_pk: int, attempt_pk: int) -> Line | None:
     """Return an open line of a batch; None if it has been recorded already, or is not a line of this batch."""
     row = connection.execute(
-        "SELECT a.request, a.n, a.estimate_usd, r.stem, r.id FROM attempt a JOIN request r ON r.pk = a.request"
-        " WHERE a.pk = ? AND a.batch = ? AND a.outcome IS NULL",
+        "SELECT a.request, a.provider, a.n, a.estimate_usd, r.stem, r.id"
+        " FROM attempt a JOIN request r ON r.pk = a.request WHERE a.pk = ? AND a.batch = ? AND a.outcome IS NULL",
         (attempt_pk, batch_pk),
     ).fetchone()
     if row is None:
         return None
-    (request,) = read_queued(connection, [row["request"]])
+    (request,) = read_queued(connection, [row["request"]], row["provider"])
     return Line(attempt_pk, row["stem"] or row["id"], row["n"], row["estimate_usd"], request)
 
 
 def requests_of(connection: sqlite3.Connection, batch_pk: int) -> list[QueuedRequest]:
     """Return the requests of a batch, each once."""
-    rows = connection.execute("SELECT DISTINCT request FROM attempt WHERE batch = ?", (batch_pk,)).fetchall()
-    return read_queued(connection, [row[0] for row in rows])
+    rows = connection.execute("SELECT DISTINCT request, provider FROM attempt WHERE batch = ?", (batch_pk,)).fetchall()
+    return read_queued(connection, [row["request"] for row in rows], rows[0]["provider"] if rows else None)
 
 
 def request_at(connection: sqlite3.Connection, batch_pk: int, number: int) -> QueuedRequest | None:
     """Return the request of a line of a living batch's input file, the first has the number 1; None without one."""
-    query = "SELECT request FROM attempt WHERE batch = ? AND outcome IS NULL ORDER BY pk LIMIT 1 OFFSET ?"
+    query = "SELECT request, provider FROM attempt WHERE batch = ? AND outcome IS NULL ORDER BY pk LIMIT 1 OFFSET ?"
     row = connection.execute(query, (batch_pk, max(0, number - 1))).fetchone()
-    return None if row is None or number < 1 else read_queued(connection, [row[0]])[0]
+    return None if row is None or number < 1 else read_queued(connection, [row[0]], row[1])[0]
 
 
 def count_images(connection: sqlite3.Connection, batch_pk: int) -> int:

@@ -34,7 +34,7 @@ def next_of_group(
         f"{first if is_first else ''}{not_beyond(scope)} ORDER BY r.position LIMIT ?4",
         (group.job_pk, group.served_by, group.model, limit),
     )
-    return read_queued(connection, [row[0] for row in rows])
+    return read_queued(connection, [row[0] for row in rows], group.provider)
 
 
 def pending_groups(connection: sqlite3.Connection, job_pk: int, scope: Scope) -> list[tuple[Block, int]]:

@@ -15,6 +15,7 @@ from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
 from pipeline.files import make_folder, make_private
 from pipeline.ledger.error_kind import kind_of_json
 from pipeline.ledger.migrations import MIGRATIONS
+from pipeline.ledger.rendezvous import rendezvous
 from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ def _connect(path: str, *, is_alone: bool = False) -> sqlite3.Connection:
     with _closed_on_error(connection):
         connection.row_factory = sqlite3.Row
         connection.create_function("error_kind", 1, kind_of_json, deterministic=True)
+        connection.create_function("rendezvous", -1, rendezvous, deterministic=True)
         if is_alone:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _execute_first(connection, "PRAGMA synchronous = FULL", Path(path))

@@ -44,16 +44,18 @@ def record_found_images(
     images: Sequence[StoredImage],
     request_id: str | None,
     total_usd: float | None,
+    provider: str | None = None,
 ) -> None:
     """Record images on disk as those of a call that the ledger has forgotten, and when it was is not known.
 
-    `total_usd` is what the request cost with this call; None if that is not known.
+    `total_usd` is what the request cost with this call; None if that is not known. `provider` made them: the job's own
+    if it is None.
     """
     row = connection.execute(
         "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome, request_id, cost_usd)"
         " SELECT pk, ?2, ?3, created_at, created_at, 'answered', ?4, max(0.0, ?5 - coalesce(cost_usd, 0.0))"
         " FROM request WHERE pk = ?1 RETURNING pk, sent_at, cost_usd",
-        (request.pk, request.provider, len(images), request_id, total_usd),
+        (request.pk, provider or request.provider, len(images), request_id, total_usd),
     ).fetchone()
     connection.execute(
         "UPDATE request SET attempts = attempts + 1,"

@@ -82,7 +82,7 @@ def forget_job(
         own = "request IN (SELECT pk FROM request WHERE job = ?)"
         for statement in (
             *(f"DELETE FROM {table} WHERE {own}" for table in ("quarantine", "image", "attempt")),
-            *(f"DELETE FROM {table} WHERE job = ?" for table in ("batch", "request", "stop")),
+            *(f"DELETE FROM {table} WHERE job = ?" for table in ("batch", "other_key", "home", "request", "stop")),
             "DELETE FROM job WHERE pk = ?",
         ):
             connection.execute(statement, (job_pk,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from pipeline.ledger.batch_queries import RecordedBatch
 
 STATUSES = ("pending", "running", "succeeded", "partial", "failed", "cancelled", "superseded")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedImages:
+    """What one provider made of a job: images on disk, and US dollars (None if unknown)."""
+
+    provider: str
+    images: int
+    cost_usd: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,18 @@ class JobSummary:
     is_being_cancelled: bool = False
     batches: tuple[RecordedBatch, ...] = ()
     in_batches: InBatches = field(default_factory=InBatches)
+    members: tuple[str, ...] = ()  # of a route: the providers that serve it
+    served: tuple[ServedImages, ...] = ()  # of a route: what each provider made
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """The names of the providers that serve it."""
+        return self.members or (self.provider,)
+
+    @property
+    def by_provider(self) -> tuple[ServedImages, ...]:
+        """What each provider made of it."""
+        return self.served if self.members else (ServedImages(self.provider, self.images, self.cost_usd),)
 
     @property
     def unfinished(self) -> int:
@@ -108,6 +130,7 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         if row["cost"] is not None:
             cost = (cost or 0.0) + row["cost"]
     batches = read_batches(connection, job["pk"]) if job["has_batches"] else ()
+    members = () if job["members"] is None else tuple(json.loads(job["members"]))
     in_batches = InBatches()
     if any(batch.is_living for batch in batches):
         in_batches = read_in_batches(connection, job["pk"])
@@ -128,7 +151,29 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         is_being_cancelled=job["cancel_since"] is not None,
         batches=batches,
         in_batches=in_batches,
+        members=members,
+        served=_read_served(connection, job["pk"], members) if members else (),
     )
+
+
+def _read_served(connection: sqlite3.Connection, job_pk: int, members: tuple[str, ...]) -> tuple[ServedImages, ...]:
+    """Return what each provider made of a job at a route: its members in order, then those of earlier times."""
+    images = dict(
+        connection.execute(
+            "SELECT a.provider, count(*) FROM image i JOIN attempt a ON a.pk = i.attempt"
+            " WHERE i.job = ? AND i.state = 'stored' GROUP BY 1",
+            (job_pk,),
+        ).fetchall()
+    )
+    costs = dict(
+        connection.execute(
+            "SELECT a.provider, sum(a.cost_usd) FROM attempt a JOIN request r ON r.pk = a.request"
+            " WHERE r.job = ? GROUP BY 1",
+            (job_pk,),
+        ).fetchall()
+    )
+    names = dict.fromkeys((*members, *images, *costs))
+    return tuple(ServedImages(name, images.get(name, 0), costs.get(name)) for name in names)
 
 
 def received_images(connection: sqlite3.Connection, name: str) -> dict[str, int]:

@@ -95,6 +95,22 @@ def _add_roots(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO identity VALUES (lower(hex(randomblob(16))))")
 
 
+def _add_routes(connection: sqlite3.Connection) -> None:
+    """Add routes: the providers that serve a job, if it names a route; other keys by which a request is known, as that
+    of a route for what was bought under a provider's name; and the home of requests that are alike.
+    """
+    connection.execute("ALTER TABLE job ADD COLUMN members TEXT CHECK (members IS NULL OR json_valid(members))")
+    connection.execute(
+        "CREATE TABLE other_key (job INTEGER NOT NULL REFERENCES job (pk), key TEXT NOT NULL,"
+        " request INTEGER NOT NULL REFERENCES request (pk), PRIMARY KEY (job, key)) STRICT, WITHOUT ROWID"
+    )
+    connection.execute("CREATE INDEX other_key_request ON other_key (request)")
+    connection.execute(  # `alike` are the values of the variables that the route names, as JSON
+        "CREATE TABLE home (job INTEGER NOT NULL REFERENCES job (pk), alike TEXT NOT NULL, provider TEXT NOT NULL,"
+        " PRIMARY KEY (job, alike)) STRICT, WITHOUT ROWID"
+    )
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -102,5 +118,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_stops,
     _add_batches,
     _add_roots,
+    _add_routes,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

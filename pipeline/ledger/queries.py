@@ -102,12 +102,14 @@ def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[Atte
 _STORED = "number, file, sha256, bytes, width, height, format, revised_prompt, remark, root, spooled"
 
 
-def read_images(connection: sqlite3.Connection, request_pk: int) -> list[StoredImage]:
-    """Return a request's images that are on disk, by their number."""
+def read_images(connection: sqlite3.Connection, request_pk: int) -> list[tuple[StoredImage, str]]:
+    """Return a request's images that are on disk, by their number, each with the provider that made it."""
     rows = connection.execute(
-        f"SELECT {_STORED} FROM image WHERE request = ? AND state = 'stored' ORDER BY number", (request_pk,)
+        f"SELECT {_STORED}, (SELECT provider FROM attempt WHERE pk = i.attempt) FROM image i"
+        " WHERE request = ? AND state = 'stored' ORDER BY number",
+        (request_pk,),
     )
-    return [StoredImage(*row) for row in rows]
+    return [(StoredImage(*image), provider) for *image, provider in rows]
 
 
 def read_quarantine(connection: sqlite3.Connection, job: str) -> dict[int, list[QuarantinedFile]]:

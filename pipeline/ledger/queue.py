@@ -16,22 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PaidUrl:
-    """A paid image that is still to be downloaded. `expires_at` is in seconds since 1970, by the local clock."""
+    """A paid image that is still to be downloaded. `expires_at` is in seconds since 1970, by the local clock.
+
+    `provider` is the one that it was bought from.
+    """
 
     image_pk: int
     number: int
     url: str
     expires_at: float
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRequest:
-    """A request as the ledger hands it to a worker."""
+    """A request as the ledger hands it to a worker. `route` is what its job names, if that is a route."""
 
     pk: int
     job_pk: int
     job_name: str
-    provider: str
+    provider: str  # that serves it
     rehearsal: bool
     budget_usd: float | None
     id: str
@@ -45,6 +49,7 @@ class QueuedRequest:
     numbers: frozenset[int]  # of images that are stored or paid
     urls: tuple[PaidUrl, ...]
     wait_until: float | None = None  # as the server asked, in seconds since 1970
+    route: str | None = None
 
     @property
     def missing(self) -> int:
@@ -122,7 +127,7 @@ def next_requests(
     go by batch, only those in `realtime` count.
     """
     names, since = scope_values(scope)
-    allowed = f"{not_beyond(scope)}{_not_blocked(blocked)}"
+    allowed = f"{not_beyond(scope)}{not_blocked(blocked)}"
     expiring = connection.execute(
         "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
         " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.provider = ?1"
@@ -132,13 +137,13 @@ def next_requests(
     found = {row[0]: None for row in expiring if row[0] not in taken}
     jobs = connection.execute(
         "SELECT j.pk, j.revision, j.mode FROM job j"
-        f" WHERE j.provider = ?1 AND {IN_SCOPE} AND {_may_be_realtime(realtime)} ORDER BY j.submitted_at, j.pk",
+        f" WHERE j.provider = ?1 AND {IN_SCOPE} AND {may_be_realtime(realtime)} ORDER BY j.submitted_at, j.pk",
         (provider, names, since),
     ).fetchall()
     for job_pk, revision, mode in jobs:
         if len(found) >= limit:
             break
-        only = "" if mode == "realtime" else f" AND {_matches(realtime)}"
+        only = "" if mode == "realtime" else f" AND {matches(realtime)}"
         rows = connection.execute(
             "SELECT r.pk FROM job j JOIN request r ON r.job = j.pk WHERE j.pk = ?1 AND r.stated = ?2"
             " AND r.status = 'pending'"
@@ -147,38 +152,6 @@ def next_requests(
         )
         found.update((row[0], None) for row in rows if row[0] not in taken)
     return read_queued(connection, list(found)[:limit])
-
-
-def waiting_providers(
-    connection: sqlite3.Connection,
-    scope: Scope,
-    blocked: Collection[Block] = (),
-    realtime: Collection[Block] = (),
-) -> list[str]:
-    """Return the names of the providers that have pending requests; of jobs that go by batch, those in `realtime`."""
-    names, since = scope_values(scope)
-    allowed = f"{not_beyond(scope)}{_not_blocked(blocked)}"
-    rows = connection.execute(
-        f"SELECT DISTINCT j.provider FROM job j WHERE {IN_SCOPE} AND {_may_be_realtime(realtime)}"
-        " AND EXISTS (SELECT 1 FROM request r WHERE r.job = j.pk AND r.status = 'pending' AND r.stated = j.revision"
-        f"{allowed} AND (j.mode = 'realtime' OR {_matches(realtime)}))"
-        " UNION SELECT j.provider FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
-        " WHERE i.state = 'paid' AND r.status = 'pending' AND r.stated = j.revision AND j.mode != 'realtime'"
-        f" AND {IN_SCOPE}{allowed}",
-        (None, names, since),
-    )
-    return [row[0] for row in rows]
-
-
-def count_pending(connection: sqlite3.Connection, scope: Scope) -> int:
-    """Count the requests that a run of this scope is still to work on."""
-    names, since = scope_values(scope)
-    row = connection.execute(
-        "SELECT count(*) FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision"
-        f" WHERE r.status = 'pending' AND {IN_SCOPE}{not_beyond(scope)}",
-        (None, names, since),
-    ).fetchone()
-    return int(row[0])
 
 
 def claim(connection: sqlite3.Connection, request_pk: int) -> str | None:
@@ -246,51 +219,65 @@ def not_beyond(scope: Scope) -> str:
     return f" AND NOT (r.position >= {scope.limit:d} AND {limited})"
 
 
-def _not_blocked(blocked: Collection[Block]) -> str:
-    """Return the condition that excludes blocked requests. Model names come from users, so they are passed as JSON."""
-    return f" AND NOT {_matches(blocked)}" if blocked else ""
+def not_blocked(blocked: Collection[Block]) -> str:
+    """Return the condition that excludes blocked requests."""
+    return f" AND NOT {matches(blocked)}" if blocked else ""
 
 
-def _may_be_realtime(realtime: Collection[Block]) -> str:
+def text_literal(text: str) -> str:
+    """Return text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def may_be_realtime(realtime: Collection[Block]) -> str:
     """Return the condition that a job has requests that are not for a batch."""
     jobs = ", ".join(str(block.job_pk) for block in realtime if block.job_pk is not None)
     return f"(j.mode = 'realtime' OR j.pk IN ({jobs}))"
 
 
-def _matches(blocks: Collection[Block]) -> str:
-    """Return the condition that a request is in one of these blocks."""
+def matches(blocks: Collection[Block], at: str | None = None) -> str:
+    """Return the condition that a request is in one of these blocks; `at` is the provider if its job names a route.
+
+    Model names come from users, so they are passed as JSON.
+    """
     values = [[block.provider, block.job_pk, block.model, block.served_by] for block in blocks]
-    literal = json.dumps(values).replace("'", "''")
-    provider, model = "(SELECT provider FROM job WHERE pk = r.job)", "json_extract(r.params, '$.model')"
-    matches = " AND ".join(
+    provider = "(SELECT provider FROM job WHERE pk = r.job)" if at is None else text_literal(at)
+    model = "json_extract(r.params, '$.model')"
+    equal = " AND ".join(
         f"(json_extract(b.value, '$[{place}]') IS NULL OR json_extract(b.value, '$[{place}]') IS {column})"
         for place, column in enumerate((provider, "r.job", model, "r.served_by"))
     )
-    return f"EXISTS (SELECT 1 FROM json_each('{literal}') b WHERE {matches})"
+    return f"EXISTS (SELECT 1 FROM json_each({text_literal(json.dumps(values))}) b WHERE {equal})"
 
 
-def read_queued(connection: sqlite3.Connection, request_pks: Sequence[int]) -> list[QueuedRequest]:
-    """Read requests by primary key, in the given order."""
+def read_queued(
+    connection: sqlite3.Connection, request_pks: Sequence[int], provider: str | None = None
+) -> list[QueuedRequest]:
+    """Read requests by primary key, in the given order. `provider` serves those whose jobs name a route."""
     rows = connection.execute(
-        "SELECT r.*, j.name AS job_name, j.provider, j.rehearsal, j.budget_usd,"
+        "SELECT r.*, j.name AS job_name, j.provider, j.members, j.rehearsal, j.budget_usd,"
         " EXISTS (SELECT 1 FROM image WHERE request = r.pk AND state != 'lost') AS has_images"
         " FROM request r JOIN job j ON j.pk = r.job WHERE r.pk IN (SELECT value FROM json_each(?))",
         (json.dumps(request_pks),),
     )
-    requests = {row["pk"]: _request(connection, row) for row in rows}
+    requests = {row["pk"]: _request(connection, row, provider) for row in rows}
     return [requests[pk] for pk in request_pks]
 
 
-def _request(connection: sqlite3.Connection, row: sqlite3.Row) -> QueuedRequest:
+def _request(connection: sqlite3.Connection, row: sqlite3.Row, provider: str | None) -> QueuedRequest:
     images: list[sqlite3.Row] = []
     if row["has_images"]:
-        query = "SELECT * FROM image WHERE request = ? AND state != 'lost'"
+        query = (
+            "SELECT i.*, a.provider FROM image i JOIN attempt a ON a.pk = i.attempt"
+            " WHERE i.request = ? AND i.state != 'lost'"
+        )
         images = connection.execute(query, (row["pk"],)).fetchall()
+    route = None if row["members"] is None else row["provider"]
     return QueuedRequest(
         pk=row["pk"],
         job_pk=row["job"],
         job_name=row["job_name"],
-        provider=row["provider"],
+        provider=row["provider"] if route is None or provider is None else provider,
         rehearsal=bool(row["rehearsal"]),
         budget_usd=row["budget_usd"],
         id=row["id"],
@@ -303,9 +290,10 @@ def _request(connection: sqlite3.Connection, row: sqlite3.Row) -> QueuedRequest:
         moderated=row["moderated"],
         numbers=frozenset(image["number"] for image in images),
         urls=tuple(
-            PaidUrl(image["pk"], image["number"], image["url"], image["expires_at"])
+            PaidUrl(image["pk"], image["number"], image["url"], image["expires_at"], image["provider"])
             for image in images
             if image["state"] == "paid"
         ),
         wait_until=row["wait_until"],
+        route=route,
     )

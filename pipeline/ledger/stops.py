@@ -57,16 +57,18 @@ def record_stop(connection: sqlite3.Connection, block: Block, error: Stop, now: 
     )
 
 
+_AT = "(s.provider IS NULL OR s.provider = j.provider OR s.provider IN (SELECT value FROM json_each(j.members)))"
 _COVERS = (
-    "(s.provider IS NULL OR s.provider = j.provider) AND (s.job IS NULL OR s.job = j.pk)"
+    "(s.job IS NULL OR s.job = j.pk)"
     " AND (s.model IS NULL OR s.model = json_extract(r.params, '$.model'))"
     " AND (s.served_by IS NULL OR s.served_by = r.served_by)"
 )
 _HOLDS_FOR_QUEUED = (
     "EXISTS (SELECT 1 FROM job j JOIN request r ON r.job = j.pk AND r.stated = j.revision AND r.status = 'pending'"
-    f" WHERE {_COVERS} AND (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1))))"
+    f" WHERE {_AT} AND {_COVERS} AND (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1))))"
     " AND NOT EXISTS (SELECT 1 FROM attempt a JOIN request r ON r.pk = a.request JOIN job j ON j.pk = r.job"
-    f" WHERE a.pk > s.last_attempt AND a.outcome = 'answered' AND {_COVERS})"
+    f" WHERE a.pk > s.last_attempt AND a.outcome = 'answered'"
+    f" AND (s.provider IS NULL OR s.provider = a.provider) AND {_COVERS})"
 )
 _HOLDS_FOR_BATCHES = (
     "EXISTS (SELECT 1 FROM batch b JOIN job j ON j.pk = b.job WHERE b.ended_at IS NULL AND b.created_at <= s.stopped_at"

@@ -13,6 +13,7 @@ from pipeline.errors import BadInput
 from pipeline.ledger.database import transaction
 from pipeline.ledger.job_modes import write_mode
 from pipeline.ledger.job_names import known_hint
+from pipeline.ledger.other_keys import record_own_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -122,6 +123,7 @@ def _state(
         ).rowcount
         if not is_new:
             connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?, ?)", (request.key, position, *own))
+            record_own_key(connection, job_pk, request)
 
 
 def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revision: int, now: float) -> None:
@@ -144,11 +146,12 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revisio
             (revision, job_pk),
         )
     connection.execute(
-        "UPDATE job SET file = ?, provider = ?, rehearsal = ?, budget_usd = ?, revision = ?, submitted_at = ?"
-        " WHERE pk = ?",
+        "UPDATE job SET file = ?, provider = ?, members = ?, rehearsal = ?, budget_usd = ?, revision = ?,"
+        " submitted_at = ? WHERE pk = ?",
         (
             plan.file and str(plan.file),
             plan.provider.name,
+            json.dumps([one.name for one in plan.members]) if plan.members else None,
             plan.provider.sandbox is not None,
             *(plan.budget_usd, revision, now, job_pk),
         ),

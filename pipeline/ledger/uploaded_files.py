@@ -65,7 +65,8 @@ def forget_unneeded(connection: sqlite3.Connection, provider: str) -> dict[str, 
     rows = connection.execute(
         "DELETE FROM uploaded_file WHERE provider = ?1 AND sha256 NOT IN (SELECT json_extract(i.value, '$.sha256')"
         " FROM job j JOIN request r ON r.job = j.pk JOIN json_each(r.inputs) i"
-        " WHERE j.provider = ?1 AND (r.status = 'running' OR (r.status = 'pending' AND r.stated = j.revision)))"
+        " WHERE (j.provider = ?1 OR ?1 IN (SELECT value FROM json_each(j.members)))"
+        " AND (r.status = 'running' OR (r.status = 'pending' AND r.stated = j.revision)))"
         " RETURNING name, id",
         (provider,),
     )

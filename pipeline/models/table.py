@@ -33,9 +33,12 @@ class Models:
     _by_name: Mapping[str, Model]
 
     @classmethod
-    def load(cls, extra: Mapping[str, Any] | None = None) -> Models:
-        """Merge `extra` (`models:` of the config) over the built-in table. Raises ConfigError with all problems."""
-        models = read_models(_built_in(), extra or {})
+    def load(cls, extra: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Models:
+        """Merge `extra` (`models:` of the config) over the built-in table, and over both what is a provider's `own`.
+
+        Raises ConfigError with all problems.
+        """
+        models = read_models(_built_in(), _merge(extra or {}, own or {}))
         return cls({name: model for model in models for name in (model.name, *model.snapshots)})
 
     def find(self, name: str | None) -> Model | None:

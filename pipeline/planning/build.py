@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.batch_rules import BatchRules
 from pipeline.config.load import budget_in_force
 from pipeline.config.provider import Provider
+from pipeline.config.routes import shared_limit_warnings
 from pipeline.config.validation import find_number_fault
 from pipeline.errors import BadInput, ConfigError, JobError, Problem
 from pipeline.planning.mode import (
@@ -75,11 +76,11 @@ class JobOptions:
         return find_deadline_fault(self.deadline)
 
 
-def load_models(config: Config) -> Models:
-    """Load the table of models with the config's `models:` merged over it. Raises ConfigError."""
+def load_models(config: Config, provider: Provider | None = None) -> Models:
+    """Load the table of models with the config's `models:` merged over it, and a provider's own. Raises ConfigError."""
     from pipeline.models.table import Models
 
-    return Models.load(config.models)
+    return Models.load(config.models, provider.own_models if provider else None)
 
 
 def make_plans(
@@ -119,7 +120,6 @@ def staging_folder() -> Iterator[Path]:
 
 def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOptions, staging: Path | None) -> Plan:
     from pipeline.planning.job import find_name_fault, read_job
-    from pipeline.planning.planner import make_plan
 
     job = read_job(given) if isinstance(given, Path) else given
     problems: list[Problem] = []
@@ -133,32 +133,56 @@ def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOp
         problems.append(Problem(job.document.location("name"), f"{fault}; write another one as `name:`"))
     service, faults = _choose_service(job, provider, options)
     problems += faults
-    limit, is_large = options.limit, options.allow_large
     try:
-        plan = make_plan(
-            job, provider, models, name=name, limit=limit, allow_large=is_large, staging=staging, service=service
-        )
+        plan = _plan_at(config, models, job, provider, name, service, options, staging)
     except JobError as error:
         raise JobError([*problems, *error.problems]) from None
     if problems:
         raise JobError(problems)
     _check_budget(config, plan, options)
-    return plan
+    return replace(plan, warnings=(*plan.warnings, *shared_limit_warnings(plan.members)))
+
+
+def _plan_at(
+    config: Config,
+    models: Models,
+    job: Job,
+    provider: Provider,
+    name: str,
+    service: ServiceMode,
+    options: JobOptions,
+    staging: Path | None,
+) -> Plan:
+    """Return the plan of a job at a provider or a route. Raises JobError."""
+    from pipeline.planning.planner import Member, make_plan
+
+    members = config.members(provider.name) if provider.name in config.routes else []
+    own = {one.name: load_models(config, one) for one in (provider, *members) if one.own_models}
+    return make_plan(
+        *(job, provider, own.get(provider.name, models)),
+        name=name,
+        limit=options.limit,
+        allow_large=options.allow_large,
+        staging=staging,
+        service=service,
+        members=[Member(one, own.get(one.name, models)) for one in members],
+        other_names=[one.name for one in members or config.routes_with(provider.name)],
+    )
 
 
 def _choose_provider(config: Config, job: Job, asked: str | None) -> Provider:
     location = job.document.location("provider")
     name = asked or job.provider or config.provider
     if name is None:
-        known = ", ".join(sorted(config.providers))
+        known = ", ".join(sorted(config.services))
         message = f"names no provider, and there is no default: add a line `provider: NAME` ({known})"
         raise JobError([Problem(location, message)])
-    if asked is None and job.provider is not None and name not in config.providers:
+    if asked is None and job.provider is not None and name not in config.services:
         raise JobError([Problem(location, config.unknown_provider(name))])
-    provider = config.find_provider(name)
-    if provider.sandbox is not None:
-        check_settings(config, provider)
-    return provider
+    for member in config.members(name):
+        if member.sandbox is not None:
+            check_settings(config, member)
+    return config.find_provider(name)
 
 
 def _choose_service(job: Job, provider: Provider, options: JobOptions) -> tuple[ServiceMode, list[Problem]]:

@@ -27,7 +27,9 @@ class ImageRequest:
     n: int
     variables: Mapping[str, Any]
     inputs: tuple[InputFile, ...]
-    estimate_usd: float | None = None  # of all n images; None without a price
+    estimate_usd: float | None = None  # of all n images, at the provider that costs most; None without a price
+    other_keys: tuple[str, ...] = ()  # under which the ledger may know it, if not under `key`
+    own_key: str | None = None  # under which it is stated, if the ledger knows it under another one, which is `key`
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Plan:
     is_part: bool = False  # of the job: what else the ledger has of it stays as it is
     mode: Mode = "realtime"
     deadline: float | None = None  # of mode auto, in seconds since 1970
+    members: tuple[Provider, ...] = ()  # of a route: the providers that serve it
+
+    @property
+    def serving(self) -> tuple[Provider, ...]:
+        """The providers that may serve the job."""
+        return self.members or (self.provider,)
 
     @property
     def images(self) -> int:

@@ -51,14 +51,27 @@ def make_plan(
     allow_large: bool = False,
     staging: Path | None = None,
     service: ServiceMode = ServiceMode(),
+    members: Sequence[Member] = (),
+    other_names: Sequence[str] = (),
 ) -> Plan:
     """Expand and validate a job, up to its first `limit` requests. Raises JobError with every problem.
 
-    If `staging` is given, prepared input images are written below it, under their `file`.
+    `members` are those of a route, and `other_names` those under which the ledger may know the job's requests. If
+    `staging` is given, prepared input images are written below it, under their `file`.
     """
     max_requests = None if allow_large or limit is not None else MAX_REQUESTS
-    planner = _make_planner(job, provider, models, max_requests, staging, service)
-    requests, diagnostics = planner.plan(limit, allow_large=allow_large), planner.diagnostics
+    serving = tuple(members) or (Member(provider, models),)
+    diagnostics = Diagnostics(job)
+    planner = _Planner(
+        Expansion(job, models, diagnostics, max_requests),
+        (provider.name, *other_names),
+        diagnostics,
+        RequestValidator(provider, models, diagnostics, service.mode, [one.provider for one in serving]),
+        InputImages(diagnostics, staging),
+        RequestIds(diagnostics),
+        serving,
+    )
+    requests = planner.plan(limit, allow_large=allow_large)
     if diagnostics.found:
         raise JobError(diagnostics.all_problems())
     diagnostics.warnings.update(dict.fromkeys(batch_warnings(requests, provider, models, service, time.time())))
@@ -73,26 +86,16 @@ def make_plan(
         is_part=limit is not None,
         mode=service.mode,
         deadline=service.deadline,
+        members=tuple(one.provider for one in members),
     )
 
 
-def _make_planner(
-    job: Job,
-    provider: Provider,
-    models: Models,
-    max_requests: int | None,
-    staging: Path | None,
-    service: ServiceMode,
-) -> _Planner:
-    diagnostics = Diagnostics(job)
-    return _Planner(
-        Expansion(job, models, diagnostics, max_requests),
-        provider,
-        diagnostics,
-        RequestValidator(provider, models, diagnostics, service.mode),
-        InputImages(diagnostics, staging),
-        RequestIds(diagnostics),
-    )
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A provider that may serve a job, with the table of models that holds there."""
+
+    provider: Provider
+    models: Models
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,12 @@ class _Planner:
     """Makes the requests of one job."""
 
     expansion: Expansion
-    provider: Provider
+    names: tuple[str, ...]  # under which the ledger may know a request, the job's own words first
     diagnostics: Diagnostics
     validator: RequestValidator
     input_images: InputImages
     ids: RequestIds
+    serving: tuple[Member, ...]
     _occurrences: Counter[bytes] = field(default_factory=Counter)
     _params: dict[str, SharedParams] = field(default_factory=dict)  # canonical form → parameters
 
@@ -195,12 +199,16 @@ class _Planner:
 
     def _parts(self, expanded: ExpandedRequest, resolved: _ResolvedRequest) -> Iterator[ImageRequest]:
         """Yield one request for each part of at most `max_n` images."""
-        content = identity.canonical_content(
-            resolved.operation, self.provider.name, resolved.prompt, resolved.params, resolved.input_content
+        content, *others = (
+            identity.canonical_content(
+                resolved.operation, name, resolved.prompt, resolved.params, resolved.input_content
+            )
+            for name in self.names
         )
         self._occurrences[same := identity.digest(content)] += 1
+        occurrence = self._occurrences[same]
         for part, start in enumerate(range(0, resolved.n, resolved.max_n), 1):
-            key = identity.content_key(content, part, self._occurrences[same])
+            key = identity.content_key(content, part, occurrence)
             n = min(resolved.max_n, resolved.n - start)
             yield ImageRequest(
                 key=key,
@@ -212,12 +220,19 @@ class _Planner:
                 n=n,
                 variables=expanded.variables,
                 inputs=resolved.inputs,
-                estimate_usd=_estimate(expanded.model, resolved, n),
+                estimate_usd=self._estimate(expanded.model, resolved, n),
+                other_keys=tuple(identity.content_key(other, part, occurrence) for other in others),
             )
 
-
-def _estimate(model: Model | None, resolved: _ResolvedRequest, n: int) -> float | None:
-    if model is None:
-        return None
-    sizes = [(one.width, one.height) for one in resolved.inputs if one.role == "image"]
-    return model.estimate(resolved.served_by, resolved.prompt, resolved.params, n, sizes).usd
+    def _estimate(self, model: Model | None, resolved: _ResolvedRequest, n: int) -> float | None:
+        """Return what a request costs at the provider that costs most; None if one of them has no price."""
+        if model is None:
+            return None
+        sizes = [(one.width, one.height) for one in resolved.inputs if one.role == "image"]
+        costs = []
+        for one in self.serving:
+            own = one.models.find(resolved.params.get("model"))
+            if own is not None and one.provider.serves(resolved.params.get("model"), resolved.served_by):
+                costs.append(own.estimate(resolved.served_by, resolved.prompt, resolved.params, n, sizes).usd)
+        known = [usd for usd in costs if usd is not None]
+        return max(known) if known and len(known) == len(costs) else None

@@ -11,7 +11,7 @@ from pipeline.models.validation import validate
 from pipeline.planning.job import OPERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pipeline.config.load import Provider
     from pipeline.models.model import Model
@@ -37,6 +37,7 @@ class RequestValidator:
     models: Models
     diagnostics: Diagnostics
     mode: Mode = "realtime"
+    serving: Sequence[Provider] = ()
     _today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
     def validate(
@@ -50,6 +51,8 @@ class RequestValidator:
         has_mask: bool,
     ) -> None:
         """Record every problem of a request; `images` is the number of its input images."""
+        if operation in OPERATIONS:
+            self._check_served(expanded, operation)
         if self.mode == "batch" and operation in OPERATIONS:
             self._check_batch(expanded, operation)
         if expanded.model is None:
@@ -62,10 +65,27 @@ class RequestValidator:
         for problem in _problems(expanded.model, operation, prompt, params, images, has_mask=has_mask):
             self.diagnostics.add_field_problem(expanded, problem.field, problem.message)
 
+    def _check_served(self, expanded: ExpandedRequest, operation: str) -> None:
+        """Record if no provider of the job serves a request."""
+        name = expanded.fields.get("model")
+        if not self.serving or any(one.serves(name, operation) for one in self.serving):
+            return
+        has_model = any(one.models is None or name in one.models for one in self.serving)
+        who = ", ".join(f"`{one.name}`" for one in self.serving)
+        what = f"makes {operation}s with `{name}`" if has_model else f"serves the model `{name}`"
+        message = f"no provider of the job ({who}) {what}: see `models` and `operations` in the config"
+        self.diagnostics.add_field_problem(expanded, "operation" if has_model else "model", message)
+
     def _check_batch(self, expanded: ExpandedRequest, operation: str) -> None:
         """Record if a request cannot go by batch. Whether the provider has a Batch API is checked for the whole job."""
         name, model = expanded.fields.get("model"), expanded.model
-        if self.provider.batch is None or not (fault := batch_fault(name, model, operation, self.provider.batch)):
+        if self.provider.batch is None:
+            return
+        by_batch = next((one for one in self.serving if one.batch is not None), self.provider)
+        fault = batch_fault(name, model, operation, self.provider.batch)
+        if fault is None and not by_batch.serves(name, operation):
+            fault = f"`{by_batch.name}`, the first provider with a Batch API, does not serve it"
+        if fault is None:
             return
         instead = f"use {model.replacement}, or " if model and model.replacement else ""
         field = "operation" if operation == "variation" else "model"

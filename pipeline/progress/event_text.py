@@ -38,7 +38,7 @@ def _describe(event: Event) -> str:
             return f"← {job}/{id_}: response after {seconds:.1f} s"
         case CallEnded(job, id_, _, seconds, _, error):
             return f"! {job}/{id_}: {_error_text(error)} after {seconds:.1f} s"
-        case events.ImageStored(_, _, file):
+        case events.ImageStored(_, _, file, _):
             return f"• {file}"
         case events.Retrying(job, id_, seconds, error):
             return f"↻ {job}/{id_}: retry {_in_or_at(seconds)}: {_error_text(error)}"

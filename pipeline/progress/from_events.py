@@ -111,10 +111,11 @@ class EventTotals:
             case events.CallEnded(job, _, provider, _, cost, _):
                 self._provider(provider).in_flight -= 1
                 self._job(job).cost_usd += cost or 0.0
-            case events.ImageStored(job):
+            case events.ImageStored(job, provider=provider):
                 self._job(job).images += 1
-                if job in self._served_by and job not in self._in_batches:
-                    self._provider(self._served_by[job]).rate.count(now)
+                served_by = provider or self._served_by.get(job)
+                if served_by is not None and job not in self._in_batches:
+                    self._provider(served_by).rate.count(now)
             case events.RequestEnded(job, _, status):
                 news = self._job(job)
                 news.done += status == "succeeded"
@@ -185,7 +186,7 @@ class EventTotals:
                 speed = speed_of(provider.limit, measured, provider.bottleneck)
                 if speed is not None and provider.down_since is None:
                     starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
-        at_work = {job.provider for job in jobs if job.left}
+        at_work = {name for job in jobs if job.left for name in job.members or (job.provider,)}
         shown = [one for one in providers if one.in_flight or one.name in at_work] or providers
         found = with_ends(jobs, starts, speeds)
         return View(now, found, shown, self._stopping, thumbnails=self._thumbnails)
@@ -223,6 +224,7 @@ def _job_view(summary: JobSummary, news: _JobNews) -> JobView:
     return JobView(
         name=summary.name,
         provider=summary.provider,
+        members=summary.members,
         done=summary.counts["succeeded"] + ended - failed,
         failed=summary.unsuccessful + failed,
         left=left,

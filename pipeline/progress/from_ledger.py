@@ -60,7 +60,7 @@ def make_view(
     """Return the view of these jobs and of the providers that they wait for; `owner` is the run at work, if any is."""
     jobs = [_job(summary) for summary in summaries]
     shown = []
-    for name in dict.fromkeys(summary.provider for summary in summaries if summary.unfinished):
+    for name in dict.fromkeys(name for summary in summaries if summary.unfinished for name in summary.serving):
         limit = providers[name].rate_limit if name in providers else None
         activity = read_activity(connection, name, limit, owner, now)
         shown.append(_provider(activity, limit, out_at(name, jobs), owner))
@@ -78,6 +78,7 @@ def _job(summary: JobSummary) -> JobView:
     return JobView(
         name=summary.name,
         provider=summary.provider,
+        members=summary.members,
         done=summary.counts["succeeded"],
         failed=summary.unsuccessful,
         left=summary.unfinished,

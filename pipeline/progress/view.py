@@ -48,6 +48,7 @@ class JobView:
     ends_at: float | None = None
     batches: tuple[RecordedBatch, ...] = ()
     by_batch: bool = False
+    members: tuple[str, ...] = ()  # of a route
 
     @property
     def out(self) -> BatchesOut:
@@ -186,10 +187,24 @@ def bottleneck_of(provider: ProviderView, now: float) -> str:
     return _BOTTLENECKS.get(provider.bottleneck, "")
 
 
+def _with_routes(
+    jobs: Sequence[JobView], starts: Mapping[str, float], speeds: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return starts and speeds also of the jobs' routes: the first start, and the sum of the known speeds."""
+    all_starts, all_speeds = dict(starts), dict(speeds)
+    for job in jobs:
+        known = [name for name in job.members if name in speeds and name in starts]
+        if known:
+            all_starts[job.provider] = min(starts[name] for name in known)
+            all_speeds[job.provider] = sum(speeds[name] for name in known)
+    return all_starts, all_speeds
+
+
 def with_ends(jobs: Sequence[JobView], starts: Mapping[str, float], speeds: Mapping[str, float]) -> list[JobView]:
     """Return the jobs with their ends: a provider's jobs run in order, from `starts`, at images per minute."""
     ahead: dict[str, int] = {}
     ended = []
+    starts, speeds = _with_routes(jobs, starts, speeds)
     for job in jobs:
         ahead[job.provider] = ahead.get(job.provider, 0) + (0 if job.by_batch else job.missing)
         speed = None if job.by_batch or job.batches else speeds.get(job.provider)

@@ -50,7 +50,7 @@ def watch(config: Config, job: str | None, seconds: float, *, as_json: bool, kee
         except KeyboardInterrupt:
             return 130
     if draws:  # what was drawn is erased
-        _print("\n".join(folder_lines(reading.status, config.providers, command)))
+        _print("\n".join(folder_lines(reading.status, config.services, command)))
     return 0
 
 

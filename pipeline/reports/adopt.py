@@ -59,7 +59,10 @@ def _adopt(
                 cost, request_id = entry.get("cost_usd"), entry.get("request_id")
                 total = float(cost) if isinstance(cost, int | float) and 0 <= cost < _MOST_USD else None
                 known_id = request_id if isinstance(request_id, str) else None
-                record_found_images(connection, request, missing, known_id, total)
+                by_number = {_number(one): one.get("provider") for one in entry["images"]}
+                for provider, images_of_one in groupby(missing, key=lambda image: by_number[image.number]):
+                    made_by = provider if isinstance(provider, str) and provider else None
+                    record_found_images(connection, request, list(images_of_one), known_id, total, made_by)
                 adopted += len(missing)
     return adopted
 
@@ -92,9 +95,15 @@ def _is_ours(shown: Mapping[str, Any]) -> bool:
     )
 
 
+def _number(shown: Mapping[str, Any]) -> int | None:
+    """Return the number of an image in its request, from the name of its file."""
+    found = _NUMBER.fullmatch(shown["file"])
+    return None if found is None else int(found[1])
+
+
 def _prove(images: LocalStore, job: str, shown: Mapping[str, Any]) -> StoredImage | None:
     """Return the image that a manifest shows if the bytes on disk have its hash, else None."""
-    number = _NUMBER.fullmatch(shown["file"])
+    number = _number(shown)
     try:
         content = images.read(f"{job}/{shown['file']}")
     except OSError:
@@ -103,7 +112,7 @@ def _prove(images: LocalStore, job: str, shown: Mapping[str, Any]) -> StoredImag
         return None
     fields = ("width", "height", "format", "revised_prompt", "remark")
     return StoredImage(
-        number=int(number[1]),
+        number=number,
         file=shown["file"],
         sha256=shown["sha256"],
         bytes=len(content),

@@ -11,32 +11,44 @@ from pipeline import ledger
 from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
+from pipeline.ledger.other_keys import with_known_keys
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
 from pipeline.reports.mode_estimates import estimate_modes, mode_lines
 from pipeline.reports.needed_budget import committed_of_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.config.provider import Provider
+    from pipeline.models.prices import Estimate
     from pipeline.models.table import Models
     from pipeline.planning.plan import ImageRequest, Plan
 
 
-def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | None = None) -> dict[str, Any]:
+def estimate_plan(
+    folder: Path,
+    plan: Plan,
+    models: Models,
+    budget_usd: float | None = None,
+    tables: Mapping[str, Models] | None = None,
+) -> dict[str, Any]:
     """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing.
 
+    `tables` are those of providers with models of their own. On a route the cost is that at the members that cost most,
+    and `least_usd` that at those that cost least.
     They are of the mode that will be in force; `modes` has both. `budget_usd` is the budget in force, and
     `budget_requests` how many of the missing requests it allows, about; None without a budget or a price.
     """
     with ledger.reading(folder) as connection:
+        plan = with_known_keys(connection, plan)
         have, claim = received_images(connection, plan.name), compare(connection, plan)
         warnings = filter(None, [superseded_warning(claim), equal_requests_warning(connection, plan)])
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
-    full, assumed = _estimate(missing, models)
+    full, least, assumed = _estimate(missing, plan.serving, models, tables or {})
     priced = [(*one, usd) for one, usd in zip(missing, full, strict=True)]
     modes = estimate_modes(plan, priced, models, time.time())
     known, cost = [usd for usd in modes.costs if usd is not None], modes.chosen["cost_usd"]
@@ -54,6 +66,7 @@ def estimate_plan(folder: Path, plan: Plan, models: Models, budget_usd: float | 
         "deadline": None if plan.deadline is None else datetime.fromtimestamp(plan.deadline, UTC).isoformat(),
         "minutes": modes.chosen["minutes"],
         "cost_usd": cost,
+        "least_usd": least if modes.mode == "realtime" else cost,
         "modes": modes.json(),
         "assumed": assumed,
         "budget_usd": budget_usd,
@@ -69,20 +82,40 @@ def _allowed(costs: list[float], usd: float) -> int:
     return sum(total <= usd + 1e-9 for total in itertools.accumulate(costs))
 
 
-def _estimate(missing: list[tuple[ImageRequest, int]], models: Models) -> tuple[list[float | None], list[str]]:
-    """Return the cost of each request that is missing, None if its model has no price, and what was assumed."""
+def _estimate(
+    missing: list[tuple[ImageRequest, int]],
+    serving: Sequence[Provider],
+    models: Models,
+    tables: Mapping[str, Models],
+) -> tuple[list[float | None], float | None, list[str]]:
+    """Return the highest cost of each request that is missing, None without a price; the least of all; and what was
+    assumed.
+    """
     costs: list[float | None] = []
+    least: list[float | None] = []
     assumed: dict[str, None] = {}
     for request, count in missing:
-        model = models.find(request.params.get("model"))
-        if model is None:
-            costs.append(None)
-            continue
-        sizes = [(one.width, one.height) for one in request.inputs if one.role == "image"]
-        estimate = model.estimate(request.served_by, request.prompt, request.params, count, sizes)
-        costs.append(estimate.usd)
-        assumed.update(dict.fromkeys(estimate.assumed))
-    return costs, list(assumed)
+        estimates = list(_at_members(request, count, serving, models, tables))
+        known = [one.usd for one in estimates if one.usd is not None]
+        is_known = bool(known) and len(known) == len(estimates)
+        costs.append(max(known) if is_known else None)
+        least.append(min(known) if is_known else None)
+        assumed.update(dict.fromkeys(line for one in estimates for line in one.assumed))
+    sums = [usd for usd in least if usd is not None]
+    return costs, round(sum(sums), 6) if len(sums) == len(least) else None, list(assumed)
+
+
+def _at_members(
+    request: ImageRequest, count: int, serving: Sequence[Provider], models: Models, tables: Mapping[str, Models]
+) -> Iterator[Estimate]:
+    """Yield what a request costs at each provider that serves it and knows its model; equal tables count once."""
+    name = request.params.get("model")
+    able = [one for one in serving if one.serves(name, request.served_by)]
+    for table in {id(table): table for table in (tables.get(one.name, models) for one in able)}.values():
+        model = table.find(name)
+        if model is not None:
+            sizes = [(one.width, one.height) for one in request.inputs if one.role == "image"]
+            yield model.estimate(request.served_by, request.prompt, request.params, count, sizes)
 
 
 def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
@@ -96,7 +129,7 @@ def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
     if view["minutes"]:
         yield f"  time: {'within ' * is_batch}{duration(view['minutes'] * 60)}{' at the limit' * (not is_batch)}"
     rehearsal = " (a rehearsal: nothing is billed)" if view["rehearsal"] else ""
-    yield f"  cost: {'unknown' if view['cost_usd'] is None else dollars(view['cost_usd'])}{rehearsal}"
+    yield f"  cost: {_cost_words(view)}{rehearsal}"
     yield from mode_lines(view)
     if (budget := view["budget_usd"]) is not None:
         yield f"  budget: {_budget_words(view, budget)}"
@@ -104,6 +137,13 @@ def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
         yield f"  assumed: {line}"
     for line in view["warnings"]:
         yield f"  warning: {line}"
+
+
+def _cost_words(view: Mapping[str, Any]) -> str:
+    cost, least = view["cost_usd"], view["least_usd"]
+    if cost is None:
+        return "unknown"
+    return dollars(cost) if least is None or least >= cost else f"{dollars(least)} to {dollars(cost)}, by who serves it"
 
 
 def _budget_words(view: Mapping[str, Any], budget: float) -> str:

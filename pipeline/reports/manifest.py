@@ -112,8 +112,8 @@ def shown_image(image: StoredImage) -> dict[str, Any]:
 
 def _images(connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses) -> list[dict[str, Any]]:
     return [
-        {**shown_image(image), "url": addresses.url(request.job, image.file, image)}
-        for image in queries.read_images(connection, request.request_pk)
+        {**shown_image(image), "url": addresses.url(request.job, image.file, image), "provider": provider}
+        for image, provider in queries.read_images(connection, request.request_pk)
     ]
 
 

@@ -112,6 +112,14 @@ def status_json(summaries: Sequence[JobSummary], *, living_only: bool = False) -
             {
                 "name": summary.name,
                 "provider": summary.provider,
+                "providers": [
+                    {
+                        "name": one.provider,
+                        "images": one.images,
+                        "cost_usd": None if one.cost_usd is None else round(one.cost_usd, 6),
+                    }
+                    for one in summary.by_provider
+                ],
                 "counts": dict(summary.counts),
                 "images": summary.images,
                 "cost_usd": None if summary.cost_usd is None else round(summary.cost_usd, 6),

@@ -40,7 +40,7 @@ def read_holding_stops(connection: sqlite3.Connection, jobs: Collection[str] | N
         reached = [
             summary
             for summary in waiting
-            if stop.job in {None, summary.name} and stop.provider in {None, summary.provider}
+            if stop.job in {None, summary.name} and stop.provider in {None, *summary.serving}
         ]
         needed = needed_budget(connection, reached) if stop.kind == "BudgetSpent" else None
         again = ["run"] if needed is None else ["run", BUDGET_OPTION, f"{needed:.2f}"]

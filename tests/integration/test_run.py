@@ -76,7 +76,7 @@ def test_the_manifest_has_exactly_the_fields_of_the_contract_and_what_was_added(
     stage.run("run", stage.job("lounge", [{"prompt": "a white siamese cat", "n": 4}]))
     (entry,) = stage.manifest("lounge")
     assert set(entry) == FIELDS | {"batch_id", "mode", "quarantined", "rehearsal", "served_by", "settings"}
-    fields = {"file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark", "url"}
+    fields = {"file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark", "url", "provider"}
     assert set(entry["images"][0]) == fields
     assert entry["id"] == f"a-white-siamese-cat-{entry['key'][:8]}"
     assert [image["file"] for image in entry["images"]] == [f"images/{entry['id']}-{n}.png" for n in (1, 2, 3, 4)]

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
-from pipeline.config.load import Config, Provider, RetryRules
+from pipeline.config.load import Config, Provider, RetryRules, Route
 from pipeline.engine.events import ProviderPace
 from pipeline.engine.runner import Runner
 from pipeline.ledger import submit
@@ -90,9 +90,10 @@ def plan(
     provider: Provider = LAB,
     file: Path | None = None,
     budget_usd: float | None = None,
+    members: tuple[Provider, ...] = (),
 ) -> Plan:
-    """Make a plan of these requests."""
-    return Plan(name, provider, file, budget_usd, requests, (), ())
+    """Make a plan of these requests; with `members`, at a route."""
+    return Plan(name, provider, file, budget_usd, requests, (), (), members=members)
 
 
 @functools.cache
@@ -111,6 +112,7 @@ class Bench:
     paces: list[ProviderPace] = field(default_factory=list)
     retry: RetryRules = field(default_factory=lambda: RetryRules(attempts=3, max_wait_seconds=0.01))
     environment: dict[str, str] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
 
     @functools.cached_property
     def held(self) -> HeldFolder:
@@ -130,6 +132,13 @@ class Bench:
     def submit(self, *requests: ImageRequest, now: float | None = None, **more: Any) -> None:
         """Queue a job of these requests."""
         submit.submit(self.connection, plan(*requests, **more), now)
+
+    def submit_routed(self, *requests: ImageRequest, providers: tuple[Provider, ...], **more: Any) -> None:
+        """Queue a job at a route of these providers."""
+        route = Route("route", tuple(one.name for one in providers), **more.pop("rules", {}))
+        self.routes[route.name] = route
+        service = route.as_provider({one.name: one for one in providers})
+        self.submit(*requests, provider=service, members=providers, **more)
 
     def submit_beside(self, *requests: ImageRequest, **more: Any) -> None:
         """Queue a job as another process does: over a connection of its own."""
@@ -196,7 +205,9 @@ class Bench:
 
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
         """Make a run over what is pending at these providers."""
-        config = Config(None, self.folder, None, {one.name: one for one in providers}, retry=self.retry)
+        config = Config(
+            None, self.folder, None, {one.name: one for one in providers}, retry=self.retry, routes=self.routes
+        )
         environment, emit = self.environment, self._hear
         return Runner(self.connection, self.held, config, models(), scope, environment, _address, emit, **more)
 

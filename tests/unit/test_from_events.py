@@ -208,3 +208,17 @@ def test_images_of_a_batch_say_nothing_of_the_speed_of_calls() -> None:
     for second in range(60):
         made.count(ImageStored("lounge", "x", "x-1.png"), NIGHT + second)
     assert made.view(NIGHT + 60).providers[0].per_minute is None
+
+
+def test_a_job_at_a_route_ends_by_the_speed_of_all_its_members() -> None:
+    made = totals(replace(summary(provider="night"), members=("a", "b")))
+    for second in range(1, 21):
+        for name in ("a", "b"):
+            made.count(CallSent("lounge", "x", name, 1), NIGHT + second)
+            made.count(CallEnded("lounge", "x", name, 1.0, 0.01, None), NIGHT + second)
+            made.count(ImageStored("lounge", "x", "x-1.png", name), NIGHT + second)
+            made.count(RequestEnded("lounge", "x", "succeeded", None), NIGHT + second)
+    view = made.view(NIGHT + 20)
+    assert {one.name: one.per_minute for one in view.providers} == {"a": pytest.approx(60), "b": pytest.approx(60)}
+    (shown,) = view.jobs
+    assert (shown.left, shown.ends_at) == (60, NIGHT + 20 + 30, abs=2)

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.ledger import attempts
 from pipeline.ledger.database import transaction
-from pipeline.ledger.queue import Block, Scope, claim, waiting_providers
+from pipeline.ledger.queue import Block, Scope, claim
+from pipeline.ledger.waiting import waiting_providers
 from tests.support.workbench import ALL, LAB, request
 
 if TYPE_CHECKING:

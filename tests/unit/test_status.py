@@ -41,6 +41,7 @@ def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> N
             {
                 "name": "job",
                 "provider": "lab",
+                "providers": [{"name": "lab", "images": 1, "cost_usd": 0.123457}],
                 "counts": {
                     **dict.fromkeys(("running", "partial", "failed", "cancelled", "superseded"), 0),
                     "pending": 1,

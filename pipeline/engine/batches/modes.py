@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.config.batch_rules import BatchRules
@@ -67,16 +68,26 @@ class Modes:
                 await self._writer.do(batches.end_cancelling, job.pk)
             if job.mode == "realtime" or job.cancel_since is not None:
                 continue
-            for group, _ in await self._writer.do(pending_groups, job.pk, self._scope):
+            for found_group, _ in await self._writer.do(pending_groups, job.pk, self._scope):
+                group = self._at_member(found_group)
                 fault = self._fault(job, group)
                 if fault is None:
                     by_batch += [group] if self._stops.allows_group(group) else []
                 elif job.mode == "auto":
-                    realtime.add(group)
+                    realtime.add(found_group if group is found_group else replace(group, provider=None))
                 else:
                     self._stop(job, group, fault)
         self._jobs = {job.pk: job for job in jobs}
         self.realtime, self._by_batch = frozenset(realtime), by_batch
+
+    def _at_member(self, group: Block) -> Block:
+        """Return the group at the member of its route that serves it by batch: the first with a Batch API."""
+        route = self._config.routes.get(group.provider or "")
+        if route is None:
+            return group
+        members = [self._config.providers[name] for name in route.members]
+        first = next((one.name for one in members if one.batch is not None), route.members[0])
+        return replace(group, provider=first)
 
     def groups(self, provider: str) -> list[Block]:
         """Return the groups of a provider's pending requests that go by batch."""
@@ -114,11 +125,13 @@ class Modes:
 
     def _fault(self, job: BatchJob, group: Block) -> str | None:
         """Return why a group is not to be sent as a batch."""
-        provider, model = self._config.providers.get(job.provider), self._models.find(group.model)
+        provider, model = self._config.providers.get(group.provider or ""), self._models.find(group.model)
         if job.realtime_since is not None:
             return "its deadline is near"
         if group in self._refused:
             return "the service refuses it"
+        if provider is not None and not provider.serves(group.model, group.served_by or ""):
+            return f"`{provider.name}` does not serve it"
         if provider is not None and job.mode == "auto":
             return realtime_reason(group.model, model, group.served_by or "", provider, time.time())
         return batch_fault(group.model, model, group.served_by or "", provider.batch if provider else None)
@@ -134,7 +147,7 @@ class Modes:
 
         The provider's limit is shared with the jobs whose deadlines come before.
         """
-        provider = self._config.providers.get(job.provider)
+        provider = self._config.services.get(job.provider)
         if job.mode != "auto" or job.deadline is None or job.realtime_since is not None or provider is None:
             return job
         images = await self._writer.do(batches.unfinished_images, job.pk)
@@ -142,7 +155,7 @@ class Modes:
         for other in jobs:
             if other.pk != job.pk and other.provider == job.provider and (other.deadline or math.inf) <= job.deadline:
                 images += await self._writer.do(batches.unfinished_images, other.pk) if images else 0
-        latency = None if provider.rate_limit else await self._writer.do(mean_latency, provider.name)
+        latency = None if provider.rate_limit else await self._writer.do(mean_latency, job.provider)
         seconds = CALL_SECONDS if latency is None else latency
         if not images or time.time() < latest_switch(job.deadline, images, provider, rules, seconds):
             return job

@@ -1,0 +1,11 @@
+"""Rendezvous hashing: which of several members is the home of what is alike."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def rendezvous(alike: str, *members: str | None) -> str | None:
+    """Return the member with the highest hash of its name and of what is alike: SQL's `rendezvous`."""
+    known = [one for one in members if one is not None]
+    return max(known, key=lambda one: hashlib.sha256(f"{one}\n{alike}".encode()).digest(), default=None)
