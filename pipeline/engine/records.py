@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.routing import Routing
     from pipeline.engine.stop_policy import StopPolicy
-    from pipeline.engine.uploads import Spool
+    from pipeline.engine.uploads import Places
     from pipeline.errors import RequestError
     from pipeline.ledger.batches import BatchRow, Draft
-    from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.queue import Block, PaidUrl, QueuedRequest
     from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
@@ -65,24 +64,23 @@ class Records:
     def __init__(
         self,
         target: Target,
-        held: HeldFolder,
+        places: Places,
         models: Models,
         writer: Writer,
         budget: Budget,
         stops: StopPolicy,
-        spool: Spool,
         emit: Listener,
         routing: Routing | None = None,
     ) -> None:
         self._routing = routing
         self._target = target
-        self._held = held
+        self._held = places.held
         self._provider = target.provider.name
         self._models = models
         self._writer = writer
         self._budget = budget
         self._stops = stops
-        self._spool = spool
+        self._spool = places.spool
         self._ignored: set[str] = set()  # models whose usage does not count
         self.emit = emit
 

@@ -25,7 +25,7 @@ from pipeline.engine.provider_context import ProviderContext
 from pipeline.engine.records import Records
 from pipeline.engine.routing import Routing
 from pipeline.engine.stop_policy import StopPolicy
-from pipeline.engine.uploads import Spool, Uploader
+from pipeline.engine.uploads import Places, Spool, Uploader
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
 from pipeline.ledger import attempts
 from pipeline.ledger.batches import has_batch_work
@@ -260,8 +260,8 @@ class Runner:
         admission = await self._admission(provider, base_url, writer)
         routing = self._routing if self._config.routes_with(provider.name) else None
         records = Records(
-            *(target, self._held, self._tables[provider.name], writer, self._budget, self._stops),
-            *(self._spool, self._emit, routing),
+            *(target, Places(self._held, self._spool), self._tables[provider.name], writer, self._budget, self._stops),
+            *(self._emit, routing),
         )
 
         async def find_caller(name: str) -> LocalCaller | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pipeline.engine.events import Listener
     from pipeline.engine.stop_policy import StopPolicy, StopSignal
+    from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.writer import Writer
     from pipeline.object_store import RemoteStore
@@ -43,6 +44,14 @@ GRACE_SECONDS = 5.0
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 15.0  # seconds between two tries of an upload
 _CHECKS, _CHECK_WAIT = 3, 1.0  # of a store, before the first call
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where paid images go: the output folder, and the spool that has room for those that wait for their store."""
+
+    held: HeldFolder
+    spool: Spool
 
 
 class Spool:

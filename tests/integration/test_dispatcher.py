@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.config.load import RateLimit
 from pipeline.engine.dispatcher import LOOKAHEAD
 from pipeline.errors import DiskFull, ModelUnknown
 from pipeline.ledger import submit
+from pipeline.ledger.database import open_ledger
 from pipeline.ledger.queue import next_requests
 from tests.support.workbench import PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
@@ -99,7 +101,8 @@ async def test_what_waits_at_the_gate_and_is_cancelled_or_leaves_its_job_is_neve
         run = asyncio.create_task(runner.run())
         await until(lambda: "lab" in runner._admissions and runner._admissions["lab"].waiting == 3)
         bench.submit_beside(request(3), name="changed")
-        assert submit.cancel(bench.connection, "cancelled") == 1
+        with contextlib.closing(open_ledger(bench.folder)) as other:  # as another process does
+            assert submit.cancel(other, "cancelled") == 1
         await run
     assert door.prompts == ["prompt 0", "prompt 3"]
     assert bench.statuses("cancelled") == {request(1).id: "cancelled"}

@@ -79,6 +79,7 @@ class Creation:
         self._row = row
         self._path = folder / row.input_name
         self._since = time.time() - _CLOCKS
+        self._looked_at = 0.0  # when the last look at the service's list began
 
     def _is_over(self) -> bool:
         """Whether the batch is not to be sent any more."""
@@ -212,7 +213,7 @@ class Creation:
         One that has failed counts only if there is no other.
         """
         since = (row.create_sent_at or time.time()) - _CLOCKS
-        failed = None
+        failed, self._looked_at = None, time.time()
         async for found in self._context.client.list_batches(since):
             if found.metadata.get("pipeline") == row.token and found.input_file_id in {row.input_file_id, None}:
                 if found.status != "failed":
@@ -224,7 +225,7 @@ class Creation:
 
     async def is_missing(self, row: BatchRow) -> bool:
         """Return whether a batch that is not in the service's list was never created, as far as can be known."""
-        waited = time.time() - (row.create_sent_at or 0.0)
+        waited = self._looked_at - (row.create_sent_at or 0.0)  # until the last look began
         if waited < 0:  # the clock was set back
             await self._context.writer.do(batches.record_time_of_create, row.pk, time.time())
         return row.looks >= MOST_LOOKS and waited >= MOST_LOOKS * self._context.rules.poll_seconds[0]
