@@ -16,43 +16,44 @@ if TYPE_CHECKING:
 
 LIMITS = {"fast": 50, "middle": 20, "slow": 5}
 SECONDS = 6.0
-LEAST_USE = 0.98
+LATE = 1.0  # seconds that a call may take to a server on a busy machine; what is promised is when calls are sent
 STORM = dict.fromkeys(("http_429", "http_500", "http_503", "html_502", "drop_before", "drop_after", "empty"), 0.05)
 
 
-def _serve(stage: Stage, margin: float) -> dict[str, Server]:
+def _serve(stage: Stage) -> dict[str, Server]:
     servers = {}
     for name, images in LIMITS.items():
-        limit = {"images": images, "per_seconds": SECONDS}
-        servers[name] = stage.serve(rate_limit=limit)
-        stage.provider(name, servers[name], rate_limit={**limit, "margin": margin})
+        servers[name] = stage.serve(rate_limit={"images": images, "per_seconds": SECONDS - LATE})
+        stage.provider(name, servers[name], rate_limit={"images": images, "per_seconds": SECONDS})
     stage.settings |= {"provider": "all", "routes": {"all": list(LIMITS)}}
     stage.write_config()
     return servers
 
 
 @pytest.mark.parametrize(
-    ("requests", "margin", "full"),
+    ("requests", "least_use"),
     [
-        (225, 1.03, 1.03 * SECONDS),  # a call may be late at a server on a busy machine: the limit that is asked for
-        pytest.param(2250, 1.015, SECONDS, marks=[pytest.mark.long, pytest.mark.timeout(600)]),  # the server's
+        (225, 0.95),  # three windows, on a machine at work
+        pytest.param(2250, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
     ],
 )
-def test_three_limits_are_kept_and_their_sum_is_used(stage: Stage, requests: int, margin: float, full: float) -> None:
-    servers = _serve(stage, margin)
+def test_three_limits_are_kept_and_their_sum_is_used(stage: Stage, requests: int, least_use: float) -> None:
+    servers = _serve(stage)
     stage.run("run", stage.prompts("night", requests))
-    calls = {name: server.books() for name, server in servers.items()}
     assert sum(server.charged() for server in servers.values()) == requests
+    moments = {}
     for name, images in LIMITS.items():
-        assert all(call["charged"] for call in calls[name]), "a server refused a call"
-        check_window(calls[name], images, SECONDS)
-    moments = {name: sorted(call["mono"] for call in found) for name, found in calls.items()}
+        rows = stage.ask(f"SELECT sent_at, n FROM attempt WHERE provider = '{name}' AND outcome != 'not_sent'")
+        check_window([{"mono": sent_at, "n": n} for sent_at, n in rows], images, SECONDS)
+        moments[name] = sorted(sent_at for sent_at, _ in rows)
     began, until = min(found[0] for found in moments.values()), min(found[-1] for found in moments.values())
     sent = sum(moment <= until for found in moments.values() for moment in found)
-    use = sent / (sum(LIMITS.values()) / full * (until - began))
+    use = sent / (sum(LIMITS.values()) / SECONDS * (until - began))
     print(f"{requests} requests: {use:.4f} of the sum of the limits over {until - began:.1f} s")
-    assert use >= LEAST_USE
-    audit(stage, [entry for found in calls.values() for entry in found])
+    assert use >= least_use
+    books = [entry for server in servers.values() for entry in server.books()]
+    assert all(entry["charged"] for entry in books), "a server refused a call"
+    audit(stage, books)
 
 
 @pytest.mark.parametrize(
