@@ -49,7 +49,7 @@ def store(servers: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ob
 @pytest.fixture
 def stage(tmp_path: Path, store: ObjectServer) -> Iterator[Stage]:
     assert store.url
-    with staged(tmp_path) as made:
+    with staged(tmp_path, within=True) as made:
         made.settings = {"images": f"s3://bucket/{tmp_path.name}"}
         yield made
 
@@ -306,6 +306,7 @@ def test_an_object_of_another_content_is_not_replaced(stage: Stage, store: Objec
 
 
 def test_a_library_that_is_missing_is_one_sentence(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.within = False  # its imports are those of a process
     server = stage.serve(rate_limit=None)
     stage.provider("lab", server)
     (stage.folder / "s3fs.py").write_text("raise ImportError('gone')\n")
