@@ -100,8 +100,9 @@ def test_the_first_signal_lets_calls_in_flight_finish_and_leaves_nothing_running
     server = stage.serve(rate_limit=None, latency_seconds=[0.4, 0.6])
     stage.provider("lab", server, concurrency=3)
     process = stage.start("run", stage.prompts("many", 12))
-    for running in _until(stage, process, "SELECT count(*) FROM attempt WHERE outcome IS NULL"):
-        if running == 3:
+    answered = "EXISTS (SELECT 1 FROM attempt WHERE outcome = 'answered')"  # those sent with it are in flight by then
+    for is_full in _until(stage, process, f"SELECT count(*) = 3 AND {answered} FROM attempt WHERE outcome IS NULL"):
+        if is_full:
             break
     process.send_signal(number)
     ended = finish(process)
