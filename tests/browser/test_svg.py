@@ -55,7 +55,7 @@ class Site:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Write no log."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.away = f"http://127.0.0.1:{self.server.server_port}/away"

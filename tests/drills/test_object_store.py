@@ -27,7 +27,7 @@ MOST_STEPS = 8 * IMAGES  # that a run writes to disk, about
 
 
 def _hangs(store: ObjectServer, number: int, how: Action) -> None:
-    """Let the upload of this number hang: before the server has it, or before its answer arrives."""
+    """The upload of this number hangs: before the server has it, or before its answer arrives."""
     left = iter(range(number))
 
     def rule(method: str, path: str) -> Action:

@@ -20,6 +20,7 @@ from tests.support.batch_server import (
     done,
     fates,
     kinds,
+    out,
     outcomes,
     painted,
     queue,
@@ -29,17 +30,7 @@ from tests.support.batch_server import (
 from tests.support.workbench import ALL, until
 
 if TYPE_CHECKING:
-    from pipeline.config.load import Provider
-    from tests.support.batch_server import BatchServer
     from tests.support.workbench import Bench
-
-
-async def out(bench: Bench, server: BatchServer, count: int = 2, **rules: Any) -> Provider:
-    """Send so many requests, and leave their batches out."""
-    provider = batch_lab(server.url, **rules)
-    queue(bench, provider, *(painted(number) for number in range(count)))
-    await bench.run(provider, waits=False)
-    return provider
 
 
 GONE = refusal("No batch found with id 'x'.", status=404)

@@ -13,8 +13,11 @@ from pipeline.engine.batches import line_ends
 from pipeline.engine.batches.lines import read_lines, read_output_line
 from tests.support.batch_server import (
     LOST,
+    attempts,
     batch_lab,
     batch_service,
+    by_prompt,
+    collected,
     done,
     fates,
     outcomes,
@@ -26,38 +29,11 @@ from tests.support.batch_server import (
 from tests.support.workbench import PNG_BASE64, picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.batch_server import BatchServer
     from tests.support.workbench import Bench
 
     Line = dict[str, Any]
-
-
-def by_prompt(**what: Callable[[Line], list[Any]]) -> Callable[[Line], list[Any]]:
-    """Return work that answers the lines of these prompts, such as `p1`, so, and any other with images."""
-    asked: dict[str, int] = {}
-
-    def work(line: Line) -> list[Any]:
-        name = f"p{line['body']['prompt'].split()[-1]}"
-        asked[name] = asked.get(name, 0) + 1
-        return what[name](line) if name in what and asked[name] == 1 else [done(line)]
-
-    return work
-
-
-async def collected(
-    bench: Bench, server: BatchServer, count: int = 4, *, n: int = 1, waits: bool = True, **rules: Any
-) -> Any:
-    """Run so many requests in batches; return the runner."""
-    provider = batch_lab(server.url, **rules)
-    queue(bench, provider, *(painted(number, n=n) for number in range(count)))
-    return await bench.run(provider, waits=waits)
-
-
-def attempts(bench: Bench) -> list[int]:
-    return [row[0] for row in bench.ask("SELECT attempts FROM request ORDER BY position")]
 
 
 @pytest.mark.parametrize("empty", ["", None])

@@ -28,7 +28,7 @@ def error(code: str, message: str = "no", param: str | None = None, line: int | 
 
 
 async def failing(server: BatchServer, bench: Bench, *errors: dict[str, Any], times: int = 1, **how: Any) -> Any:
-    """Let the next batches fail with these errors, and run."""
+    """Run while the next batches fail with these errors; return the runner."""
     server.errors = list(errors)
     server.courses = [("validating", "failed")] * times
     provider = batch_lab(server.url, **how.pop("rules", {}))

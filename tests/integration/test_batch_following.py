@@ -23,6 +23,7 @@ from tests.support.batch_server import (
     batch_service,
     fates,
     kinds,
+    out,
     outcomes,
     painted,
     queue,
@@ -33,19 +34,9 @@ from tests.support.workbench import ALL, until
 if TYPE_CHECKING:
     import sqlite3
 
-    from pipeline.config.load import Provider
     from pipeline.ledger.batches import BatchRow
     from pipeline.ledger.queue import Scope
-    from tests.support.batch_server import BatchServer
     from tests.support.workbench import Bench
-
-
-async def out(bench: Bench, server: BatchServer, count: int = 2, **rules: Any) -> Provider:
-    """Send so many requests, and leave their batches out."""
-    provider = batch_lab(server.url, **rules)
-    queue(bench, provider, *(painted(number) for number in range(count)))
-    await bench.run(provider, waits=False)
-    return provider
 
 
 async def test_statuses_are_compared_without_case_and_an_unknown_one_is_not_final(bench: Bench) -> None:

@@ -379,3 +379,37 @@ def fates(bench: Bench, job: str = "job") -> dict[str, int]:
     """Count the requests of a job by their status."""
     statuses: Collection[str] = bench.statuses(job).values()
     return {status: list(statuses).count(status) for status in set(statuses)}
+
+
+def by_prompt(**what: Callable[[Line], list[Any]]) -> Callable[[Line], list[Any]]:
+    """Return work that answers the lines of these prompts, such as `p1`, so, and any other with images."""
+    asked: dict[str, int] = {}
+
+    def work(line: Line) -> list[Any]:
+        name = f"p{line['body']['prompt'].split()[-1]}"
+        asked[name] = asked.get(name, 0) + 1
+        return what[name](line) if name in what and asked[name] == 1 else [done(line)]
+
+    return work
+
+
+async def collected(
+    bench: Bench, server: BatchServer, count: int = 4, *, n: int = 1, waits: bool = True, **rules: Any
+) -> Any:
+    """Run so many requests in batches; return the runner."""
+    provider = batch_lab(server.url, **rules)
+    queue(bench, provider, *(painted(number, n=n) for number in range(count)))
+    return await bench.run(provider, waits=waits)
+
+
+def attempts(bench: Bench) -> list[int]:
+    """Return the attempts of each request, in the order of the job."""
+    return [row[0] for row in bench.ask("SELECT attempts FROM request ORDER BY position")]
+
+
+async def out(bench: Bench, server: BatchServer, count: int = 2, **rules: Any) -> Provider:
+    """Send so many requests, and leave their batches out."""
+    provider = batch_lab(server.url, **rules)
+    queue(bench, provider, *(painted(number) for number in range(count)))
+    await bench.run(provider, waits=False)
+    return provider
