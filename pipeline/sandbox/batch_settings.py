@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Final, Literal, TypeAlias, get_args
 
-from pipeline.sandbox.validation import integer, mapping_of, number, range_of, refuse_unknown_keys
+from pipeline.sandbox.validation import check_total, integer, mapping_of, number, range_of, refuse_unknown_keys
 
 Fate: TypeAlias = Literal[
     "failed",  # the batch fails at validation: the token limit, or an error of the service's own
@@ -41,9 +41,7 @@ class BatchFaults:
         """Refuse probabilities of faults that exclude each other if they add up to more than 1."""
         shares = asdict(self)
         for names in (FATES, LINE_FAULTS):
-            total = sum(shares[name] for name in names)
-            if total > 1 + 1e-9:
-                raise ValueError(f"batch.faults: {', '.join(names)} add up to {total:g}, more than 1")
+            check_total(shares, names, f"batch.faults: {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True)

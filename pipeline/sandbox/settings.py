@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from pipeline.sandbox.batch_settings import BatchSettings, read_batch_settings
 from pipeline.sandbox.dialect import Dialect, read_dialect
 from pipeline.sandbox.rate_window import RateLimit
-from pipeline.sandbox.validation import boolean, integer, mapping_of, number, range_of, refuse_unknown_keys
+from pipeline.sandbox.validation import boolean, check_total, integer, mapping_of, number, range_of, refuse_unknown_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,9 +57,7 @@ class Faults:
         """Refuse probabilities that add up to more than 1, since the faults of one call exclude each other."""
         shares = asdict(self)
         for kind, names in (("calls", CALL_FAULTS), ("downloads", DOWNLOAD_FAULTS)):
-            total = sum(shares[name] for name in names)
-            if total > 1 + 1e-9:
-                raise ValueError(f"faults: the probabilities for {kind} add up to {total:g}, more than 1")
+            check_total(shares, names, f"faults: the probabilities for {kind}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,13 @@ def number(key: str, value: object, *, low: float, high: float) -> float:
     return float(value)
 
 
+def check_total(shares: Mapping[str, float], names: Sequence[str], what: str) -> None:
+    """Refuse probabilities of what excludes each other if they add up to more than 1; `what` names them."""
+    total = sum(shares[name] for name in names)
+    if total > 1 + 1e-9:
+        raise ValueError(f"{what} add up to {total:g}, more than 1")
+
+
 def range_of(key: str, value: object) -> tuple[float, float]:
     """Return the two ends of a range of seconds, up to a day."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
