@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import PipelineError
-from pipeline.planning.mode import MODES
+from pipeline.planning.mode_names import MODES
 from pipeline.printable import printable
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.provider import Provider
     from pipeline.models.table import Models
-    from pipeline.planning.mode import Mode
+    from pipeline.planning.mode_names import Mode
 
 _UNFINISHED, _ENDED = ("pending", "running"), ("failed", "partial", "cancelled")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
     from pipeline.models.table import Models
     from pipeline.planning.job import Job
-    from pipeline.planning.mode import Mode
+    from pipeline.planning.mode_names import Mode
     from pipeline.planning.plan import Plan
 
 

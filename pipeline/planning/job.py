@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pipeline.config.yaml_document import Document, KeyPath
-    from pipeline.planning.mode import Mode
+    from pipeline.planning.mode_names import Mode
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 

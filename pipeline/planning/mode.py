@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
+
+from pipeline.planning.mode_names import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Mode = Literal["realtime", "batch", "auto"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+    from pipeline.planning.mode_names import Mode
 
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}.*")

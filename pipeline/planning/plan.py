@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Provider
     from pipeline.planning.input_files import InputFile
-    from pipeline.planning.mode import Mode
+    from pipeline.planning.mode_names import Mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.models.table import Models
     from pipeline.models.validation import FieldProblem
     from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
-    from pipeline.planning.mode import Mode
+    from pipeline.planning.mode_names import Mode
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from pipeline.planning.mode import ModeOptions
 from tests.support.workbench import LAB, models, plan, request
 
 if TYPE_CHECKING:
-    from pipeline.planning.mode import Mode
+    from pipeline.planning.mode_names import Mode
     from tests.support.workbench import Bench
 
 BATCHES = dataclasses.replace(LAB, batch=BatchRules())
