@@ -30,7 +30,6 @@ def read_sections() -> dict[str, str]:
     cls=ExplainedCommand,
     example="pipeline help KeyRefused",
     exits=(0, 2),
-    short_help="Explain an error or a stop: its cost, and what to type.",
 )
 @click.argument("kind", required=False, metavar="[KIND]")
 @common_options

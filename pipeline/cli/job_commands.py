@@ -27,7 +27,6 @@ _MAX_UNKNOWN = 20  # images that are not in the ledger and are named
     cls=ExplainedCommand,
     example="pipeline status night --watch 5",
     exits=(0, 2, 130),
-    short_help="Show who works, requests by status, images, cost, stops.",
 )
 @click.argument("job", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --watch one a line.")
@@ -68,7 +67,6 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
     cls=ExplainedCommand,
     example="pipeline plan night.yaml --provider sandbox",
     exits=(0, 2),
-    short_help="Check jobs; show their requests, images, time and cost.",
 )
 @click.argument("jobs", nargs=-1, type=PATH, required=True, metavar="JOB.yaml ...")
 @job_options
@@ -138,7 +136,6 @@ def manifest(options: Options, job: str) -> int:
     cls=ExplainedCommand,
     example="pipeline report night --sheet night.png",
     exits=(0, 2),
-    short_help="Write the job's report again: a page of its images.",
 )
 @click.argument("job")
 @click.option("--sheet", type=PATH, metavar="FILE.png", help="Write a contact sheet with captions, too.")
@@ -193,7 +190,6 @@ def verify(options: Options, job: str | None, repair: bool, deep: bool) -> int:
     cls=ExplainedCommand,
     example="pipeline rename night birds",
     exits=(0, 2, 3),
-    short_help="Change a job's name; its images go along.",
 )
 @click.argument("old")
 @click.argument("new")
@@ -212,7 +208,6 @@ def rename(options: Options, old: str, new: str) -> int:
     cls=ExplainedCommand,
     example="pipeline forget night",
     exits=(0, 2, 3),
-    short_help="Take a job out of the ledger, after asking.",
 )
 @click.argument("job")
 @click.option("--files", is_flag=True, help="Delete the job's folder with its images, too.")

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.errors import PipelineError
-from pipeline.planning.mode_names import MODES
-from pipeline.printable import printable
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pipeline.batch import Batch
     from pipeline.config.load import Config
 
-PATH = click.Path(path_type=Path)
+
+class PathType(click.Path):
+    """A path, whose class is imported when a path is given."""
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        from pathlib import Path
+
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
-@dataclass(slots=True)
+PATH = PathType()
+
+
 class Options:
     """The values of the options of all commands."""
 
@@ -33,6 +39,7 @@ class Options:
 
     def next_command(self, *words: str) -> str:
         """Return a command for the same config and the same output folder, to be typed in the current folder."""
+        from pipeline.errors import PipelineError
         from pipeline.reports.next_command import NextCommand
 
         try:
@@ -48,6 +55,8 @@ class Options:
         if self.verbose and not self.is_config_named:
             self.is_config_named = True
             found = config.file.absolute() if config.file else "built in, since none was found here or above"
+            from pipeline.printable import printable
+
             click.echo(printable(f"config: {found}; output: {config.output}"), err=True)
         return config
 
@@ -65,6 +74,7 @@ class Options:
         """Return whether nothing has been submitted to the output folder; print that, unless --quiet is given."""
         from pipeline import ledger
         from pipeline.ledger.job_names import has_jobs
+        from pipeline.printable import printable
         from pipeline.reports.status import nothing_submitted
 
         config = self.load()
@@ -176,6 +186,8 @@ def parse_deadline(_context: click.Context, _parameter: click.Parameter, value: 
 
 def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of how jobs are served."""
+    from pipeline.planning.mode_names import MODES
+
     command = click.option(
         "--deadline",
         callback=parse_deadline,

@@ -59,7 +59,6 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     cls=ExplainedCommand,
     example="pipeline run night.yaml --budget 5",
     exits=(0, 1, 2, 3, 130),
-    short_help="Submit jobs and process them to the end; or the whole queue.",
 )
 @click.argument("jobs", nargs=-1, type=PATH, metavar="[JOB.yaml ...]")
 @job_options
@@ -180,7 +179,6 @@ def resume(
     cls=ExplainedCommand,
     example="pipeline cancel night",
     exits=(0, 2, 3, 130),
-    short_help="Take what is pending out of the queue; cancel batches.",
 )
 @click.argument("job")
 @common_options

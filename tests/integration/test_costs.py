@@ -176,7 +176,11 @@ def _modules(*arguments: str, folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("command", "most", "unwanted"),
     [
-        (("--help",), 190, HEAVY | {"yaml", "sqlite3"}),
+        (
+            ("--help",),
+            130,
+            HEAVY | {"yaml", "sqlite3", "json", "pathlib", "pipeline.errors", "pipeline.cli.job_commands"},
+        ),
         (("status",), 260, HEAVY),
     ],
 )

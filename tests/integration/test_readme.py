@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pipeline
-from pipeline.cli.main import EXIT_BUG, cli
+from pipeline.cli.error_output import EXIT_BUG
+from pipeline.cli.main import cli
 from pipeline.cli.options import Options
 from pipeline.config.load import load
 from pipeline.engine import events

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.main import main
+from pipeline.cli.commands import COMMANDS
+from pipeline.cli.main import cli, main
 from pipeline.errors import ConfigError
 from pipeline.planning.build import JobOptions
 from pipeline.printable import printable, printable_json
@@ -59,6 +60,23 @@ def test_a_limit_beyond_any_number_of_requests_is_a_sentence(capsys: pytest.Capt
     Path("j.yaml").write_text(JOB)
     assert code_of("plan", "j.yaml", "--allow-large", "--limit", str(10**30)) == 2
     assert "limit: must be a whole number of at most 1,000,000,000,000" in capsys.readouterr().err
+
+
+# --- The table of commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_names_each_command_as_it_is_called_with_a_line_that_fits_in_80_columns(name: str) -> None:
+    command, (_, line) = cli.commands[name], COMMANDS[name]
+    assert command.name == name
+    assert command.short_help is None, "its line in the table is the one that is shown"
+    assert line.endswith(".")
+    assert 2 + max(map(len, COMMANDS)) + 2 + len(line) <= 80
+
+
+def test_a_command_that_is_spelled_wrong_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("stats") == 2
+    assert "'status'" in capsys.readouterr().err
 
 
 # --- Text from outside
