@@ -37,6 +37,9 @@ PYTHON_VARIABLES = frozenset(
 )
 """Those of Python, for a process that is Python."""
 
+ADMIN_KEY = "OPENAI_ADMIN_KEY"
+"""The environment variable with the key of the admin API, which makes no images."""
+
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

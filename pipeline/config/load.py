@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import yaml_document
 from pipeline.config.batch_rules import SANDBOX_BATCH_RULES, BatchRules
-from pipeline.config.environment import EnvironmentVariable
+from pipeline.config.environment import ADMIN_KEY, EnvironmentVariable
 from pipeline.config.image_places import DEFAULT_SPOOL_BYTES, read_image_places
 from pipeline.config.notifications import NotificationSettings, read_notifications
 from pipeline.config.provider import Provider, RateLimit, read_provider
@@ -104,7 +104,7 @@ class Config:
 
     def secret_variables(self) -> list[str]:
         """Return the names of the environment variables that this config reads."""
-        named = [provider.api_key_env for provider in self.providers.values()]
+        named = [ADMIN_KEY, *(provider.api_key_env for provider in self.providers.values())]
         headers = [value for provider in self.providers.values() for value in provider.headers.values()]
         if self.notify is not None:
             headers += [*self.notify.headers.values(), *([self.notify.webhook] if self.notify.webhook else [])]

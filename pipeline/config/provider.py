@@ -60,6 +60,7 @@ class Provider:
     batch: BatchRules | None = None  # of its Batch API, if it has one
     models: frozenset[str] | None = None  # that it serves; None: all
     operations: frozenset[str] | None = None  # the same
+    project: str | None = None  # of its key, as the organization's admin API calls it
     own_models: Mapping[str, Any] = field(default_factory=dict)  # entries of `models:` that hold here only
 
     def serves(self, model: object, operation: str) -> bool:
@@ -103,6 +104,7 @@ _KEYS = (
     "batch",
     "models",
     "operations",
+    "project",
     *dialect.KEYS,
 )
 
@@ -140,6 +142,7 @@ def read_provider(section: Section, name: str) -> Provider:
         batch=read_batch_rules(section, base_url, is_sandbox=is_sandbox),
         models=_read_models(section),
         operations=_read_operations(section),
+        project=section.text("project", None),
         own_models=_read_own_models(section),
     )
     if provider.exposed_host and place_of(provider.exposed_host) == "open":

@@ -44,6 +44,14 @@ class ApiError(Exception):
         return json.dumps({"error": self.error}, ensure_ascii=False).encode("utf-8", "replace")
 
 
+class BareError(ApiError):
+    """An error whose body is `{"code", "message"}`, with the status as its code."""
+
+    def body(self) -> bytes:
+        """Return the body as JSON."""
+        return json.dumps({"code": self.status, "message": self.error["message"]}).encode("utf-8", "replace")
+
+
 def missing_key() -> ApiError:
     """401: there is no Authorization header, or nothing in it."""
     return ApiError(
@@ -61,6 +69,26 @@ def incorrect_key(key: str) -> ApiError:
         status=401,
         code="invalid_api_key",
     )
+
+
+def missing_scope(scope: str) -> ApiError:
+    """403: the key is valid, and not for this; such as a project's key at the admin API."""
+    return ApiError(f"You have insufficient permissions for this operation. Missing scopes: {scope}.", status=403)
+
+
+def project_not_found(project: str) -> ApiError:
+    """404 of the admin API, whose documented body has no envelope around it."""
+    return BareError(f"The project {project[:200]} was not found", status=404)
+
+
+def rate_limit_not_found(after: str) -> ApiError:
+    """400: the list of a project's rate limits has no such row."""
+    return ApiError(f"No rate limit found with id '{after[:200]}'.", code="rate_limit_does_not_exist", param="after")
+
+
+def spend_limit_not_found() -> ApiError:
+    """404: no spend limit is set."""
+    return ApiError("No spend limit is set.", status=404, code="spend_limit_not_found")
 
 
 def invalid_url(method: str, path: str) -> ApiError:

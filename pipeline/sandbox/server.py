@@ -1,4 +1,4 @@
-"""Listen and route each request: generation, download, files and batches, list of models, or an error.
+"""Listen and route each request: generation, download, files and batches, models, the admin API, or an error.
 
 Every path below `/v1` is answered here; all other paths get the service's 404 in JSON.
 """
@@ -27,6 +27,7 @@ from pipeline.sandbox.download import serve_download
 from pipeline.sandbox.file_store import FileStore
 from pipeline.sandbox.generate import serve_call
 from pipeline.sandbox.http_server import HttpServer, drop, send, service_headers
+from pipeline.sandbox.organization import ORGANIZATION_PATH, serve_organization
 from pipeline.sandbox.request_log import RequestLog
 from pipeline.sandbox.rules.models import MODELS, SHUTDOWN_DATES, is_available
 from pipeline.sandbox.service import Admission, Service
@@ -130,7 +131,8 @@ async def _handle(routes: BatchRoutes, request: web.Request) -> web.StreamRespon
             return await serve_call(service, request, operations[request.path], request_id)
         if found := route_of(request.raw_path):
             return await routes.serve(request, *found, request_id, started)
-        response = _read_only(service, request)
+        is_admin = request.path.startswith(ORGANIZATION_PATH)
+        response = serve_organization(service, request) if is_admin else _read_only(service, request)
     except errors.ApiError as error:
         response = translate_response(responses.error_response(error), service.settings.dialect)
     except ConnectionError:

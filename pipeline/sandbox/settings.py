@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from pipeline.sandbox.batch_settings import BatchSettings, read_batch_settings
 from pipeline.sandbox.dialect import Dialect, read_dialect
+from pipeline.sandbox.organization_settings import OrganizationSettings, read_organization_settings
 from pipeline.sandbox.rate_window import RateLimit
 from pipeline.sandbox.validation import boolean, check_total, integer, mapping_of, number, range_of, refuse_unknown_keys
 
@@ -75,6 +76,7 @@ class SandboxSettings:
     today: date | None = None  # models are gone from their shutdown date on; null: every model is available
     verified: bool = True  # false: the organization may not use GPT Image models
     batch: BatchSettings = field(default_factory=BatchSettings)
+    organization: OrganizationSettings = field(default_factory=OrganizationSettings)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
@@ -92,6 +94,7 @@ class SandboxSettings:
             today=_date("today", mapping.get("today")),
             verified=boolean("verified", mapping.get("verified", True)),
             batch=read_batch_settings(mapping.get("batch", {})),
+            organization=read_organization_settings(mapping.get("organization", {})),
         )
 
 
