@@ -13,13 +13,12 @@ from tests.support.audit import audit
 from tests.support.stage import finish
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
 
-    from tests.support.stage import Stage
+    from tests.support.stage import RunningCommand, Stage
 
 
-def _until(stage: Stage, process: subprocess.Popen[str], question: str) -> Iterator[Any]:
+def _until(stage: Stage, process: RunningCommand, question: str) -> Iterator[Any]:
     """Ask the ledger again and again until the process has ended; yield what it says."""
     while process.poll() is None:
         yield (stage.ask(question) or [[0]])[0][0]
@@ -140,7 +139,7 @@ def test_the_second_signal_ends_at_once_and_the_next_run_mends(stage: Stage) -> 
     assert (found.pictures, found.maybe_paid) == (3, 3)
 
 
-def _stuck_run(stage: Stage) -> subprocess.Popen[str]:
+def _stuck_run(stage: Stage) -> RunningCommand:
     """A run whose image is in C code, which no signal interrupts, and which heard one signal."""
     stage.provider("lab", stage.serve(rate_limit=None))
     process = stage.start("run", stage.prompts("many", 1, response_format="b64_json"), sabotage="stuck")

@@ -13,11 +13,10 @@ from tests.support.object_server import CREDENTIALS, object_server
 from tests.support.stage import finish
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     from tests.support.object_server import Action, ObjectServer
-    from tests.support.stage import Server, Stage
+    from tests.support.stage import RunningCommand, Server, Stage
 
 pytest.importorskip("s3fs", reason="the extra [s3] is not installed")
 pytest.importorskip("moto", reason="moto is not installed")
@@ -41,7 +40,7 @@ def _hangs(store: ObjectServer, number: int, how: Action) -> None:
 def _killed_in_an_upload(stage: Stage, store: ObjectServer, draw: random.Random) -> None:
     """Kill a run while an upload hangs, or shortly after."""
     _hangs(store, draw.randrange(8), draw.choice(["hang", "hang after"]))
-    process: subprocess.Popen[str] = stage.start("run")
+    process: RunningCommand = stage.start("run")
     while not store.held.wait(0.01) and process.poll() is None:
         pass
     time.sleep(draw.uniform(0, 0.1))

@@ -29,11 +29,10 @@ from tests.support.exhibits import asked, drawn, fail, hang
 from tests.support.stage import finish
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.support.stage import Stage
+    from tests.support.stage import RunningCommand, Stage
     from tests.support.workbench import Bench
 
 LIMITED = Provider("lab", "http://127.0.0.1:9/v1", rate_limit=RateLimit(50, 60.0))
@@ -501,7 +500,7 @@ async def test_the_page_shows_the_folder_as_text_and_may_load_only_its_own(bench
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 
 
-def _served(stage: Stage, *arguments: object) -> tuple[subprocess.Popen[str], str]:
+def _served(stage: Stage, *arguments: object) -> tuple[RunningCommand, str]:
     process = stage.start("serve", "--port", 0, *arguments)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()

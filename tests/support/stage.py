@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -28,11 +27,14 @@ from pipeline.cli.main import main
 from pipeline.images.inspect import inspect, inspect_svg
 from pipeline.sandbox.server import serve
 from pipeline.sandbox.settings import SandboxSettings
+from tests.support.forked import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pipeline.sandbox.server import RunningSandbox
+
+RunningCommand = subprocess.Popen[str] | Process
 
 GENERATION = {"model": "dall-e-2", "size": "256x256"}
 KEY = "sk-stage-0123456789"
@@ -119,13 +121,19 @@ class Stage:
 
     def start(
         self, *arguments: object, key: str = KEY, sabotage: str | None = None, under: Sequence[str] = ()
-    ) -> subprocess.Popen[str]:
+    ) -> RunningCommand:
         """Start the command in the folder: with this sabotage around it (see `sabotage.py`), or under another one."""
+        environment = {**os.environ, "STAGE_KEY": key, "PYTHONPATH": str(HOME)}
+        words = [str(one) for one in arguments]
+        if sabotage is None and not under:
+            forked = Process("pipeline.cli.main", words, folder=self.folder, environment=environment)
+            self.stack.callback(forked.end)
+            return forked
         module = ["pipeline"] if sabotage is None else ["tests.support.sabotage", sabotage]
         process = subprocess.Popen(
-            [*under, sys.executable, "-m", *module, *map(str, arguments)],
+            [*under, sys.executable, "-m", *module, *words],
             cwd=self.folder,
-            env={**os.environ, "STAGE_KEY": key, "PYTHONPATH": str(HOME)},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -198,9 +206,10 @@ class Ended:
     stderr: str
 
 
-def finish(process: subprocess.Popen[str]) -> Ended:
+def finish(process: RunningCommand) -> Ended:
     """Wait for a command's end."""
     stdout, stderr = process.communicate()
+    assert process.returncode is not None
     return Ended(process.returncode, stdout, stderr)
 
 
@@ -213,24 +222,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 def _serve_in_a_process(port: int, settings: dict[str, Any], books: Path, spool: Path, life: float) -> Server:
     arguments = ["--with-stdin", "--port", str(port), "--settings", json.dumps(settings), "--books", str(books)]
     arguments += ["--spool", str(spool)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.sandbox", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    process = Process("pipeline.sandbox.__main__", arguments, folder=HOME, environment=os.environ, keep_stdin=True)
     said = json.loads(process.stdout.readline())
-
-    def end() -> None:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
-
-    return Server(end, said["base_url"], said["port"], books, life, lambda: process.poll() is None)
+    return Server(process.end, said["base_url"], said["port"], books, life, lambda: process.poll() is None)
 
 
 def _serve_here(port: int, settings: dict[str, Any], books: Path, spool: Path, life: float) -> Server:
