@@ -20,7 +20,9 @@ MaskEdit = Literal["alpha", "white", "black"]
 Box = tuple[int, int, int, int]
 
 _FITS: tuple[Fit, ...] = get_args(Fit)
-_MAX_EDGE = 8192  # of `resize`: twice what any model makes
+MAX_EDGE = 8192
+"""The longest edge that `resize` takes: twice what any model makes."""
+
 _MASK_FORMS = "a file name, {image: FILE, edit: white} or {box: [left, top, right, bottom]}"
 
 
@@ -67,8 +69,8 @@ def parse_image_options(
     if fit is not None and known is None:
         problems.append(FieldProblem("fit", f"is {quoted(fit)}; it takes {join_or(_FITS)}"))
     size = parse_size(resize)
-    if resize is not None and (size is None or max(size) > _MAX_EDGE):
-        accepted = f"it takes WIDTHxHEIGHT, like 512x512, up to {_MAX_EDGE} pixels an edge"
+    if resize is not None and (size is None or max(size) > MAX_EDGE):
+        accepted = f"it takes WIDTHxHEIGHT, like 512x512, up to {MAX_EDGE} pixels an edge"
         problems.append(FieldProblem("resize", f"is {quoted(resize)}; {accepted}"))
         size = None
     return replace(options, fit=known, resize=size), problems

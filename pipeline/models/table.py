@@ -30,7 +30,7 @@ _CLASSES = (Model, ImageRequirements, ParameterRule, FreeSize, Prices, TokenPric
 class Models:
     """The table of models, by name; the names of snapshots are included."""
 
-    _by_name: Mapping[str, Model]
+    by_name: Mapping[str, Model]
 
     @classmethod
     def load(cls, extra: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Models:
@@ -43,15 +43,15 @@ class Models:
 
     def find(self, name: str | None) -> Model | None:
         """Return the model by its name or a snapshot's, or None if it is unknown or `name` is None."""
-        return None if name is None else self._by_name.get(name)
+        return None if name is None else self.by_name.get(name)
 
     def has_parameter(self, name: str) -> bool:
         """Whether any model of the table knows a parameter of this name, be it only to refuse it."""
-        return any(name in model.parameters for model in self._by_name.values())
+        return any(name in model.parameters for model in self.by_name.values())
 
     def unknown_model_warning(self, name: str) -> str:
         """Return the warning for a model that the table does not know."""
-        close = nearest(name, self._by_name)
+        close = nearest(name, self.by_name)
         hint = f" (did you mean {close}?)" if close else ""
         return f"model {quoted(name)} is not in the table{hint}: its requests are sent unchecked and without a price"
 
@@ -73,7 +73,7 @@ def known_parameters() -> frozenset[str]:
 @functools.cache
 def _known_rules() -> dict[str, ParameterRule]:
     rules = {"n": ParameterRule(takes="whole")}
-    for model in Models.load()._by_name.values():
+    for model in Models.load().by_name.values():
         rules |= {name: rule for name, rule in model.parameters.items() if not rule.refused}
     return rules
 

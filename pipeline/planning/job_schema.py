@@ -32,8 +32,8 @@ UNSUPPORTED = {
     "partial_images": "a batch waits for the finished image; leave it out",
 }
 
-_NOT_IN_EXTRA = {"prompt", "n", "image", "mask", "model", *UNSUPPORTED}
-_JOB_KEYS = ("name", "provider", "mode", "deadline", "defaults", "budget_usd", "requests")
+NOT_IN_EXTRA = {"prompt", "n", "image", "mask", "model", *UNSUPPORTED}
+JOB_KEYS = ("name", "provider", "mode", "deadline", "defaults", "budget_usd", "requests")
 
 MAX_KEY_PROBLEMS = 1000
 """Problems of keys that are looked for: the closest known key of each takes a while to find."""
@@ -66,7 +66,7 @@ class _Request(_Parameters):
     rows: Annotated[str, Field(min_length=1)] | None = None
 
 
-class _JobFile(BaseModel):
+class JobForm(BaseModel):
     """The whole of a job file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -125,7 +125,7 @@ def _key_problems(value: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         for key in extra if isinstance(extra, dict) else ():
             if key in UNSUPPORTED:
                 yield (*path, "extra", key), f"`{key}` is not for batches: {UNSUPPORTED[key]}"
-            elif key in _NOT_IN_EXTRA:
+            elif key in NOT_IN_EXTRA:
                 yield (*path, "extra", key), f"`{key}` is a key of the request itself; take it out of `extra`"
 
 
@@ -135,7 +135,7 @@ def _key_problem(key: str, *, in_defaults: bool) -> str | None:
         return None
     if key in UNSUPPORTED:
         return f"`{key}` is not for batches: {UNSUPPORTED[key]}"
-    if key in _JOB_KEYS:
+    if key in JOB_KEYS:
         return f"`{key}` is a key of the whole job, not of a request; a parameter of that name goes into `extra:`"
     if in_defaults and key in ENTRY_KEYS:
         return f"`{key}` is a key of a single request, not of `defaults`"
@@ -149,7 +149,7 @@ def _key_problem(key: str, *, in_defaults: bool) -> str | None:
 def _type_problems(value: Any) -> Iterator[tuple[KeyPath, str]]:
     """Validate the job with pydantic; yield a message for each key path."""
     try:
-        _JobFile.model_validate(value)
+        JobForm.model_validate(value)
     except ValidationError as reason:
         seen: set[KeyPath] = set()
         for error in reason.errors(include_url=False):
@@ -168,7 +168,7 @@ def _type_problems(value: Any) -> Iterator[tuple[KeyPath, str]]:
 def _unknown_job_key(key: str) -> str:
     if key in RESERVED and key not in ENTRY_KEYS:
         return f"`{key}` is a key of requests; put it under `defaults:` or into a request"
-    return yaml_document.unknown_key_message(key, _JOB_KEYS)
+    return yaml_document.unknown_key_message(key, JOB_KEYS)
 
 
 def _as_yaml(value: Any) -> str:

@@ -159,7 +159,7 @@ def options() -> str:
 
 def _usage(name: str, command: click.Command) -> str:
     arguments = [_word(one) for one in command.params if isinstance(one, click.Argument)]
-    return " ".join([name, *arguments])
+    return " ".join([name, *arguments]).replace("|", "\\|")
 
 
 def _word(argument: click.Argument) -> str:

@@ -265,7 +265,7 @@ def test_the_bound_takes_the_dearest_of_what_is_left_open() -> None:
     assert max(all_sizes) <= grid_tokens(96, 2880, 2880)
 
 
-NAMES = [name for name in sorted(TABLE._by_name) if not name.startswith("dall-e")]
+NAMES = [name for name in sorted(TABLE.by_name) if not name.startswith("dall-e")]
 
 
 @given(
