@@ -24,6 +24,7 @@ COMMANDS = {
     "forget": ("job_commands:forget", "Take a job out of the ledger, after asking."),
     "init": ("init_command:init", "Write a config and a first job, for the sandbox."),
     "schema": ("schema_command:schema", "Print the JSON Schema of a file, for editors and scripts."),
+    "completion": ("completion_command:completion", "Print the script that completes commands in a shell."),
     "serve": ("server_commands:serve", "Serve a live page of all jobs until stopped."),
     "help": ("help_command:help_command", "Explain an error or a stop: its cost, and what to type."),
     "sandbox": ("server_commands:sandbox", "Serve the sandbox until stopped."),

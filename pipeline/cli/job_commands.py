@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.completion import complete_jobs
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, parse_seconds
 from pipeline.cli.output import echo, echo_json, echo_prose, echo_stderr, thumbnail_work
 from pipeline.cli.work_line import work_line
@@ -28,7 +29,7 @@ _MAX_UNKNOWN = 20  # images that are not in the ledger and are named
     example="pipeline status night --watch 5",
     exits=(0, 2, 130),
 )
-@click.argument("job", required=False)
+@click.argument("job", required=False, shell_complete=complete_jobs)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --watch one a line.")
 @click.option(
     "--watch",
@@ -120,7 +121,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
 
 
 @click.command(cls=ExplainedCommand, example="pipeline manifest night", exits=(0, 2))
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @common_options
 @click.pass_obj
 def manifest(options: Options, job: str) -> int:
@@ -137,7 +138,7 @@ def manifest(options: Options, job: str) -> int:
     example="pipeline report night --sheet night.png",
     exits=(0, 2),
 )
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.option("--sheet", type=PATH, metavar="FILE.png", help="Write a contact sheet with captions, too.")
 @common_options
 @click.pass_obj
@@ -156,7 +157,7 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
 
 
 @click.command(cls=ExplainedCommand, example="pipeline verify --repair", exits=(0, 1, 2))
-@click.argument("job", required=False)
+@click.argument("job", required=False, shell_complete=complete_jobs)
 @click.option("--repair", is_flag=True, help="Move damaged files to quarantine/ and queue what is missing.")
 @click.option("--deep", is_flag=True, help="Also read every byte of images in an object store; it costs egress.")
 @common_options
@@ -191,7 +192,7 @@ def verify(options: Options, job: str | None, repair: bool, deep: bool) -> int:
     example="pipeline rename night birds",
     exits=(0, 2, 3),
 )
-@click.argument("old")
+@click.argument("old", shell_complete=complete_jobs)
 @click.argument("new")
 @common_options
 @click.pass_obj
@@ -209,7 +210,7 @@ def rename(options: Options, old: str, new: str) -> int:
     example="pipeline forget night",
     exits=(0, 2, 3),
 )
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.option("--files", is_flag=True, help="Delete the job's folder with its images, too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @common_options

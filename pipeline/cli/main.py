@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_COMPLETE_VARIABLE = "_PIPELINE_COMPLETE"  # in which a shell's script asks for completions
 
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -44,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code, which belongs to the class of the error."""
     options = Options()
+    if os.environ.get(_COMPLETE_VARIABLE):
+        return _complete(arguments, options)
     with ending_process(lambda: _say_stopped(options)) as end:
         try:
             return _run_command(arguments, options)
@@ -53,6 +59,15 @@ def _main(arguments: Sequence[str] | None) -> int:
             end.arm()
             _say_stopped(options)
             return 130
+
+
+def _complete(arguments: Sequence[str] | None, options: Options) -> int:
+    """Print completions; whatever is wrong, nothing on stderr disturbs the line that is being typed."""
+    from pipeline.cli.completion_command import register
+
+    register()
+    with contextlib.redirect_stderr(io.StringIO()):
+        return _run_command(arguments, options)
 
 
 def _say_stopped(options: Options) -> None:
@@ -66,7 +81,8 @@ def _say_stopped(options: Options) -> None:
 
 def _run_command(arguments: Sequence[str] | None, options: Options) -> int:
     try:
-        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=options)
+        words = None if arguments is None else list(arguments)
+        code = cli.main(args=words, standalone_mode=False, complete_var=_COMPLETE_VARIABLE, obj=options)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as reason:
         return reason.exit_code

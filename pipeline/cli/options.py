@@ -204,6 +204,8 @@ def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that read job files."""
+    from pipeline.cli.completion import complete_providers
+
     for option in (
         click.option("--allow-unpriced", is_flag=True, help="Allow models without a price although there is a budget."),
         click.option(
@@ -219,6 +221,7 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--provider",
             metavar="NAME",
+            shell_complete=complete_providers,
             help="Use another provider, for a rehearsal, for example; each job is then `<name>.NAME`.",
         ),
     ):

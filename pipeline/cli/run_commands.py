@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.completion import complete_jobs
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
 from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
 from pipeline.cli.work_line import work_line
@@ -122,7 +123,7 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
 
 
 @click.command(cls=ExplainedCommand, example="pipeline resume night", exits=(0, 1, 2, 3, 130))
-@click.argument("jobs", nargs=-1, metavar="[JOB ...]")
+@click.argument("jobs", nargs=-1, metavar="[JOB ...]", shell_complete=complete_jobs)
 @click.option("--cancelled", is_flag=True, help="What was cancelled, too, without naming its job.")
 @click.option(
     "--kind",
@@ -180,7 +181,7 @@ def resume(
     example="pipeline cancel night",
     exits=(0, 2, 3, 130),
 )
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @common_options
 @click.pass_obj
 def cancel(options: Options, job: str) -> int:

@@ -22,7 +22,7 @@ def has_jobs(connection: sqlite3.Connection) -> bool:
 
 def known_hint(connection: sqlite3.Connection, name: str) -> str:
     """Return the closest name of a job, else the names that there are, for the end of a message."""
-    known = _names(connection)
+    known = read_names(connection)
     if not known:
         return "nothing has been submitted here yet"
     meant = Path(name).stem if name.endswith(_SUFFIXES) else name
@@ -38,7 +38,7 @@ def find_job(connection: sqlite3.Connection, given: str, nothing_submitted: str)
 
     `nothing_submitted` says which folder was looked at, for a ledger without jobs. Raises BadInput.
     """
-    names = _names(connection)
+    names = read_names(connection)
     if not names:
         raise BadInput(f"there is no job `{given}`: {nothing_submitted}")
     by_name = {name.lower(): name for name in names}
@@ -47,7 +47,7 @@ def find_job(connection: sqlite3.Connection, given: str, nothing_submitted: str)
     path = Path(given)
     if not (path.suffix in _SUFFIXES or path.is_file()):
         raise BadInput(f"there is no job `{given}`; {known_hint(connection, given)}")
-    claims = _names(connection, path.absolute())
+    claims = read_names(connection, path.absolute())
     if len(claims) == 1:
         return claims[0]
     if not claims and not path.exists():
@@ -61,7 +61,7 @@ def find_job(connection: sqlite3.Connection, given: str, nothing_submitted: str)
     raise BadInput(f"job `{stated}` of {given} has not been submitted; {known_hint(connection, stated)}")
 
 
-def _names(connection: sqlite3.Connection, file: Path | None = None) -> list[str]:
+def read_names(connection: sqlite3.Connection, file: Path | None = None) -> list[str]:
     """Return the names of the submitted jobs: of all, or of those that belong to a file."""
     query = "SELECT name FROM job WHERE revision > 0 AND (?1 IS NULL OR file = ?1) ORDER BY name"
     return [row[0] for row in connection.execute(query, (file and str(file),))]
