@@ -74,10 +74,15 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 @budget_option
 @mode_options
 @click.option("--preview", type=PATH, metavar="DIR", help="Write the prepared images with their masks drawn over them.")
+@click.option(
+    "--diff", is_flag=True, help="Show what is new, changed, kept and superseded since the job was submitted."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; for several files a list.")
 @common_options
 @click.pass_obj
-def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_json: bool, **extra: Any) -> int:
+def plan(
+    options: Options, /, jobs: tuple[Path, ...], preview: Path | None, diff: bool, as_json: bool, **extra: Any
+) -> int:
     """Show what a job would do, without calling a provider: requests, images, minutes at the limit, cost."""
     from pipeline import ledger
     from pipeline.config.load import budget_in_force
@@ -85,6 +90,7 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
     from pipeline.ledger.other_keys import with_known_keys
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
+    from pipeline.reports.plan_diff import diff_lines, read_changes
 
     config, chosen = options.load(), JobOptions(**extra)
     with staging_folder() as staging:
@@ -98,13 +104,15 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
                     echo(path, err=True)
     models = load_models(config)
     with work_line(options, "estimating"):
+        changes = [read_changes(config.output, one) if diff else None for one in plans]
         estimates = [
             estimate_plan(
                 *(config.output, one, models),
                 budget_in_force(chosen.budget_usd, one.budget_usd, config.budget_usd),
                 {member.name: load_models(config, member) for member in one.serving if member.own_models},
+                changed,
             )
-            for one in plans
+            for one, changed in zip(plans, changes, strict=True)
         ]
     if as_json:
         echo_json(estimates[0] if len(estimates) == 1 else estimates)
@@ -114,6 +122,9 @@ def plan(options: Options, /, jobs: tuple[Path, ...], preview: Path | None, as_j
                 echo("")
             for line in estimate_lines(estimate):
                 echo_prose(line, err=False)
+            if (changed := changes[number]) is not None:
+                for line in diff_lines(estimate["diff"], changed.kept_unmade):
+                    echo_prose(line, err=False)
     with ledger.reading(config.output) as connection:
         for one in plans:
             check_claim(connection, with_known_keys(connection, one), allow_shrink=chosen.allow_shrink)

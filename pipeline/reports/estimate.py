@@ -16,12 +16,14 @@ from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
 from pipeline.reports.mode_estimates import estimate_modes, mode_lines
 from pipeline.reports.needed_budget import committed_of_job
+from pipeline.reports.plan_diff import diff_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.config.provider import Provider
+    from pipeline.ledger.changes import Changes
     from pipeline.models.prices import Estimate
     from pipeline.models.table import Models
     from pipeline.planning.plan import ImageRequest, Plan
@@ -33,13 +35,15 @@ def estimate_plan(
     models: Models,
     budget_usd: float | None = None,
     tables: Mapping[str, Models] | None = None,
+    changes: Changes | None = None,
 ) -> dict[str, Any]:
     """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing.
 
     `tables` are those of providers with models of their own. On a route the cost is that at the members that cost most,
     and `least_usd` that at those that cost least.
     They are of the mode that will be in force; `modes` has both. `budget_usd` is the budget in force, and
-    `budget_requests` how many of the missing requests it allows, about; None without a budget or a price.
+    `budget_requests` how many of the missing requests it allows, about; None without a budget or a price. `changes` are
+    those of the plan, to be shown as `diff`.
     """
     with ledger.reading(folder) as connection:
         plan = with_known_keys(connection, plan)
@@ -51,6 +55,8 @@ def estimate_plan(
     full, least, assumed = _estimate(missing, plan.serving, models, tables or {})
     priced = [(*one, usd) for one, usd in zip(missing, full, strict=True)]
     modes = estimate_modes(plan, priced, models, time.time())
+    costs = {request.key: usd for (request, _), usd in zip(missing, modes.costs, strict=True)}
+    diff = {} if changes is None else {"diff": diff_json(changes, costs)}
     known, cost = [usd for usd in modes.costs if usd is not None], modes.chosen["cost_usd"]
     return {
         "job": plan.name,
@@ -74,6 +80,7 @@ def estimate_plan(
         "budget_requests": None if budget_usd is None or cost is None else _allowed(known, budget_usd - spent),
         "rehearsal": plan.provider.sandbox is not None,
         "warnings": [*plan.warnings, *modes.warnings, *warnings],
+        **diff,
     }
 
 
