@@ -1,8 +1,7 @@
-"""Expand the entries of a job into single requests: rows times matrix, with the variables of every field filled in."""
+"""Expand the entries of a job into single requests: one for each combination of its variables, which are filled in."""
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from dataclasses import dataclass, field, replace
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from pipeline.errors import JobError, Problem
+from pipeline.errors import JobError
 from pipeline.models.table import convert
+from pipeline.planning.combinations import Combinations
 from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
-from pipeline.planning.paths import not_a_path, with_slashes
-from pipeline.planning.rows import combinations, read_rows
 from pipeline.planning.templates import as_text, is_template, render
 
 if TYPE_CHECKING:
@@ -44,13 +42,14 @@ class Expansion:
 
     def requests(self) -> Iterator[ExpandedRequest]:
         """Yield the requests in the order of the job; problems are recorded, and their requests left out."""
+        combinations = Combinations(self.job, self.diagnostics)
         for entry in self.job.entries:
             if self._is_too_large(entry):
                 continue
             templates = frozenset(key for key, raw in entry.fields.items() if is_template(raw))
             is_expanded = False
             try:
-                for line, variables in self._variables(entry):
+                for line, variables in combinations.of(entry):
                     is_expanded = True
                     yield self._fill(entry, line, variables, templates)
             except JobError as error:
@@ -60,35 +59,14 @@ class Expansion:
                 yield self._fill(self._without(entry, templates), None, {}, frozenset())
 
     def _is_too_large(self, entry: Entry) -> bool:
-        count = math.prod(len(axis) for axis in (entry.matrix or {}).values())
+        matrix, zipped = entry.matrix or {}, entry.zip or {}
+        count = math.prod([*map(len, matrix.values()), *map(len, list(zipped.values())[:1])])
         if self.max_requests is None or count <= self.max_requests:
             return False
-        message = f"makes {count:,} requests, more than {self.max_requests:,}; if that is intended, add --allow-large"
-        self.diagnostics.add_problem(self.job.location(entry, "matrix"), message)
+        what = "has {:,} combinations to choose from" if entry.exclude or entry.sample else "makes {:,} requests"
+        message = f"{what.format(count)}, more than {self.max_requests:,}; if that is intended, add --allow-large"
+        self.diagnostics.add_problem(self.job.location(entry, "matrix" if matrix else "zip"), message)
         return True
-
-    def _variables(self, entry: Entry) -> Iterator[tuple[int | None, Variables]]:
-        """Yield (line of the row, variables) for each request of the entry: rows times matrix."""
-        if not entry.invalid.isdisjoint({"matrix", "rows"}):
-            return
-        matrix = entry.matrix or {}
-        if entry.rows is None:
-            yield from ((None, axis) for axis in combinations(matrix))
-            return
-        if reason := not_a_path(entry.rows):
-            raise JobError([Problem(self.job.location(entry, "rows"), f"{entry.rows:.120} {reason}")])
-        path = self.job.folder / with_slashes(entry.rows, self.job.folder)
-        warn = functools.partial(self.diagnostics.add_row_warning, entry.rows)
-        for line, row in read_rows(path, self.job.location(entry, "rows"), entry.rows, warn):
-            if isinstance(row, str):
-                self.diagnostics.add_row_problem(entry.rows, line, row)
-            elif duplicates := row.keys() & matrix.keys():
-                message = f"`{min(duplicates)}` is also a column of {entry.rows}; rename one of them"
-                raise JobError([Problem(self.job.location(entry, "matrix"), message)])
-            elif matrix:
-                yield from ((line, {**row, **axis}) for axis in combinations(matrix))
-            else:
-                yield line, row
 
     def _without(self, entry: Entry, templates: frozenset[str]) -> Entry:
         fields = {key: raw for key, raw in entry.fields.items() if key not in templates}

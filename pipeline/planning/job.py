@@ -29,9 +29,10 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of `requests` merged over the job's defaults, before its matrix and rows are expanded.
+    """One entry of `requests` merged over the job's defaults, before its rows, zipped lists and matrix are expanded.
 
-    `fields` are without null values and without the keys in `invalid`, whose form is wrong and reported already.
+    `fields` are without null values and without the keys in `invalid`, whose form is wrong and reported already. A rule
+    of `exclude` has the values that each variable may have, since a number can be written in several ways.
     """
 
     index: int
@@ -40,6 +41,9 @@ class Entry:
     matrix: Mapping[str, list[Any]] | None
     rows: str | None
     invalid: frozenset[str] = frozenset()
+    zip: Mapping[str, list[Any]] | None = None
+    exclude: tuple[Mapping[str, tuple[Any, ...]], ...] = ()
+    sample: tuple[int, int] | None = None  # how many, and the seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Job:
 
     def location(self, entry: Entry, field: str | None = None) -> str:
         """Return the location of a field ("size", "mask.edit") of an entry, which may be in the defaults."""
-        path = field.split(".") if field else []
+        path = [int(step) if step.isdecimal() else step for step in field.split(".")] if field else []
         if path and path[0] not in entry.own_keys and ("defaults", path[0]) in self.document.lines:
             return self.document.location("defaults", *path)
         return self.document.location("requests", entry.index, *path)
@@ -133,8 +137,21 @@ def _entries(doc: Document, value: Mapping[str, Any], invalid_paths: frozenset[K
         for key in fields.keys() & {"prompt", "id"}:
             path = ("requests", index, key) if key in own else ("defaults", key)
             fields[key] = _as_written(doc, fields[key], *path)
-        matrix, rows = fields.pop("matrix", None), fields.pop("rows", None)
-        yield Entry(index, fields, frozenset(own), matrix, rows, frozenset(invalid))
+        matrix, rows, zipped = (fields.pop(key, None) for key in ("matrix", "rows", "zip"))
+        exclude, sample = fields.pop("exclude", ()), fields.pop("sample", None)
+        yield Entry(
+            *(index, fields, frozenset(own), matrix, rows, frozenset(invalid), zipped),
+            exclude=tuple(_rule(doc, rule, ("requests", index, "exclude", at)) for at, rule in enumerate(exclude)),
+            sample=sample and (sample["n"], sample.get("seed", 0)),
+        )
+
+
+def _rule(doc: Document, rule: Mapping[str, Any], path: KeyPath) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each variable that match a rule: the value itself, and a number as the file has it."""
+    return {
+        name: (value, doc.written[*path, name]) if (*path, name) in doc.written else (value,)
+        for name, value in rule.items()
+    }
 
 
 def _as_written(doc: Document, value: Any, *path: str | int) -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.yaml_document import KeyPath
 
-ENTRY_KEYS = frozenset({"id", "matrix", "rows"})
+ENTRY_KEYS = frozenset({"id", "matrix", "rows", "zip", "exclude", "sample"})
 """Keys that decide how many requests an entry makes and what they are called; they are not allowed in `defaults`."""
 
 REQUEST_KEYS = frozenset({*ENTRY_KEYS, "operation", "prompt", "image", "mask", "n", "fit", "resize", "extra"})
@@ -31,6 +31,9 @@ UNSUPPORTED = {
     "stream": "a batch waits for the finished image; leave it out",
     "partial_images": "a batch waits for the finished image; leave it out",
 }
+
+NO_MISTAKES = frozenset({"sampler", "samples"})
+"""Parameters of other servers whose names are close to a key of a request."""
 
 NOT_IN_EXTRA = {"prompt", "n", "image", "mask", "model", *UNSUPPORTED}
 JOB_KEYS = ("name", "provider", "mode", "deadline", "defaults", "budget_usd", "requests")
@@ -58,12 +61,35 @@ class _Parameters(BaseModel):
     extra: dict[str, Any] | None = None
 
 
+class _Sample(BaseModel):
+    """How many of an entry's combinations are made, and the seed that chooses them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    n: Annotated[int, Field(ge=1, description="How many; all if there are fewer.")]
+    seed: Annotated[int, Field(description="Another seed chooses others.")] = 0
+
+
+_Lists = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+_Rule = Annotated[dict[str, _Scalar | None], Field(min_length=1)]
+
+
 class _Request(_Parameters):
     """One entry of `requests`."""
 
     id: _Scalar | None = None
-    matrix: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = None
+    matrix: Annotated[_Lists | None, Field(description="Lists of values: one request for each combination.")] = None
     rows: Annotated[str, Field(min_length=1)] | None = None
+    zip: Annotated[
+        _Lists | None, Field(description="Lists of one length, whose values go together: one request for each place.")
+    ] = None
+    exclude: Annotated[
+        Annotated[list[_Rule], Field(min_length=1)] | None,
+        Field(description="Combinations that are not made: those whose variables have all values of a rule, as text."),
+    ] = None
+    sample: Annotated[
+        _Sample | None, Field(description="Only so many combinations, chosen by a hash of the seed and the variables.")
+    ] = None
 
 
 class JobForm(BaseModel):
@@ -139,7 +165,7 @@ def _key_problem(key: str, *, in_defaults: bool) -> str | None:
         return f"`{key}` is a key of the whole job, not of a request; a parameter of that name goes into `extra:`"
     if in_defaults and key in ENTRY_KEYS:
         return f"`{key}` is a key of a single request, not of `defaults`"
-    if key not in RESERVED | known_parameters() and (close := yaml_document.nearest(key, RESERVED)):
+    if key not in RESERVED | NO_MISTAKES | known_parameters() and (close := yaml_document.nearest(key, RESERVED)):
         return f"unknown key `{key}`; did you mean `{close}`? (if not, put it in `extra:`)"
     if re.search(r"\s", key):
         return f"`{key:.60}` is not a key: text with a colon, or with a comma in {{ }}, needs quotes"
@@ -157,12 +183,24 @@ def _type_problems(value: Any) -> Iterator[tuple[KeyPath, str]]:
             if path in seen:
                 continue
             seen.add(path)
-            if error["type"] == "extra_forbidden":
-                yield path, _unknown_job_key(str(path[-1]))
+            if special := _special_message(error["type"], path, str(error["loc"][-1])):
+                yield path, special
                 continue
             message = _MESSAGES.get(error["type"], "{reason}, not {input}")
             values = {"reason": error["msg"], "input": _as_yaml(error["input"]), **error.get("ctx", {})}
             yield path, message.format(**values)
+
+
+def _special_message(kind: str, path: KeyPath, key: str) -> str | None:
+    """Return the message of a mistake that depends on the place, None for any other."""
+    field = path[2] if len(path) > 2 else None
+    if field == "exclude" and len(path) == 5:
+        return "must be one value, not a list or a mapping; write one rule for each value"
+    if field == "sample" and kind == "extra_forbidden":
+        return yaml_document.unknown_key_message(key, _Sample.model_fields)
+    if field == "sample" and kind == "missing":
+        return "needs `n`, how many are made: write `sample: {n: 12}`"
+    return _unknown_job_key(key) if kind == "extra_forbidden" else None
 
 
 def _unknown_job_key(key: str) -> str:

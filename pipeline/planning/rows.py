@@ -1,4 +1,4 @@
-"""Read the variables of requests from .csv, .tsv, .jsonl and .txt files and from matrices, one mapping a request."""
+"""Read the variables of requests from .csv, .tsv, .jsonl and .txt files, one mapping a row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ from pipeline.config.yaml_document import MAX_BYTES
 from pipeline.errors import JobError, Problem
 from pipeline.ordinary_file import open_ordinary
 from pipeline.planning.paths import missing_hint
-from pipeline.planning.table_format import SAVE_AS, SEPARATORS, find_separator, find_tab_quotes, not_text, sep_line
+from pipeline.planning.table_format import (
+    SAVE_AS,
+    SEPARATORS,
+    encoding_of,
+    find_separator,
+    find_tab_quotes,
+    find_undecodable,
+    most_frequent_separator,
+    not_text,
+    sep_line,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import BinaryIO, TextIO
 
@@ -45,6 +55,7 @@ _NO_COMMENT = (
     "begins like a comment, and is sent as a prompt: no line of a .txt file is a comment; delete it if it is not meant "
     "so (a .csv or .tsv file may have a column for notes)"
 )
+_ONE_COLUMN = "is the name of one column: `|` separates cells only after a first line `sep=|`"
 _EXCEL_QUOTES = 'a quoted cell is read as Excel writes it: without the quotes around it, and "" as "'
 _KEPT_QUOTES = "a cell keeps the quotes around it: in .tsv nothing is quoted; take them away, or save the table as .csv"
 _QUOTED_CELL = re.compile(r'\s*"(?:[^"]|"")+"\s*')
@@ -55,8 +66,8 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 class _BoundedLines(io.TextIOWrapper):
     """The text of a rows file, whose lines are limited, since one is read whole."""
 
-    def __init__(self, binary: BinaryIO, name: str) -> None:
-        super().__init__(binary, encoding="utf-8-sig", newline="")
+    def __init__(self, binary: BinaryIO, name: str, encoding: str = "utf-8-sig") -> None:
+        super().__init__(binary, encoding=encoding, newline="")
         self._file_name = name
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]  # a generator is faster than __next__
@@ -71,12 +82,6 @@ class _BoundedLines(io.TextIOWrapper):
 
 class _InvalidRow(ValueError):
     """A line of JSON that is not a row."""
-
-
-def combinations(matrix: Mapping[str, Sequence[Any]]) -> Iterator[Variables]:
-    """Yield every combination of the axes lazily, the last axis fastest."""
-    for values in itertools.product(*matrix.values()):
-        yield dict(zip(matrix, values, strict=True))
 
 
 def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _message: None) -> Iterator[Row]:
@@ -97,17 +102,18 @@ def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _
             if (size := os.fstat(binary.fileno()).st_size) > MAX_ROWS_BYTES:
                 message = f"{name} has {size / 2**30:,.1f} GB, more than {MAX_ROWS_BYTES // 2**30}; split it"
                 raise JobError([Problem(location, message)])
-            if what := not_text(binary.read(4096)):
+            head = binary.read(4096)
+            if what := not_text(head):
                 raise JobError([Problem(f"{name}, line 1", f"{what}; {SAVE_AS}")])
             binary.seek(0)
-            file = _BoundedLines(binary, name)
+            file = _BoundedLines(binary, name, encoding_of(head))
             rows = _READERS[suffix](file, name, warn)
             first = next(rows, None)
             if first is None:
                 raise JobError([Problem(location, f"{name} has no rows")])
             yield from itertools.chain([first], rows)
     except UnicodeDecodeError:
-        raise JobError([Problem(*_not_utf8(path, name))]) from None
+        raise JobError([_not_text(path, name)]) from None
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
         hint = missing_hint(name) if isinstance(reason, FileNotFoundError) else ""
         message = f"{name} cannot be read: {getattr(reason, 'strerror', None) or reason}{hint}"
@@ -170,10 +176,9 @@ def _read_table(file: TextIO, name: str, warn: Warn, separator: str | None) -> I
     if stated := sep_line(first):
         separator, skipped, first = stated, skipped + 1, ""
     elif separator is None:
-        try:
-            separator = find_separator(first, ",")
-        except ValueError as reason:
-            raise JobError([Problem(f"{name}, line {skipped + 1}", str(reason))]) from None
+        separator = most_frequent_separator(first)
+        if separator == "," and "," not in first and "|" in first:
+            warn(skipped + 1, _ONE_COLUMN)
         if separator != ",":
             warn(skipped + 1, f"the cells are separated by {SEPARATORS[separator]}, not by `,`, and are read so")
     reader = csv.reader(itertools.chain([first] if first else [], lines), delimiter=separator, strict=True)
@@ -285,15 +290,7 @@ def _row(header: list[str], cells: list[str]) -> Variables | str:
     return {name: cell for name, cell in zip(header, cells, strict=False) if name}
 
 
-def _not_utf8(path: Path, name: str) -> tuple[str, str]:
-    """Return (location, message) for the first byte that is not UTF-8."""
+def _not_text(path: Path, name: str) -> Problem:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as reason:
-                return (
-                    f"{name}, line {number}",
-                    f"is not UTF-8 ({reason.reason} at byte {reason.start} of the line); {SAVE_AS}",
-                )
-    return name, f"is not UTF-8; {SAVE_AS}"
+        line, message = find_undecodable(file)
+    return Problem(f"{name}, line {line}", message)

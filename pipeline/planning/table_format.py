@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from dataclasses import dataclass, field
@@ -9,16 +10,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
 
 SAVE_AS = 'save it as "CSV UTF-8" (Excel), or as UTF-8 (an editor)'
 
 SEPARATORS = {",": "`,`", ";": "`;`", "|": "`|`", "\t": "a tab"}
 """What separates cells, and how messages name it."""
 
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _SIGNATURES = {
     b"\xff\xfe\x00\x00": "is UTF-32",
-    b"\xff\xfe": "is UTF-16",
-    b"\xfe\xff": "is UTF-16",
+    b"\x00\x00\xfe\xff": "is UTF-32",
     b"PK\x03\x04": "is an Excel workbook, or another zip file, and not text",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook, and not text",
 }
@@ -34,17 +36,46 @@ _QUOTED = re.compile(r'(?:\A|(?<=\t))"([^"]*+(?:""[^"]*+)*+)"')
 
 
 def not_text(head: bytes) -> str | None:
-    """Return what a file is that begins with these bytes, None if it may be UTF-8."""
+    """Return what a file is that begins with these bytes, None if it may be UTF-8, or UTF-16 with a BOM."""
     for signature, what in _SIGNATURES.items():
         if head.startswith(signature):
             return what
-    return "is UTF-16" if head.count(0) * 3 > len(head) else None  # Latin text in UTF-16: every other byte is 0
+    if head.startswith(_UTF_16):
+        return None
+    return "is UTF-16 without a BOM" if head.count(0) * 3 > len(head) else None  # every other byte of Latin text is 0
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the encoding of a text that begins with these bytes: UTF-16 if its BOM says so, else UTF-8."""
+    return "utf-16" if head.startswith(_UTF_16) else "utf-8-sig"
+
+
+def find_undecodable(file: BinaryIO) -> tuple[int, str]:
+    """Return the line of the first bytes of a file that are no text in its encoding, and a message."""
+    encoding = encoding_of(file.read(4))
+    file.seek(0)
+    decode = codecs.getincrementaldecoder(encoding)().decode
+    number, name = 1, "UTF-16" if encoding == "utf-16" else "UTF-8"
+    while line := file.readline(_MAX_RECORD):
+        try:
+            number += decode(line).count("\n")
+        except UnicodeDecodeError as reason:
+            number += reason.object[: reason.start].decode(reason.encoding, "ignore").count("\n")
+            where = f" at byte {reason.start} of the line" if name == "UTF-8" else ""
+            return number, f"is not {name} ({reason.reason}{where}); {SAVE_AS}"
+    return number, f"is not {name}, since it ends within a character; {SAVE_AS}"
 
 
 def sep_line(line: str) -> str | None:
     """Return the separator that Excel's first line `sep=;` states, None for any other line."""
     match = _SEP_LINE.fullmatch(line.rstrip("\r\n"))
     return match[1] if match else None
+
+
+def most_frequent_separator(header: str) -> str:
+    """Return which of comma, semicolon and tab is most frequent in a header outside quotes; comma if none is there."""
+    outside = "".join(header[:_MAX_HEADER].split('"')[::2])
+    return max(",;\t", key=outside.count)
 
 
 def find_separator(header: str, expected: str) -> str:

@@ -1,4 +1,4 @@
-"""Files of rows and matrices become variables; what stands in a cell stays as it is."""
+"""Files of rows become variables; what stands in a cell stays as it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadInput, JobError
-from pipeline.planning.rows import combinations, read_rows
+from pipeline.planning.rows import read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,17 +34,6 @@ def refusal(folder: Path, name: str, content: str | bytes) -> str:
     with pytest.raises(JobError) as caught:
         rows(folder, name, content)
     return str(caught.value)
-
-
-def test_a_matrix_is_every_combination_with_the_last_axis_fastest() -> None:
-    found = list(combinations({"a": [1, 2], "b": ["x", "y"]}))
-    assert found == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"}]
-    assert list(combinations({})) == [{}]
-
-
-def test_a_matrix_of_billions_begins_at_once() -> None:
-    many = combinations({name: range(1000) for name in "abcdefgh"})
-    assert next(many) == dict.fromkeys("abcdefgh", 0)
 
 
 CELLS = "  two  spaces\u2028'single' \U0001f3a8 caf\u00e9 "
@@ -111,10 +100,11 @@ def test_a_file_without_rows_is_an_error_at_the_job_line(tmp_path: Path, name: s
         ("p.csv", "a,a\n1,2", "p.csv, line 1: column `a` is in the header twice"),
         ("p.xlsx", "a", 'save it as "CSV UTF-8"'),
         ("p.tsv", "prompt;size\na;b\n", "p.tsv, line 1: is separated by `;`, not by tabs: name the file .csv"),
-        ("p.csv", "prompt (a;b)\nx\n", "p.csv, line 1: looks separated by `;`, not by `,`"),
-        ("p.csv", "prompt;size|n\nx;y|z\n", "p.csv, line 1: looks separated by `;` or `|`, not by `,`"),
-        ("p.csv", "prompt,size\n".encode("utf-16"), 'p.csv, line 1: is UTF-16; save it as "CSV UTF-8" (Excel)'),
-        ("p.tsv", "prompt\tsize\n".encode("utf-16-be"), "p.tsv, line 1: is UTF-16; save it as"),
+        ("p.csv", "prompt\na\n".encode("utf-16-le"), 'line 1: is UTF-16 without a BOM; save it as "CSV UTF-8" (Excel)'),
+        ("p.tsv", "prompt\tsize\n".encode("utf-16-be"), "p.tsv, line 1: is UTF-16 without a BOM; save it as"),
+        ("p.csv", "prompt\nabc\n".encode("utf-16")[:-1], "p.csv, line 2: is not UTF-16, since it ends within a"),
+        ("p.csv", b"\xff\xfea\0\n\0\x00\xd8b\0", "p.csv, line 2: is not UTF-16 (illegal UTF-16 surrogate); save it as"),
+        ("p.csv", b"a\nCaf\xc3", "p.csv, line 2: is not UTF-8, since it ends within a character; save it as"),
         ("p.txt", "A red kite\n".encode("utf-32"), "p.txt, line 1: is UTF-32; save it as"),
         ("p.csv", b"PK\x03\x04\x14\0\0\0", "p.csv, line 1: is an Excel workbook"),
         ("p.csv", "prompt\nCaf\xe9\n".encode("cp1252"), '; save it as "CSV UTF-8" (Excel), or as UTF-8 (an editor)'),
@@ -254,7 +244,7 @@ def test_a_row_that_holds_nothing_is_a_blank_line_also_before_the_header(tmp_pat
     assert refusal(tmp_path, "p.csv", "prompt,size\n,\n,\n") == "job.yaml, line 3: p.csv has no rows"
 
 
-@pytest.mark.parametrize(("separator", "named"), [(";", "`;`"), ("|", "`|`"), ("\t", "a tab")])
+@pytest.mark.parametrize(("separator", "named"), [(";", "`;`"), ("\t", "a tab")])
 def test_what_separates_the_cells_of_a_csv_is_seen_in_its_header_and_said(
     tmp_path: Path, separator: str, named: str
 ) -> None:
@@ -274,6 +264,40 @@ def test_a_first_line_that_states_the_separator_is_obeyed(tmp_path: Path, separa
     content = f"\ufeffsep={separator}\r\nprompt{separator}size\r\nA, B{separator}1x1\r\n"
     assert rows(tmp_path, "p.csv", content, warned) == [(3, {"prompt": "A, B", "size": "1x1"})]
     assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [
+        ("a;b,c,d", ","),
+        ("a,b;c;d", ";"),
+        ("a,b\tc\td", "\t"),
+        ("a,b;c", ","),
+        ("a;b\tc", ";"),
+        ('"a,b,c";d', ";"),
+        ('"a;""b;;",c,d;e', ","),
+        ("a|b", ","),
+    ],
+)
+def test_the_most_frequent_separator_outside_quotes_counts(tmp_path: Path, header: str, separator: str) -> None:
+    columns = next(csv.reader([header], delimiter=separator))
+    ((_, row),) = rows(tmp_path, "p.csv", f"{header}\n{separator.join(map(str, range(len(columns))))}\n")
+    assert row == {name: str(number) for number, name in enumerate(columns)}
+
+
+def test_a_bar_in_a_header_separates_nothing_and_is_pointed_out(tmp_path: Path) -> None:
+    warned: list[tuple[int, str]] = []
+    assert rows(tmp_path, "p.csv", "prompt|size\na|b\n", warned) == [(2, {"prompt|size": "a|b"})]
+    assert warned == [(1, "is the name of one column: `|` separates cells only after a first line `sep=|`")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.txt", "p.jsonl"])
+def test_utf_8_and_utf_16_with_its_mark_are_read_alike(tmp_path: Path, name: str, encoding: str) -> None:
+    cell = "Café, 雨 \U0001f3a8"
+    content = {"p.jsonl": f'{{"prompt": "{cell}"}}\n', "p.txt": f"{cell}\n"}.get(name, f'prompt\n"{cell}"\n')
+    content = content.replace('"', "") if name == "p.tsv" else content
+    assert [row for _, row in rows(tmp_path, name, content.encode(encoding))] == [{"prompt": cell}]
 
 
 @pytest.mark.parametrize("header", ["prompt", '"prompt;size"', "prompt,size;n", "sep,prompt"])
