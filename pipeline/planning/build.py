@@ -15,6 +15,7 @@ from pipeline.config.provider import Provider
 from pipeline.config.routes import shared_limit_warnings
 from pipeline.config.validation import find_number_fault
 from pipeline.errors import BadInput, ConfigError, JobError, Problem
+from pipeline.planning.json_rows import STDIN_TWICE
 from pipeline.planning.mode import (
     ModeOptions,
     ServiceMode,
@@ -90,11 +91,18 @@ def make_plans(
 
     Raises BadInput with the problems of all.
     """
+    from pipeline.planning.job import read_job
+
     models = load_models(config)
     plans: list[Plan] = []
     problems: list[Problem] = []
-    for job in jobs:
+    is_stdin_read = False
+    for given in jobs:
         try:
+            job = read_job(given) if isinstance(given, Path) else given
+            if is_stdin_read and job.reads_stdin:
+                raise JobError([Problem(job.location(job.reads_stdin[0], "rows"), STDIN_TWICE)])
+            is_stdin_read = is_stdin_read or bool(job.reads_stdin)
             plans.append(_make_plan(config, models, job, options, staging))
         except BadInput as error:
             problems += error.problems
@@ -118,10 +126,9 @@ def staging_folder() -> Iterator[Path]:
         raise ConfigError(f"{message}; free some space, or set TMPDIR") from None
 
 
-def _make_plan(config: Config, models: Models, given: Path | Job, options: JobOptions, staging: Path | None) -> Plan:
-    from pipeline.planning.job import find_name_fault, read_job
+def _make_plan(config: Config, models: Models, job: Job, options: JobOptions, staging: Path | None) -> Plan:
+    from pipeline.planning.job import find_name_fault
 
-    job = read_job(given) if isinstance(given, Path) else given
     problems: list[Problem] = []
     try:
         provider = _choose_provider(config, job, options.provider)

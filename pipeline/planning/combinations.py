@@ -13,8 +13,9 @@ from jinja2 import TemplateError
 
 from pipeline.errors import JobError, Problem
 from pipeline.planning.identity import canonical
+from pipeline.planning.json_rows import STDIN, STDIN_TWICE
 from pipeline.planning.paths import not_a_path, with_slashes
-from pipeline.planning.rows import read_rows
+from pipeline.planning.rows import read_rows, read_stdin_rows
 from pipeline.planning.templates import as_text
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.planning.diagnostics import Diagnostics
     from pipeline.planning.job import Entry, Job
-    from pipeline.planning.rows import Variables
+    from pipeline.planning.rows import Row, Variables, Warn
 
 Combination = tuple[int | None, "Variables"]
 """The line of the row, None without rows, and the variables of one request."""
@@ -88,26 +89,34 @@ class Combinations:
         if entry.rows is None:
             yield from ((None, values) for values in list_combinations(zipped, matrix))
             return
-        for line, row in self._rows(entry, entry.rows):
+        for line, row in self._rows(entry):
             for key, names in (("zip", zipped), ("matrix", matrix)):
                 if twice := row.keys() & names.keys():
-                    raise self._error(entry, key, f"`{min(twice)}` is also a column of {entry.rows}; rename one")
+                    raise self._error(entry, key, f"`{min(twice)}` is also a column of {entry.rows_name}; rename one")
             if zipped or matrix:
                 yield from ((line, {**row, **values}) for values in list_combinations(zipped, matrix))
             else:
                 yield line, row
 
-    def _rows(self, entry: Entry, file: str) -> Iterator[tuple[int, Variables]]:
-        """Yield the rows of a file; what is wrong with one is recorded."""
-        if reason := not_a_path(file):
-            raise self._error(entry, "rows", f"{file:.120} {reason}")
-        path = self.job.folder / with_slashes(file, self.job.folder)
-        warn = functools.partial(self.diagnostics.add_row_warning, file)
-        for line, row in read_rows(path, self.job.location(entry, "rows"), file, warn):
+    def _rows(self, entry: Entry) -> Iterator[tuple[int, Variables]]:
+        """Yield the rows of an entry; what is wrong with one is recorded."""
+        name = entry.rows_name or ""
+        warn = functools.partial(self.diagnostics.add_row_warning, name)
+        for line, row in self._source(entry, name, warn):
             if isinstance(row, str):
-                self.diagnostics.add_row_problem(file, line, row)
+                self.diagnostics.add_row_problem(name, line, row)
             else:
                 yield line, row
+
+    def _source(self, entry: Entry, file: str, warn: Warn) -> Iterator[Row]:
+        location = self.job.location(entry, "rows")
+        if entry.rows == STDIN:
+            if entry is not self.job.reads_stdin[0]:
+                raise self._error(entry, "rows", STDIN_TWICE)
+            return read_stdin_rows(location, warn)
+        if reason := not_a_path(file):
+            raise self._error(entry, "rows", f"{file:.120} {reason}")
+        return read_rows(self.job.folder / with_slashes(file, self.job.folder), location, file, warn)
 
     def _not_excluded(self, entry: Entry, found: Iterator[Combination]) -> Iterator[Combination]:
         """Yield what no rule excludes. Rules that name unknown variables, or exclude everything, are errors."""

@@ -132,12 +132,12 @@ class Diagnostics:
 
     def add_entry_problem(self, entry: Entry, line: int | None, key: str, message: str) -> None:
         """Record a problem of a field of an entry, in the row at `line` of its rows file."""
-        self._add(self.job.location(entry, key), message, None if line is None else entry.rows, line)
+        self._add(self.job.location(entry, key), message, None if line is None else entry.rows_name, line)
 
     def location(self, entry: Entry, line: int | None, key: str) -> str:
         """Return the location of a field in the job file, with the row that filled it in."""
         location = self.job.location(entry, key)
-        return location if line is None else f"{location} ({entry.rows}, line {line})"
+        return location if line is None else f"{location} ({entry.rows_name}, {_word(entry.rows_name)} {line})"
 
     def _add(self, location: str, message: str, file: str | None, line: int | None) -> None:
         self.found += 1
@@ -158,8 +158,14 @@ def _folded(location: str, file: str | None, lines: LineRanges) -> str:
     """Return the location of a problem with the rows that meet it."""
     if file is None:
         return location
+    word = _word(file)
     if not location:
-        return f"{file}, line{'s' if lines.count > 1 else ''} {lines}"
+        return f"{file}, {word}{'s' if lines.count > 1 else ''} {lines}"
     if lines.count == 1:
-        return f"{location} ({file}, line {lines})"
+        return f"{location} ({file}, {word} {lines})"
     return f"{location} (in {lines.count:,} rows of {file}: {lines})"
+
+
+def _word(file: str | None) -> str:
+    """Return what a number of a rows file counts: Parquet has no lines."""
+    return "row" if file is not None and file.lower().endswith(".parquet") else "line"

@@ -12,6 +12,7 @@ from pipeline.config.provider import NAME
 from pipeline.errors import JobError, Problem
 from pipeline.models.rules import Operation
 from pipeline.planning.job_schema import RESERVED, form_problems, is_ignored
+from pipeline.planning.json_rows import STDIN, STDIN_NAME
 from pipeline.planning.mode import mode_faults
 from pipeline.storage import OUTPUT_FILES
 
@@ -45,6 +46,11 @@ class Entry:
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...] = ()
     sample: tuple[int, int] | None = None  # how many, and the seed
 
+    @property
+    def rows_name(self) -> str | None:
+        """What messages call the rows."""
+        return STDIN_NAME if self.rows == STDIN else self.rows
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -60,6 +66,11 @@ class Job:
     mode: Mode | None = None
     deadline: str | None = None  # as it is written
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def reads_stdin(self) -> list[Entry]:
+        """The entries whose rows are on standard input."""
+        return [entry for entry in self.entries if entry.rows == STDIN]
 
     def location(self, entry: Entry, field: str | None = None) -> str:
         """Return the location of a field ("size", "mask.edit") of an entry, which may be in the defaults."""

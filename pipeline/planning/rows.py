@@ -1,4 +1,4 @@
-"""Read the variables of requests from .csv, .tsv, .jsonl and .txt files, one mapping a row."""
+"""Read the variables of requests from files of rows and from standard input, one mapping a row."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import contextlib
 import csv
 import io
 import itertools
-import json
 import os
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.yaml_document import MAX_BYTES
 from pipeline.errors import JobError, Problem
 from pipeline.ordinary_file import open_ordinary
+from pipeline.planning.json_rows import (
+    MAX_LINE,
+    STDIN_NAME,
+    TOO_LONG,
+    InvalidLine,
+    no_rows,
+    parse_object,
+    read_stdin,
+)
 from pipeline.planning.paths import missing_hint
 from pipeline.planning.table_format import (
     SAVE_AS,
@@ -29,7 +36,7 @@ from pipeline.planning.table_format import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from typing import BinaryIO, TextIO
 
@@ -39,16 +46,13 @@ if TYPE_CHECKING:
 MAX_ROWS_BYTES = 4 * 2**30
 """Maximum size of a rows file; it is read row by row."""
 
-MAX_LINE = 50_000_000
-"""Maximum length of a line, in characters."""
-
 Variables = dict[str, Any]
-"""The variables of one request; values of a text file are text, those of JSON keep their type."""
+"""The variables of one request; values of a text file are text, those of JSON and Parquet keep their type."""
 
 Row = tuple[int, Variables | str]
 """A row's line number, and its variables or what is wrong with it."""
 
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 _SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
 
 _NO_COMMENT = (
@@ -59,8 +63,6 @@ _ONE_COLUMN = "is the name of one column: `|` separates cells only after a first
 _EXCEL_QUOTES = 'a quoted cell is read as Excel writes it: without the quotes around it, and "" as "'
 _KEPT_QUOTES = "a cell keeps the quotes around it: in .tsv nothing is quoted; take them away, or save the table as .csv"
 _QUOTED_CELL = re.compile(r'\s*"(?:[^"]|"")+"\s*')
-
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class _BoundedLines(io.TextIOWrapper):
@@ -75,13 +77,8 @@ class _BoundedLines(io.TextIOWrapper):
         while line := self.readline(MAX_LINE):
             number += 1
             if len(line) == MAX_LINE:
-                message = f"is longer than {MAX_LINE:,} characters; a row belongs on a line of its own"
-                raise JobError([Problem(f"{self._file_name}, line {number}", message)])
+                raise JobError([Problem(f"{self._file_name}, line {number}", TOO_LONG.format(MAX_LINE))])
             yield line
-
-
-class _InvalidRow(ValueError):
-    """A line of JSON that is not a row."""
 
 
 def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _message: None) -> Iterator[Row]:
@@ -102,22 +99,42 @@ def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _
             if (size := os.fstat(binary.fileno()).st_size) > MAX_ROWS_BYTES:
                 message = f"{name} has {size / 2**30:,.1f} GB, more than {MAX_ROWS_BYTES // 2**30}; split it"
                 raise JobError([Problem(location, message)])
-            head = binary.read(4096)
-            if what := not_text(head):
-                raise JobError([Problem(f"{name}, line 1", f"{what}; {SAVE_AS}")])
-            binary.seek(0)
-            file = _BoundedLines(binary, name, encoding_of(head))
-            rows = _READERS[suffix](file, name, warn)
-            first = next(rows, None)
-            if first is None:
-                raise JobError([Problem(location, f"{name} has no rows")])
-            yield from itertools.chain([first], rows)
+            if suffix == ".parquet":
+                from pipeline.planning.parquet_rows import read_parquet
+
+                rows = read_parquet(binary, location, name, warn)
+            else:
+                rows = _text_rows(binary, suffix, name, warn)
+            yield from _at_least_one(rows, location, name)
     except UnicodeDecodeError:
         raise JobError([_not_text(path, name)]) from None
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
         hint = missing_hint(name) if isinstance(reason, FileNotFoundError) else ""
         message = f"{name} cannot be read: {getattr(reason, 'strerror', None) or reason}{hint}"
         raise JobError([Problem(location, message)]) from None
+
+
+def read_stdin_rows(location: str, warn: Warn = lambda _line, _message: None) -> Iterator[Row]:
+    """Yield each row of standard input, which has JSON lines. Raises JobError if there are none."""
+    yield from _at_least_one(_read_jsonl(read_stdin(location), STDIN_NAME, warn), location, STDIN_NAME)
+
+
+def _at_least_one(rows: Iterator[Row], location: str, name: str) -> Iterator[Row]:
+    first = next(rows, None)
+    if first is None:
+        raise JobError([Problem(location, no_rows(name))])
+    yield first
+    yield from rows
+
+
+def _text_rows(binary: BinaryIO, suffix: str, name: str, warn: Warn) -> Iterator[Row]:
+    """Yield the rows of a file of text. Raises JobError for what is no text."""
+    head = binary.read(4096)
+    if what := not_text(head):
+        raise JobError([Problem(f"{name}, line 1", f"{what}; {SAVE_AS}")])
+    binary.seek(0)
+    with _BoundedLines(binary, name, encoding_of(head)) as file:
+        yield from _READERS[suffix](file, name, warn)
 
 
 def _read_txt(file: TextIO, _name: str, warn: Warn) -> Iterator[Row]:
@@ -213,50 +230,18 @@ def _has_content(line: str) -> bool:
     return bool(line.strip(' \t\r\n\f\v",;|'))
 
 
-def _read_jsonl(file: TextIO, _name: str, warn: Warn) -> Iterator[Row]:
+def _read_jsonl(file: Iterable[str], _name: str, warn: Warn) -> Iterator[Row]:
     for number, line in _lines(file, warn):
         try:
-            yield number, _parse_row(line)
-        except (ValueError, RecursionError) as reason:
-            yield number, str(reason) if isinstance(reason, _InvalidRow) else f"is not JSON: {reason}"
+            yield number, parse_object(line)
+        except InvalidLine as reason:
+            yield number, str(reason)
 
 
-def _parse_row(line: str) -> Variables:
-    value = _DECODER.decode(line)
-    if not isinstance(value, dict):
-        raise _InvalidRow('must be one object, like {"prompt": "a cat"}')
-    if _SURROGATE.search(line):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise _InvalidRow("holds half a character (a lone surrogate); correct its encoding") from None
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> Variables:
-    value = {sys.intern(name): one for name, one in pairs}  # a hundred thousand rows have the same names
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in names if names.count(name) > 1)
-        raise _InvalidRow(f"has `{duplicate}` twice")
-    return value
-
-
-def _finite(text: str) -> float:
-    if abs(number := float(text)) == float("inf"):
-        raise _InvalidRow(f"holds {text:.40}, a number that is too large")
-    return number
-
-
-def _no_constant(word: str) -> Any:
-    raise _InvalidRow(f"holds {word}, which is not a JSON value")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
 _READERS = {".txt": _read_txt, ".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}
 
 
-def _lines(file: TextIO, warn: Warn) -> Iterator[tuple[int, str]]:
+def _lines(file: Iterable[str], warn: Warn) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, without their line ends: LF, CRLF, or CR alone as on old Macs."""
     is_mixed = False
     lone: list[int] = []

@@ -17,7 +17,7 @@ from tests.support.readme import HOME, PACKAGE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OF_EXTRAS = {"fsspec"}  # which every library of an object store brings
+OF_EXTRAS = {"fsspec", "pyarrow"}  # fsspec: every library of an object store brings it
 
 SAFE = {
     "aiohttp": "3.14.4",
