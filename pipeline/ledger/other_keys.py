@@ -1,4 +1,4 @@
-"""Other keys of requests: what was bought under a provider's name is known under its route's name, and back."""
+"""What the ledger knows of a plan's requests: their keys under the names of routes, and expansions of their prompts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def with_known_keys(connection: sqlite3.Connection, plan: Plan) -> Plan:
     """Return the plan with the keys under which the ledger knows its requests.
 
     A request is looked up under the job's own words first, then under the other names; what is found keeps its key, and
-    its own becomes another one of it.
+    its own becomes another one of it. A dynamic prompt that is found keeps its expansion.
     """
     job = connection.execute("SELECT pk FROM job WHERE name = ? AND revision > 0", (plan.name,)).fetchone()
     if job is None:
@@ -25,10 +25,25 @@ def with_known_keys(connection: sqlite3.Connection, plan: Plan) -> Plan:
             "SELECT o.key, r.key FROM other_key o JOIN request r ON r.pk = o.request WHERE o.job = ?", (job["pk"],)
         ).fetchall()
     )
-    if not known and not any(request.other_keys for request in plan.requests):
+    is_dynamic = any(request.is_dynamic for request in plan.requests)
+    if not known and not is_dynamic and not any(request.other_keys for request in plan.requests):
         return plan
     known.update((key, key) for (key,) in connection.execute("SELECT key FROM request WHERE job = ?", (job["pk"],)))
-    return replace(plan, requests=[_known(request, known) for request in plan.requests])
+    requests = [_known(request, known) for request in plan.requests]
+    if is_dynamic:
+        rows = connection.execute("SELECT key, prompt, id FROM request WHERE job = ?", (job["pk"],))
+        kept = {row["key"]: (row["prompt"], row["id"]) for row in rows}
+        requests = [_with_expansion(request, *kept.get(request.key, (None, ""))) for request in requests]
+    return replace(plan, requests=requests)
+
+
+def _with_expansion(request: ImageRequest, prompt: str | None, known_id: str) -> ImageRequest:
+    """Return a dynamic request with the expansion and the generated id that the ledger has of it."""
+    if not request.is_dynamic or prompt is None:
+        return request
+    end = request.id.rpartition("-")[2]
+    is_generated = len(end) >= 8 and request.key.startswith(end) and known_id.endswith(f"-{end}")
+    return replace(request, prompt=prompt, id=known_id if is_generated else request.id)
 
 
 def _known(request: ImageRequest, known: dict[str, str]) -> ImageRequest:

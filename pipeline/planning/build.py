@@ -174,6 +174,7 @@ def _plan_at(
         service=service,
         members=[Member(one, own.get(one.name, models)) for one in members],
         other_names=[one.name for one in members or config.routes_with(provider.name)],
+        config_folder=config.file and config.file.absolute().parent,
     )
 
 

@@ -13,6 +13,7 @@ from pipeline.errors import JobError
 from pipeline.models.table import convert
 from pipeline.planning.combinations import Combinations
 from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
+from pipeline.planning.dynamic_prompts import COMMENT
 from pipeline.planning.templates import as_text, is_template, render
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.models.model import Model
     from pipeline.models.table import Models
+    from pipeline.planning.dynamic_prompts import DynamicPrompts
     from pipeline.planning.job import Entry, Job
     from pipeline.planning.rows import Variables
 
@@ -38,6 +40,7 @@ class Expansion:
     models: Models
     diagnostics: Diagnostics
     max_requests: int | None
+    dynamic: DynamicPrompts
     _models: dict[str | None, Model | None] = field(default_factory=dict)
 
     def requests(self) -> Iterator[ExpandedRequest]:
@@ -57,6 +60,18 @@ class Expansion:
                     self.diagnostics.add_problem(problem.location, problem.message)
             if not is_expanded and self.diagnostics.found:  # fields without variables can still be checked
                 yield self._fill(self._without(entry, templates), None, {}, frozenset())
+
+    def expand_prompt(self, expanded: ExpandedRequest, prompt: str | None, occurrence: int) -> str | None:
+        """Return the prompt of a request, expanded if its entry says so; a mistake in it is recorded."""
+        if not expanded.entry.is_dynamic or not prompt:
+            return prompt
+        if "#" in prompt:
+            self.diagnostics.warnings[f"{self.job.location(expanded.entry, 'prompt')}: {COMMENT}"] = None
+        try:
+            return self.dynamic.expand(prompt, expanded.variables, occurrence)
+        except ValueError as reason:
+            self.diagnostics.add_field_problem(expanded, "prompt", str(reason))
+            return prompt
 
     def _is_too_large(self, entry: Entry) -> bool:
         matrix, zipped = entry.matrix or {}, entry.zip or {}

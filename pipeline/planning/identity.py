@@ -26,15 +26,20 @@ def canonical(value: Any) -> str:
 
 
 def canonical_content(
-    operation: str, provider: str, prompt: str | None, params: Mapping[str, Any], inputs: Sequence[Any]
+    operation: str,
+    provider: str,
+    prompt: str | None,
+    params: Mapping[str, Any],
+    inputs: Sequence[Any],
+    dynamic: Mapping[str, Any] | None = None,
 ) -> str:
     """Serialize what a request asks for: without id, paths, n, and without the provider's URL and limits.
 
-    `inputs` are the SHA-256 of the source images, then their image options.
+    `inputs` are the SHA-256 of the source images, then their image options. `dynamic` are the variables of a request
+    whose `prompt` is one before its expansion, which depends on them.
     """
-    return canonical(
-        {"operation": operation, "provider": provider, "prompt": prompt, "params": params, "inputs": inputs}
-    )
+    content = {"operation": operation, "provider": provider, "prompt": prompt, "params": params, "inputs": inputs}
+    return canonical(content if dynamic is None else {**content, "dynamic": dynamic})
 
 
 def digest(content: str) -> bytes:

@@ -45,6 +45,7 @@ class Entry:
     zip: Mapping[str, list[Any]] | None = None
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...] = ()
     sample: tuple[int, int] | None = None  # how many, and the seed
+    is_dynamic: bool = False  # its prompt is expanded after its variables are in
 
     @property
     def rows_name(self) -> str | None:
@@ -154,6 +155,7 @@ def _entries(doc: Document, value: Mapping[str, Any], invalid_paths: frozenset[K
             *(index, fields, frozenset(own), matrix, rows, frozenset(invalid), zipped),
             exclude=tuple(_rule(doc, rule, ("requests", index, "exclude", at)) for at, rule in enumerate(exclude)),
             sample=sample and (sample["n"], sample.get("seed", 0)),
+            is_dynamic=fields.pop("prompts", None) is not None,
         )
 
 

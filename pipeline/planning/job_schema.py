@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.yaml_document import KeyPath
 
-ENTRY_KEYS = frozenset({"id", "matrix", "rows", "zip", "exclude", "sample"})
+ENTRY_KEYS = frozenset({"id", "matrix", "rows", "zip", "exclude", "sample", "prompts"})
 """Keys that decide how many requests an entry makes and what they are called; they are not allowed in `defaults`."""
 
 REQUEST_KEYS = frozenset({*ENTRY_KEYS, "operation", "prompt", "image", "mask", "n", "fit", "resize", "extra"})
@@ -89,6 +89,10 @@ class _Request(_Parameters):
     ] = None
     sample: Annotated[
         _Sample | None, Field(description="Only so many combinations, chosen by a hash of the seed and the variables.")
+    ] = None
+    prompts: Annotated[
+        Literal["dynamic"] | None,
+        Field(description="`dynamic`: the prompt has `{a|b}` and `__wildcard__`, of which each request gets one."),
     ] = None
 
 
@@ -200,6 +204,8 @@ def _special_message(kind: str, path: KeyPath, key: str) -> str | None:
         return yaml_document.unknown_key_message(key, _Sample.model_fields)
     if field == "sample" and kind == "missing":
         return "needs `n`, how many are made: write `sample: {n: 12}`"
+    if field == "prompts":
+        return "must be `dynamic`, or left out; the text of a request is its `prompt`"
     return _unknown_job_key(key) if kind == "extra_forbidden" else None
 
 

@@ -28,7 +28,8 @@ def read_parquet(
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield each row of the file called `name`, numbered from 1. A column of bytes is no variable, and a warning.
 
-    A row that cannot be read is a message. Null is an empty text; int, float and bool keep their type, as lists and structs do; dates and times become ISO
+    A row that cannot be read is a message.
+    Null is an empty text; int, float and bool keep their type, as lists and structs do; dates and times become ISO
     text. Raises JobError if the file is not Parquet, and without the library.
     """
     try:

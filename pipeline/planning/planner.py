@@ -14,6 +14,7 @@ from pipeline.errors import JobError
 from pipeline.planning import identity
 from pipeline.planning.batch_warnings import batch_warnings
 from pipeline.planning.diagnostics import Diagnostics
+from pipeline.planning.dynamic_prompts import DynamicPrompts
 from pipeline.planning.expand import PLANNER_FIELDS, Expansion
 from pipeline.planning.ids import RequestIds
 from pipeline.planning.input_files import InputFile, InputImages
@@ -53,17 +54,19 @@ def make_plan(
     service: ServiceMode = ServiceMode(),
     members: Sequence[Member] = (),
     other_names: Sequence[str] = (),
+    config_folder: Path | None = None,
 ) -> Plan:
     """Expand and validate a job, up to its first `limit` requests. Raises JobError with every problem.
 
     `members` are those of a route, and `other_names` those under which the ledger may know the job's requests. If
-    `staging` is given, prepared input images are written below it, under their `file`.
+    `staging` is given, prepared input images are written below it, under their `file`. Wildcard files are beside the
+    job, or else in `config_folder`.
     """
     max_requests = None if allow_large or limit is not None else MAX_REQUESTS
     serving = tuple(members) or (Member(provider, models),)
     diagnostics = Diagnostics(job)
     planner = _Planner(
-        Expansion(job, models, diagnostics, max_requests),
+        Expansion(job, models, diagnostics, max_requests, DynamicPrompts.beside(job.folder, config_folder)),
         (provider.name, *other_names),
         diagnostics,
         RequestValidator(provider, models, diagnostics, service.mode, [one.provider for one in serving]),
@@ -109,7 +112,8 @@ class _ResolvedRequest:
     n: int
     max_n: int
     inputs: tuple[InputFile, ...]
-    input_content: Sequence[Any]
+    contents: Sequence[str]  # under each of the names that it may have in the ledger
+    occurrence: int  # among equal requests
 
 
 @dataclass(slots=True)
@@ -161,20 +165,40 @@ class _Planner:
         params = self._shared({key: value for key, value in fields.items() if key not in PLANNER_FIELDS})
         before = self.diagnostics.found
         options, images = self.input_images.read(expanded)
-        is_readable = self.diagnostics.found == before
-        has_mask = options is not None and options.has_mask
-        self.validator.validate(expanded, served_by, prompt, params, len(images), has_mask=has_mask)
-        if not is_readable or operation not in OPERATIONS:
-            return None
-        inputs, input_content = self.input_images.prepare(expanded, options, images, served_by)
+        is_usable = self.diagnostics.found == before and operation in OPERATIONS
+        inputs, input_content = (
+            self.input_images.prepare(expanded, options, images, served_by) if is_usable else ((), [])
+        )
         extra = fields.get("extra")
         sent = self._shared({**params.values, **extra}).values if extra else params.values
+        contents = self._contents(expanded, operation, prompt, sent, input_content)
+        self._occurrences[same := identity.digest(contents[0])] += 1
+        occurrence = self._occurrences[same]
+        prompt = self.expansion.expand_prompt(expanded, prompt, occurrence)
+        has_mask = options is not None and options.has_mask
+        self.validator.validate(expanded, served_by, prompt, params, len(images), has_mask=has_mask)
+        if not is_usable:
+            return None
         max_n = model.max_n(served_by, sent) if model else _UNKNOWN_MODEL_N
         max_requests = self.expansion.max_requests
         if max_requests is not None and n > max_requests * max_n:
             message = f"makes more than {max_requests:,} requests; if that is intended, add --allow-large"
             self.diagnostics.add_field_problem(expanded, "n", message)
-        return _ResolvedRequest(operation, served_by, prompt, sent, n, max_n, inputs, input_content)
+        return _ResolvedRequest(operation, served_by, prompt, sent, n, max_n, inputs, contents, occurrence)
+
+    def _contents(
+        self,
+        expanded: ExpandedRequest,
+        operation: str,
+        prompt: str | None,
+        params: Mapping[str, Any],
+        input_content: Sequence[Any],
+    ) -> list[str]:
+        """Return what a request asks for, under each of the names; of a dynamic prompt before its expansion."""
+        dynamic = expanded.variables if expanded.entry.is_dynamic else None
+        return [
+            identity.canonical_content(operation, name, prompt, params, input_content, dynamic) for name in self.names
+        ]
 
     def _read_n(self, expanded: ExpandedRequest) -> int:
         n = expanded.fields.get("n", 1)
@@ -199,14 +223,8 @@ class _Planner:
 
     def _parts(self, expanded: ExpandedRequest, resolved: _ResolvedRequest) -> Iterator[ImageRequest]:
         """Yield one request for each part of at most `max_n` images."""
-        content, *others = (
-            identity.canonical_content(
-                resolved.operation, name, resolved.prompt, resolved.params, resolved.input_content
-            )
-            for name in self.names
-        )
-        self._occurrences[same := identity.digest(content)] += 1
-        occurrence = self._occurrences[same]
+        content, *others = resolved.contents
+        occurrence = resolved.occurrence
         for part, start in enumerate(range(0, resolved.n, resolved.max_n), 1):
             key = identity.content_key(content, part, occurrence)
             n = min(resolved.max_n, resolved.n - start)
@@ -222,6 +240,7 @@ class _Planner:
                 inputs=resolved.inputs,
                 estimate_usd=self._estimate(expanded.model, resolved, n),
                 other_keys=tuple(identity.content_key(other, part, occurrence) for other in others),
+                is_dynamic=expanded.entry.is_dynamic,
             )
 
     def _estimate(self, model: Model | None, resolved: _ResolvedRequest, n: int) -> float | None:

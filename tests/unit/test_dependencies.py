@@ -17,7 +17,8 @@ from tests.support.readme import HOME, PACKAGE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OF_EXTRAS = {"fsspec", "pyarrow"}  # fsspec: every library of an object store brings it
+OF_EXTRAS = {"dynamicprompts", "fsspec", "pyarrow", "pyparsing"}
+"""Every library of an object store brings fsspec, and dynamicprompts brings pyparsing."""
 
 SAFE = {
     "aiohttp": "3.14.4",
