@@ -60,6 +60,8 @@ async def build_body(call: Call, dialect: Dialect) -> Body:
     fields = spoken(call.params, dialect)
     if not call.uploads and call.operation == "generation":
         return {"json": fields}
+    if not call.uploads and isinstance(fields.get("images"), list):
+        return {"json": _with_own_references(fields, dialect.uploads)}
     write = _json if dialect.uploads.encoding == "json" else _form
     try:
         return await asyncio.to_thread(when_free, lambda: write(fields, call.uploads, dialect.uploads))
@@ -125,6 +127,19 @@ def _json(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) 
         if upload.role == "mask":
             body[words.mask] = _reference(upload, words)
     return {"data": io.BytesIO(json.dumps(body).encode()), "headers": {"Content-Type": "application/json"}}
+
+
+def _with_own_references(fields: Mapping[str, Any], words: Uploads) -> dict[str, Any]:
+    """Return the fields of an edit whose images are references, in the words of a server that takes JSON alone."""
+    body = dict(fields)
+    if words.encoding != "json":
+        return body
+    images = [{words.reference: next(iter(one.values()))} for one in body.pop("images")]
+    mask = body.pop("mask", None)
+    body[words.images if len(images) > 1 or words.image is None else words.image] = (
+        images[0] if len(images) == 1 and words.image is not None else images
+    )
+    return body if mask is None else {**body, words.mask: {words.reference: next(iter(mask.values()))}}
 
 
 def _image_field(uploads: Sequence[Upload], words: Uploads) -> str:

@@ -68,6 +68,13 @@ class Provider:
         has_model = self.models is None or model in self.models
         return has_model and (self.operations is None or operation in self.operations)
 
+    def takes_reference(self, kind: str) -> bool:
+        """Return whether an edit may name its images by `image_url`, or by the `file_id` of a file at the service."""
+        if self.sandbox is not None or self.batch is not None:
+            return True
+        uploads = self.dialect.uploads
+        return kind == "image_url" and uploads.encoding == "json" and uploads.reference not in {"data_url", "base64"}
+
     def key(self, environment: Mapping[str, str]) -> str | None:
         """Return the provider's key, or None if it takes none. Raises ConfigError if it is unset, empty or no key."""
         if self.api_key_env is None:

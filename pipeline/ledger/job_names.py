@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 _MAX_NAMES = 20  # that a message lists
-_SUFFIXES = (".yaml", ".yml")
+_SUFFIXES = (".yaml", ".yml", ".jsonl")
 
 
 def has_jobs(connection: sqlite3.Connection) -> bool:
@@ -69,7 +69,7 @@ def read_names(connection: sqlite3.Connection, file: Path | None = None) -> list
 
 def _stated_name(path: Path) -> str:
     """Return the name that a job file states, else its stem; the rest of the file is not checked."""
-    if not path.exists():
+    if not path.exists() or path.suffix.lower() == ".jsonl":
         return path.stem
     document = yaml_document.read(path, BadInput)
     name = document.value.get("name") if isinstance(document.value, dict) else None

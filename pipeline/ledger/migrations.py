@@ -111,6 +111,11 @@ def _add_routes(connection: sqlite3.Connection) -> None:
     )
 
 
+def _add_custom_ids(connection: sqlite3.Connection) -> None:
+    """Add the custom_id of requests that come from an input file of the Batch API."""
+    connection.execute("ALTER TABLE request ADD COLUMN custom_id TEXT")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -119,5 +124,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_batches,
     _add_roots,
     _add_routes,
+    _add_custom_ids,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

@@ -40,6 +40,7 @@ class RecordedRequest(NamedTuple):
     endpoint: str | None
     created_at: float
     finished_at: float | None
+    custom_id: str | None  # of the line of a Batch input file
     params: Mapping[str, Any]
     variables: Mapping[str, Any]
     inputs: tuple[Mapping[str, Any], ...]
@@ -50,7 +51,7 @@ class RecordedRequest(NamedTuple):
 _REQUESTS = """
 SELECT r.pk, j.name, j.provider, r.id, r.key, r.operation, r.served_by, r.prompt, r.n,
     iif(r.stated < j.revision, 'superseded', r.status), r.attempts, r.maybe_paid, r.cost_usd, r.endpoint,
-    r.created_at, r.finished_at, r.params, r.variables, r.inputs, j.rehearsal,
+    r.created_at, r.finished_at, r.custom_id, r.params, r.variables, r.inputs, j.rehearsal,
     iif(r.status = 'succeeded', NULL, r.error)
 FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?1 AND r.stated <= j.revision AND (?2 IS NULL OR r.pk IN (
     SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?1 AND r.stated <= j.revision

@@ -50,7 +50,8 @@ def submit(connection: sqlite3.Connection, plan: Plan, now: float | None = None)
 def _open_revision(connection: sqlite3.Connection, plan: Plan, now: float) -> tuple[int, int]:
     """Return the job's primary key, created if it is new, and its next revision. Changes nothing that counts yet."""
     connection.execute(
-        "CREATE TEMP TABLE known (key TEXT PRIMARY KEY, position, id, variables, inputs, n, estimate_usd) WITHOUT ROWID"
+        "CREATE TEMP TABLE known (key TEXT PRIMARY KEY, position, id, custom_id, variables, inputs, n, estimate_usd)"
+        " WITHOUT ROWID"
     )
     connection.execute(
         "INSERT INTO job (name, provider, rehearsal, submitted_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
@@ -104,6 +105,7 @@ def _state(
     for position, request in enumerate(requests, first):
         own = (
             request.id,
+            request.custom_id,
             json.dumps(request.variables, ensure_ascii=False),
             json.dumps([asdict(one) for one in request.inputs], ensure_ascii=False),
             request.n,
@@ -112,8 +114,8 @@ def _state(
         params = json.dumps(request.params, ensure_ascii=False)
         is_new = connection.execute(
             "INSERT INTO request (job, key, stated, position, operation, served_by, prompt, params, endpoint,"
-            " created_at, id, variables, inputs, n, estimate_usd)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " created_at, id, custom_id, variables, inputs, n, estimate_usd)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (job, key) DO NOTHING",
             (
                 *(job_pk, request.key, revision, position),
@@ -122,15 +124,16 @@ def _state(
             ),
         ).rowcount
         if not is_new:
-            connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?, ?)", (request.key, position, *own))
+            connection.execute("INSERT INTO temp.known VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (request.key, position, *own))
             record_own_key(connection, job_pk, request)
 
 
 def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revision: int, now: float) -> None:
     """Make the new revision count: at once what it adds, what it changes and what it leaves out."""
     connection.execute(
-        "UPDATE request SET stated = ?1, position = known.position, id = known.id, variables = known.variables,"
-        " inputs = known.inputs, n = known.n, estimate_usd = known.estimate_usd, status = CASE"
+        "UPDATE request SET stated = ?1, position = known.position, id = known.id, custom_id = known.custom_id,"
+        " variables = known.variables, inputs = known.inputs, n = known.n, estimate_usd = known.estimate_usd,"
+        " status = CASE"
         "  WHEN received + moderated < known.n AND known.n > request.n AND status != 'running' THEN 'pending'"
         "  WHEN received >= known.n AND status IN ('pending', 'partial', 'failed', 'cancelled') THEN 'succeeded'"
         "  ELSE status END,"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.config.batch_rules import ENQUEUED_SHARE
+from pipeline.models.model import count_references
 from pipeline.models.rules import parse_size
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def estimate_line(
     return LineEstimate(
         images=n,
         output_bytes=_AROUND_LINE + n * (math.ceil(_image_bytes(effective) * _BASE64) + _AROUND_IMAGE),
-        tokens=text_tokens + sum(_image_tokens(*size) for size in inputs),
+        tokens=text_tokens + sum(_image_tokens(*size) for size in inputs) + count_references(params) * _IMAGE_TOKENS[1],
         input_bytes=_AROUND_LINE + len(sent) + _AROUND_INPUT * len(inputs),
     )
 

@@ -13,6 +13,12 @@ from pipeline.models.rules import Operation, ParameterRule
 _WARN_DAYS = 30
 
 
+def count_references(params: Mapping[str, object]) -> int:
+    """Return how many input images a call names by URL or file id, in its parameters."""
+    images = params.get("images")
+    return len(images) if isinstance(images, list) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRequirements:
     """What the input images of one operation must be."""
@@ -95,7 +101,9 @@ class Model:
         """Return the expected cost of a call for `n` images; `inputs` are (width, height) of the input images."""
         if self.prices is None:
             return Estimate(None, (f"{self.name} has no price in the table",))
-        return self.prices.estimate(prompt, self.with_defaults(operation, params), n, len(inputs))
+        return self.prices.estimate(
+            prompt, self.with_defaults(operation, params), n, len(inputs) + count_references(params)
+        )
 
     def max_cost(
         self,
@@ -113,7 +121,8 @@ class Model:
             return None
         rule = self.parameters.get("size", ParameterRule())
         sizes = [*rule.values, *([rule.free_size.largest()] if rule.free_size else [])]
-        return self.prices.max_cost(prompt, self.with_defaults(operation, params), n, len(inputs), sizes)
+        count = len(inputs) + count_references(params)
+        return self.prices.max_cost(prompt, self.with_defaults(operation, params), n, count, sizes)
 
     def cost(
         self, operation: str, params: Mapping[str, object], n_received: int, usage: Mapping[str, Any] | None

@@ -91,15 +91,13 @@ def make_plans(
 
     Raises BadInput with the problems of all.
     """
-    from pipeline.planning.job import read_job
-
     models = load_models(config)
     plans: list[Plan] = []
     problems: list[Problem] = []
     is_stdin_read = False
     for given in jobs:
         try:
-            job = read_job(given) if isinstance(given, Path) else given
+            job = _read(given) if isinstance(given, Path) else given
             if is_stdin_read and job.reads_stdin:
                 raise JobError([Problem(job.location(job.reads_stdin[0], "rows"), STDIN_TWICE)])
             is_stdin_read = is_stdin_read or bool(job.reads_stdin)
@@ -124,6 +122,17 @@ def staging_folder() -> Iterator[Path]:
             raise
         message = f"cannot write images to {tempfile.gettempdir()}: {reason.strerror or reason}"
         raise ConfigError(f"{message}; free some space, or set TMPDIR") from None
+
+
+def _read(path: Path) -> Job:
+    """Read a job file, or an input file of the Batch API. Raises JobError."""
+    if path.suffix.lower() == ".jsonl":
+        from pipeline.planning.batch_file import read_batch_file
+
+        return read_batch_file(path)
+    from pipeline.planning.job import read_job
+
+    return read_job(path)
 
 
 def _make_plan(config: Config, models: Models, job: Job, options: JobOptions, staging: Path | None) -> Plan:
@@ -179,11 +188,12 @@ def _plan_at(
 
 
 def _choose_provider(config: Config, job: Job, asked: str | None) -> Provider:
-    location = job.document.location("provider")
+    location = str(job.file) if job.is_batch_file else job.document.location("provider")
     name = asked or job.provider or config.provider
     if name is None:
         known = ", ".join(sorted(config.services))
-        message = f"names no provider, and there is no default: add a line `provider: NAME` ({known})"
+        place = "add a line `provider: NAME`" + (" to the config" if job.is_batch_file else "")
+        message = f"names no provider, and there is no default: {place} ({known})"
         raise JobError([Problem(location, message)])
     if asked is None and job.provider is not None and name not in config.services:
         raise JobError([Problem(location, config.unknown_provider(name))])

@@ -49,7 +49,8 @@ class Expansion:
         for entry in self.job.entries:
             if self._is_too_large(entry):
                 continue
-            templates = frozenset(key for key, raw in entry.fields.items() if is_template(raw))
+            is_literal = entry.custom_id is not None
+            templates = frozenset(key for key, raw in entry.fields.items() if not is_literal and is_template(raw))
             is_expanded = False
             try:
                 for line, variables in combinations.of(entry):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 _OUTPUT_FILES = ("ledger", *OUTPUT_FILES)
+_FIELDS = {"id": "custom_id", "operation": "url", "image": "body.images"}  # of an entry, in a line of a Batch file
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)", re.IGNORECASE)
 
 
@@ -46,6 +47,8 @@ class Entry:
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...] = ()
     sample: tuple[int, int] | None = None  # how many, and the seed
     is_dynamic: bool = False  # its prompt is expanded after its variables are in
+    custom_id: str | None = None  # of a line of a Batch input file, whose text is no template
+    references: Mapping[str, Any] = field(default_factory=dict)  # images that are not here, as the API takes them
 
     @property
     def rows_name(self) -> str | None:
@@ -67,15 +70,21 @@ class Job:
     mode: Mode | None = None
     deadline: str | None = None  # as it is written
     problems: tuple[Problem, ...] = ()
+    is_batch_file: bool = False
 
     @property
     def reads_stdin(self) -> list[Entry]:
         """The entries whose rows are on standard input."""
         return [entry for entry in self.entries if entry.rows == STDIN]
 
-    def location(self, entry: Entry, field: str | None = None) -> str:
+    def location(self, entry: Entry, key: str | None = None) -> str:
         """Return the location of a field ("size", "mask.edit") of an entry, which may be in the defaults."""
-        path = [int(step) if step.isdecimal() else step for step in field.split(".")] if field else []
+        if self.is_batch_file:
+            line = self.document.lines["requests", entry.index]
+            return ", ".join(
+                [f"{self.document.file}, line {line}", *([_FIELDS.get(key, f"body.{key}")] if key else [])]
+            )
+        path = [int(step) if step.isdecimal() else step for step in key.split(".")] if key else []
         if path and path[0] not in entry.own_keys and ("defaults", path[0]) in self.document.lines:
             return self.document.location("defaults", *path)
         return self.document.location("requests", entry.index, *path)

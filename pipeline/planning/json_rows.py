@@ -11,6 +11,7 @@ from pipeline.errors import JobError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 STDIN = "-"
 """The `rows:` of an entry whose rows are JSON lines on standard input."""
@@ -58,17 +59,23 @@ def read_stdin(location: str) -> Iterator[str]:
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         what = "is a terminal" if sys.stdin is not None and not sys.stdin.closed else "is closed"
         raise JobError([Problem(location, f"{STDIN_NAME} {what}; {_PIPE}")])
-    source, number = sys.stdin.buffer, 0
-    while raw := source.readline(MAX_LINE):
+    for _, line in decoded_lines(sys.stdin.buffer, STDIN_NAME, MAX_LINE):
+        yield line
+
+
+def decoded_lines(file: BinaryIO, name: str, longest: int) -> Iterator[tuple[int, str]]:
+    """Yield each line of a file called `name` with its number. Raises JobError for a line too long, or not UTF-8."""
+    number = 0
+    while raw := file.readline(longest):
         number += 1
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as reason:
             message = f"is not UTF-8 ({reason.reason} at byte {reason.start} of the line)"
-            raise JobError([Problem(f"{STDIN_NAME}, line {number}", message)]) from None
-        if len(raw) == MAX_LINE:
-            raise JobError([Problem(f"{STDIN_NAME}, line {number}", TOO_LONG.format(MAX_LINE))])
-        yield text
+            raise JobError([Problem(f"{name}, line {number}", message)]) from None
+        if len(raw) == longest:
+            raise JobError([Problem(f"{name}, line {number}", TOO_LONG.format(longest))])
+        yield number, text
 
 
 def no_rows(name: str) -> str:

@@ -170,13 +170,16 @@ class _Planner:
             self.input_images.prepare(expanded, options, images, served_by) if is_usable else ((), [])
         )
         extra = fields.get("extra")
-        sent = self._shared({**params.values, **extra}).values if extra else params.values
+        references = expanded.entry.references
+        more = {**(extra or {}), **references}
+        sent = self._shared({**params.values, **more}).values if more else params.values
         contents = self._contents(expanded, operation, prompt, sent, input_content)
         self._occurrences[same := identity.digest(contents[0])] += 1
         occurrence = self._occurrences[same]
         prompt = self.expansion.expand_prompt(expanded, prompt, occurrence)
-        has_mask = options is not None and options.has_mask
-        self.validator.validate(expanded, served_by, prompt, params, len(images), has_mask=has_mask)
+        has_mask = "mask" in references or (options is not None and options.has_mask)
+        images_given = len(images) + len(references.get("images", ()))
+        self.validator.validate(expanded, served_by, prompt, params, images_given, has_mask=has_mask)
         if not is_usable:
             return None
         max_n = model.max_n(served_by, sent) if model else _UNKNOWN_MODEL_N
@@ -240,6 +243,7 @@ class _Planner:
                 inputs=resolved.inputs,
                 estimate_usd=self._estimate(expanded.model, resolved, n),
                 other_keys=tuple(identity.content_key(other, part, occurrence) for other in others),
+                custom_id=expanded.entry.custom_id,
                 is_dynamic=expanded.entry.is_dynamic,
             )
 

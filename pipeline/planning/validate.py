@@ -55,6 +55,7 @@ class RequestValidator:
             self._check_served(expanded, operation)
         if self.mode == "batch" and operation in OPERATIONS:
             self._check_batch(expanded, operation)
+        self._check_references(expanded)
         if expanded.model is None:
             self._validate_unknown(expanded, operation, prompt, images, has_mask=has_mask)
             if operation in OPERATIONS:
@@ -75,6 +76,16 @@ class RequestValidator:
         what = f"makes {operation}s with `{name}`" if has_model else f"serves the model `{name}`"
         message = f"no provider of the job ({who}) {what}: see `models` and `operations` in the config"
         self.diagnostics.add_field_problem(expanded, "operation" if has_model else "model", message)
+
+    def _check_references(self, expanded: ExpandedRequest) -> None:
+        """Record if a provider of the job takes no images by file id or by URL."""
+        references = expanded.entry.references
+        images = [*references.get("images", ()), *([references["mask"]] if "mask" in references else [])]
+        kinds = dict.fromkeys(key for one in images for key in one)
+        for provider in self.serving or [self.provider]:
+            if wrong := next((kind for kind in kinds if not provider.takes_reference(kind)), None):
+                message = f"provider `{provider.name}` takes no `{wrong}`: put the image into the line, as a data URL"
+                self.diagnostics.add_field_problem(expanded, "image", message)
 
     def _check_batch(self, expanded: ExpandedRequest, operation: str) -> None:
         """Record if a request cannot go by batch. Whether the provider has a Batch API is checked for the whole job."""

@@ -65,6 +65,7 @@ def _entry(
     return {
         "id": request.id,
         "key": request.key,
+        "custom_id": request.custom_id,
         "job": request.job,
         "operation": request.operation,
         "provider": request.provider,

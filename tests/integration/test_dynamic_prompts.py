@@ -76,8 +76,10 @@ def test_the_choice_follows_the_content_and_never_the_position() -> None:
     backward = prompts({"prompt": COLOURS}, {**entry, "matrix": {"x": list(reversed(range(20)))}})
     assert backward[1:] == forward[::-1]
     assert len({text.partition(": ")[2] for text in forward}) > 5
-    unused = prompts({"prompt": COLOURS, "matrix": {"x": list(range(20))}})
-    assert len(set(unused)) > 5, "the variables count, whether the prompt has them or not"
+    unused = [planned({"prompt": COLOURS, "matrix": {"x": order}}) for order in ([*range(20)], [*range(19, -1, -1)])]
+    one, other = ({each.key: (each.prompt, each.variables["x"]) for each in requests} for requests in unused)
+    assert one == other, "the variables count, whether the prompt has them or not"
+    assert len({prompt for prompt, _ in one.values()}) > 5
 
 
 def test_equal_requests_have_expansions_of_their_own_and_the_same_keys_in_any_order() -> None:
