@@ -16,6 +16,7 @@ COMMANDS = {
     "resume": ("run_commands:resume", "Put failed requests back into the queue, then process it."),
     "status": ("job_commands:status", "Show who works, requests by status, images, cost, stops."),
     "plan": ("job_commands:plan", "Check jobs; show their requests, images, time and cost."),
+    "doctor": ("doctor_command:doctor", "Find what would ruin the night, before it begins."),
     "manifest": ("job_commands:manifest", "Write the job's manifest again from the ledger."),
     "report": ("job_commands:report", "Write the job's report again: a page of its images."),
     "verify": ("job_commands:verify", "Read every image again and compare it with the ledger."),

@@ -47,12 +47,15 @@ def has_admin_api(provider: Provider) -> bool:
     """Return whether the admin key may be sent to a provider: never without encryption over a network."""
     if provider.base_url is None:
         return True
-    url = urlsplit(provider.base_url)
-    host = (url.hostname or "").lower()
-    if place_of(host) == "loopback":
+    if place_of(provider.host) == "loopback":
         return True
-    is_known = host == "openai.com" or host.endswith(".openai.com") or provider.project is not None
-    return is_known and (url.scheme == "https" or provider.insecure)
+    is_known = is_openai(provider) or provider.project is not None
+    return is_known and (urlsplit(provider.base_url).scheme == "https" or provider.insecure)
+
+
+def is_openai(provider: Provider) -> bool:
+    """Return whether a provider is OpenAI itself, by its host."""
+    return f".{provider.host}".endswith(".openai.com")
 
 
 def _sandbox_settings(provider: Provider) -> Mapping[str, object]:

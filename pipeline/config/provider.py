@@ -83,6 +83,11 @@ class Provider:
         return read_key(environment, self.api_key_env, purpose, self.dialect.auth_header, self.dialect.auth_scheme)
 
     @property
+    def host(self) -> str:
+        """The host of its `base_url` in lower case; empty for a sandbox."""
+        return urlsplit(self.base_url or "").hostname or ""
+
+    @property
     def exposed_host(self) -> str | None:
         """The host to which a secret is sent without encryption, over a network; None if there is none."""
         is_secret = any(isinstance(value, EnvironmentVariable) for value in self.headers.values())

@@ -89,13 +89,13 @@ def estimate_line(
     text_tokens = -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
     return LineEstimate(
         images=n,
-        output_bytes=_AROUND_LINE + n * (math.ceil(_image_bytes(effective) * _BASE64) + _AROUND_IMAGE),
+        output_bytes=_AROUND_LINE + n * (math.ceil(image_bytes(effective) * _BASE64) + _AROUND_IMAGE),
         tokens=text_tokens + sum(_image_tokens(*size) for size in inputs) + count_references(params) * _IMAGE_TOKENS[1],
         input_bytes=_AROUND_LINE + len(sent) + _AROUND_INPUT * len(inputs),
     )
 
 
-def _image_bytes(params: Mapping[str, object]) -> float:
+def image_bytes(params: Mapping[str, object]) -> float:
     """Return the bytes of one output image; a format that is not known counts as PNG."""
     form = params.get("output_format")
     if form == "svg":

@@ -72,6 +72,12 @@ def pause_message(provider: str, reason: str, since: float, until: float | None)
     return _message("pause", title, [one_line(reason)], {"provider": provider, "since": since, "until": until})
 
 
+def trial_message(command: str) -> Message:
+    """Return the message by which `pipeline doctor` tries whether notifications arrive."""
+    text = f"notifications of `{command}` arrive; nothing has run"
+    return _message("end", "a trial by pipeline doctor", [text], {"exit": 0, "signal": None, "stops": [], "jobs": []})
+
+
 def _message(moment: str, title: str, lines: Sequence[str], facts: Mapping[str, Any]) -> Message:
     text = "\n".join(lines)
     return Message(moment, title, text, {"moment": moment, "title": title, "text": text, **facts})

@@ -35,6 +35,23 @@ class _Stall:
     timer: asyncio.TimerHandle | None = None
 
 
+def ways_of(
+    config: Config, environment: Mapping[str, str], message: Message
+) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+    """Return the ways by which a message goes out, each with its name. Raises ConfigError if a variable is unset."""
+    notify = config.notify
+    if notify is None:
+        return []
+    ways: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+    if address := notify.webhook_url(environment):
+        headers = notify.header_values(environment)
+        ways.append(("webhook", partial(post, address, notify.template, headers, message)))
+    if notify.command:
+        child = child_environment(environment, secret=config.secret_variables())
+        ways.append(("command", partial(run_command, notify.command, child, message)))
+    return ways
+
+
 class Notifier:
     """An async context manager around a run; `listen` passes events on. A failure here is an event, not an error."""
 
@@ -126,17 +143,9 @@ class Notifier:
 
     def _send(self, message: Message) -> None:
         """Deliver a message in the background."""
-        notify = self._notify
-        if notify is None or message.moment not in notify.on:
+        if self._notify is None or message.moment not in self._notify.on:
             return
-        ways: list[tuple[str, Callable[[], Awaitable[None]]]] = []
-        if address := notify.webhook_url(self._environment):
-            headers = notify.header_values(self._environment)
-            ways.append(("webhook", partial(post, address, notify.template, headers, message)))
-        if notify.command:
-            environment = child_environment(self._environment, secret=self._config.secret_variables())
-            ways.append(("command", partial(run_command, notify.command, environment, message)))
-        for how, once in ways:
+        for how, once in ways_of(self._config, self._environment, message):
             task = asyncio.get_running_loop().create_task(self._deliver(how, once), name=f"notification by {how}")
             self._deliveries.add(task)
             task.add_done_callback(self._deliveries.discard)

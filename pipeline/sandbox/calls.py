@@ -36,6 +36,12 @@ async def check_call(service: Service, operation: Operation, body: RequestBody) 
     settings = service.settings
     operation, body = translate_request(operation, body, settings.dialect)
     call = validate_call(operation, body, today=settings.today, verified=settings.verified)
+    if call.model in settings.organization.denied_models:
+        raise errors.model_not_found(call.model)
+    if not settings.is_available(call.model):
+        raise errors.model_shut_down(call.model)
+    if settings.dialect.draws is not None:
+        call = replace(call, size=settings.dialect.draws)
     if settings.dialect.most_images is not None:
         call = replace(call, n=min(call.n, settings.dialect.most_images))
     uploads = None

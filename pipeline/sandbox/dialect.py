@@ -6,6 +6,7 @@ defaults are OpenAI's own behaviour.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
@@ -63,6 +64,7 @@ class Dialect:
     picture_host: str | None = None  # the host name in image URLs
     created: bool = True  # whether a response has `created`
     withholds: bool = False  # a refused prompt gets 200 with items that hold no image
+    draws: str | None = None  # the size of every image, whatever is asked for
     most_images: int | None = None  # images of one response, whatever `n` says
 
     @property
@@ -93,12 +95,19 @@ def read_dialect(value: object) -> Dialect:
         picture_host=_optional_text(mapping, "picture_host"),
         created=boolean("dialect.created", mapping.get("created", True)),
         withholds=boolean("dialect.withholds", mapping.get("withholds", False)),
+        draws=_size(mapping.get("draws")),
         most_images=None if most is None else integer("dialect.most_images", most, low=0),
     )
 
 
 def _choice(mapping: Mapping[str, object], key: str, known: tuple[str, ...]) -> str:
     return choice(f"dialect.{key}", mapping.get(key, known[0]), known)
+
+
+def _size(value: object) -> str | None:
+    if value is None or re.fullmatch(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}", str(value)):
+        return None if value is None else str(value)
+    raise ValueError(f"dialect.draws: expected a size like 512x512, got {value!r}")
 
 
 def _optional_text(mapping: Mapping[str, object], key: str) -> str | None:

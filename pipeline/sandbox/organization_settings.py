@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from pipeline.sandbox.validation import integer, mapping_of, number, refuse_unknown_keys, text
+from pipeline.sandbox.validation import integer, mapping_of, number, refuse_unknown_keys, text, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,7 @@ class OrganizationSettings:
     rate_limits: Mapping[str, int | None] = field(default_factory=dict)
     spend_limit_usd: float | None = None
     project_spend_limit_usd: float | None = None
+    denied_models: tuple[str, ...] = ()  # that the project may not use: neither listed nor served
 
 
 def read_organization_settings(value: object) -> OrganizationSettings:
@@ -38,6 +39,7 @@ def read_organization_settings(value: object) -> OrganizationSettings:
         rate_limits=_rate_limits(mapping.get("rate_limits", {})),
         spend_limit_usd=_dollars("spend_limit_usd", mapping.get("spend_limit_usd")),
         project_spend_limit_usd=_dollars("project_spend_limit_usd", mapping.get("project_spend_limit_usd")),
+        denied_models=texts("organization.denied_models", mapping.get("denied_models", ())),
     )
 
 

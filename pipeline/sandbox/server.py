@@ -29,7 +29,7 @@ from pipeline.sandbox.generate import serve_call
 from pipeline.sandbox.http_server import HttpServer, drop, send, service_headers
 from pipeline.sandbox.organization import ORGANIZATION_PATH, serve_organization
 from pipeline.sandbox.request_log import RequestLog
-from pipeline.sandbox.rules.models import MODELS, SHUTDOWN_DATES, is_available
+from pipeline.sandbox.rules.models import MODELS
 from pipeline.sandbox.service import Admission, Service
 from pipeline.sandbox.signed_urls import PREFIX, SignedUrls
 from pipeline.sandbox.spool import open_spool
@@ -156,18 +156,27 @@ def _read_only(service: Service, request: web.Request) -> Response:
     if method not in {"GET", "HEAD"}:
         raise errors.wrong_method(method, path, ("GET", "HEAD"))
     if path == MODELS_PATH:
-        available = [_model(name) for name in MODELS if is_available(name, service.settings.today)]
-        return responses.json_response({"object": "list", "data": available})
+        return responses.json_response({"object": "list", "data": _available_models(service.settings)})
     name = unquote(path.removeprefix(f"{MODELS_PATH}/"))
-    if name not in MODELS:
+    if name not in MODELS or name in service.settings.organization.denied_models:
         raise errors.model_not_found(name[:200])
-    if not is_available(name, service.settings.today):
+    if not service.settings.is_available(name):
         raise errors.model_shut_down(name)
-    return responses.json_response(_model(name))
+    if MODELS[name].is_gpt and not service.settings.verified:
+        raise errors.not_verified(name)
+    return responses.json_response(_model(name, service.settings))
 
 
-def _model(name: str) -> dict[str, object]:
-    shutdown = SHUTDOWN_DATES.get(name)
+def _available_models(settings: SandboxSettings) -> list[dict[str, object]]:
+    """Return the models that are not shut down and that the project may use; an unverified organization's are listed,
+    as people have seen.
+    """
+    denied = settings.organization.denied_models
+    return [_model(name, settings) for name in MODELS if settings.is_available(name) and name not in denied]
+
+
+def _model(name: str, settings: SandboxSettings) -> dict[str, object]:
+    shutdown = settings.shutdown_date(name)
     return {
         "id": name,
         "object": "model",

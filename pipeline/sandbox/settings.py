@@ -13,6 +13,7 @@ from pipeline.sandbox.batch_settings import BatchSettings, read_batch_settings
 from pipeline.sandbox.dialect import Dialect, read_dialect
 from pipeline.sandbox.organization_settings import OrganizationSettings, read_organization_settings
 from pipeline.sandbox.rate_window import RateLimit
+from pipeline.sandbox.rules.models import SHUTDOWN_DATES
 from pipeline.sandbox.validation import boolean, check_total, integer, mapping_of, number, range_of, refuse_unknown_keys
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class SandboxSettings:
     quota_images: int | None = None
     dialect: Dialect = field(default_factory=Dialect)
     today: date | None = None  # models are gone from their shutdown date on; null: every model is available
+    shutdown_dates: Mapping[str, date | None] = field(default_factory=dict)  # in place of those of the service
     verified: bool = True  # false: the organization may not use GPT Image models
     batch: BatchSettings = field(default_factory=BatchSettings)
     organization: OrganizationSettings = field(default_factory=OrganizationSettings)
@@ -92,10 +94,23 @@ class SandboxSettings:
             quota_images=_quota(mapping.get("quota_images")),
             dialect=read_dialect(mapping.get("dialect", {})),
             today=_date("today", mapping.get("today")),
+            shutdown_dates={
+                model: _date(f"shutdown_dates.{model}", day)
+                for model, day in mapping_of("shutdown_dates", mapping.get("shutdown_dates", {})).items()
+            },
             verified=boolean("verified", mapping.get("verified", True)),
             batch=read_batch_settings(mapping.get("batch", {})),
             organization=read_organization_settings(mapping.get("organization", {})),
         )
+
+    def shutdown_date(self, model: str) -> date | None:
+        """Return the first day on which a model is unavailable, None if none is announced."""
+        return self.shutdown_dates.get(model) if model in self.shutdown_dates else SHUTDOWN_DATES.get(model)
+
+    def is_available(self, model: str) -> bool:
+        """Whether a model is available today; every one is if `today` is None."""
+        shutdown = self.shutdown_date(model)
+        return self.today is None or shutdown is None or self.today < shutdown
 
 
 def _rate_limit(value: object) -> RateLimit | None:

@@ -25,6 +25,7 @@ ROOMS = [
         "",
         "cli",
         "web",
+        "doctor",
         "notifications",
         "progress",
         "reports",

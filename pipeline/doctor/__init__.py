@@ -1,0 +1,1 @@
+"""Examination before a night: what would ruin it is found while nothing is bought."""

@@ -1,0 +1,60 @@
+"""A check: what was examined, how it stands, and what to do if it is not well; for people and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Status = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One examined fact. `do` says what mends it; None if nothing is to be done."""
+
+    name: str
+    status: Status
+    message: str
+    do: str | None = None
+
+
+def well(name: str, message: str) -> Check:
+    """Return a check that found nothing wrong."""
+    return Check(name, "ok", message)
+
+
+def not_checked(name: str, why: str) -> Check:
+    """Return a check that could not be made; that is no fault."""
+    return Check(name, "ok", f"not checked ({why})")
+
+
+def warning(name: str, message: str, do: str) -> Check:
+    """Return a check that found what may harm the night."""
+    return Check(name, "warning", message, do)
+
+
+def problem(name: str, message: str, do: str) -> Check:
+    """Return a check that found what would ruin the night."""
+    return Check(name, "problem", message, do)
+
+
+def check_line(check: Check) -> str:
+    """Return a check as one line for people."""
+    mend = "" if check.do is None else f"; to mend it: {check.do}"
+    return f"{check.name}: {check.status}: {check.message}{mend}"
+
+
+def checks_json(checks: Sequence[Check]) -> dict[str, Any]:
+    """Return the checks as `doctor --json` shows them."""
+    return {
+        "checks": [{"name": one.name, "status": one.status, "message": one.message, "do": one.do} for one in checks]
+    }
+
+
+def exit_code(checks: Sequence[Check], *, strict: bool) -> int:
+    """Return 2 if there is a problem, 1 for a warning if these are `strict`, else 0."""
+    found = {one.status for one in checks}
+    return 2 if "problem" in found else int(strict and "warning" in found)

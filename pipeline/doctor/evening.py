@@ -1,0 +1,252 @@
+"""What the next run is to make: of job files, or of what is queued, added up over requests that are alike."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline import ledger
+from pipeline.config.load import budget_in_force
+from pipeline.errors import BadInput, ConfigError, LedgerError
+from pipeline.ledger.claim import check_claim
+from pipeline.ledger.demand import read_budgets, read_queued_demand
+from pipeline.ledger.job_summary import read_job_summaries, received_images
+from pipeline.ledger.other_keys import with_known_keys
+from pipeline.planning.build import load_models, make_plans
+from pipeline.reports.estimate import estimate_plan
+from pipeline.reports.needed_budget import committed_of_job
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.config.load import Config
+    from pipeline.config.provider import Provider
+    from pipeline.errors import Problem
+    from pipeline.models.table import Models
+    from pipeline.planning.build import JobOptions
+    from pipeline.planning.plan import ImageRequest, Plan
+
+_UNKNOWN_MINUTES = 12 * 60.0  # that a night without a limit may take
+_BATCH_MINUTES = 24 * 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What is missing of a job's requests that share operation, model, size, quality and format.
+
+    `service` is the provider or the route that the job names; `usd` is None if a price is missing.
+    """
+
+    job: str
+    service: str
+    served_by: str
+    model: str | None
+    params: Mapping[str, Any]
+    requests: int
+    images: int
+    usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobToMake:
+    """One job of the evening: how much is missing, how long that takes, what it costs, and what it may cost."""
+
+    name: str
+    service: str
+    rehearsal: bool
+    requests: int
+    images: int
+    minutes: float | None
+    usd: float | None
+    spent_usd: float
+    budget_usd: float | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evening:
+    """All that the examination is about. `mistakes` are those of job files, whose jobs are missing in the rest."""
+
+    config: Config
+    environment: Mapping[str, str]
+    now: float
+    jobs: Sequence[JobToMake] = ()
+    demands: Sequence[Demand] = ()
+    plans: Sequence[Plan] = ()
+    mistakes: Sequence[Problem] = ()
+    names_files: bool = False  # it is about job files, and not about the queue
+    tables: dict[str, Models] = field(default_factory=dict)  # the models of each provider
+
+    def models(self, provider: Provider) -> Models:
+        """Return the table of models that holds at a provider."""
+        if provider.name not in self.tables:
+            self.tables[provider.name] = load_models(self.config, provider)
+        return self.tables[provider.name]
+
+    def providers(self) -> list[Provider]:
+        """Return the providers that are called; without a job, the config's own, else all that bill."""
+        services = dict.fromkeys(job.service for job in self.jobs)
+        if not services and self.config.provider is not None:
+            services = dict.fromkeys([self.config.provider])
+        if not services:
+            services = dict.fromkeys(name for name, one in self.config.providers.items() if one.sandbox is None)
+        members = {one.name: one for name in services for one in self.members(name)}
+        return list(members.values())
+
+    def members(self, service: str) -> list[Provider]:
+        """Return the providers of a service; none if the config does not have it any more."""
+        try:
+            return self.config.members(service)
+        except ConfigError:
+            return []
+
+    def demands_at(self, provider: Provider) -> list[Demand]:
+        """Return what a provider may be asked for."""
+        return [
+            one
+            for one in self.demands
+            if provider in self.members(one.service) and provider.serves(one.model, one.served_by)
+        ]
+
+    def ends_at(self, provider: Provider) -> float:
+        """Return when a provider will have made everything, in seconds since 1970, if it begins now."""
+        minutes = [job.minutes for job in self.jobs if provider in self.members(job.service) and job.images]
+        return self.now + 60 * sum(_UNKNOWN_MINUTES if one is None else one for one in minutes)
+
+
+def read_evening(config: Config, environment: Mapping[str, str], files: Sequence[Path], options: JobOptions) -> Evening:
+    """Read what is to be made: of these job files, or of the queue if there is none. Raises BadInput of the config."""
+    now = time.time()
+    if not files:
+        try:
+            return _queued_evening(config, environment, now)
+        except LedgerError as error:
+            return Evening(config, environment, now, mistakes=error.problems)
+    plans, mistakes = _plan_each(config, files, options)
+    jobs, demands = [], []
+    for plan in plans:
+        try:
+            jobs.append(_job_of_plan(config, plan, options))
+        except BadInput as error:  # of the ledger
+            mistakes += error.problems
+        else:
+            demands += _demands_of_plan(config, plan)
+    return Evening(config, environment, now, jobs, demands, plans, tuple(mistakes), names_files=True)
+
+
+def _plan_each(config: Config, files: Sequence[Path], options: JobOptions) -> tuple[list[Plan], list[Problem]]:
+    """Return the plans of all files that have no mistake, and the mistakes of the others."""
+    try:
+        return make_plans(config, files, options), []
+    except BadInput as error:
+        mistakes = list(error.problems)
+    plans = []
+    for file in files if len(files) > 1 else ():
+        try:
+            plans += make_plans(config, [file], options)
+        except BadInput:
+            continue
+    return plans, mistakes
+
+
+def _job_of_plan(config: Config, plan: Plan, options: JobOptions) -> JobToMake:
+    tables = {one.name: load_models(config, one) for one in plan.serving if one.own_models}
+    budget = budget_in_force(options.budget_usd, plan.budget_usd, config.budget_usd)
+    with ledger.reading(config.output) as connection:
+        check_claim(connection, with_known_keys(connection, plan), allow_shrink=options.allow_shrink)
+        spent = committed_of_job(connection, plan.name)
+    view = estimate_plan(config.output, plan, load_models(config), budget, tables)
+    minutes = view["minutes"]
+    if view["in_force"] == "batch":
+        minutes = max(minutes or 0.0, _BATCH_MINUTES)
+    return JobToMake(
+        name=plan.name,
+        service=plan.provider.name,
+        rehearsal=plan.provider.sandbox is not None,
+        requests=view["missing"]["requests"],
+        images=view["missing"]["images"],
+        minutes=minutes,
+        usd=view["cost_usd"],
+        spent_usd=spent,
+        budget_usd=budget,
+        warnings=tuple(view["warnings"]),
+    )
+
+
+def missing_requests(connection: sqlite3.Connection, plan: Plan) -> Iterator[tuple[ImageRequest, int]]:
+    """Yield the requests of a plan that have not all their images, each with how many are missing."""
+    plan = with_known_keys(connection, plan)
+    have = received_images(connection, plan.name)
+    for request in plan.requests:
+        if (missing := request.n - have.get(request.key, 0)) > 0:
+            yield request, missing
+
+
+def _demands_of_plan(config: Config, plan: Plan) -> list[Demand]:
+    found: dict[tuple[Any, ...], list[tuple[ImageRequest, int]]] = defaultdict(list)
+    with ledger.reading(config.output) as connection:
+        for request, missing in missing_requests(connection, plan):
+            params = request.params
+            names = tuple(str(params.get(name)) for name in ("model", "size", "quality", "output_format"))
+            found[request.served_by, *names].append((request, missing))
+    demands = []
+    for same in found.values():
+        first, costs = same[0][0], [_share(request, missing) for request, missing in same]
+        known = [usd for usd in costs if usd is not None]
+        demands.append(
+            Demand(
+                *(plan.name, plan.provider.name, first.served_by, _text(first.params.get("model"))),
+                *(first.params, len(same), sum(missing for _, missing in same)),
+                sum(known) if len(known) == len(costs) else None,
+            )
+        )
+    return demands
+
+
+def _share(request: ImageRequest, missing: int) -> float | None:
+    return None if request.estimate_usd is None else request.estimate_usd * missing / request.n
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _queued_evening(config: Config, environment: Mapping[str, str], now: float) -> Evening:
+    services = config.services
+    with ledger.reading(config.output) as connection:
+        summaries = [one for one in read_job_summaries(connection, None, config.discounts) if one.unfinished]
+        budgets, rows = read_budgets(connection), read_queued_demand(connection)
+        spent = {one.name: committed_of_job(connection, one.name) for one in summaries}
+    jobs = []
+    for one in summaries:
+        service = services.get(one.provider)
+        limit = None if service is None else service.rate_limit
+        is_batch = one.mode != "realtime" and one.realtime_since is None
+        minutes = _BATCH_MINUTES if is_batch else None if limit is None else one.missing / limit.per_minute
+        budget = budget_in_force(None, budgets[one.name], config.budget_usd)
+        jobs.append(
+            JobToMake(
+                name=one.name,
+                service=one.provider,
+                rehearsal=one.rehearsal,
+                requests=one.unfinished,
+                images=one.missing,
+                minutes=minutes,
+                usd=one.expected_usd,
+                spent_usd=spent[one.name],
+                budget_usd=budget,
+            )
+        )
+    demands = [
+        Demand(
+            *(row.job, row.provider, row.served_by, row.model),
+            {"model": row.model, "size": row.size, "quality": row.quality, "output_format": row.output_format},
+            *(row.requests, row.images, row.usd),
+        )
+        for row in rows
+    ]
+    return Evening(config, environment, now, jobs, demands)

@@ -1,0 +1,95 @@
+"""The examination: all checks at the same time, with one end for those that wait for somebody."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.doctor.check import problem
+from pipeline.doctor.held_checks import check_held
+from pipeline.doctor.job_checks import check_budgets, check_inputs, check_jobs, check_prices
+from pipeline.doctor.machine_checks import check_disk, check_open_files, check_output
+from pipeline.doctor.notify_check import check_notifications
+from pipeline.doctor.organization_checks import check_organization
+from pipeline.doctor.provider_checks import ProviderExamination, shared_organizations
+from pipeline.errors import ConfigError
+from pipeline.sandbox_process import SandboxProcesses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pipeline.doctor.check import Check
+    from pipeline.doctor.evening import Evening
+
+LAST_SECONDS = 15.0
+"""When checks that have not ended are given up; each call to a server has its own, shorter time."""
+
+_OF_JOBS: Sequence[Callable[[Evening], Iterator[Check]]] = (check_jobs, check_inputs, check_prices, check_budgets)
+_OF_MACHINE: Sequence[Callable[[Evening], Iterator[Check]]] = (check_output, check_disk, check_open_files, check_held)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The checks of one evening. With `notify`, a trial notification is sent."""
+
+    evening: Evening
+    notify: bool = False
+
+    async def run(self) -> list[Check]:
+        """Return all checks, in the order of the request's way: job, machine, provider, notification."""
+        found = [check for examine in _OF_JOBS for check in examine(self.evening)]
+        machine = [self._within_time(examine) for examine in _OF_MACHINE]
+        *parts, providers, notified = await asyncio.gather(
+            *machine,
+            self._providers(),
+            check_notifications(self.evening, send=self.notify),
+        )
+        return [*found, *(check for part in (*parts, providers, notified) for check in part)]
+
+    async def _within_time(self, examine: Callable[[Evening], Iterator[Check]]) -> list[Check]:
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                return await _in_daemon_thread(lambda: list(examine(self.evening)))
+        except TimeoutError:
+            what = f"{examine.__name__.replace('_', ' ')}: the disk has not answered within {LAST_SECONDS:g} s"
+            return [problem("output", what, "see whether the file system of `output` is there, or choose another")]
+
+    async def _providers(self) -> list[Check]:
+        """Return the checks of all providers, each examined at the same time."""
+        async with AsyncExitStack() as stack:
+            sandboxes = SandboxProcesses(self.evening.config.output, stack)
+            examined, found = [], []
+            for provider in self.evening.providers():
+                try:
+                    base_url = await sandboxes.base_url(provider)
+                except ConfigError as error:
+                    found.append(
+                        problem("server", f"`{provider.name}`: {error}", "correct its `sandbox:` in the config")
+                    )
+                else:
+                    examined.append(ProviderExamination(provider, base_url, self.evening))
+            results = await asyncio.gather(*(self._examine(one) for one in examined))
+        return [*found, *(check for result in results for check in result), *shared_organizations(examined)]
+
+    async def _examine(self, one: ProviderExamination) -> list[Check]:
+        own, limits = await asyncio.gather(one.run(), check_organization(self.evening, one.provider, one.base_url))
+        return [*own, *limits]
+
+
+def _in_daemon_thread(work: Callable[[], list[Check]]) -> asyncio.Future[list[Check]]:
+    """Return the future of work that may hang for ever, as on a network drive that is gone: no exit waits for it."""
+    done: Future[list[Check]] = Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:  # noqa: BLE001 - raised where the future is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="doctor", daemon=True).start()
+    return asyncio.wrap_future(done)

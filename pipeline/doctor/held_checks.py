@@ -1,0 +1,43 @@
+"""Checks of what still holds work back, as the ledger remembers it: a run at work, pauses, and stops."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from pipeline import ledger
+from pipeline.doctor.check import warning, well
+from pipeline.errors import PipelineError
+from pipeline.ledger.attempts import paused_until
+from pipeline.ledger.lock import find_owner
+from pipeline.reports.facts import clock, counted
+from pipeline.reports.next_command import NextCommand
+from pipeline.reports.stops import read_holding_stops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.doctor.check import Check
+    from pipeline.doctor.evening import Evening
+
+
+def check_held(evening: Evening) -> Iterator[Check]:
+    """Yield what still holds work back: a run at work, a pause that a provider asked for, and stops of earlier runs."""
+    found = []
+    command = NextCommand.here(evening.config)
+    with contextlib.suppress(PipelineError), ledger.reading(evening.config.output) as connection:  # named elsewhere
+        owner = find_owner(evening.config.output, connection)
+        if owner is not None:
+            what = f"{owner.who} is working on {evening.config.output}: a second run only queues its jobs"
+            found.append(warning("held", what, "wait until it ends, or let it take up the jobs"))
+        for provider in evening.providers():
+            if (until := paused_until(connection, provider.name)) > evening.now:
+                what = f"`{provider.name}` asked for a pause until {clock(until, evening.now)}"
+                found.append(warning("held", what, "start the run then, or let it wait"))
+        for one in read_holding_stops(connection, [job.name for job in evening.jobs]):
+            again = " and ".join(command.line(*words) for words in one.commands)
+            what = f"stopped at {clock(one.stop.stopped_at, evening.now)}, {one.stop.reach}: {one.stop.message}"
+            found.append(warning("held", what, f"{one.advice or 'mend what it names'}; then {again}"))
+    yield from found
+    if not found:
+        yield well("held", f"no run is at work, no pause and no stop holds {counted(len(evening.jobs), 'job')} back")

@@ -1,0 +1,46 @@
+"""Check of the notifications: one is sent by each way if that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pipeline.doctor.check import not_checked, problem, well
+from pipeline.errors import ConfigError
+from pipeline.notifications.delivery import DeliveryError
+from pipeline.notifications.message import trial_message
+from pipeline.notifications.notifier import ways_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pipeline.doctor.check import Check
+    from pipeline.doctor.evening import Evening
+
+_SECONDS = 8.0  # for the one try
+
+
+async def check_notifications(evening: Evening, *, send: bool) -> list[Check]:
+    """Return whether a trial notification arrives by each way; it is sent once. Without `send` nothing is sent."""
+    if evening.config.notify is None:
+        return [not_checked("notify", "the config has no `notify:`")]
+    try:
+        ways = ways_of(evening.config, evening.environment, trial_message("pipeline run"))
+    except ConfigError as error:
+        return [problem("notify", str(error), "export that variable")]
+    if not send:
+        return [not_checked("notify", "--notify sends a trial")]
+    return list(await asyncio.gather(*(_deliver(how, once) for how, once in ways)))
+
+
+async def _deliver(how: str, once: Callable[[], Awaitable[None]]) -> Check:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await once()
+    except TimeoutError:
+        said = f"it took longer than {_SECONDS:g} s"
+    except DeliveryError as reason:
+        said = str(reason)
+    else:
+        return well("notify", f"delivered by {how}")
+    return problem("notify", f"not delivered by {how}: {said}", f"correct `{how}` under `notify:` in the config")

@@ -1,0 +1,118 @@
+"""Checks of what a project may make in a minute and spend in a month, read with an admin key."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pipeline.client.organization import OrganizationClient, open_admin_session
+from pipeline.config.environment import ADMIN_KEY
+from pipeline.config.organization import PROJECT, has_admin_api, read_admin_key, read_project
+from pipeline.doctor.check import not_checked, problem, warning, well
+from pipeline.doctor.provider_checks import CALL_SECONDS
+from pipeline.errors import ConfigError, KeyRefused, RequestError, WrongPath
+from pipeline.reports.facts import dollars, rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.client.organization import ProjectRateLimit, SpendLimit
+    from pipeline.config.provider import Provider
+    from pipeline.doctor.check import Check
+    from pipeline.doctor.evening import Evening
+
+_LIMITS_PAGE = "https://platform.openai.com/settings/organization/limits"
+
+
+async def check_organization(evening: Evening, provider: Provider, base_url: str) -> list[Check]:
+    """Return whether the limits of a provider's project and organization are enough."""
+    try:
+        key = read_admin_key(provider, evening.environment)
+    except ConfigError as error:
+        return [problem("limit", str(error), f"export {ADMIN_KEY}=… with the whole key")]
+    if key is None:
+        why = f"{ADMIN_KEY} is not set" if has_admin_api(provider) else "not an organization at OpenAI"
+        return [not_checked(name, f"`{provider.name}`: {why}") for name in ("limit", "spend limit")]
+    project = read_project(provider, evening.environment)
+    async with open_admin_session(base_url, key, timeout=CALL_SECONDS) as session:
+        client = OrganizationClient(session)
+        found = await asyncio.gather(
+            _check_limits(evening, provider, client, project),
+            _check_spending(evening, provider, client, project),
+        )
+    return [*found[0], *found[1]]
+
+
+async def _check_limits(
+    evening: Evening, provider: Provider, client: OrganizationClient, project: str | None
+) -> list[Check]:
+    if project is None:
+        return [not_checked("limit", f"`{provider.name}`: neither {PROJECT} nor its `project:` is set")]
+    try:
+        limits = await client.rate_limits(project)
+    except RequestError as error:
+        return [_unread("limit", provider, project, error)]
+    by_model = {one.model: one for one in limits}
+    models = dict.fromkeys(one.model for one in evening.demands_at(provider) if one.model)
+    if not models:
+        return [not_checked("limit", f"`{provider.name}`: nothing is missing")]
+    return [_check_limit(evening, provider, project, model, by_model) for model in models]
+
+
+def _check_limit(
+    evening: Evening, provider: Provider, project: str, model: str, limits: Mapping[str, ProjectRateLimit]
+) -> Check:
+    """Return whether the limit of a project for one model is the configured one at least."""
+    known = evening.models(provider).find(model)
+    same = [one for name, one in limits.items() if known is not None and evening.models(provider).find(name) is known]
+    row = limits.get(model) or next(iter(same), None)
+    if row is None or row.images_per_minute is None:
+        return not_checked("limit", f"`{provider.name}`: {project} states none for `{model}`")
+    allowed, own = row.images_per_minute, provider.rate_limit
+    what = f"`{provider.name}`: {project} may make {allowed:,} images of `{model}` a minute"
+    entry = f"write `rate_limit: {{images: {allowed}, per_seconds: 60}}` for `{provider.name}`"
+    if allowed == 0:
+        return problem("limit", f"{what}, so none at all", f"raise the limit at {_LIMITS_PAGE}, or name another model")
+    if own is None:
+        return warning("limit", f"{what}, and the config has no `rate_limit`", entry)
+    if allowed < own.per_minute - 1e-9:
+        configured = f"{rate(own.per_minute)} are configured"
+        return problem("limit", f"{what}, and {configured}", f"{entry}, or raise the limit at {_LIMITS_PAGE}")
+    return well("limit", f"{what}; {rate(own.per_minute)} are configured")
+
+
+async def _check_spending(
+    evening: Evening, provider: Provider, client: OrganizationClient, project: str | None
+) -> list[Check]:
+    """Return whether the spend limits of organization and project are above the estimate."""
+    costs = [one.usd for one in evening.demands_at(provider)]
+    known = [usd for usd in costs if usd is not None]
+    if len(known) < len(costs):
+        return [not_checked("spend limit", f"`{provider.name}`: the cost of what is missing is unknown")]
+    found = []
+    for of in dict.fromkeys((None, project)):
+        try:
+            limit = await client.spend_limit(of)
+        except RequestError as error:
+            return [_unread("spend limit", provider, of, error)]
+        if limit is not None:
+            found.append(_check_limit_of_spending(provider, of or "the organization", limit, sum(known)))
+    return found or [well("spend limit", f"`{provider.name}`: there is none")]
+
+
+def _check_limit_of_spending(provider: Provider, who: str, limit: SpendLimit, usd: float) -> Check:
+    what = f"`{provider.name}`: {who} may spend {dollars(limit.usd)} a month, and the estimate is {dollars(usd)}"
+    do = f"raise the limit at {_LIMITS_PAGE}, or make fewer images, such as with --limit"
+    if usd <= limit.usd:
+        return well("spend limit", f"{what}, besides what this month has cost")
+    return problem("spend limit", what, do) if limit.is_enforced else warning("spend limit", what, do)
+
+
+def _unread(name: str, provider: Provider, project: str | None, error: RequestError) -> Check:
+    """Return the check of limits that could not be read."""
+    what = f"`{provider.name}`: {error.message}"
+    if isinstance(error, KeyRefused):
+        return warning(name, f"{what} (the admin key)", f"put a living admin key into {ADMIN_KEY}, or unset it")
+    if isinstance(error, WrongPath) and project is not None:
+        return warning(name, what, f"correct {PROJECT} or `project:` of `{provider.name}`, now {project}")
+    return not_checked(name, what)
