@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 EXITS = {
     0: "everything asked for is there, or was done",
-    1: "the end was reached; some requests failed, or verify found damage",
-    2: "bad input; nothing was changed, nobody was called",
+    1: "the end was reached; some requests failed; or verify found damage, or doctor --strict a warning",
+    2: "bad input: nothing was changed, nobody was called; or doctor found a problem",
     3: "stopped before the end, or another run is at work; the rest is queued",
     70: "a bug in this program, with a traceback",
     130: "stopped by Ctrl-C (129: SIGHUP, 143: SIGTERM); safe to run again",

@@ -75,13 +75,15 @@ class QueuedRequest:
 class Scope:
     """The jobs of a run: those named, and those submitted after `since`; every job if `names` is None.
 
-    With `limit`, only the first so many requests of each job named, as it was submitted until `limited_until`.
+    With `limit`, only the first so many requests of each job named, as it was submitted until `limited_until`. With
+    `only`, no other requests than these (primary keys), each in realtime, whatever the mode of its job.
     """
 
     names: frozenset[str] | None
     since: float
     limit: int | None = None
     limited_until: float = 0.0
+    only: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,9 @@ def scope_values(scope: Scope) -> tuple[str | None, float]:
 
 
 def not_beyond(scope: Scope) -> str:
-    """Return the condition that excludes requests beyond the limit of a scope."""
+    """Return the condition that excludes requests beyond the limit of a scope, and those it does not name."""
+    if scope.only is not None:
+        return f" AND r.pk IN ({', '.join(map(str, sorted(scope.only)))})"
     if scope.limit is None or scope.names is None:
         return ""
     names = json.dumps(sorted(scope.names)).replace("'", "''")

@@ -24,7 +24,7 @@ MODEL = "gpt-image-2"
 SMALL = {"model": MODEL, "size": "1024x640", "quality": "low"}
 ADMIN = "sk-admin-0123456789"
 TODAY = time.strftime("%Y-%m-%d", time.gmtime())
-CAT = [{"prompt": "a white siamese cat"}]
+CAT: list[dict[str, Any]] = [{"prompt": "a white siamese cat"}]
 
 
 @pytest.fixture(autouse=True)
@@ -310,3 +310,123 @@ def bare() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         listening.shutdown(socket.SHUT_RDWR)
     thread.join(timeout=5)
+
+
+KINDS: list[dict[str, Any]] = [
+    {"prompt": "a cat", "n": 1},
+    {"prompt": "a dog", "n": 1},
+    {"prompt": "a cat", "size": "1024x1024"},
+    {"prompt": "a cat", "size": "1536x1024", "quality": "medium"},
+    {"prompt": "a cat", "size": "1024x1024", "quality": "high"},
+]
+
+
+def canaries(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for one in checks if one["name"] == "canary"]
+
+
+def test_the_canary_buys_the_cheapest_of_three_kinds_and_no_run_buys_them_again(stage: Stage) -> None:
+    server, job = lab(stage), night(stage, KINDS)
+    bred = canaries(examined(stage, job, "--canary", "--strict"))
+    assert [one["status"] for one in bred] == ["ok"] * 3
+    assert "1024x640 png, $0.003" in bred[0]["message"]
+    assert [entry["charged"] for entry in server.books()] == [1, 1, 1]
+    assert stage.standing("night")["counts"]["succeeded"] == 3
+    again = canaries(examined(stage, job, "--canary", "3"))
+    assert ["which is here already" in one["message"] for one in again] == [True] * 3
+    assert server.charged() == 3, "a second doctor buys nothing"
+    stage.run("run", job)
+    assert server.charged() == 5
+    assert stage.check_files("night") == 5
+    assert len({(entry["prompt"], entry["cost_usd"]) for entry in server.books()}) == 5
+
+
+def test_the_canary_stops_a_night_whose_images_come_in_the_wrong_size(stage: Stage) -> None:
+    server, job = lab(stage, dialect={"draws": "512x512"}), night(stage, KINDS)
+    (wrong,) = canaries(examined(stage, job, "--canary", exit_code=2))
+    assert "came in 512x512, and 1024x640 was asked for" in wrong["message"]
+    assert "name a size that the server makes, or another provider; nothing more was bought" in wrong["do"]
+    assert len(server.books()) == 1
+    (again,) = canaries(examined(stage, job, "--canary", exit_code=2))
+    assert "which is here already came in 512x512" in again["message"]
+    assert len(server.books()) == 1
+
+
+def test_a_canary_that_the_content_policy_refuses_is_replaced_by_the_next(stage: Stage) -> None:
+    server = lab(stage)
+    job = night(stage, [{"prompt": "forbidden"}, {"prompt": "a much longer prompt, which costs a little more"}])
+    (bred,) = canaries(examined(stage, job, "--canary"))
+    assert "a-much-longer-prompt" in bred["message"]
+    assert [entry["charged"] for entry in server.books()] == [0, 1]
+
+
+def test_no_canary_is_bought_while_there_is_a_problem(stage: Stage) -> None:
+    server = lab(stage, organization={"rate_limits": {MODEL: 0}})
+    (kept,) = canaries(examined(stage, night(stage), "--canary", exit_code=2))
+    assert kept["message"] == "not checked (first mend the problems above)"
+    assert not bought(server)
+    assert not stage.output.exists()
+
+
+def test_a_canary_that_fails_is_a_problem_with_what_the_server_said(stage: Stage) -> None:
+    server = lab(stage, quota_images=0)
+    (spent,) = canaries(examined(stage, night(stage, KINDS), "--canary", exit_code=2))
+    assert "exceeded your current quota" in spent["message"]
+    assert len(server.books()) == 1
+
+
+def test_a_canary_obeys_the_budget(stage: Stage) -> None:
+    server = lab(stage)
+    (stopped,) = canaries(examined(stage, night(stage, budget_usd=0.001), "--canary", exit_code=2))
+    assert "budget" in stopped["message"]
+    assert not bought(server)
+
+
+def test_a_canary_of_a_job_by_batch_is_made_at_once(stage: Stage) -> None:
+    server = stage.serve()
+    stage.provider("lab", server, rate_limit={"images": 50}, batch={"poll_seconds": [0.2, 1]})
+    job = night(stage, [*CAT, {"prompt": "a dog"}], mode="batch")
+    assert [one["status"] for one in canaries(examined(stage, job, "--canary"))] == ["ok"]
+    assert len(server.books()) == 1
+    assert not server.books("batch")
+    stage.run("run", job)
+    assert len(server.books()) == 1, "the rest goes by batch"
+    assert [entry["charged"] for entry in server.books("batch_line")] == [1]
+
+
+def test_a_canary_of_the_queue_and_of_a_route(stage: Stage) -> None:
+    server = stage.serve()
+    stage.settings["routes"] = {"both": ["one", "two"]}
+    stage.provider("one", server, rate_limit={"images": 25})
+    stage.provider("two", server, rate_limit={"images": 25})
+    stage.run("submit", night(stage, [*CAT, {"prompt": "a dog"}], provider="both"))
+    assert [one["status"] for one in canaries(examined(stage, "--canary"))] == ["ok"]
+    assert server.charged() == 1
+    assert stage.standing("night")["counts"]["pending"] == 1
+
+
+def test_a_canary_beside_a_run_is_left_out(stage: Stage) -> None:
+    server = lab(stage, latency_seconds=[30, 30])
+    other = stage.prompts("other", 1)
+    running = stage.start("run", other)
+    while not stage.ask("SELECT 1 FROM attempt"):
+        assert running.poll() is None
+        time.sleep(0.02)
+    (kept,) = canaries(examined(stage, night(stage), "--canary"))
+    assert kept["message"].startswith("not checked (process ")
+    running.kill()
+    running.wait()
+    assert not server.books()
+
+
+@pytest.mark.parametrize(("given", "words"), [("0", "a whole number of at least 1"), ("many", "not `many`")])
+def test_a_number_of_canaries_that_is_none_is_a_mistake(stage: Stage, given: str, words: str) -> None:
+    lab(stage)
+    ended = stage.run("doctor", night(stage), "--canary", given, exit_code=2)
+    assert words in ended.stderr
+
+
+def test_a_job_file_behind_the_option_is_no_number(stage: Stage) -> None:
+    server = lab(stage)
+    stage.run("doctor", "--canary", night(stage))
+    assert server.charged() == 1

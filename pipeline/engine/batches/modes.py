@@ -71,7 +71,9 @@ class Modes:
             for found_group, _ in await self._writer.do(pending_groups, job.pk, self._scope):
                 group = self._at_member(found_group)
                 fault = self._fault(job, group)
-                if fault is None:
+                if self._scope.only is not None:
+                    realtime.add(found_group if group is found_group else replace(group, provider=None))
+                elif fault is None:
                     by_batch += [group] if self._stops.allows_group(group) else []
                 elif job.mode == "auto":
                     realtime.add(found_group if group is found_group else replace(group, provider=None))
