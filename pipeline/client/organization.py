@@ -26,10 +26,11 @@ _MOST = 10**12  # a limit from here on means nothing
 
 @dataclass(frozen=True, slots=True)
 class ProjectRateLimit:
-    """The limit of a project for one model; None if the service states no limit of images for it."""
+    """The limits of a project for one model; None if the service states no such limit for it."""
 
     model: str
     images_per_minute: int | None
+    calls_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,18 @@ class SpendLimit:
 
     usd: float
     is_enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPermissions:
+    """The models that a project may use: those named if it `is_allow_list`, else all others."""
+
+    names: frozenset[str]
+    is_allow_list: bool
+
+    def allows(self, model: str) -> bool:
+        """Return whether the project may use a model."""
+        return (model in self.names) == self.is_allow_list
 
 
 def open_admin_session(base_url: str, key: str, *, timeout: float) -> ApiSession:
@@ -66,7 +79,11 @@ class OrganizationClient:
         """Return the rate limits of a project. A model that has no row has no limit of the project's own."""
         items = [item async for item in self._items("projects", project, "rate_limits")]
         return [
-            ProjectRateLimit(item["model"], _count(item.get("max_images_per_1_minute")))
+            ProjectRateLimit(
+                item["model"],
+                _count(item.get("max_images_per_1_minute")),
+                _count(item.get("max_requests_per_1_minute")),
+            )
             for item in items
             if isinstance(item.get("model"), str)
         ]
@@ -81,6 +98,17 @@ class OrganizationClient:
         cents, enforcement = _count(body.get("threshold_amount")), body.get("enforcement")
         status = enforcement.get("status") if isinstance(enforcement, dict) else None
         return None if cents is None else SpendLimit(cents / 100, status == "enforcing")
+
+    async def model_permissions(self, project: str) -> ModelPermissions | None:
+        """Return which models a project may use; None if nothing restricts that."""
+        http = await self.get("projects", project, "model_permissions")
+        if http.status == 404:
+            return None
+        body = read_object(http)
+        names, mode = body.get("model_ids"), body.get("mode")
+        if not isinstance(names, list) or mode not in {"allow_list", "deny_list"}:
+            return None
+        return ModelPermissions(frozenset(name for name in names if isinstance(name, str)), mode == "allow_list")
 
     async def get(self, *steps: str, query: Mapping[str, str] | None = None) -> HttpResponse:
         """Return the response to a request below `/organization`, whatever its status."""

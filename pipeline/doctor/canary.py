@@ -23,7 +23,7 @@ from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
 from pipeline.ledger.samples import newest_made, read_sample, read_stated
-from pipeline.planning.build import make_plans, staging_folder
+from pipeline.planning.build import load_models, make_plans, staging_folder
 from pipeline.run import Run, back_up_ledger
 from pipeline.stores import Stores
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Config
+    from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
     from pipeline.engine.events import Listener
     from pipeline.ledger.held_folder import HeldFolder
@@ -133,8 +134,9 @@ class Canary:
         return None
 
     def _examined(self, sample: Sample, how: str) -> Check:
-        exact = all(one.dialect.size_as != "aspect_ratio" for one in self.config.members(sample.provider))
-        fault = find_fault(sample, exact_size=exact)
+        members = self.config.members(sample.provider)
+        exact = all(one.dialect.size_as != "aspect_ratio" for one in members)
+        fault = find_fault(sample, _least_usd(self.config, members, sample), exact_size=exact)
         who = f"{sample.job}/{sample.id}{how}"
         if fault is not None:
             return problem("canary", f"{who} {fault.what}", f"{fault.do}; nothing more was bought")
@@ -185,6 +187,23 @@ class _Shop:
         budget = self.options.budget_usd
         run = Run(self.config, self.environment, self.connection, self.held, scope, budget, wait=False)
         return request_pk, await run.execute(self.emit)
+
+
+def _least_usd(config: Config, members: Sequence[Provider], sample: Sample) -> float | None:
+    """Return the least that the images of a sample cost by the tables: without their input images, for whose tokens no
+    formula is published, and whatever `auto` stands for.
+    """
+    name, n, params = sample.params.get("model"), len(sample.images), sample.params
+    costs: list[float | None] = []
+    for member in members:
+        model = load_models(config, member).find(name if isinstance(name, str) else None)
+        if model is None or model.prices is None:
+            continue
+        costs.append(model.estimate(sample.served_by, sample.prompt, params, n, ()).usd)
+        if {params.get("size"), params.get("quality")} & {None, "auto"}:
+            least = model.prices.least_image_cost(model.with_defaults(sample.served_by, params))
+            costs.append(None if least is None else least * n)
+    return min((usd for usd in costs if usd is not None), default=None)
 
 
 def _kind(service: str, params: Mapping[str, object]) -> _Kind:

@@ -77,7 +77,8 @@ class Examination:
 
     async def _examine(self, one: ProviderExamination) -> list[Check]:
         own, limits = await asyncio.gather(one.run(), check_organization(self.evening, one.provider, one.base_url))
-        return [*own, *limits]
+        is_found = any(check.name == "models" and check.status == "problem" for check in own)
+        return [*own, *(check for check in limits if check.name != "models" or not is_found)]
 
 
 def _in_daemon_thread(work: Callable[[], list[Check]]) -> asyncio.Future[list[Check]]:

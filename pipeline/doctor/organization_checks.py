@@ -39,8 +39,9 @@ async def check_organization(evening: Evening, provider: Provider, base_url: str
         found = await asyncio.gather(
             _check_limits(evening, provider, client, project),
             _check_spending(evening, provider, client, project),
+            _check_permissions(evening, provider, client, project),
         )
-    return [*found[0], *found[1]]
+    return [check for part in found for check in part]
 
 
 async def _check_limits(
@@ -53,10 +54,32 @@ async def _check_limits(
     except RequestError as error:
         return [_unread("limit", provider, project, error)]
     by_model = {one.model: one for one in limits}
-    models = dict.fromkeys(one.model for one in evening.demands_at(provider) if one.model)
+    models = _models(evening, provider)
     if not models:
         return [not_checked("limit", f"`{provider.name}`: nothing is missing")]
     return [_check_limit(evening, provider, project, model, by_model) for model in models]
+
+
+def _models(evening: Evening, provider: Provider) -> list[str]:
+    return list(dict.fromkeys(one.model for one in evening.demands_at(provider) if one.model))
+
+
+async def _check_permissions(
+    evening: Evening, provider: Provider, client: OrganizationClient, project: str | None
+) -> list[Check]:
+    """Return the models that a project may not use; nothing if it may use all, or if that is not known."""
+    if project is None:
+        return []
+    try:
+        permissions = await client.model_permissions(project)
+    except RequestError:  # the limits say it
+        return []
+    do = f"allow it at {_LIMITS_PAGE}, or name another model in the job"
+    return [
+        problem("models", f"`{provider.name}`: {project} may not use `{model}`", do)
+        for model in _models(evening, provider)
+        if permissions is not None and not permissions.allows(model)
+    ]
 
 
 def _check_limit(
@@ -66,6 +89,9 @@ def _check_limit(
     known = evening.models(provider).find(model)
     same = [one for name, one in limits.items() if known is not None and evening.models(provider).find(name) is known]
     row = limits.get(model) or next(iter(same), None)
+    if row is not None and row.calls_per_minute == 0:
+        what = f"`{provider.name}`: {project} may make no call with `{model}`: its limit is 0 a minute"
+        return problem("limit", what, f"raise the limit at {_LIMITS_PAGE}, or name another model")
     if row is None or row.images_per_minute is None:
         return not_checked("limit", f"`{provider.name}`: {project} states none for `{model}`")
     allowed, own = row.images_per_minute, provider.rate_limit

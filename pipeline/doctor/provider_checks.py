@@ -19,8 +19,10 @@ from pipeline.client.rate_limit_hints import skew
 from pipeline.client.response import read_error, read_object
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
+from pipeline.config.hosts import place_of
+from pipeline.config.organization import is_openai
 from pipeline.doctor.check import not_checked, problem, warning, well
-from pipeline.errors import ConfigError, KeyRefused, ModelUnknown, NotSent, RequestError, WrongAddress, WrongPath
+from pipeline.errors import ConfigError, KeyRefused, ModelUnknown, NotSent, RequestError, WrongAddress
 from pipeline.reports.facts import counted, duration
 
 if TYPE_CHECKING:
@@ -183,11 +185,10 @@ class ProviderExamination:
         do = f"allow `{model}` for the project of the key, verify the organization, or name another model in the job"
         if is_named and error is not None and "missing scopes" not in error.message.lower():
             return problem("models", f"`{name}`: `{model}` cannot be used: {error.message}", do)
-        if entries and model not in entries and not _is_model(answer):
+        if entries is not None and model not in entries and not _is_model(answer):
             what = f"`{name}` does not list `{model}`"
-            if isinstance(error, WrongPath) or error is None:  # the server knows no single models
-                return warning("models", what, do)
-            return problem("models", what, do)
+            is_complete = is_openai(self.provider) or place_of(self.provider.host) in {"loopback", "private"}
+            return problem("models", what, do) if is_complete else warning("models", what, do)
         return None
 
     def _shutdown(self, model: str, entry: Mapping[str, Any]) -> Check:

@@ -24,10 +24,11 @@ class SampleFault:
     do: str
 
 
-def find_fault(sample: Sample, *, exact_size: bool) -> SampleFault | None:
+def find_fault(sample: Sample, least_usd: float | None, *, exact_size: bool) -> SampleFault | None:
     """Return what is wrong with a sample; None if all is as asked for, as far as the request says it.
 
-    Without `exact_size`, only the shape counts: the server is asked for an aspect ratio.
+    `least_usd` is what it may cost at least, where the estimate had to assume something. Without `exact_size`, only the
+    shape counts: the server is asked for an aspect ratio.
     """
     asked, form = parse_size(sample.params.get("size")), sample.params.get("output_format")
     for image in sample.images:
@@ -40,7 +41,8 @@ def find_fault(sample: Sample, *, exact_size: bool) -> SampleFault | None:
     cost, estimate = sample.cost_usd, sample.estimate_usd
     if cost is None or estimate is None or sample.by_batch:
         return None
-    if abs(cost - estimate) > COST_TOLERANCE * estimate + 1e-9:
+    least = estimate if least_usd is None else min(estimate, least_usd)
+    if not least * (1 - COST_TOLERANCE) - 1e-9 <= cost <= estimate * (1 + COST_TOLERANCE) + 1e-9:
         what = f"cost {dollars(cost)}, and the estimate was {dollars(estimate)}"
         return SampleFault(what, "correct `prices` of the model in the config, or name the quality instead of `auto`")
     return None

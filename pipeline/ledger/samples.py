@@ -42,6 +42,8 @@ class Sample:
     provider: str  # or the route that the job names
     id: str
     status: str
+    served_by: str  # the operation whose endpoint was called
+    prompt: str | None
     params: Mapping[str, Any]
     cost_usd: float | None
     estimate_usd: float | None
@@ -78,7 +80,7 @@ def newest_made(connection: sqlite3.Connection, request_pks: Collection[int]) ->
 def read_sample(connection: sqlite3.Connection, request_pk: int) -> Sample:
     """Return a request with its images."""
     row = connection.execute(
-        "SELECT j.name, j.provider, r.id, r.status, r.params, r.cost_usd,"
+        "SELECT j.name, j.provider, r.id, r.status, r.served_by, r.prompt, r.params, r.cost_usd,"
         " r.estimate_usd * r.received / r.n AS estimate_usd,"
         " EXISTS (SELECT 1 FROM attempt WHERE request = r.pk AND batch IS NOT NULL) AS by_batch,"
         " error_kind(r.error) AS error_kind, json_extract(r.error, '$.message') AS message"
@@ -93,6 +95,8 @@ def read_sample(connection: sqlite3.Connection, request_pk: int) -> Sample:
         provider=row["provider"],
         id=row["id"],
         status=row["status"],
+        served_by=row["served_by"],
+        prompt=row["prompt"],
         params=json.loads(row["params"]),
         cost_usd=row["cost_usd"],
         estimate_usd=row["estimate_usd"],

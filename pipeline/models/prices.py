@@ -138,7 +138,7 @@ class Prices:
         counted = self._counted(operation, usage, table) if isinstance(usage, dict) else None
         if counted is None:
             return Cost(table)
-        least = self._least_image_cost(params)
+        least = self.least_image_cost(params)
         if table is not None and least is not None and counted < received * least * _PLAUSIBLE:
             return Cost(table, ignored_usd=counted)
         return Cost(counted)
@@ -152,7 +152,7 @@ class Prices:
         is_dollars = table is None or stated is None or stated <= table * _MOST_TIMES_TABLE  # else another currency
         return stated if is_dollars else None
 
-    def _least_image_cost(self, params: Mapping[str, object]) -> float | None:
+    def least_image_cost(self, params: Mapping[str, object]) -> float | None:
         """Return the least price of an image with these parameters, since a server may resolve `auto` to anything."""
         quality, size = params.get("quality"), params.get("size")
         qualities = self._qualities() if quality in _AUTO else (str(quality),)

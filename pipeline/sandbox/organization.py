@@ -40,6 +40,9 @@ def serve_organization(service: Service, request: web.Request) -> Response:
         case ["projects", _, "rate_limits"]:
             size = page_size(request.query, PAGE, PAGE)
             answer = page_of(_rate_limits(service), request.query.get("after"), size, errors.rate_limit_not_found)
+        case ["projects", _, "model_permissions"]:
+            denied = list(settings.denied_models)
+            answer = json_response({"object": "model_permissions", "mode": "deny_list", "model_ids": denied})
         case ["projects", _, "spend_limit"]:
             answer = _spend_limit(settings.project_spend_limit_usd)
         case ["spend_limit"]:

@@ -34,7 +34,7 @@ async def test_rate_limits_are_the_planted_ones_and_else_those_of_the_sandbox(tm
     planted = {"gpt-image-2": 20, "gpt-image-2.6-flare": 0, "dall-e-3": None}
     async with asking(tmp_path, rate_limits=planted) as client:
         limits = {one.model: one for one in await client.rate_limits(PROJECT)}
-    assert limits["gpt-image-2"] == ProjectRateLimit("gpt-image-2", 20)
+    assert limits["gpt-image-2"] == ProjectRateLimit("gpt-image-2", 20, 10_000)
     assert limits["gpt-image-2.6-flare"].images_per_minute == 0
     assert limits["dall-e-2"].images_per_minute == 50
     assert "dall-e-3" not in limits
@@ -45,6 +45,13 @@ async def test_a_list_of_several_pages_is_read_to_its_end(tmp_path: Path) -> Non
     async with asking(tmp_path, rate_limits=many) as client:
         limits = {one.model: one.images_per_minute for one in await client.rate_limits(PROJECT)}
     assert {name: limits[name] for name in many} == many
+
+
+async def test_model_permissions_name_what_is_denied(tmp_path: Path) -> None:
+    async with asking(tmp_path, denied_models=["dall-e-3"]) as client:
+        permissions = await client.model_permissions(PROJECT)
+    assert permissions is not None
+    assert [permissions.allows(name) for name in ("dall-e-3", "gpt-image-2")] == [False, True]
 
 
 async def test_spend_limits_are_in_dollars_and_may_be_missing(tmp_path: Path) -> None:
