@@ -117,30 +117,32 @@ class Canary:
         """Examine the newest image of a kind, else buy its cheapest request; None if none could be bought."""
         made = newest_made(shop.connection, [one.pk for one in same if one.pk is not None])
         if made is not None:
-            return self._examined(read_sample(shop.connection, made), ", which is here already")
+            return self._examined(read_sample(shop.connection, made), is_old=True)
         for one in [one for one in same if one.is_missing][:_MOST_MODERATED]:
             request_pk, result = await shop.buy(one)
             self.signal = result.signal
             sample = read_sample(shop.connection, request_pk)
             if sample.images:
-                return self._examined(sample, "")
+                return self._examined(sample, is_old=False)
             if sample.error_kind == Moderated.__name__ and sample.error_message is not None:
                 continue
             said = next((stop.message for stop in result.stops), sample.error_message)
             if said is None:
                 said = f"it was not made (status {sample.status})"
-            do = "mend what it says; nothing more was bought"
+            do = "mend what it says; nothing more was bought, and `pipeline status` shows what is left"
             return problem("canary", f"{sample.job}/{sample.id}: {said}", do)
         return None
 
-    def _examined(self, sample: Sample, how: str) -> Check:
+    def _examined(self, sample: Sample, *, is_old: bool) -> Check:
         members = self.config.members(sample.provider)
         exact = all(one.dialect.size_as != "aspect_ratio" for one in members)
         fault = find_fault(sample, _least_usd(self.config, members, sample), exact_size=exact)
-        who = f"{sample.job}/{sample.id}{how}"
-        if fault is not None:
-            return problem("canary", f"{who} {fault.what}", f"{fault.do}; nothing more was bought")
-        return well("canary", f"{who}: {sample_words(sample)}")
+        who = f"{sample.job}/{sample.id}{', which is here already' if is_old else ''}"
+        if fault is None:
+            return well("canary", f"{who}: {sample_words(sample)}")
+        again = f"once that is mended, `pipeline redo {sample.job} --id {sample.id}` makes it again"
+        do = f"{fault.do}; nothing more was bought; {again}"
+        return problem("canary", f"{who}{',' if is_old else ''} {fault.what}", do)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ LAST_SECONDS = 15.0
 """When checks that have not ended are given up; each call to a server has its own, shorter time."""
 
 _OF_JOBS: Sequence[Callable[[Evening], Iterator[Check]]] = (check_jobs, check_inputs, check_prices, check_budgets)
-_OF_MACHINE: Sequence[Callable[[Evening], Iterator[Check]]] = (check_output, check_disk, check_open_files, check_held)
+_OF_MACHINE: Sequence[Callable[[Evening], Iterator[Check]]] = (check_output, check_disk, check_open_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Examination:
     notify: bool = False
 
     async def run(self) -> list[Check]:
-        """Return all checks, in the order of the request's way: job, machine, provider, notification."""
-        found = [check for examine in _OF_JOBS for check in examine(self.evening)]
+        """Return all checks: what holds work back, then jobs, machine, providers and notifications."""
+        found = [check for examine in (check_held, *_OF_JOBS) for check in examine(self.evening)]
         machine = [self._within_time(examine) for examine in _OF_MACHINE]
         *parts, providers, notified = await asyncio.gather(
             *machine,

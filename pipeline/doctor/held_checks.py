@@ -10,11 +10,12 @@ from pipeline.doctor.check import warning, well
 from pipeline.errors import PipelineError
 from pipeline.ledger.attempts import paused_until
 from pipeline.ledger.lock import find_owner
-from pipeline.reports.facts import clock, counted
+from pipeline.reports.facts import clock
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.stops import read_holding_stops
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
 
     from pipeline.doctor.check import Check
@@ -23,21 +24,32 @@ if TYPE_CHECKING:
 
 def check_held(evening: Evening) -> Iterator[Check]:
     """Yield what still holds work back: a run at work, a pause that a provider asked for, and stops of earlier runs."""
-    found = []
-    command = NextCommand.here(evening.config)
+    found: list[Check] = []
     with contextlib.suppress(PipelineError), ledger.reading(evening.config.output) as connection:  # named elsewhere
-        owner = find_owner(evening.config.output, connection)
-        if owner is not None:
-            what = f"{owner.who} is working on {evening.config.output}: a second run only queues its jobs"
-            found.append(warning("held", what, "wait until it ends, or let it take up the jobs"))
-        for provider in evening.providers():
-            if (until := paused_until(connection, provider.name)) > evening.now:
-                what = f"`{provider.name}` asked for a pause until {clock(until, evening.now)}"
-                found.append(warning("held", what, "start the run then, or let it wait"))
-        for one in read_holding_stops(connection, [job.name for job in evening.jobs]):
-            again = " and ".join(command.line(*words) for words in one.commands)
-            what = f"stopped at {clock(one.stop.stopped_at, evening.now)}, {one.stop.reach}: {one.stop.message}"
-            found.append(warning("held", what, f"{one.advice or 'mend what it names'}; then {again}"))
+        for holds in (_run_at_work, _pauses, _stops):
+            found += holds(connection, evening)
     yield from found
     if not found:
-        yield well("held", f"no run is at work, no pause and no stop holds {counted(len(evening.jobs), 'job')} back")
+        yield well("held", "no run is at work, and no pause and no stop holds anything back")
+
+
+def _run_at_work(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
+    owner = find_owner(evening.config.output, connection)
+    if owner is not None:
+        what = f"{owner.who} is working on {evening.config.output}: a second run only queues its jobs"
+        yield warning("held", what, "wait until it ends, or let it take up the jobs")
+
+
+def _pauses(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
+    for provider in evening.providers():
+        if (until := paused_until(connection, provider.name)) > evening.now:
+            what = f"`{provider.name}` asked for a pause until {clock(until, evening.now)}"
+            yield warning("held", what, "start the run then, or let it wait")
+
+
+def _stops(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
+    command = NextCommand.here(evening.config)
+    for one in read_holding_stops(connection, [job.name for job in evening.jobs]):
+        again = " and ".join(command.line(*words) for words in one.commands)
+        what = f"stopped at {clock(one.stop.stopped_at, evening.now)}, {one.stop.reach}: {one.stop.message}"
+        yield warning("held", what, f"{one.advice or 'mend what it names'}; then {again}")

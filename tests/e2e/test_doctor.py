@@ -248,8 +248,12 @@ def test_without_a_job_file_the_queue_is_examined(stage: Stage) -> None:
     lab(stage, organization={"denied_models": [MODEL]})
     stage.run("submit", night(stage, [{**CAT[0], "n": 3}]))
     checks = examined(stage, exit_code=2)
-    assert "night at `lab`: 3 images missing" in checks[0]["message"]
+    assert "night at `lab`: 3 images missing" in checks[1]["message"]
     assert [name for name, _, _ in found(checks)] == ["models"]
+    stage.providers = {"other": stage.providers["lab"]}
+    stage.write_config()
+    (unknown,) = found(examined(stage, exit_code=2))
+    assert unknown[1] == "night: the config has no provider `lab`"
 
 
 def test_keys_of_one_organization_share_one_limit(stage: Stage) -> None:
@@ -265,8 +269,9 @@ def test_keys_of_one_organization_share_one_limit(stage: Stage) -> None:
 def test_a_stop_that_still_holds_is_a_warning_with_what_continues(stage: Stage) -> None:
     lab(stage, quota_images=0)
     stage.run("run", job := night(stage), exit_code=3)
-    (held,) = found(examined(stage, job), "warning")
-    assert held[0] == "held"
+    checks = examined(stage, job)
+    (held,) = found(checks, "warning")
+    assert held[0] == checks[0]["name"] == "held"
     assert "exceeded your current quota" in held[1]
     assert "pipeline run" in held[2]
 
@@ -348,7 +353,7 @@ def test_the_canary_stops_a_night_whose_images_come_in_the_wrong_size(stage: Sta
     assert "name a size that the server makes, or another provider; nothing more was bought" in wrong["do"]
     assert len(server.books()) == 1
     (again,) = canaries(examined(stage, job, "--canary", exit_code=2))
-    assert "which is here already came in 512x512" in again["message"]
+    assert "which is here already, came in 512x512" in again["message"]
     assert len(server.books()) == 1
 
 
