@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.config.load import load
+from pipeline.controls import FolderControls
 from pipeline.job_queue import JobQueue
 from pipeline.ledger import job_changes, queries, submit
 from pipeline.ledger.batches import living_batches, wish_to_cancel
@@ -67,6 +68,11 @@ class Batch:
     def folder(self) -> Path:
         """The output folder: the ledger, and each job's inputs, manifest and report."""
         return self.config.output
+
+    @property
+    def controls(self) -> FolderControls:
+        """Pauses, lower limits and priorities, which a run at work follows."""
+        return FolderControls(self.config)
 
     @functools.cached_property
     def stores(self) -> Stores:
@@ -241,12 +247,7 @@ class Batch:
         return write_job_report(self.config, name, sheet)
 
     def verify(
-        self,
-        name: str | None = None,
-        *,
-        repair: bool = False,
-        deep: bool = False,
-        count: CountImages | None = None,
+        self, name: str | None = None, *, repair: bool = False, deep: bool = False, count: CountImages | None = None
     ) -> tuple[int, list[Damage]]:
         """Compare every file of a job, or of all, with the ledger; return (number of images, damaged files).
 
@@ -269,10 +270,7 @@ class Batch:
             return queries.count_images(connection, name) + repaired, damages
 
     def unknown_images(self, name: str | None = None) -> list[str]:
-        """Return the images on disk, of a job or of all, that no row of the ledger has. They are never touched.
-
-        Beside a working run there are none: it stores an image before it records it.
-        """
+        """Return the images on disk, of a job or of all, that no row has; none beside a working run."""
         with ledger.reading(self.folder, name) as connection:
             if find_owner(self.folder, connection) is not None:
                 return []

@@ -28,6 +28,7 @@ PipelineError
 │       │   └── WrongPath               404: stops the provider's requests for that operation
 │       ├── Deferred                a task id or 202 in place of images: may be billed, and never brings an image
 │       ├── ModelUnknown            404 or 400 model_not_found: stops the job's requests for that model
+│       ├── ProviderHeld            a pause, or hours outside the provider's window, that the run was not to wait for
 │       ├── PausedTooLong           a Retry-After of more than an hour
 │       ├── OutageGivenUp           the provider was down for longer than `retry.outage_hours`
 │       ├── RepeatedRefusal         every request in a row was refused with the same message
@@ -43,7 +44,6 @@ PipelineError
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -73,14 +73,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.location}: {self.message}" if self.location else self.message
-
-
-_VALUE = re.compile(r"`[^`]*`|'[^']*'|\d[\d,.x]*")
-
-
-def without_values(text: str) -> str:
-    """Return a message or a location without quoted values and numbers: equal for mistakes of one kind."""
-    return _VALUE.sub("", text)
 
 
 class BadInput(PipelineError):
@@ -254,6 +246,12 @@ class ModelUnknown(Stop):
     """The provider does not know the model, or has shut it down."""
 
     reach = "model"
+
+
+class ProviderHeld(Stop):
+    """The provider is paused by a person, or outside its window, and the run was not to wait."""
+
+    outcome = "not_sent"
 
 
 class PausedTooLong(Stop):

@@ -54,12 +54,13 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 
         return keep_watching(config, job, watch, as_json=as_json, keep=keep)
     with work_line(options, "reading the ledger"):
-        found, command = read_folder_status(config.output, job, config.discounts), NextCommand.here(config)
+        found = read_folder_status(config.output, job, config.discounts, config.providers)
+        command = NextCommand.here(config)
     if as_json:
         echo_json(folder_json(found, command))
     else:
         lines = folder_lines(found, config.services, command, verbose=options.verbose)
-        for line in lines if found.summaries else [nothing_submitted(config)]:
+        for line in lines if found.summaries else [*lines, nothing_submitted(config)]:
             echo_prose(line, err=False)
     return 0
 
@@ -86,11 +87,13 @@ def plan(
     """Show what a job would do, without calling a provider: requests, images, minutes at the limit, cost."""
     from pipeline import ledger
     from pipeline.config.load import budget_in_force
+    from pipeline.controls import FolderControls
     from pipeline.ledger.claim import check_claim
     from pipeline.ledger.other_keys import with_known_keys
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
     from pipeline.reports.plan_diff import diff_lines, read_changes
+    from pipeline.reports.next_command import NextCommand
 
     config, chosen = options.load(), JobOptions(**extra)
     with staging_folder() as staging:
@@ -117,6 +120,9 @@ def plan(
     if as_json:
         echo_json(estimates[0] if len(estimates) == 1 else estimates)
     else:
+        serving = {member.name for one in plans for member in one.serving}
+        for line in FolderControls(config).read().lines(NextCommand.here(config), serving):
+            echo_prose(line, err=False)
         for number, estimate in enumerate(estimates):
             if number:
                 echo("")

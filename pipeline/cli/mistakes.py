@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.errors import without_values
+from pipeline.planning.diagnostics import without_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -42,7 +42,7 @@ class Route:
         return Provider(
             name=self.name,
             base_url=None,
-            rate_limit=_sum_of_limits(members),
+            rate_limit=sum_of_limits(members),
             concurrency=sum(one.concurrency for one in members),
             images_per_call=max(one.images_per_call for one in members),
             sandbox={} if all(one.sandbox is not None for one in members) else None,
@@ -50,7 +50,8 @@ class Route:
         )
 
 
-def _sum_of_limits(members: Sequence[Provider]) -> RateLimit | None:
+def sum_of_limits(members: Sequence[Provider]) -> RateLimit | None:
+    """Return the limit of several providers together; None if one of them has none."""
     limits = [one.rate_limit for one in members if one.rate_limit is not None]
     if len(limits) < len(members):
         return None

@@ -8,18 +8,21 @@ import random
 from typing import TYPE_CHECKING
 
 from pipeline.backoff import Backoff
+from pipeline.engine.call_limits import CallLimits
 from pipeline.engine.circuit_breaker import CircuitBreaker
 from pipeline.engine.delivery_breaker import DeliveryBreaker
+from pipeline.engine.hold import Hold
+from pipeline.engine.parking import Parking
 from pipeline.engine.refusal_guard import RefusalGuard
-from pipeline.engine.stop_policy import StopSignal
-from pipeline.engine.throttle import Throttle
+from pipeline.engine.slots import Slots
+from pipeline.engine.stop_policy import StopSignal, Withdrawn
 from pipeline.errors import OutageGivenUp, RateLimited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pipeline.config.load import Provider, RateLimit, RetryRules
-    from pipeline.engine.throttle import Reservation
+    from pipeline.engine.throttle import Reservation, Throttle
     from pipeline.engine.uploads import Spool
     from pipeline.errors import RequestError, Stop
     from pipeline.ledger.queue import QueuedRequest
@@ -75,25 +78,31 @@ class Admission:
         spool: Spool | None = None,
     ) -> None:
         outage = rules.outage_hours * 3600
-        self.throttle = Throttle(provider.rate_limit)
-        self.lowered: RateLimit | None = None  # the limit that the server stated for all its models
+        self.limits = CallLimits(provider.rate_limit)
+        self.hold = Hold()
+        self.priorities: Mapping[int, int] = {}  # of jobs, by primary key; those that are not 0
         self.signal = signal or StopSignal()
         self.changed = self.signal.changed
         self.refusals = RefusalGuard(known_good=known_good)
         self.delivery = DeliveryBreaker(provider.name, outage)
-        self._models: dict[str, Throttle] = {}  # limits that the server stated for one model
         self._breaker = CircuitBreaker(base_url, outage, start_seconds=rules.start_minutes * 60, known_good=known_good)
         self._spool = spool
-        self._slots = asyncio.Semaphore(provider.concurrency)
+        self._slots = Slots(provider.concurrency)
         self._give_up_after = outage
         self._pauses = Backoff(_FIRST_PAUSE, rules.max_wait_seconds, jitter=(1.0, 1.0))
         self._waiting = 0
         self._sleeping = 0
-        self._parked: dict[asyncio.Future[bool], Callable[[], bool]] = {}
+        self._parking = Parking(self.signal, self.changed)
         self._refused_since: float | None = None  # when the provider began to answer with nothing but 429s
-        self._held = StopSignal()  # interrupted to give requests of routes back that wait for a permit
+        self._moving = StopSignal()  # interrupted to give requests of routes back that wait for a permit
+        self._lines: dict[int, StopSignal] = {}  # by priority; interrupted to let others go first
         self.calls_ended = 0
         self.in_flight = 0  # permits that are not released
+
+    @property
+    def throttle(self) -> Throttle:
+        """The provider's own throttle."""
+        return self.limits.throttle
 
     @property
     def waiting(self) -> int:
@@ -108,12 +117,12 @@ class Admission:
     @property
     def idle(self) -> int:
         """Number of requests that need no room in flight: parked, or between two attempts."""
-        return self._sleeping + len(self._parked)
+        return self._sleeping + self.parked
 
     @property
     def parked(self) -> int:
         """Number of parked requests."""
-        return len(self._parked)
+        return len(self._parking)
 
     @property
     def halted(self) -> bool:
@@ -129,28 +138,44 @@ class Admission:
     @property
     def is_passable(self) -> bool:
         """Whether a call would wait for nothing but the limit, and for room in flight."""
-        is_paused = self.throttle.paused_for > 0
+        is_paused = self.throttle.paused_for > 0 or self.hold.is_closed
         return not is_paused and self._breaker.is_passable and self.delivery.is_passable
 
     def give_back(self) -> None:
         """End the waits for a permit of requests that others may serve."""
         if not self.is_passable:
-            self._held.interrupt()
+            self._moving.interrupt()
 
-    async def acquire(self, request: QueuedRequest, images: int) -> Permit:
+    def give_way(self, priority: int | None = None) -> None:
+        """Take the requests that wait for a permit out of the line: those of a lower priority, or all."""
+        for own, line in self._lines.items():
+            if priority is None or own < priority:
+                line.interrupt()
+
+    async def acquire(self, request: QueuedRequest, images: int, *, returns: bool = True) -> Permit:
         """Wait until a call for `images` images may be sent, or for fewer if the limit in force allows no more.
 
-        Raises Withdrawn when the provider is stopped, and for a request of a route when the provider pauses or goes
-        down. The caller releases the permit.
+        Raises Withdrawn when the provider is stopped, for a request that `returns` to the queue when it has to give
+        way, and for a request of a route when the provider pauses or goes down. The caller releases the permit.
         """
+        while True:
+            try:
+                return await self._acquire_in_line(request, images)
+            except Withdrawn:
+                if returns or request.route is not None or self.signal.is_set:
+                    raise
+
+    async def _acquire_in_line(self, request: QueuedRequest, images: int) -> Permit:
         self._waiting += 1
         held_slot = False
         try:
-            given_back = contextlib.nullcontext() if request.route is None else self._held.interruptible()
-            async with self.signal.interruptible(), given_back:
-                await self._slots.acquire()
+            priority = self.priorities.get(request.job_pk, 0)
+            line = self._lines.setdefault(priority, StopSignal())
+            given_back = contextlib.nullcontext() if request.route is None else self._moving.interruptible()
+            async with self.signal.interruptible(), line.interruptible(), given_back:
+                await self._slots.acquire(priority)
                 held_slot = True
-                return await self._acquire(request, images)
+                return await self._acquire(request, images, priority)
         except BaseException:
             self.released(request, held_slot=held_slot)
             raise
@@ -158,35 +183,27 @@ class Admission:
             self._waiting -= 1
             self.changed.set()
 
-    async def _acquire(self, request: QueuedRequest, images: int) -> Permit:
+    async def _acquire(self, request: QueuedRequest, images: int, priority: int) -> Permit:
         while True:
+            await self.hold.admit()
             if self._spool is not None:
                 await self._spool.admit()
             await self.refusals.admit(request)
             await self.delivery.admit(request.pk)
             is_probe = await self._breaker.admit(request.pk)
-            reservations = await self._reserve(request, images)
-            if is_probe or not self._is_held(request):
+            reservations = await self.limits.reserve(request.model, images, priority)
+            if not self.hold.is_closed and (is_probe or not self._is_held(request)):
                 return Permit(self, request, reservations, is_probe=is_probe)
-            for reservation in reservations:  # the provider went down, or was refused, while this call was queued
+            for (
+                reservation
+            ) in reservations:  # the provider went down, was refused or paused, while this call was queued
                 reservation.cancel()
+            self._breaker.released(request.pk)
 
     def _is_held(self, request: QueuedRequest) -> bool:
         is_down = self._breaker.open_since is not None
         is_full = self._spool is not None and not self._spool.has_room
         return is_down or is_full or self.delivery.holds(request.pk) or self.refusals.holds(request)
-
-    async def _reserve(self, request: QueuedRequest, images: int) -> list[Reservation]:
-        """Reserve room in the window of the provider, and before that in its model's own, if it has one."""
-        throttle = self._models.get(request.model or "")
-        if throttle is None:
-            return [await self.throttle.reserve(images)]
-        own = await throttle.reserve(images)
-        try:
-            return [await self.throttle.reserve(own.images), own]
-        except BaseException:
-            own.cancel()
-            raise
 
     async def sleep(self, seconds: float) -> None:
         """Wait before another attempt, without room in flight. Raises Withdrawn when the provider is stopped."""
@@ -206,25 +223,11 @@ class Admission:
         """Wait, without room in flight, until `condition` holds; return False if there is nothing left that could
         make it hold. Raises Withdrawn when the provider is stopped.
         """
-        if condition():
-            return True
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._parked[future] = condition
-        self.changed.set()
-        try:
-            async with self.signal.interruptible():
-                return await future
-        finally:
-            del self._parked[future]
+        return await self._parking.park(condition)
 
     def unpark_all(self) -> None:
         """End all parking: nothing else is left to send."""
-        self._unpark(lambda _: True, result=False)
-
-    def _unpark(self, is_over: Callable[[Callable[[], bool]], bool], *, result: bool) -> None:
-        for future, condition in self._parked.items():
-            if not future.done() and is_over(condition):
-                future.set_result(result)
+        self._parking.unpark_all()
 
     def released(self, request: QueuedRequest, *, held_slot: bool = False) -> None:
         """This request's call is over, or was never made: if it was to be a probe, another may be."""
@@ -246,7 +249,7 @@ class Admission:
 
     def progressed(self) -> None:
         """Something has happened that parked requests may wait for."""
-        self._unpark(lambda condition: condition(), result=True)
+        self._parking.progressed()
 
     def succeeded(self, request: QueuedRequest, sent_at: float | None = None) -> float | None:
         """Record a response to a call that was sent at `sent_at` (the loop's clock, now if it is None).
@@ -300,16 +303,9 @@ class Admission:
         """
         if error.limit is None:
             return None
-        throttle = self.throttle
-        if request.model and self.refusals.names_model(request, error) and self.throttle.limit is not None:
-            throttle = self._models.setdefault(request.model, Throttle(self.throttle.limit))
-        if not throttle.lower(*error.limit):
-            return None
-        if throttle is self.throttle:
-            self.lowered = throttle.limit
-        return throttle.limit
+        is_of_model = self.throttle.limit is not None and self.refusals.names_model(request, error)
+        return self.limits.lower(*error.limit, request.model if is_of_model else None)
 
     def close(self) -> None:
         """Cancel background work."""
-        for throttle in (self.throttle, *self._models.values()):
-            throttle.close()
+        self.limits.close()

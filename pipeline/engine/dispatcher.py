@@ -85,7 +85,7 @@ class Dispatcher:
 
     async def _take(self) -> list[QueuedRequest]:
         """Take as many requests as there is room for in flight and among those that wait for permits."""
-        room = min(self._room_in_flight(), LOOKAHEAD - self._admission.waiting)
+        room = self._room()
         if room <= 0:
             return []
         try:
@@ -140,6 +140,12 @@ class Dispatcher:
         routing.busy.update(one.pk for one in kept)
         return kept
 
+    async def give_way(self) -> None:
+        """If a request of a higher priority finds no room, take those of a lower one out of the line."""
+        if self._room() <= 0 and self._admission.waiting:
+            for request in await self._take_own(1):
+                self._admission.give_way(self._admission.priorities.get(request.job_pk, 0))
+
     def call_room(self) -> int:
         """Return how many requests of routes may be taken to be called: those that need not wait, and the next one."""
         room, admission = self._room_in_flight(), self._admission
@@ -148,6 +154,9 @@ class Dispatcher:
         if admission.throttle.limit is None and admission.down_for is None and not admission.delivery.is_open:
             return room
         return min(room, 1 - admission.waiting)
+
+    def _room(self) -> int:
+        return min(self._room_in_flight(), LOOKAHEAD - self._admission.waiting)
 
     def _room_in_flight(self) -> int:
         at_work = len(self._active) - min(self._admission.idle, MOST_IDLE)
@@ -202,6 +211,8 @@ class Dispatcher:
     def _bottleneck(self) -> Bottleneck:
         """Return what most requests wait for. Permits are granted at once unless the limit binds."""
         admission, calls, downloads = self._admission, self._context.caller.in_flight, self._context.caller.downloads
+        if admission.hold.is_closed:
+            return "held"
         if admission.throttle.paused_for:
             return "paused"
         if admission.down_for is not None:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.engine.control_events import Held, Reprioritised, Throttled
+
 if TYPE_CHECKING:
     from pipeline.errors import RequestError
 
 
-Bottleneck = Literal["", "limit", "provider", "downloads", "disk", "paused"]
+Bottleneck = Literal["", "limit", "provider", "downloads", "disk", "paused", "held"]
 """What limits the speed of a provider's requests now; empty if none is at work."""
 
 
@@ -291,6 +293,9 @@ Event = (
     | RequestEnded
     | Paused
     | LimitLowered
+    | Held
+    | Throttled
+    | Reprioritised
     | StoreSilent
     | StoreAnswers
     | PurchasesHeld

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from contextlib import AsyncExitStack
@@ -11,24 +12,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.client.batch_client import BatchClient
-from pipeline.client.rate_limit_hints import LONGEST_PAUSE
 from pipeline.config.batch_rules import BatchRules
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
-from pipeline.engine.admission import Admission
+from pipeline.engine.admissions import Admissions
 from pipeline.engine.batches.context import BatchContext
 from pipeline.engine.batches.executor import BatchExecutor
 from pipeline.engine.batches.modes import Modes
 from pipeline.engine.budget import Budget
 from pipeline.engine.caller import Target
+from pipeline.engine.controls import Controls
 from pipeline.engine.dispatcher import POLL_SECONDS, Dispatcher
 from pipeline.engine.provider_context import ProviderContext
 from pipeline.engine.records import Records
 from pipeline.engine.routing import Routing
 from pipeline.engine.stop_policy import StopPolicy
 from pipeline.engine.uploads import Places, Spool, Uploader
-from pipeline.errors import ConfigError, KeyRefused, PipelineError, Stop, WrongAddress
-from pipeline.ledger import attempts
+from pipeline.errors import ConfigError, KeyRefused, PipelineError, ProviderHeld, Stop, WrongAddress
 from pipeline.ledger.batches import has_batch_work
+from pipeline.ledger.controls import ControlFacts, read_controls
 from pipeline.ledger.recovery import requeue_running
 from pipeline.ledger.route_queue import has_prospects, record_members
 from pipeline.ledger.stops import delete_overcome_stops, record_stop
@@ -94,12 +95,13 @@ class Runner:
         self._left_out = set[int]()  # primary keys of batches that are not followed any more
         self._looked_at = set[str]()  # providers of whose batches nothing more is done in this run
         self._dispatchers: dict[str, Dispatcher] = {}
-        self._admissions: dict[str, Admission] = {}
+        self._admissions = Admissions(config, self._stops, self._spool)
         self._tables = {
             name: Models.load(config.models, one.own_models) if one.own_models else models
             for name, one in config.providers.items()
         }
         self._routing = Routing(config, self._tables, self._admissions, self._stops)
+        self._controls = Controls(config, self._admissions, self._stops, emit)
         self._paces: dict[str, ProviderPace] = {}  # the last one emitted of each provider
 
     @property
@@ -116,7 +118,8 @@ class Runner:
     @property
     def lowered(self) -> dict[str, RateLimit]:
         """The limits that providers stated and that were adopted, by provider."""
-        return {name: admission.lowered for name, admission in self._admissions.items() if admission.lowered}
+        stated = {name: admission.limits.stated for name, admission in self._admissions.items()}
+        return {name: limit for name, limit in stated.items() if limit is not None}
 
     def halt(self) -> None:
         """Make no further call; calls in flight are completed."""
@@ -125,7 +128,7 @@ class Runner:
     async def run(self) -> None:
         """Work to the end. Raises errors that no request can be blamed for, in an ExceptionGroup."""
         async with Writer(self._connection) as writer:
-            self._stops.record = lambda block, error: writer.post(record_stop, block, error)
+            self._stops.record = functools.partial(_record_stop, writer)
             if self._config.routes:
                 await writer.do(record_members, self._config.routes, list(self._config.providers))
             try:
@@ -180,11 +183,15 @@ class Runner:
             return []
         try:
             blocks = frozenset(self._stops.blocks)
-            names, is_batch = await writer.do(_read_waiting, self._scope, blocks, modes.realtime)
+            facts, names, is_batch = await writer.do(_read_facts, self._scope, blocks, modes.realtime)
+            self._controls.apply(facts)
             if is_batch or modes.is_in_use:
                 await modes.refresh()
                 names = await writer.do(waiting_providers, self._scope, blocks, modes.realtime)
             names = await self._with_members(names, writer, modes)
+            if self._controls.has_priorities:
+                for dispatcher in list(self._dispatchers.values()):
+                    await dispatcher.give_way()
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
@@ -193,6 +200,8 @@ class Runner:
             if name not in self._config.providers and not self._stops.is_stopped(name):  # submitted with another config
                 what = f"the config has no provider `{name}`: add it under `providers:`; jobs that name it stay queued"
                 self._stops.stop_provider(name, WrongAddress(what))
+        if not self._waits:
+            self._controls.stop_held({*names, *modes.providers()})
         known = self._config.providers.keys()
         realtime: list[tuple[str, Way]] = [(name, "realtime") for name in names if not self._stops.is_stopped(name)]
         sendable = {name for name in modes.providers() - self._looked_at if not self._stops.is_stopped(name)}
@@ -257,7 +266,8 @@ class Runner:
             self._stops.stop_provider(provider.name, WrongAddress(str(reason)))
             return None
         target = Target(provider, base_url, self._config.download, self._config.images_folder)
-        admission = await self._admission(provider, base_url, writer)
+        admission = await self._admissions.open(provider, base_url, writer)
+        self._controls.equip(admission, provider.name)
         routing = self._routing if self._config.routes_with(provider.name) else None
         records = Records(
             *(target, Places(self._held, self._spool), self._tables[provider.name], writer, self._budget, self._stops),
@@ -288,31 +298,16 @@ class Runner:
             self._waits,
         )
 
-    async def _admission(self, provider: Provider, base_url: str, writer: Writer) -> Admission:
-        """Return a provider's admission control, one for the whole run; it knows what earlier runs sent."""
-        name = provider.name
-        if name not in self._admissions:
-            limit, now = provider.rate_limit, time.time()
-            known_good = await writer.do(attempts.has_succeeded, name)
-            admission = Admission(
-                provider,
-                base_url,
-                self._config.retry,
-                self._stops.signal(name),
-                known_good=known_good,
-                spool=self._spool,
-            )
-            if limit is not None:
-                sent = await writer.do(attempts.sent_since, name, now - limit.window)
-                admission.throttle.remember((now - moment, images) for moment, images in sent)
-            paused = await writer.do(attempts.paused_until, name) - now
-            admission.throttle.pause(min(paused, LONGEST_PAUSE))  # more than was ever asked: the clock was set back
-            self._admissions[name] = admission
-        return self._admissions[name]
+
+def _record_stop(writer: Writer, block: Block, error: Stop) -> None:
+    """Record a stop, without waiting for the record; a pause is a fact in the ledger already."""
+    if not isinstance(error, ProviderHeld):
+        writer.post(record_stop, block, error)
 
 
-def _read_waiting(
+def _read_facts(
     connection: sqlite3.Connection, scope: Scope, blocks: frozenset[Block], realtime: frozenset[Block]
-) -> tuple[list[str], bool]:
-    """Return the providers that have pending requests in realtime, and whether any job goes by batch."""
-    return waiting_providers(connection, scope, blocks, realtime), has_batch_work(connection)
+) -> tuple[ControlFacts, list[str], bool]:
+    """Return the controls, the providers that have pending requests in realtime, and whether any job goes by batch."""
+    waiting = waiting_providers(connection, scope, blocks, realtime)
+    return read_controls(connection), waiting, has_batch_work(connection)

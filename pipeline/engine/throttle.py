@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
@@ -139,24 +138,18 @@ class Throttle:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
         self._changed.set()
 
-    def lower(self, images: int, per_seconds: float | None) -> bool:
-        """Enforce this limit from now on if it is lower than the one in force; return whether it is.
-
-        `per_seconds` is None if the server did not state it. If the config sets no limit, none is adopted.
-        """
-        old = self.limit
-        if old is None or self._scheduler is None:
-            return False
-        limit = replace(old, images=images, per_seconds=per_seconds or old.per_seconds)
-        if images < 1 or limit.images * old.per_seconds >= old.images * limit.per_seconds:
-            return False
-        self._scheduler.lower(limit)
+    def enforce(self, limit: RateLimit) -> None:
+        """Enforce another limit from now on; no effect without one, since calls were not counted."""
+        if self._scheduler is None or limit == self._scheduler.limit:
+            return
+        self._scheduler.enforce(limit)
         self._pace = Pace(limit)
         self._pace.discard(math.inf)
+        if self._task is not None and not self._task.done():  # it may wait for the old pace
+            self._restart(self._task, self._scheduler)
         self._changed.set()
-        return True
 
-    async def reserve(self, images: int) -> Reservation:
+    async def reserve(self, images: int, priority: int = 0) -> Reservation:
         """Wait for room for a call of `images` images, or of fewer if the limit in force allows no more.
 
         A cancelled wait has no effect.
@@ -165,7 +158,7 @@ class Throttle:
             while wait := self.paused_for:
                 await self._sleep(wait)
             return Reservation(self, images, None)
-        ticket = self._scheduler.enqueue(images)
+        ticket = self._scheduler.enqueue(images, priority)
         self._waiters[ticket] = asyncio.get_running_loop().create_future()
         self._changed.set()
         if self._task is None or self._task.done():
@@ -185,6 +178,11 @@ class Throttle:
             self._task.cancel()
         for future in self._waiters.values():
             future.cancel()
+
+    def _restart(self, task: asyncio.Task[None], scheduler: WindowScheduler) -> None:
+        """Serve anew with the pace as it is now; a call that was granted stays granted."""
+        task.cancel()
+        self._start(scheduler)
 
     def _start(self, scheduler: WindowScheduler) -> None:
         self._task = asyncio.create_task(self._serve(scheduler), name="throttle")
@@ -245,5 +243,4 @@ class Throttle:
         if granted and ticket is self._last and not self._pace.holds_unit and self._task is not None:
             self._pace.give_back()
             self._idle_since = asyncio.get_running_loop().time()
-            self._task.cancel()
-            self._start(self._scheduler)
+            self._restart(self._task, self._scheduler)

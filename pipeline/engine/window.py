@@ -3,6 +3,7 @@
 Pure logic: every moment is passed in, nothing waits, and there is no clock. The call at the head of the queue goes as
 soon as the window has room for it. Until then its place is reserved: a later, smaller call may go first if that does
 not delay the head ("EASY backfill", Lifka 1995). So no large call starves, and the room that it cannot use is not lost.
+The queue is ordered by priority, then by arrival.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 class Ticket:
     """A call's place: queued, then granted, then in the log. `images` shrinks if a lower limit comes into force."""
 
-    __slots__ = ("images",)
+    __slots__ = ("images", "priority")
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, priority: int = 0) -> None:
         self.images = images
+        self.priority = priority
 
 
 class WindowScheduler:
@@ -36,7 +38,7 @@ class WindowScheduler:
     def __init__(self, limit: RateLimit) -> None:
         self.limit = limit
         self.used = 0  # images in the log, and of granted calls
-        self._queue: dict[Ticket, None] = {}  # in order of arrival
+        self._queue: dict[Ticket, None] = {}  # the highest priority first, then in order of arrival
         self._granted: set[Ticket] = set()  # not yet sent
         self._log: list[tuple[float, int]] = []  # (moment, images), oldest first
 
@@ -55,10 +57,13 @@ class WindowScheduler:
         self.used += images
         bisect.insort(self._log, (moment, images))
 
-    def enqueue(self, images: int) -> Ticket:
+    def enqueue(self, images: int, priority: int = 0) -> Ticket:
         """Queue a call, reduced to what the limit allows in one call if `images` is more."""
-        ticket = Ticket(min(images, self.limit.images))
+        ticket = Ticket(min(images, self.limit.images), priority)
+        last = next(reversed(self._queue), ticket)
         self._queue[ticket] = None
+        if last.priority < priority:
+            self._queue = dict.fromkeys(sorted(self._queue, key=lambda one: -one.priority))
         return ticket
 
     def grant(self, now: float) -> Ticket | None:
@@ -93,7 +98,7 @@ class WindowScheduler:
         self.used -= ticket.images
         return True
 
-    def lower(self, limit: RateLimit) -> None:
+    def enforce(self, limit: RateLimit) -> None:
         """Enforce another limit from now on; queued calls for more than it allows are reduced."""
         self.limit = limit
         for ticket in self._queue:

@@ -63,6 +63,7 @@ class Worker:
         self._names = FileNames(request.job_name, "", request.output_format)
         self._succeeded = False
         self._is_probe = False
+        self._has_called = False  # how often it failed is known to this worker alone
         self._routing = context.routing if request.route is not None else None
         history = History() if self._routing is None else self._routing.history(request)
         self._failed_calls = FailedCalls(context, request, history)
@@ -124,12 +125,13 @@ class Worker:
         self._failed_calls.check_repeats()
         self._check_mode()
         images = min(self._missing, self._context.target.provider.images_per_call)
-        permit = await self._admission.acquire(self._request, images)
+        permit = await self._admission.acquire(self._request, images, returns=not self._has_called)
         self._is_probe = permit.is_probe
         try:
             self._check_mode()  # again: it may have changed while the call waited
             call = self._build_call(permit.images)
             attempt = await self._records.begin(self._request, permit)
+            self._has_called = True
             self._set_stem(attempt.stem)
             spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers))
             result = await self._caller.call(spec, permit.sent)
@@ -200,7 +202,7 @@ class Worker:
         self._records.record_pause(time.time() + seconds)
         self._records.emit(Paused(name, seconds, error.message))
         if limit := self._admission.lower(self._request, error):
-            model = self._request.model if self._admission.lowered is not limit else None
+            model = self._request.model if self._admission.limits.stated is not limit else None
             self._records.emit(LimitLowered(name, limit.images, limit.per_seconds, error.message, model))
 
     async def _download_all(self) -> None:

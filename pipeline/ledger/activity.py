@@ -70,14 +70,18 @@ def read_activity(
         (in_flight,) = connection.execute(
             "SELECT count(*) FROM attempt WHERE outcome IS NULL AND batch IS NULL AND provider = ?", (provider,)
         ).fetchone()
-    paused = connection.execute("SELECT max(paused_until) FROM provider WHERE name = ?", (provider,)).fetchone()[0]
+    paused, held_since = connection.execute(
+        "SELECT max(paused_until), max(held_since) FROM provider WHERE name = ?", (provider,)
+    ).fetchone()
     paid, expires_at = connection.execute(
         "SELECT count(*), min(i.expires_at) FROM image i JOIN attempt a ON a.pk = i.attempt"
         " WHERE i.state = 'paid' AND a.provider = ?",
         (provider,),
     ).fetchone()
     paused_until = paused if paused is not None and paused > now else None
-    if paused_until is not None:
+    if held_since is not None:
+        bottleneck = "held"
+    elif paused_until is not None:
         bottleneck = "paused"
     elif limit and owner is not None and _keeps_pace(calls, limit, now):
         bottleneck = "limit"

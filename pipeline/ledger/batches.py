@@ -198,7 +198,8 @@ _JOB = "SELECT pk, name, provider, mode, deadline, realtime_since, cancel_since 
 def batch_jobs(connection: sqlite3.Connection, scope: Scope) -> list[BatchJob]:
     """Return the jobs of a scope that go by batch, or whose batches are to be cancelled."""
     rows = connection.execute(
-        f"{_JOB} WHERE (mode != 'realtime' OR cancel_since IS NOT NULL) AND {IN_SCOPE} ORDER BY submitted_at, pk",
+        f"{_JOB} WHERE (mode != 'realtime' OR cancel_since IS NOT NULL) AND {IN_SCOPE}"
+        " ORDER BY priority DESC, submitted_at, pk",
         (None, *scope_values(scope)),
     )
     return [BatchJob(*row) for row in rows]

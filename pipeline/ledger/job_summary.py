@@ -43,6 +43,7 @@ class JobSummary:
     expected_usd: float | None  # of the images to come
     maybe_paid: int
     paid_waiting: int = 0  # images that are paid and not downloaded yet
+    priority: int = 0
     mode: str = "realtime"
     deadline: float | None = None  # of mode auto, seconds since 1970
     realtime_since: float | None = None  # when its deadline came near
@@ -145,6 +146,7 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         expected_usd=expected,
         maybe_paid=maybe_paid,
         paid_waiting=paid_waiting,
+        priority=job["priority"],
         mode=job["mode"],
         deadline=job["deadline"],
         realtime_since=job["realtime_since"],

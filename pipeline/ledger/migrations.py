@@ -116,6 +116,13 @@ def _add_custom_ids(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE request ADD COLUMN custom_id TEXT")
 
 
+def _add_controls(connection: sqlite3.Connection) -> None:
+    """Add what people set for a provider or a job while a run may be at work: a pause, a lower limit, a priority."""
+    connection.execute("ALTER TABLE provider ADD COLUMN held_since REAL")  # NULL: calls may be sent
+    connection.execute("ALTER TABLE provider ADD COLUMN throttle INTEGER CHECK (throttle >= 1)")  # images per window
+    connection.execute("ALTER TABLE job ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")  # higher first
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -125,5 +132,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_roots,
     _add_routes,
     _add_custom_ids,
+    _add_controls,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

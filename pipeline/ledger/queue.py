@@ -125,8 +125,8 @@ def next_requests(
 ) -> list[QueuedRequest]:
     """Return up to `limit` pending requests that are neither `taken` (primary keys) nor blocked.
 
-    Requests with paid URLs come first, ordered by expiry; then jobs by age, each in the order of its file. Of jobs that
-    go by batch, only those in `realtime` count.
+    Requests with paid URLs come first, ordered by expiry; then jobs by priority and age, each in the order of its
+    file. Of jobs that go by batch, only those in `realtime` count.
     """
     names, since = scope_values(scope)
     allowed = f"{not_beyond(scope)}{not_blocked(blocked)}"
@@ -139,7 +139,8 @@ def next_requests(
     found = {row[0]: None for row in expiring if row[0] not in taken}
     jobs = connection.execute(
         "SELECT j.pk, j.revision, j.mode FROM job j"
-        f" WHERE j.provider = ?1 AND {IN_SCOPE} AND {may_be_realtime(realtime)} ORDER BY j.submitted_at, j.pk",
+        f" WHERE j.provider = ?1 AND {IN_SCOPE} AND {may_be_realtime(realtime)}"
+        " ORDER BY j.priority DESC, j.submitted_at, j.pk",
         (provider, names, since),
     ).fetchall()
     for job_pk, revision, mode in jobs:

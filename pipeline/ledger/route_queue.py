@@ -98,7 +98,7 @@ def next_of_routes(
     limit: int,
     realtime: Collection[Block] = (),
 ) -> list[QueuedRequest]:
-    """Return up to `limit` pending requests that a member may call, jobs by age, each in the order of its file.
+    """Return up to `limit` pending requests that a member may call, jobs by priority and age, each in its file's order.
 
     Not those that are `busy` or `excluded` (primary keys), or that the server has asked to wait. Requests with paid
     URLs are left to `paid_of_routes`.
@@ -198,11 +198,11 @@ _LAST_PROVIDER = "(SELECT provider FROM attempt WHERE request = r.pk ORDER BY pk
 def _jobs(
     connection: sqlite3.Connection, views: Sequence[RouteView], scope: Scope, realtime: Collection[Block]
 ) -> list[tuple[sqlite3.Row, RouteView]]:
-    """Return the jobs of these routes, the oldest first."""
+    """Return the jobs of these routes, by priority and age."""
     by_name = {view.route.name: view for view in views}
     jobs = connection.execute(
         f"SELECT j.pk, j.mode, j.provider FROM job j WHERE j.provider IN {_values(by_name)} AND {IN_SCOPE}"
-        f" AND {may_be_realtime(realtime)} ORDER BY j.submitted_at, j.pk",
+        f" AND {may_be_realtime(realtime)} ORDER BY j.priority DESC, j.submitted_at, j.pk",
         (None, *scope_values(scope)),
     )
     return [(job, by_name[job["provider"]]) for job in jobs]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import Problem, without_values
+from pipeline.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +25,13 @@ MAX_WARNINGS = 100
 
 MAX_VALUES = 10
 """Mistakes of one kind in one field that are shown with their values; the rest are counted, with their rows."""
+
+_VALUE = re.compile(r"`[^`]*`|'[^']*'|\d[\d,.x]*")
+
+
+def without_values(text: str) -> str:
+    """Return a message or a location without quoted values and numbers: equal for mistakes of one kind."""
+    return _VALUE.sub("", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pipeline.engine import events
+from pipeline.engine.control_events import Held, Reprioritised, Throttled
 from pipeline.progress.batch_waves import BatchEvent, BatchWave, BatchWaves
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ LONG_WAIT = 120.0
 _ALWAYS = (
     *(events.LimitLowered, events.UsageIgnored, events.ImagesLeftOut),
     *(events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
-    events.KeyExposed,
+    *(events.KeyExposed, Held, Throttled, Reprioritised),
 )
 
 

@@ -8,8 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine import events
+from pipeline.engine.control_events import Held, Reprioritised, Throttled
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
+from pipeline.planning.mode import local_time
 from pipeline.printable import printable
 from pipeline.progress.batch_waves import BAD_ENDS, BatchEvent, BatchWave
 from pipeline.progress.view import thumbnails_made
@@ -74,9 +76,24 @@ def _describe_run(event: Event) -> str:
             return f"! the ledger could not be copied, and the run goes on: {_stop_text(error)}"
         case events.ImagesFound(adopted, unknown):
             return f"! images on disk that the ledger did not know: {'; '.join(_found(adopted, unknown))}"
+        case Held() | Throttled() | Reprioritised():
+            return _describe_control(event)
         case events.Stopped(what, error):
             return f"■ no further calls for {what}: {_stop_text(error)}"
     return _describe_provider(event)
+
+
+def _describe_control(event: Held | Throttled | Reprioritised) -> str:
+    """Return the line of an event about what people have set."""
+    match event:
+        case Held(provider, True, reason, until):
+            return f"‖ {provider}: no call is sent{'' if until is None else f' until {local_time(until)}'}: {reason}"
+        case Held(provider):
+            return f"▶ {provider}: calls are sent again"
+        case Throttled(provider, images, per_seconds, reason):
+            return f"~ {provider}: {images} images per {per_seconds:g} s from now on: {reason}"
+        case Reprioritised(job, priority):
+            return f"~ {job} has priority {priority} from now on"
 
 
 def _found(adopted: int, unknown: int) -> Iterator[str]:

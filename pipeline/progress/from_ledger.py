@@ -18,6 +18,7 @@ from pipeline.progress.view import (
     speed_of,
     with_ends,
 )
+from pipeline.reports.controls import ControlsInForce
 from pipeline.reports.status import FolderStatus
 from pipeline.reports.stops import read_holding_stops
 
@@ -59,9 +60,10 @@ def make_view(
 ) -> LedgerView:
     """Return the view of these jobs and of the providers that they wait for; `owner` is the run at work, if any is."""
     jobs = [_job(summary) for summary in summaries]
+    controls = ControlsInForce.read(connection, providers)
     shown = []
     for name in dict.fromkeys(name for summary in summaries if summary.unfinished for name in summary.serving):
-        limit = providers[name].rate_limit if name in providers else None
+        limit = controls.at_work(providers[name]).rate_limit if name in providers else None
         activity = read_activity(connection, name, limit, owner, now)
         shown.append(_provider(activity, limit, out_at(name, jobs), owner))
     speeds = {
@@ -70,7 +72,8 @@ def make_view(
         if owner is not None and (speed := speed_of(one.limit, one.per_minute or None, one.bottleneck))
     }
     starts = {one.name: max(now, one.until or now) for one in shown}
-    status = FolderStatus(summaries, owner, read_holding_stops(connection, [one.name for one in summaries]))
+    stops = read_holding_stops(connection, [one.name for one in summaries])
+    status = FolderStatus(summaries, owner, stops, controls)
     return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds), shown), status)
 
 

@@ -20,6 +20,7 @@ _BOTTLENECKS = {
     "provider": "waiting for responses",
     "downloads": "waiting for downloads",
     "disk": "waiting for the disk",
+    "held": "held: no call is sent",
 }
 
 
@@ -120,7 +121,7 @@ def out_at(provider: str, jobs: Iterable[JobView]) -> BatchesOut:
 
 def speed_of(limit: float | None, measured: float | None, bottleneck: str) -> float | None:
     """Return images per minute to estimate with: the limit if it or a pause is the bottleneck, else `measured`."""
-    if limit is not None and (bottleneck in {"limit", "paused"} or measured is None):
+    if limit is not None and (bottleneck in {"limit", "paused", "held"} or measured is None):
         return limit
     return measured if limit is None or measured is None else min(limit, measured)
 

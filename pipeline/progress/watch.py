@@ -62,7 +62,8 @@ def _is_over(status: FolderStatus) -> bool:
 def _with_notes(reading: LedgerView, command: NextCommand) -> LedgerView:
     if not reading.summaries:
         return reading
-    notes = (work_line(reading.status, command), *stop_lines(reading.status.stops, command))
+    controls, stops = reading.status.controls.lines(command), stop_lines(reading.status.stops, command)
+    notes = (*controls, work_line(reading.status, command), *stops)
     return replace(reading, view=replace(reading.view, notes=notes))
 
 
@@ -97,9 +98,8 @@ def _blocks(config: Config) -> Callable[[LedgerView, NextCommand], None]:
 
 def _json(reading: LedgerView, command: NextCommand) -> None:
     view = reading.view
-    providers = [
-        {
-            "name": one.name,
+    live = {
+        one.name: {
             "images_per_minute": one.per_minute and round(one.per_minute, 2),
             "limit_per_minute": one.limit,
             "in_flight": one.in_flight,
@@ -108,7 +108,9 @@ def _json(reading: LedgerView, command: NextCommand) -> None:
             "expires_at": one.expires_at,
         }
         for one in view.providers
-    ]
+    }
+    controls = {one["name"]: one for one in reading.status.controls.json()}
+    providers = [{"name": name, **controls.get(name, {}), **facts} for name, facts in live.items()]
     shown = {"at": round(view.now, 3), **folder_json(reading.status, command), "providers": providers}
     _print(printable_json({**shown, "ends_at": view.total.ends_at}))
 

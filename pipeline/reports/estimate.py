@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
 from pipeline.ledger.other_keys import with_known_keys
+from pipeline.reports.controls import ControlsInForce
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
 from pipeline.reports.mode_estimates import estimate_modes, mode_lines
@@ -48,8 +50,10 @@ def estimate_plan(
     with ledger.reading(folder) as connection:
         plan = with_known_keys(connection, plan)
         have, claim = received_images(connection, plan.name), compare(connection, plan)
+        controls = ControlsInForce.read(connection, {one.name: one for one in plan.serving})
         warnings = filter(None, [superseded_warning(claim), equal_requests_warning(connection, plan)])
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
+    plan = replace(plan, provider=controls.service_at_work(plan.provider, plan.serving))
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
     full, least, assumed = _estimate(missing, plan.serving, models, tables or {})
@@ -61,6 +65,7 @@ def estimate_plan(
     return {
         "job": plan.name,
         "provider": plan.provider.name,
+        "providers": controls.json(),
         "requests": len(plan.requests),
         "images": plan.images,
         "first": first_requests_json(plan.requests),

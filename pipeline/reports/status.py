@@ -11,6 +11,7 @@ from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.submit import known_names
 from pipeline.planning.mode import ServiceMode, local_time
 from pipeline.reports.batches import batch_lines, batches_json, mode_words
+from pipeline.reports.controls import ControlsInForce
 from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts, utc_time
 from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
@@ -37,11 +38,12 @@ def nothing_submitted(config: Config) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FolderStatus:
-    """How the jobs of an output folder stand, the run that works on it, and the stops that hold."""
+    """How the jobs of an output folder stand, the run that works on it, the stops that hold, and the controls."""
 
     summaries: Sequence[JobSummary]
     owner: LockOwner | None
     stops: Sequence[HoldingStop]
+    controls: ControlsInForce
 
     @property
     def unfinished(self) -> int:
@@ -49,12 +51,18 @@ class FolderStatus:
         return sum(summary.unfinished for summary in self.summaries)
 
 
-def read_folder_status(folder: Path, job: str | None, discounts: Mapping[str, float] | None = None) -> FolderStatus:
+def read_folder_status(
+    folder: Path,
+    job: str | None,
+    discounts: Mapping[str, float] | None = None,
+    providers: Mapping[str, Provider] | None = None,
+) -> FolderStatus:
     """Return how a job stands, or all, and who works on them. Raises BadInput for an unknown job, and LedgerError."""
     with ledger.reading(folder, job) as connection:
         names = None if job is None else known_names(connection, [job])
         summaries = read_job_summaries(connection, names, discounts)
-        return FolderStatus(summaries, _find_owner(folder, connection), read_holding_stops(connection, names))
+        stops, controls = read_holding_stops(connection, names), ControlsInForce.read(connection, providers or {})
+        return FolderStatus(summaries, _find_owner(folder, connection), stops, controls)
 
 
 def _find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
@@ -81,11 +89,15 @@ def work_line(status: FolderStatus, command: NextCommand) -> str:
 def folder_lines(
     status: FolderStatus, providers: Mapping[str, Provider], command: NextCommand, *, verbose: bool = False
 ) -> Iterator[str]:
-    """Yield the status for people: whether a run is at work, what stopped the last one, then a few lines per job."""
+    """Yield the status for people: what people have set, whether a run is at work, what stopped the last one, then a
+    few lines per job.
+    """
+    yield from status.controls.lines(command)
     if status.summaries:
         yield work_line(status, command)
         yield from stop_lines(status.stops, command)
-    yield from status_lines(status.summaries, providers, verbose=verbose)
+    at_work = {name: status.controls.at_work(provider) for name, provider in providers.items()}
+    yield from status_lines(status.summaries, at_work, verbose=verbose)
 
 
 def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
@@ -95,6 +107,7 @@ def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
         **status_json(status.summaries),
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "stops": stops_json(status.stops, command),
+        "providers": status.controls.json(),
     }
 
 
@@ -127,6 +140,7 @@ def status_json(summaries: Sequence[JobSummary], *, living_only: bool = False) -
                 "maybe_paid": summary.maybe_paid,
                 "paid_waiting": summary.paid_waiting,
                 "rehearsal": summary.rehearsal,
+                "priority": summary.priority,
                 "mode": summary.mode,
                 "deadline": utc_time(summary.deadline),
                 "batches": batches_json(summary.living if living_only else summary.batches),
@@ -164,12 +178,16 @@ def status_lines(
 ) -> Iterator[str]:
     """Yield the status for people, three lines per job, and one if batches are out; with `verbose` one per batch."""
     for summary in summaries:
-        yield f"{summary.name} ({', '.join(word for word in (summary.provider, mode_words(summary)) if word)})"
+        yield f"{summary.name} ({', '.join(filter(None, (summary.provider, mode_words(summary), _priority(summary))))})"
         yield f"  {_joined(count_facts(summary)) or 'no requests'}"
         money = [*spent_facts(summary), *expected_facts(summary)]
         yield f"  {_joined([counted(summary.images, 'image'), *money, *_to_come(summary, providers)])}"
         for line in batch_lines(summary, each=verbose):
             yield f"  {line}"
+
+
+def _priority(summary: JobSummary) -> str:
+    return f"priority {summary.priority}" if summary.priority else ""
 
 
 def _joined(facts: Iterable[Fact | str]) -> str:

@@ -114,7 +114,7 @@ async def test_the_limit_that_a_429_states_is_adopted_where_it_is_lower() -> Non
     told.limit = (5, None)
     assert admission.lower(queued_request(1), told) == admission.throttle.limit == RateLimit(5, 60.0)
     assert admission.lower(queued_request(1), told) is None, "it is told once"
-    assert admission.lowered == RateLimit(5, 60.0)
+    assert admission.limits.stated == RateLimit(5, 60.0)
 
 
 async def test_an_outage_lets_one_probe_through_and_its_answer_all_the_others() -> None:

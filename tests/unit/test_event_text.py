@@ -7,6 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, get_args
 
+from pipeline.engine.control_events import Held, Reprioritised, Throttled
 from pipeline.engine.events import (
     BackupFailed,
     BatchCollected,
@@ -57,6 +58,11 @@ EVENTS: list[Event] = [
     RequestEnded("lounge", "pool", "failed", BUSY),
     Paused("lab", 3.0, "slow down"),
     LimitLowered("lab", 5, 60.0, "Limit: 5/1min"),
+    Held("lab", held=True, reason="paused by a person", until=None),
+    Held("lab", held=True, reason="outside its window", until=UNTIL),
+    Held("lab", held=False, reason="paused by a person", until=None),
+    Throttled("lab", 5, 60.0, "a person lowered the limit"),
+    Reprioritised("lounge", -5),
     ProviderDown("lab", "no way"),
     ProviderUp("lab", 61.0),
     Stopping("SIGINT"),
@@ -98,6 +104,11 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "✗ lounge/pool: failed: 503 ServerFault: the server is busy",
         "‖ lab asks for a pause of 3.0 s: slow down",
         "▼ lab allows only 5 images per 60 s: Limit: 5/1min",
+        "‖ lab: no call is sent: paused by a person",
+        "‖ lab: no call is sent until Mon 23 Nov 06:05: outside its window",
+        "▶ lab: calls are sent again",
+        "~ lab: 5 images per 60 s from now on: a person lowered the limit",
+        "~ lounge has priority -5 from now on",
         "‖ lab is down; waiting, and trying again now and then: no way",
         "▶ lab is up again after 61 s",
         "■ SIGINT: no further calls; calls in flight finish, a second signal stops at once",
@@ -171,7 +182,7 @@ def test_every_event_is_one_line_of_json() -> None:
         "images": 120,
     }
     assert documents[-2]["cost_usd"] == 1.25
-    assert documents[13] == {"event": "run_started", "jobs": ["lounge", "birds"]}
+    assert documents[18] == {"event": "run_started", "jobs": ["lounge", "birds"]}
     assert all("\n" not in _line(event) for event in EVENTS)
 
 

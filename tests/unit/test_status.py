@@ -53,6 +53,7 @@ def test_the_json_is_that_of_the_contract_with_what_was_added(bench: Bench) -> N
                 "maybe_paid": 0,
                 "paid_waiting": 0,
                 "rehearsal": False,
+                "priority": 0,
                 "mode": "realtime",
                 "deadline": None,
                 "batches": [],

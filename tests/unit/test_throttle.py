@@ -198,7 +198,7 @@ def test_a_lower_limit_holds_at_once_for_those_in_line_too() -> None:
         waiting = [asyncio.create_task(send(10)) for _ in range(40)]
         await asyncio.sleep(30)
         told, before = now(), len(stamps)
-        assert throttle.lower(5, None)
+        throttle.enforce(RateLimit(5, 60.0))
         assert throttle.limit == RateLimit(5, 60.0)
         await asyncio.gather(*waiting)
         after = stamps[before:]
@@ -215,7 +215,7 @@ def test_a_lower_limit_has_its_own_pace() -> None:
         throttle, moments = Throttle(LIMIT), []
         (await throttle.reserve(1)).sent()
         await asyncio.sleep(100)
-        assert throttle.lower(5, 60.0)
+        throttle.enforce(RateLimit(5, 60.0))
         for _ in range(5):
             (await throttle.reserve(1)).sent()
             moments.append(now())
@@ -225,25 +225,39 @@ def test_a_lower_limit_has_its_own_pace() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("images", "per_seconds"), [(50, None), (51, None), (50, 60.0), (5, 1.0), (100, 120.0), (0, None), (0, 60.0)]
-)
-def test_a_limit_that_is_not_lower_is_never_adopted(images: int, per_seconds: float | None) -> None:
+def test_a_higher_limit_holds_at_once_for_those_in_line_too() -> None:
     async def main() -> None:
-        throttle = Throttle(LIMIT)
-        assert not throttle.lower(images, per_seconds)
-        assert throttle.limit is LIMIT
-        assert not Throttle(None).lower(5, 60.0)
+        throttle, moments = Throttle(RateLimit(1, 600.0)), []
+
+        async def send() -> None:
+            (await throttle.reserve(1)).sent()
+            moments.append(now())
+
+        waiting = [asyncio.create_task(send()) for _ in range(5)]
+        await asyncio.sleep(100)
+        assert len(moments) == 1
+        throttle.enforce(RateLimit(60, 60.0, margin=1.0))
+        await asyncio.sleep(2.1)
+        assert [round(moment - moments[0]) for moment in moments] == [0, 100, 101, 102]
+        throttle.enforce(throttle.limit or LIMIT)
+        await asyncio.gather(*waiting)
+        Throttle(None).enforce(LIMIT)
 
     run(main())
 
 
-@pytest.mark.parametrize(("images", "per_seconds"), [(49, None), (5, 60.0), (50, 61.0), (50, 300.0), (1, 2.0)])
-def test_a_lower_one_always_is_and_keeps_our_margin(images: int, per_seconds: float | None) -> None:
+def test_a_higher_priority_goes_first() -> None:
     async def main() -> None:
-        throttle = Throttle(RateLimit(50, 60.0, margin=1.1))
-        assert throttle.lower(images, per_seconds)
-        assert throttle.limit == RateLimit(images, per_seconds or 60.0, margin=1.1)
+        throttle, went = Throttle(RateLimit(60, 60.0)), []
+
+        async def send(priority: int) -> None:
+            (await throttle.reserve(1, priority)).sent()
+            went.append(priority)
+
+        async with asyncio.TaskGroup() as group:
+            for priority in (0, 0, 5, -3, 0, 7):
+                group.create_task(send(priority))
+        assert went == [7, 5, 0, 0, 0, -3]
 
     run(main())
 

@@ -154,7 +154,7 @@ def test_no_window_ever_holds_more_than_the_limit_whatever_comes(
             if ticket in granted:
                 granted.remove(ticket)
         elif what == "lower" and value <= scheduler.limit.images:
-            scheduler.lower(RateLimit(int(value), 10.0))
+            scheduler.enforce(RateLimit(int(value), 10.0))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -228,7 +228,7 @@ def test_a_lower_limit_holds_for_those_in_line_too() -> None:
     scheduler = WindowScheduler(LIMIT)
     tickets = [scheduler.enqueue(n) for n in (10, 3, 60)]
     assert [ticket.images for ticket in tickets] == [10, 3, 50]
-    scheduler.lower(RateLimit(5, 60.0))
+    scheduler.enforce(RateLimit(5, 60.0))
     assert [ticket.images for ticket in tickets] == [5, 3, 5]
     assert scheduler.grant(0.0) is tickets[0]
     assert scheduler.grant(0.0) is None

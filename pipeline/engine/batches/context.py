@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.client.batch_client import BatchClient
     from pipeline.config.batch_rules import BatchRules
     from pipeline.config.load import Provider, RetryRules
+    from pipeline.engine.admission import Admission
     from pipeline.engine.batches.modes import Modes
     from pipeline.engine.caller import LocalCaller, Target
     from pipeline.engine.events import Listener
@@ -48,6 +49,11 @@ class BatchContext:
     def provider(self) -> Provider:
         """The provider."""
         return self.shared.target.provider
+
+    @property
+    def admission(self) -> Admission:
+        """The admission control of the provider's calls."""
+        return self.shared.admission
 
     @property
     def retry(self) -> RetryRules:

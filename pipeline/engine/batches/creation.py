@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 MOST_LOOKS = 3
 """Looks at the service's list without a batch, before it is created again."""
 
+_HELD_SECONDS = 1.0  # between two looks at whether the provider is still held
 _TRIES = 5  # of a create that the service refuses since it does not see the input file yet
 _EXPIRES_SECONDS = 3 * 24 * 3600  # of an input file that nobody deletes
 _CLOCKS = 24 * 3600.0  # seconds by which two clocks may differ
@@ -160,6 +161,8 @@ class Creation:
         row, context, patience = self._row, self._context, Patience(self._context, self._is_over)
         unseen = 0
         while True:
+            while context.admission.hold.is_closed and not self._is_over():
+                await context.admission.pause_download(_HELD_SECONDS)
             if self._is_over() or context.stops.is_stopped(row.provider):
                 raise Withdrawn
             await context.writer.do(batches.record_create, row.pk, time.time())

@@ -81,6 +81,8 @@ class BatchExecutor:
     async def _send(self, tasks: asyncio.TaskGroup, living: set[Block]) -> bool:
         """Send the batches that may be sent now; return whether some wait for room."""
         is_waiting = False
+        if self._context.admission.hold.is_closed:
+            return bool(self._context.modes.groups(self._provider))
         for group in self._context.modes.groups(self._provider):
             if self._context.stops.is_stopped(self._provider):
                 return False

@@ -1,0 +1,90 @@
+"""Writes what people have set for providers and jobs, as far as it is in force: for people and as JSON."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.routes import sum_of_limits
+from pipeline.ledger.controls import read_controls
+from pipeline.reports.facts import counted, utc_time
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from pipeline.config.provider import Provider
+    from pipeline.ledger.controls import ControlFacts
+    from pipeline.reports.next_command import NextCommand
+
+
+@dataclass(frozen=True, slots=True)
+class ControlsInForce:
+    """The controls of a ledger beside the providers of the config, in its order."""
+
+    providers: Mapping[str, Provider]
+    facts: ControlFacts
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection, providers: Mapping[str, Provider]) -> ControlsInForce:
+        """Read the controls from the ledger."""
+        return cls(providers, read_controls(connection))
+
+    def at_work(self, provider: Provider) -> Provider:
+        """Return a provider with the limit that is in force."""
+        limit, images = provider.rate_limit, self.facts.of(provider.name).throttle
+        if limit is None or images is None or images >= limit.images:
+            return provider
+        return replace(provider, rate_limit=replace(limit, images=images))
+
+    def service_at_work(self, service: Provider, members: Sequence[Provider]) -> Provider:
+        """Return a provider, or a route of these members, with the limit that is in force."""
+        if [one.name for one in members] == [service.name]:
+            return self.at_work(service)
+        return replace(service, rate_limit=sum_of_limits([self.at_work(one) for one in members]))
+
+    def lines(self, command: NextCommand, only: Collection[str] | None = None) -> Iterator[str]:
+        """Yield what is in force at these providers, or at all, each with what takes it back; then priorities."""
+        for name, provider in self.providers.items():
+            if only is None or name in only:
+                yield from self._provider_lines(provider, command)
+        for one in self.facts.priorities:
+            if one.is_waiting:
+                yield f"job `{one.job}` has priority {one.priority}"
+
+    def _provider_lines(self, provider: Provider, command: NextCommand) -> Iterator[str]:
+        name, control = provider.name, self.facts.of(provider.name)
+        if control.held_since is not None:
+            since = moment_words(control.held_since)
+            yield f"provider `{name}` is paused since {since}; to end that: {command.line('unpause', name)}"
+        if control.throttle is not None and provider.rate_limit is not None:
+            lift = command.line("throttle", name, "--reset")
+            yield f"provider `{name}` is throttled to {limit_words(provider, control.throttle)}; to end that: {lift}"
+
+    def json(self) -> list[dict[str, Any]]:
+        """Return what is set for each provider of the config."""
+        return [self._provider_json(provider) for provider in self.providers.values()]
+
+    def _provider_json(self, provider: Provider) -> dict[str, Any]:
+        control, limit = self.facts.of(provider.name), self.at_work(provider).rate_limit
+        return {
+            "name": provider.name,
+            "paused": control.held_since is not None,
+            "paused_since": utc_time(control.held_since),
+            "throttle": control.throttle,
+            "limit": None if limit is None else {"images": limit.images, "per_seconds": limit.per_seconds},
+        }
+
+
+def limit_words(provider: Provider, images: int) -> str:
+    """Return a lower limit in words, beside the configured one."""
+    limit = provider.rate_limit
+    assert limit is not None
+    return f"{counted(images, 'image')} per {limit.per_seconds:g} s (configured: {limit.images:,})"
+
+
+def moment_words(moment: float) -> str:
+    """Return a moment of the past as the local clock shows it, with its date if it is not of today."""
+    form = "%H:%M" if time.time() - moment < 12 * 3600 else "%Y-%m-%d %H:%M"
+    return time.strftime(form, time.localtime(moment))

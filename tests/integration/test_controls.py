@@ -1,0 +1,221 @@
+"""A run at work follows pauses, lower limits and priorities that other processes set, with many calls in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.config.load import Config, RateLimit
+from pipeline.controls import FolderControls
+from pipeline.engine.control_events import Held, Reprioritised, Throttled
+from pipeline.errors import ProviderHeld
+from tests.support.workbench import PNG_BASE64, Body, answer_with, lab, request, until, vendor
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from pipeline.config.load import Provider
+    from tests.support.stage import Stage
+    from tests.support.workbench import Bench
+
+SECONDS = 2.0
+"""Within which a run at work follows."""
+
+
+class Counter:
+    """Answers each call after `seconds`, or when it is opened; keeps when each came."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.opened = asyncio.Event()
+        self.arrivals: list[tuple[float, str]] = []
+        self.inside = 0
+
+    async def __call__(self, body: Body) -> web.StreamResponse:
+        self.arrivals.append((time.monotonic(), body["prompt"]))
+        self.inside += 1
+        try:
+            async with asyncio.timeout(self.seconds):
+                await self.opened.wait()
+        except TimeoutError:
+            pass
+        self.inside -= 1
+        return answer_with({"b64_json": PNG_BASE64})
+
+    def since(self, moment: float) -> list[str]:
+        """Return the prompts of the calls that came after a moment."""
+        return [prompt for arrived, prompt in self.arrivals if arrived > moment]
+
+
+def _controls(bench: Bench, *providers: Provider) -> FolderControls:
+    return FolderControls(Config(None, bench.folder, None, {one.name: one for one in providers}))
+
+
+async def test_a_pause_takes_hold_with_200_calls_in_flight_and_its_end_too(bench: Bench) -> None:
+    counter = Counter(0.5)
+    async with vendor(counter) as base_url:
+        bench.submit(*(request(number) for number in range(2000)))
+        provider = lab(base_url, concurrency=200)
+        run = asyncio.create_task(bench.run(provider))
+        await until(lambda: counter.inside == 200)
+        await asyncio.to_thread(_controls(bench, provider).pause, "lab")
+        await asyncio.sleep(SECONDS)
+        held = time.monotonic()
+        await asyncio.sleep(1.5)
+        assert counter.since(held) == [], "calls in flight have ended, and none has followed"
+        assert counter.inside == 0
+        assert bench.one("SELECT count(*) FROM request WHERE status = 'running'") == 0
+        await asyncio.to_thread(_controls(bench, provider).unpause)
+        released = time.monotonic()
+        await until(lambda: counter.since(released))
+        assert time.monotonic() - released < SECONDS
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+    assert [one.held for one in bench.events if isinstance(one, Held)] == [True, False]
+
+
+async def test_a_lower_limit_takes_hold_and_is_taken_back(bench: Bench) -> None:
+    counter = Counter(5.0)
+    async with vendor(counter) as base_url:
+        bench.submit(*(request(number) for number in range(1000)))
+        provider = lab(base_url, concurrency=1024, rate_limit=RateLimit(300, 3.0, margin=1.0))
+        run = asyncio.create_task(bench.run(provider))
+        await until(lambda: counter.inside >= 200)
+        await asyncio.to_thread(_controls(bench, provider).throttle, "lab", 3)
+        await asyncio.sleep(SECONDS)
+        held = time.monotonic()
+        await asyncio.sleep(4.0)
+        assert len(counter.since(held)) <= 6, "three in any window of three seconds"
+        assert counter.since(held), "it is a limit and no pause"
+        await asyncio.to_thread(_controls(bench, provider).throttle, "lab", None)
+        released = time.monotonic()
+        await until(lambda: len(counter.since(released)) > 20)
+        assert time.monotonic() - released < SECONDS
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+    assert [one.images for one in bench.events if isinstance(one, Throttled)] == [3, 300]
+
+
+@pytest.mark.parametrize("concurrency", [8, 1024])
+async def test_requests_in_line_give_way_to_a_higher_priority(bench: Bench, concurrency: int) -> None:
+    counter = Counter()
+    counter.opened.set()
+    async with vendor(counter) as base_url:
+        provider = lab(base_url, concurrency=concurrency, rate_limit=RateLimit(20, 2.0, margin=1.0))
+        bench.submit(*(request(number) for number in range(400)), name="low")
+        bench.submit(*(request(1000 + number) for number in range(10)), name="late")
+        run = asyncio.create_task(bench.run(provider))
+        await until(lambda: len(counter.arrivals) > 5)
+        await asyncio.to_thread(_controls(bench, provider).prioritise, "late", 5)
+        moment = time.monotonic()
+        await until(lambda: any("prompt 1000" in prompt for prompt in counter.since(moment)))
+        assert time.monotonic() - moment < SECONDS
+        await until(lambda: any("prompt 1009" in prompt for prompt in counter.since(moment)))
+        prompts = counter.since(moment)
+        first = prompts.index("prompt 1000")
+        assert prompts[first : first + 10] == [f"prompt {1000 + number}" for number in range(10)]
+        await asyncio.to_thread(_controls(bench, provider).prioritise, "low", -5)
+        await until(lambda: len([one for one in bench.events if isinstance(one, Reprioritised)]) == 2)
+        await asyncio.to_thread(_controls(bench, provider).prioritise, "late", 0)
+        await until(lambda: len([one for one in bench.events if isinstance(one, Reprioritised)]) == 3)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+    said = [(one.job, one.priority) for one in bench.events if isinstance(one, Reprioritised)]
+    assert said == [("late", 5), ("low", -5), ("late", 0)]
+
+
+async def test_a_run_that_starts_while_paused_waits_and_says_so_first(bench: Bench) -> None:
+    counter = Counter()
+    counter.opened.set()
+    async with vendor(counter) as base_url:
+        bench.submit(request(1))
+        provider = lab(base_url)
+        controls = _controls(bench, provider)
+        controls.pause()
+        controls.prioritise("job", 2)
+        run = asyncio.create_task(bench.run(provider))
+        await until(lambda: len(bench.events) == 2)
+        assert {type(one) for one in bench.events} == {Held, Reprioritised}
+        await until(lambda: bench.paces and bench.paces[-1].bottleneck == "held")
+        await asyncio.to_thread(controls.unpause)
+        await run
+    assert bench.statuses() == {bench.one("SELECT id FROM request"): "succeeded"}
+
+
+async def test_without_waiting_a_paused_provider_stops_and_others_go_on(bench: Bench) -> None:
+    counter = Counter()
+    counter.opened.set()
+    async with vendor(counter) as base_url:
+        held, other = lab(base_url), lab(base_url, "other")
+        bench.submit(request(1), name="held", provider=held)
+        bench.submit(request(2), name="free", provider=other)
+        _controls(bench, held).pause("lab")
+        runner = await bench.run(held, other, waits=False)
+        assert [type(stop) for stop in runner.stops] == [ProviderHeld]
+        assert "pipeline unpause lab" in runner.stops[0].message
+        assert counter.since(0.0) == ["prompt 2"]
+        assert bench.one("SELECT count(*) FROM stop") == 0, "it is a fact of its own"
+
+
+async def test_members_of_a_route_go_on_while_one_is_paused(bench: Bench) -> None:
+    counter = Counter()
+    counter.opened.set()
+    async with vendor(counter) as base_url:
+        held, other = lab(base_url), lab(base_url, "other")
+        bench.submit_routed(*(request(number) for number in range(9)), providers=(held, other))
+        _controls(bench, held).pause("lab")
+        await bench.run(held, other)
+        assert bench.ask("SELECT DISTINCT provider FROM attempt") == [("other",)]
+
+
+def test_the_commands_set_what_status_and_plan_say_first(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(), rate_limit={"images": 50, "per_seconds": 60})
+    job = stage.prompts("night", 100)
+    stage.run("submit", job)
+    assert "provider `lab` is paused; to end that: pipeline unpause lab" in stage.run("pause", "lab").stdout
+    assert "paused already" in stage.run("pause", "lab").stdout
+    assert "every provider is paused already" in stage.run("pause").stdout
+    assert "50 images per 60 s, as configured" in stage.run("throttle").stdout
+    assert "throttled to 5 images per 60 s (configured: 50)" in stage.run("throttle", "lab", "5").stdout
+    assert "throttled to 5 images" in stage.run("throttle", "lab").stdout
+    assert stage.run("priority", "night", "-10").stdout == "job `night` has priority -10\n"
+    said = stage.run("status").stdout.splitlines()
+    assert said[0].startswith("provider `lab` is paused since ")
+    assert said[1].startswith("provider `lab` is throttled to 5 images per 60 s")
+    assert said[2] == "job `night` has priority -10"
+    assert stage.run("plan", job).stdout.splitlines()[:3] == said[:3]
+    found = json.loads(stage.run("status", "--json").stdout)
+    (provider,) = found["providers"]
+    assert (provider["name"], provider["paused"], provider["throttle"]) == ("lab", True, 5)
+    assert found["jobs"][0]["priority"] == -10
+    assert json.loads(stage.run("plan", job, "--json").stdout)["minutes"] == 20.0
+    stopped = stage.run("run", "--no-wait", exit_code=3)
+    assert "stopped: provider `lab` is paused" in stopped.stderr
+    assert "see: pipeline help ProviderHeld" in stopped.stderr
+    assert "not paused any more" in stage.run("unpause").stdout
+    assert "no provider is paused" in stage.run("unpause").stdout
+    assert "`lab` is not paused" in stage.run("unpause", "lab").stdout
+    assert "as configured" in stage.run("throttle", "lab", "--reset").stdout
+    stage.run("priority", "night", "0")
+    assert stage.run("status").stdout.startswith("no run is at work")
+
+
+def test_what_the_commands_do_not_take_is_exit_2_and_changes_nothing(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1", rate_limit={"images": 50, "per_seconds": 60})
+    stage.provider("free", "http://127.0.0.1:9/v1")
+    stage.settings["routes"] = {"both": ["lab", "free"]}
+    stage.write_config()
+    for words in (
+        *(["pause", "both"], ["unpause", "both"], ["throttle", "both"], ["throttle", "both", "5"], ["pause", "lob"]),
+        *(["throttle", "lab", "0"], ["throttle", "lab", "-5"], ["throttle", "lab", "51"], ["throttle", "lab", "1.5"]),
+        *(["throttle", "free", "5"], ["throttle", "--reset"], ["throttle", "lab", "5", "--reset"]),
+        *(["priority", "night", "5"], ["priority", "night", "x"], ["priority", "night"]),
+    ):
+        assert stage.run(*words, exit_code=2).stdout == "", words
+    assert "one by one: `lab`, `free`" in stage.run("pause", "both", exit_code=2).stderr
+    assert "`free` has no limit" in stage.run("throttle", "free").stdout
+    assert not stage.output.exists()
