@@ -76,11 +76,12 @@ class FolderControls:
 
 
 def limit_of(provider: Provider) -> RateLimit:
-    """Return the configured limit of a provider. Raises BadInput if it has none."""
-    if provider.rate_limit is None:
+    """Return the configured limit of a provider, before its share is taken. Raises BadInput if it has none."""
+    limit = provider.shared_limit or provider.rate_limit
+    if limit is None:
         what = f"provider `{provider.name}` has no limit that could be lowered: its `rate_limit` is null"
         raise BadInput(f"{what}; write one in the config, or lower its `concurrency` there")
-    return provider.rate_limit
+    return limit
 
 
 def _check_images(provider: Provider, images: int) -> None:

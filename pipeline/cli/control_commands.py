@@ -99,11 +99,12 @@ def _throttle_lines(controls: FolderControls, names: list[str]) -> Iterator[str]
     facts = controls.read().facts
     for name in names:
         provider, images = controls.provider(name, "throttle"), facts.of(name).throttle
-        if provider.rate_limit is None:
+        limit = provider.rate_limit
+        if limit is None:
             yield f"provider `{name}` has no limit"
-        elif images is None or images >= provider.rate_limit.images:
-            limit = provider.rate_limit
-            yield f"provider `{name}`: {limit.images:,} images per {limit.per_seconds:g} s, as configured"
+        elif images is None or images >= limit.images:
+            share = "" if provider.shared_limit is None else f", its share of {provider.shared_limit.images:,}"
+            yield f"provider `{name}`: {limit.images:,} images per {limit.per_seconds:g} s{share}, as configured"
         else:
             yield f"provider `{name}` is throttled to {limit_words(provider, images)}"
 

@@ -120,7 +120,9 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
             from pipeline.progress.display import Progress
 
             live = not (as_json and sys.stdout.isatty())  # no live screen between lines of JSON
-            listeners.append(stack.enter_context(Progress(batch.summaries, verbose=options.verbose, live=live)))
+            windows = {name: one.window for name, one in batch.config.providers.items() if one.window is not None}
+            progress = Progress(batch.summaries, verbose=options.verbose, live=live, windows=windows)
+            listeners.append(stack.enter_context(progress))
         else:
             listeners.append(_failed_notifications())
         if as_json:

@@ -34,6 +34,7 @@ _LIMIT_PER = re.compile(rf"\blimit\s*[:=]?\s*{_NUMBER}\s*(?:images?\s*)?(?:/|per
 _IMAGES_PER = re.compile(rf"\bimages?\s*(?:/|per\b)\s*{_PERIOD}.{{0,80}}?\blimit\s*[:=]?\s*{_NUMBER}", re.IGNORECASE)
 _OTHER_METER = re.compile(r"\b(?:tokens?|requests?)\s*(?:/|per\b)|\b[TR]P[MD]\b", re.IGNORECASE)
 _IMAGES = "x-ratelimit-limit-images"
+_REMAINING = "x-ratelimit-remaining-images"
 _RESETS = ("x-ratelimit-reset-images", "x-ratelimit-reset-requests")
 
 
@@ -65,6 +66,12 @@ def image_limit(headers: Mapping[str, str], message: str) -> tuple[int, float | 
         return None if period is not None and period > _LONGEST_PERIOD else (_whole(found["images"]), period)
     stated = headers.get(_IMAGES, "").strip()
     return (int(stated), None) if stated.isdecimal() and len(stated) < _DIGITS else None
+
+
+def remaining_images(headers: Mapping[str, str]) -> int | None:
+    """Return how many images are left in the window of the rate limit, as the server states it; None if it does not."""
+    stated = headers.get(_REMAINING, "").strip()
+    return int(stated) if stated.isdecimal() and len(stated) < _DIGITS else None
 
 
 def _whole(text: str) -> int:

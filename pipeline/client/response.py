@@ -19,7 +19,7 @@ from pipeline.client.classify import blames_the_call, error_class, error_class_o
 from pipeline.client.error_body import ErrorBody, encodable, error_body_of, plain, read_error_body, text_of, word
 from pipeline.client.event_stream import is_stream, merge_events, merge_lines
 from pipeline.client.limits import LIST_ITEMS, URL_CHARACTERS, WORD_CHARACTERS
-from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, skew
+from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, remaining_images, skew
 from pipeline.client.response_forms import (
     InlineImage,
     LinkedImage,
@@ -82,6 +82,7 @@ class ImagesResponse:
     settings: Mapping[str, Any]
     skew: float
     beyond: int = 0
+    remaining: int | None = None  # images in the window of the rate limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
         settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
         images, ahead = tuple(found.images), skew(http.headers, now)
         known = (http.status, http.request_id, images, found.withheld, usage, settings, ahead)
-        return ImagesResponse(*known, found.beyond)
+        return ImagesResponse(*known, found.beyond, remaining_images(http.headers))
     fails = says_failure(body)
     if not fails and (http.status == 202 or _is_a_task(body)):
         raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)

@@ -100,7 +100,8 @@ class ApiSession:
         option: str | None = None,
         **body: Any,
     ) -> HttpResponse:
-        """Make one call and return its response, whatever its status; `sent` is called when the first bytes are sent.
+        """Make one call and return its response, whatever its status; `sent` is called when the first bytes are sent;
+        if it raises, nothing is.
 
         A success response of more than `max_bytes`, decompressed, is Unusable; `option` is what can allow it.
 
@@ -183,9 +184,9 @@ class _Mark:
 
     def __call__(self) -> None:
         if self.sent_at is None:
-            self.sent_at = time.monotonic()
             if self._sent is not None:
-                self._sent()
+                self._sent()  # which may refuse: the first byte is written after this
+            self.sent_at = time.monotonic()
 
 
 async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

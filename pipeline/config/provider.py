@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from pipeline.config.batch_rules import BatchRules, read_batch_rules
 from pipeline.config.dialect import Dialect, read_dialect
 from pipeline.config.environment import VARIABLE_NAME, EnvironmentVariable, read_headers, read_key, resolve_headers
 from pipeline.config.hosts import place_of
+from pipeline.config.opening_hours import OpeningHours, read_opening_hours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +64,15 @@ class Provider:
     operations: frozenset[str] | None = None  # the same
     project: str | None = None  # of its key, as the organization's admin API calls it
     own_models: Mapping[str, Any] = field(default_factory=dict)  # entries of `models:` that hold here only
+    window: OpeningHours | None = None  # in which calls may start; None: always
+    shared_limit: RateLimit | None = None  # of which `rate_limit` is this program's share; None: it is all ours
+
+    @property
+    def share(self) -> float:
+        """The part of the limit that is for this program."""
+        if self.rate_limit is None or self.shared_limit is None:
+            return 1.0
+        return self.rate_limit.images / self.shared_limit.images
 
     def serves(self, model: object, operation: str) -> bool:
         """Return whether requests for a model and an operation, by the endpoint that is called, may go here."""
@@ -117,6 +128,8 @@ _KEYS = (
     "models",
     "operations",
     "project",
+    "window",
+    "share",
     *dialect.KEYS,
 )
 
@@ -137,7 +150,8 @@ def read_provider(section: Section, name: str) -> Provider:
         section.add_problem("base_url", "a sandbox has its own URL; leave out `base_url` or `sandbox`")
     if not is_sandbox and not _is_base_url(section, base_url):
         base_url = None
-    rate_limit = _read_rate_limit(section)
+    limit = _read_rate_limit(section)
+    rate_limit = _read_share(section, limit)
     provider = Provider(
         name=name,
         base_url=None if is_sandbox or base_url is None else base_url.rstrip("/"),
@@ -156,6 +170,8 @@ def read_provider(section: Section, name: str) -> Provider:
         operations=_read_operations(section),
         project=section.text("project", None),
         own_models=_read_own_models(section),
+        window=read_opening_hours(section),
+        shared_limit=None if section.value.get("share") is None else limit,
     )
     if provider.exposed_host and place_of(provider.exposed_host) == "open":
         what = f"would send the key to {provider.exposed_host:.80} without encryption"
@@ -233,3 +249,17 @@ def _read_rate_limit(section: Section) -> RateLimit | None:
         per_seconds=limit.number("per_seconds", 60.0, least=0.001),
         margin=limit.number("margin", 1.005, least=1),
     )
+
+
+def _read_share(section: Section, limit: RateLimit | None) -> RateLimit | None:
+    """Return the part of a limit that `share:` leaves to this program, at least one image."""
+    share = section.number("share", None, least=0)
+    if share is None:
+        return limit
+    if not 0 < share <= 1:
+        section.add_problem("share", f"must be a part of the limit, above 0 and up to 1, not {share:g}")
+    elif limit is None:
+        section.add_problem("share", "is a part of a limit, and there is none: write `rate_limit`, or leave it out")
+    else:
+        return replace(limit, images=max(1, math.floor(limit.images * share + 1e-9)))
+    return limit

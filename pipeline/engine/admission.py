@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from typing import TYPE_CHECKING
 
-from pipeline.backoff import Backoff
 from pipeline.engine.call_limits import CallLimits
 from pipeline.engine.circuit_breaker import CircuitBreaker
 from pipeline.engine.delivery_breaker import DeliveryBreaker
-from pipeline.engine.hold import Hold
+from pipeline.engine.hold import HeldBack, Hold
 from pipeline.engine.parking import Parking
+from pipeline.engine.pauses import Pauses
 from pipeline.engine.refusal_guard import RefusalGuard
+from pipeline.engine.share_watch import ShareWatch
 from pipeline.engine.slots import Slots
 from pipeline.engine.stop_policy import StopSignal, Withdrawn
-from pipeline.errors import OutageGivenUp, RateLimited
+from pipeline.errors import RateLimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from pipeline.engine.uploads import Spool
     from pipeline.errors import RequestError, Stop
     from pipeline.ledger.queue import QueuedRequest
-
-_FIRST_PAUSE = 2.0  # seconds after a 429 that states no wait; each next one in a row is twice as long
-_MORE = 0.05  # what a pause is longer than the server asks, at most: that is the least
 
 
 class Permit:
@@ -40,16 +37,20 @@ class Permit:
         self.images = reservations[0].images
         self.is_probe = is_probe
         self.sent_at: float | None = None  # on the loop's clock
+        self.used = 0  # images in the window when it was sent
         self._admission = admission
         self._request = request
         self._reservations = reservations
         admission.in_flight += 1
 
     def sent(self) -> None:
-        """The call's first bytes are sent now."""
+        """The call's first bytes are sent now. Raises HeldBack if the provider is held at this moment."""
+        if self._admission.hold.is_closed:
+            raise HeldBack
         self.sent_at = asyncio.get_running_loop().time()
         for reservation in self._reservations:
             reservation.sent()
+        self.used = self._admission.throttle.used
 
     def release(self) -> None:
         """The call is over, or will not be sent: room in the window that it did not use is free again."""
@@ -78,8 +79,9 @@ class Admission:
         spool: Spool | None = None,
     ) -> None:
         outage = rules.outage_hours * 3600
-        self.limits = CallLimits(provider.rate_limit)
-        self.hold = Hold()
+        self.limits = CallLimits(provider.rate_limit, provider.share)
+        self.others = ShareWatch(self.limits, provider)
+        self.hold = Hold(provider.window)
         self.priorities: Mapping[int, int] = {}  # of jobs, by primary key; those that are not 0
         self.signal = signal or StopSignal()
         self.changed = self.signal.changed
@@ -88,12 +90,10 @@ class Admission:
         self._breaker = CircuitBreaker(base_url, outage, start_seconds=rules.start_minutes * 60, known_good=known_good)
         self._spool = spool
         self._slots = Slots(provider.concurrency)
-        self._give_up_after = outage
-        self._pauses = Backoff(_FIRST_PAUSE, rules.max_wait_seconds, jitter=(1.0, 1.0))
+        self._pauses = Pauses(rules.max_wait_seconds, outage)
         self._waiting = 0
         self._sleeping = 0
         self._parking = Parking(self.signal, self.changed)
-        self._refused_since: float | None = None  # when the provider began to answer with nothing but 429s
         self._moving = StopSignal()  # interrupted to give requests of routes back that wait for a permit
         self._lines: dict[int, StopSignal] = {}  # by priority; interrupted to let others go first
         self.calls_ended = 0
@@ -145,6 +145,14 @@ class Admission:
         """End the waits for a permit of requests that others may serve."""
         if not self.is_passable:
             self._moving.interrupt()
+
+    def follow_hold(self) -> None:
+        """Go on if the provider is not held any more: the time in which it was is no part of an outage."""
+        seconds = self.hold.look()
+        if seconds:
+            self._breaker.forgive(seconds)
+            self._pauses.interrupted()
+            self.changed.set()
 
     def give_way(self, priority: int | None = None) -> None:
         """Take the requests that wait for a permit out of the line: those of a lower priority, or all."""
@@ -220,9 +228,7 @@ class Admission:
             await asyncio.sleep(seconds)
 
     async def park(self, condition: Callable[[], bool]) -> bool:
-        """Wait, without room in flight, until `condition` holds; return False if there is nothing left that could
-        make it hold. Raises Withdrawn when the provider is stopped.
-        """
+        """Wait, without room in flight, as `Parking.park` does."""
         return await self._parking.park(condition)
 
     def unpark_all(self) -> None:
@@ -256,8 +262,7 @@ class Admission:
 
         Return for how many seconds the provider had been down, None if it had not.
         """
-        self._refused_since = None
-        self._pauses.reset()
+        self._pauses.succeeded()
         self.calls_ended += 1
         self.refusals.passed(request, asyncio.get_running_loop().time() if sent_at is None else sent_at)
         down_for = self.down_for
@@ -270,28 +275,16 @@ class Admission:
         self.calls_ended += 1
         stop = self._breaker.failed(request.pk, error)
         if isinstance(error, RateLimited):
-            stop = stop or self._given_up(error)
+            stop = stop or self._pauses.given_up(error)
         else:
-            self._refused_since = None
+            self._pauses.interrupted()
         self.progressed()
         self.give_back()
         return stop
 
-    def _given_up(self, error: RateLimited) -> Stop | None:
-        """Return a stop if the provider has answered with nothing but 429s for too long: its limit is zero."""
-        now = asyncio.get_running_loop().time()
-        self._refused_since = now if self._refused_since is None else self._refused_since
-        seconds = now - self._refused_since
-        if seconds < self._give_up_after:
-            return None
-        what = f"nothing but 429s (too many requests) for {seconds / 3600:.1f} hours: {error.message}"
-        return OutageGivenUp(what, http_status=error.http_status, type=error.type, code=error.code)
-
     def pause(self, error: RateLimited) -> float:
         """Hold all calls for as long as a 429 asks, else by exponential backoff; return the seconds."""
-        delay = self._pauses.next()
-        asked = delay if error.retry_after is None else error.retry_after
-        seconds = random.uniform(asked, asked * (1 + _MORE) + 0.01)
+        seconds = self._pauses.next(error)
         self.throttle.pause(seconds)
         self.give_back()
         return seconds

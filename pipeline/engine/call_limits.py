@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,18 @@ if TYPE_CHECKING:
 
 
 class CallLimits:
-    """Throttles of one provider. In force is the lowest of the configured limit, the one that people set while the run
-    is at work, and the one that the server stated, which is kept in `stated`.
+    """Throttles of one provider. In force is the lowest of the configured limit, or the part of it that others leave,
+    the one that people set while the run is at work, and the one that the server stated, which is kept in `stated`.
+
+    `share` is the part of what the server states that is for this program.
     """
 
-    def __init__(self, limit: RateLimit | None) -> None:
+    def __init__(self, limit: RateLimit | None, share: float = 1.0) -> None:
         self.throttle = Throttle(limit)
         self.stated: RateLimit | None = None
         self._configured = limit
+        self._share = share
+        self._part = 1.0
         self._images: int | None = None  # per window, as people have set it
         self._models: dict[str, Throttle] = {}  # limits that the server stated for one model
 
@@ -41,6 +46,11 @@ class CallLimits:
         self._images = images
         self._enforce()
 
+    def set_part(self, part: float) -> None:
+        """Use only this part of the configured limit from now on, at least one image."""
+        self._part = part
+        self._enforce()
+
     def lower(self, images: int, per_seconds: float | None, model: str | None = None) -> RateLimit | None:
         """Enforce a limit that the server stated, for all its models or for one, if it is lower; return it then.
 
@@ -51,6 +61,8 @@ class CallLimits:
             return None
         throttle = self.throttle if model is None else self._models.setdefault(model, Throttle(configured))
         before = (self.stated or configured) if model is None else (throttle.limit or configured)
+        if images > 0:
+            images = max(1, math.floor(images * self._share + 1e-9))
         stated = replace(before, images=images, per_seconds=per_seconds or before.per_seconds)
         if images < 1 or not _is_lower(stated, before):
             return None
@@ -65,8 +77,8 @@ class CallLimits:
         configured = self._configured
         if configured is None:
             return
-        lowest = configured
-        if self._images is not None and self._images < configured.images:
+        lowest = replace(configured, images=max(1, math.floor(configured.images * self._part + 1e-9)))
+        if self._images is not None and self._images < lowest.images:
             lowest = replace(configured, images=self._images)
         if self.stated is not None and _is_lower(self.stated, lowest):
             lowest = self.stated

@@ -96,6 +96,7 @@ class CallResult:
     urls: tuple[ImageUrl, ...] = ()
     images: tuple[StoredImage, ...] = ()
     quarantined: tuple[QuarantinedFile, ...] = ()
+    remaining: int | None = None  # images that are left in the window of the rate limit, as the server states it
 
 
 def image_threads() -> ThreadPoolExecutor:
@@ -164,16 +165,17 @@ class LocalCaller:
         return self._downloader.next_expiry
 
     async def call(self, spec: CallSpec, on_sent: Callable[[], None]) -> CallResult:
-        """Make a call and store the images that its response contains. `on_sent` is called when its first byte leaves.
+        """Make a call and store the images that its response contains. `on_sent` is called when its first byte leaves;
+        what it raises is raised, and nothing is sent.
 
-        Errors are returned, not raised; the call was not sent if an upload cannot be read.
+        Other errors are returned, not raised; the call was not sent if an upload cannot be read.
         """
         sent_at: float | None = None
 
         def sent() -> None:
             nonlocal sent_at
-            sent_at = time.time()
             on_sent()
+            sent_at = time.time()
 
         try:
             body = await build_body(spec.call, self._target.provider.dialect)
@@ -225,6 +227,7 @@ class LocalCaller:
             urls=tuple(urls),
             images=tuple(stored),
             quarantined=tuple(broken),
+            remaining=response.remaining,
         )
 
     async def _choose(self, image: InlineImage | LinkedImage, spec: CallSpec) -> InlineImage | LinkedImage:

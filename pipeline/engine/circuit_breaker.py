@@ -115,6 +115,11 @@ class CircuitBreaker:
         self._changed.set()
         return self._given_up(now, error)
 
+    def forgive(self, seconds: float) -> None:
+        """These last seconds do not count as an outage, since nobody was to call."""
+        if self._open_since is not None:
+            self._open_since = min(self._open_since + seconds, asyncio.get_running_loop().time())
+
     def released(self, request_pk: int) -> None:
         """The probe is over, or was never made: another request may probe."""
         if self._probing == request_pk:

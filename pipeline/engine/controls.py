@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.engine.control_events import Held, Reprioritised, Throttled
+from pipeline.engine.hold import Hold
 from pipeline.errors import ProviderHeld
-from pipeline.ledger.controls import ControlFacts
+from pipeline.ledger.controls import ControlFacts, ProviderControl
+from pipeline.planning.mode import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
     from pipeline.engine.admission import Admission
     from pipeline.engine.events import Listener
+    from pipeline.engine.hold import HoldReason
     from pipeline.engine.stop_policy import StopPolicy
 
 
@@ -27,6 +30,8 @@ class Controls:
         self._emit = emit
         self._facts: ControlFacts | None = None  # before the first reading
         self._priorities: dict[int, int] = {}  # by primary key of the job
+        self._held: dict[str, HoldReason | None] = {}  # by provider, as it was emitted last
+        self._throttled: dict[str, int | None] = {}  # the same
 
     @property
     def has_priorities(self) -> bool:
@@ -37,28 +42,48 @@ class Controls:
         """Follow the controls as they are now."""
         before, self._facts = self._facts, facts
         for name, admission in self._admissions.items():
-            self._follow(name, admission, ControlFacts() if before is None else before)
+            self._follow_hold(name, admission)
+            self._follow_throttle(name, admission)
+            self._follow_others(name, admission)
         self._follow_priorities(before)
 
     def equip(self, admission: Admission, name: str) -> None:
         """Apply the controls to the admission of a provider that is about to be called."""
         admission.priorities = self._priorities
-        self._follow(name, admission, ControlFacts())
+        self._follow_hold(name, admission)
+        self._follow_throttle(name, admission)
 
-    def _follow(self, name: str, admission: Admission, before: ControlFacts) -> None:
-        old, new = before.of(name), (self._facts or ControlFacts()).of(name)
-        if old.held_since != new.held_since:
-            admission.hold.set(new.held_since)
-            admission.give_back()
-            admission.changed.set()
-            if (old.held_since is None) != (new.held_since is None):
-                self._emit(Held(name, held=new.held_since is not None, reason="paused by a person", until=None))
-        if old.throttle != new.throttle:
-            admission.limits.set_images(new.throttle)
-            limit = admission.throttle.limit
-            if limit is not None:
-                reason = "a person lifted the lower limit" if new.throttle is None else "a person lowered the limit"
-                self._emit(Throttled(name, limit.images, limit.per_seconds, reason))
+    def _of(self, name: str) -> ProviderControl:
+        return (self._facts or ControlFacts()).of(name)
+
+    def _follow_hold(self, name: str, admission: Admission) -> None:
+        """Hold the calls of a provider, or end that; emit why."""
+        admission.hold.set_paused(paused=self._of(name).held_since is not None)
+        admission.follow_hold()
+        reason = admission.hold.reason
+        if reason == self._held.get(name):
+            return
+        self._held[name] = reason
+        admission.give_back()
+        admission.changed.set()
+        self._emit(Held(name, False, "", None) if reason is None else Held(name, True, reason.text, reason.until))
+
+    def _follow_others(self, name: str, admission: Admission) -> None:
+        """Emit the limit that is in force since others use it, too, or leave more of it."""
+        reason, limit = admission.others.step(), admission.throttle.limit
+        if reason and limit is not None:
+            self._emit(Throttled(name, limit.images, limit.per_seconds, reason))
+
+    def _follow_throttle(self, name: str, admission: Admission) -> None:
+        """Lower the limit of a provider, or end that; emit the limit that is in force then."""
+        images = self._of(name).throttle
+        if images == self._throttled.get(name):
+            return
+        self._throttled[name] = images
+        admission.limits.set_images(images)
+        if (limit := admission.throttle.limit) is not None:
+            reason = "a person lifted the lower limit" if images is None else "a person lowered the limit"
+            self._emit(Throttled(name, limit.images, limit.per_seconds, reason))
 
     def _follow_priorities(self, before: ControlFacts | None) -> None:
         """Emit the priorities that have changed, at first those of jobs that wait; the lines are formed anew."""
@@ -83,6 +108,16 @@ class Controls:
     def stop_held(self, names: Iterable[str]) -> None:
         """Stop those of these providers whose calls are held now, for a run that is not to wait."""
         for name in names:
-            if not self._stops.is_stopped(name) and (self._facts or ControlFacts()).of(name).held_since is not None:
-                what = f"provider `{name}` is paused; to have it called again, run: pipeline unpause {name}"
-                self._stops.stop_provider(name, ProviderHeld(what))
+            reason = None if self._stops.is_stopped(name) else self._reason(name)
+            if reason is not None:
+                self._stops.stop_provider(name, ProviderHeld(reason))
+
+    def _reason(self, name: str) -> str | None:
+        """Return why a provider is held, with what ends that; None if it is not."""
+        if self._of(name).held_since is not None:
+            return f"provider `{name}` is paused; to have it called again, run: pipeline unpause {name}"
+        provider = self._config.providers.get(name)
+        reason = None if provider is None else Hold(provider.window).reason
+        if reason is None or reason.until is None:
+            return None
+        return f"provider `{name}` is {reason.text}, until {local_time(reason.until)}; run again then"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine.events import CallEnded, CallSent, ImagesLeftOut, ImageStored, RequestEnded, UsageIgnored
 from pipeline.engine.stop_policy import Withdrawn
-from pipeline.errors import BudgetSpent, DiskFull
+from pipeline.errors import BudgetSpent, DiskFull, NotSent
 from pipeline.ledger import attempts, batches, queue
 from pipeline.ledger.route_queue import take_home
 
@@ -125,6 +125,12 @@ class Records:
             raise Withdrawn
         self.emit(CallSent(request.job_name, request.id, self._provider, permit.images))
         return Attempt(*begun, permit.images, estimate, time.monotonic())
+
+    async def withdraw(self, request: QueuedRequest, attempt: Attempt) -> None:
+        """Record that a call that was recorded is not sent after all."""
+        await self._writer.do(attempts.record_withdrawal, attempt.pk, time.time())
+        self._budget.settle(request, attempt.estimate_usd, 0.0)
+        self._emit_ended(request, attempt, None, NotSent(f"provider `{self._provider}` is held; the call waits"))
 
     async def know_budget(self, request: QueuedRequest) -> None:
         """Load what the request's job has spent, or may have, in earlier runs."""

@@ -120,7 +120,7 @@ class Routing:
         admission = self._admissions.get(name)
         if admission is None:  # it is about to start
             return True
-        is_down = admission.down_for is not None or admission.delivery.is_open
+        is_down = admission.down_for is not None or admission.delivery.is_open or admission.hold.is_closed
         return not is_down and admission.throttle.paused_for <= LONG_PAUSE
 
     def _is_barred(self, history: History, name: str) -> bool:

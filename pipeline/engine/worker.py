@@ -23,6 +23,7 @@ from pipeline.engine.events import (
     Retrying,
 )
 from pipeline.engine.failed_calls import REFUSALS, FailedCalls, FailedError, host_silent
+from pipeline.engine.hold import HeldBack
 from pipeline.engine.image_writer import FileNames
 from pipeline.engine.retry import call_with_retries, retrying
 from pipeline.engine.routing import History
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from tenacity import AsyncRetrying, RetryCallState
 
+    from pipeline.engine.admission import Permit
     from pipeline.engine.caller import CallResult
     from pipeline.engine.provider_context import ProviderContext
     from pipeline.engine.routing import Routing
@@ -134,10 +136,14 @@ class Worker:
             self._has_called = True
             self._set_stem(attempt.stem)
             spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers))
-            result = await self._caller.call(spec, permit.sent)
+            try:
+                result = await self._caller.call(spec, permit.sent)
+            except HeldBack:
+                await self._records.withdraw(self._request, attempt)
+                return
             self._clock = time.monotonic() - result.ended_at  # now, for the clock may jump at any moment
             completion = await self._records.complete(self._request, attempt, result)
-            self._update_admission(result, permit.sent_at)
+            self._update_admission(result, permit)
         finally:
             permit.release()
         if result.error is not None:
@@ -172,12 +178,13 @@ class Worker:
             upload.check()
         return Call(request.served_by, {**prompt, **request.params, "n": images}, uploads)
 
-    def _update_admission(self, result: CallResult, sent_at: float | None) -> None:
+    def _update_admission(self, result: CallResult, permit: Permit) -> None:
         """Report to admission control how the call ended. Raises the Stop that follows from a failure."""
         admission, emit, name = self._admission, self._records.emit, self._context.target.provider.name
         error = result.error
         if error is None:
-            down_for, stop = admission.succeeded(self._request, sent_at), None
+            admission.others.answered(result.remaining, permit.used)
+            down_for, stop = admission.succeeded(self._request, permit.sent_at), None
         elif result.outcome == "not_sent" and isinstance(error, Invalid):
             return  # no call was made
         else:
@@ -204,6 +211,8 @@ class Worker:
         if limit := self._admission.lower(self._request, error):
             model = self._request.model if self._admission.limits.stated is not limit else None
             self._records.emit(LimitLowered(name, limit.images, limit.per_seconds, error.message, model))
+        else:
+            self._admission.others.refused()
 
     async def _download_all(self) -> None:
         """Download all pending URLs concurrently. Raises UrlLost if every one expired, and DownloadRefused."""

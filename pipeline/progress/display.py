@@ -18,10 +18,11 @@ from pipeline.progress.from_events import EventTotals
 from pipeline.progress.plain import ChangedLines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import TextIO
 
+    from pipeline.config.opening_hours import OpeningHours
     from pipeline.engine.events import Event
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.progress.screen import Screen
@@ -52,12 +53,13 @@ class Progress:
         verbose: bool,
         live: bool = True,
         now: Callable[[], float] = time.time,
+        windows: Mapping[str, OpeningHours] | None = None,
     ) -> None:
         self._read = read
         self._verbose = verbose
         self._now = now
         self._live = live and can_draw(sys.stderr)
-        self._totals = EventTotals()
+        self._totals = EventTotals(windows)
         self._announcements = Announcements()
         self._changed = ChangedLines()
         self._read_at = 0.0

@@ -20,8 +20,9 @@ from pipeline.progress.view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from pipeline.config.opening_hours import OpeningHours
     from pipeline.engine.events import Event, ProviderPace
     from pipeline.ledger.batch_queries import BatchesOut
     from pipeline.ledger.job_summary import JobSummary
@@ -82,9 +83,13 @@ class _ProviderNews:
 
 
 class EventTotals:
-    """Counts events in one thread while another takes views; `begun` is set by the run's first event."""
+    """Counts events in one thread while another takes views; `begun` is set by the run's first event.
 
-    def __init__(self) -> None:
+    `windows` are those of providers that are called in some hours only.
+    """
+
+    def __init__(self, windows: Mapping[str, OpeningHours] | None = None) -> None:
+        self._windows = windows or {}
         self.begun = False
         self._has_unknown_job = False
         self._stopping = False
@@ -188,7 +193,7 @@ class EventTotals:
                     starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
         at_work = {name for job in jobs if job.left for name in job.members or (job.provider,)}
         shown = [one for one in providers if one.in_flight or one.name in at_work] or providers
-        found = with_ends(jobs, starts, speeds)
+        found = with_ends(jobs, starts, speeds, self._windows)
         return View(now, found, shown, self._stopping, thumbnails=self._thumbnails)
 
     def _provider_view(self, name: str, news: _ProviderNews, out: BatchesOut, now: float) -> ProviderView:

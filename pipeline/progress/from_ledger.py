@@ -74,7 +74,8 @@ def make_view(
     starts = {one.name: max(now, one.until or now) for one in shown}
     stops = read_holding_stops(connection, [one.name for one in summaries])
     status = FolderStatus(summaries, owner, stops, controls)
-    return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds), shown), status)
+    windows = {name: one.window for name, one in providers.items() if one.window is not None}
+    return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds, windows), shown), status)
 
 
 def _job(summary: JobSummary) -> JobView:

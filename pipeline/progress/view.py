@@ -12,6 +12,7 @@ from pipeline.reports.facts import clock, counted, dollars, rate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from pipeline.config.opening_hours import OpeningHours
     from pipeline.ledger.batch_queries import RecordedBatch
 
 SEPARATOR = " · "
@@ -201,14 +202,24 @@ def _with_routes(
     return all_starts, all_speeds
 
 
-def with_ends(jobs: Sequence[JobView], starts: Mapping[str, float], speeds: Mapping[str, float]) -> list[JobView]:
-    """Return the jobs with their ends: a provider's jobs run in order, from `starts`, at images per minute."""
+def with_ends(
+    jobs: Sequence[JobView],
+    starts: Mapping[str, float],
+    speeds: Mapping[str, float],
+    windows: Mapping[str, OpeningHours],
+) -> list[JobView]:
+    """Return the jobs with their ends: a provider's jobs run in order, from `starts`, at images per minute, in its
+    window if it has one.
+    """
     ahead: dict[str, int] = {}
     ended = []
     starts, speeds = _with_routes(jobs, starts, speeds)
     for job in jobs:
         ahead[job.provider] = ahead.get(job.provider, 0) + (0 if job.by_batch else job.missing)
         speed = None if job.by_batch or job.batches else speeds.get(job.provider)
-        end = starts[job.provider] + ahead[job.provider] / speed * 60 if speed and job.provider in starts else None
+        end = None
+        if speed and job.provider in starts:
+            start, seconds, window = starts[job.provider], ahead[job.provider] / speed * 60, windows.get(job.provider)
+            end = start + seconds if window is None else window.after(start, seconds)
         ended.append(replace(job, ends_at=end))
     return ended

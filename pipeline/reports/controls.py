@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.routes import sum_of_limits
 from pipeline.ledger.controls import read_controls
+from pipeline.planning.mode import local_time
 from pipeline.reports.facts import counted, utc_time
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from pipeline.config.opening_hours import OpeningHours
     from pipeline.config.provider import Provider
     from pipeline.ledger.controls import ControlFacts
     from pipeline.reports.next_command import NextCommand
@@ -58,28 +61,53 @@ class ControlsInForce:
         if control.held_since is not None:
             since = moment_words(control.held_since)
             yield f"provider `{name}` is paused since {since}; to end that: {command.line('unpause', name)}"
+        if provider.window is not None:
+            yield f"provider `{name}` {window_words(provider.window, time.time())}"
         if control.throttle is not None and provider.rate_limit is not None:
             lift = command.line("throttle", name, "--reset")
             yield f"provider `{name}` is throttled to {limit_words(provider, control.throttle)}; to end that: {lift}"
+        elif provider.shared_limit is not None and provider.rate_limit is not None:
+            yield f"provider `{name}` takes its share of the limit, {limit_words(provider, provider.rate_limit.images)}"
 
     def json(self) -> list[dict[str, Any]]:
         """Return what is set for each provider of the config."""
         return [self._provider_json(provider) for provider in self.providers.values()]
 
     def _provider_json(self, provider: Provider) -> dict[str, Any]:
-        control, limit = self.facts.of(provider.name), self.at_work(provider).rate_limit
+        control, limit, now = self.facts.of(provider.name), self.at_work(provider).rate_limit, time.time()
+        window = provider.window
         return {
             "name": provider.name,
             "paused": control.held_since is not None,
             "paused_since": utc_time(control.held_since),
             "throttle": control.throttle,
             "limit": None if limit is None else {"images": limit.images, "per_seconds": limit.per_seconds},
+            "window": None if window is None else [span.describe(now) for span in window.spans],
+            "open": window is None or window.is_open(now),
+            "changes_at": None if window is None else _change(window, now),
         }
+
+
+def window_words(window: OpeningHours, now: float) -> str:
+    """Return whether a window is open and when that changes, in words."""
+    change = window.next_change(now)
+    until = "" if change == math.inf else f" until {local_time(change)}"
+    return f"is {'inside' if window.is_open(now) else 'outside'} its window, {window.describe(now)}{until}"
+
+
+def _change(window: OpeningHours, now: float) -> str | None:
+    change = window.next_change(now)
+    return None if change == math.inf else utc_time(change)
+
+
+def work_seconds(provider: Provider, seconds: float, now: float) -> float:
+    """Return how long it takes from now on to work for so many seconds, if that is possible in the window only."""
+    return seconds if provider.window is None else provider.window.after(now, seconds) - now
 
 
 def limit_words(provider: Provider, images: int) -> str:
     """Return a lower limit in words, beside the configured one."""
-    limit = provider.rate_limit
+    limit = provider.shared_limit or provider.rate_limit
     assert limit is not None
     return f"{counted(images, 'image')} per {limit.per_seconds:g} s (configured: {limit.images:,})"
 

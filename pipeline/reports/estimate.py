@@ -66,6 +66,7 @@ def estimate_plan(
         "job": plan.name,
         "provider": plan.provider.name,
         "providers": controls.json(),
+        "open_minutes": None if plan.provider.window is None else _open_minutes(plan.provider, images),
         "requests": len(plan.requests),
         "images": plan.images,
         "first": first_requests_json(plan.requests),
@@ -139,7 +140,7 @@ def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
     yield f"  missing: {counted(missing['requests'], 'request')}, {counted(missing['images'], 'image')}"
     is_batch = view["in_force"] == "batch"
     if view["minutes"]:
-        yield f"  time: {'within ' * is_batch}{duration(view['minutes'] * 60)}{' at the limit' * (not is_batch)}"
+        yield f"  time: {'within ' * is_batch}{duration(view['minutes'] * 60)}{'' if is_batch else _pace_words(view)}"
     rehearsal = " (a rehearsal: nothing is billed)" if view["rehearsal"] else ""
     yield f"  cost: {_cost_words(view)}{rehearsal}"
     yield from mode_lines(view)
@@ -149,6 +150,15 @@ def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
         yield f"  assumed: {line}"
     for line in view["warnings"]:
         yield f"  warning: {line}"
+
+
+def _pace_words(view: Mapping[str, Any]) -> str:
+    open_minutes = view["open_minutes"]
+    return " at the limit" + ("" if open_minutes is None else f", of which {duration(open_minutes * 60)} in its window")
+
+
+def _open_minutes(provider: Provider, images: int) -> float | None:
+    return None if provider.rate_limit is None else round(images / provider.rate_limit.per_minute, 2)
 
 
 def _cost_words(view: Mapping[str, Any]) -> str:

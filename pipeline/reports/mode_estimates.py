@@ -9,6 +9,7 @@ from pipeline.models.batch_deadline import latest_switch, realtime_seconds
 from pipeline.models.batch_eligibility import batch_fault, realtime_reason
 from pipeline.models.batch_estimate import count_waves, cut_batches, estimate_line
 from pipeline.planning.mode import ServiceMode, local_time
+from pipeline.reports.controls import work_seconds
 from pipeline.reports.facts import counted, dollars, duration
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def estimate_modes(plan: Plan, missing: Sequence[Missing], models: Models, now: 
     costs = [usd if batched.reject(request) else batched.add(request, n, usd) for request, n, usd in missing]
     full = [usd for _, _, usd in missing]
     images = sum(n for _, n, _ in missing)
-    realtime = {"cost_usd": _total(full), "minutes": _minutes(plan, images)}
+    realtime = {"cost_usd": _total(full), "minutes": _minutes(plan, images, now)}
     batch = batched.json(costs, sum(n for request, n, _ in missing if batched.reject(request)))
     is_batch, warnings = _in_force(plan, images, batch["batches"], now)
     chosen = costs if is_batch else full
@@ -101,7 +102,7 @@ class _Batched:
         for (_, name), own in self._lines.items():
             by_model.setdefault(name, []).extend(cut_batches(own, rules))
         waves = max(count_waves(batches, rules) for batches in by_model.values())
-        minutes = max(waves * rules.expires_hours * 60, _minutes(self.plan, realtime_images) or 0.0)
+        minutes = max(waves * rules.expires_hours * 60, _minutes(self.plan, realtime_images, self.now) or 0.0)
         return {
             "cost_usd": _total(costs),
             "minutes": round(minutes, 2),
@@ -119,8 +120,12 @@ def _total(costs: Sequence[float | None]) -> float | None:
     return round(sum(known), 6) if len(known) == len(costs) else None
 
 
-def _minutes(plan: Plan, images: int) -> float | None:
-    return None if plan.provider.rate_limit is None else round(images / plan.provider.rate_limit.per_minute, 2)
+def _minutes(plan: Plan, images: int, now: float) -> float | None:
+    """Return how many minutes pass until these images are made in realtime, hours outside the window included."""
+    provider = plan.provider
+    if provider.rate_limit is None:
+        return None
+    return round(work_seconds(provider, images / provider.rate_limit.per_minute * 60, now) / 60, 2)
 
 
 def _in_force(plan: Plan, images: int, batches: int, now: float) -> tuple[bool, list[str]]:
@@ -131,7 +136,7 @@ def _in_force(plan: Plan, images: int, batches: int, now: float) -> tuple[bool, 
     warnings = []
     is_batch = rules is not None and batches > 0
     if deadline is not None and images:
-        seconds = realtime_seconds(images, plan.provider)
+        seconds = work_seconds(plan.provider, realtime_seconds(images, plan.provider), now)
         if rules is not None and now > latest_switch(deadline, images, plan.provider, rules):
             is_batch = False
         if now + seconds > deadline:

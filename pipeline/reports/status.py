@@ -11,7 +11,7 @@ from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.submit import known_names
 from pipeline.planning.mode import ServiceMode, local_time
 from pipeline.reports.batches import batch_lines, batches_json, mode_words
-from pipeline.reports.controls import ControlsInForce
+from pipeline.reports.controls import ControlsInForce, work_seconds
 from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts, utc_time
 from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
@@ -200,8 +200,9 @@ def _to_come(summary: JobSummary, providers: Mapping[str, Provider]) -> list[str
     missing = summary.missing - summary.in_batches.images
     if missing <= 0 or summary.mode == "batch" or provider is None or provider.rate_limit is None:
         return []
-    seconds = missing / provider.rate_limit.per_minute * 60
-    return [f"{missing:,} to come, {duration(seconds)} at the limit"]
+    seconds = work_seconds(provider, missing / provider.rate_limit.per_minute * 60, time.time())
+    within = "" if provider.window is None else " and in its window"
+    return [f"{missing:,} to come, {duration(seconds)} at the limit{within}"]
 
 
 def forget_question(summary: JobSummary, *, files: bool) -> str:

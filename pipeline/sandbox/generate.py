@@ -47,7 +47,8 @@ async def serve_call(
         if response is None:
             return drop(request)
         response = translate_response(response, service.settings.dialect)
-        sent = await send(request, response, service_headers(request_id, started))
+        headers = {**service.admission.headers(service.monotonic()), **service_headers(request_id, started)}
+        sent = await send(request, response, headers)
         entry.status = response.status
         return sent
     finally:

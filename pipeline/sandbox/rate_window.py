@@ -43,6 +43,11 @@ class SlidingWindow:
                 return arrival + self.limit.per_seconds - now
         return self.limit.per_seconds
 
+    def left(self, now: float) -> int:
+        """Return how many places are free at `now`."""
+        self._expire(now)
+        return max(0, self.limit.images - self.used)
+
     def _expire(self, now: float) -> None:
         # Compared as `arrival + period` on both sides, so that the wait returned above is exactly the wait needed.
         while self._accepted and self._accepted[0][0] + self.limit.per_seconds <= now:

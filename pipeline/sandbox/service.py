@@ -45,6 +45,16 @@ class Admission:
             meter: Meter = "input-images" if entry.operation == "edit" else "images"
             raise errors.rate_limited(self._window.limit, used=self._window.used, asked=images, wait=wait, meter=meter)
 
+    def headers(self, now: float) -> dict[str, str]:
+        """Return the headers that state the rate limit, and how much of it is left at `now` (monotonic seconds)."""
+        if self._window is None:
+            return {}
+        left = self._window.left(now)
+        return {
+            "x-ratelimit-limit-images": str(self._window.limit.images),
+            "x-ratelimit-remaining-images": str(left),
+        }
+
     def charge(self, entry: ChargedEntry, images: int, cost_usd: float) -> None:
         """Count images that were made, and note what they cost at once; a line of a batch costs its share of it."""
         self._charged += images

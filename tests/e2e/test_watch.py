@@ -73,6 +73,13 @@ def test_with_json_it_prints_one_document_a_line(stage: Stage) -> None:
     assert first["providers"] == [
         {
             "name": "lab",
+            "paused": False,
+            "paused_since": None,
+            "throttle": None,
+            "limit": {"images": 50, "per_seconds": 60},
+            "window": None,
+            "open": True,
+            "changes_at": None,
             "images_per_minute": None,
             "limit_per_minute": 50,
             "in_flight": 0,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pipeline.config.load import Config, RateLimit
+from pipeline.config.opening_hours import DailySpan, OpeningHours
 from pipeline.controls import FolderControls
 from pipeline.engine.control_events import Held, Reprioritised, Throttled
+from pipeline.engine.events import CallEnded
+from pipeline.engine.records import Attempt, Records
 from pipeline.errors import ProviderHeld
 from tests.support.workbench import PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
@@ -170,6 +173,127 @@ async def test_members_of_a_route_go_on_while_one_is_paused(bench: Bench) -> Non
         _controls(bench, held).pause("lab")
         await bench.run(held, other)
         assert bench.ask("SELECT DISTINCT provider FROM attempt") == [("other",)]
+
+
+def _window(start: float, end: float) -> OpeningHours:
+    """Return a window from one moment to another, in whole minutes of UTC."""
+    return OpeningHours((DailySpan(int(start // 60) % 1440, int(end // 60) % 1440, "UTC"),))
+
+
+async def test_no_call_starts_outside_the_window_and_the_run_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter(0.3)
+    real, edge = time.time, (time.time() // 60 + 3) * 60.0
+    shift = edge - 3.0 - real()  # the window closes in three seconds
+    monkeypatch.setattr(time, "time", lambda: real() + shift)
+    async with vendor(counter) as base_url:
+        bench.submit(*(request(number) for number in range(2000)))
+        provider = lab(base_url, concurrency=200, window=_window(edge - 600, edge))
+        run = asyncio.create_task(bench.run(provider))
+        await until(lambda: counter.inside == 200)
+        await asyncio.sleep(3.5)
+        assert counter.arrivals[-1][0] - time.monotonic() < edge - time.time(), "the last call came inside"
+        assert counter.inside == 0, "those in flight have ended outside"
+        held = next(one for one in bench.events if isinstance(one, Held))
+        assert (held.held, held.until) == (True, edge + 86400 - 600)
+        assert "outside its window" in held.reason
+        assert "UTC" in held.reason
+        shift += 86400 - 600  # it opens again
+        opened = time.monotonic()
+        await until(lambda: counter.since(opened))
+        assert time.monotonic() - opened < SECONDS
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+    assert [one.held for one in bench.events if isinstance(one, Held)] == [True, False]
+
+
+async def test_a_call_that_is_recorded_when_the_window_closes_is_not_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter()
+    counter.opened.set()
+    async with vendor(counter) as base_url:
+        bench.submit(request(1))
+        provider = lab(base_url)
+        controls, begun = _controls(bench, provider), asyncio.Event()
+        begin = Records.begin
+
+        async def begin_slowly(self: Records, *arguments: Any) -> Attempt:
+            attempt = await begin(self, *arguments)
+            if not begun.is_set():
+                begun.set()
+                await asyncio.to_thread(controls.pause)
+                await until(lambda: any(isinstance(one, Held) for one in bench.events))
+            return attempt
+
+        monkeypatch.setattr(Records, "begin", begin_slowly)
+        run = asyncio.create_task(bench.run(provider))
+        await begun.wait()
+        await until(lambda: bench.one("SELECT count(*) FROM attempt WHERE outcome = 'not_sent'"))
+        assert counter.arrivals == []
+        await asyncio.to_thread(controls.unpause)
+        await run
+    assert bench.one("SELECT attempts FROM request") == 1, "what was not sent is no attempt"
+    assert [one.error is None for one in bench.events if isinstance(one, CallEnded)] == [False, True]
+
+
+async def test_a_member_outside_its_window_is_down_for_a_fallback_route(bench: Bench) -> None:
+    counter = Counter()
+    counter.opened.set()
+    async with vendor(counter) as base_url:
+        closed = lab(base_url, window=_window(time.time() + 3600, time.time() + 7200))
+        other = lab(base_url, "other")
+        rules = {"policy": "fallback"}
+        bench.submit_routed(*(request(number) for number in range(9)), providers=(closed, other), rules=rules)
+        await bench.run(closed, other)
+        assert bench.ask("SELECT DISTINCT provider FROM attempt") == [("other",)]
+
+
+async def test_others_who_use_the_limit_halve_the_pace_and_it_is_said(bench: Bench) -> None:
+    left = 100
+
+    async def answer(_body: Body) -> web.StreamResponse:
+        response = answer_with({"b64_json": PNG_BASE64})
+        response.headers["x-ratelimit-remaining-images"] = str(left)
+        return response
+
+    async with vendor(answer) as base_url:
+        provider = lab(base_url, rate_limit=RateLimit(20, 2.0, 1.0), shared_limit=RateLimit(100, 2.0, 1.0))
+        bench.submit(*(request(number) for number in range(400)))
+        run = asyncio.create_task(bench.run(provider))
+        await until(lambda: bench.one("SELECT count(*) FROM image") > 3)
+        assert not any(isinstance(one, Throttled) for one in bench.events)
+        left = 0
+        await until(lambda: any(isinstance(one, Throttled) for one in bench.events))
+        left = 100
+        await until(lambda: [one.images for one in bench.events if isinstance(one, Throttled)][-1] == 20)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+    said = [one for one in bench.events if isinstance(one, Throttled)]
+    assert said[0].images == 10
+    assert "others use this limit" in said[0].reason
+    assert [one.images for one in said] == sorted(one.images for one in said)
+
+
+def test_a_window_is_said_by_status_and_plan_and_ends_a_run_that_is_not_to_wait(stage: Stage) -> None:
+    hour = time.gmtime().tm_hour
+    window = f"{(hour + 3) % 24:02}:00-{(hour + 4) % 24:02}:00 UTC"
+    stage.provider("lab", stage.serve(), rate_limit={"images": 1, "per_seconds": 60}, window=window)
+    job = stage.prompts("night", 90)
+    stage.run("submit", job)
+    said = stage.run("status").stdout
+    assert said.startswith("provider `lab` is outside its window, ")
+    assert window in said.splitlines()[0]
+    found = json.loads(stage.run("plan", job, "--json").stdout)
+    assert found["open_minutes"] == 90.0
+    assert 24 * 60 + 30 < found["minutes"] < 28 * 60, "the rest is for the next day"
+    assert ", of which 1 h 30 min in its window" in stage.run("plan", job).stdout
+    (provider,) = found["providers"]
+    assert (provider["open"], provider["window"]) == (False, [window])
+    stopped = stage.run("run", "--no-wait", exit_code=3).stderr
+    assert "is outside its window" in stopped
+    assert "see: pipeline help ProviderHeld" in stopped
 
 
 def test_the_commands_set_what_status_and_plan_say_first(stage: Stage) -> None:
