@@ -118,13 +118,13 @@ class BrokenImage(PipelineError):
 class RequestError(PipelineError):
     """A request that brought no images.
 
-    `http_status` is None if no HTTP response came. `error` is the API's own error body:
-    {"message", "type", "param", "code"}, each a string or None.
+    `http_status` is None if no HTTP response came. `error` is the API's own error body, each value a string or None.
     """
 
     outcome: ClassVar[AttemptOutcome] = "refused"
     counted: ClassVar[bool] = True  # counts against retry.attempts
     deterministic: bool = False  # the same call is answered in the same way until a person changes something
+    is_replay: bool = False  # the response to an earlier call with the same idempotency key
 
     def __init__(
         self,

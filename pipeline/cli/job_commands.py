@@ -92,8 +92,8 @@ def plan(
     from pipeline.ledger.other_keys import with_known_keys
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan
-    from pipeline.reports.plan_diff import diff_lines, read_changes
     from pipeline.reports.next_command import NextCommand
+    from pipeline.reports.plan_diff import diff_lines, read_changes
 
     config, chosen = options.load(), JobOptions(**extra)
     with staging_folder() as staging:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from pydantic_core import from_json
+
+from pipeline.client.replay import is_replay
 from pipeline.client.response import ImagesResponse, read_response
+from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +51,18 @@ class ImagesClient:
             )
         finally:
             self.in_flight -= 1
-        if len(http.body) > _LARGE:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
-        return read_response(http)
+        try:
+            if len(http.body) > _LARGE:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
+            return read_response(http)
+        except RequestError as error:
+            error.is_replay = is_replay(http.headers) and _is_json(http.body)  # the whole of it, not one that was cut
+            raise
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        from_json(body)
+    except ValueError:
+        return False
+    return True

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import gcd
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+from aiohttp.payload import get_payload
 
 from pipeline.descriptors import when_free
 from pipeline.errors import Invalid
@@ -62,11 +64,24 @@ async def build_body(call: Call, dialect: Dialect) -> Body:
         return {"json": fields}
     if not call.uploads and isinstance(fields.get("images"), list):
         return {"json": _with_own_references(fields, dialect.uploads)}
-    write = _json if dialect.uploads.encoding == "json" else _form
+    boundary = body_digest(call, dialect)[:32]  # the same call is sent again byte by byte
+    words = dialect.uploads
     try:
-        return await asyncio.to_thread(when_free, lambda: write(fields, call.uploads, dialect.uploads))
+        if words.encoding == "json":
+            return await asyncio.to_thread(when_free, lambda: _json(fields, call.uploads, words))
+        return await asyncio.to_thread(when_free, lambda: _form(fields, call.uploads, words, boundary))
     except OSError as reason:
         raise Invalid(f"{reason.filename} cannot be read: {reason.strerror}; submit the job again") from None
+
+
+def body_digest(call: Call, dialect: Dialect) -> str:
+    """Return the SHA-256 of what the body of a call is made of: calls with different bodies have different ones.
+
+    Input images are named by the hash of their content, so that their bytes need not be read.
+    """
+    uploads = [(one.role, one.path.name, one.content_type) for one in call.uploads]
+    content = (call.operation, spoken(call.params, dialect), uploads, astuple(dialect.uploads) if uploads else ())
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def spoken(params: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
@@ -101,20 +116,27 @@ def _ratio(width: int, height: int) -> str:
     return f"{near[0]}:{near[1]}"
 
 
-def _form(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) -> Body:
+def _form(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads, boundary: str) -> Body:
     """Return a multipart body. Each file states its content type, since aiohttp would send application/octet-stream,
-    which the service refuses (openai-node issue 1468).
+    which the service refuses (openai-node issue 1468). aiohttp's FormData would take a random boundary.
     """
-    form = aiohttp.FormData()
+    form = aiohttp.MultipartWriter("form-data", boundary=boundary)
     for name, value in fields.items():
         for field, text in _fields(name, value):
-            form.add_field(field, text)
+            _add_part(form, text, "text/plain; charset=utf-8", name=field)
     image = _image_field(uploads, words)
     for upload in uploads:
         field = image if upload.role == "image" else words.mask
         content = io.BytesIO(upload.path.read_bytes())  # aiohttp sends a stream in pieces, and bytes at once
-        form.add_field(field, content, filename=upload.path.name, content_type=upload.content_type)
+        _add_part(form, content, upload.content_type, name=field, filename=upload.path.name)
     return {"data": form}
+
+
+def _add_part(form: aiohttp.MultipartWriter, value: Any, content_type: str, **disposition: Any) -> None:
+    part = get_payload(value, headers={"Content-Type": content_type})
+    part.set_content_disposition("form-data", **disposition)
+    part.headers.popall("Content-Length", None)  # which a part of a form must not have (RFC 7578, 4.8)
+    form.append_payload(part)
 
 
 def _json(fields: Mapping[str, Any], uploads: Sequence[Upload], words: Uploads) -> Body:

@@ -20,6 +20,7 @@ from pipeline.client.error_body import ErrorBody, encodable, error_body_of, plai
 from pipeline.client.event_stream import is_stream, merge_events, merge_lines
 from pipeline.client.limits import LIST_ITEMS, URL_CHARACTERS, WORD_CHARACTERS
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, remaining_images, skew
+from pipeline.client.replay import is_replay
 from pipeline.client.response_forms import (
     InlineImage,
     LinkedImage,
@@ -83,6 +84,7 @@ class ImagesResponse:
     skew: float
     beyond: int = 0
     remaining: int | None = None  # images in the window of the rate limit
+    is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
         settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
         images, ahead = tuple(found.images), skew(http.headers, now)
         known = (http.status, http.request_id, images, found.withheld, usage, settings, ahead)
-        return ImagesResponse(*known, found.beyond, remaining_images(http.headers))
+        return ImagesResponse(*known, found.beyond, remaining_images(http.headers), is_replay(http.headers))
     fails = says_failure(body)
     if not fails and (http.status == 202 or _is_a_task(body)):
         raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)

@@ -64,12 +64,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class CallSpec:
-    """One call: what is sent, to whom, and how its images are named. `taken` are numbers that are in use."""
+    """One call: what is sent, to whom, and how its images are named. `taken` are numbers that are in use, `headers`
+    those of this call alone.
+    """
 
     target: Target
     call: Call
     names: FileNames
     taken: frozenset[int]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class CallResult:
     images: tuple[StoredImage, ...] = ()
     quarantined: tuple[QuarantinedFile, ...] = ()
     remaining: int | None = None  # images that are left in the window of the rate limit, as the server states it
+    is_replay: bool = False
 
 
 def image_threads() -> ThreadPoolExecutor:
@@ -181,6 +185,7 @@ class LocalCaller:
             body = await build_body(spec.call, self._target.provider.dialect)
         except Invalid as error:
             return CallResult("not_sent", None, time.time(), error)
+        body["headers"] = {**body.get("headers", {}), **spec.headers}
         try:
             max_bytes = response_bytes(spec.call.params, self._target.download.max_bytes)
             response = await self._client.call(spec.call.operation, body, sent, max_bytes)
@@ -205,7 +210,7 @@ class LocalCaller:
         stored, broken = await self._writer.write_all(inline, spec.names, numbers)
         if broken and len(broken) == len(response.images):
             error = Unusable(f"the image in the response {broken[0].reason}", http_status=200)
-            error.request_id, error.deterministic = response.request_id, True
+            error.request_id, error.deterministic, error.is_replay = response.request_id, True, response.is_replay
             return CallResult(error.outcome, sent_at, time.time(), error, quarantined=tuple(broken))
         now, ttl = time.time(), self._target.provider.url_ttl_seconds
         free = free_numbers(spec.taken | {image.number for image in stored}, len(links))
@@ -228,6 +233,7 @@ class LocalCaller:
             images=tuple(stored),
             quarantined=tuple(broken),
             remaining=response.remaining,
+            is_replay=response.is_replay,
         )
 
     async def _choose(self, image: InlineImage | LinkedImage, spec: CallSpec) -> InlineImage | LinkedImage:

@@ -59,12 +59,13 @@ class FailedCalls:
         self._request = request
         self._verdict: Verdict = "stop"  # on the last refusal
         self._history = history
+        self._cut_off = request.cut_off  # calls that may be paid, until they are looked at
 
     def refused(self, error: Stop) -> None:
         """Report a refusal, while its call is still in flight."""
         self._verdict = self._admission.refusals.refused(self._request, error, self._admission.in_flight - 1)
 
-    async def resolve(self, error: RequestError, *, was_sent: bool, is_probe: bool) -> None:
+    async def resolve(self, error: RequestError, *, was_sent: bool) -> None:
         """Decide what follows from a failed call: return if it is to be made again, else raise what ends it."""
         if not isinstance(error, (*REFUSALS, Unusable)):
             self._admission.yield_probes(self._request)
@@ -74,7 +75,7 @@ class FailedCalls:
             case Invalid() if was_sent:
                 await self._resolve_invalid(error)
             case OutcomeUnknown() | Unusable():
-                await self._resolve_unknown(error, is_probe=is_probe)
+                await self._resolve_unknown(error)
             case ServerFault(retry_after=float(seconds)) if seconds > self._context.retry.outage_hours * 3600:
                 raise PausedTooLong(f"{error.message} (run again in {seconds / 3600:.1f} hours)")
             case _:
@@ -108,15 +109,15 @@ class FailedCalls:
             return
         raise error
 
-    async def _resolve_unknown(self, error: RequestError, *, is_probe: bool) -> None:
-        """Try another request before this one, which may be paid; at most `retry.unknown` times."""
+    async def _resolve_unknown(self, error: RequestError) -> None:
+        """Try another request before this one, which may be paid; at most `retry.unknown` times, probes included."""
         is_starting = not self._admission.refusals.known_good and error.http_status in {502, 503}
         if isinstance(error, Unusable) or error.deterministic:
             self.check_delivery(error.message, deterministic=error.deterministic)
             if stop := self._admission.delivery.ended(self._request.pk):
                 raise stop
             self._admission.yield_probes(self._request)
-        if not is_probe and not is_starting:
+        if not is_starting:
             self._history.repeats += 1
             if self._history.repeats > min(self._context.retry.unknown, 1 if error.deterministic else 10**9):
                 raise FailedError(error)
@@ -129,9 +130,18 @@ class FailedCalls:
         self._history.repeats += 1
         self._history.broken = reason
 
-    def check_repeats(self) -> None:
-        """Check that the call for what is missing may be made. Raises FailedError after `retry.unknown` repeats."""
+    async def check_repeats(self) -> None:
+        """Check that the call for what is missing may be made. Raises FailedError after `retry.unknown` repeats.
+
+        A call that the death of the last run cut off is repeated after another request, as any of unknown outcome.
+        """
         broken = self._history.broken
+        if self._cut_off > self._context.retry.unknown:
+            what = "the last run died during this call: it may be paid"
+            raise FailedError(OutcomeUnknown(what, type="interrupted"))
+        if self._cut_off:
+            self._cut_off, ended = 0, self._admission.calls_ended
+            await self._admission.park(lambda: self._admission.calls_ended > ended)
         if broken is not None and self._history.repeats > self._context.retry.unknown:
             what = f"an image in the response {broken}; the others are stored, and the broken ones may be paid"
             raise FailedError(Unusable(what, http_status=200))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipeline.engine.events import CallEnded, CallSent, ImagesLeftOut, ImageStored, RequestEnded, UsageIgnored
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BudgetSpent, DiskFull, NotSent
-from pipeline.ledger import attempts, batches, queue
-from pipeline.ledger.route_queue import take_home
+from pipeline.ledger import attempts, batches, purchases, queue
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pipeline.engine.admission import Permit
     from pipeline.engine.budget import Budget
@@ -34,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A call, or a line of a batch, that is recorded in the ledger; `started` is a moment of the monotonic clock."""
+    """A call, or a line of a batch, that is recorded in the ledger; `started` is a moment of the monotonic clock.
+
+    `headers` name the call's purchase.
+    """
 
     pk: int
     stem: str  # of the request's file names
@@ -43,6 +43,7 @@ class Attempt:
     started: float
     discount: float = 0.0  # the part of the price that is not charged
     is_line: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ class Records:
         """Return a request to the queue, without waiting for the record."""
         self._writer.post(queue.requeue, request.pk)
 
-    async def begin(self, request: QueuedRequest, permit: Permit) -> Attempt:
-        """Reserve the money of a call and record the call, before it is sent.
+    async def begin(self, request: QueuedRequest, permit: Permit, body: str) -> Attempt:
+        """Reserve the money of a call and record the call, before it is sent. `body` is the digest of what is sent.
 
         Raises Withdrawn, BudgetSpent, and FolderGone if the record would be of no use.
         """
@@ -108,23 +109,17 @@ class Records:
         self._budget.reserve(request, estimate)
         target = self._target
         rules = None if self._routing is None else self._routing.home_rules(request)
-        begun = await self._writer.do(
-            attempts.begin if rules is None else functools.partial(_begin_at_home, rules),
-            request.pk,
-            self._provider,
-            target.base_url,
-            permit.images,
-            estimate,
-            time.time(),
-        )
+        call = (self._provider, target.base_url, permit.images, estimate, time.time(), body)
+        begun = await self._writer.do(purchases.begin, request.pk, *call, rules)
         stopped = self._stops.is_stopped(self._provider)  # while this was recorded
         if begun is None or stopped:
             self._budget.settle(request, estimate, 0.0)
             if begun is not None:
-                await self._writer.do(attempts.record_withdrawal, begun[0], time.time())
+                await self._writer.do(attempts.record_withdrawal, begun.pk, time.time())
             raise Withdrawn
         self.emit(CallSent(request.job_name, request.id, self._provider, permit.images))
-        return Attempt(*begun, permit.images, estimate, time.monotonic())
+        known = (begun.pk, begun.stem, permit.images, estimate, time.monotonic())
+        return Attempt(*known, headers=begun.headers)
 
     async def withdraw(self, request: QueuedRequest, attempt: Attempt) -> None:
         """Record that a call that was recorded is not sent after all."""
@@ -208,10 +203,12 @@ class Records:
         )
         if result.images:
             self._flush_folder(request)
-        urls, succeeded = await self._writer.do(
-            attempts.record_response, request, attempt.pk, response, result.urls, result.images
+        parts = (response, result.urls, result.images)
+        urls, succeeded, settled_usd = await self._writer.do(
+            purchases.record_response, request, attempt.pk, *parts, is_replay=result.is_replay
         )
         self._budget.settle(request, attempt.estimate_usd, cost)
+        self._budget.give_back(request.job_pk, settled_usd)
         self._emit_ended(request, attempt, cost, None)
         if result.beyond:
             self.emit(ImagesLeftOut(request.job_name, request.id, self._provider, result.returned, result.beyond))
@@ -239,9 +236,10 @@ class Records:
     async def _complete_failed(
         self, request: QueuedRequest, attempt: Attempt, result: CallResult, error: RequestError
     ) -> Completion:
-        await self._writer.do(
-            attempts.record_failure, attempt.pk, error, result.outcome, result.sent_at, result.ended_at
+        settled_usd = await self._writer.do(
+            purchases.record_failure, attempt.pk, error, result.outcome, result.sent_at, result.ended_at
         )
+        self._budget.give_back(request.job_pk, settled_usd)
         self._budget.settle(request, attempt.estimate_usd, None if result.outcome == "unknown" else 0.0)
         self._emit_ended(request, attempt, None, error)
         return Completion()
@@ -300,19 +298,3 @@ class Records:
             return None
         sizes = [(one["width"], one["height"]) for one in request.inputs if one["role"] == "image"]
         return model.max_cost(request.served_by, request.prompt, request.params, images, sizes)
-
-
-def _begin_at_home(
-    rules: tuple[Sequence[str], Sequence[str]],
-    connection: sqlite3.Connection,
-    request_pk: int,
-    provider: str,
-    endpoint: str,
-    n: int,
-    estimate_usd: float | None,
-    now: float,
-) -> tuple[int, str] | None:
-    """Record a call as `attempts.begin` does, unless the request has its home at another member of its route."""
-    if not take_home(connection, request_pk, provider, *rules):
-        return None
-    return attempts.begin(connection, request_pk, provider, endpoint, n, estimate_usd, now)

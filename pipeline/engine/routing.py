@@ -204,7 +204,7 @@ class Routing:
 
     def history(self, request: QueuedRequest) -> History:
         """Return what a request has met in this run."""
-        return self._histories.setdefault(request.pk, (request, History()))[1]
+        return self._histories.setdefault(request.pk, (request, History(request.cut_off)))[1]
 
     def forget(self, request: QueuedRequest) -> None:
         """A request has ended."""

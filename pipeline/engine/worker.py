@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.client.download import DownloadFailed
-from pipeline.client.request import Call, Upload
+from pipeline.client.request import Call, Upload, body_digest
 from pipeline.engine.caller import CallSpec
 from pipeline.engine.events import (
     LimitLowered,
@@ -67,7 +67,7 @@ class Worker:
         self._is_probe = False
         self._has_called = False  # how often it failed is known to this worker alone
         self._routing = context.routing if request.route is not None else None
-        history = History() if self._routing is None else self._routing.history(request)
+        history = History(request.cut_off) if self._routing is None else self._routing.history(request)
         self._failed_calls = FailedCalls(context, request, history)
         self._waits = 0  # downloads that wait for another attempt
 
@@ -124,7 +124,7 @@ class Worker:
 
     async def _call(self) -> None:
         """Make one call for what is missing: permit, record, call, record."""
-        self._failed_calls.check_repeats()
+        await self._failed_calls.check_repeats()
         self._check_mode()
         images = min(self._missing, self._context.target.provider.images_per_call)
         permit = await self._admission.acquire(self._request, images, returns=not self._has_called)
@@ -132,10 +132,11 @@ class Worker:
         try:
             self._check_mode()  # again: it may have changed while the call waited
             call = self._build_call(permit.images)
-            attempt = await self._records.begin(self._request, permit)
+            body = body_digest(call, self._context.target.provider.dialect)
+            attempt = await self._records.begin(self._request, permit, body)
             self._has_called = True
             self._set_stem(attempt.stem)
-            spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers))
+            spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers), attempt.headers)
             try:
                 result = await self._caller.call(spec, permit.sent)
             except HeldBack:
@@ -148,7 +149,7 @@ class Worker:
             permit.release()
         if result.error is not None:
             was_sent = result.outcome != "not_sent"
-            await self._failed_calls.resolve(result.error, was_sent=was_sent, is_probe=self._is_probe)
+            await self._failed_calls.resolve(result.error, was_sent=was_sent)
             return
         if result.images:
             self._delivered()

@@ -123,6 +123,24 @@ def _add_controls(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE job ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")  # higher first
 
 
+def _add_purchases(connection: sqlite3.Connection) -> None:
+    """Add the idempotency keys of calls, and what settles calls of unknown outcome.
+
+    `body` is the digest of what was sent; `is_replay` says that the response was one to an earlier call of the key.
+    Of an attempt that is settled, `cost_usd` is what it cost: nothing, unless it was charged.
+    """
+    for column in (
+        "idempotency_key TEXT",
+        "body TEXT",
+        "is_replay INTEGER NOT NULL DEFAULT 0 CHECK (is_replay IN (0, 1))",
+        "settled TEXT CHECK (settled IN ('replayed', 'charged', 'not_charged'))",
+    ):
+        connection.execute(f"ALTER TABLE attempt ADD COLUMN {column}")
+    connection.execute(  # calls that the death of the last run cut off, until the next call or `resume`
+        "ALTER TABLE request ADD COLUMN cut_off INTEGER NOT NULL DEFAULT 0 CHECK (cut_off >= 0)"
+    )
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -133,5 +151,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_routes,
     _add_custom_ids,
     _add_controls,
+    _add_purchases,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

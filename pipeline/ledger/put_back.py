@@ -92,7 +92,7 @@ def put_back(
     with transaction(connection):
         found = find_ended(connection, selection)
         connection.execute(
-            "UPDATE request SET status = 'pending', moderated = 0, finished_at = NULL WHERE pk IN"
+            "UPDATE request SET status = 'pending', moderated = 0, cut_off = 0, finished_at = NULL WHERE pk IN"
             f" (SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE {_ENDED} AND {_CHOSEN})",
             selection.parameters(),
         )

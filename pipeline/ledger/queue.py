@@ -50,6 +50,7 @@ class QueuedRequest:
     urls: tuple[PaidUrl, ...]
     wait_until: float | None = None  # as the server asked, in seconds since 1970
     route: str | None = None
+    cut_off: int = 0  # calls that the death of the last run cut off: each may be paid
 
     @property
     def missing(self) -> int:
@@ -301,4 +302,5 @@ def _request(connection: sqlite3.Connection, row: sqlite3.Row, provider: str | N
         ),
         wait_until=row["wait_until"],
         route=route,
+        cut_off=row["cut_off"],
     )

@@ -29,7 +29,7 @@ def requeue_running(connection: sqlite3.Connection, now: float) -> int:
     """Do what `recover` does, within a transaction that is open already. What is in a living batch stays running."""
     withdraw_unsent(connection, now)
     connection.execute(
-        "UPDATE request SET maybe_paid = maybe_paid + (SELECT count(*) FROM attempt"
+        "UPDATE request SET (maybe_paid, cut_off) = (SELECT maybe_paid + count(*), count(*) FROM attempt"
         " WHERE attempt.request = request.pk AND attempt.outcome IS NULL AND attempt.batch IS NULL)"
         " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL AND batch IS NULL)"
     )

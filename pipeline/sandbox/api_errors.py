@@ -138,6 +138,12 @@ def too_large(what: str, limit: int) -> ApiError:
     return ApiError(f"Maximum content size limit ({limit}) exceeded by {what}.", status=413, code="content_too_large")
 
 
+def key_of_another_call(key: str) -> ApiError:
+    """422: an idempotency key came with another body than before."""
+    message = f"The idempotency key '{key[:80]}' was used for another request. Use a new key for each request."
+    return ApiError(message, status=422, kind="idempotency_error", code="idempotency_key_reused")
+
+
 def missing_parameter(name: str) -> ApiError:
     """400: a required parameter is missing."""
     sentence = "You must provide a prompt." if name == "prompt" else f"Missing required parameter: '{name}'."

@@ -26,6 +26,7 @@ from pipeline.sandbox.translate_response import translate_response, withheld_ima
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from pipeline.sandbox.calls import CheckedCall
     from pipeline.sandbox.request_body import RequestBody
     from pipeline.sandbox.rules.models import Operation
     from pipeline.sandbox.service import Service
@@ -39,6 +40,8 @@ async def serve_call(
     """Answer a call or drop its connection, and log it."""
     started = time.monotonic()
     entry = CallEntry(service.clock(), service.monotonic(), request.path, operation, request_id)
+    entry.idempotency_key = request.headers.get("Idempotency-Key")
+    entry.client_request_id = request.headers.get("X-Client-Request-Id")
     try:
         try:
             response = await _process(service, request, operation, entry)
@@ -71,8 +74,23 @@ async def _process(service: Service, request: web.Request, operation: Operation,
     failure = await _fail_early(service, plan, images)
     if failure is not None or plan.fault == "drop_before":
         return failure
-    response = await make_images(service, checked, _origin(request, settings.dialect.picture_host), entry)
+    response = await _make_once(service, request, checked, entry)
     return _damage(response, plan)
+
+
+async def _make_once(service: Service, request: web.Request, checked: CheckedCall, entry: CallEntry) -> Response:
+    """Make a call's images, or answer with what is kept for its idempotency key if such keys count. Raises ApiError."""
+    origin = _origin(request, service.settings.dialect.picture_host)
+    if not service.settings.idempotency or not entry.idempotency_key:
+        return await make_images(service, checked, origin, entry)
+    key = entry.idempotency_key
+    async with service.kept.alone(key):
+        kept = await service.run_in_thread(service.kept.find, key, checked)
+        if kept is not None:
+            entry.is_replay = True
+            return kept
+        response = await make_images(service, checked, origin, entry)
+        return await service.run_in_thread(service.kept.keep, key, checked, response)
 
 
 async def _read_and_admit(

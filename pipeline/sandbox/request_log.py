@@ -33,6 +33,9 @@ class CallEntry:
     charged: int = 0
     cost_usd: float = 0.0
     fault: str | None = None
+    idempotency_key: str | None = None
+    client_request_id: str | None = None
+    is_replay: bool = False  # answered with what is kept for its key: nothing was made or charged
     type: Literal["call"] = "call"
     price_share: ClassVar[float] = 1.0
 

@@ -27,6 +27,7 @@ from pipeline.sandbox.download import serve_download
 from pipeline.sandbox.file_store import FileStore
 from pipeline.sandbox.generate import serve_call
 from pipeline.sandbox.http_server import HttpServer, drop, send, service_headers
+from pipeline.sandbox.kept_responses import KeptResponses
 from pipeline.sandbox.organization import ORGANIZATION_PATH, serve_organization
 from pipeline.sandbox.request_log import RequestLog
 from pipeline.sandbox.rules.models import MODELS
@@ -87,6 +88,7 @@ async def serve(
             signed_urls=SignedUrls(settings.seed, settings.url_ttl_seconds, clock),
             upload_store=upload_store,
             files=FileStore(folder / "files"),
+            kept=KeptResponses(folder / "kept"),
             request_log=opened_log,
             threads=threads,
             clock=clock,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pipeline.sandbox.api_errors import Meter
     from pipeline.sandbox.file_store import FileStore
+    from pipeline.sandbox.kept_responses import KeptResponses
     from pipeline.sandbox.request_log import CallEntry, ChargedEntry, RequestLog
     from pipeline.sandbox.settings import SandboxSettings
     from pipeline.sandbox.signed_urls import SignedUrls
@@ -75,6 +76,7 @@ class Service:
     signed_urls: SignedUrls
     upload_store: UploadStore
     files: FileStore
+    kept: KeptResponses
     request_log: RequestLog
     threads: ThreadPoolExecutor
     clock: Callable[[], float]

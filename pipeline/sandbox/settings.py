@@ -71,6 +71,7 @@ class SandboxSettings:
     url_ttl_seconds: float = 3600.0
     seed: int = 0
     require_key: bool = True
+    idempotency: bool = False  # a call with the Idempotency-Key of a charged one gets its response again
     faults: Faults = field(default_factory=Faults)
     quota_images: int | None = None
     dialect: Dialect = field(default_factory=Dialect)
@@ -90,6 +91,7 @@ class SandboxSettings:
             url_ttl_seconds=number("url_ttl_seconds", mapping.get("url_ttl_seconds", 3600.0), low=0.001, high=1e9),
             seed=integer("seed", mapping.get("seed", 0), low=None),
             require_key=boolean("require_key", mapping.get("require_key", True)),
+            idempotency=boolean("idempotency", mapping.get("idempotency", False)),
             faults=_faults(mapping.get("faults", {})),
             quota_images=_quota(mapping.get("quota_images")),
             dialect=read_dialect(mapping.get("dialect", {})),

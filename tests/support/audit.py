@@ -90,12 +90,12 @@ class _Ledger:
             self.requests = ask(
                 "SELECT r.*, j.revision,"
                 f" {_COUNTED.format('IS NOT ' + repr('not_sent'))} AS sent,"
-                f" {_COUNTED.format('IS ' + repr('unknown'))} AS unknown,"
+                f" {_COUNTED.format('IS ' + repr('unknown') + ' AND a.settled IS NULL')} AS unknown,"
                 " (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'stored') AS stored,"
                 " (SELECT sum(cost_usd) FROM attempt a WHERE a.request = r.pk) AS cost"
                 " FROM request r JOIN job j ON j.pk = r.job WHERE r.stated <= j.revision"
             )
-        self.unknown = [attempt for attempt in self.attempts if attempt["outcome"] == "unknown"]
+        self.unknown = [one for one in self.attempts if one["outcome"] == "unknown" and one["settled"] is None]
 
     def check_itself(self) -> None:
         """Nothing is running, nothing is open, and each request's own sums are those of its rows."""
@@ -160,7 +160,8 @@ def _check_secrets(stage: Stage) -> None:
 def _check_money(rows: _Ledger, calls: Sequence[Entry]) -> int:
     """Every call that a server saw is an attempt of the ledger, and what it charged is owned or named.
 
-    Gives the pictures that were charged for calls of unknown outcome.
+    What a replay brings was charged for an earlier call with its key. Gives the pictures that were charged for calls of
+    unknown outcome.
     """
     attempts = [attempt for attempt in rows.attempts if attempt["batch"] is None]
     named = {attempt["request_id"]: attempt for attempt in attempts if attempt["request_id"]}
@@ -171,23 +172,34 @@ def _check_money(rows: _Ledger, calls: Sequence[Entry]) -> int:
         for attempt in attempts
         if attempt["outcome"] == "unknown" and attempt["request_id"] not in seen
     )
+    brought = {one["idempotency_key"]: images[one["pk"]] for one in attempts if one["is_replay"] and images[one["pk"]]}
     paid_again = 0
     for call in calls:
         attempt = named.get(call["request_id"])
         if attempt is None:  # its answer never arrived
             unnamed[call["prompt"]] -= 1
             assert unnamed[call["prompt"]] >= 0, f"the ledger knows nothing of {call}"
-            paid_again += call["charged"]
-        elif attempt["outcome"] == "answered":
+            paid_again += _not_brought(call, brought)
+        elif attempt["outcome"] == "answered" and not attempt["is_replay"]:
             assert call["charged"] == images[attempt["pk"]], (call, attempt)
         elif attempt["outcome"] == "unknown":
-            paid_again += call["charged"]
+            paid_again += _not_brought(call, brought)
+        elif attempt["is_replay"]:
+            assert call["charged"] == 0, (call, attempt)
         else:
             assert (attempt["outcome"], call["charged"]) == ("refused", 0), (call, attempt)
     for attempt in attempts:
         assert attempt["outcome"] != "answered" or attempt["request_id"] in seen, f"no server made {attempt}"
         assert attempt["outcome"] == "answered" or not images[attempt["pk"]], attempt
     return paid_again
+
+
+def _not_brought(call: Entry, brought: dict[str, int]) -> int:
+    """Pictures that were charged for a call of unknown outcome and that no replay has brought since."""
+    if call["charged"] and call["idempotency_key"] in brought:
+        assert call["charged"] == brought.pop(call["idempotency_key"]), call
+        return 0
+    return int(call["charged"])
 
 
 def _check_batches(rows: _Ledger, batches: Sequence[Entry], lines: Sequence[Entry]) -> int:

@@ -1,0 +1,137 @@
+"""Purchases: which idempotency key a call carries, and which calls of unknown outcome a replayed response settles.
+
+A purchase is all calls with one key. A server that honours keys charges it once, and answers each further call of it
+with the first response again. Functions that take a connection run inside a transaction of the caller (`Writer.do`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.ledger import attempts
+from pipeline.ledger.route_queue import take_home
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from pipeline.errors import AttemptOutcome, RequestError
+    from pipeline.ledger.attempts import ImageUrl, ResponseRecord
+    from pipeline.ledger.queue import PaidUrl, QueuedRequest
+    from pipeline.storage import StoredImage
+
+
+@dataclass(frozen=True, slots=True)
+class BegunCall:
+    """A call that is recorded and may be sent now. `number` counts the attempts of its request, this one included."""
+
+    pk: int
+    stem: str
+    idempotency_key: str
+    number: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by which a server knows the purchase, and its logs this attempt of it."""
+        return {
+            "Idempotency-Key": self.idempotency_key,
+            "X-Client-Request-Id": f"{self.idempotency_key}-{self.number}",
+        }
+
+
+def begin(
+    connection: sqlite3.Connection,
+    request_pk: int,
+    provider: str,
+    endpoint: str,
+    n: int,
+    estimate_usd: float | None,
+    now: float,
+    body: str,
+    home: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> BegunCall | None:
+    """Record a call with its idempotency key before it is sent; `body` is the digest of what is sent.
+
+    None if the job no longer asks for this call, or if `home`, the arguments of `take_home`, is at another provider.
+    Calls that the death of the last run cut off have counted by now.
+    """
+    if home is not None and not take_home(connection, request_pk, provider, *home):
+        return None
+    key = _key(connection, request_pk, provider, body)
+    begun = attempts.begin(connection, request_pk, provider, endpoint, n, estimate_usd, now)
+    if begun is None:
+        return None
+    pk, stem = begun
+    connection.execute("UPDATE attempt SET idempotency_key = ?, body = ? WHERE pk = ?", (key, body, pk))
+    connection.execute("UPDATE request SET cut_off = 0 WHERE pk = ? AND cut_off", (request_pk,))
+    number = connection.execute("SELECT count(*) FROM attempt WHERE request = ?", (request_pk,)).fetchone()[0]
+    return BegunCall(pk, stem, key, int(number))
+
+
+def _key(connection: sqlite3.Connection, request_pk: int, provider: str, body: str) -> str:
+    """Return the key of the purchase that the last call left open, if the next call is the same; else a new one.
+
+    An answer ends a purchase, and so does a replay without an image: nothing else will come for its key.
+    """
+    last = connection.execute(
+        "SELECT provider, body, outcome, is_replay, idempotency_key FROM attempt WHERE request = ?"
+        " ORDER BY pk DESC LIMIT 1",
+        (request_pk,),
+    ).fetchone()
+    if last is None or last["outcome"] == "answered" or last["is_replay"]:
+        return str(uuid.uuid4())
+    is_same = (last["provider"], last["body"]) == (provider, body)
+    return str((is_same and last["idempotency_key"]) or uuid.uuid4())
+
+
+def record_response(
+    connection: sqlite3.Connection,
+    request: QueuedRequest,
+    attempt_pk: int,
+    response: ResponseRecord,
+    urls: Sequence[ImageUrl],
+    images: Sequence[StoredImage],
+    *,
+    is_replay: bool,
+) -> tuple[list[PaidUrl], bool, float]:
+    """Record a response as `attempts.record_response` does, and what it settles if it is a replay.
+
+    Return in addition the estimates of the calls that are settled by that, in US dollars.
+    """
+    paid, succeeded = attempts.record_response(connection, request, attempt_pk, response, urls, images)
+    return paid, succeeded, _settle_replay(connection, attempt_pk) if is_replay else 0.0
+
+
+def record_failure(
+    connection: sqlite3.Connection,
+    attempt_pk: int,
+    error: RequestError,
+    outcome: AttemptOutcome,
+    sent_at: float | None,
+    now: float,
+) -> float:
+    """Record a failed attempt as `attempts.record_failure` does, and what it settles if its response is a replay.
+
+    Return the estimates of the calls that are settled by that, in US dollars.
+    """
+    attempts.record_failure(connection, attempt_pk, error, outcome, sent_at, now)
+    return _settle_replay(connection, attempt_pk) if error.is_replay else 0.0
+
+
+def _settle_replay(connection: sqlite3.Connection, attempt_pk: int) -> float:
+    """Record that a response was a replay: the earlier calls of the purchase cost nothing beside it."""
+    connection.execute("UPDATE attempt SET is_replay = 1 WHERE pk = ?", (attempt_pk,))
+    settled = connection.execute(
+        "UPDATE attempt SET settled = 'replayed', cost_usd = 0.0 FROM attempt AS last"
+        " WHERE last.pk = ? AND attempt.request = last.request AND attempt.idempotency_key = last.idempotency_key"
+        " AND attempt.pk < last.pk AND attempt.outcome = 'unknown' AND attempt.settled IS NULL"
+        " RETURNING attempt.estimate_usd",
+        (attempt_pk,),
+    ).fetchall()
+    connection.execute(
+        "UPDATE request SET maybe_paid = maybe_paid - ? WHERE pk = (SELECT request FROM attempt WHERE pk = ?)",
+        (len(settled), attempt_pk),
+    )
+    return float(sum(row[0] or 0.0 for row in settled))
