@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,12 @@ class CheckedCall:
     call: ImageCall
     uploads: Uploads | None
     withheld: bool
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the call and its uploads."""
+        uploads = [one.sha256 for one in self.uploads.all] if self.uploads else []
+        return hashlib.sha256(repr((self.call, uploads)).encode("utf-8", "replace")).hexdigest()
 
 
 async def check_call(service: Service, operation: Operation, body: RequestBody) -> CheckedCall:

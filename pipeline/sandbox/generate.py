@@ -85,12 +85,12 @@ async def _make_once(service: Service, request: web.Request, checked: CheckedCal
         return await make_images(service, checked, origin, entry)
     key = entry.idempotency_key
     async with service.kept.alone(key):
-        kept = await service.run_in_thread(service.kept.find, key, checked)
+        kept = await service.run_in_thread(service.kept.find, key, checked.digest)
         if kept is not None:
             entry.is_replay = True
             return kept
         response = await make_images(service, checked, origin, entry)
-        return await service.run_in_thread(service.kept.keep, key, checked, response)
+        return await service.run_in_thread(service.kept.keep, key, checked.digest, response)
 
 
 async def _read_and_admit(

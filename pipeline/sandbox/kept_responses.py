@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from pipeline.sandbox.calls import CheckedCall
-
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
@@ -47,21 +45,24 @@ class KeptResponses:
             if not self._users[key]:
                 del self._locks[key], self._users[key]
 
-    def find(self, key: str, checked: CheckedCall) -> Response | None:
-        """Return the response that is kept for a key, marked as a replay. Raises ApiError if it is to another call."""
+    def find(self, key: str, call: str) -> Response | None:
+        """Return the response that is kept for a key, marked as a replay; `call` is the digest of the call.
+
+        Raises ApiError if it is the response to another call.
+        """
         try:
             head, _, content = self._path(key).read_bytes().partition(b"\n")
         except FileNotFoundError:
             return None
         kept = json.loads(head)
-        if kept["call"] != _digest(checked):
+        if kept["call"] != call:
             raise errors.key_of_another_call(key)
         return Response(kept["status"], kept["content_type"], (content,), {**kept["headers"], **REPLAYED})
 
-    def keep(self, key: str, checked: CheckedCall, response: Response) -> Response:
+    def keep(self, key: str, call: str, response: Response) -> Response:
         """Write a response down, whole or not at all, and return it in one piece."""
         content, path = b"".join(response.chunks), self._path(key)
-        head = {"call": _digest(checked), "status": response.status, "content_type": response.content_type}
+        head = {"call": call, "status": response.status, "content_type": response.content_type}
         part = path.with_suffix(".part")
         part.parent.mkdir(mode=0o700, exist_ok=True)
         part.write_bytes(json.dumps({**head, "headers": response.headers}).encode() + b"\n" + content)
@@ -70,8 +71,3 @@ class KeptResponses:
 
     def _path(self, key: str) -> Path:
         return self._folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _digest(checked: CheckedCall) -> str:
-    uploads = [one.sha256 for one in checked.uploads.all] if checked.uploads else []
-    return hashlib.sha256(repr((checked.call, uploads)).encode("utf-8", "replace")).hexdigest()
