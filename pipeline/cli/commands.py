@@ -20,6 +20,7 @@ COMMANDS = {
     "manifest": ("job_commands:manifest", "Write the job's manifest again from the ledger."),
     "report": ("job_commands:report", "Write the job's report again: a page of its images."),
     "verify": ("job_commands:verify", "Read every image again and compare it with the ledger."),
+    "reconcile": ("reconcile_command:reconcile", "Compare the ledger with what a provider charged."),
     "cancel": ("run_commands:cancel", "Take what is pending out of the queue; cancel batches."),
     "rename": ("job_commands:rename", "Change a job's name; its images go along."),
     "forget": ("job_commands:forget", "Take a job out of the ledger, after asking."),

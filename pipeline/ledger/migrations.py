@@ -141,6 +141,13 @@ def _add_purchases(connection: sqlite3.Connection) -> None:
     )
 
 
+def _add_reconciliations(connection: sqlite3.Connection) -> None:
+    """Add until when the calls of each provider are compared with what it charged, and settled."""
+    connection.execute(
+        "CREATE TABLE reconciliation (provider TEXT PRIMARY KEY, complete_until REAL NOT NULL) STRICT, WITHOUT ROWID"
+    )
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -152,5 +159,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_custom_ids,
     _add_controls,
     _add_purchases,
+    _add_reconciliations,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

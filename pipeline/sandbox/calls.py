@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox import responses
+from pipeline.sandbox.charges import Charge
 from pipeline.sandbox.rules.prices import cost_usd
 from pipeline.sandbox.rules.uploads import decode_uploads
 from pipeline.sandbox.rules.validate import moderate, validate_call
@@ -77,4 +78,7 @@ async def make_images(service: Service, checked: CheckedCall, origin: str, entry
         response = responses.url_response(call, [service.signed_urls.sign(origin, spec) for spec in specs], created)
     usage = responses.usage_of(call, specs, uploads) if call.family.is_gpt else {}
     service.admission.charge(entry, call.n, cost_usd(call, usage))
+    size = f"{specs[0].width}x{specs[0].height}" if specs else call.size
+    charge = (service.clock(), f"image.{call.operation}", call.model, size, call.n, entry.cost_usd, entry.api_key_id)
+    service.admission.charges.add(Charge(*charge))
     return response

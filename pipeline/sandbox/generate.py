@@ -6,6 +6,7 @@ The checks run in the service's order: key, body, rate limit, parameters, files,
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 from dataclasses import replace
@@ -42,6 +43,8 @@ async def serve_call(
     entry = CallEntry(service.clock(), service.monotonic(), request.path, operation, request_id)
     entry.idempotency_key = request.headers.get("Idempotency-Key")
     entry.client_request_id = request.headers.get("X-Client-Request-Id")
+    credentials = request.headers.get(service.settings.dialect.auth_header, "")
+    entry.api_key_id = f"key_{hashlib.sha256(credentials.encode()).hexdigest()[:16]}"
     try:
         try:
             response = await _process(service, request, operation, entry)

@@ -1,4 +1,4 @@
-"""Serve the organization's admin API below `/v1/organization`: a project, its rate limits and its spend limits.
+"""Serve the organization's admin API below `/v1/organization`: a project, its limits, its usage and its costs.
 
 It takes an admin key, which makes no images; the key of a project is refused here.
 """
@@ -13,6 +13,7 @@ from pipeline.sandbox.batch.pages import page_of, page_size
 from pipeline.sandbox.organization_settings import ADMIN_PREFIX
 from pipeline.sandbox.responses import Response, json_response
 from pipeline.sandbox.rules.models import MODELS
+from pipeline.sandbox.usage import serve_costs, serve_image_usage
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -45,6 +46,10 @@ def serve_organization(service: Service, request: web.Request) -> Response:
             answer = json_response({"object": "model_permissions", "mode": "deny_list", "model_ids": denied})
         case ["projects", _, "spend_limit"]:
             answer = _spend_limit(settings.project_spend_limit_usd)
+        case ["usage", "images"]:
+            answer = serve_image_usage(service, request.query)
+        case ["costs"]:
+            answer = serve_costs(service, request.query)
         case ["spend_limit"]:
             answer = _spend_limit(settings.spend_limit_usd)
         case _:

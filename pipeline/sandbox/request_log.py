@@ -37,6 +37,7 @@ class CallEntry:
     client_request_id: str | None = None
     is_replay: bool = False  # answered with what is kept for its key: nothing was made or charged
     type: Literal["call"] = "call"
+    api_key_id: str | None = None
     price_share: ClassVar[float] = 1.0
 
 
@@ -92,6 +93,7 @@ class BatchLineEntry:
     cost_usd: float = 0.0
     fault: str | None = None
     type: Literal["batch_line"] = "batch_line"
+    api_key_id: ClassVar[str | None] = None
     price_share: ClassVar[float] = BATCH_SHARE
 
 

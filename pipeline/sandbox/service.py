@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from pipeline.sandbox.api_errors import Meter
+    from pipeline.sandbox.charges import Charges
     from pipeline.sandbox.file_store import FileStore
     from pipeline.sandbox.kept_responses import KeptResponses
     from pipeline.sandbox.request_log import CallEntry, ChargedEntry, RequestLog
@@ -29,9 +30,10 @@ IMAGE_PURPOSES: Final = ("vision", "user_data", "assistants")
 
 
 class Admission:
-    """Admission control of an organization: the quota of images and the rate limit."""
+    """Admission control of an organization: the quota of images and the rate limit. `charges` are its books."""
 
-    def __init__(self, settings: SandboxSettings) -> None:
+    def __init__(self, settings: SandboxSettings, charges: Charges) -> None:
+        self.charges = charges
         self._quota = settings.quota_images
         self._window = SlidingWindow(settings.rate_limit) if settings.rate_limit else None
         self._charged = 0

@@ -26,6 +26,7 @@ ROOMS = [
         "cli",
         "web",
         "doctor",
+        "reconcile",
         "notifications",
         "progress",
         "reports",

@@ -1,0 +1,1 @@
+"""The ledger beside what a provider says that it made and charged: `pipeline reconcile`."""

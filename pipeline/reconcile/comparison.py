@@ -1,0 +1,163 @@
+"""Comparison: asks each provider for its usage and costs, reads the ledger, and settles what was found if asked to."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline import ledger
+from pipeline.client.organization import open_admin_session
+from pipeline.client.usage import DAY, MINUTE, UsageClient
+from pipeline.config.environment import ADMIN_KEY
+from pipeline.config.organization import has_admin_api, read_admin_key, read_project
+from pipeline.errors import ConfigError, OutageGivenUp, TryAgain
+from pipeline.job_queue import JobQueue
+from pipeline.ledger.charged_calls import called_providers, compared_until, read_charged_calls, settle_calls
+from pipeline.ledger.recovery import recover
+from pipeline.models.table import Models
+from pipeline.reconcile.prices import compare_prices
+from pipeline.reconcile.reconciliation import reconcile
+from pipeline.sandbox_process import SandboxProcesses
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+    from pipeline.client.usage import UsedImages
+    from pipeline.config.load import Config, Provider
+    from pipeline.reconcile.prices import DayPrice
+    from pipeline.reconcile.reconciliation import Reconciliation
+
+_SECONDS = 30.0  # for one call of the admin API
+_BEFORE = 2 * MINUTE  # calls that ended so long before may be counted in the first minute
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The providers that share an address and a project, and so one count of images; and the admin key for it."""
+
+    providers: tuple[Provider, ...]
+    key: str
+    project: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the providers."""
+        return tuple(one.name for one in self.providers)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What the comparison of one account found."""
+
+    result: Reconciliation
+    prices: tuple[DayPrice, ...]
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether nothing is left that nobody can explain."""
+        return self.result.is_explained and not any(one.differs for one in self.prices)
+
+
+async def compare(
+    config: Config, environment: Mapping[str, str], name: str | None, since: float | None, *, apply: bool
+) -> list[Compared]:
+    """Compare the ledger with what a provider says that it made and charged; without a name, each that was called.
+
+    With `apply`, record what became of calls of unknown outcome. Raises ConfigError before anybody is asked,
+    FolderBusy for `apply` beside a run, OutageGivenUp, and the Stop that a refusal means.
+    """
+    with ExitStack() as stack:
+        if apply:
+            connection = stack.enter_context(ledger.writing(config.output, shared=config.shared))
+        else:
+            connection = stack.enter_context(ledger.reading(config.output))
+        accounts = find_accounts(config, environment, name, called_providers(connection))
+        if apply:
+            stack.enter_context(JobQueue(config, connection).held("nothing can be settled"))
+            recover(connection)
+        async with AsyncExitStack() as processes:
+            sandboxes = SandboxProcesses(config.output, processes)
+            return [await _compare(config, connection, one, sandboxes, since, apply=apply) for one in accounts]
+
+
+def find_accounts(config: Config, environment: Mapping[str, str], name: str | None, called: set[str]) -> list[Account]:
+    """Return the accounts that are compared, each with all its providers. Raises ConfigError."""
+    if name is None:
+        chosen = [one for one in config.providers.values() if one.name in called and has_admin_api(one)]
+        chosen = [one for one in chosen if one.sandbox is None] or chosen
+    else:
+        found = config.find_provider(name)
+        members = config.routes[name].members if name in config.routes else (found.name,)
+        chosen = [config.providers[member] for member in members]
+    accounts: dict[tuple[str | None, str | None], Account] = {}
+    for one in chosen:
+        key, place = _key(one, environment), _place(one, environment)
+        sharing = tuple(other for other in config.providers.values() if _place(other, environment) == place)
+        accounts.setdefault(place, Account(sharing, key, place[1]))
+    if not accounts and not environment.get(ADMIN_KEY, "").strip():
+        raise ConfigError(f"{ADMIN_KEY} is not set; {_HOW}")
+    return list(accounts.values())
+
+
+_HOW = "create an admin key in the settings of your organization, and export it: it reads usage and costs"
+
+
+def _key(provider: Provider, environment: Mapping[str, str]) -> str:
+    key = read_admin_key(provider, environment)
+    if key is None and not has_admin_api(provider):
+        raise ConfigError(
+            f"provider `{provider.name}` has no usage that could be read: the admin key is sent to OpenAI, to this"
+            " machine, and over https to a host whose entry names a `project`"
+        )
+    if key is None:
+        raise ConfigError(f"{ADMIN_KEY} is not set, and provider `{provider.name}` needs it; {_HOW}")
+    return key
+
+
+def _place(provider: Provider, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
+    address = provider.name if provider.base_url is None else provider.base_url.rstrip("/")
+    return address, read_project(provider, environment)
+
+
+async def _compare(
+    config: Config,
+    connection: sqlite3.Connection,
+    account: Account,
+    sandboxes: SandboxProcesses,
+    since: float | None,
+    *,
+    apply: bool,
+) -> Compared:
+    now, first = time.time(), account.providers[0]
+    start = compared_until(connection, account.names) if since is None else since
+    start = now if start is None else start
+    base_url = await sandboxes.base_url(first)
+    async with open_admin_session(base_url, account.key, timeout=_SECONDS) as session:
+        client = UsageClient(session, account.project)
+        try:
+            used = await _read_usage(client, int(start // MINUTE) * MINUTE, int(now) + MINUTE)
+            costs = await client.costs(int(start // DAY) * DAY, int(now) + MINUTE)
+        except TryAgain as error:
+            raise OutageGivenUp(f"the usage of `{first.name}` cannot be read: {error.message}") from None
+    models = Models.load(config.models, first.own_models)
+    calls = read_charged_calls(connection, account.names, start - _BEFORE)
+    result = reconcile(account.names, calls, used, models, since=start, now=now)
+    names = sorted({name for name in (*(one.model for one in calls), *(one.model for one in used)) if name})
+    prices = compare_prices(result, costs, models, names, now)
+    if apply:
+        settled = [(one.call.attempt_pk, one.finding, one.cost_usd) for one in result.unknown if one.finding != "open"]
+        settle_calls(connection, settled, account.names, result.complete_until)
+    return Compared(result, tuple(prices))
+
+
+async def _read_usage(client: UsageClient, start: int, end: int) -> list[UsedImages]:
+    """Return what was made by the minute; only days on which anything was made are asked for."""
+    days = sorted({one.start for one in await client.images(start // DAY * DAY, end, DAY)})
+    used: list[UsedImages] = []
+    for day in days:
+        if (first := max(day, start)) < min(day + DAY, end):
+            used += await client.images(first, min(day + DAY, end), MINUTE)
+    return used

@@ -1,0 +1,201 @@
+"""Reconciliation: which calls of unknown outcome a provider charged, and what it charged for nobody that we know.
+
+A provider's usage is complete until the last of our own answers that it counts: a call of unknown outcome that it does
+not count by then was not charged. What is younger stays open.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.reconcile.matching import MINUTE, Counted, Expected, Kind, Matching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pipeline.client.usage import UsedImages
+    from pipeline.ledger.charged_calls import ChargedCall
+    from pipeline.models.table import Models
+
+DAY = 86400
+Finding = Literal["charged", "not_charged", "open"]
+_SOURCES = {one: f"image.{one}" for one in ("generation", "edit", "variation")}
+_AFTERWARDS = 15 * MINUTE  # how long a server may work on after a call was cut off on our side
+_TIMEOUTS = frozenset({408, 504, 524})
+"""Statuses by which a gateway says that it no longer waits: the server behind it works on."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCall:
+    """A call of unknown outcome, and what became of it: charged, not_charged or open; `cost_usd` if it is charged."""
+
+    call: ChargedCall
+    finding: Finding
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Images of one kind and minute that no call of ours explains; `cost_usd` is what ours of the kind cost."""
+
+    start: int
+    kind: Kind
+    images: int
+    cost_usd: float | None
+
+
+@dataclass(slots=True)
+class Reconciliation:
+    """What a comparison found, of the providers that share an address and a project.
+
+    `matched` counts the images that our calls explain, `missing` are answered calls that the provider does not count.
+    `made_on` says on which day of UTC the images of each call were counted.
+    """
+
+    providers: tuple[str, ...]
+    since: float
+    complete_until: float
+    matched: int = 0
+    unknown: list[UnknownCall] = field(default_factory=list)
+    missing: list[ChargedCall] = field(default_factory=list)
+    foreign: list[Foreign] = field(default_factory=list)
+    known: list[ChargedCall] = field(default_factory=list)
+    made_on: dict[int, int] = field(default_factory=dict)
+
+    def found(self, finding: str) -> list[UnknownCall]:
+        """Return the calls of unknown outcome with one finding."""
+        return [one for one in self.unknown if one.finding == finding]
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether nothing is left that nobody can explain."""
+        return not (self.foreign or self.missing or self.found("open"))
+
+
+def reconcile(
+    providers: Iterable[str],
+    calls: Sequence[ChargedCall],
+    used: Iterable[UsedImages],
+    models: Models,
+    *,
+    since: float,
+    now: float,
+) -> Reconciliation:
+    """Compare calls with what was counted since a moment; calls that ended before it may explain, and need not."""
+    known = [one for one in calls if one.is_known and one.images]
+    slowest = max((one.ended_at - one.sent_at for one in known if one.ended_at and not one.is_line), default=0.0)
+    expected = {one.attempt_pk: _expect(one, models, slowest, now) for one in calls if one.images}
+    over = {one.attempt_pk: _over(one, slowest) for one in calls}
+    kinds = (Counted(one.start, _kind(models, one.model, one.size, one.source), one.images) for one in used)
+    matching = Matching(kinds)
+    found = matching.explain(expected[one.attempt_pk] for one in known)
+    unknown = [one for one in calls if not one.is_known]
+    found |= matching.explain(expected[one.attempt_pk] for one in unknown)
+    lacking = matching.explain_lacking(expected[one.attempt_pk] for one in known)
+    ends = [one.ended_at for one in known if one.attempt_pk in found and one.ended_at and not one.is_line]
+    result = Reconciliation(tuple(sorted(providers)), since, max([_yesterday(now), *ends]))
+    result.made_on = {pk: matching.start_of(pk) // DAY * DAY for pk in found}
+    result.known = [one for one in known if one.attempt_pk in found]
+    ended = [one for one in calls if one.attempt_pk in found and (one.ended_at or now) >= since]
+    result.matched = lacking + sum(one.images for one in ended)
+    costs = _Costs(known)
+    for call in unknown:
+        is_over = over[call.attempt_pk] <= result.complete_until
+        finding: Finding = "charged" if call.attempt_pk in found else "not_charged" if is_over else "open"
+        if call.ended_at is None or call.ended_at >= since:
+            result.unknown.append(UnknownCall(call, finding, costs.of(call) if finding == "charged" else None))
+    result.missing = [one for one in known if one.attempt_pk not in found and _is_due(one, since, result)]
+    result.foreign = [Foreign(one.start, one.kind, one.left, costs.mean(one)) for one in matching.left()]
+    return result
+
+
+def _expect(call: ChargedCall, models: Models, slowest: float, now: float) -> Expected:
+    """Return when, and of which kind, the images of a call were made if they were."""
+    latest = likely = now if call.ended_at is None else call.ended_at
+    if not call.is_known and call.error_type == "interrupted":  # it ended when the next run began
+        likely, latest = call.sent_at + slowest / 2, call.sent_at + slowest + _AFTERWARDS
+    elif not call.is_known and _is_worked_on(call):
+        latest += _AFTERWARDS
+    kind = _kind(models, call.model, call.size, _SOURCES.get(call.operation))
+    lacking = call.n - call.images if call.outcome == "answered" else 0
+    latest = min(latest, now)
+    return Expected(call.attempt_pk, kind, call.images, call.first_sent_at, likely, latest, max(0, lacking))
+
+
+def _is_worked_on(call: ChargedCall) -> bool:
+    """Return whether a server may have worked on after the end of a call: it was cut off before the server."""
+    return call.ended_at is None or "Timeout" in (call.error_type or "") or call.http_status in _TIMEOUTS
+
+
+def _over(call: ChargedCall, slowest: float) -> float:
+    """Return when a call of unknown outcome must have been charged if it was; whether lines of batches are counted, is
+    not documented.
+    """
+    if call.ended_at is None or call.is_line:
+        return math.inf
+    if call.error_type == "interrupted":
+        return call.sent_at + 2 * slowest
+    return call.ended_at + (_AFTERWARDS if _is_worked_on(call) else 0.0)
+
+
+def _kind(models: Models, model: str | None, size: str | None, source: str | None) -> Kind:
+    found = models.find(model)
+    return Kind(found.name if found else model, None if size == "auto" else size, source)
+
+
+def _is_due(call: ChargedCall, since: float, result: Reconciliation) -> bool:
+    """Return whether a call should be counted by now; whether lines of batches are, is not documented."""
+    return not call.is_line and since <= call.first_sent_at and (call.ended_at or 0.0) < result.complete_until
+
+
+def _yesterday(now: float) -> float:
+    """Return when yesterday began, in UTC: what is older is complete."""
+    return float((int(now) // DAY - 1) * DAY)
+
+
+class _Costs:
+    """What a call of ours costs: as another one of the same request did, else as the mean of its kind."""
+
+    def __init__(self, known: Iterable[ChargedCall]) -> None:
+        self._requests: dict[tuple[int, int], float] = {}
+        self._kinds: dict[tuple[str | None, ...], list[float]] = {}
+        for one in known:
+            if one.cost_usd is not None and not one.is_line and one.images == one.n:
+                self._requests[one.request_pk, one.n] = one.cost_usd
+                for kind in (_key(one), (one.model,)):
+                    self._kinds.setdefault(kind, []).append(one.cost_usd / one.images)
+
+    def of(self, call: ChargedCall) -> float | None:
+        """Return what an unknown call cost, if it was charged."""
+        same = self._requests.get((call.request_pk, call.n))
+        if same is not None and not call.is_line:
+            return same
+        mean = None if call.is_line else _mean(self._kinds.get(_key(call)))
+        return call.estimate_usd if mean is None else mean * call.images
+
+    def mean(self, counted: Counted) -> float | None:
+        """Return what images of a kind cost if they cost what ours do; None if there are none of ours."""
+        mean = _mean(self._kinds.get((counted.kind.model,)))
+        return None if mean is None else mean * counted.left
+
+
+def _key(call: ChargedCall) -> tuple[str | None, ...]:
+    return call.model, call.size, call.quality, call.operation
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def day_costs(result: Reconciliation, models: Models) -> Mapping[tuple[int, str | None], tuple[int, float]]:
+    """Return the images of our own by day of UTC and model, with what they cost by usage and by the price table."""
+    costs: dict[tuple[int, str | None], tuple[int, float]] = {}
+    charged = [(one.call, one.cost_usd) for one in result.found("charged")]
+    for call, cost in (*((one, one.cost_usd) for one in result.known), *charged):
+        day, kind = result.made_on.get(call.attempt_pk), _kind(models, call.model, None, None)
+        if day is not None:
+            images, usd = costs.get((day, kind.model), (0, 0.0))
+            costs[day, kind.model] = images + call.images, usd + (cost or 0.0)
+    return costs

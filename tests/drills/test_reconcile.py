@@ -1,0 +1,130 @@
+"""Money that is unknown: dropped responses, kills, and another program's purchases, reconciled to the cent."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.audit import audit
+from tests.support.stage import GENERATION, finish
+
+if TYPE_CHECKING:
+    from tests.support.stage import Server, Stage
+
+PRICE = 0.016  # of one such picture, in US dollars
+
+
+@pytest.fixture(autouse=True)
+def admin_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the key that reads usage and costs."""
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-0123456789")
+
+
+def _reconcile(stage: Stage, *more: str, exit_code: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(stage.run("reconcile", "--json", *more, exit_code=exit_code).stdout)
+    return found
+
+
+def _lost(server: Server) -> list[dict[str, Any]]:
+    """Give the calls that were charged and whose response brought nothing."""
+    return [call for call in server.books() if call["charged"] and call["fault"] in {"drop_after", "broken_json"}]
+
+
+@pytest.mark.parametrize(
+    ("requests", "dropped"),
+    [pytest.param(40, 20, id="short"), pytest.param(1500, 1000, id="long", marks=pytest.mark.long)],
+)
+@pytest.mark.parametrize("honours", [True, False])
+@pytest.mark.timeout(1800)
+def test_dropped_responses_are_charged_once_or_named_to_the_picture_and_the_cent(
+    stage: Stage, requests: int, dropped: int, honours: bool
+) -> None:
+    faults = {"drop_after": 0.4, "drop_before": 0.1, "http_500": 0.05}
+    server = stage.serve(rate_limit=None, seed=5, faults=faults, idempotency=honours)
+    stage.settings["retry"] = {"attempts": 50, "unknown": 2, "max_wait_seconds": 0.02}
+    stage.provider("lab", server, concurrency=16)
+    stage.run("run", stage.prompts("many", requests, response_format="b64_json"), exit_code=1)
+    held = {entry["error"]["kind"] for entry in stage.manifest("many") if entry["status"] == "failed"}
+    assert held == {"OutcomeUnknown"}
+    calls: dict[str, int] = {}
+    for call in server.books():
+        calls[call["prompt"]] = calls.get(call["prompt"], 0) + (call["fault"] in {"drop_after", "drop_before"})
+    assert max(calls.values()) == 3, "retry.unknown bounds what is sent again"
+    lost = _lost(server)
+    assert len([call for call in server.books() if call["fault"] == "drop_after"]) >= dropped
+
+    found = _reconcile(stage)
+    entries = stage.manifest("many")
+    stored = sum(len(entry["images"]) for entry in entries)
+    unknown = found["unknown"]
+    brought = {call["idempotency_key"] for call in server.books() if call["is_replay"] and not call["fault"]}
+    unpaid = [call for call in lost if call["idempotency_key"] not in brought]
+    assert (unknown["charged"], unknown["open"], found["foreign"]) == (len(unpaid), 0, [])
+    assert sum(unknown.values()) == sum(entry["maybe_paid"] for entry in entries)
+    assert found["matched"] == server.charged() == stored + len(unpaid)
+    charged = [call for call in found["calls"] if call["finding"] == "charged"]
+    assert sum(call["cost_usd"] for call in charged) == pytest.approx(PRICE * len(unpaid), abs=0.005)
+    if honours:
+        assert all(call["charged"] <= 1 for call in server.books())
+        keys = [call["idempotency_key"] for call in server.books() if call["charged"]]
+        assert len(keys) == len(set(keys)), "nothing is charged twice"
+
+    _reconcile(stage, "--apply")
+    standing = stage.standing("many")
+    books = sum(call["cost_usd"] for call in server.books())
+    assert (standing["maybe_paid"], standing["cost_usd"]) == (0, pytest.approx(books, abs=0.005))
+    assert _reconcile(stage)["unknown"] == {"charged": 0, "not_charged": 0, "open": 0}
+
+
+@pytest.mark.parametrize("honours", [True, False])
+def test_a_kill_during_calls_is_charged_once_or_named(stage: Stage, honours: bool) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.5, 0.7], idempotency=honours)
+    stage.provider("lab", server, concurrency=4)
+    process = stage.start("run", stage.prompts("many", 8, response_format="b64_json"))
+    while (stage.ask("SELECT count(*) FROM attempt WHERE outcome IS NULL") or [[0]])[0][0] < 4:
+        assert process.poll() is None
+    process.kill()
+    finish(process)
+    stage.run("run")
+    found = _reconcile(stage, "--apply")
+    again = server.charged() - 8
+    assert audit_is_settled(stage)
+    assert (again == 0) is honours
+    assert (found["matched"], found["unknown"]["charged"]) == (server.charged(), again)
+    assert stage.standing("many")["cost_usd"] == pytest.approx(PRICE * server.charged())
+
+
+def audit_is_settled(stage: Stage) -> bool:
+    """Return whether no call of unknown outcome is left."""
+    return stage.ask("SELECT count(*) FROM attempt WHERE outcome = 'unknown' AND settled IS NULL") == [(0,)]
+
+
+def test_replays_leave_the_books_in_order(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, seed=1, faults={"drop_after": 0.3, "broken_json": 0.1}, idempotency=True)
+    stage.settings["retry"] = {"attempts": 50, "unknown": 50, "max_wait_seconds": 0.02}
+    stage.provider("lab", server)
+    stage.run("run", stage.prompts("urls", 15), stage.prompts("inline", 15, response_format="b64_json", n=2))
+    found = audit(stage, server.books())
+    assert (found.pictures, found.charged, found.paid_again, found.maybe_paid) == (45, 45, 0, 0)
+
+
+def test_what_another_program_buys_is_not_ours(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("run", stage.prompts("many", 3))
+    assert _reconcile(stage, "lab")["foreign"] == []
+    body = json.dumps({"prompt": "another", **GENERATION, "size": "512x512", "n": 2}).encode()
+    headers = {"Authorization": "Bearer sk-other", "Content-Type": "application/json"}
+    url = f"{server.base_url}/images/generations"
+    urllib.request.urlopen(urllib.request.Request(url, body, headers)).close()  # noqa: S310
+    found = _reconcile(stage, "lab", exit_code=1)
+    assert found["matched"] == 3
+    (other,) = found["foreign"]
+    kind = (other["model"], other["size"], other["source"], other["images"])
+    assert kind == ("dall-e-2", "512x512", "image.generation", 2)
+    said = stage.run("reconcile", exit_code=1).stdout
+    assert "not ours: 2 images of dall-e-2 512x512 image.generation" in said
+    assert "incomplete" in said
