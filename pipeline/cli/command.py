@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 EXITS = {
     0: "everything asked for is there, or was done",
-    1: "the end was reached; requests failed, verify found damage, reconcile what is unexplained, doctor --strict a warning",
+    1: "the end was reached, with failures; damage, what is unexplained, or a warning (doctor --strict) was found",
     2: "bad input: nothing was changed, nobody was called; or doctor found a problem",
     3: "stopped before the end, or another run is at work; the rest is queued",
     70: "a bug in this program, with a traceback",
