@@ -21,7 +21,7 @@ from pipeline.ledger.database import transaction
 from pipeline.ledger.found_images import unknown_names
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.lock import find_owner, run_lock
-from pipeline.ledger.put_back import Selection, find_ended, put_back
+from pipeline.ledger.put_back import Selection, find_ended, put_back, select
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import recover
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
@@ -144,19 +144,21 @@ class Batch:
         options: JobOptions = JobOptions(),
         *,
         kinds: Collection[str] = (),
+        statuses: Collection[str] = (),
+        ids: Collection[str] = (),
         cancelled: bool = False,
         emit: Listener = lambda _event: None,
         started: Callable[[list[JobPutBack]], None] = lambda _found: None,
     ) -> Result:
         """Put failed and partial requests of these jobs, or of all, into the queue, then process them.
 
-        `kinds` are the classes of errors that are put back, all by default. What was cancelled, and what the content
-        policy refused, is put back for jobs that are named, or with `cancelled` and `kinds`. `started` gets what is put
-        back before it is processed.
+        `kinds` are classes of errors; with `statuses` and `ids`, what matches all of them is put back: BadInput if
+        nothing does. What was cancelled or refused by the content policy is put back for jobs that are named, or with
+        `cancelled` and these. `started` gets what is put back before it is processed.
         """
         self._check_notification_settings()
         with self._writing(names[0] if names else None) as connection:
-            selection = Selection(tuple(submit.known_names(connection, names)), frozenset(kinds), cancelled)
+            selection = select(connection, names, kinds, statuses, ids, cancelled=cancelled)
             queue = JobQueue(self.config, connection)
             change = queue.mode_change(options, selection)
             beside = functools.partial(queue.put_back_beside, selection, started, change)
@@ -228,9 +230,8 @@ class Batch:
 
         Its provider pauses until the calls that the ledger forgets are out of the window of the rate limit.
         """
-        windows = {
-            one.name: one.rate_limit.window for one in self.config.providers.values() if one.rate_limit is not None
-        }
+        limits = {one.name: one.rate_limit for one in self.config.providers.values()}
+        windows = {name: limit.window for name, limit in limits.items() if limit is not None}
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             with JobQueue(self.config, connection).held(f"job `{name}` cannot be forgotten"):
@@ -309,9 +310,8 @@ class Batch:
         return await run.execute(emit)
 
     def _check_notification_settings(self) -> None:
-        if self.config.notify is not None:
-            self.config.notify.webhook_url(self.environment)
-            self.config.notify.header_values(self.environment)
+        if (notify := self.config.notify) is not None:
+            _ = notify.webhook_url(self.environment), notify.header_values(self.environment)
 
 
 def _only(name: str) -> Scope:

@@ -15,6 +15,7 @@ COMMANDS = {
     "submit": ("run_commands:submit", "Check, expand and queue jobs, without calling a provider."),
     "resume": ("run_commands:resume", "Put failed requests back into the queue, then process it."),
     "status": ("job_commands:status", "Show who works, requests by status, images, cost, stops."),
+    "show": ("request_commands:show", "Show everything that is known of one request."),
     "plan": ("job_commands:plan", "Check jobs; show their requests, images, time and cost."),
     "doctor": ("doctor_command:doctor", "Find what would ruin the night, before it begins."),
     "manifest": ("job_commands:manifest", "Write the job's manifest again from the ledger."),

@@ -40,13 +40,16 @@ _MAX_UNKNOWN = 20  # images that are not in the ledger and are named
     help="Show it again every 2 seconds, or as many as are given, while a run works and something is queued.",
 )
 @click.option("--keep", is_flag=True, help="With --watch: go on until Ctrl-C.")
+@click.option("--failed", is_flag=True, help="List the requests that failed or came back partial, too.")
 @common_options
 @click.pass_obj
-def status(options: Options, job: str | None, as_json: bool, watch: float | None, keep: bool) -> int:
+def status(options: Options, job: str | None, as_json: bool, watch: float | None, keep: bool, failed: bool) -> int:
     """Show whether a run is at work; what is pending, running, succeeded, partial, failed; images; cost; stops."""
     from pipeline.reports.next_command import NextCommand
     from pipeline.reports.status import folder_json, folder_lines, nothing_submitted, read_folder_status
 
+    if failed and watch is not None:
+        raise BadInput("--failed lists what failed until now: leave out --watch")
     config = options.load()
     job = job and options.job(job)
     if watch is not None:
@@ -54,7 +57,7 @@ def status(options: Options, job: str | None, as_json: bool, watch: float | None
 
         return keep_watching(config, job, watch, as_json=as_json, keep=keep)
     with work_line(options, "reading the ledger"):
-        found = read_folder_status(config.output, job, config.discounts, config.providers)
+        found = read_folder_status(config.output, job, config.discounts, config.providers, failed=failed)
         command = NextCommand.here(config)
     if as_json:
         echo_json(folder_json(found, command))

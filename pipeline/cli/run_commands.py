@@ -133,6 +133,15 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
     callback=parse_kinds,
     help="Only what failed with this class of error, such as ServerFault; may be given several times.",
 )
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(("failed", "partial", "cancelled")),
+    metavar="STATUS",
+    help="Only what is `failed`, `partial` or `cancelled`; may be given several times.",
+)
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Only the request of this id; several times for more.")
 @run_options
 @common_options
 @click.pass_obj
@@ -141,6 +150,8 @@ def resume(
     /,
     jobs: tuple[str, ...],
     kinds: tuple[str, ...],
+    statuses: tuple[str, ...],
+    ids: tuple[str, ...],
     cancelled: bool,
     as_json: bool,
     no_wait: bool,
@@ -148,7 +159,8 @@ def resume(
 ) -> int:
     """Put failed requests back into the queue, then process it.
 
-    Without a job's name, what was cancelled and what the content policy refused is left alone.
+    With --kind, --status and --id, only those that match all of them. Without a job's name, what was cancelled and
+    what the content policy refused is left alone.
     """
     from pipeline.planning.build import JobOptions
     from pipeline.run import run_in_loop
@@ -167,6 +179,8 @@ def resume(
             names,
             JobOptions(wait=not no_wait, **extra),
             kinds=kinds,
+            statuses=statuses,
+            ids=ids,
             cancelled=cancelled,
             emit=emit,
             started=started,

@@ -7,34 +7,56 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import BadInput
 from pipeline.ledger.database import transaction
+from pipeline.ledger.request_history import check_ids
+from pipeline.ledger.submit import known_names
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which requests are put back: of the jobs `names`, or of all; those that failed with an error of `kinds`, or all.
+    """Which requests are put back: of the jobs `names`, or of all; those that failed with an error of `kinds`, are in
+    one of `statuses`, and have one of `ids`. An empty one of these leaves nothing out.
 
     What was cancelled, and what the content policy refused, is put back only if it is asked for: by the job's name or,
-    also among all jobs, by `cancelled` and `kinds`. With `only_retryable`, a job's name alone does not ask for it.
+    also among all jobs, by `cancelled`, `kinds`, `statuses` and `ids`. With `only_retryable`, a job's name alone does
+    not ask for it.
     """
 
     names: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
     cancelled: bool = False
     only_retryable: bool = False
+    statuses: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+
+    @property
+    def filters(self) -> str:
+        """What it asks of requests, beside their jobs, as options of the command line."""
+        options = (("--kind", self.kinds), ("--status", self.statuses), ("--id", self.ids))
+        return " ".join(f"{option} {value}" for option, values in options for value in sorted(values))
 
     def parameters(self) -> dict[str, Any]:
         """Return the values of the SQL below."""
-        is_asked = bool(self.names) and not self.only_retryable
+        is_asked = (bool(self.names) and not self.only_retryable) or bool(self.ids)
         return {
             "names": json.dumps(self.names) if self.names else None,
-            "kinds": json.dumps(sorted(self.kinds)) if self.kinds else None,
+            "kinds": _as_list(self.kinds),
+            "statuses": _as_list(self.statuses),
+            "ids": _as_list(one.lower() for one in self.ids),
             "cancelled": self.cancelled or (is_asked and not self.kinds),
+            "cancelled_of_kind": "cancelled" in self.statuses,
             "moderated": is_asked,
         }
+
+
+def _as_list(values: Iterable[str]) -> str | None:
+    found = sorted(values)
+    return json.dumps(found) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +75,14 @@ class JobPutBack:
     others_left: int
 
 
-_CHOSEN = """CASE WHEN r.status = 'cancelled' THEN :cancelled
- WHEN :kinds IS NOT NULL THEN error_kind(r.error) IN (SELECT value FROM json_each(:kinds))
- ELSE :moderated OR error_kind(r.error) != 'Moderated' END"""
+_OF_KIND = "error_kind(r.error) IN (SELECT value FROM json_each(:kinds))"
+
+_CHOSEN = f"""(CASE WHEN r.status = 'cancelled' THEN
+  :cancelled OR (:cancelled_of_kind AND (:kinds IS NULL OR (r.error IS NOT NULL AND {_OF_KIND})))
+ WHEN :kinds IS NOT NULL THEN {_OF_KIND}
+ ELSE :moderated OR error_kind(r.error) != 'Moderated' END
+ AND (:statuses IS NULL OR r.status IN (SELECT value FROM json_each(:statuses)))
+ AND (:ids IS NULL OR lower(r.id) IN (SELECT value FROM json_each(:ids))))"""
 
 _ENDED = """r.status IN ('failed', 'partial', 'cancelled') AND r.stated = j.revision
  AND (:names IS NULL OR j.name IN (SELECT value FROM json_each(:names)))"""
@@ -79,6 +106,29 @@ def find_ended(connection: sqlite3.Connection, selection: Selection) -> list[Job
     """Return what a selection would put back of each job, and what it would leave; the oldest job first."""
     rows = connection.execute(_FOUND, selection.parameters())
     return [JobPutBack(name, provider, bool(rehearsal), *rest) for name, provider, rehearsal, *rest in rows]
+
+
+def select(
+    connection: sqlite3.Connection,
+    names: Iterable[str],
+    kinds: Iterable[str] = (),
+    statuses: Iterable[str] = (),
+    ids: Iterable[str] = (),
+    *,
+    cancelled: bool = False,
+) -> Selection:
+    """Return the selection of these jobs with these filters.
+
+    Raises BadInput for an unknown job or id, and if filters are given and no request matches them.
+    """
+    chosen = frozenset(kinds), cancelled, False, frozenset(statuses), frozenset(ids)
+    selection = Selection(tuple(known_names(connection, names)), *chosen)
+    check_ids(connection, selection.names or None, ids)
+    if selection.filters and not any(one.requests for one in find_ended(connection, selection)):
+        where = f"of {' and '.join(f'`{name}`' for name in selection.names)} " if selection.names else ""
+        what = f"no request {where}that failed, came back partial or was cancelled matches {selection.filters}"
+        raise BadInput(f"{what}; `pipeline status --failed` lists what failed")
+    return selection
 
 
 def put_back(

@@ -53,7 +53,8 @@ SELECT r.pk, j.name, j.provider, r.id, r.key, r.operation, r.served_by, r.prompt
     iif(r.stated < j.revision, 'superseded', r.status), r.attempts, r.maybe_paid, r.cost_usd, r.endpoint,
     r.created_at, r.finished_at, r.custom_id, r.params, r.variables, r.inputs, j.rehearsal,
     iif(r.status = 'succeeded', NULL, r.error)
-FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?1 AND r.stated <= j.revision AND (?2 IS NULL OR r.pk IN (
+FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?1 AND r.stated <= j.revision
+AND (?3 IS NULL OR r.id = ?3 COLLATE NOCASE) AND (?2 IS NULL OR r.pk IN (
     SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ?1 AND r.stated <= j.revision
     ORDER BY r.stated = j.revision AND r.status IN ('failed', 'partial') DESC, r.stated < j.revision, r.position
     LIMIT ?2))
@@ -61,12 +62,14 @@ ORDER BY r.stated < j.revision, CASE WHEN r.stated < j.revision THEN r.pk ELSE r
 """  # the columns are in the order of the fields
 
 
-def read_requests(connection: sqlite3.Connection, job: str, most: int | None = None) -> Iterator[RecordedRequest]:
+def read_requests(
+    connection: sqlite3.Connection, job: str, most: int | None = None, request_id: str | None = None
+) -> Iterator[RecordedRequest]:
     """Yield a job's requests in the order of the job file, then those that are superseded.
 
-    With `most`, at most so many, and the failed ones before any other.
+    With `most`, at most so many, and the failed ones before any other; with `request_id`, those of that id.
     """
-    for *plain, params, variables, inputs, rehearsal, error in connection.execute(_REQUESTS, (job, most)):
+    for *plain, params, variables, inputs, rehearsal, error in connection.execute(_REQUESTS, (job, most, request_id)):
         read = json.loads(params), json.loads(variables), tuple(json.loads(inputs))
         yield RecordedRequest._make((*plain, *read, bool(rehearsal), None if error is None else json.loads(error)))
 

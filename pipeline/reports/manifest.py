@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.ledger.queries import AttemptResponse, RecordedRequest
-    from pipeline.storage import StoredImage
+    from pipeline.storage import QuarantinedFile, StoredImage
 
 FILE_NAME = "manifest.jsonl"
 
@@ -49,9 +49,19 @@ def entries(connection: sqlite3.Connection, name: str, addresses: Addresses = Ad
     with read_transaction(connection):
         quarantined = queries.read_quarantine(connection, name)
         for request in queries.read_requests(connection, name):
-            responses = queries.read_responses(connection, request.request_pk)
-            files = [asdict(one) for one in quarantined.get(request.request_pk, ())]
-            yield _entry(request, responses, _images(connection, request, addresses), files)
+            yield entry_of(connection, request, quarantined.get(request.request_pk, ()), addresses)
+
+
+def entry_of(
+    connection: sqlite3.Connection,
+    request: RecordedRequest,
+    quarantined: Sequence[QuarantinedFile],
+    addresses: Addresses,
+) -> dict[str, Any]:
+    """Return a request as the manifest shows it."""
+    responses = queries.read_responses(connection, request.request_pk)
+    files = [asdict(one) for one in quarantined]
+    return _entry(request, responses, _images(connection, request, addresses), files)
 
 
 def _entry(

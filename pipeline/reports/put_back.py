@@ -32,7 +32,8 @@ def put_back_lines(found: Sequence[JobPutBack], command: NextCommand) -> Iterato
                 f" change the prompt and run the job file, or type: {command.line('resume', one.job)}"
             )
         if one.others_left:
-            yield f"left alone: {counted(one.others_left, 'request')} of `{one.job}` that failed for another reason"
+            others = counted(one.others_left, "other request")
+            yield f"left alone: {others} of `{one.job}` that failed or came back partial"
 
 
 def _cost(one: JobPutBack) -> str:

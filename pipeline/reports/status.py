@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import ledger
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
+from pipeline.ledger.request_history import read_failed_requests
 from pipeline.ledger.submit import known_names
 from pipeline.planning.mode import ServiceMode, local_time
 from pipeline.reports.batches import batch_lines, batches_json, mode_words
 from pipeline.reports.controls import ControlsInForce, work_seconds
 from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts, utc_time
+from pipeline.reports.failed_requests import failed_json, failed_lines
 from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config, Provider
     from pipeline.ledger.claim import Claim
     from pipeline.ledger.lock import LockOwner
+    from pipeline.ledger.request_history import FailedRequest
     from pipeline.planning.plan import Plan
     from pipeline.reports.facts import Fact
     from pipeline.reports.next_command import NextCommand
@@ -44,6 +47,7 @@ class FolderStatus:
     owner: LockOwner | None
     stops: Sequence[HoldingStop]
     controls: ControlsInForce
+    failed: Sequence[FailedRequest] | None = None  # what failed or came back partial, if it was asked for
 
     @property
     def unfinished(self) -> int:
@@ -56,13 +60,19 @@ def read_folder_status(
     job: str | None,
     discounts: Mapping[str, float] | None = None,
     providers: Mapping[str, Provider] | None = None,
+    *,
+    failed: bool = False,
 ) -> FolderStatus:
-    """Return how a job stands, or all, and who works on them. Raises BadInput for an unknown job, and LedgerError."""
+    """Return how a job stands, or all, and who works on them; with `failed` also each request that failed.
+
+    Raises BadInput for an unknown job, and LedgerError.
+    """
     with ledger.reading(folder, job) as connection:
         names = None if job is None else known_names(connection, [job])
         summaries = read_job_summaries(connection, names, discounts)
         stops, controls = read_holding_stops(connection, names), ControlsInForce.read(connection, providers or {})
-        return FolderStatus(summaries, _find_owner(folder, connection), stops, controls)
+        requests = read_failed_requests(connection, names) if failed else None
+        return FolderStatus(summaries, _find_owner(folder, connection), stops, controls, requests)
 
 
 def _find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
@@ -98,6 +108,7 @@ def folder_lines(
         yield from stop_lines(status.stops, command)
     at_work = {name: status.controls.at_work(provider) for name, provider in providers.items()}
     yield from status_lines(status.summaries, at_work, verbose=verbose)
+    yield from failed_lines(status.failed or (), command)
 
 
 def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
@@ -108,6 +119,7 @@ def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "stops": stops_json(status.stops, command),
         "providers": status.controls.json(),
+        **({} if status.failed is None else {"failed": [failed_json(one) for one in status.failed]}),
     }
 
 

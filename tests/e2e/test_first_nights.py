@@ -111,7 +111,7 @@ def test_kind_and_cancelled_choose_what_is_put_back(stage: Stage) -> None:
     stage.run("submit", stage.prompts("many", 3))
     stage.run("cancel", "many")
     before = len(server.books())
-    assert "nothing to put back" in stage.run("resume", "--kind", "serverfault", exit_code=1).stderr
+    assert "matches --kind ServerFault" in stage.run("resume", "--kind", "serverfault", exit_code=2).stderr
     stage.run("resume", "--kind", "moderated", exit_code=1)
     assert len(server.books()) == before + 2
     stage.run("resume", "--cancelled", exit_code=1)

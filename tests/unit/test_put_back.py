@@ -63,6 +63,14 @@ def test_superseded_requests_are_left_alone(bench: Bench) -> None:
         (Selection(("night",), frozenset({"ServerFault"})), ["0"]),
         (Selection(("night",), frozenset({"ServerFault"}), cancelled=True), ["0", "2"]),
         (Selection(kinds=frozenset({"UrlLost"})), []),
+        (Selection(statuses=frozenset({"failed"})), ["0"]),
+        (Selection(("night",), statuses=frozenset({"failed"})), ["0", "1"]),
+        (Selection(statuses=frozenset({"cancelled"})), ["2"]),
+        (Selection(statuses=frozenset({"cancelled"}), kinds=frozenset({"ServerFault"})), []),
+        (Selection(statuses=frozenset({"failed", "cancelled"}), ids=frozenset({"1", "2"})), ["1", "2"]),
+        (Selection(ids=frozenset({"1"})), ["1"]),
+        (Selection(ids=frozenset({"1"}), kinds=frozenset({"ServerFault"})), []),
+        (Selection(ids=frozenset({"7"})), []),
     ],
 )
 def test_what_was_cancelled_or_refused_comes_back_only_if_it_is_asked_for(
