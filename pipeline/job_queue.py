@@ -106,7 +106,7 @@ class JobQueue:
             change.apply(self.connection)
             self._leave_changed(change)
             return
-        who = self._run_at_work()
+        who = self.run_at_work()
         if options.limit is not None:
             plans = [replace(plan, requests=plan.requests[: options.limit], is_part=True) for plan in plans]
             plans = [with_known_keys(self.connection, plan) for plan in plans]
@@ -132,7 +132,7 @@ class JobQueue:
         started(found)
         jobs = [one.job for one in found if one.requests]
         if jobs:
-            who = self._run_at_work()
+            who = self.run_at_work()
             raise LeftToRunAtWork("\n".join(left_sentence(self.connection, name, who) for name in jobs))
         self._leave_changed(change)
 
@@ -140,12 +140,12 @@ class JobQueue:
         """Raise LeftToRunAtWork if the mode of jobs was changed, since nothing else was given."""
         if change.names:
             names = ", ".join(f"`{name}`" for name in change.names)
-            raise LeftToRunAtWork(f"changed: the mode of {names}, also for the run at work ({self._run_at_work()})")
+            raise LeftToRunAtWork(f"changed: the mode of {names}, also for the run at work ({self.run_at_work()})")
 
     def cancel_beside(self, name: str) -> None:
         """Leave the batches of a job to the run that holds the folder. Raises LeftToRunAtWork."""
         raise LeftToRunAtWork(
-            f"the run at work ({self._run_at_work()}) cancels the batches of `{name}` and collects them"
+            f"the run at work ({self.run_at_work()}) cancels the batches of `{name}` and collects them"
         )
 
     @contextlib.contextmanager
@@ -153,7 +153,7 @@ class JobQueue:
         """Hold the folder's lock, and let nobody submit. Raises FolderBusy beside a run."""
 
         def refuse() -> None:
-            who = self._run_at_work()
+            who = self.run_at_work()
             raise FolderBusy(
                 f"{otherwise} while {who} is working on {self.config.output}; wait until it ends, or stop it"
             )
@@ -164,7 +164,7 @@ class JobQueue:
         ):
             yield
 
-    def _run_at_work(self) -> str:
+    def run_at_work(self) -> str:
         """Return who holds the folder; a run takes the lock a moment before it records itself."""
         until = time.monotonic() + _RECORD_SECONDS
         while (owner := find_owner(self.config.output, self.connection)) is None and time.monotonic() < until:

@@ -60,6 +60,7 @@ class Outcome:
     cost_usd: float | None
     mode: str | None = None
     batch_id: str | None = None
+    replaced: tuple[ImageFile, ...] = ()  # in whose place images were made
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Result:
     `summaries` are those of the jobs that it was given or took up while it worked; `unreached` counts the requests that
     it was to work on and that are still queued; `lowered` are the limits that providers stated, by provider,
     and that were in force instead of the configured ones; `unwritten` says which reports could not be written, and why;
-    `passed_on` are those of the stops that left requests to other members of a route, with the names of their members.
+    `passed_on` are those of the stops that left requests to other members of a route, with the names of their members;
+    `unsuccessful` counts the failed and partial requests if only some of the jobs' requests decide how it ended.
     """
 
     config: Config
@@ -82,6 +84,7 @@ class Result:
     unwritten: Sequence[str] = ()
     unreached: int = 0
     passed_on: Sequence[tuple[str, Stop]] = ()
+    unsuccessful: int | None = None
 
     @property
     def requests(self) -> list[Outcome]:
@@ -109,6 +112,8 @@ class Result:
             return 128 + self.signal
         if len(self.stops) > len(self.passed_on) or self.unreached or any(one.out.batches for one in self.summaries):
             return 3
+        if self.unsuccessful is not None:
+            return int(self.unsuccessful > 0)
         return int(any(summary.unsuccessful for summary in self.summaries))
 
 
@@ -125,6 +130,7 @@ def _outcome(stores: Stores, addresses: Addresses, entry: Mapping[str, Any]) -> 
     return Outcome(
         **{name: entry[name] for name in (*same, "cost_usd", "mode", "batch_id")},
         images=tuple(_image_file(stores, addresses, entry["job"], **image) for image in entry["images"]),
+        replaced=tuple(_image_file(stores, addresses, entry["job"], **image) for image in entry["replaced"]),
         error=None if entry["error"] is None else _error(entry["error"]),
     )
 

@@ -16,6 +16,7 @@ from pipeline.errors import DiskFull, PipelineError, first_error
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
+from pipeline.ledger.redo import count_unsuccessful
 from pipeline.ledger.spooled_images import ledger_id
 from pipeline.ledger.waiting import count_pending
 from pipeline.notifications.notifier import Notifier
@@ -65,7 +66,10 @@ def back_up_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run over the pending requests in `scope`. Without `wait` it leaves batches that have not ended."""
+    """One run over the pending requests in `scope`. Without `wait` it leaves batches that have not ended.
+
+    `chosen` are primary keys: the requests that decide how the run has ended, if not all of its jobs do.
+    """
 
     config: Config
     environment: Mapping[str, str]
@@ -74,6 +78,7 @@ class Run:
     scope: Scope
     budget_usd: float | None
     wait: bool = True
+    chosen: frozenset[int] | None = None
 
     async def execute(self, emit: Listener) -> Result:
         """Process the queue to the end, and send the notifications that are configured."""
@@ -127,6 +132,7 @@ class Run:
             unwritten=unwritten,
             passed_on=tuple(runner.passed_on),
             unreached=count_pending(self.connection, self.scope),
+            unsuccessful=None if self.chosen is None else count_unsuccessful(self.connection, self.chosen),
         )
 
     def _at_work(self, summaries: Sequence[JobSummary]) -> list[Provider]:

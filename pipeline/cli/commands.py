@@ -14,6 +14,7 @@ COMMANDS = {
     "run": ("run_commands:run", "Submit jobs and process them to the end; or the whole queue."),
     "submit": ("run_commands:submit", "Check, expand and queue jobs, without calling a provider."),
     "resume": ("run_commands:resume", "Put failed requests back into the queue, then process it."),
+    "redo": ("request_commands:redo", "Make images again, on purpose and paid."),
     "status": ("job_commands:status", "Show who works, requests by status, images, cost, stops."),
     "show": ("request_commands:show", "Show everything that is known of one request."),
     "plan": ("job_commands:plan", "Check jobs; show their requests, images, time and cost."),

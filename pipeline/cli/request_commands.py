@@ -1,18 +1,24 @@
-"""The commands about single requests: show."""
+"""The commands about single requests: show and redo."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.command import ExplainedCommand
-from pipeline.cli.options import common_options
-from pipeline.cli.output import echo_json, echo_prose
+from pipeline.cli.options import PATH, budget_option, common_options
+from pipeline.cli.output import echo, echo_json, echo_prose, print_result, run_output
+from pipeline.cli.work_line import work_line
+from pipeline.errors import BadInput
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.cli.options import Options
+    from pipeline.redo.process import Redo
 
 
 @click.command(
@@ -43,3 +49,77 @@ def show(options: Options, job: str, request_id: str, as_json: bool) -> int:
         for line in shown_lines(one, str(config.output), command, time.time()):
             echo_prose(line, err=False)
     return 0
+
+
+@click.command(
+    cls=ExplainedCommand,
+    example="pipeline redo night --picks picks.jsonl",
+    exits=(0, 1, 2, 3, 130),
+    short_help="Make images again, on purpose; the old ones stay.",
+)
+@click.argument("job")
+@click.argument("more", nargs=-1, metavar="[ID ...]")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="The images of this request; several times for more.")
+@click.option("--picks", type=PATH, metavar="FILE", help="The images that this file, of the report, marks as rejected.")
+@click.option("--all", "everything", is_flag=True, help="Every image of the job.")
+@click.option("--prompt-suffix", metavar="TEXT", help="Add this to the prompts, in a job of its own, `<name>.redo`.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a parameter, in a job of its own, `<name>.redo`; several times for more.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, the summary last.")
+@click.option("--no-wait", is_flag=True, help="Collect the batches that have ended, and leave the others.")
+@budget_option
+@common_options
+@click.pass_obj
+def redo(
+    options: Options,
+    /,
+    job: str,
+    more: tuple[str, ...],
+    ids: tuple[str, ...],
+    picks: Path | None,
+    everything: bool,
+    prompt_suffix: str | None,
+    settings: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+    no_wait: bool,
+    budget_usd: float | None,
+) -> int:
+    """Make images of a job again, on purpose and paid, after asking. The old ones stay on disk, beside the new ones."""
+    from pipeline.planning.build import JobOptions
+    from pipeline.redo.changed_job import Change
+    from pipeline.redo.choice import Choice
+    from pipeline.redo.process import prepared, process
+    from pipeline.run import run_in_loop
+
+    if more and not ids:
+        raise BadInput(f"`{more[0]}` stands behind the job's name: write --id before the ids of requests")
+    choice, change = Choice((*ids, *more), picks, everything), Change.of(prompt_suffix, settings)
+    choice.check()
+    batch, job = options.batch(), options.job(job)
+    with work_line(options, "reading the ledger") as line, prepared(batch, job, choice, change) as found:
+        line.close()
+        if not _is_meant(options, found, yes=yes):
+            echo("nothing was changed", err=True)
+            return 2
+        with run_output(options, batch, "queueing", as_json=as_json) as (emit, work):
+            work.close()
+            result = run_in_loop(process(batch, found, JobOptions(budget_usd=budget_usd, wait=not no_wait), emit))
+    budget = [] if budget_usd is None else ["--budget", f"{budget_usd:g}"]
+    return print_result(options, result, ["run", *budget], as_json=as_json)
+
+
+def _is_meant(options: Options, redo: Redo, *, yes: bool) -> bool:
+    """Print what is made again and what it costs, and ask. Raises BadInput if there is nobody to ask."""
+    what = redo.sentence
+    if not yes and not sys.stdin.isatty():
+        raise BadInput(f"there is no terminal to ask on; add --yes if this is meant: {what}")
+    if not options.quiet or not yes:
+        echo(f"{what[0].upper()}{what[1:]}; the old ones stay on disk", err=True)
+    return yes or click.confirm("Make them again?", err=True)

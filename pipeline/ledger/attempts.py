@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import Moderated, ServerFault
 from pipeline.ledger.queue import PaidUrl, free_stem, missing_images
+from pipeline.ledger.replaced_images import replace_images
 
 if TYPE_CHECKING:
     import sqlite3
@@ -199,9 +200,13 @@ def record_download(
 
 
 def count_received(connection: sqlite3.Connection, request_pk: int, images: int, now: float) -> bool:
-    """Add stored images to a request; the image that completes it ends it in the same transaction."""
+    """Add stored images to a request; the image that completes it ends it in the same transaction.
+
+    They are in the place of those that were asked for again.
+    """
     if not images:
         return False
+    replace_images(connection, request_pk, images)
     row = connection.execute(
         "UPDATE request SET received = received + ?1,"
         " status = CASE WHEN received + ?1 >= n THEN 'succeeded' ELSE status END,"

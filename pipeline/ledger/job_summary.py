@@ -107,7 +107,7 @@ def _discounted(summary: JobSummary, discount: float) -> JobSummary:
 
 def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary:
     counts = dict.fromkeys(STATUSES, 0)
-    images = missing = maybe_paid = paid_waiting = 0
+    images = missing = maybe_paid = paid_waiting = made_again = 0
     cost: float | None = None
     expected: float | None = 0.0
     rows = connection.execute(
@@ -116,13 +116,15 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         " sum(cost_usd) AS cost, total(estimate_usd * max(0, n - received) / n) AS expected,"
         " count(*) - count(estimate_usd) AS unpriced,"
         " (SELECT count(*) FROM image i JOIN request q ON q.pk = i.request"
-        " WHERE i.state = 'paid' AND q.job = ?2 AND q.stated = ?1) AS paid_waiting"
+        " WHERE i.state = 'paid' AND q.job = ?2 AND q.stated = ?1) AS paid_waiting,"
+        " (SELECT count(*) FROM image i JOIN request q ON q.pk = i.request"
+        " WHERE i.redo = 'asked' AND q.job = ?2 AND q.stated <= ?1) AS made_again"
         " FROM request WHERE job = ?2 AND stated <= ?1 GROUP BY state",
         (job["revision"], job["pk"]),
     )
     for row in rows:
         counts[row["state"]] = row["requests"]
-        paid_waiting = row["paid_waiting"]  # of the whole job
+        paid_waiting, made_again = row["paid_waiting"], row["made_again"]  # of the whole job
         images += row["images"]
         if row["state"] in {"pending", "running"}:
             missing += row["missing"]
@@ -140,7 +142,7 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         provider=job["provider"],
         rehearsal=bool(job["rehearsal"]),
         counts=counts,
-        images=images,
+        images=images + made_again,  # which are in their place until others are here
         missing=missing,
         cost_usd=cost,
         expected_usd=expected,
@@ -163,7 +165,7 @@ def _read_served(connection: sqlite3.Connection, job_pk: int, members: tuple[str
     images = dict(
         connection.execute(
             "SELECT a.provider, count(*) FROM image i JOIN attempt a ON a.pk = i.attempt"
-            " WHERE i.job = ? AND i.state = 'stored' GROUP BY 1",
+            " WHERE i.job = ? AND i.state = 'stored' AND i.redo IS NOT 'replaced' GROUP BY 1",
             (job_pk,),
         ).fetchall()
     )

@@ -148,6 +148,12 @@ def _add_reconciliations(connection: sqlite3.Connection) -> None:
     )
 
 
+def _add_redo(connection: sqlite3.Connection) -> None:
+    """Add which images are made again: `asked` until another one is here, then `replaced`. Both are on disk."""
+    connection.execute("ALTER TABLE image ADD COLUMN redo TEXT CHECK (redo IN ('asked', 'replaced'))")
+    connection.execute("CREATE INDEX image_redo ON image (request) WHERE redo = 'asked'")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -160,5 +166,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_controls,
     _add_purchases,
     _add_reconciliations,
+    _add_redo,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

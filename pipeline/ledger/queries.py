@@ -106,12 +106,17 @@ def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[Atte
 _STORED = "number, file, sha256, bytes, width, height, format, revised_prompt, remark, root, spooled"
 
 
-def read_images(connection: sqlite3.Connection, request_pk: int) -> list[tuple[StoredImage, str]]:
-    """Return a request's images that are on disk, by their number, each with the provider that made it."""
+def read_images(
+    connection: sqlite3.Connection, request_pk: int, *, replaced: bool = False
+) -> list[tuple[StoredImage, str]]:
+    """Return a request's images that are on disk, by their number, each with the provider that made it.
+
+    They are those that count, or those in whose place others were made.
+    """
     rows = connection.execute(
         f"SELECT {_STORED}, (SELECT provider FROM attempt WHERE pk = i.attempt) FROM image i"
-        " WHERE request = ? AND state = 'stored' ORDER BY number",
-        (request_pk,),
+        " WHERE request = ? AND state = 'stored' AND (redo IS 'replaced') = ? ORDER BY number",
+        (request_pk, replaced),
     )
     return [(StoredImage(*image), provider) for *image, provider in rows]
 
@@ -129,14 +134,17 @@ def read_quarantine(connection: sqlite3.Connection, job: str) -> dict[int, list[
 
 
 def read_images_of_job(
-    connection: sqlite3.Connection, job: str, requests: Collection[int]
+    connection: sqlite3.Connection, job: str, requests: Collection[int], *, replaced: bool = False
 ) -> dict[int, list[StoredImage]]:
-    """Return the images on disk of these requests of a job, by the request's key, each list by number."""
+    """Return the images on disk of these requests of a job, by the request's key, each list by number.
+
+    They are those that count, or those in whose place others were made.
+    """
     found: dict[int, list[StoredImage]] = {}
     for row in connection.execute(
         f"SELECT request, {_STORED} FROM image WHERE job = (SELECT pk FROM job WHERE name = ?) AND state = 'stored'"
-        " ORDER BY request, number",
-        (job,),
+        " AND (redo IS 'replaced') = ? ORDER BY request, number",
+        (job, replaced),
     ):
         if row["request"] in requests:
             found.setdefault(row["request"], []).append(StoredImage(*row[1:]))
@@ -196,10 +204,10 @@ def count_images(connection: sqlite3.Connection, job: str | None) -> int:
 
 
 def count_superseded_images(connection: sqlite3.Connection, job: str) -> int:
-    """Return the number of images on disk of a job's superseded requests."""
+    """Return the number of images on disk of a job's superseded requests, without those that are replaced."""
     row = connection.execute(
         "SELECT count(*) FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = i.job"
-        " WHERE i.state = 'stored' AND j.name = ? AND r.stated < j.revision",
+        " WHERE i.state = 'stored' AND i.redo IS NOT 'replaced' AND j.name = ? AND r.stated < j.revision",
         (job,),
     ).fetchone()
     return int(row[0])

@@ -77,7 +77,8 @@ class Scope:
     """The jobs of a run: those named, and those submitted after `since`; every job if `names` is None.
 
     With `limit`, only the first so many requests of each job named, as it was submitted until `limited_until`. With
-    `only`, no other requests than these (primary keys), each in realtime, whatever the mode of its job.
+    `only`, no other requests than these (primary keys), each in realtime, whatever the mode of its job. With `only_redo`,
+    only those of which images are made again.
     """
 
     names: frozenset[str] | None
@@ -85,6 +86,7 @@ class Scope:
     limit: int | None = None
     limited_until: float = 0.0
     only: frozenset[int] | None = None
+    only_redo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +217,17 @@ def scope_values(scope: Scope) -> tuple[str | None, float]:
 
 
 def not_beyond(scope: Scope) -> str:
-    """Return the condition that excludes requests beyond the limit of a scope, and those it does not name."""
+    """Return the condition that excludes requests that a scope leaves out of its jobs."""
     if scope.only is not None:
         return f" AND r.pk IN ({', '.join(map(str, sorted(scope.only)))})"
-    if scope.limit is None or scope.names is None:
+    if scope.names is None or (scope.limit is None and not scope.only_redo):
         return ""
     names = json.dumps(sorted(scope.names)).replace("'", "''")
     limited = f"j.submitted_at <= {scope.limited_until!r} AND j.name IN (SELECT value FROM json_each('{names}'))"
-    return f" AND NOT (r.position >= {scope.limit:d} AND {limited})"
+    beyond = "NOT EXISTS (SELECT 1 FROM image o WHERE o.request = r.pk AND o.redo = 'asked')"
+    if not scope.only_redo:
+        beyond = f"r.position >= {scope.limit:d}"
+    return f" AND NOT ({beyond} AND {limited})"
 
 
 def not_blocked(blocked: Collection[Block]) -> str:

@@ -47,18 +47,24 @@ def requeue_running(connection: sqlite3.Connection, now: float) -> int:
 
 
 def requeue_lost_images(connection: sqlite3.Connection, image_pks: Iterable[int]) -> None:
-    """Record that these images are no longer on disk, and queue their requests again for what is missing."""
+    """Record that these images are no longer on disk, and queue their requests again for what is missing.
+
+    An image that is made again, or was, is missed by no request.
+    """
     with transaction(connection):
         for image_pk in image_pks:
-            is_new = connection.execute(
-                "UPDATE image SET state = 'lost', file = NULL, spooled = 0 WHERE pk = ? AND state = 'stored'",
-                (image_pk,),
-            ).rowcount
-            if not is_new:  # another process has repaired it meanwhile
+            row = connection.execute(
+                "SELECT request, redo FROM image WHERE pk = ? AND state = 'stored'", (image_pk,)
+            ).fetchone()
+            if row is None:  # another process has repaired it meanwhile
                 continue
             connection.execute(
-                "UPDATE request SET received = received - 1, finished_at = NULL, status = CASE"
-                " WHEN received - 1 < n AND status IN ('succeeded', 'partial') THEN 'pending' ELSE status END"
-                " WHERE pk = (SELECT request FROM image WHERE pk = ?)",
-                (image_pk,),
+                "UPDATE image SET state = 'lost', file = NULL, spooled = 0, redo = NULL WHERE pk = ?", (image_pk,)
             )
+            if row["redo"] is None:
+                connection.execute(
+                    "UPDATE request SET received = received - 1, finished_at = NULL, status = CASE"
+                    " WHEN received - 1 < n AND status IN ('succeeded', 'partial') THEN 'pending' ELSE status END"
+                    " WHERE pk = ?",
+                    (row["request"],),
+                )

@@ -61,13 +61,15 @@ def entry_of(
     """Return a request as the manifest shows it."""
     responses = queries.read_responses(connection, request.request_pk)
     files = [asdict(one) for one in quarantined]
-    return _entry(request, responses, _images(connection, request, addresses), files)
+    images, replaced = (_images(connection, request, addresses, replaced=which) for which in (False, True))
+    return _entry(request, responses, images, replaced, files)
 
 
 def _entry(
     request: RecordedRequest,
     responses: Sequence[AttemptResponse],
     images: list[dict[str, Any]],
+    replaced: list[dict[str, Any]],
     quarantined: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return one object of the manifest; `responses` are the newest first."""
@@ -90,6 +92,7 @@ def _entry(
         "maybe_paid": request.maybe_paid,
         "error": None if request.error is None else shown_error(request.error),
         "images": images,
+        "replaced": replaced,
         "quarantined": quarantined,
         "usage": _sum([one.usage for one in responses if one.usage is not None]),
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
@@ -121,10 +124,12 @@ def shown_image(image: StoredImage) -> dict[str, Any]:
     return {field: getattr(image, field) for field in fields}
 
 
-def _images(connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses) -> list[dict[str, Any]]:
+def _images(
+    connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses, *, replaced: bool
+) -> list[dict[str, Any]]:
     return [
         {**shown_image(image), "url": addresses.url(request.job, image.file, image), "provider": provider}
-        for image, provider in queries.read_images(connection, request.request_pk)
+        for image, provider in queries.read_images(connection, request.request_pk, replaced=replaced)
     ]
 
 

@@ -91,7 +91,8 @@ class _Ledger:
                 "SELECT r.*, j.revision,"
                 f" {_COUNTED.format('IS NOT ' + repr('not_sent'))} AS sent,"
                 f" {_COUNTED.format('IS ' + repr('unknown') + ' AND a.settled IS NULL')} AS unknown,"
-                " (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'stored') AS stored,"
+                " (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'stored'"
+                " AND i.redo IS NULL) AS stored,"
                 " (SELECT sum(cost_usd) FROM attempt a WHERE a.request = r.pk) AS cost"
                 " FROM request r JOIN job j ON j.pk = r.job WHERE r.stated <= j.revision"
             )
@@ -123,8 +124,14 @@ def _check_manifest(stage: Stage, rows: _Ledger, job: Row) -> None:
         assert (entry["cost_usd"] or 0.0) == round(request["cost"] or 0.0, 6)
         images = [image for image in rows.images if image["request"] == request["pk"] and image["state"] == "stored"]
         fields = ("file", "sha256", "bytes", "width", "height", "format")
-        recorded = [tuple(image[field] for field in fields) for image in sorted(images, key=lambda one: one["number"])]
-        assert [tuple(image[field] for field in fields) for image in entry["images"]] == recorded
+        images.sort(key=lambda one: one["number"])
+        for name, is_replaced in (("images", False), ("replaced", True)):
+            recorded = [
+                tuple(image[field] for field in fields)
+                for image in images
+                if (image["redo"] == "replaced") == is_replaced
+            ]
+            assert [tuple(image[field] for field in fields) for image in entry[name]] == recorded
     assert stage.check_files(job["name"]) == sum(request["stored"] for request in requests)
 
 

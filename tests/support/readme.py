@@ -27,6 +27,7 @@ ROOMS = [
         "web",
         "doctor",
         "reconcile",
+        "redo",
         "notifications",
         "progress",
         "reports",

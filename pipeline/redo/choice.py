@@ -1,0 +1,95 @@
+"""Choose the images of a job that are made again: by request, by the marks of a person, or all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadInput, Problem
+from pipeline.ledger.redo import read_made_images
+from pipeline.ledger.request_history import check_ids
+from pipeline.redo.picks import read_picks
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline.ledger.redo import MadeImage
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a person asks for: requests by their ids, a file of marks, or every image of the job."""
+
+    ids: tuple[str, ...] = ()
+    picks: Path | None = None
+    everything: bool = False
+
+    def check(self) -> None:
+        """Check that it asks in one way. Raises BadInput."""
+        if sum(map(bool, (self.ids, self.picks, self.everything))) != 1:
+            raise BadInput("say which images are made again, in one way: --id ID, --picks FILE or --all")
+
+
+def choose(connection: sqlite3.Connection, job: str, choice: Choice) -> list[MadeImage]:
+    """Return the images of a job that a choice names: those on disk that count, in the order of the job file.
+
+    What is made again already is among them, and its request is not asked for more than that; marks name images, and
+    not requests. Raises BadInput if there is none.
+    """
+    choice.check()
+    made = read_made_images(connection, job)
+    current = [one for one in made if not one.superseded and one.redo != "replaced"]
+    if choice.picks is not None:
+        return _picked(job, made, choice.picks)
+    chosen = _of_requests(connection, job, current, choice.ids) if choice.ids else current
+    asked = {one.request_pk for one in chosen if one.redo == "asked"}
+    chosen = [one for one in chosen if one.redo == "asked" or one.request_pk not in asked]
+    if not chosen:
+        raise BadInput(f"nothing of `{job}` can be made again: it has no image yet")
+    return chosen
+
+
+def _of_requests(
+    connection: sqlite3.Connection, job: str, current: Sequence[MadeImage], ids: Sequence[str]
+) -> list[MadeImage]:
+    """Return the images of these requests. Raises BadInput for a request that has none."""
+    check_ids(connection, [job], ids)
+    wanted = {one.lower() for one in ids}
+    found = [one for one in current if one.request_id.lower() in wanted]
+    for one in ids:
+        if not any(image.request_id.lower() == one.lower() for image in found):
+            again = f"to try it again, type: pipeline resume {job} --id {one}"
+            raise BadInput(f"request `{one}` of `{job}` has no image that can be made again; {again}")
+    return found
+
+
+def _picked(job: str, made: Sequence[MadeImage], path: Path) -> list[MadeImage]:
+    """Return the images that a file marks as rejected; those that are replaced already are left out.
+
+    Raises BadInput with every line that names no image of the job.
+    """
+    by_file = {one.file: one for one in made}
+    chosen: dict[int, MadeImage] = {}
+    problems, replaced = [], 0
+    for pick in read_picks(path):
+        image = by_file.get(pick.file)
+        if pick.mark != "reject":
+            continue
+        if image is None:
+            problems.append(Problem(pick.location, f"`{pick.file:.200}` is no image of `{job}`"))
+        elif image.sha256 != pick.sha256:
+            problems.append(Problem(pick.location, f"{image.file} is another image now; mark it in a new report"))
+        elif image.superseded:
+            problems.append(Problem(pick.location, f"{image.file} is of a request that has left the job"))
+        elif image.redo == "replaced":
+            replaced += 1
+        else:
+            chosen[image.image_pk] = image
+    if problems:
+        raise BadInput(problems)
+    if not chosen:
+        what = f"the {replaced:,} that it rejects are replaced already" if replaced else "it marks none as rejected"
+        raise BadInput([Problem(str(path), f"no image is to be made again: {what}")])
+    return sorted(chosen.values(), key=made.index)

@@ -1,0 +1,59 @@
+"""Read picks.jsonl, as the report saves it: one marked image a line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadInput, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARKS = ("accept", "reject")
+
+_MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A marked image; `file` is relative to the job's folder, `location` names the line that marks it."""
+
+    file: str
+    sha256: str
+    mark: str
+    location: str
+
+
+def read_picks(path: Path) -> list[Pick]:
+    """Return the marked images. Raises BadInput with every line that is not one."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise BadInput([Problem(str(path), "does not exist; save it in the report with `Save picks.jsonl`")]) from None
+    except (OSError, UnicodeDecodeError) as reason:
+        what = reason.strerror if isinstance(reason, OSError) else reason
+        raise BadInput([Problem(str(path), f"cannot be read: {what}")]) from None
+    lines = enumerate(text.split("\n"), start=1)
+    found = [_read_line(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+    if problems := [one for one in found if isinstance(one, Problem)]:
+        raise BadInput(problems[:_MOST_PROBLEMS])
+    return [one for one in found if isinstance(one, Pick)]
+
+
+def _read_line(line: str, location: str) -> Pick | Problem:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return Problem(location, "is not JSON; the report writes one object a line")
+    if not isinstance(value, dict):
+        return Problem(location, "is not a JSON object; the report writes one a line")
+    for field in ("file", "sha256", "mark"):
+        if not isinstance(value.get(field), str):
+            return Problem(
+                f"{location}: {field}", "is missing or not text; the report writes id, file, sha256 and mark"
+            )
+    if value["mark"] not in MARKS:
+        return Problem(f"{location}: mark", f"is `{value['mark']:.60}`; it must be one of {', '.join(MARKS)}")
+    return Pick(value["file"], value["sha256"], value["mark"], location)
