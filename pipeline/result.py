@@ -34,6 +34,8 @@ class ImageFile:
     remark: str | None = None  # what deviates in its file and harms no pixel
     url: str | None = None
     provider: str | None = None  # that made it
+    flags: tuple[str, ...] = ()  # blank, duplicate, wrong_size, wrong_format
+    duplicate_of: str | None = None  # the file of the earlier one, relative to the job's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ def _image_file(
     place = _Place(url and url.removesuffix(f"/{name}"), int(waits))
     store = stores.local(place)
     path = None if store is None else store.local_path(name)
-    return ImageFile(path=path, url=addresses.url(job, file, place), **shown)
+    flags = tuple(shown.pop("flags"))
+    return ImageFile(path=path, url=addresses.url(job, file, place), flags=flags, **shown)
 
 
 def _error(shown: Mapping[str, Any]) -> RequestError:

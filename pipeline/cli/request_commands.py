@@ -61,6 +61,14 @@ def show(options: Options, job: str, request_id: str, as_json: bool) -> int:
 @click.argument("more", nargs=-1, metavar="[ID ...]")
 @click.option("--id", "ids", multiple=True, metavar="ID", help="The images of this request; several times for more.")
 @click.option("--picks", type=PATH, metavar="FILE", help="The images that this file, of the report, marks as rejected.")
+@click.option(
+    "--flag",
+    "flags",
+    multiple=True,
+    type=click.Choice(("blank", "duplicate", "wrong_size", "wrong_format")),
+    metavar="FLAG",
+    help="The images with this flag: `blank`, `duplicate`, `wrong_size` or `wrong_format`; several times for more.",
+)
 @click.option("--all", "everything", is_flag=True, help="Every image of the job.")
 @click.option("--prompt-suffix", metavar="TEXT", help="Add this to the prompts, in a job of its own, `<name>.redo`.")
 @click.option(
@@ -83,6 +91,7 @@ def redo(
     more: tuple[str, ...],
     ids: tuple[str, ...],
     picks: Path | None,
+    flags: tuple[str, ...],
     everything: bool,
     prompt_suffix: str | None,
     settings: tuple[str, ...],
@@ -100,7 +109,7 @@ def redo(
 
     if more and not ids:
         raise BadInput(f"`{more[0]}` stands behind the job's name: write --id before the ids of requests")
-    choice, change = Choice((*ids, *more), picks, everything), Change.of(prompt_suffix, settings)
+    choice, change = Choice((*ids, *more), picks, flags, everything), Change.of(prompt_suffix, settings)
     choice.check()
     batch, job = options.batch(), options.job(job)
     with work_line(options, "reading the ledger") as line, prepared(batch, job, choice, change) as found:

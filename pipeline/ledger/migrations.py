@@ -154,6 +154,12 @@ def _add_redo(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX image_redo ON image (request) WHERE redo = 'asked'")
 
 
+def _add_fingerprints(connection: sqlite3.Connection) -> None:
+    """Add what tells near copies and blank images: see `images/fingerprint`."""
+    connection.execute("ALTER TABLE image ADD COLUMN difference_hash TEXT")
+    connection.execute("ALTER TABLE image ADD COLUMN is_blank INTEGER NOT NULL DEFAULT 0 CHECK (is_blank IN (0, 1))")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -167,5 +173,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_purchases,
     _add_reconciliations,
     _add_redo,
+    _add_fingerprints,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

@@ -103,7 +103,7 @@ def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[Atte
     ]
 
 
-_STORED = "number, file, sha256, bytes, width, height, format, revised_prompt, remark, root, spooled"
+_STORED = ", ".join(StoredImage._fields)
 
 
 def read_images(

@@ -1,4 +1,4 @@
-"""Choose the images of a job that are made again: by request, by the marks of a person, or all."""
+"""Choose the images of a job that are made again: by request, by the marks of a person, by flag, or all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BadInput, Problem
+from pipeline.ledger.image_flags import NO_FLAGS, read_flags
 from pipeline.ledger.redo import read_made_images
 from pipeline.ledger.request_history import check_ids
 from pipeline.redo.picks import read_picks
@@ -20,35 +21,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a person asks for: requests by their ids, a file of marks, or every image of the job."""
+    """What a person asks for: requests by their ids, a file of marks, flags of images, or every image of the job."""
 
     ids: tuple[str, ...] = ()
     picks: Path | None = None
+    flags: tuple[str, ...] = ()
     everything: bool = False
 
     def check(self) -> None:
         """Check that it asks in one way. Raises BadInput."""
-        if sum(map(bool, (self.ids, self.picks, self.everything))) != 1:
-            raise BadInput("say which images are made again, in one way: --id ID, --picks FILE or --all")
+        if sum(map(bool, (self.ids, self.picks, self.flags, self.everything))) != 1:
+            raise BadInput("say which images are made again, in one way: --id ID, --picks FILE, --flag FLAG or --all")
 
 
 def choose(connection: sqlite3.Connection, job: str, choice: Choice) -> list[MadeImage]:
     """Return the images of a job that a choice names: those on disk that count, in the order of the job file.
 
-    What is made again already is among them, and its request is not asked for more than that; marks name images, and
-    not requests. Raises BadInput if there is none.
+    What is made again already is among them, and its request is not asked for more than that; marks and flags are of
+    images, and not of requests. Raises BadInput if there is none.
     """
     choice.check()
     made = read_made_images(connection, job)
     current = [one for one in made if not one.superseded and one.redo != "replaced"]
     if choice.picks is not None:
         return _picked(job, made, choice.picks)
+    if choice.flags:
+        found = read_flags(connection, job)
+        return _or_refuse(
+            [one for one in current if not set(choice.flags).isdisjoint(found.get(one.file, NO_FLAGS).flags)],
+            f"no image of `{job}` has the flag {' or '.join(choice.flags)}",
+        )
     chosen = _of_requests(connection, job, current, choice.ids) if choice.ids else current
     asked = {one.request_pk for one in chosen if one.redo == "asked"}
     chosen = [one for one in chosen if one.redo == "asked" or one.request_pk not in asked]
-    if not chosen:
-        raise BadInput(f"nothing of `{job}` can be made again: it has no image yet")
-    return chosen
+    return _or_refuse(chosen, f"nothing of `{job}` can be made again: it has no image yet")
+
+
+def _or_refuse(images: list[MadeImage], otherwise: str) -> list[MadeImage]:
+    if not images:
+        raise BadInput(otherwise)
+    return images
 
 
 def _of_requests(

@@ -14,6 +14,7 @@ from pipeline.files import disk_error, make_folder, whole_file
 from pipeline.ledger import queries
 from pipeline.ledger.database import file_mode, read_transaction
 from pipeline.ledger.error_kind import kind_of
+from pipeline.ledger.image_flags import NO_FLAGS, read_flags
 from pipeline.reports.facts import utc_time
 from pipeline.stores import Addresses
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.ledger.image_flags import ImageFlags
     from pipeline.ledger.queries import AttemptResponse, RecordedRequest
     from pipeline.storage import QuarantinedFile, StoredImage
 
@@ -47,21 +49,22 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path, addr
 def entries(connection: sqlite3.Connection, name: str, addresses: Addresses = Addresses()) -> Generator[dict[str, Any]]:
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     with read_transaction(connection):
-        quarantined = queries.read_quarantine(connection, name)
+        quarantined, flags = queries.read_quarantine(connection, name), read_flags(connection, name)
         for request in queries.read_requests(connection, name):
-            yield entry_of(connection, request, quarantined.get(request.request_pk, ()), addresses)
+            yield entry_of(connection, request, quarantined.get(request.request_pk, ()), flags, addresses)
 
 
 def entry_of(
     connection: sqlite3.Connection,
     request: RecordedRequest,
     quarantined: Sequence[QuarantinedFile],
+    flags: Mapping[str, ImageFlags],
     addresses: Addresses,
 ) -> dict[str, Any]:
-    """Return a request as the manifest shows it."""
+    """Return a request as the manifest shows it; `flags` are those of the job's images, by their files."""
     responses = queries.read_responses(connection, request.request_pk)
     files = [asdict(one) for one in quarantined]
-    images, replaced = (_images(connection, request, addresses, replaced=which) for which in (False, True))
+    images, replaced = (_images(connection, request, flags, addresses, replaced=which) for which in (False, True))
     return _entry(request, responses, images, replaced, files)
 
 
@@ -118,17 +121,24 @@ def shown_params(request: RecordedRequest) -> dict[str, Any]:
     return {**model, "n": request.n, **params}
 
 
-def shown_image(image: StoredImage) -> dict[str, Any]:
+def shown_image(image: StoredImage, flags: Mapping[str, ImageFlags]) -> dict[str, Any]:
     """Return an image in the fields that scripts know."""
     fields = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark")
-    return {field: getattr(image, field) for field in fields}
+    own = flags.get(image.file, NO_FLAGS)
+    shown = {field: getattr(image, field) for field in fields}
+    return {**shown, "flags": list(own.flags), "duplicate_of": own.duplicate_of}
 
 
 def _images(
-    connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses, *, replaced: bool
+    connection: sqlite3.Connection,
+    request: RecordedRequest,
+    flags: Mapping[str, ImageFlags],
+    addresses: Addresses,
+    *,
+    replaced: bool,
 ) -> list[dict[str, Any]]:
     return [
-        {**shown_image(image), "url": addresses.url(request.job, image.file, image), "provider": provider}
+        {**shown_image(image, flags), "url": addresses.url(request.job, image.file, image), "provider": provider}
         for image, provider in queries.read_images(connection, request.request_pk, replaced=replaced)
     ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger import queries
 from pipeline.ledger.database import read_transaction
+from pipeline.ledger.image_flags import read_flags
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.reports.batches import batch_facts, batch_sentence
 from pipeline.reports.facts import spent_facts
@@ -18,8 +19,9 @@ from pipeline.reports.thumbnails import thumbnail_name
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from pipeline.ledger.image_flags import ImageFlags
     from pipeline.ledger.queries import RecordedRequest
     from pipeline.reports.failures import CauseKey, FailureCause
     from pipeline.reports.next_command import NextCommand
@@ -45,7 +47,10 @@ def read_report_data(
     with read_transaction(connection):
         (summary,) = read_job_summaries(connection, [name])
         requests = list(queries.read_requests(connection, name, most))
-        images = queries.read_images_of_job(connection, name, {request.request_pk for request in requests})
+        keys = {request.request_pk for request in requests}
+        images = queries.read_images_of_job(connection, name, keys)
+        replaced = queries.read_images_of_job(connection, name, keys, replaced=True)
+        flags = read_flags(connection, name)
         seconds = queries.read_seconds(connection, name)
         superseded_images = queries.count_superseded_images(connection, name)
         causes = read_causes(connection, [summary.name])
@@ -66,10 +71,19 @@ def read_report_data(
         "left_out": sum(summary.counts.values()) - len(requests),
         "written_at": time.time(),
         "requests": [
-            _request(one, images.get(one.request_pk, []), seconds.get(one.request_pk), addresses) for one in requests
+            {
+                **_request(one, seconds.get(one.request_pk)),
+                "images": [_shown_image(name, image, flags, addresses) for image in images.get(one.request_pk, ())],
+                "replaced": [_shown_image(name, image, flags, addresses) for image in replaced.get(one.request_pk, ())],
+            }
+            for one in requests
         ],
         "causes": _causes(causes, requests, command),
-        "commands": {"folder": command.folder and str(command.folder), "run": command.line("run")},
+        "commands": {
+            "folder": command.folder and str(command.folder),
+            "run": command.line("run"),
+            "redo": command.line("redo", summary.name, "--picks", "picks.jsonl"),
+        },
         "stops": stops_json(stops, command),
     }
 
@@ -95,9 +109,7 @@ def _causes(
     ]
 
 
-def _request(
-    request: RecordedRequest, images: Sequence[StoredImage], seconds: float | None, addresses: Addresses | None
-) -> dict[str, Any]:
+def _request(request: RecordedRequest, seconds: float | None) -> dict[str, Any]:
     return {
         "id": request.id,
         "operation": request.operation,
@@ -112,16 +124,17 @@ def _request(
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
         "seconds": None if seconds is None else round(seconds, 2),
         "finished_at": request.finished_at,
-        "images": [_shown_image(request.job, image, addresses) for image in images],
     }
 
 
-def _shown_image(job: str, image: StoredImage, addresses: Addresses | None) -> dict[str, Any]:
+def _shown_image(
+    job: str, image: StoredImage, flags: Mapping[str, ImageFlags], addresses: Addresses | None
+) -> dict[str, Any]:
     """Return an image for the page; `address` is what it shows if the image is not in the job's folder.
 
     Without an `images_url` that is the thumbnail: a link that needs no key would be a secret in a file.
     """
-    shown = shown_image(image)
+    shown = shown_image(image, flags)
     if addresses is None or (image.root is None and addresses.images_url is None):
         return shown
     return {**shown, "address": addresses.public(job, image.file, image) or thumbnail_name(image.sha256)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import ledger
 from pipeline.ledger import queries
 from pipeline.ledger.failure_queries import read_job_files
+from pipeline.ledger.image_flags import read_flags
 from pipeline.ledger.request_history import check_ids, read_attempts
 from pipeline.reports.facts import clock, counted, dollars, rfc3339
 from pipeline.reports.failures import FailureCause, JobFailures, cause_key
@@ -53,7 +54,7 @@ def read_shown(config: Config, job: str, request_id: str) -> list[ShownRequest]:
 
 def _shown(connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses) -> ShownRequest:
     quarantined = queries.read_quarantine(connection, request.job).get(request.request_pk, [])
-    entry = entry_of(connection, request, quarantined, addresses)
+    entry = entry_of(connection, request, quarantined, read_flags(connection, request.job), addresses)
     stops = read_holding_stops(connection, [request.job]) if request.status == "pending" else ()
     reason, commands = _standing(connection, request, entry)
     return ShownRequest(entry, read_attempts(connection, request.request_pk), reason, commands, stops)
@@ -140,7 +141,7 @@ def shown_lines(shown: ShownRequest, output: str, command: NextCommand, now: flo
         yield f"  {counted(len(shown.attempts), 'attempt')}{_cost(entry)}"
     for attempt in shown.attempts:
         yield f"    {_attempt_line(attempt, now)}"
-    for name in ("images", "quarantined"):
+    for name in ("images", "replaced", "quarantined"):
         for one in entry[name]:
             yield f"  {_file_line(name, one, folder)}"
 
@@ -185,4 +186,5 @@ def _file_line(name: str, shown: Mapping[str, Any], folder: str) -> str:
     word = {"images": "image"}.get(name, name)
     place = shown.get("url") or f"{folder}/{shown['file']}"
     what = f", {shown['reason']}" if "reason" in shown else f", {shown['width']}x{shown['height']} {shown['format']}"
-    return f"{word}: {place}{what}"
+    flags = f", {', '.join(shown['flags'])}" if shown.get("flags") else ""
+    return f"{word}: {place}{what}{flags.replace('_', ' ')}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +180,7 @@ def test_a_redo_that_is_bad_input_changes_nothing(stage: Stage) -> None:
         (("--picks", "no.jsonl"), "no.jsonl: does not exist"),
         (("--id", "bad-1"), "has no image that can be made again; to try it again, type: pipeline resume night --id"),
         (("--id", "bod-1"), "did you mean `bad-1`?"),
-        ((), "in one way: --id ID, --picks FILE or --all"),
+        ((), "in one way: --id ID, --picks FILE, --flag FLAG or --all"),
         (("--all", "--id", "good"), "in one way"),
         (("good",), "write --id before the ids"),
         (("--all", "--set", "quality"), "write it as key=value"),
@@ -284,6 +286,26 @@ def test_a_changed_edit_sends_the_same_images(stage: Stage) -> None:
     assert new["params"] == {**old["params"], "quality": "medium"}
     assert [one["sha256"] for one in new["inputs"]] == [one["sha256"] for one in old["inputs"]]
     assert (new["status"], new["variables"]) == ("succeeded", old["variables"])
+
+
+def test_redo_by_flag_makes_flagged_images_again_and_no_other_of_their_requests(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("run", stage.job("night", [{"id": "three", "prompt": "a cat", "n": 3}, {"id": "one", "prompt": "a dog"}]))
+    with contextlib.closing(sqlite3.connect(stage.output / "ledger.sqlite3")) as connection, connection:
+        connection.execute("UPDATE image SET is_blank = 1 WHERE number = 2")
+        connection.execute("UPDATE image SET width = 7 WHERE file = 'images/one-1.png'")
+    assert (
+        "no image of `night` has the flag wrong_format"
+        in stage.run(*("redo", "night", "--flag", "wrong_format", "--yes"), exit_code=2).stderr
+    )
+    said = stage.run("redo", "night", "--flag", "blank", "--flag", "duplicate", "--yes").stderr
+    assert said.startswith("Make 1 image of 1 request of `night` again")
+    three = _made(stage)["three"]
+    assert [one["file"] for one in three["images"]] == [f"images/three-{number}.png" for number in (1, 3, 4)]
+    assert [(one["file"], one["flags"]) for one in three["replaced"]] == [("images/three-2.png", ["blank"])]
+    assert _made(stage)["one"]["images"][0]["flags"] == ["wrong_size"]
+    assert server.charged() == 5
 
 
 @pytest.mark.processes
