@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.batch import Batch
     from pipeline.errors import BadInput, FolderBusy, GiveUp, PipelineError, RequestError, Stop, TryAgain
+    from pipeline.exports.kinds import ExportOptions
     from pipeline.planning.build import JobOptions
     from pipeline.planning.python_job import make_job
     from pipeline.result import ImageFile, Outcome, Result
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInput",
     "Batch",
+    "ExportOptions",
     "FolderBusy",
     "GiveUp",
     "ImageFile",
@@ -31,6 +33,7 @@ __all__ = [
 _MODULES = {
     "pipeline.batch": ("Batch",),
     "pipeline.errors": ("BadInput", "FolderBusy", "GiveUp", "PipelineError", "RequestError", "Stop", "TryAgain"),
+    "pipeline.exports.kinds": ("ExportOptions",),
     "pipeline.planning.build": ("JobOptions",),
     "pipeline.planning.python_job": ("make_job",),
     "pipeline.result": ("ImageFile", "Outcome", "Result"),

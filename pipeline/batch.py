@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from pipeline import ledger
 from pipeline.config.load import load
 from pipeline.controls import FolderControls
+from pipeline.exports.export import Export, export_job
+from pipeline.exports.kinds import ExportOptions
 from pipeline.job_queue import JobQueue
-from pipeline.ledger import job_changes, queries, submit
+from pipeline.ledger import job_changes, submit
 from pipeline.ledger.batches import living_batches, wish_to_cancel
 from pipeline.ledger.database import transaction
 from pipeline.ledger.found_images import unknown_names
@@ -28,6 +30,7 @@ from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
+from pipeline.reports.verify import verify_images
 from pipeline.reports.write import write_job_report
 from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails, run_in_loop
 from pipeline.stores import Addresses, Stores
@@ -253,22 +256,25 @@ class Batch:
         """Compare every file of a job, or of all, with the ledger; return (number of images, damaged files).
 
         Of images in an object store it compares the size and the checksum there, and every byte with `deep`.
-        With `repair`, damaged files are moved to quarantine/ and missing images are queued. `count` gets how many are
-        read, of how many. Raises BadInput and DiskFull.
+        With `repair`, damaged files are moved to quarantine/ and missing images are queued. Raises BadInput, DiskFull.
         """
-        from pipeline.reports import verify
-
         with self._writing(name) if repair else ledger.reading(self.folder, name) as connection:
-            if name is not None:
-                (name,) = submit.known_names(connection, [name])
-            limit = self.config.download.max_pixels
-            damages = list(verify.find_damage(connection, self.folder, self.stores, name, limit, count, deep=deep))
-            if repair and damages:
-                verify.repair(connection, self.folder, self.stores, damages)
-                for job in sorted({damage.job for damage in damages}):
-                    write_manifest(connection, job, self.folder, Addresses.of(self.config))
-            repaired = sum(damage.image_pk is not None for damage in damages) if repair else 0  # now in state `lost`
-            return queries.count_images(connection, name) + repaired, damages
+            return verify_images(connection, self.config, self.stores, name, count, mend=repair, deep=deep)
+
+    def export(
+        self,
+        name: str,
+        kind: str,
+        dest: Path | str | None = None,
+        options: ExportOptions = ExportOptions(),
+        *,
+        count: CountImages | None = None,
+    ) -> Export:
+        """Export a job's stored images: as imagefolder, webdataset, parquet, csv, croissant, batch or sidecar.
+
+        Without a destination, `export-<kind>` in the job's folder. Raises BadInput, and BrokenImage that names damage.
+        """
+        return export_job(self.config, name, kind, dest, options, count)
 
     def unknown_images(self, name: str | None = None) -> list[str]:
         """Return the images on disk, of a job or of all, that no row has; none beside a working run."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ConfigError, StoreRefused
 from pipeline.object_errors import StoreDown, store_error
-from pipeline.storage import IMAGES_FOLDER, QUARANTINE_FOLDER
+from pipeline.storage import IMAGES_FOLDER, QUARANTINE_FOLDER, SIDECAR
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -224,6 +224,10 @@ class RemoteStore:
         """Return the content of an image."""
         return self._wait(self._cat(self._path(name)))
 
+    def write(self, name: str, content: bytes, content_type: str) -> None:
+        """Put what is no image beside an image, in place of what has the name."""
+        self._wait(self._put(self._path(name), content, content_type))
+
     def find_fault(self, name: str, size: int, sha256: str) -> str | None:
         """Return what is wrong with an image by its size and the checksum that the store keeps, None if nothing is."""
         try:
@@ -276,7 +280,8 @@ class RemoteStore:
 
     def names(self) -> list[str]:
         """Return the names of all images, in no order."""
-        return [name for name in self._below("") if name.partition("/")[2].startswith(f"{IMAGES_FOLDER}/")]
+        names = [name for name in self._below("") if name.partition("/")[2].startswith(f"{IMAGES_FOLDER}/")]
+        return [name for name in names if not name.endswith(SIDECAR)]
 
     def _below(self, folder: str) -> list[str]:
         """Return the names of all objects below a folder."""

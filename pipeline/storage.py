@@ -29,6 +29,9 @@ OUTPUT_FILES = (LEDGER_FILE, LEDGER_BACKUP_FILE, RUN_LOCK_FILE, SUBMIT_LOCK_FILE
 IMAGES_FOLDER = "images"
 """Folder of the result images, below the job's folder."""
 
+SIDECAR = ".json"
+"""How the name of a file ends that describes the image beside it, and is none."""
+
 SPOOL_FOLDER = "spool"
 """Folder of images that wait until an object store has them, below the job's folder."""
 
@@ -207,7 +210,8 @@ class LocalStore:
         """Return the names of all images that are on disk, in no order."""
         folders = {path.parent.name: path for path in self.folder.glob(f"*/{self._inner}/")}
         pairs = [(job, file) for job, folder in folders.items() for file in os.listdir(folder)]  # noqa: PTH208 - 20 x
-        return [f"{job}/{IMAGES_FOLDER}/{file}" for job, file in pairs if not file.startswith(".")]
+        images = [(job, file) for job, file in pairs if not file.startswith(".") and not file.endswith(SIDECAR)]
+        return [f"{job}/{IMAGES_FOLDER}/{file}" for job, file in images]
 
     def leftovers(self) -> list[str]:
         """Return the names of half-written images of a killed run, which may be deleted while no run is at work."""

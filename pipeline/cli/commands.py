@@ -23,6 +23,7 @@ COMMANDS = {
     "report": ("job_commands:report", "Write the job's report again: a page of its images."),
     "verify": ("job_commands:verify", "Read every image again and compare it with the ledger."),
     "reconcile": ("reconcile_command:reconcile", "Compare the ledger with what a provider charged."),
+    "export": ("export_command:export", "Write the job's images as another tool reads them."),
     "cancel": ("run_commands:cancel", "Take what is pending out of the queue; cancel batches."),
     "rename": ("job_commands:rename", "Change a job's name; its images go along."),
     "forget": ("job_commands:forget", "Take a job out of the ledger, after asking."),

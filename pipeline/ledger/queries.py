@@ -121,6 +121,16 @@ def read_images(
     return [(StoredImage(*image), provider) for *image, provider in rows]
 
 
+def read_places(connection: sqlite3.Connection, job: str, key: str) -> dict[str, tuple[str | None, int]]:
+    """Return where the images on disk of a request are, by file: the store's URL, and whether they wait for it."""
+    rows = connection.execute(
+        "SELECT file, root, spooled FROM image WHERE state = 'stored' AND request = ("
+        "SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ? AND r.key = ?)",
+        (job, key),
+    )
+    return {file: (root, spooled) for file, root, spooled in rows}
+
+
 def read_quarantine(connection: sqlite3.Connection, job: str) -> dict[int, list[QuarantinedFile]]:
     """Return the bytes that a job's responses brought and that are not valid images, by the request's key."""
     found: dict[int, list[QuarantinedFile]] = {}

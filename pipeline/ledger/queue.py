@@ -77,8 +77,8 @@ class Scope:
     """The jobs of a run: those named, and those submitted after `since`; every job if `names` is None.
 
     With `limit`, only the first so many requests of each job named, as it was submitted until `limited_until`. With
-    `only`, no other requests than these (primary keys), each in realtime, whatever the mode of its job. With `only_redo`,
-    only those of which images are made again.
+    `only`, no other requests than these (primary keys), each in realtime, whatever the mode of its job. With
+    `only_redo`, only those of which images are made again.
     """
 
     names: frozenset[str] | None

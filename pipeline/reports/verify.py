@@ -15,14 +15,19 @@ from pipeline.images import inspect
 from pipeline.images.limits import MAX_PIXELS
 from pipeline.ledger import queries
 from pipeline.ledger.recovery import requeue_lost_images
+from pipeline.ledger.submit import known_names
+from pipeline.reports.manifest import write_manifest
 from pipeline.storage import QUARANTINE_FOLDER
+from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pipeline.config.load import Config
     from pipeline.ledger.queries import RecordedImage
+    from pipeline.storage import StoredImage
     from pipeline.stores import Stores
 
     CountImages = Callable[[int, int], object]
@@ -40,6 +45,29 @@ class Damage:
     file: str
     what: str
     image: RecordedImage | None = None
+
+
+def verify_images(
+    connection: sqlite3.Connection,
+    config: Config,
+    stores: Stores,
+    job: str | None,
+    count: CountImages | None = None,
+    *,
+    mend: bool = False,
+    deep: bool = False,
+) -> tuple[int, list[Damage]]:
+    """Do what `Batch.verify` does, with the ledger open; `mend` is its `repair`."""
+    if job is not None:
+        (job,) = known_names(connection, [job])
+    folder, limit = config.output, config.download.max_pixels
+    damages = list(find_damage(connection, folder, stores, job, limit, count, deep=deep))
+    if mend and damages:
+        repair(connection, folder, stores, damages)
+        for name in sorted({damage.job for damage in damages}):
+            write_manifest(connection, name, folder, Addresses.of(config))
+    repaired = sum(damage.image_pk is not None for damage in damages) if mend else 0  # now in state `lost`
+    return queries.count_images(connection, job) + repaired, damages
 
 
 def find_damage(
@@ -93,20 +121,32 @@ def _fault(stores: Stores, max_pixels: int, deep: bool, image: RecordedImage) ->
     if local is None and not deep:
         return stores.remote_at(image.root or "").find_fault(image.name, image.bytes, image.sha256)
     try:
-        content = stores.of_image(image).read(image.name)
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as reason:
-        return f"cannot be read: {reason.strerror or reason}"
-    if len(content) != image.bytes:
-        return f"has {len(content)} bytes, recorded are {image.bytes}"
-    if hashlib.sha256(content).hexdigest() != image.sha256:
-        return "has changed since it was stored: another hash than recorded"
+        content = read_recorded(stores, image.name, image)
+    except BrokenImage as reason:
+        return str(reason)
     try:
         inspect.inspect_svg(content) if image.format == "svg" else inspect.inspect(content, max_pixels)
     except BrokenImage as reason:
         return f"is not a whole image: {reason}"
     return None
+
+
+def read_recorded(stores: Stores, name: str, image: RecordedImage | StoredImage) -> bytes:
+    """Return the content of an image that is as recorded. Raises BrokenImage that says what is wrong, and ConfigError.
+
+    `name` is the image's in an ImageStore.
+    """
+    try:
+        content = stores.of_image(image).read(name)
+    except FileNotFoundError:
+        raise BrokenImage("is missing") from None
+    except OSError as reason:
+        raise BrokenImage(f"cannot be read: {reason.strerror or reason}") from None
+    if len(content) != image.bytes:
+        raise BrokenImage(f"has {len(content)} bytes, recorded are {image.bytes}")
+    if hashlib.sha256(content).hexdigest() != image.sha256:
+        raise BrokenImage("has changed since it was stored: another hash than recorded")
+    return content
 
 
 def repair(connection: sqlite3.Connection, folder: Path, stores: Stores, damages: list[Damage]) -> None:

@@ -30,6 +30,7 @@ ROOMS = [
         "redo",
         "notifications",
         "progress",
+        "exports",
         "reports",
         "engine",
         "engine/batches",
@@ -162,7 +163,8 @@ def options() -> str:
 
 def _usage(name: str, command: click.Command) -> str:
     arguments = [_word(one) for one in command.params if isinstance(one, click.Argument)]
-    return " ".join([name, *arguments]).replace("|", "\\|")
+    required = [_spelled(one) for one in command.params if isinstance(one, click.Option) and one.required]
+    return " ".join([name, *arguments, *required]).replace("|", "\\|")
 
 
 def _word(argument: click.Argument) -> str:

@@ -1,0 +1,1 @@
+"""Exports of a job's images, in the forms that other tools read."""
