@@ -25,14 +25,13 @@ from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.lock import find_owner, run_lock
 from pipeline.ledger.put_back import Selection, find_ended, put_back, select
 from pipeline.ledger.queue import Scope
-from pipeline.ledger.recovery import recover
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.verify import verify_images
 from pipeline.reports.write import write_job_report
-from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails, run_in_loop
+from pipeline.run import Run, check_credentials, check_settings, make_missing_thumbnails, prepare_ledger, run_in_loop
 from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
@@ -123,14 +122,13 @@ class Batch:
             plans = make_plans(self.config, jobs, replace(options, limit=None), staging)
             for provider in {one.name: one for plan in plans for one in plan.serving}.values():
                 check_credentials(provider, self.environment)
-            self._check_notification_settings()
+            check_settings(self.config, self.environment, options.on)
             with self._writing() as connection, contextlib.ExitStack() as stack:
                 queue = JobQueue(self.config, connection)
                 change = queue.mode_change(JobOptions() if jobs else options)
                 beside = functools.partial(queue.add_beside, plans, staging, options, started, change)
                 held = stack.enter_context(run_lock(self.folder, self.stores.new, connection, beside))
-                back_up_ledger(connection, self.folder, emit)
-                recover(connection)
+                await prepare_ledger(connection, self.folder, emit)
                 since = time.time()
                 queued = [one.plan for one in queue.add(plans, staging, options)]
                 change.apply(connection)
@@ -159,15 +157,14 @@ class Batch:
         nothing does. What was cancelled or refused by the content policy is put back for jobs that are named, or with
         `cancelled` and these. `started` gets what is put back before it is processed.
         """
-        self._check_notification_settings()
+        check_settings(self.config, self.environment, options.on)
         with self._writing(names[0] if names else None) as connection:
             selection = select(connection, names, kinds, statuses, ids, cancelled=cancelled)
             queue = JobQueue(self.config, connection)
             change = queue.mode_change(options, selection)
             beside = functools.partial(queue.put_back_beside, selection, started, change)
             with run_lock(self.folder, self.stores.new, connection, beside) as held:
-                back_up_ledger(connection, self.folder, emit)
-                recover(connection)
+                await prepare_ledger(connection, self.folder, emit)
                 self._check_credentials(connection, selection)
                 change.apply(connection)
                 started(put_back(connection, selection))
@@ -205,8 +202,7 @@ class Batch:
             (name,) = submit.known_names(connection, [name])
             queue = JobQueue(self.config, connection)
             with run_lock(self.folder, self.stores.new, connection, lambda: queue.cancel_beside(name)) as held:
-                back_up_ledger(connection, self.folder, emit)
-                recover(connection)
+                await prepare_ledger(connection, self.folder, emit)
                 return await self._run(connection, held, _only(name), JobOptions(), emit)
 
     def put_back(self, name: str) -> list[JobPutBack]:
@@ -312,12 +308,9 @@ class Batch:
     async def _run(
         self, connection: sqlite3.Connection, held: HeldFolder, scope: Scope, options: JobOptions, emit: Listener
     ) -> Result:
-        run = Run(self.config, self.environment, connection, held, scope, options.budget_usd, options.wait)
+        money, wait = options.budget_usd, options.wait
+        run = Run(self.config, self.environment, connection, held, scope, money, wait, on=options.on)
         return await run.execute(emit)
-
-    def _check_notification_settings(self) -> None:
-        if (notify := self.config.notify) is not None:
-            _ = notify.webhook_url(self.environment), notify.header_values(self.environment)
 
 
 def _only(name: str) -> Scope:

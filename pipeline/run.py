@@ -8,17 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.config.workers import WorkerSettings
 from pipeline.errors import DiskFull, PipelineError, first_error
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import jobs_in_scope
+from pipeline.ledger.recovery import recover
 from pipeline.ledger.redo import count_unsuccessful
 from pipeline.ledger.spooled_images import ledger_id
 from pipeline.ledger.waiting import count_pending
+from pipeline.ledger.workers import LEASE_SECONDS, leases_end
 from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
@@ -35,12 +39,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider
+    from pipeline.config.workers import Engine
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.runner import Runner
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Scope
+    from pipeline.ray.session import RaySession
 
 T = TypeVar("T")
 
@@ -52,6 +58,37 @@ def check_credentials(provider: Provider, environment: Mapping[str, str]) -> Non
     """Check that a provider's environment variables are set. Raises ConfigError if one is not."""
     provider.key(environment)
     provider.header_values(environment)
+
+
+def workers_in_force(config: Config, on: Engine | None) -> WorkerSettings | None:
+    """Return the workers that make a run's calls, None if it makes them itself. Raises ConfigError without Ray."""
+    settings = config.workers or WorkerSettings(engine="local")
+    if (on or settings.engine) != "ray":
+        return None
+    from pipeline.ray.start import check_installed
+
+    check_installed()
+    return settings
+
+
+async def prepare_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener) -> None:
+    """Back up the ledger, and recover from a run that was killed, once its workers can send nothing any more."""
+    back_up_ledger(connection, folder, emit)
+    seconds = min(leases_end(connection) - time.time(), 2 * LEASE_SECONDS)
+    if seconds > 0:
+        from pipeline.engine.worker_events import AwaitingLeases
+
+        emit(AwaitingLeases(seconds))
+        await asyncio.sleep(seconds)
+    recover(connection)
+
+
+def check_settings(config: Config, environment: Mapping[str, str], on: Engine | None) -> None:
+    """Check what a run needs beside its providers: the variables of notifications, and Ray. Raises ConfigError."""
+    workers_in_force(config, on)
+    if config.notify is not None:
+        config.notify.webhook_url(environment)
+        config.notify.header_values(environment)
 
 
 def back_up_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener) -> None:
@@ -69,6 +106,7 @@ class Run:
     """One run over the pending requests in `scope`. Without `wait` it leaves batches that have not ended.
 
     `chosen` are primary keys: the requests that decide how the run has ended, if not all of its jobs do.
+    `on` is where calls are made, in place of what the config says.
     """
 
     config: Config
@@ -79,6 +117,7 @@ class Run:
     budget_usd: float | None
     wait: bool = True
     chosen: frozenset[int] | None = None
+    on: Engine | None = None
 
     async def execute(self, emit: Listener) -> Result:
         """Process the queue to the end, and send the notifications that are configured."""
@@ -108,9 +147,10 @@ class Run:
             await check_store(stores.remote, ledger_id(self.connection))
         shutdown = Shutdown()
         async with AsyncExitStack() as stack:
-            runner = self._make_runner(stack, stores, emit)
-            try:
-                with shutdown.listening(functools.partial(_stop, runner, emit)):
+            session = await self._open_workers(stack, before, emit)
+            runner = self._make_runner(stack, stores, session, emit)
+            try:  # signals are handled from here on: `ray.init` replaces the handler of SIGTERM
+                with shutdown.listening(functools.partial(_stop, runner, session, emit)):
                     emit(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
                     for provider in self._at_work(before):
                         if host := provider.exposed_host:
@@ -141,22 +181,40 @@ class Run:
         members = {member.name: member for name in names for member in self.config.members(name)}
         return list(members.values())
 
-    def _make_runner(self, stack: AsyncExitStack, stores: Stores, emit: Listener) -> Runner:
+    async def _open_workers(
+        self, stack: AsyncExitStack, before: Sequence[JobSummary], emit: Listener
+    ) -> RaySession | None:
+        """Have workers if calls are to be made by them, and there is something to do. Raises ConfigError."""
+        settings = workers_in_force(self.config, self.on)
+        if settings is None or not any(one.unfinished for one in before):
+            return None
+        from pipeline.ray.session import ray_session
+
+        providers = self._at_work(before)
+        return await stack.enter_async_context(ray_session(settings, self.config, self.environment, providers, emit))
+
+    def _make_runner(self, stack: AsyncExitStack, stores: Stores, session: RaySession | None, emit: Listener) -> Runner:
+        from pipeline.engine.provider_context import Callers
         from pipeline.engine.runner import Runner
 
-        return Runner(
+        callers = Callers(self.environment, SandboxProcesses(self.config.output, stack).base_url)
+        if session is not None:
+            callers = replace(callers, make=session.make)
+        runner = Runner(
             self.connection,
             self.held,
             self.config,
             load_models(self.config),
             self.scope,
-            self.environment,
-            SandboxProcesses(self.config.output, stack).base_url,
+            callers,
             emit,
             self.budget_usd,
             waits=self.wait,
             keep_thumbnail=functools.partial(_keep_thumbnail, self.config.output, stores),
         )
+        if session is not None:
+            session.stop = runner.stop
+        return runner
 
     def _write_outputs(self, emit: Listener) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
         """Write manifests and reports and back up the ledger: (manifests, reports, what could not be written).
@@ -181,11 +239,13 @@ def _keep_thumbnail(folder: Path, stores: Stores, image: RecordedImage) -> None:
             make_thumbnail(folder / image.job, stores, image)
 
 
-def _stop(runner: Runner, emit: Listener, number: signal.Signals) -> None:
+def _stop(runner: Runner, session: RaySession | None, emit: Listener, number: signal.Signals) -> None:
     from pipeline.engine.events import Stopping
 
     emit(Stopping(number.name))
     runner.halt()
+    if session is not None:
+        session.pool.halt()
 
 
 def _suppressing_errors(emit: Listener) -> Listener:

@@ -109,6 +109,7 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
 
     Yields a listener for the events, and a line that says `what` until it is closed, when the run starts.
     """
+    from pipeline.engine.worker_events import EngineOutput
     from pipeline.progress.event_text import event_json
     from pipeline.progress.run_log import Log
 
@@ -126,7 +127,7 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
         else:
             listeners.append(_failed_notifications())
         if as_json:
-            listeners.append(lambda event: echo_json(event_json(event)))
+            listeners.append(lambda event: None if isinstance(event, EngineOutput) else echo_json(event_json(event)))
         yield _broadcast(listeners), stack.enter_context(work_line(options, what, as_json=as_json))
 
 

@@ -11,6 +11,7 @@ from pipeline.cli.completion import complete_jobs
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
 from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
 from pipeline.cli.work_line import work_line
+from pipeline.config.workers import ENGINES
 from pipeline.errors import BadInput, LeftToRunAtWork, RequestError
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that process the queue."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, the summary last."),
+        click.option(
+            "--on",
+            type=click.Choice(ENGINES),
+            metavar="ENGINE",
+            help="Where calls are made: by workers that Ray places, or here; in place of what the config says.",
+        ),
         click.option("--no-wait", is_flag=True, help="Collect the batches that have ended, and leave the others."),
     ):
         command = option(command)

@@ -16,6 +16,7 @@ from pipeline.config.notifications import NotificationSettings, read_notificatio
 from pipeline.config.provider import Provider, RateLimit, read_provider
 from pipeline.config.routes import Route, read_routes
 from pipeline.config.validation import Section
+from pipeline.config.workers import WorkerSettings, read_workers
 from pipeline.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Config:
     images_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec
     spool_bytes: int = DEFAULT_SPOOL_BYTES
     routes: Mapping[str, Route] = field(default_factory=dict)
+    workers: WorkerSettings | None = None  # on other machines
 
     @property
     def images_folder(self) -> Path:
@@ -173,7 +175,7 @@ _OPENAI = Provider("openai", "https://api.openai.com/v1", api_key_env="OPENAI_AP
 
 _KEYS = (
     *("output", "provider", "providers", "routes", "budget_usd", "retry", "download", "models", "notify", "shared"),
-    *("images", "images_url", "images_options", "spool_bytes"),
+    *("images", "images_url", "images_options", "spool_bytes", "workers"),
 )
 
 
@@ -196,6 +198,7 @@ def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
         models=top.mapping("models"),
         notify=read_notifications(top.section("notify")),
         shared=top.flag("shared"),
+        workers=read_workers(top),
         **read_image_places(top, path.parent),
     )
     if config.provider is not None and config.provider not in {**providers, **top.mapping("routes")}:

@@ -99,6 +99,11 @@ class Provider:
         return urlsplit(self.base_url or "").hostname or ""
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.base_url is None or place_of(urlsplit(self.base_url).hostname or "") == "loopback"
+
+    @property
     def exposed_host(self) -> str | None:
         """The host to which a secret is sent without encryption, over a network; None if there is none."""
         is_secret = any(isinstance(value, EnvironmentVariable) for value in self.headers.values())

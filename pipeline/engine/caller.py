@@ -262,13 +262,13 @@ class LocalCaller:
         not valid after `download.attempts`, or if an expiry is assumed that no image of this host confirms.
         """
         is_stated = stated_expiry(url.url) is not None
+        until = url.expires_at if is_stated else math.inf
         backoff, invalid = Backoff(_FIRST_WAIT, _LONGEST_WAIT), 0
         with self._downloader.tracking(url.expires_at):
             while True:
-                content = b""
+                is_last = invalid + 1 >= self._target.download.attempts
                 try:
-                    content = await self._downloader.fetch(url.url, url.expires_at if is_stated else math.inf)
-                    image = await self._writer.write(content, names, url.number)
+                    image = await self.fetch(url.url, until, names, url.number, is_last=is_last)
                 except UrlExpired as error:
                     raise _lost(error) from None
                 except (DownloadFailed, BrokenImage) as error:
@@ -279,15 +279,29 @@ class LocalCaller:
                 if isinstance(reason, DownloadFailed) and reason.deterministic:
                     raise _refused(reason, deterministic=True, option=reason.option)
                 invalid += isinstance(reason, BrokenImage)
-                if invalid >= self._target.download.attempts:
-                    refused = _refused(reason, deterministic=True, option=None)
-                    refused.quarantined = await self._writer.put_aside(content, names, str(reason))
-                    raise refused
                 if time.monotonic() >= expires_at:
                     if is_stated or host_of(url.url) in self._proven_hosts:
                         raise _lost(reason)
                     raise _refused(reason, deterministic=False, option=None)
                 await wait(reason, max(0.0, min(backoff.next(), expires_at - time.monotonic())))
+
+    async def fetch(
+        self, url: str, expires_at: float, names: FileNames, number: int, *, is_last: bool = False
+    ) -> StoredImage:
+        """Download an image once and store it; `expires_at` is in seconds since 1970.
+
+        Raises DownloadFailed, BrokenImage if it is not valid, or DownloadRefused if this was the last attempt, and
+        DiskFull.
+        """
+        content = await self._downloader.fetch(url, expires_at)
+        try:
+            return await self._writer.write(content, names, number)
+        except BrokenImage as reason:
+            if not is_last:
+                raise
+            refused = _refused(reason, deterministic=True, option=None)
+            refused.quarantined = await self._writer.put_aside(content, names, str(reason))
+            raise refused from None
 
 
 def _is_valid(base64: str, output_format: str | None, max_pixels: int) -> bool:

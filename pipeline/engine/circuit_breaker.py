@@ -22,6 +22,9 @@ FIRST_PROBE, LONGEST_PROBE = 1.0, 60.0  # seconds between probes; each interval 
 _REFUSED_CONNECTION = "ClientConnectorError"  # aiohttp's name; DNS, TLS and proxies have others
 LONGEST_PAID_PROBE = 300.0  # if a probe may have been billed: a night of probes must not cost a night's images
 
+WORKER_LOST = "worker_lost"
+"""Type of the errors of calls whose worker on another machine died: they say nothing about the provider."""
+
 
 class CircuitBreaker:
     """Closed while the provider answers; open in an outage, and half-open while a probe is in flight.
@@ -96,6 +99,8 @@ class CircuitBreaker:
 
     def failed(self, request_pk: int, error: RequestError) -> Stop | None:
         """Record a failure; return the stop that follows if the outage has lasted long enough."""
+        if error.type == WORKER_LOST:
+            return None
         if error.deterministic or not isinstance(error, NotSent | ServerFault | OutcomeUnknown | Unusable):
             self.succeeded()
             return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.engine.control_events import Held, Reprioritised, Throttled
+from pipeline.engine.worker_events import WorkerEvent
 
 if TYPE_CHECKING:
     from pipeline.errors import RequestError
@@ -311,5 +312,6 @@ Event = (
     | BatchLineIgnored
     | NotificationFailed
     | ThumbnailsMade
+    | WorkerEvent
 )
 Listener = Callable[[Event], None]

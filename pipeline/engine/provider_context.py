@@ -12,13 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from pipeline.config.load import RetryRules
+    from pipeline.config.load import Provider, RetryRules
     from pipeline.engine.admission import Admission
     from pipeline.engine.caller import Target
     from pipeline.engine.records import Records
     from pipeline.engine.routing import Routing
     from pipeline.ledger.queue import QueuedRequest
     from pipeline.storage import LocalStore
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """How a run calls its providers: with keys from `environment`, and in which process, as `make` decides.
+
+    `address` returns a provider's base_url, and starts its sandbox if it is one.
+    """
+
+    environment: Mapping[str, str]
+    address: Callable[[Provider], Awaitable[str]]
+    make: Callable[[Target, LocalStore, Mapping[str, str]], LocalCaller] = LocalCaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +66,11 @@ class ProviderContext:
         retry: RetryRules,
         admission: Admission,
         records: Records,
-        images: LocalStore,
-        environment: Mapping[str, str],
+        caller: LocalCaller,
         is_realtime: Callable[[QueuedRequest], bool],
         routing: Routing | None = None,
         find_caller: Callable[[str], Awaitable[LocalCaller | None]] | None = None,
     ) -> AsyncIterator[ProviderContext]:
-        """Create a provider's HTTP sessions and threads, and close them after the block. Raises ConfigError."""
-        async with LocalCaller(target, images, environment) as caller:
+        """Open a provider's HTTP sessions and threads, and close them after the block. Raises ConfigError."""
+        async with caller:
             yield cls(target, inputs, retry, admission, caller, records, is_realtime, routing, find_caller)

@@ -125,7 +125,7 @@ class Records:
         """Record that a call that was recorded is not sent after all."""
         await self._writer.do(attempts.record_withdrawal, attempt.pk, time.time())
         self._budget.settle(request, attempt.estimate_usd, 0.0)
-        self._emit_ended(request, attempt, None, NotSent(f"provider `{self._provider}` is held; the call waits"))
+        self._emit_ended(request, attempt, None, NotSent(f"the call to provider `{self._provider}` waits"))
 
     async def know_budget(self, request: QueuedRequest) -> None:
         """Load what the request's job has spent, or may have, in earlier runs."""

@@ -40,11 +40,12 @@ from pipeline.stores import Stores
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from pipeline.config.load import Config, Provider, RateLimit
     from pipeline.engine.caller import LocalCaller
     from pipeline.engine.events import Listener, ProviderPace
+    from pipeline.engine.provider_context import Callers
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Block, Scope
@@ -55,8 +56,7 @@ Way = Literal["realtime", "batch"]
 class Runner:
     """Works until nothing in `scope` is pending, or all that is pending waits for something that has stopped.
 
-    `address` returns a provider's base_url, and starts its sandbox if it is one. `budget_usd` overrides the jobs' own.
-    Without `waits`, batches are looked at once, and those that are not final stay out.
+    `budget_usd` overrides the jobs' own. Without `waits`, batches are looked at once, and others stay out.
     """
 
     def __init__(
@@ -66,8 +66,7 @@ class Runner:
         config: Config,
         models: Models,
         scope: Scope,
-        environment: Mapping[str, str],
-        address: Callable[[Provider], Awaitable[str]],
+        callers: Callers,
         emit: Listener,
         budget_usd: float | None = None,
         *,
@@ -79,8 +78,7 @@ class Runner:
         self._config = config
         self._models = models
         self._scope = scope
-        self._environment = environment
-        self._address = address
+        self._callers = callers
         self._emit = emit
         self._budget = Budget(budget_usd, config.budget_usd)
         self._stops = StopPolicy(emit)
@@ -124,6 +122,10 @@ class Runner:
     def halt(self) -> None:
         """Make no further call; calls in flight are completed."""
         self._stops.halt()
+
+    def stop(self, error: Stop) -> None:
+        """Do what `halt` does, for a reason that ends the run."""
+        self._stops.stop(error, None)
 
     async def run(self) -> None:
         """Work to the end. Raises errors that no request can be blamed for, in an ExceptionGroup."""
@@ -255,13 +257,7 @@ class Runner:
         calls = descriptors_for_calls(raise_descriptor_limit())
         provider = replace(provider, concurrency=min(provider.concurrency, calls))
         try:
-            provider.key(self._environment)
-            provider.header_values(self._environment)
-        except ConfigError as reason:  # submitted beside this run, which was not asked for this key when it started
-            self._stops.stop_provider(provider.name, KeyRefused(str(reason)))
-            return None
-        try:
-            base_url = await self._address(provider)
+            base_url = await self._callers.address(provider)
         except ConfigError as reason:
             self._stops.stop_provider(provider.name, WrongAddress(str(reason)))
             return None
@@ -278,11 +274,16 @@ class Runner:
             context = await self._context(name, writer, modes) if name in self._config.providers else None
             return None if context is None else context.caller
 
-        opened = ProviderContext.open(
-            *(target, self._config.output, self._config.retry, admission, records, self._held.images),
-            *(self._environment, modes.is_realtime, routing, find_caller),
-        )
-        return await self._opened.enter_async_context(opened)
+        try:
+            caller = self._callers.make(target, self._held.images, self._callers.environment)
+            opened = ProviderContext.open(
+                *(target, self._config.output, self._config.retry, admission, records, caller),
+                *(modes.is_realtime, routing, find_caller),
+            )
+            return await self._opened.enter_async_context(opened)
+        except ConfigError as reason:  # submitted beside this run, which was not asked for this key when it started
+            self._stops.stop_provider(provider.name, KeyRefused(str(reason)))
+            return None
 
     def _batch_context(self, context: ProviderContext, writer: Writer, modes: Modes) -> BatchContext:
         provider = context.target.provider

@@ -142,6 +142,9 @@ class Worker:
             except HeldBack:
                 await self._records.withdraw(self._request, attempt)
                 return
+            except Withdrawn:
+                await self._records.withdraw(self._request, attempt)
+                raise
             self._clock = time.monotonic() - result.ended_at  # now, for the clock may jump at any moment
             completion = await self._records.complete(self._request, attempt, result)
             self._update_admission(result, permit)

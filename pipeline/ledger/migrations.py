@@ -160,6 +160,15 @@ def _add_fingerprints(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE image ADD COLUMN is_blank INTEGER NOT NULL DEFAULT 0 CHECK (is_blank IN (0, 1))")
 
 
+def _add_workers(connection: sqlite3.Connection) -> None:
+    """Add the workers of a run on other machines, and until when they may send calls."""
+    connection.execute(
+        "CREATE TABLE worker (id INTEGER PRIMARY KEY, node TEXT NOT NULL, pid INTEGER NOT NULL,"
+        " calls INTEGER NOT NULL, images INTEGER NOT NULL) STRICT"
+    )
+    connection.execute("CREATE TABLE worker_lease (until REAL NOT NULL) STRICT")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -174,5 +183,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_reconciliations,
     _add_redo,
     _add_fingerprints,
+    _add_workers,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.ledger.batch_lines import withdraw_unsent
 from pipeline.ledger.database import transaction
+from pipeline.ledger.workers import forget_workers, leases_end
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,14 +20,23 @@ def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
     """Recover from a stop, a kill or a power failure; return the number of calls whose outcome is unknown.
 
     Only for the process that holds the folder's lock. A call without an outcome may have been sent up to `_SENT_LATE`
-    seconds after it was written down, and may have been billed.
+    seconds after it was written down, and may have been billed. One that a worker on another machine had may have
+    been sent until now: the caller has waited until `leases_end`.
     """
+    now = time.time() if now is None else now
+    late = leases_end(connection)
     with transaction(connection):
-        return requeue_running(connection, time.time() if now is None else now)
+        lost = requeue_running(connection, now, now if late else None)
+    if late:
+        forget_workers(connection)
+    return lost
 
 
-def requeue_running(connection: sqlite3.Connection, now: float) -> int:
-    """Do what `recover` does, within a transaction that is open already. What is in a living batch stays running."""
+def requeue_running(connection: sqlite3.Connection, now: float, sent_at: float | None = None) -> int:
+    """Do what `recover` does, within a transaction that is open already. What is in a living batch stays running.
+
+    `sent_at` is when calls of unknown outcome were sent at the latest, if their workers could send them later.
+    """
     withdraw_unsent(connection, now)
     connection.execute(
         "UPDATE request SET (maybe_paid, cut_off) = (SELECT maybe_paid + count(*), count(*) FROM attempt"
@@ -34,10 +44,11 @@ def requeue_running(connection: sqlite3.Connection, now: float) -> int:
         " WHERE pk IN (SELECT request FROM attempt WHERE outcome IS NULL AND batch IS NULL)"
     )
     lost = connection.execute(
-        "UPDATE attempt SET outcome = 'unknown', ended_at = ?1, sent_at = max(sent_at, min(?1, sent_at + ?2)),"
+        "UPDATE attempt SET outcome = 'unknown', ended_at = ?1,"
+        " sent_at = max(sent_at, coalesce(?3, min(?1, sent_at + ?2))),"
         """ error = '{"http_status": null, "type": "interrupted", "code": null, "message": "the run died during"""
         """ this call"}' WHERE outcome IS NULL AND batch IS NULL""",
-        (now, _SENT_LATE),
+        (now, _SENT_LATE, sent_at),
     ).rowcount
     connection.execute(
         "UPDATE request SET status = 'pending' WHERE status = 'running'"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pipeline.config.load import Config
+    from pipeline.config.workers import Engine
     from pipeline.models.table import Models
     from pipeline.planning.job import Job
     from pipeline.planning.mode_names import Mode
@@ -42,7 +43,9 @@ class JobOptions:
     """Options of a command for its jobs: another provider, a limit on the requests, permissions, a budget, a mode.
 
     `deadline` is for mode auto, in the forms of a job file. Without `wait`, a run collects the batches that have ended
-    and leaves the others. Raises ConfigError for a value that is not in its range.
+    and leaves the others. `on` is where calls are made, in place of what the config says.
+
+    Raises ConfigError for a value that is not in its range.
     """
 
     provider: str | None = None
@@ -54,6 +57,7 @@ class JobOptions:
     mode: Mode | None = None
     deadline: str | None = None
     wait: bool = True
+    on: Engine | None = None
 
     def __post_init__(self) -> None:
         faults = {

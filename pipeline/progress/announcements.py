@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine import events
 from pipeline.engine.control_events import Held, Reprioritised, Throttled
+from pipeline.engine.worker_events import AwaitingLeases, NodeRefused, WorkerLost, WorkersReady
 from pipeline.progress.batch_waves import BatchEvent, BatchWave, BatchWaves
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _ALWAYS = (
     *(events.LimitLowered, events.UsageIgnored, events.ImagesLeftOut),
     *(events.Stopping, events.NotificationFailed, events.BackupFailed, events.ImagesFound),
     *(events.KeyExposed, Held, Throttled, Reprioritised),
+    *(AwaitingLeases, WorkersReady, WorkerLost, NodeRefused),
 )
 
 

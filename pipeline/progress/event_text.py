@@ -7,7 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine import events
+from pipeline.engine import events, worker_events
 from pipeline.engine.control_events import Held, Reprioritised, Throttled
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
@@ -80,6 +80,24 @@ def _describe_run(event: Event) -> str:
             return _describe_control(event)
         case events.Stopped(what, error):
             return f"■ no further calls for {what}: {_stop_text(error)}"
+    return _describe_workers(event)
+
+
+def _describe_workers(event: Event) -> str:
+    """Return the line of an event that is about workers on other machines."""
+    match event:
+        case worker_events.WorkersReady(ready, asked, nodes):
+            of = "" if ready == asked else f" of {asked}"
+            return f"▶ {ready}{of} worker{'s' * (asked != 1)} ready, on {counted(nodes, 'node')}"
+        case worker_events.WorkerLost(name, node, pid, calls, reason):
+            lost = f"; {counted(calls, 'call')} of unknown outcome" if calls else ""
+            return f"! worker {name} (process {pid} on {node}) was lost{lost}: {one_line(reason)}"
+        case worker_events.NodeRefused(node, reason):
+            return f"! node {node} is not used: {one_line(reason)}"
+        case worker_events.AwaitingLeases(seconds):
+            return f"‖ workers of a run that was killed may send calls for {seconds:.0f} s more; waiting"
+        case worker_events.EngineOutput(line):
+            return f"~ Ray: {one_line(line)}"
     return _describe_provider(event)
 
 

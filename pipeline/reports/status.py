@@ -10,6 +10,7 @@ from pipeline import ledger
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.request_history import read_failed_requests
 from pipeline.ledger.submit import known_names
+from pipeline.ledger.workers import read_workers
 from pipeline.planning.mode import ServiceMode, local_time
 from pipeline.reports.batches import batch_lines, batches_json, mode_words
 from pipeline.reports.controls import ControlsInForce, work_seconds
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.claim import Claim
     from pipeline.ledger.lock import LockOwner
     from pipeline.ledger.request_history import FailedRequest
+    from pipeline.ledger.workers import WorkerRow
     from pipeline.planning.plan import Plan
     from pipeline.reports.facts import Fact
     from pipeline.reports.next_command import NextCommand
@@ -48,6 +50,7 @@ class FolderStatus:
     stops: Sequence[HoldingStop]
     controls: ControlsInForce
     failed: Sequence[FailedRequest] | None = None  # what failed or came back partial, if it was asked for
+    workers: Sequence[WorkerRow] = ()
 
     @property
     def unfinished(self) -> int:
@@ -70,9 +73,11 @@ def read_folder_status(
     with ledger.reading(folder, job) as connection:
         names = None if job is None else known_names(connection, [job])
         summaries = read_job_summaries(connection, names, discounts)
+        owner = _find_owner(folder, connection)
         stops, controls = read_holding_stops(connection, names), ControlsInForce.read(connection, providers or {})
         requests = read_failed_requests(connection, names) if failed else None
-        return FolderStatus(summaries, _find_owner(folder, connection), stops, controls, requests)
+        workers = [] if owner is None else read_workers(connection)
+        return FolderStatus(summaries, owner, stops, controls, requests, workers)
 
 
 def _find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
@@ -120,6 +125,7 @@ def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
         "stops": stops_json(status.stops, command),
         "providers": status.controls.json(),
         **({} if status.failed is None else {"failed": [failed_json(one) for one in status.failed]}),
+        "workers": [worker._asdict() for worker in status.workers],
     }
 
 

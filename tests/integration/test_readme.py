@@ -297,6 +297,7 @@ def _mentions(readme: Path) -> set[str]:
         (_rows, "download.", "download: {nonsense: 1}"),
         (_rows, "", "providers: {x: {base_url: 'http://x/v1', nonsense: 1}}"),
         (_lines, "", "notify: {command: [x], nonsense: 1}"),
+        (_rows, "workers.", "workers: {nonsense: 1}"),
         (_mentions, "", "providers: {x: {base_url: 'http://x/v1', rate_limit: {nonsense: 1}}}"),
         (_rows, "", "providers: {x: {base_url: 'http://x/v1', batch: {nonsense: 1}}}"),
         (_rows, "", "routes: {x: {providers: [openai], nonsense: 1}}"),

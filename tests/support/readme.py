@@ -34,6 +34,7 @@ ROOMS = [
         "reports",
         "engine",
         "engine/batches",
+        "ray",
         "client",
         "ledger",
         "planning",

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.config.load import Config, Provider, RetryRules, Route
 from pipeline.engine.events import ProviderPace
+from pipeline.engine.provider_context import Callers
 from pipeline.engine.runner import Runner
 from pipeline.ledger import submit
 from pipeline.ledger.database import open_ledger, transaction
@@ -208,8 +209,8 @@ class Bench:
         config = Config(
             None, self.folder, None, {one.name: one for one in providers}, retry=self.retry, routes=self.routes
         )
-        environment, emit = self.environment, self._hear
-        return Runner(self.connection, self.held, config, models(), scope, environment, _address, emit, **more)
+        callers = Callers(self.environment, _address)
+        return Runner(self.connection, self.held, config, models(), scope, callers, self._hear, **more)
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, ProviderPace):

@@ -151,7 +151,7 @@ def test_unknown_keys_are_named_with_line_and_nearest_spelling(tmp_path: Path) -
     )
     known = (
         "budget_usd, download, images, images_options, images_url, models, notify, output, provider, providers, retry,"
-        " routes, shared, spool_bytes"
+        " routes, shared, spool_bytes, workers"
     )
     assert refusal(tmp_path, text).splitlines() == [
         "config.yaml, line 1, provder: unknown key `provder`; did you mean `provider`?",

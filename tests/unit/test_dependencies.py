@@ -17,7 +17,7 @@ from tests.support.readme import HOME, PACKAGE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OF_EXTRAS = {"dynamicprompts", "fsspec", "mlcroissant", "pyarrow", "pyparsing"}
+OF_EXTRAS = {"dynamicprompts", "fsspec", "mlcroissant", "pyarrow", "pyparsing", "ray"}
 """Every library of an object store brings fsspec, and dynamicprompts brings pyparsing."""
 
 SAFE = {

@@ -39,6 +39,7 @@ from pipeline.engine.events import (
     ThumbnailsMade,
     UsageIgnored,
 )
+from pipeline.engine.worker_events import AwaitingLeases, EngineOutput, NodeRefused, WorkerLost, WorkersReady
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
 from pipeline.printable import printable_json
 from pipeline.progress.event_text import describe, event_json, one_line
@@ -88,6 +89,13 @@ EVENTS: list[Event] = [
     BatchMoved("batch_7", "expired", 84, 1),
     BatchCollected("batch_7", 84, 0, 16, 1.25),
     BatchLineIgnored("batch_7", "it is not JSON"),
+    AwaitingLeases(8.6),
+    WorkersReady(8, 8, 4),
+    WorkersReady(1, 2, 1),
+    WorkerLost(3, "here", 17, 2, "the process\ndied"),
+    WorkerLost(3, "here", 17, 0, "it does not answer"),
+    NodeRefused("there", "has Python 3.12"),
+    EngineOutput("raylet: no room"),
 ]
 
 
@@ -140,6 +148,13 @@ def test_every_event_has_a_line_of_its_own() -> None:
         "! batch batch_7: expired; 84 made, 1 failed",
         "← batch batch_7 collected: 84 made, 16 returned to the queue, $1.25",
         "! a line of batch batch_7 is ignored: it is not JSON",
+        "‖ workers of a run that was killed may send calls for 9 s more; waiting",
+        "▶ 8 workers ready, on 4 nodes",
+        "▶ 1 of 2 workers ready, on 1 node",
+        "! worker 3 (process 17 on here) was lost; 2 calls of unknown outcome: the process died",
+        "! worker 3 (process 17 on here) was lost: it does not answer",
+        "! node there is not used: has Python 3.12",
+        "~ Ray: raylet: no room",
     ]
 
 
@@ -173,7 +188,7 @@ def test_every_event_is_one_line_of_json() -> None:
         "message": "the server\n is busy",
         "kind": "ServerFault",
     }
-    assert documents[-5] == {
+    assert documents[-12] == {
         "event": "batch_sent",
         "id": "batch_7",
         "provider": "lab",
@@ -181,7 +196,7 @@ def test_every_event_is_one_line_of_json() -> None:
         "requests": 100,
         "images": 120,
     }
-    assert documents[-2]["cost_usd"] == 1.25
+    assert documents[-9]["cost_usd"] == 1.25
     assert documents[18] == {"event": "run_started", "jobs": ["lounge", "birds"]}
     assert all("\n" not in _line(event) for event in EVENTS)
 
