@@ -12,6 +12,7 @@ from pipeline.engine.worker_events import NodeRefused
 from pipeline.errors import ConfigError, Problem
 from pipeline.ray.actor import WorkerActor
 from pipeline.ray.node_checks import answer_file, question_file
+from pipeline.ray.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,11 +104,12 @@ class Cluster:
             question_file(self.folder, self._nonce).write_text(self._nonce)
         import ray
 
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        found = await asyncio.gather(*(self._probe(node, providers, work) for node in alive))
+        cpus = self.settings.cpus
+        usable = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= cpus]
+        found = await asyncio.gather(*(self._probe(node, providers, work) for node in usable))
         if problems := [problem for problems in found for problem in problems]:
             raise ConfigError(problems)
-        if not self._checked:
+        if self.refused and not self._checked:
             reasons = "; ".join(f"{host} {reason}" for host, reason in self.refused.values())
             raise ConfigError(f"no node of Ray can be used: {reasons}")
 
@@ -128,8 +130,7 @@ class Cluster:
                     return []
                 faults = await self._find_faults(probe, facts, work, providers)
         except (RayError, TimeoutError) as reason:
-            words = str(reason).strip().splitlines() or [f"no answer within {_PROBE_SECONDS:.0f} seconds"]
-            self.refuse(facts, f"cannot be used: {words[0]}")
+            self.refuse(facts, f"cannot be used: {words(reason)}")
             return []
         finally:
             ray.kill(probe)

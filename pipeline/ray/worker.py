@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.workers import LEASE_SECONDS, WorkerRow
 from pipeline.ray.messages import Answer, Done, Sent
+from pipeline.ray.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,12 +114,13 @@ class RemoteWorker:
                 await asyncio.sleep(0)  # both may be due after a pause of this process
             if not poll.done():
                 poll.cancel()
-                raise WorkerLostError(_words(reason) if reason else "it does not answer", is_silent=True)
+                raise WorkerLostError(words(reason) if reason else "it does not answer", is_silent=True)
             if (reason := poll.exception()) is None:
                 self._take(pickle.loads(poll.result()))  # noqa: S301 - our own worker's bytes
             elif not _may_recover(reason) or time.monotonic() >= self.lost_at:
                 await asyncio.sleep(max(0.0, self.lost_at - time.monotonic()))
-                raise WorkerLostError(_words(reason), is_silent=_may_recover(reason))
+                what = "its process died" if _is_replaced(reason) else words(reason)
+                raise WorkerLostError(what, is_silent=_may_recover(reason))
             else:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -158,6 +160,6 @@ def _may_recover(reason: BaseException) -> bool:
     return isinstance(reason, ActorUnavailableError)
 
 
-def _words(reason: BaseException) -> str:
-    """Return the first line of what Ray says."""
-    return str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
+def _is_replaced(reason: BaseException) -> bool:
+    """Return whether another process answers, which does not know the token."""
+    return isinstance(reason, LookupError) or isinstance(getattr(reason, "cause", None), LookupError)

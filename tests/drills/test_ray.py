@@ -1,0 +1,102 @@
+"""Four nodes of Ray on one machine: the limit is kept and used, and kills of anything lose nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.audit import audit
+from tests.support.ray_nodes import kill, ray_nodes
+from tests.support.stage import KEY, finish
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from tests.support.ray_nodes import Nodes
+    from tests.support.stage import Stage
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+WORKERS, NODES = 8, 4
+VICTIMS = ["worker"] * 7 + ["node"] * 2 + ["run"]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with ray_nodes(NODES, WORKERS // NODES, STAGE_KEY=KEY) as made:
+        yield made
+
+
+def _until(stage: Stage, process: subprocess.Popen[str], question: str) -> bool:
+    """Wait until the ledger answers a question with yes; return False if the process ends before."""
+    while process.poll() is None:
+        if (stage.ask(question) or [[0]])[0][0]:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("requests", "kills"), [(400, 10), pytest.param(6000, 100, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
+)
+def test_kills_of_workers_nodes_and_runs_lose_nothing_and_buy_only_calls_in_flight_again(
+    stage: Stage, nodes: Nodes, requests: int, kills: int
+) -> None:
+    draw = random.Random(42)
+    victims = draw.sample(VICTIMS * (kills // 10), kills)
+    server = stage.serve(rate_limit=None, latency_seconds=[0.1, 0.6], seed=2, faults={"cut_download": 0.1})
+    stage.settings |= {"retry": {"unknown": 100}, "workers": {"processes": WORKERS, "address": nodes.address}}
+    stage.provider("lab", server, concurrency=32)
+    stage.run("submit", stage.prompts("many", requests))
+    process, cut = stage.start("run", "--on", "ray"), set()
+    for number, victim in enumerate(victims, start=1):
+        goal = requests * number // (kills + 1)
+        assert _until(
+            stage, process, f"SELECT total(received) >= {goal} AND EXISTS (SELECT 1 FROM worker) FROM request"
+        )
+        time.sleep(draw.uniform(0, 0.1))
+        if victim == "worker":
+            kill(draw.choice(stage.ask("SELECT pid FROM worker"))[0])
+        elif victim == "node":
+            nodes.kill(draw)
+            nodes.add()
+        else:
+            process.kill()
+            finish(process)
+            cut.update(stage.ask("SELECT pk FROM attempt WHERE outcome IS NULL"))
+            process = stage.start("run", "--on", "ray")
+    ended = finish(process)
+    assert ended.exit_code == 0, ended.stderr
+    log = (stage.output / "run.log").read_text()
+    lost = sum(int(calls) for calls in re.findall(r"was lost; (\d+) calls? of unknown outcome", log))
+    found = audit(stage, server.books())
+    assert (found.pictures, found.lost, found.maybe_paid) == (requests, 0, lost + len(cut))
+    assert found.paid_again <= found.maybe_paid
+    print(f"{kills} kills: {found.maybe_paid} calls of unknown outcome, {found.paid_again} bought again")
+
+
+@pytest.mark.parametrize(
+    ("windows", "seconds", "least_use"),
+    [(3, 5.0, 0.85), pytest.param(5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+)
+def test_a_strict_server_refuses_no_call_of_eight_workers_and_the_limit_is_used(
+    stage: Stage, nodes: Nodes, windows: int, seconds: float, least_use: float
+) -> None:
+    images = 50
+    server = stage.serve(rate_limit={"images": images, "per_seconds": seconds}, latency_seconds=[0.2, 2.0])
+    stage.settings["workers"] = {"processes": WORKERS, "address": nodes.address}
+    stage.provider("lab", server, rate_limit={"images": images, "per_seconds": seconds})
+    stage.run("run", stage.prompts("many", images * windows + images // 2), "--on", "ray")
+    calls = sorted((call for call in server.books()), key=lambda call: call["mono"])
+    assert {call["status"] for call in calls} == {200}
+    audit(stage, server.books(), limit=(images, seconds))
+    moments = [call["mono"] for call in calls]
+    use = (len(moments) - 1) * seconds / images / (moments[-1] - moments[0])
+    print(f"{use:.4f} of the limit in windows of {seconds:.0f} seconds")
+    assert use >= least_use
