@@ -25,8 +25,9 @@ from pipeline.client.response import InlineImage, LinkedImage, read_response
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
 from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
+from pipeline.engine.failed_downloads import lost, refused
 from pipeline.engine.image_writer import ImageWriter, decode, free_numbers, validate
-from pipeline.errors import BrokenImage, DownloadRefused, Invalid, RequestError, Unusable, UrlLost
+from pipeline.errors import BrokenImage, Invalid, RequestError, Unusable
 from pipeline.ledger.attempts import ImageUrl
 
 if TYPE_CHECKING:
@@ -270,19 +271,19 @@ class LocalCaller:
                 try:
                     image = await self.fetch(url.url, until, names, url.number, is_last=is_last)
                 except UrlExpired as error:
-                    raise _lost(error) from None
+                    raise lost(error) from None
                 except (DownloadFailed, BrokenImage) as error:
                     reason: DownloadFailed | BrokenImage = error
                 else:
                     self._proven_hosts.add(host_of(url.url))
                     return image
                 if isinstance(reason, DownloadFailed) and reason.deterministic:
-                    raise _refused(reason, deterministic=True, option=reason.option)
+                    raise refused(reason, deterministic=True, option=reason.option)
                 invalid += isinstance(reason, BrokenImage)
                 if time.monotonic() >= expires_at:
                     if is_stated or host_of(url.url) in self._proven_hosts:
-                        raise _lost(reason)
-                    raise _refused(reason, deterministic=False, option=None)
+                        raise lost(reason)
+                    raise refused(reason, deterministic=False, option=None)
                 await wait(reason, max(0.0, min(backoff.next(), expires_at - time.monotonic())))
 
     async def fetch(
@@ -299,9 +300,9 @@ class LocalCaller:
         except BrokenImage as reason:
             if not is_last:
                 raise
-            refused = _refused(reason, deterministic=True, option=None)
-            refused.quarantined = await self._writer.put_aside(content, names, str(reason))
-            raise refused from None
+            error = refused(reason, deterministic=True, option=None)
+            error.quarantined = await self._writer.put_aside(content, names, str(reason))
+            raise error from None
 
 
 def _is_valid(base64: str, output_format: str | None, max_pixels: int) -> bool:
@@ -310,20 +311,3 @@ def _is_valid(base64: str, output_format: str | None, max_pixels: int) -> bool:
     except BrokenImage:
         return False
     return True
-
-
-def _refused(reason: Exception, *, deterministic: bool, option: str | None) -> DownloadRefused:
-    allow = f"; to allow it, set {option}" if option else ""
-    error = DownloadRefused(
-        f"{_reason(reason)}{allow}; the image is paid, and `pipeline resume` downloads it without paying again"
-    )
-    error.deterministic, error.option, error.cause = deterministic, option, _reason(reason)
-    return error
-
-
-def _lost(reason: Exception) -> UrlLost:
-    return UrlLost(f"the URL of a paid image expired before the image was downloaded: {_reason(reason)}")
-
-
-def _reason(reason: Exception) -> str:
-    return f"the downloaded file {reason}" if isinstance(reason, BrokenImage) else str(reason)

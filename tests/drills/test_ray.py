@@ -15,11 +15,10 @@ from tests.support.ray_nodes import kill, ray_nodes
 from tests.support.stage import KEY, finish
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
 
     from tests.support.ray_nodes import Nodes
-    from tests.support.stage import Stage
+    from tests.support.stage import RunningCommand, Stage
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -33,7 +32,7 @@ def nodes() -> Iterator[Nodes]:
         yield made
 
 
-def _until(stage: Stage, process: subprocess.Popen[str], question: str) -> bool:
+def _until(stage: Stage, process: RunningCommand, question: str) -> bool:
     """Wait until the ledger answers a question with yes; return False if the process ends before."""
     while process.poll() is None:
         if (stage.ask(question) or [[0]])[0][0]:

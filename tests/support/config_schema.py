@@ -39,6 +39,7 @@ providers:
 routes:
   ROUTE: {providers: [PROVIDER]}
 notify: {command: [x]}
+workers: {engine: ray}
 """
 """A config by which all that can be read is read."""
 
@@ -61,6 +62,9 @@ _AS_IT_IS: dict[str, Schema] = {
     },
     "providers.PROVIDER.query": {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number"]}},
     "providers.PROVIDER.values": {"type": ["object", "null"], "additionalProperties": {"type": ["object", "null"]}},
+    "providers.PROVIDER.window": {
+        "anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    },
     "providers.PROVIDER.operations": {**_WORDS, "items": {"enum": list(OPERATIONS)}, "minItems": 1},
     "notify.webhook": {"anyOf": [{"type": "string", "pattern": "^https?://"}, _VARIABLE, {"type": "null"}]},
     "notify.headers": _HEADERS,
@@ -213,6 +217,8 @@ class _Tree:
                 return {"type": ["object", "null"], "additionalProperties": model}
             case "providers.PROVIDER.models":
                 return {"anyOf": [{**_WORDS, "minItems": 1}, {"type": "object", "additionalProperties": model}]}
+            case "workers":
+                return {"anyOf": [{"type": ["integer", "null"], "minimum": 1}, self.section(path)]}
             case "providers.PROVIDER.sandbox":
                 return {"anyOf": [{"type": ["boolean", "null"]}, {"$ref": "#/$defs/Sandbox"}]}
         return self.section(path) if path in self.known else self.keys[path]
