@@ -60,7 +60,7 @@ Reach = Literal["provider", "provider's model", "operation", "model", "job", "ev
 class PipelineError(Exception):
     """An error whose message is written for users of the program."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 @dataclass(frozen=True, slots=True)

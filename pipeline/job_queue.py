@@ -118,7 +118,11 @@ class JobQueue:
                     )
         queued = self.add(plans, staging, options)
         started([one.plan for one in queued])
-        raise LeftToRunAtWork("\n".join(left_sentence(self.connection, one.plan.name, who) for one in queued))
+        left = LeftToRunAtWork("\n".join(left_sentence(self.connection, one.plan.name, who) for one in queued))
+        summaries = read_job_summaries(self.connection, [one.plan.name for one in queued])
+        if not any(one.unfinished for one in summaries):  # the other run has just made it, or an earlier one had
+            left.exit_code = int(any(one.unsuccessful for one in summaries))
+        raise left
 
     def put_back_beside(
         self, selection: Selection, started: Callable[[list[JobPutBack]], None], change: ModeChange

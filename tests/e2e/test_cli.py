@@ -137,6 +137,19 @@ def test_a_second_run_queues_names_the_first_and_exits_3(stage: Stage) -> None:
 
 
 @pytest.mark.processes
+def test_a_second_run_whose_job_is_made_already_exits_0(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.5, 0.5])
+    stage.provider("lab", server, concurrency=1)
+    made = stage.prompts("made", 1)
+    stage.run("run", made)
+    process = stage.start("run", stage.prompts("first", 6))
+    while len(server.books()) < 2:
+        assert process.poll() is None
+    assert "nothing to queue" in stage.run("run", made).stderr
+    assert finish(process).exit_code == 0
+
+
+@pytest.mark.processes
 def test_results_go_to_stdout_and_progress_to_stderr(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
     job = stage.prompts("many", 2)
