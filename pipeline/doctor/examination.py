@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.doctor.check import problem
+from pipeline.doctor.daemon_thread import in_daemon_thread, name_fault
 from pipeline.doctor.held_checks import check_held
 from pipeline.doctor.job_checks import check_budgets, check_inputs, check_jobs, check_prices
 from pipeline.doctor.machine_checks import check_disk, check_open_files, check_output
@@ -53,7 +52,7 @@ class Examination:
     async def _within_time(self, examine: Callable[[Evening], Iterator[Check]]) -> list[Check]:
         try:
             async with asyncio.timeout(LAST_SECONDS):
-                return await _in_daemon_thread(lambda: list(examine(self.evening)))
+                return await in_daemon_thread(lambda: list(examine(self.evening)))
         except TimeoutError:
             what = f"{examine.__name__.replace('_', ' ')}: the disk has not answered within {LAST_SECONDS:g} s"
             return [problem("output", what, "see whether the file system of `output` is there, or choose another")]
@@ -76,21 +75,8 @@ class Examination:
         return [*found, *(check for result in results for check in result), *shared_organizations(examined)]
 
     async def _examine(self, one: ProviderExamination) -> list[Check]:
+        if (fault := await name_fault(one.base_url)) is not None:
+            return await one.run(fault)
         own, limits = await asyncio.gather(one.run(), check_organization(self.evening, one.provider, one.base_url))
         is_found = any(check.name == "models" and check.status == "problem" for check in own)
         return [*own, *(check for check in limits if check.name != "models" or not is_found)]
-
-
-def _in_daemon_thread(work: Callable[[], list[Check]]) -> asyncio.Future[list[Check]]:
-    """Return the future of work that may hang for ever, as on a network drive that is gone: no exit waits for it."""
-    done: Future[list[Check]] = Future()
-    done.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised where the future is awaited
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="doctor", daemon=True).start()
-    return asyncio.wrap_future(done)

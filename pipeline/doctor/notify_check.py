@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pipeline.doctor.check import not_checked, problem, well
+from pipeline.doctor.daemon_thread import name_fault
 from pipeline.errors import ConfigError
 from pipeline.notifications.delivery import DeliveryError
 from pipeline.notifications.message import trial_message
@@ -30,6 +31,9 @@ async def check_notifications(evening: Evening, *, send: bool) -> list[Check]:
         return [problem("notify", str(error), "export that variable")]
     if not send:
         return [not_checked("notify", "--notify sends a trial")]
+    address = evening.config.notify.webhook_url(evening.environment)
+    if address is not None and (fault := await name_fault(address)) is not None:
+        return [_undelivered("webhook", fault)]
     return list(await asyncio.gather(*(_deliver(how, once) for how, once in ways)))
 
 
@@ -43,4 +47,8 @@ async def _deliver(how: str, once: Callable[[], Awaitable[None]]) -> Check:
         said = str(reason)
     else:
         return well("notify", f"delivered by {how}")
+    return _undelivered(how, said)
+
+
+def _undelivered(how: str, said: str) -> Check:
     return problem("notify", f"not delivered by {how}: {said}", f"correct `{how}` under `notify:` in the config")

@@ -53,8 +53,8 @@ class ProviderExamination:
     organization: str | None = None
     checks: list[Check] = field(default_factory=list)
 
-    async def run(self) -> list[Check]:
-        """Make all calls at the same time, and return the checks."""
+    async def run(self, fault: str | None = None) -> list[Check]:
+        """Make all calls at the same time, and return the checks; `fault` is why none can be made."""
         name, environment = self.provider.name, self.evening.environment
         try:
             key, headers = self.provider.key(environment), self.provider.header_values(environment)
@@ -67,6 +67,8 @@ class ProviderExamination:
         found = list(self._network())
         if any(one.status == "problem" for one in found):
             return found
+        if fault is not None:
+            return [*found, *self._unreached(fault, f"check the network, the proxy, and `base_url` of `{name}`")]
         async with ApiSession(
             *(self.base_url, key, headers),
             dialect=self.provider.dialect,
@@ -114,17 +116,20 @@ class ProviderExamination:
         name = self.provider.name
         if isinstance(listed, RequestError):
             is_slow = not isinstance(listed, NotSent)
-            what = f"`{name}`: {listed.message}"
             do = (
                 "see whether the service has an outage, or try again later"
                 if is_slow
                 else f"check the network, the proxy, and `base_url` of `{name}`"
             )
-            yield problem("server", what, do)
-            yield from (not_checked(one, f"`{name}` has not answered") for one in ("key", "clock", "models"))
+            yield from self._unreached(listed.message, do)
             return
         yield from self._key(listed, has_key=has_key)
         yield self._clock(listed)
+
+    def _unreached(self, why: str, do: str) -> Iterator[Check]:
+        name = self.provider.name
+        yield problem("server", f"`{name}`: {why}", do)
+        yield from (not_checked(one, f"`{name}` has not answered") for one in ("key", "clock", "models"))
 
     def _key(self, listed: HttpResponse, *, has_key: bool) -> Iterator[Check]:
         name = self.provider.name

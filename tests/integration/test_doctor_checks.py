@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline.config.load import Config
 from pipeline.config.provider import Provider, RateLimit
-from pipeline.doctor import machine_checks
+from pipeline.doctor import daemon_thread, machine_checks
 from pipeline.doctor.check import Check, check_line, exit_code, problem, warning, well
 from pipeline.doctor.evening import Demand, Evening, JobToMake
 from pipeline.doctor.job_checks import check_budgets, check_prices
@@ -305,3 +306,14 @@ def test_of_a_server_with_aspect_ratios_only_the_shape_counts_and_an_assumption_
     assert find_fault(sample(images=(SampleImage(64, 64, "png"),)), None, exact_size=False) is not None
     assert find_fault(sample(cost_usd=0.5), 0.6, exact_size=True) is None
     assert find_fault(sample(cost_usd=0.4), 0.6, exact_size=True) is not None
+
+
+async def test_a_resolver_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, provider = threading.Event(), Provider("lab", OPENAI, api_key_env="LAB_KEY")
+    monkeypatch.setattr(daemon_thread, "NAME_SECONDS", 0.05)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_args, **_more: over.wait(20))
+    fault = await daemon_thread.name_fault(OPENAI)
+    assert fault == "the name api.openai.com was not resolved within 0.05 s"
+    checks = await ProviderExamination(provider, OPENAI, evening(provider)).run(fault)
+    assert said(checks, "server") == [f"problem: `lab`: {fault}"]
+    over.set()
