@@ -28,13 +28,13 @@ def check_jobs(evening: Evening) -> Iterator[Check]:
     for mistake in evening.mistakes:
         what = "the job file" if evening.names_files else "the ledger"
         yield problem(_field(mistake), str(mistake), f"correct that in {what}, then run `pipeline doctor` again")
-    shared = shared_limit_warnings(evening.providers())
     for job in evening.jobs:
         if not evening.members(job.service):
             what = f"{job.name}: the config has no provider `{job.service}`"
             yield problem("jobs", what, "add it under `providers:`, or submit the job with another one")
             continue
         yield well("jobs", _job_words(job))
+        shared = shared_limit_warnings(evening.members(job.service))  # a check of its own says more
         for sentence in job.warnings:
             if sentence not in shared:
                 yield warning("jobs", f"{job.name}: {sentence}", "change the job if that is not meant")

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline import ledger
 from pipeline.doctor import organization_checks, provider_checks
+from pipeline.ledger.attempts import record_pause
 from tests.support.sandbox_client import png
 
 if TYPE_CHECKING:
@@ -274,6 +276,15 @@ def test_a_stop_that_still_holds_is_a_warning_with_what_continues(stage: Stage) 
     assert held[0] == checks[0]["name"] == "held"
     assert "exceeded your current quota" in held[1]
     assert "pipeline run" in held[2]
+
+
+def test_a_pause_that_a_provider_asked_for_is_a_warning(stage: Stage) -> None:
+    lab(stage)
+    stage.run("submit", job := night(stage))
+    with ledger.writing(stage.output) as connection:
+        record_pause(connection, "lab", time.time() + 600)
+    (held,) = found(examined(stage, job), "warning")
+    assert held[1].startswith("`lab` asked for a pause until ")
 
 
 def test_notifications_arrive_only_if_they_are_asked_for(stage: Stage, tmp_path: Path) -> None:
