@@ -118,7 +118,7 @@ class FailedCalls:
                 raise stop
             self._admission.yield_probes(self._request)
         if not is_starting:
-            self._history.repeats += 1
+            self._count_repeat()
             if self._history.repeats > min(self._context.retry.unknown, 1 if error.deterministic else 10**9):
                 raise FailedError(error)
             ended = self._admission.calls_ended
@@ -127,8 +127,13 @@ class FailedCalls:
 
     def count_broken(self, reason: str) -> None:
         """Count a response that brought broken images beside whole ones: the call for what is missing repeats it."""
-        self._history.repeats += 1
+        self._count_repeat()
         self._history.broken = reason
+
+    def _count_repeat(self) -> None:
+        """Count a call that may be paid, also for the next worker of the request in this run."""
+        self._history.repeats += 1
+        self._records.repeats[self._request.pk] = self._history.repeats
 
     async def check_repeats(self) -> None:
         """Check that the call for what is missing may be made. Raises FailedError after `retry.unknown` repeats.

@@ -83,6 +83,7 @@ class Records:
         self._stops = stops
         self._spool = places.spool
         self._ignored: set[str] = set()  # models whose usage does not count
+        self.repeats: dict[int, int] = {}  # calls that may be paid, by the primary key of their request, in this run
         self.emit = emit
 
     async def claim(self, request: QueuedRequest) -> str:
@@ -262,6 +263,7 @@ class Records:
 
     async def finish(self, request: QueuedRequest, error: RequestError | None, *, succeeded: bool) -> None:
         """Record how a request ended; success was recorded with its last image."""
+        self.repeats.pop(request.pk, None)
         if succeeded:
             self.emit(RequestEnded(request.job_name, request.id, "succeeded", None))
             return

@@ -67,7 +67,8 @@ class Worker:
         self._is_probe = False
         self._has_called = False  # how often it failed is known to this worker alone
         self._routing = context.routing if request.route is not None else None
-        history = History(request.cut_off) if self._routing is None else self._routing.history(request)
+        repeats = context.records.repeats.get(request.pk, request.cut_off)
+        history = History(repeats) if self._routing is None else self._routing.history(request)
         self._failed_calls = FailedCalls(context, request, history)
         self._waits = 0  # downloads that wait for another attempt
 

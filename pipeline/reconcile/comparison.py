@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,13 @@ from pipeline.ledger.recovery import recover
 from pipeline.models.table import Models
 from pipeline.reconcile.prices import compare_prices
 from pipeline.reconcile.reconciliation import reconcile
+from pipeline.reports.manifest import write_manifest
 from pipeline.sandbox_process import SandboxProcesses
+from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pipeline.client.usage import UsedImages
     from pipeline.config.load import Config, Provider
@@ -69,18 +71,19 @@ async def compare(
     With `apply`, record what became of calls of unknown outcome. Raises ConfigError before anybody is asked,
     FolderBusy for `apply` beside a run, OutageGivenUp, and the Stop that a refusal means.
     """
-    with ExitStack() as stack:
-        if apply:
-            connection = stack.enter_context(ledger.writing(config.output, shared=config.shared))
-        else:
-            connection = stack.enter_context(ledger.reading(config.output))
+    with ledger.reading(config.output) as connection:
         accounts = find_accounts(config, environment, name, called_providers(connection))
-        if apply:
-            stack.enter_context(JobQueue(config, connection).held("nothing can be settled"))
-            recover(connection)
-        async with AsyncExitStack() as processes:
-            sandboxes = SandboxProcesses(config.output, processes)
-            return [await _compare(config, connection, one, sandboxes, since, apply=apply) for one in accounts]
+        if not apply:
+            return await _compare_all(config, connection, accounts, since)
+    with (
+        ledger.writing(config.output, shared=config.shared) as connection,
+        JobQueue(config, connection).held("nothing can be settled"),
+    ):
+        recover(connection)
+        found = await _compare_all(config, connection, accounts, since)
+        for one in found:
+            _settle(config, connection, one.result)
+        return found
 
 
 def find_accounts(config: Config, environment: Mapping[str, str], name: str | None, called: set[str]) -> list[Account]:
@@ -122,14 +125,25 @@ def _place(provider: Provider, environment: Mapping[str, str]) -> tuple[str | No
     return address, read_project(provider, environment)
 
 
+async def _compare_all(
+    config: Config, connection: sqlite3.Connection, accounts: Iterable[Account], since: float | None
+) -> list[Compared]:
+    async with AsyncExitStack() as processes:
+        sandboxes = SandboxProcesses(config.output, processes)
+        return [await _compare(config, connection, one, sandboxes, since) for one in accounts]
+
+
+def _settle(config: Config, connection: sqlite3.Connection, result: Reconciliation) -> None:
+    """Record what became of calls, and write the manifests of their jobs again."""
+    settled = [one for one in result.unknown if one.finding != "open"]
+    calls = [(one.call.attempt_pk, one.finding, one.cost_usd) for one in settled]
+    settle_calls(connection, calls, result.providers, result.complete_until)
+    for job in sorted({one.call.job for one in settled}):
+        write_manifest(connection, job, config.output, Addresses.of(config))
+
+
 async def _compare(
-    config: Config,
-    connection: sqlite3.Connection,
-    account: Account,
-    sandboxes: SandboxProcesses,
-    since: float | None,
-    *,
-    apply: bool,
+    config: Config, connection: sqlite3.Connection, account: Account, sandboxes: SandboxProcesses, since: float | None
 ) -> Compared:
     now, first = time.time(), account.providers[0]
     start = compared_until(connection, account.names) if since is None else since
@@ -147,9 +161,6 @@ async def _compare(
     result = reconcile(account.names, calls, used, models, since=start, now=now)
     names = sorted({name for name in (*(one.model for one in calls), *(one.model for one in used)) if name})
     prices = compare_prices(result, costs, models, names, now)
-    if apply:
-        settled = [(one.call.attempt_pk, one.finding, one.cost_usd) for one in result.unknown if one.finding != "open"]
-        settle_calls(connection, settled, account.names, result.complete_until)
     return Compared(result, tuple(prices))
 
 

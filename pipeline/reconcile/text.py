@@ -78,6 +78,8 @@ def _price_json(one: DayPrice) -> dict[str, Any]:
 
 def comparison_lines(found: Sequence[Compared], *, applied: bool, apply_command: str) -> Iterator[str]:
     """Yield what was found, in sentences; the last one is what to type."""
+    if not found:
+        yield "no provider that states what it charged was called yet"
     for one in found:
         yield from _account_lines(one)
     unsettled = sum(call.finding != "open" for one in found for call in one.result.unknown)

@@ -97,15 +97,10 @@ def test_unknown_calls_are_named_settled_and_not_compared_again(stage: Stage) ->
     assert stage.standing("many")["maybe_paid"] > 0
     assert "settled in the ledger" in stage.run("reconcile", "lab", "--apply").stdout
     assert stage.standing("many")["maybe_paid"] == 0
-    manifest = sum(entry["cost_usd"] for job in ("many", "more.twin") for entry in _again(stage, job))
+    manifest = sum(entry["cost_usd"] for job in ("many", "more.twin") for entry in stage.manifest(job))
     assert manifest == pytest.approx(0.016 * server.charged())
     assert _document(stage, "lab")["unknown"] == {"charged": 0, "not_charged": 0, "open": 0}
     assert _document(stage, "lab", "--since", "1d")["matched"] == 15 + lost
-
-
-def _again(stage: Stage, job: str) -> list[dict[str, Any]]:
-    stage.run("manifest", job)
-    return stage.manifest(job)
 
 
 def test_a_rehearsal_is_compared_with_the_books_of_its_own_sandbox(

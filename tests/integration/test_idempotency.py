@@ -15,9 +15,11 @@ from PIL import Image
 
 from pipeline.config.load import RetryRules
 from pipeline.engine import circuit_breaker
+from pipeline.engine.admission import Admission
 from pipeline.engine.caller import LocalCaller
+from pipeline.engine.stop_policy import Withdrawn
 from pipeline.ledger.put_back import Selection, put_back
-from pipeline.ledger.recovery import recover
+from pipeline.ledger.recovery import recover, requeue_lost_images
 from tests.support.sandbox_client import calling
 from tests.support.workbench import PNG_BASE64, PRICE, answer_with, lab, request, sandbox
 
@@ -141,6 +143,48 @@ async def test_an_image_whose_url_died_is_bought_under_a_new_key(bench: Bench, s
     await bench.run(lab(base_url))
     assert made.keys == ["a", "b"]
     assert bench.statuses() == {request(1).id: "succeeded"}
+
+
+async def test_an_image_that_is_repaired_is_bought_under_a_new_key(bench: Bench, shop: Callable[..., Any]) -> None:
+    made, base_url = await shop(good)
+    bench.submit(request(1))
+    await bench.run(lab(base_url))
+    requeue_lost_images(bench.connection, [1])
+    await bench.run(lab(base_url))
+    assert made.keys == ["a", "b"]
+
+
+async def test_another_provider_of_a_route_is_another_purchase(bench: Bench, shop: Callable[..., Any]) -> None:
+    bench.retry = PATIENT
+    first, first_url = await shop(lambda: refuse(503))
+    second, second_url = await shop(None, good)
+    members = (lab(first_url, "first"), lab(second_url, "second"))
+    bench.submit_routed(request(1), providers=members)
+    await bench.run(*members)
+    assert bench.statuses() == {request(1).id: "succeeded"}
+    keys = [[key for key, _, _ in one.seen] for one in (first, second)]
+    assert keys[0]
+    assert not set(keys[0]) & set(keys[1])
+
+
+async def test_a_request_that_goes_back_to_the_queue_within_a_run_keeps_its_count(
+    bench: Bench, shop: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.retry = dataclasses.replace(PATIENT, unknown=1)
+    made, base_url = await shop(None)
+    bench.submit(request(1))
+    sleep = Admission.sleep
+    given_back: list[float] = []
+
+    async def give_back(self: Admission, seconds: float) -> None:
+        given_back.append(seconds)
+        await sleep(self, 0)
+        raise Withdrawn
+
+    monkeypatch.setattr(Admission, "sleep", give_back)
+    await bench.run(lab(base_url))
+    assert (len(given_back), made.keys) == (1, ["a", "a"])
+    assert bench.one("SELECT json_extract(error, '$.kind') FROM request") == "OutcomeUnknown"
 
 
 async def test_another_body_is_another_purchase(bench: Bench, shop: Callable[..., Any]) -> None:
