@@ -166,7 +166,7 @@ async def _compare(
 
 async def _read_usage(client: UsageClient, start: int, end: int) -> list[UsedImages]:
     """Return what was made by the minute; only days on which anything was made are asked for."""
-    days = sorted({one.start for one in await client.images(start // DAY * DAY, end, DAY)})
+    days = sorted({one.start // DAY * DAY for one in await client.images(start // DAY * DAY, end, DAY)})
     used: list[UsedImages] = []
     for day in days:
         if (first := max(day, start)) < min(day + DAY, end):

@@ -84,31 +84,37 @@ def reconcile(
     now: float,
 ) -> Reconciliation:
     """Compare calls with what was counted since a moment; calls that ended before it may explain, and need not."""
-    known = [one for one in calls if one.is_known and one.images]
-    slowest = max((one.ended_at - one.sent_at for one in known if one.ended_at and not one.is_line), default=0.0)
-    expected = {one.attempt_pk: _expect(one, models, slowest, now) for one in calls if one.images}
-    over = {one.attempt_pk: _over(one, slowest) for one in calls}
-    kinds = (Counted(one.start, _kind(models, one.model, one.size, one.source), one.images) for one in used)
-    matching = Matching(kinds)
-    found = matching.explain(expected[one.attempt_pk] for one in known)
-    unknown = [one for one in calls if not one.is_known]
-    found |= matching.explain(expected[one.attempt_pk] for one in unknown)
-    lacking = matching.explain_lacking(expected[one.attempt_pk] for one in known)
-    ends = [one.ended_at for one in known if one.attempt_pk in found and one.ended_at and not one.is_line]
+    known, unknown = [one for one in calls if one.is_known and one.images], [one for one in calls if not one.is_known]
+    answers = [one for one in known if one.outcome == "answered" and one.ended_at is not None and not one.is_line]
+    slowest = max((one.ended_at - one.sent_at for one in answers if one.ended_at), default=0.0)
+    expected = {one.attempt_pk: _expect(one, models, slowest, now) for one in (*known, *unknown)}
+    matching = Matching(_counted(one, models) for one in used)
+    matching.explain(expected[one.attempt_pk] for one in known)
+    found = matching.explain(expected[one.attempt_pk] for one in unknown)
+    ends = [one.ended_at for one in answers if one.attempt_pk in found and one.ended_at]
     result = Reconciliation(tuple(sorted(providers)), since, max([_yesterday(now), *ends]))
+    result.matched = matching.explain_lacking(expected[one.attempt_pk] for one in known)
+    result.matched += sum(one.images for one in calls if one.attempt_pk in found and _is_since(one, since))
     result.made_on = {pk: matching.start_of(pk) // DAY * DAY for pk in found}
     result.known = [one for one in known if one.attempt_pk in found]
-    ended = [one for one in calls if one.attempt_pk in found and (one.ended_at or now) >= since]
-    result.matched = lacking + sum(one.images for one in ended)
     costs = _Costs(known)
     for call in unknown:
-        is_over = over[call.attempt_pk] <= result.complete_until
-        finding: Finding = "charged" if call.attempt_pk in found else "not_charged" if is_over else "open"
-        if call.ended_at is None or call.ended_at >= since:
+        if _is_since(call, since):
+            finding = _finding(call, slowest, result, is_found=call.attempt_pk in found)
             result.unknown.append(UnknownCall(call, finding, costs.of(call) if finding == "charged" else None))
     result.missing = [one for one in known if one.attempt_pk not in found and _is_due(one, since, result)]
     result.foreign = [Foreign(one.start, one.kind, one.left, costs.mean(one)) for one in matching.left()]
     return result
+
+
+def _is_since(call: ChargedCall, since: float) -> bool:
+    return call.ended_at is None or call.ended_at >= since
+
+
+def _finding(call: ChargedCall, slowest: float, result: Reconciliation, *, is_found: bool) -> Finding:
+    if is_found:
+        return "charged"
+    return "not_charged" if _over(call, slowest) <= result.complete_until else "open"
 
 
 def _expect(call: ChargedCall, models: Models, slowest: float, now: float) -> Expected:
@@ -138,6 +144,11 @@ def _over(call: ChargedCall, slowest: float) -> float:
     if call.error_type == "interrupted":
         return call.sent_at + 2 * slowest
     return call.ended_at + (_AFTERWARDS if _is_worked_on(call) else 0.0)
+
+
+def _counted(used: UsedImages, models: Models) -> Counted:
+    start = used.start // MINUTE * MINUTE
+    return Counted(start, _kind(models, used.model, used.size, used.source), used.images)
 
 
 def _kind(models: Models, model: str | None, size: str | None, source: str | None) -> Kind:
