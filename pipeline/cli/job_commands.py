@@ -160,9 +160,10 @@ def manifest(options: Options, job: str) -> int:
 )
 @click.argument("job", shell_complete=complete_jobs)
 @click.option("--sheet", type=PATH, metavar="FILE.png", help="Write a contact sheet with captions, too.")
+@click.option("--open", "in_browser", is_flag=True, help="Open the report in a browser.")
 @common_options
 @click.pass_obj
-def report(options: Options, job: str, sheet: Path | None) -> int:
+def report(options: Options, job: str, sheet: Path | None, in_browser: bool) -> int:
     """Write the job's report again from the ledger: a page of its images."""
     from pipeline.reports.write import write_job_report
 
@@ -173,6 +174,11 @@ def report(options: Options, job: str, sheet: Path | None) -> int:
         echo_stderr(f"warning: {sentence}")
     for path in paths:
         echo(path)
+    if in_browser:
+        import webbrowser
+
+        if not webbrowser.open(paths[0].absolute().as_uri()):
+            echo_stderr(f"warning: no browser was found; open this page in one: {paths[0].absolute()}")
     return 0
 
 

@@ -34,6 +34,7 @@ _SCRIPTS = (
     "elements.js",
     "items.js",
     "picks.js",
+    "compare.js",
     "tiles.js",
     "large.js",
     "report.js",

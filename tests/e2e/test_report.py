@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import webbrowser
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -189,3 +190,25 @@ def test_verify_counts_images_on_a_terminal_and_erases_the_line(large: Bench) ->
         shown.read_until(lambda: re.search(rf"^checking images \d+/{LARGE} · \d s$", shown.text, re.MULTILINE))
         assert shown.read_to_the_end() == 0
     assert shown.lines == [f"{LARGE} of {LARGE} images are complete"]
+
+
+def test_open_shows_the_report_in_a_browser(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("night", 1))
+    opened: list[str] = []
+
+    def show(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", show)
+    ended = stage.run("report", "night", "--open")
+    page = stage.output / "night" / "report.html"
+    assert opened == [page.as_uri()]
+    assert "warning" not in ended.stderr
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    said = stage.run("report", "night", "--open").stderr
+    assert f"no browser was found; open this page in one: {page}" in said
+    opened.clear()
+    stage.run("report", "night")
+    assert opened == []

@@ -115,7 +115,7 @@ def test_the_page_runs_only_the_scripts_that_it_was_written_with(bench: Bench) -
     assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy[1]
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    assert policy[1].split(";")[1].count("sha256-") == len(scripts) == 7
+    assert policy[1].split(";")[1].count("sha256-") == len(scripts) == 8
     assert page.count("<style>") == 3
     assert "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", page), "nothing is loaded from anywhere"
 

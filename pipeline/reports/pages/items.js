@@ -1,12 +1,14 @@
 "use strict";
-// Makes the items of the page from the job's data: one for each image, and one for each request without any.
+// Makes the items of the page from the job's data: one for each image, and one for each request without any. Images in
+// whose place others were made are items, too, and shown only where they are asked for.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
 const items = data.requests.flatMap((request, place) => {
   const words = [request.id, request.prompt, ...Object.values(request.variables), ...request.images.map((one) => one.revised_prompt)];
   const text = words.filter((word) => word !== null && word !== undefined).join("\n").toLowerCase();
-  return (request.images.length ? request.images : [null]).map((image) => ({ request, place, image, text }));
+  const current = (request.images.length ? request.images : [null]).map((image) => ({ request, place, image, text, replaced: false }));
+  return [...current, ...request.replaced.map((image) => ({ request, place, image, text, replaced: true }))];
 });
 items.forEach((item, index) => { item.index = index; });
 
@@ -26,6 +28,11 @@ function smallAddress(image) {
 
 function title(item) {
   return item.request.prompt || item.request.id;
+}
+
+/** A flag of an image as people read it. */
+function flagWord(flag) {
+  return flag.replace("_", " ");
 }
 
 function shown(value) {

@@ -105,7 +105,9 @@ const large = (() => {
       revised && element("p", { class: "revised", dir: "auto" }, element("span", { class: "label" }, "Revised prompt"), revised),
       request.error && element("p", { class: "error" }, element("span", { class: "label" }, request.status),
         [request.error.http_status, request.error.code || request.error.type, request.error.message].filter(Boolean).join(" · ")),
-      image && element("div", { class: "choice" }, choice(item, "accept", "Accept", "a"), choice(item, "reject", "Reject", "x")),
+      image && element("div", { class: "choice" }, !item.replaced && [choice(item, "accept", "Accept", "a"), choice(item, "reject", "Reject", "x")],
+        element("button", { type: "button", class: "button", "data-mark": "compare", "aria-keyshortcuts": "c", "aria-pressed": String(comparison.has(item)),
+          click: () => comparison.toggle(item) }, "Compare", element("kbd", { "aria-hidden": "true" }, "c"))),
       request.inputs.length && element("div", { class: "inputs" }, request.inputs.map(input)),
       facts(item),
     ].filter(Boolean));
@@ -125,7 +127,7 @@ const large = (() => {
       "aria-pressed": String(picks.of(item) === mark), click: () => picks.mark(item, mark) }, text, element("kbd", { "aria-hidden": "true" }, key));
   }
 
-  function facts({ request, image }) {
+  function facts({ request, image, replaced }) {
     const list = [
       ...Object.entries(request.variables).filter(([, value]) => value !== request.prompt).map(([name, value]) => [name, shown(value)]),
       ...Object.entries(request.params).map(([name, value]) => [name, shown(value)]),
@@ -137,6 +139,9 @@ const large = (() => {
       request.finished_at !== null && ["finished", moment(request.finished_at)],
       image && ["image", `${image.width ?? "?"} × ${image.height ?? "?"}, ${image.format}, ${number(Math.ceil(image.bytes / 1024))} KB`],
       image && ["file", element("a", { href: largeAddress(image), target: "_blank", rel: "noopener" }, image.file)],
+      image?.flags.length && ["flags", image.flags.map(flagWord).join(", ")],
+      image?.duplicate_of && ["duplicate of", image.duplicate_of],
+      replaced && ["replaced", "another image was made in its place"],
       ["id", request.id],
     ];
     return element("dl", {}, list.filter(Boolean).flatMap(([name, value]) => [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, value)]));

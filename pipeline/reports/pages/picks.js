@@ -10,7 +10,7 @@ const picks = (() => {
   } catch { /* a browser that keeps nothing for pages from the disk: marks last as long as the page is open */ }
 
   function mark(item, wanted) {
-    if (!item.image) return;
+    if (!item.image || item.replaced) return;
     if (marks.get(name(item)) === wanted) marks.delete(name(item));
     else marks.set(name(item), wanted);
     try {
@@ -22,7 +22,7 @@ const picks = (() => {
   }
 
   function of(item) {
-    return item.image ? marks.get(name(item)) || null : null;
+    return item.image && !item.replaced ? marks.get(name(item)) || null : null;
   }
 
   function lines() {

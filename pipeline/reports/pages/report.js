@@ -76,7 +76,25 @@ const ORDERS = {
 const TOUCH = matchMedia("(hover: none)"); // as in the style sheet
 const MARKS = { "": "Any", accept: "Accepted", reject: "Rejected", none: "Not marked" };
 
+const FLAGS = ["blank", "duplicate", "wrong_size", "wrong_format"];
+
+/** What the filter of images shows: those that count, those with a flag, or those made again beside the old ones. */
+function isShown(item) {
+  const flag = field("flag").value;
+  if (flag === "replaced") return item.request.replaced.length > 0;
+  return !item.replaced && (!flag || Boolean(item.image?.flags.includes(flag)));
+}
+
+function flagChoices() {
+  const found = FLAGS.map((flag) => [flag, flagWord(flag), items.filter((item) => !item.replaced && item.image?.flags.includes(flag)).length]);
+  found.push(["replaced", "made again, and the old ones", items.filter((item) => item.request.replaced.length).length]);
+  const options = found.filter(([, , many]) => many).map(([value, text, many]) => new Option(`${text} (${number(many)})`, value));
+  field("flag").append(new Option("all", ""), ...options);
+  field("flag-label").hidden = !options.length;
+}
+
 function choices() {
+  flagChoices();
   field("status").append(new Option(`all (${number(sum(CURRENT))})`, ""),
     ...STATUSES.map(([status, many]) => new Option(`${WORDS[status] || status} (${number(many)})`, status)));
   field("marked").append(...Object.entries(MARKS).map(([value, text]) => new Option(text, value)));
@@ -96,7 +114,7 @@ function choices() {
 /** The items of the chosen requests, before words and marks are asked for. */
 function candidates() {
   const status = field("status").value;
-  return items.filter((item) => (status ? item.request.status === status : item.request.status !== "superseded"));
+  return items.filter((item) => (status ? item.request.status === status : item.request.status !== "superseded") && isShown(item));
 }
 
 function wanted(some) {
@@ -135,6 +153,11 @@ function count() {
   const many = picks.lines().length;
   field("save").disabled = many === 0;
   field("save").textContent = many ? `Save picks.jsonl (${number(many)})` : "Save picks.jsonl";
+  field("compare").disabled = comparison.many < 2;
+  field("compare").textContent = comparison.many ? `Compare (${number(comparison.many)})` : "Compare";
+  const rejected = items.filter((item) => picks.of(item) === "reject").length;
+  field("redo").hidden = !rejected;
+  field("redo").replaceChildren(`To make ${counted(rejected, "rejected image")} again, save picks.jsonl and type, where it is:`, command(data.commands.redo));
   field("marks-made").textContent = many ? `${counted(many, "image")} marked` : TOUCH.matches ? "mark images first" : "mark images with a or x first";
 }
 
@@ -147,8 +170,10 @@ function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target instanceof Element && event.target.matches("input, select, textarea");
   const mark = { a: "accept", x: "reject" }[event.key.toLowerCase()];
+  if (comparison.isOpen) return;
   if (large.item) {
     if (mark) picks.mark(large.item, mark);
+    else if (event.key === "c") comparison.toggle(large.item);
     return;
   }
   if (event.key === "Escape" && event.target === field("search") && field("search").value) {
@@ -164,6 +189,7 @@ function pressed(event) {
   else if (event.key === "/") field("search").focus();
   else if (event.key === "t") toTop();
   else if (mark && item) picks.mark(item, mark);
+  else if (event.key === "c" && item) comparison.toggle(item);
   else if (event.key.startsWith("Arrow") && document.activeElement === document.body) tiles.focus(tiles.current);
   else return;
   event.preventDefault();
@@ -179,7 +205,7 @@ apply();
 let typed = 0;
 field("tools").addEventListener("submit", (event) => event.preventDefault());
 field("search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(apply, 120); });
-for (const id of ["status", "marked", "group", "sort"]) field(id).addEventListener("change", apply);
+for (const id of ["status", "marked", "flag", "group", "sort"]) field(id).addEventListener("change", apply);
 field("jump").addEventListener("change", () => {
   if (field("jump").value) tiles.jump(Number(field("jump").value));
   field("jump").value = ""; // so that the same group can be chosen again
@@ -192,16 +218,18 @@ new ResizeObserver(() => { // what is scrolled to must not lie under the tools
   document.documentElement.style.scrollPaddingTop = `${covers + 16}px`;
 }).observe(field("tools"));
 field("clear").addEventListener("click", () => {
-  for (const id of ["search", "status", "marked"]) field(id).value = "";
+  for (const id of ["search", "status", "marked", "flag"]) field(id).value = "";
   apply();
   field("search").focus();
 });
 field("save").addEventListener("click", picks.save);
+field("compare").addEventListener("click", comparison.open);
 tiles.gallery.addEventListener("click", (event) => {
   const tile = event.target.closest(".tile");
   if (!tile) return;
   const button = event.target.closest(".mark");
-  if (button) picks.mark(tile.item, button.classList.contains("accept") ? "accept" : "reject");
+  if (button?.matches(".compare")) comparison.toggle(tile.item);
+  else if (button) picks.mark(tile.item, button.classList.contains("accept") ? "accept" : "reject");
   else if (event.target.closest(".open")) large.open(tile.item);
 });
 document.addEventListener("marked", count);

@@ -98,7 +98,9 @@ const tiles = (() => {
     const open = element("button", { type: "button", class: "open", tabindex: item === current ? 0 : -1, "aria-label": label(item) },
       item.image ? small(item) : word(item));
     const tile = element("div", { class: "tile", role: "listitem" }, open,
-      item.image && element("div", { class: "marks" }, markButton(item, "accept"), markButton(item, "reject")),
+      item.image && badges(item).length > 0 && element("div", { class: "badges", "aria-hidden": "true" }, badges(item).map((text) => element("span", {}, text))),
+      item.image && element("div", { class: "marks" }, !item.replaced && [markButton(item, "accept"), markButton(item, "reject")].flat(),
+        element("button", { type: "button", class: "mark compare", tabindex: -1, "aria-label": `Compare ${title(item)}`, title: "Compare (c)" }, "◫")),
       element("div", { class: "caption", dir: "auto", "aria-hidden": "true" }, title(item)));
     tile.item = item;
     made.set(item, tile);
@@ -125,9 +127,14 @@ const tiles = (() => {
       title: `${does} (${mark === "accept" ? "a" : "x"})` }, mark === "accept" ? "✓" : "✕");
   }
 
+  function badges(item) {
+    return [item.replaced && "replaced", ...item.image.flags.map(flagWord)].filter(Boolean);
+  }
+
   function label(item) {
     const mark = picks.of(item);
-    return `${title(item)}${item.image ? "" : `, ${item.request.status}`}${mark ? `, ${mark}ed` : ""}`;
+    const words = item.image ? badges(item) : [item.request.status];
+    return [title(item), ...words, mark && `${mark}ed`, comparison.has(item) && "to compare"].filter(Boolean).join(", ");
   }
 
   function draw(item) {
@@ -136,7 +143,10 @@ const tiles = (() => {
     const mark = picks.of(item);
     if (mark) tile.dataset.mark = mark;
     else delete tile.dataset.mark;
-    for (const button of tile.querySelectorAll(".mark")) button.setAttribute("aria-pressed", String(button.classList.contains(mark)));
+    tile.toggleAttribute("data-compared", comparison.has(item));
+    for (const button of tile.querySelectorAll(".mark")) {
+      button.setAttribute("aria-pressed", String(button.matches(".compare") ? comparison.has(item) : button.classList.contains(mark)));
+    }
     tile.querySelector(".open").setAttribute("aria-label", label(item));
   }
 
