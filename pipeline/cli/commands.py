@@ -34,6 +34,7 @@ COMMANDS = {
     "init": ("init_command:init", "Write a config and a first job, for the sandbox."),
     "schema": ("schema_command:schema", "Print the JSON Schema of a file, for editors and scripts."),
     "completion": ("completion_command:completion", "Print the script that completes commands in a shell."),
+    "import": ("import_command:import_command", "Write a job for the images of a folder."),
     "serve": ("server_commands:serve", "Serve a live page of all jobs until stopped."),
     "help": ("help_command:help_command", "Explain an error or a stop: its cost, and what to type."),
     "sandbox": ("server_commands:sandbox", "Serve the sandbox until stopped."),

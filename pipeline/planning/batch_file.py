@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from pipeline.config.yaml_document import Document, unknown_key_message
 from pipeline.errors import JobError, Problem
 from pipeline.images.source import ImageSource
 from pipeline.ordinary_file import open_ordinary
+from pipeline.planning.identity import UniqueIds
 from pipeline.planning.job import Entry, Job, find_name_fault
 from pipeline.planning.job_schema import REQUEST_KEYS, UNSUPPORTED
 from pipeline.planning.json_rows import InvalidLine, decoded_lines, parse_object
@@ -31,7 +30,6 @@ OPERATIONS = {"/v1/images/generations": "generation", "/v1/images/edits": "edit"
 
 _KEYS = ("custom_id", "method", "url", "body")
 _OTHER_KEYS = REQUEST_KEYS - {"prompt", "n", "mask"}  # of job files, which are no parameters of the API
-_MAX_ID = 90  # characters, so that a suffix has room
 _NO_LINE = (
     'a line of a Batch input file is {"custom_id": "a", "method": "POST", "url": "/v1/images/generations", "body": '
     '{"model": …, "prompt": …}}; rows of prompts belong in `rows:` of a job file'
@@ -87,7 +85,7 @@ class _Reader:
     lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     _custom_ids: dict[str, int] = field(default_factory=dict)  # → the line that has it
-    _ids: set[str] = field(default_factory=set)
+    _ids: UniqueIds = field(default_factory=UniqueIds)
 
     def read(self, number: int, text: str) -> None:
         index = len(self.lines)
@@ -101,7 +99,7 @@ class _Reader:
         except _Mistake as reason:
             self.problems.append(Problem(f"{self.file}, line {number}, {reason.field}", str(reason)))
         else:
-            fields["id"] = self._id(custom_id)
+            fields["id"] = self._ids.of(custom_id)
             self.entries.append(
                 Entry(index, fields, frozenset(fields), None, None, custom_id=custom_id, references=references)
             )
@@ -119,14 +117,6 @@ class _Reader:
         if first != number:
             raise _Mistake("custom_id", f"`{custom_id:.100}` is also that of line {first}; each line needs its own")
         return custom_id
-
-    def _id(self, custom_id: str) -> str:
-        """Return a custom_id as the name of files; one that another line has as well gets a hash."""
-        name = re.sub(r"[^A-Za-z0-9._-]|\A\.", "-", custom_id)[:_MAX_ID]
-        if name.lower() in self._ids:
-            name = f"{name}-{hashlib.sha256(custom_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-        self._ids.add(name.lower())
-        return name
 
 
 def _operation(line: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SHORT, LONG = 8, 16
 """Characters of the key in a generated id, and in one that would collide with another."""
 
+_MAX_OF_TEXT = 90  # characters, so that a suffix has room
+
 NAME_RULE = "letters, digits, '.', '_', '-', not beginning with a dot, at most 100 characters"
 
 
@@ -68,6 +70,23 @@ def generated_id(prompt: str | None, source: str | None, key: str) -> str:
 def longer_id(generated: str, key: str) -> str:
     """Return a generated id with more characters of the key."""
     return f"{generated.rpartition('-')[0]}-{key[:LONG]}"
+
+
+class UniqueIds:
+    """Names of files made of texts that others gave: what no name may hold becomes `-`, and equal names get a hash."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, text: str) -> str:
+        """Return the next id for a text; ids are unique without regard to case."""
+        plain = name = re.sub(r"[^A-Za-z0-9._-]|\A\.", "-", text)[:_MAX_OF_TEXT]
+        hashed = text.encode("utf-8", "surrogatepass")
+        while name.lower() in self._taken:
+            hashed = hashlib.sha256(hashed).digest()
+            name = f"{plain}-{hashed.hex()[:SHORT]}"
+        self._taken.add(name.lower())
+        return name
 
 
 def is_name(text: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.stage import Stage
 
 COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "report", "verify", "cancel"]
-COMMANDS += ["rename", "forget", "pause", "unpause", "throttle", "priority", "serve", "help", "sandbox"]
+COMMANDS += ["rename", "forget", "pause", "unpause", "throttle", "priority", "import", "serve", "help", "sandbox"]
 
 
 def test_help_names_every_command_of_the_contract_in_order(stage: Stage) -> None:
