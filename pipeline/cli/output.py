@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.errors import Stop
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.plan import Plan
+    from pipeline.reports.forms import SummaryForm
     from pipeline.reports.write import ThumbnailWork
     from pipeline.result import Result
 
@@ -203,7 +204,7 @@ def _reach(result: Result, stop: Stop) -> str:
     return ""
 
 
-def summary_json(result: Result) -> dict[str, Any]:
+def summary_json(result: Result) -> SummaryForm:
     """Return the last event of `--json`: how the run ended, its jobs and the causes of failure."""
     from pipeline import ledger
     from pipeline.reports.facts import rfc3339

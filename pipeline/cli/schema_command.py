@@ -10,7 +10,7 @@ from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.options import common_options
 from pipeline.printable import printable_lines
 
-SCHEMAS = ("job", "config")
+SCHEMAS = ("job", "config", "manifest", "event", "status", "plan")
 _FOLDER = Path(__file__).parents[1] / "schemas"
 
 
@@ -23,6 +23,9 @@ def schema_path(name: str) -> Path:
 @click.argument("name", type=click.Choice(SCHEMAS), metavar="|".join(SCHEMAS))
 @common_options
 def schema(name: str) -> int:
-    """Print the JSON Schema (2020-12) of a job file or of the config."""
+    """Print the JSON Schema (2020-12) of a job file, of the config, or of what scripts read.
+
+    `manifest` and `event` are those of one line: of manifest.jsonl, and of `run --json`.
+    """
     click.echo(printable_lines(schema_path(name).read_text(encoding="utf-8")), nl=False)
     return 0

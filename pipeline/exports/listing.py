@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.exports.picks import Picks
+    from pipeline.reports.forms import ManifestLine
 
 _LISTS = ("images", "replaced", "inputs", "quarantined")
 _IMAGE_FIELDS = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark")
@@ -135,10 +136,10 @@ def make_listing(
         return listing
 
 
-def _images(connection: sqlite3.Connection, entry: dict[str, Any]) -> Iterator[StoredImage]:
+def _images(connection: sqlite3.Connection, entry: ManifestLine) -> Iterator[StoredImage]:
     """Yield the images that the manifest has of a request, with where they are."""
     places = read_places(connection, entry["job"], entry["key"]) if entry["images"] else {}
     for number, image in enumerate(entry["images"], start=1):
         root, spooled = places[image["file"]]
-        fields = {name: image[name] for name in _IMAGE_FIELDS}
-        yield StoredImage(number=number, **fields, root=root, spooled=spooled)
+        fields = {name: value for name, value in image.items() if name in _IMAGE_FIELDS}
+        yield StoredImage(number=number, **fields, root=root, spooled=spooled)  # type: ignore[arg-type] # as named

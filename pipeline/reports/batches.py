@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.ledger.batch_queries import BatchesOut, read_batch_cost
 from pipeline.reports.facts import Fact, clock, counted, dollars, utc_time
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.batch_queries import RecordedBatch
     from pipeline.ledger.job_summary import JobSummary
+    from pipeline.reports.forms import BatchForm
 
 
 def mode_words(summary: JobSummary) -> str:
@@ -81,7 +82,7 @@ def left_out_lines(summaries: Sequence[JobSummary], command: str) -> list[str]:
     return found
 
 
-def batches_json(batches: Iterable[RecordedBatch]) -> list[dict[str, Any]]:
+def batches_json(batches: Iterable[RecordedBatch]) -> list[BatchForm]:
     """Return batches in the fields that scripts know."""
     return [
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.config.routes import sum_of_limits
 from pipeline.ledger.controls import read_controls
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.config.opening_hours import OpeningHours
     from pipeline.config.provider import Provider
     from pipeline.ledger.controls import ControlFacts
+    from pipeline.reports.forms import ControlForm
     from pipeline.reports.next_command import NextCommand
 
 
@@ -69,11 +70,11 @@ class ControlsInForce:
         elif provider.shared_limit is not None and provider.rate_limit is not None:
             yield f"provider `{name}` takes its share of the limit, {limit_words(provider, provider.rate_limit.images)}"
 
-    def json(self) -> list[dict[str, Any]]:
+    def json(self) -> list[ControlForm]:
         """Return what is set for each provider of the config."""
         return [self._provider_json(provider) for provider in self.providers.values()]
 
-    def _provider_json(self, provider: Provider) -> dict[str, Any]:
+    def _provider_json(self, provider: Provider) -> ControlForm:
         control, limit, now = self.facts.of(provider.name), self.at_work(provider).rate_limit, time.time()
         window = provider.window
         return {

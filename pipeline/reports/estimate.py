@@ -6,7 +6,7 @@ import itertools
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.ledger.claim import compare, superseded_warning
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.models.prices import Estimate
     from pipeline.models.table import Models
     from pipeline.planning.plan import ImageRequest, Plan
+    from pipeline.reports.forms import PlanForm
 
 
 def estimate_plan(
@@ -38,7 +39,7 @@ def estimate_plan(
     budget_usd: float | None = None,
     tables: Mapping[str, Models] | None = None,
     changes: Changes | None = None,
-) -> dict[str, Any]:
+) -> PlanForm:
     """Return what a plan would do, as `plan --json` shows it; minutes and cost are those of what is missing.
 
     `tables` are those of providers with models of their own. On a route the cost is that at the members that cost most,
@@ -60,9 +61,8 @@ def estimate_plan(
     priced = [(*one, usd) for one, usd in zip(missing, full, strict=True)]
     modes = estimate_modes(plan, priced, models, time.time())
     costs = {request.key: usd for (request, _), usd in zip(missing, modes.costs, strict=True)}
-    diff = {} if changes is None else {"diff": diff_json(changes, costs)}
     known, cost = [usd for usd in modes.costs if usd is not None], modes.chosen["cost_usd"]
-    return {
+    view: PlanForm = {
         "job": plan.name,
         "provider": plan.provider.name,
         "providers": controls.json(),
@@ -86,8 +86,10 @@ def estimate_plan(
         "budget_requests": None if budget_usd is None or cost is None else _allowed(known, budget_usd - spent),
         "rehearsal": plan.provider.sandbox is not None,
         "warnings": [*plan.warnings, *modes.warnings, *warnings],
-        **diff,
     }
+    if changes is not None:
+        view["diff"] = diff_json(changes, costs)
+    return view
 
 
 def _allowed(costs: list[float], usd: float) -> int:
@@ -131,7 +133,7 @@ def _at_members(
             yield model.estimate(request.served_by, request.prompt, request.params, count, sizes)
 
 
-def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
+def estimate_lines(view: PlanForm) -> Iterator[str]:
     """Yield the estimate for people."""
     missing = view["missing"]
     asked = f"{counted(view['requests'], 'request')} for {counted(view['images'], 'image')}"
@@ -152,7 +154,7 @@ def estimate_lines(view: Mapping[str, Any]) -> Iterator[str]:
         yield f"  warning: {line}"
 
 
-def _pace_words(view: Mapping[str, Any]) -> str:
+def _pace_words(view: PlanForm) -> str:
     open_minutes = view["open_minutes"]
     return " at the limit" + ("" if open_minutes is None else f", of which {duration(open_minutes * 60)} in its window")
 
@@ -161,14 +163,14 @@ def _open_minutes(provider: Provider, images: int) -> float | None:
     return None if provider.rate_limit is None else round(images / provider.rate_limit.per_minute, 2)
 
 
-def _cost_words(view: Mapping[str, Any]) -> str:
+def _cost_words(view: PlanForm) -> str:
     cost, least = view["cost_usd"], view["least_usd"]
     if cost is None:
         return "unknown"
     return dollars(cost) if least is None or least >= cost else f"{dollars(least)} to {dollars(cost)}, by who serves it"
 
 
-def _budget_words(view: Mapping[str, Any], budget: float) -> str:
+def _budget_words(view: PlanForm, budget: float) -> str:
     of = f", of which {dollars(view['spent_usd'])} are spent," if view["spent_usd"] else ""
     allowed, missing = view["budget_requests"], view["missing"]["requests"]
     if allowed is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.ledger.error_kind import kind_of
 from pipeline.reports.manifest import shown_error
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.ledger.request_history import FailedRequest
+    from pipeline.reports.forms import FailedForm
     from pipeline.reports.next_command import NextCommand
 
 
@@ -26,7 +27,7 @@ def failed_lines(failed: Sequence[FailedRequest], command: NextCommand) -> Itera
         yield f"everything about one of them: {command.line('show', first.job, first.id)}"
 
 
-def failed_json(failed: FailedRequest) -> dict[str, Any]:
+def failed_json(failed: FailedRequest) -> FailedForm:
     """Return a failed request as `status --failed --json` shows it."""
     return {
         "job": failed.job,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.failure_queries import RecordedFailure
     from pipeline.reports.advice import TimeCut
+    from pipeline.reports.forms import CauseForm
     from pipeline.reports.next_command import NextCommand
 
 _TO_EDIT = {"Moderated"}
@@ -183,7 +184,7 @@ def _without_numbers(message: str) -> str:
     return _CHANGING.sub("#", message)
 
 
-def causes_json(causes: Sequence[FailureCause], command: NextCommand) -> list[dict[str, object]]:
+def causes_json(causes: Sequence[FailureCause], command: NextCommand) -> list[CauseForm]:
     """Return the causes as `run --json` shows them in its summary, one object per cause and job."""
     return [
         {

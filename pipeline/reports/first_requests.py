@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.planning.plan import ImageRequest
+    from pipeline.reports.forms import FirstRequest
 
 _SHOWN = 3
 _MAX_PROMPT = 100  # characters of a prompt that people are shown
 
 
-def first_requests_json(requests: Sequence[ImageRequest]) -> list[dict[str, Any]]:
+def first_requests_json(requests: Sequence[ImageRequest]) -> list[FirstRequest]:
     """Return the first requests as `plan --json` shows them, with their whole prompts."""
     return [
         {

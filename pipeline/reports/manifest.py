@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.files import disk_error, make_folder, whole_file
 from pipeline.ledger import queries
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.image_flags import ImageFlags
     from pipeline.ledger.queries import AttemptResponse, RecordedRequest
+    from pipeline.reports.forms import ErrorForm, ManifestImage, ManifestLine, QuarantinedForm, ShownImage, Status
     from pipeline.storage import QuarantinedFile, StoredImage
 
 FILE_NAME = "manifest.jsonl"
@@ -46,7 +46,7 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path, addr
     return path
 
 
-def entries(connection: sqlite3.Connection, name: str, addresses: Addresses = Addresses()) -> Generator[dict[str, Any]]:
+def entries(connection: sqlite3.Connection, name: str, addresses: Addresses = Addresses()) -> Generator[ManifestLine]:
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     with read_transaction(connection):
         quarantined, flags = queries.read_quarantine(connection, name), read_flags(connection, name)
@@ -60,10 +60,12 @@ def entry_of(
     quarantined: Sequence[QuarantinedFile],
     flags: Mapping[str, ImageFlags],
     addresses: Addresses,
-) -> dict[str, Any]:
+) -> ManifestLine:
     """Return a request as the manifest shows it; `flags` are those of the job's images, by their files."""
     responses = queries.read_responses(connection, request.request_pk)
-    files = [asdict(one) for one in quarantined]
+    files: list[QuarantinedForm] = [
+        {"file": one.file, "sha256": one.sha256, "bytes": one.bytes, "reason": one.reason} for one in quarantined
+    ]
     images, replaced = (_images(connection, request, flags, addresses, replaced=which) for which in (False, True))
     return _entry(request, responses, images, replaced, files)
 
@@ -71,10 +73,10 @@ def entry_of(
 def _entry(
     request: RecordedRequest,
     responses: Sequence[AttemptResponse],
-    images: list[dict[str, Any]],
-    replaced: list[dict[str, Any]],
-    quarantined: list[dict[str, Any]],
-) -> dict[str, Any]:
+    images: list[ManifestImage],
+    replaced: list[ManifestImage],
+    quarantined: list[QuarantinedForm],
+) -> ManifestLine:
     """Return one object of the manifest; `responses` are the newest first."""
     last = next((one for one in responses if one.mode is not None), None)  # that brought images
     return {
@@ -88,9 +90,12 @@ def _entry(
         "served_by": f"images/{request.served_by}s",
         "prompt": request.prompt,
         "params": shown_params(request),
-        "variables": request.variables,
-        "inputs": [{field: one[field] for field in ("role", "source", "file", "sha256")} for one in request.inputs],
-        "status": request.status,
+        "variables": dict(request.variables),
+        "inputs": [
+            {"role": one["role"], "source": one["source"], "file": one["file"], "sha256": one["sha256"]}
+            for one in request.inputs
+        ],
+        "status": cast("Status", request.status),
         "attempts": request.attempts,
         "maybe_paid": request.maybe_paid,
         "error": None if request.error is None else shown_error(request.error),
@@ -99,7 +104,7 @@ def _entry(
         "quarantined": quarantined,
         "usage": _sum([one.usage for one in responses if one.usage is not None]),
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
-        "settings": next((one.settings for one in responses if one.settings), {}),
+        "settings": dict(next((one.settings for one in responses if one.settings), {})),
         "rehearsal": request.rehearsal,
         "mode": None if last is None else last.mode,
         "batch_id": None if last is None else last.batch_id,
@@ -109,9 +114,15 @@ def _entry(
     }
 
 
-def shown_error(error: Mapping[str, Any]) -> dict[str, Any]:
+def shown_error(error: Mapping[str, Any]) -> ErrorForm:
     """Return an error in the fields that scripts know; `kind` is its class."""
-    return {**{name: error.get(name) for name in ("http_status", "type", "code", "message")}, "kind": kind_of(error)}
+    return {
+        "http_status": error.get("http_status"),
+        "type": error.get("type"),
+        "code": error.get("code"),
+        "message": error.get("message"),
+        "kind": kind_of(error),
+    }
 
 
 def shown_params(request: RecordedRequest) -> dict[str, Any]:
@@ -121,12 +132,21 @@ def shown_params(request: RecordedRequest) -> dict[str, Any]:
     return {**model, "n": request.n, **params}
 
 
-def shown_image(image: StoredImage, flags: Mapping[str, ImageFlags]) -> dict[str, Any]:
+def shown_image(image: StoredImage, flags: Mapping[str, ImageFlags]) -> ShownImage:
     """Return an image in the fields that scripts know."""
-    fields = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark")
     own = flags.get(image.file, NO_FLAGS)
-    shown = {field: getattr(image, field) for field in fields}
-    return {**shown, "flags": list(own.flags), "duplicate_of": own.duplicate_of}
+    return {
+        "file": image.file,
+        "sha256": image.sha256,
+        "bytes": image.bytes,
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "revised_prompt": image.revised_prompt,
+        "remark": image.remark,
+        "flags": list(own.flags),
+        "duplicate_of": own.duplicate_of,
+    }
 
 
 def _images(
@@ -136,7 +156,7 @@ def _images(
     addresses: Addresses,
     *,
     replaced: bool,
-) -> list[dict[str, Any]]:
+) -> list[ManifestImage]:
     return [
         {**shown_image(image, flags), "url": addresses.url(request.job, image.file, image), "provider": provider}
         for image, provider in queries.read_images(connection, request.request_pk, replaced=replaced)

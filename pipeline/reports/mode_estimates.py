@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.models.batch_deadline import latest_switch, realtime_seconds
 from pipeline.models.batch_eligibility import batch_fault, realtime_reason
@@ -13,11 +13,12 @@ from pipeline.reports.controls import work_seconds
 from pipeline.reports.facts import counted, dollars, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.models.batch_estimate import BatchEstimate, LineEstimate
     from pipeline.models.table import Models
     from pipeline.planning.plan import ImageRequest, Plan
+    from pipeline.reports.forms import BatchedForm, ModesForm, PlanForm, RealtimeForm
 
 Missing = tuple["ImageRequest", int, float | None]
 """A request, how many of its images are missing, and what they cost in realtime; None if that is unknown."""
@@ -30,17 +31,17 @@ class ModeEstimates:
     """What the missing requests take. `costs` are those of each request in the mode that will be in force."""
 
     mode: str
-    realtime: dict[str, Any]
-    batch: dict[str, Any]
+    realtime: RealtimeForm
+    batch: BatchedForm
     costs: list[float | None]
     warnings: list[str]
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> ModesForm:
         """Return both modes as `plan --json` shows them."""
         return {"realtime": self.realtime, "batch": self.batch}
 
     @property
-    def chosen(self) -> Mapping[str, Any]:
+    def chosen(self) -> RealtimeForm:
         """The mode that will be in force."""
         return self.batch if self.mode == "batch" else self.realtime
 
@@ -51,7 +52,7 @@ def estimate_modes(plan: Plan, missing: Sequence[Missing], models: Models, now: 
     costs = [usd if batched.reject(request) else batched.add(request, n, usd) for request, n, usd in missing]
     full = [usd for _, _, usd in missing]
     images = sum(n for _, n, _ in missing)
-    realtime = {"cost_usd": _total(full), "minutes": _minutes(plan, images, now)}
+    realtime: RealtimeForm = {"cost_usd": _total(full), "minutes": _minutes(plan, images, now)}
     batch = batched.json(costs, sum(n for request, n, _ in missing if batched.reject(request)))
     is_batch, warnings = _in_force(plan, images, batch["batches"], now)
     chosen = costs if is_batch else full
@@ -91,7 +92,7 @@ class _Batched:
         rules = self.plan.provider.batch
         return None if usd is None or rules is None else usd * (1 - rules.discount)
 
-    def json(self, costs: Sequence[float | None], realtime_images: int) -> dict[str, Any]:
+    def json(self, costs: Sequence[float | None], realtime_images: int) -> BatchedForm:
         """Return what is shown of the mode: without a batch, no cost and no time."""
         rules = self.plan.provider.batch
         lines = sum(map(len, self._lines.values()))
@@ -147,16 +148,16 @@ def _in_force(plan: Plan, images: int, batches: int, now: float) -> tuple[bool, 
     return is_batch, warnings
 
 
-def mode_lines(view: Mapping[str, Any]) -> Iterator[str]:
+def mode_lines(view: PlanForm) -> Iterator[str]:
     """Yield both prices and both durations, if anything can go by batch."""
     realtime, batch = view["modes"]["realtime"], view["modes"]["batch"]
     if not batch["batches"]:
         return
     about = f", about {duration(realtime['minutes'] * 60)}" if realtime["minutes"] else ""
-    within = f"within {duration(batch['minutes'] * 60)}, in {counted(batch['batches'], 'batch')}"
+    within = f"within {duration((batch['minutes'] or 0.0) * 60)}, in {counted(batch['batches'], 'batch')}"
     rest = f"; {counted(batch['ineligible'], 'request')} cannot go by batch" if batch["ineligible"] else ""
     yield f"  realtime: {_price(realtime)}{about}; by batch: {_price(batch)}, {within}{rest}"
 
 
-def _price(mode: Mapping[str, Any]) -> str:
+def _price(mode: RealtimeForm) -> str:
     return "cost unknown" if mode["cost_usd"] is None else dollars(mode["cost_usd"])

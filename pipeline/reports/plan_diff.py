@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.changes import Changes
     from pipeline.planning.plan import ImageRequest, Plan
+    from pipeline.reports.forms import ChangeForm, DiffForm
 
 _MAX_IDS = 10
 _SIGNS = {"new": "+", "changed": "~", "kept": "=", "superseded": "-"}
@@ -26,7 +27,7 @@ def read_changes(folder: Path, plan: Plan) -> Changes:
         return find_changes(connection, with_known_keys(connection, plan))
 
 
-def diff_json(changes: Changes, costs: Mapping[str, float | None]) -> dict[str, Any]:
+def diff_json(changes: Changes, costs: Mapping[str, float | None]) -> DiffForm:
     """Return the changes as `plan --diff --json` shows them; `costs` are those of what is missing, by key.
 
     What is new or changed has what it will cost, null if that is unknown; the rest has what was spent.
@@ -39,14 +40,14 @@ def diff_json(changes: Changes, costs: Mapping[str, float | None]) -> dict[str, 
     }
 
 
-def _to_come(requests: Sequence[ImageRequest], costs: Mapping[str, float | None]) -> dict[str, Any]:
+def _to_come(requests: Sequence[ImageRequest], costs: Mapping[str, float | None]) -> ChangeForm:
     usd = [costs.get(request.key, 0.0) for request in requests]
     known = [one for one in usd if one is not None]
     cost = round(sum(known), 6) if len(known) == len(usd) else None
     return {"count": len(usd), "cost_usd": cost, "ids": [request.id for request in requests]}
 
 
-def _spent(ids: list[str], usd: float) -> dict[str, Any]:
+def _spent(ids: list[str], usd: float) -> ChangeForm:
     return {"count": len(ids), "cost_usd": round(usd, 6), "ids": ids}
 
 

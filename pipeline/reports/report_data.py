@@ -134,7 +134,7 @@ def _shown_image(
 
     Without an `images_url` that is the thumbnail: a link that needs no key would be a secret in a file.
     """
-    shown = shown_image(image, flags)
+    shown: dict[str, Any] = {**shown_image(image, flags)}
     if addresses is None or (image.root is None and addresses.images_url is None):
         return shown
     return {**shown, "address": addresses.public(job, image.file, image) or thumbnail_name(image.sha256)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.workers import WorkerRow
     from pipeline.planning.plan import Plan
     from pipeline.reports.facts import Fact
+    from pipeline.reports.forms import JobsForm, StatusForm
     from pipeline.reports.next_command import NextCommand
     from pipeline.reports.stops import HoldingStop
 
@@ -116,17 +117,22 @@ def folder_lines(
     yield from failed_lines(status.failed or (), command)
 
 
-def folder_json(status: FolderStatus, command: NextCommand) -> dict[str, Any]:
+def folder_json(status: FolderStatus, command: NextCommand) -> StatusForm:
     """Return the status as `status --json` shows it."""
     owner = status.owner
-    return {
+    view: StatusForm = {
         **status_json(status.summaries),
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "stops": stops_json(status.stops, command),
         "providers": status.controls.json(),
-        **({} if status.failed is None else {"failed": [failed_json(one) for one in status.failed]}),
-        "workers": [worker._asdict() for worker in status.workers],
+        "workers": [
+            {"id": one.id, "node": one.node, "pid": one.pid, "calls": one.calls, "images": one.images}
+            for one in status.workers
+        ],
     }
+    if status.failed is not None:
+        view["failed"] = [failed_json(one) for one in status.failed]
+    return view
 
 
 def read_status(folder: Path, job: str | None, discounts: Mapping[str, float] | None = None) -> list[JobSummary]:
@@ -136,7 +142,7 @@ def read_status(folder: Path, job: str | None, discounts: Mapping[str, float] | 
         return read_job_summaries(connection, names, discounts)
 
 
-def status_json(summaries: Sequence[JobSummary], *, living_only: bool = False) -> dict[str, Any]:
+def status_json(summaries: Sequence[JobSummary], *, living_only: bool = False) -> JobsForm:
     """Return how the jobs stand as JSON shows it; with `living_only`, without the batches that have ended."""
     return {
         "jobs": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.stops import read_stops
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from pipeline.ledger.stops import RecordedStop
+    from pipeline.reports.forms import StopForm
     from pipeline.reports.next_command import NextCommand
 
 
@@ -59,7 +60,7 @@ def stop_lines(stops: Sequence[HoldingStop], command: NextCommand) -> Iterator[s
             yield f"  then: {command.line(*words)}"
 
 
-def stops_json(stops: Sequence[HoldingStop], command: NextCommand) -> list[dict[str, Any]]:
+def stops_json(stops: Sequence[HoldingStop], command: NextCommand) -> list[StopForm]:
     """Return the stops as plain values for JSON."""
     return [
         {

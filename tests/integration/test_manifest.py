@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.workbench import Bench
 
 
-def _entries(bench: Bench) -> list[dict[str, Any]]:
+def _entries(bench: Bench) -> list[Any]:
     return list(entries(bench.connection, "job"))
 
 

@@ -62,7 +62,7 @@ class Outputs:
     status: list[str]
     terminal: list[str]
     notification: str
-    summary: dict[str, Any]  # of `run --json`
+    summary: Any  # of `run --json`
     watch: dict[str, Any]
     page: dict[str, Any]
     report: dict[str, Any]
@@ -285,5 +285,6 @@ def test_the_class_of_an_error_that_was_recorded_before_classes_were_is_guessed_
     outputs = read_outputs(bench, config, capsys)
     (entry,) = entries(bench.connection, "job")
     (outcome,) = read_outcomes(config, "job")
+    assert entry["error"] is not None
     assert entry["error"]["kind"] == outputs.summary["failures"][0]["kind"] == "Moderated"
     assert type(outcome.error) is errors.Moderated

@@ -6,17 +6,21 @@ import json
 import re
 import shutil
 import textwrap
-from typing import TYPE_CHECKING
+import typing
+from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
 
+from pipeline import errors
 from pipeline.cli.init_command import starter_text
 from pipeline.cli.schema_command import SCHEMAS, schema_path
 from pipeline.config.load import load
 from pipeline.config.yaml_document import Document, parse, read
+from pipeline.engine import events
 from pipeline.errors import BadInput
 from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
+from pipeline.progress.event_text import event_json
 from pipeline.sandbox_process import check_settings
 from tests.support.broken_jobs import BROKEN_JOBS
 from tests.support.readme import HOME
@@ -24,6 +28,8 @@ from tests.support.schemas import written
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.stage import Stage
 
 
 def validator(name: str) -> jsonschema_rs.Validator:
@@ -136,3 +142,54 @@ def test_a_wrong_config_is_refused(config: str, folder: Path) -> None:
 def test_the_table_of_models_is_in_the_form_of_the_schema() -> None:
     table = read(HOME / "pipeline" / "models" / "models.yaml", BadInput).value
     validator("config").validate({"models": table})
+
+
+# --- What scripts read
+
+
+def test_what_the_commands_print_fits_the_schemas(stage: Stage) -> None:
+    stage.provider("sandy", stage.serve(rate_limit=None))
+    requests: list[dict[str, Any]] = [
+        {"prompt": "a cat"},
+        {"prompt": "moderation: forbidden"},
+        {"prompt": "a dog", "n": 2},
+    ]
+    job = stage.job("night", requests)
+    validator("plan").validate(json.loads(stage.run("plan", job, "--json", "--diff").stdout))
+    lines = stage.run("run", job, "--json", exit_code=None).stdout.splitlines()
+    for line in lines:
+        validator("event").validate(json.loads(line))
+    assert json.loads(lines[-1])["event"] == "summary"
+    validator("status").validate(json.loads(stage.run("status", "--json").stdout))
+    stage.run("manifest", "night")
+    manifest = stage.manifest("night")
+    for entry in manifest:
+        validator("manifest").validate(entry)
+        for field in entry:
+            assert not validator("manifest").is_valid({key: value for key, value in entry.items() if key != field})
+    assert len(manifest) == 3
+
+
+def test_the_example_of_a_manifest_fits_its_schema() -> None:
+    text = (HOME / "jobs" / "README.md").read_text().partition("```json manifest\n")[2].partition("```")[0]
+    validator("manifest").validate(json.loads(text))
+
+
+def test_every_event_fits_its_schema_and_unknown_ones_do_too() -> None:
+    error = errors.ServerFault("overloaded", http_status=503)
+    for kind in typing.get_args(events.Event):
+        hints = typing.get_type_hints(kind, {**vars(events), "RequestError": errors.RequestError})
+        values = {name: _example(hint, error) for name, hint in hints.items()}
+        line = json.loads(json.dumps(event_json(kind(**values))))
+        validator("event").validate(line)
+        for name in hints:
+            assert not validator("event").is_valid({key: one for key, one in line.items() if key != name}), name
+    validator("event").validate({"event": "moon_rose", "at": "2026-11-28T06:30:00.125Z", "phase": 0.5})
+    assert not validator("event").is_valid({"event": "moon_rose"})
+
+
+def _example(hint: Any, error: errors.RequestError) -> Any:
+    """Return a value of the first type that a hint names."""
+    first = typing.get_args(hint)[0] if typing.get_args(hint) and typing.get_origin(hint) is not tuple else hint
+    examples = {str: "a", int: 1, float: 0.5, errors.RequestError: error, tuple[str, ...]: ("a",)}
+    return first if isinstance(first, str) else examples[first]

@@ -7,7 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.schema_command import SCHEMAS, schema_path
+from pipeline.reports.forms import ManifestLine, PlanForm, StatusForm
 from tests.support.config_schema import config_schema
+from tests.support.form_schemas import event_schema, form_schema
 from tests.support.job_schema import job_schema
 from tests.support.json_walk import MAPS, walk
 
@@ -19,6 +21,10 @@ _LARGE = 300  # characters of JSON
 _MADE: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "job": ("A job file of image-batch-pipeline: which images should exist", job_schema),
     "config": ("config.yaml of image-batch-pipeline: where results go, and which providers there are", config_schema),
+    "manifest": ("One line of manifest.jsonl: a request, and what became of it", lambda: form_schema(ManifestLine)),
+    "event": ("One line of `run --json` and `resume --json`", event_schema),
+    "status": ("What `status --json` prints", lambda: form_schema(StatusForm)),
+    "plan": ("What `plan --json` prints for one job", lambda: form_schema(PlanForm)),
 }
 
 
@@ -74,5 +80,4 @@ def _shared(schema: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for name in SCHEMAS:
-        if name in _MADE:
-            schema_path(name).write_text(written(name), encoding="utf-8")
+        schema_path(name).write_text(written(name), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +24,7 @@ LIMITED = dataclasses.replace(LAB, rate_limit=RateLimit(50, 60))
 
 def test_of_a_job_that_nobody_has_submitted_all_is_missing_and_no_folder_is_made(tmp_path: Path) -> None:
     made = plan(request(1, n=60), request(2, n=40), provider=LIMITED)
-    view = estimate_plan(tmp_path / "outputs", made, models())
+    view: Any = estimate_plan(tmp_path / "outputs", made, models())
     assert (view["requests"], view["images"], view["missing"]) == (2, 100, {"requests": 2, "images": 100})
     assert (view["minutes"], view["cost_usd"]) == (2.0, pytest.approx(1.6))
     assert not (tmp_path / "outputs").exists()
@@ -35,7 +35,7 @@ def test_what_is_here_or_paid_is_not_missing(bench: Bench) -> None:
     bench.set("UPDATE request SET received = 1")
     bench.set("INSERT INTO attempt (request, provider, n, sent_at) VALUES (1, 'lab', 1, 1)")
     bench.set("INSERT INTO image (request, attempt, job, number, state, url) VALUES (1, 1, 1, 2, 'paid', 'http://x')")
-    view = estimate_plan(bench.folder, plan(request(1, n=4), request(2), provider=LIMITED), models())
+    view: Any = estimate_plan(bench.folder, plan(request(1, n=4), request(2), provider=LIMITED), models())
     assert view["missing"] == {"requests": 1, "images": 2}
     assert (view["minutes"], view["cost_usd"]) == (0.04, pytest.approx(0.032))
 

@@ -37,13 +37,13 @@ def made(requests: list[ImageRequest], mode: Any = "realtime", deadline: float |
     return dataclasses.replace(plan(*requests, provider=provider), mode=mode, deadline=deadline)
 
 
-def viewed(folder: Path, made: Plan, budget: float | None = None) -> dict[str, Any]:
+def viewed(folder: Path, made: Plan, budget: float | None = None) -> Any:
     view = estimate_plan(folder, made, models(), budget)
     assert json.loads(json.dumps(view)) == view
     return view
 
 
-def text(view: dict[str, Any]) -> str:
+def text(view: Any) -> str:
     return "\n".join(estimate_lines(view))
 
 

@@ -1,0 +1,332 @@
+"""The forms of what scripts read: manifest lines, `status`, `plan` and the events of a run. Their schemas follow them.
+
+Fields may be added to each.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Status = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "superseded"]
+
+
+class ErrorForm(TypedDict):
+    """Why a request failed; `kind` is the name of the error's class."""
+
+    http_status: int | None
+    type: str | None
+    code: str | None
+    message: str | None
+    kind: str
+
+
+class InputForm(TypedDict):
+    """An uploaded image; `file` is relative to the job's folder."""
+
+    role: str
+    source: str
+    file: str
+    sha256: str
+
+
+class ShownImage(TypedDict):
+    """A stored image; `file` is relative to the job's folder."""
+
+    file: str
+    sha256: str
+    bytes: int
+    width: int | None
+    height: int | None
+    format: str | None
+    revised_prompt: str | None
+    remark: str | None
+    flags: list[str]
+    duplicate_of: str | None
+
+
+class ManifestImage(ShownImage):
+    """The same with where people see it, and the provider that made it."""
+
+    url: str | None
+    provider: str | None
+
+
+class QuarantinedForm(TypedDict):
+    """Bytes that came as an image and are none."""
+
+    file: str
+    sha256: str
+    bytes: int
+    reason: str
+
+
+class ManifestLine(TypedDict):
+    """One request of a job: a line of manifest.jsonl."""
+
+    id: str
+    key: str
+    custom_id: str | None
+    job: str
+    operation: str
+    provider: str
+    endpoint: str | None
+    served_by: str
+    prompt: str | None
+    params: dict[str, Any]
+    variables: dict[str, Any]
+    inputs: list[InputForm]
+    status: Status
+    attempts: int
+    maybe_paid: int
+    error: ErrorForm | None
+    images: list[ManifestImage]
+    replaced: list[ManifestImage]
+    quarantined: list[QuarantinedForm]
+    usage: dict[str, Any] | None
+    cost_usd: float | None
+    settings: dict[str, Any]
+    rehearsal: bool
+    mode: str | None
+    batch_id: str | None
+    request_id: str | None
+    created_at: str | None
+    finished_at: str | None
+
+
+class BatchForm(TypedDict):
+    """One batch of a job; moments are in UTC."""
+
+    id: str | None
+    provider: str
+    model: str | None
+    status: str
+    requests: int
+    completed: int
+    failed: int
+    sent_at: str | None
+    expires_at: str | None
+
+
+class ProviderShare(TypedDict):
+    """What one provider made of a job."""
+
+    name: str
+    images: int
+    cost_usd: float | None
+
+
+class JobStatus(TypedDict):
+    """How one job stands; `counts` are its requests by status."""
+
+    name: str
+    provider: str
+    providers: list[ProviderShare]
+    counts: dict[str, int]
+    images: int
+    cost_usd: float | None
+    expected_usd: float | None
+    maybe_paid: int
+    paid_waiting: int
+    priority: int
+    rehearsal: bool
+    mode: str
+    deadline: str | None
+    batches: list[BatchForm]
+
+
+class JobsForm(TypedDict):
+    """How the jobs of an output folder stand."""
+
+    jobs: list[JobStatus]
+
+
+class RunForm(TypedDict):
+    """The run that is at work; `since` is in seconds since 1970."""
+
+    who: str
+    since: float
+
+
+class StopForm(TypedDict):
+    """A stop that holds, with what mends it and the commands that continue; `at` is in seconds since 1970."""
+
+    kind: str
+    message: str
+    reach: str
+    job: str | None
+    provider: str | None
+    model: str | None
+    at: float
+    advice: str | None
+    commands: list[str]
+
+
+class LimitForm(TypedDict):
+    """The limit of a provider in force."""
+
+    images: int
+    per_seconds: float
+
+
+class ControlForm(TypedDict):
+    """What is set for a provider of the config; moments are in UTC."""
+
+    name: str
+    paused: bool
+    paused_since: str | None
+    throttle: int | None
+    limit: LimitForm | None
+    window: list[str] | None
+    open: bool
+    changes_at: str | None
+
+
+class WorkerForm(TypedDict):
+    """A worker of the run at work, and what it has made in this run."""
+
+    id: int
+    node: str
+    pid: int
+    calls: int
+    images: int
+
+
+class FailedForm(TypedDict):
+    """A request that failed or came back partial."""
+
+    job: str
+    id: str
+    status: str
+    images: int
+    n: int
+    attempts: int
+    error: ErrorForm | None
+
+
+class StatusForm(JobsForm):
+    """What `status --json` prints; with `--failed` it has `failed`."""
+
+    run: RunForm | None
+    stops: list[StopForm]
+    providers: list[ControlForm]
+    workers: list[WorkerForm]
+    failed: NotRequired[list[FailedForm]]
+
+
+class FirstRequest(TypedDict):
+    """One of the first requests of a plan."""
+
+    id: str
+    operation: str
+    model: Any
+    size: Any
+    n: int
+    prompt: str | None
+    inputs: list[str]
+
+
+class Missing(TypedDict):
+    """What is still to be made."""
+
+    requests: int
+    images: int
+
+
+class RealtimeForm(TypedDict):
+    """What is missing, made in realtime."""
+
+    cost_usd: float | None
+    minutes: float | None
+
+
+class BatchedForm(RealtimeForm):
+    """What is missing, made by batch; `ineligible` requests are made in realtime all the same."""
+
+    batches: int
+    ineligible: int
+
+
+class ModesForm(TypedDict):
+    """What is missing, in both modes."""
+
+    realtime: RealtimeForm
+    batch: BatchedForm
+
+
+class ChangeForm(TypedDict):
+    """Requests of one kind of change, with all their ids."""
+
+    count: int
+    cost_usd: float | None
+    ids: list[str]
+
+
+class DiffForm(TypedDict):
+    """What submitting a plan would change: every id is in one of these."""
+
+    new: ChangeForm
+    changed: ChangeForm
+    kept: ChangeForm
+    superseded: ChangeForm
+
+
+class PlanForm(TypedDict):
+    """What `plan --json` prints; with `--diff` it has `diff`."""
+
+    job: str
+    provider: str
+    providers: list[ControlForm]
+    open_minutes: float | None
+    requests: int
+    images: int
+    first: list[FirstRequest]
+    last_id: str | None
+    missing: Missing
+    superseded: int
+    mode: str
+    in_force: str
+    deadline: str | None
+    minutes: float | None
+    cost_usd: float | None
+    least_usd: float | None
+    modes: ModesForm
+    assumed: list[str]
+    budget_usd: float | None
+    spent_usd: float
+    budget_requests: int | None
+    rehearsal: bool
+    warnings: list[str]
+    diff: NotRequired[DiffForm]
+
+
+class CauseExample(TypedDict):
+    """A request that failed, and what was said."""
+
+    id: str
+    message: str | None
+
+
+class CauseForm(TypedDict):
+    """Requests of one job that failed for one cause."""
+
+    job: str
+    kind: str
+    code: str | None
+    http_status: int | None
+    count: int
+    example: CauseExample
+    advice: str
+    commands: list[str]
+
+
+class SummaryForm(JobsForm):
+    """The last event of a run: how it ended."""
+
+    event: str
+    at: str
+    exit: int
+    stops: list[str]
+    limits: dict[str, LimitForm]
+    manifests: list[str]
+    reports: list[str]
+    failures: list[CauseForm]
