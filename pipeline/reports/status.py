@@ -121,7 +121,7 @@ def folder_json(status: FolderStatus, command: NextCommand) -> StatusForm:
     """Return the status as `status --json` shows it."""
     owner = status.owner
     view: StatusForm = {
-        **status_json(status.summaries),
+        "jobs": status_json(status.summaries)["jobs"],
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "stops": stops_json(status.stops, command),
         "providers": status.controls.json(),

@@ -6,6 +6,7 @@ What depends on the model or the operation of a request, its own or that of `def
 from __future__ import annotations
 
 import functools
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +23,7 @@ from tests.support.json_walk import walk
 from tests.support.readme import HOME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pipeline.models.model import Model
     from pipeline.models.rules import Operation, ParameterRule
@@ -86,11 +87,12 @@ assert MAX_EDGE < 10_000, "`resize` has four digits"
 
 def job_schema() -> Schema:
     """Return the schema of a job file."""
-    schema = with_precise_nulls(JobForm.model_json_schema())
+    form = json.dumps(JobForm.model_json_schema()).replace("_Request", "Request").replace("_Parameters", "Defaults")
+    schema = with_precise_nulls(json.loads(form))
     definitions = schema.pop("$defs")
-    request, defaults = definitions.pop("_Request"), definitions.pop("_Parameters")
+    request, defaults = definitions.pop("Request"), definitions.pop("Defaults")
     models = {name: group.model for name, group in _groups().items()}
-    parameters = sorted({name for model in models.values() for name in model.parameters} - {*UNSUPPORTED})
+    parameters = sorted(_parameters())
     texts = descriptions(HOME / "jobs" / "README.md", "## A request")
     not_of_requests = {*UNSUPPORTED, *JOB_KEYS}
     _complete(request, texts, not_of_requests, parameters)
@@ -110,7 +112,7 @@ def job_schema() -> Schema:
     any_model = {f"any:{one}": _rules(None, one) for one in OPERATIONS}
     return {
         **schema,
-        "$defs": {"_Request": request, "_Parameters": defaults, **definitions, **rules, **any_model, **needs},
+        "$defs": {"Request": request, "Defaults": defaults, **definitions, **rules, **any_model, **needs},
     }
 
 
@@ -153,46 +155,52 @@ def _complete(schema: Schema, texts: Mapping[str, str], refused: set[str], param
 
 
 def _rules(model: Model | None, operation: Operation) -> Schema:
-    """Return what holds for the keys of a request of its own, by its operation and its model; None is any other."""
+    """Return what holds for the keys of a request of its own, by its operation and its model; None is any other.
+
+    What is not taken has a pattern, not a property: a language server offers properties.
+    """
     served_by = model.served_by(operation) if model else operation
-    properties: dict[str, Schema | bool] = {}
-    if served_by == "generation":
-        properties["image"] = {"anyOf": [NULL, {"type": "array", "maxItems": 0}]}
-    requirements = model and model.image_requirements(served_by)
-    if served_by != "edit" or (requirements and not requirements.mask):
-        properties["mask"] = NULL
-    if requirements and requirements.most is not None:
-        properties["image"] = {"type": ["string", "array", "null"], "maxItems": requirements.most}
+    limits = _image_limits(model, served_by)
     if model is None:
-        return {"properties": properties}
+        return {"properties": {name: {} for name in sorted(_parameters())}, "patternProperties": limits}
     if served_by not in model.operations:
-        properties["operation"] = False
-    if operation == served_by == "variation":
-        properties["prompt"] = NULL
-    else:
-        properties["prompt"] = {"anyOf": [{"maxLength": model.prompt}, TEMPLATE]}
+        limits["^operation$"] = False
+    is_prompted = operation != served_by or served_by != "variation"
+    limits["^prompt$"] = {"anyOf": [{"maxLength": model.prompt}, TEMPLATE]} if is_prompted else NULL
     taken = {name: _parameter(rule) for name, rule in model.rules(served_by).items()}
-    refused = {name: _untaken(rule) for name, rule in model.parameters.items() if name not in taken}
-    own = "|".join(
-        sorted({*RESERVED - {"size", "quality", "response_format", "user"}, *model.parameters, *UNSUPPORTED})
-    )
-    return {
-        "properties": {**properties, **taken},
-        "patternProperties": {
-            **{f"^{name}$": schema for name, schema in refused.items() if name not in UNSUPPORTED},
-            rf"^(?!x-|(?:{own})$)": NULL,
-        },
-        "allOf": [
-            {"if": _has(name, _not_open({"enum": list(values)} if values else {})), "then": then}
-            for name, values, other, allowed in _pairs(model, served_by)
-            for then in [
-                {
-                    "if": {"required": [other]},
-                    "then": {"if": _has(other, any_of({"enum": allowed})), "else": {"properties": {name: False}}},
-                }
-            ]
-        ],
-    }
+    for name, rule in model.parameters.items():
+        if name not in taken and name not in UNSUPPORTED:
+            limits[f"^{name}$"] = _untaken(rule)
+    own = sorted({*RESERVED - _parameters(), *model.parameters, *UNSUPPORTED})
+    limits[rf"^(?!x-|(?:{'|'.join(own)})$)"] = NULL
+    pairs = [_pair(*pair) for pair in _pairs(model, served_by)]
+    return {"properties": taken, "patternProperties": limits, "allOf": pairs}
+
+
+def _image_limits(model: Model | None, served_by: str) -> dict[str, Schema | bool]:
+    """Return patterns for the keys of images: which of them an operation takes, and how many."""
+    limits: dict[str, Schema | bool] = {}
+    requirements = model and model.image_requirements(served_by)
+    if served_by == "generation":
+        limits["^image$"] = {"anyOf": [NULL, {"type": "array", "maxItems": 0}]}
+    elif requirements and requirements.most is not None:
+        limits["^image$"] = {"type": ["string", "array", "null"], "maxItems": requirements.most}
+    if served_by != "edit" or (requirements and not requirements.mask):
+        limits["^mask$"] = NULL
+    return limits
+
+
+def _pair(name: str, values: list[str], other: str, allowed: list[str]) -> Schema:
+    """Return that a parameter, or some values of it, is taken only with these values of another one."""
+    fits = {"if": _has(other, any_of({"enum": allowed})), "else": {"properties": {name: False}}}
+    stated = _has(name, _not_open({"enum": values} if values else {}))
+    return {"if": stated, "then": {"if": {"required": [other]}, "then": fits}}
+
+
+@functools.cache
+def _parameters() -> frozenset[str]:
+    """Return the names of the parameters that any model of the table knows, be it only to refuse them."""
+    return frozenset({name for group in _groups().values() for name in group.model.parameters} - {*UNSUPPORTED})
 
 
 def _needs(model: Model) -> Schema | None:
@@ -255,7 +263,7 @@ def _parameter(rule: ParameterRule) -> Schema:
 def _untaken(rule: ParameterRule) -> Schema:
     """Return what a parameter is if the model, or the operation, does not take it."""
     why = rule.refused or f"only for {' and '.join(rule.only)}"
-    return {"type": "null", "description": f"Not taken: {why}."}
+    return {"type": "null", "description": f"Not taken: {why}.", "errorMessage": f"Not taken: {why}."}
 
 
 class _Conditions:
@@ -346,7 +354,7 @@ class _Conditions:
 
     def _for_requests(self, groups: Iterable[str], which: Schema, then: Schema) -> Iterator[Schema]:
         """Yield a condition on `defaults` that holds if a request of these models, and of this kind, is there."""
-        names = {"enum": [name for group in groups for name in self.names[group]]}
+        names = _one_of([name for group in groups for name in self.names[group]])
         result = {"properties": {"defaults": then}}
         yield {"if": _some(_both(_has("model", names), which)), "then": result}
         left = _some(_both(_lacks("model"), which))
@@ -354,8 +362,8 @@ class _Conditions:
 
     def _own_model(self, group: str) -> Schema:
         if group == "any":
-            return _has("model", {"not": {"anyOf": [{"enum": self.known}, TEMPLATE]}})
-        return _has("model", {"enum": self.names[group]})
+            return _has("model", {"not": {"anyOf": [_one_of(self.known), TEMPLATE]}})
+        return _has("model", _one_of(self.names[group]))
 
     def _default_model(self, group: str) -> Schema:
         own = self._own_model(group)
@@ -384,6 +392,11 @@ def with_precise_nulls(schema: Schema) -> Schema:
 
 def _without_choice(schema: Schema) -> Schema:
     return {key: one for key, one in schema.items() if key != "anyOf"}
+
+
+def _one_of(names: Sequence[str]) -> Schema:
+    """Return what these names fit; a list of values would let a language server complete those of longer names."""
+    return {"type": "string", "pattern": f"^(?:{'|'.join(map(re.escape, names))})$"}
 
 
 def _ref(name: str) -> Schema:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _LARGE = 300  # characters of JSON
 _MADE: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-    "job": ("A job file of image-batch-pipeline: which images should exist", job_schema),
-    "config": ("config.yaml of image-batch-pipeline: where results go, and which providers there are", config_schema),
-    "manifest": ("One line of manifest.jsonl: a request, and what became of it", lambda: form_schema(ManifestLine)),
+    "job": ("A job file", job_schema),
+    "config": ("The config of image-batch-pipeline", config_schema),
+    "manifest": ("One line of manifest.jsonl", lambda: form_schema(ManifestLine)),
     "event": ("One line of `run --json` and `resume --json`", event_schema),
     "status": ("What `status --json` prints", lambda: form_schema(StatusForm)),
     "plan": ("What `plan --json` prints for one job", lambda: form_schema(PlanForm)),
