@@ -85,7 +85,7 @@ def test_it_explains_a_key(server: LanguageServer, tmp_path: Path, text: str, wo
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("requests:\n  - promt: x\n", ["2: Property promt is not allowed."]),
+        ("requests:\n  - promt: x\n", ["2: unknown key, close to a known one"]),
         (
             "requests:\n  - prompt: x\n    model: gpt-image-2\n    style: vivid\n",
             ["4: Not taken: leave it out and describe the style in the prompt: only dall-e-3 takes it."],

@@ -25,7 +25,7 @@ from pipeline.models.model import Model
 from pipeline.sandbox.batch_settings import BatchFaults, BatchSettings
 from pipeline.sandbox.settings import Faults, SandboxSettings
 from tests.support.described import descriptions
-from tests.support.json_walk import walk
+from tests.support.json_walk import NEVER, UNKNOWN, walk
 from tests.support.readme import HOME
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _VARIABLE: Schema = {
     "type": "object",
     "properties": {"env": {"type": "string", "pattern": f"^{VARIABLE_NAME.pattern}$"}},
     "required": ["env"],
-    "patternProperties": {"^(?!env$)": False},
+    "patternProperties": {"^(?!env$)": NEVER},
 }
 _HEADERS: Schema = {"type": ["object", "null"], "additionalProperties": {"anyOf": [{"type": "string"}, _VARIABLE]}}
 _WORDS: Schema = {"type": ["array", "null"], "items": {"type": "string"}}
@@ -164,7 +164,7 @@ def _settings(kind: type[Any]) -> Schema:
     return {
         "type": "object",
         "properties": properties,
-        "patternProperties": {f"^(?!(?:{'|'.join(properties)})$)": False},
+        "patternProperties": {f"^(?!(?:{'|'.join(properties)})$)": UNKNOWN},
     }
 
 
@@ -201,7 +201,7 @@ class _Tree:
         return {
             "type": ["object", "null"],
             "properties": properties,
-            "patternProperties": {f"^(?!(?:{'|'.join(self.known[path])})$)": False},
+            "patternProperties": {f"^(?!(?:{'|'.join(self.known[path])})$)": UNKNOWN},
         }
 
     def _key(self, path: str) -> Schema:

@@ -18,8 +18,8 @@ from pipeline.planning.job_schema import ENTRY_KEYS, JOB_KEYS, NOT_IN_EXTRA, RES
 from pipeline.planning.mode_names import MODES
 from pipeline.storage import OUTPUT_FILES
 from tests.support.described import descriptions
-from tests.support.json_patterns import free_size, in_any_case, near
-from tests.support.json_walk import walk
+from tests.support.json_patterns import between, free_size, in_any_case, near
+from tests.support.json_walk import NEVER, never, walk
 from tests.support.readme import HOME
 
 if TYPE_CHECKING:
@@ -56,11 +56,16 @@ _FILE: Schema = {
     "minLength": 1,
     "not": {"pattern": r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|[Dd][Aa][Tt][Aa]:)"},
 }
+_VARIABLE = r"\{\{-?\s*(?!(?:true|false|none|not|True|False|None)\b)[A-Za-z_]"
+_NO_VARIABLE: Schema = {
+    "if": {"type": "string", "pattern": _VARIABLE},
+    "then": {"enum": [], "errorMessage": "a variable, and the request has neither a matrix nor rows"},
+}
 _READ_LATER: dict[str, Schema] = {
     "operation": words(OPERATIONS),
     "n": any_of({"type": "integer", "minimum": 1}),
     "fit": words(get_args(Fit)),
-    "resize": any_of({"type": "string", "pattern": "^[1-9][0-9]{0,3}x[1-9][0-9]{0,3}$"}),
+    "resize": any_of({"type": "string", "pattern": f"^(?:{between(1, MAX_EDGE)})x(?:{between(1, MAX_EDGE)})$"}),
     "image": any_of(_FILE, {"type": "array", "items": any_of(_FILE)}),
     "mask": {
         "type": ["string", "object", "null"],
@@ -68,7 +73,7 @@ _READ_LATER: dict[str, Schema] = {
         "propertyNames": {"enum": ["image", "edit", "box"]},
         "if": {"type": "object"},
         "then": {"oneOf": [{"required": ["image"]}, {"required": ["box"]}]},
-        "dependentSchemas": {"box": {"properties": {"edit": False}}},
+        "dependentSchemas": {"box": {"patternProperties": {"^edit$": NEVER}}},
     },
     "id": any_of({"type": ["string", "number", "boolean"], "pattern": r"^(?!\.)[A-Za-z0-9._-]{1,100}$"}),
 }
@@ -82,7 +87,6 @@ _OF_THE_JOB: dict[str, Schema] = {
     "mode": {"anyOf": [{"enum": list(MODES)}, NULL]},
     "deadline": {"anyOf": [{"type": "string", "pattern": _DEADLINE}, NULL]},
 }
-assert MAX_EDGE < 10_000, "`resize` has four digits"
 
 
 def job_schema() -> Schema:
@@ -96,13 +100,16 @@ def job_schema() -> Schema:
     texts = descriptions(HOME / "jobs" / "README.md", "## A request")
     not_of_requests = {*UNSUPPORTED, *JOB_KEYS}
     _complete(request, texts, not_of_requests, parameters)
+    request["allOf"] = [
+        {"if": _lacks_all(ENTRY_KEYS - {"id"}), "then": {"patternProperties": {"^(?!x-)": _NO_VARIABLE}}}
+    ]
     _complete(defaults, texts, not_of_requests | ENTRY_KEYS, parameters)
     for key, own in _OF_THE_JOB.items():
         schema["properties"][key] = own
     for key, text in descriptions(HOME / "jobs" / "README.md", "## The job").items():
         if key in schema["properties"]:
             schema["properties"][key]["description"] = text
-    schema["patternProperties"] = {rf"^(?!x-|(?:{'|'.join(JOB_KEYS)})$)": False}
+    schema["patternProperties"] = {rf"^(?!x-|(?:{'|'.join(JOB_KEYS)})$)": never("unknown key of a job")}
     del schema["additionalProperties"]
     deadline_elsewhere = {"properties": {"deadline": NULL}}
     auto = {"properties": {"mode": {"const": "auto"}}, "required": ["mode"]}
@@ -140,15 +147,17 @@ def _complete(schema: Schema, texts: Mapping[str, str], refused: set[str], param
     properties.update({key: own for key, own in _READ_LATER.items() if key in properties})
     names = [name for group in _groups().values() for name in group.names]
     properties["model"] = any_of({"enum": names}, {"type": "string"})
-    properties["extra"] = {"type": ["object", "null"], "properties": dict.fromkeys(sorted(NOT_IN_EXTRA), False)}
+    within = {rf"^(?:{'|'.join(sorted(NOT_IN_EXTRA))})$": never("a key of the request itself, not of `extra`")}
+    properties["extra"] = {"type": ["object", "null"], "patternProperties": within}
     for key, own in properties.items():
         if key in texts:
             properties[key] = {**own, "description": texts[key]}
     known = "|".join(sorted({*RESERVED, *parameters}))
     schema["patternProperties"] = {
-        rf"^(?!(?:{known})$)(?:{near(RESERVED)})$": False,
-        r"^$|\s": False,
-        rf"^(?:{'|'.join(sorted(refused))})$": False,
+        rf"^(?!(?:{known})$)(?:{near(RESERVED)})$": never("unknown key, close to a known one"),
+        r"^$|\s": never("not a key: text with a colon needs quotes"),
+        rf"^(?:{'|'.join(sorted(refused - UNSUPPORTED.keys()))})$": never("a key of another place"),
+        **{f"^{key}$": never(f"not for batches: {reason}") for key, reason in UNSUPPORTED.items()},
     }
     schema.pop("additionalProperties", None)
     schema.pop("title", None)
@@ -164,7 +173,7 @@ def _rules(model: Model | None, operation: Operation) -> Schema:
     if model is None:
         return {"properties": {name: {} for name in sorted(_parameters())}, "patternProperties": limits}
     if served_by not in model.operations:
-        limits["^operation$"] = False
+        limits["^operation$"] = never(f"{model.name} takes {' and '.join(model.operations)} only")
     is_prompted = operation != served_by or served_by != "variation"
     limits["^prompt$"] = {"anyOf": [{"maxLength": model.prompt}, TEMPLATE]} if is_prompted else NULL
     taken = {name: _parameter(rule) for name, rule in model.rules(served_by).items()}
@@ -177,9 +186,9 @@ def _rules(model: Model | None, operation: Operation) -> Schema:
     return {"properties": taken, "patternProperties": limits, "allOf": pairs}
 
 
-def _image_limits(model: Model | None, served_by: str) -> dict[str, Schema | bool]:
+def _image_limits(model: Model | None, served_by: str) -> dict[str, Schema]:
     """Return patterns for the keys of images: which of them an operation takes, and how many."""
-    limits: dict[str, Schema | bool] = {}
+    limits: dict[str, Schema] = {}
     requirements = model and model.image_requirements(served_by)
     if served_by == "generation":
         limits["^image$"] = {"anyOf": [NULL, {"type": "array", "maxItems": 0}]}
@@ -192,7 +201,8 @@ def _image_limits(model: Model | None, served_by: str) -> dict[str, Schema | boo
 
 def _pair(name: str, values: list[str], other: str, allowed: list[str]) -> Schema:
     """Return that a parameter, or some values of it, is taken only with these values of another one."""
-    fits = {"if": _has(other, any_of({"enum": allowed})), "else": {"properties": {name: False}}}
+    why = f"taken only with {other} {' or '.join(allowed)}"
+    fits = {"if": _has(other, any_of({"enum": allowed})), "else": {"patternProperties": {f"^{name}$": never(why)}}}
     stated = _has(name, _not_open({"enum": values} if values else {}))
     return {"if": stated, "then": {"if": {"required": [other]}, "then": fits}}
 
@@ -213,7 +223,7 @@ def _needs(model: Model) -> Schema | None:
                     {"not": {"required": [other]}},
                 ]
             },
-            "then": {"properties": {name: False}},
+            "then": {"patternProperties": {f"^{name}$": never(f"taken only with {other} {' or '.join(allowed)}")}},
         }
         for name, values, other, allowed in _pairs(model, None)
         if model.parameters[other].default not in allowed
@@ -312,7 +322,7 @@ class _Conditions:
         }
         for key, operations in {"prompt": ("generation", "edit"), "image": ("edit", "variation")}.items():
             misspelt = rf"^(?!(?:{self.reserved})$)(?:{near([key])})$"
-            need = {"if": {"patternProperties": {misspelt: False}}, "then": _has(key, stated[key])}
+            need = {"if": {"patternProperties": {misspelt: NEVER}}, "then": _has(key, stated[key])}
             needs = [
                 _items(*({"if": _own_operation(one), "then": need} for one in operations)),
                 *(
@@ -351,6 +361,12 @@ class _Conditions:
                 yield from self._for_requests(groups, _lacks(name), {"properties": {name: schemas[form]}})
         unknown = rf"^(?!x-|(?:{'|'.join([self.reserved, *UNSUPPORTED])})$)"
         yield from self._for_requests(self.groups, {}, {"patternProperties": {unknown: NULL}})
+        for key, limit in _image_limits(None, "generation").items():
+            which = _lacks(key.strip("^$"))
+            then: Schema = {"properties": {"defaults": {"patternProperties": {key: limit}}}}
+            yield {"if": _some(_both(_own_operation("generation"), which)), "then": then}
+            left = _some(_both(_lacks("operation"), which))
+            yield {"if": _both(_default_operation("generation"), left), "then": then}
 
     def _for_requests(self, groups: Iterable[str], which: Schema, then: Schema) -> Iterator[Schema]:
         """Yield a condition on `defaults` that holds if a request of these models, and of this kind, is there."""
@@ -418,6 +434,10 @@ def _some(schema: Schema) -> Schema:
 
 def _lacks(key: str) -> Schema:
     return {"not": {"required": [key]}}
+
+
+def _lacks_all(keys: Iterable[str]) -> Schema:
+    return {"not": {"anyOf": [{"required": [key]} for key in sorted(keys)]}}
 
 
 def _own_operation(operation: str) -> Schema:

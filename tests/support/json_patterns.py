@@ -46,12 +46,17 @@ def free_size(rule: FreeSize) -> str:
         low = max(math.ceil(least / width), math.ceil(width / rule.ratio))
         high = min(most // width, math.floor(width * rule.ratio), rule.longest)
         if any(low <= height <= high for height in edges):
-            sizes.append(f"{width}x(?:{'|'.join(_between(low, high))})")
+            sizes.append(f"{width}x(?:{between(low, high)})")
     multiples = "|".join(map(str, edges))
     return rf"^(?=[0-9]+x(?:{multiples})$)(?:{'|'.join(sizes)})$"
 
 
-def _between(low: int, high: int) -> Iterator[str]:
+def between(low: int, high: int) -> str:
+    """Return a pattern for the whole numbers of a range."""
+    return "|".join(_ranges(low, high))
+
+
+def _ranges(low: int, high: int) -> Iterator[str]:
     """Yield patterns for the whole numbers of a range: each for those that begin alike."""
     while low <= high:
         span = 1

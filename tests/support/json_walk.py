@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+def never(message: str) -> dict[str, Any]:
+    """Return what no value fits, with a message for editors; of `false` some validators name no place."""
+    return {"enum": [], "errorMessage": message}
+
+
+NEVER = never("not allowed here")
+UNKNOWN = never("unknown key")
+
 MAPS = {"properties", "patternProperties", "$defs"}
 """Keywords whose value maps names to schemas."""
 

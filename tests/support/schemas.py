@@ -49,7 +49,7 @@ def _lines(schema: dict[str, Any], depth: int = 0) -> str:
 def _without_noise(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema without the title and the null by default that pydantic adds, and without empty lists."""
     noise = {"title", *(["default"] if schema.get("default", 0) is None else [])}
-    return {key: one for key, one in schema.items() if key not in noise and one != []}
+    return {key: one for key, one in schema.items() if key not in noise and (one != [] or key == "enum")}
 
 
 def _shared(schema: dict[str, Any]) -> dict[str, Any]:
