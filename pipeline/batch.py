@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan
-    from pipeline.reports.verify import CountImages, Damage
+    from pipeline.reports.verify import CountImages, Damages
     from pipeline.result import Result
 
 
@@ -248,7 +248,7 @@ class Batch:
 
     def verify(
         self, name: str | None = None, *, repair: bool = False, deep: bool = False, count: CountImages | None = None
-    ) -> tuple[int, list[Damage]]:
+    ) -> tuple[int, Damages]:
         """Compare every file of a job, or of all, with the ledger; return (number of images, damaged files).
 
         Of images in an object store it compares the size and the checksum there, and every byte with `deep`.

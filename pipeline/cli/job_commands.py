@@ -210,6 +210,8 @@ def verify(options: Options, job: str | None, repair: bool, deep: bool) -> int:
             f"queued again; to make them, run: {command}" if repair else f"not; to queue them again, run: {command}"
         )
         echo(f"{images - bad:,} of {images:,} images are complete" + (f"; {bad:,} {outcome}" if bad else ""), err=True)
+        if damages.c2pa_marks:
+            echo(f"{damages.c2pa_marks:,} of {images:,} images have a C2PA mark", err=True)
     return int(bool(damages))
 
 

@@ -13,6 +13,7 @@ from pipeline.errors import BrokenImage
 from pipeline.files import disk_error, move_aside
 from pipeline.images import inspect
 from pipeline.images.limits import MAX_PIXELS
+from pipeline.images.provenance import has_c2pa_mark
 from pipeline.ledger import queries
 from pipeline.ledger.recovery import requeue_lost_images
 from pipeline.ledger.submit import known_names
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.stores import Stores
 
     CountImages = Callable[[int, int], object]
+    NameImage = Callable[[str], object]
 
 
 _AT_ONCE = 16  # images of an object store: what takes time is its answer
@@ -47,6 +49,12 @@ class Damage:
     image: RecordedImage | None = None
 
 
+class Damages(list[Damage]):
+    """The damaged files that were found; `c2pa_marks` says how many of the images that were read have one."""
+
+    c2pa_marks = 0
+
+
 def verify_images(
     connection: sqlite3.Connection,
     config: Config,
@@ -56,12 +64,14 @@ def verify_images(
     *,
     mend: bool = False,
     deep: bool = False,
-) -> tuple[int, list[Damage]]:
+) -> tuple[int, Damages]:
     """Do what `Batch.verify` does, with the ledger open; `mend` is its `repair`."""
     if job is not None:
         (job,) = known_names(connection, [job])
     folder, limit = config.output, config.download.max_pixels
-    damages = list(find_damage(connection, folder, stores, job, limit, count, deep=deep))
+    marked: list[str] = []
+    damages = Damages(find_damage(connection, folder, stores, job, limit, count, marked.append, deep=deep))
+    damages.c2pa_marks = len(marked)
     if mend and damages:
         repair(connection, folder, stores, damages)
         for name in sorted({damage.job for damage in damages}):
@@ -77,13 +87,15 @@ def find_damage(
     job: str | None,
     max_pixels: int = MAX_PIXELS,
     count: CountImages | None = None,
+    marked: NameImage | None = None,
     *,
     deep: bool = False,
 ) -> Iterator[Damage]:
     """Read every recorded file again, of a job or of all, and yield what is missing or damaged. Changes nothing.
 
     `max_pixels` is the limit above which a result is not decoded. `count` is called with how many images are read, of
-    how many. Images in an object store are compared by size and checksum, and read only if `deep`. Raises ConfigError.
+    how many, and `marked` with the name of each image that has a C2PA mark. Images in an object store are compared by
+    size and checksum, and read only if `deep`. Raises ConfigError.
     """
     recorded = queries.read_recorded_images(connection, job)
     find = functools.partial(_fault, stores, max_pixels, deep)
@@ -94,9 +106,11 @@ def find_damage(
         for number, image in enumerate(recorded):
             if count is not None:
                 count(number, len(recorded))
-            fault = next(faults)
+            fault, is_marked = next(faults)
             if fault:
                 yield Damage(image.image_pk, image.job, image.name, fault, image)
+            elif is_marked and marked is not None:
+                marked(image.name)
     yield from _find_damaged_inputs(connection, folder, job)
 
 
@@ -116,19 +130,19 @@ def _find_damaged_inputs(connection: sqlite3.Connection, folder: Path, job: str 
                 yield Damage(None, upload.job, name, "has another hash than its name; submit the job again")
 
 
-def _fault(stores: Stores, max_pixels: int, deep: bool, image: RecordedImage) -> str | None:
-    local = stores.local(image)
-    if local is None and not deep:
-        return stores.remote_at(image.root or "").find_fault(image.name, image.bytes, image.sha256)
+def _fault(stores: Stores, max_pixels: int, deep: bool, image: RecordedImage) -> tuple[str | None, bool]:
+    """Return what is wrong with an image, and whether it has a C2PA mark, as far as it was read."""
+    if stores.local(image) is None and not deep:
+        return stores.remote_at(image.root or "").find_fault(image.name, image.bytes, image.sha256), False
     try:
         content = read_recorded(stores, image.name, image)
     except BrokenImage as reason:
-        return str(reason)
+        return str(reason), False
     try:
         inspect.inspect_svg(content) if image.format == "svg" else inspect.inspect(content, max_pixels)
     except BrokenImage as reason:
-        return f"is not a whole image: {reason}"
-    return None
+        return f"is not a whole image: {reason}", False
+    return None, has_c2pa_mark(content, image.format)
 
 
 def read_recorded(stores: Stores, name: str, image: RecordedImage | StoredImage) -> bytes:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline.ledger.database import transaction
 from tests.support.readme import HOME
+from tests.support.workbench import PNG, benched, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,3 +65,36 @@ def stated(entries: Iterable[dict[str, Any]]) -> dict[str, Told]:
         for entry in entries
         for image in entry["images"]
     }
+
+
+def fill(folder: Path, count: int, name: str = "big") -> None:
+    """Make an output folder with a job of so many small images, each unlike all others, without a run."""
+    (folder / name / "images").mkdir(parents=True)
+    with benched(folder) as bench:
+        bench.submit(*(request(number) for number in range(count)), name=name)
+        rows = bench.ask("SELECT pk, id, position FROM request ORDER BY position")
+        with transaction(bench.connection):
+            bench.connection.execute(
+                "INSERT INTO attempt (request, provider, n, sent_at, ended_at, outcome, request_id)"
+                " SELECT pk, 'lab', 1, 0.0, 1.0, 'answered', 'req_' || pk FROM request"
+            )
+            bench.connection.executemany(
+                "INSERT INTO image (request, attempt, job, state, number, file, sha256, bytes, width, height, format)"
+                " VALUES (?1, (SELECT pk FROM attempt WHERE request = ?1), 1, 'stored', 1, ?2, ?3, ?4, 16, 16, 'png')",
+                (_store(folder / name, pk, stem, number) for pk, stem, number in rows),
+            )
+            bench.set("UPDATE request SET status = 'succeeded', received = 1, attempts = 1, finished_at = 1.0")
+
+
+def _store(folder: Path, pk: int, stem: str, number: int) -> tuple[int, str, str, int]:
+    content = png_with_note(f"image {number}".encode())
+    file = f"images/{stem}-1.png"
+    (folder / file).write_bytes(content)
+    return pk, file, hashlib.sha256(content).hexdigest(), len(content)
+
+
+def png_with_note(text: bytes, kind: bytes = b"tEXt", key: bytes = b"note\0") -> bytes:
+    """Return a small PNG with a chunk before its pixels."""
+    chunk = kind + key + text
+    header, rest = PNG[:33], PNG[33:]
+    return header + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + rest
