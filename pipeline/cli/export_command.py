@@ -44,7 +44,7 @@ def export(options: Options, /, job: str, kind: str, dest: Path | None, as_json:
 
     batch, name = options.batch(), options.job(job)
     with work_line(options, "exporting", as_json=as_json) as line:
-        count = functools.partial(line.count, "exporting")
+        count = functools.partial(line.count, "exporting", with_bar=True)
         try:
             found = batch.export(name, kind, dest, ExportOptions(**chosen), count=count)
         except DamagedImages as reason:

@@ -22,6 +22,7 @@ FIRST_SECONDS = 1.0
 """How long a command works before there is a line."""
 
 _LINE_SECONDS = 0.2  # between two drawings
+_BAR, _DONE, _LEFT = 20, "━", "─"
 
 
 class WorkLine:
@@ -50,9 +51,12 @@ class WorkLine:
         if self._thread is not None:
             self._thread.join()
 
-    def count(self, what: str, done: int, total: int) -> None:
-        """Show from now on what is done, and how many of how many."""
-        self._what, self._numbers = what, f" {done:,}/{total:,}"
+    def count(self, what: str, done: int, total: int, *, with_bar: bool = False) -> None:
+        """Show from now on what is done, and how many of how many; also as a bar if asked for."""
+        self._what, self._numbers = (
+            what,
+            f" {bar(done, total)}{done:,}/{total:,}" if with_bar else f" {done:,}/{total:,}",
+        )
 
     def _keep_drawing(self) -> None:
         if self._over.wait(FIRST_SECONDS):
@@ -62,6 +66,12 @@ class WorkLine:
                 _rewrite(f"{self._what}{self._numbers} · {time.monotonic() - self._began:.0f} s")
                 self._over.wait(_LINE_SECONDS)
             _rewrite("")
+
+
+def bar(done: int, total: int) -> str:
+    """Return a bar of what is done, with a blank behind it."""
+    full = _BAR * done // max(1, total)
+    return f"{_DONE * full}{_LEFT * (_BAR - full)} "
 
 
 def work_line(options: Options, what: str, *, as_json: bool = False) -> WorkLine:

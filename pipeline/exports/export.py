@@ -11,11 +11,10 @@ from pipeline.exports.kinds import ExportOptions, check_kind
 from pipeline.exports.listing import make_listing
 from pipeline.exports.originals import Originals
 from pipeline.exports.picks import read_picks
-from pipeline.exports.staging import check_destination, staged
+from pipeline.exports.staging import check_destination, is_inside, staged
 from pipeline.files import disk_error
 from pipeline.ledger.database import file_mode
 from pipeline.ledger.submit import known_names
-from pipeline.storage import IMAGES_FOLDER
 from pipeline.stores import Stores
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Export:
 
     job: str
     kind: str
-    path: Path
+    path: Path | str  # the URL of an object store if sidecars are there
     images: int
     bytes: int
 
@@ -53,20 +52,20 @@ def export_job(
     with ledger.reading(config.output, name) as connection:
         (job,) = known_names(connection, [name])
         path = Path(dest or config.output / job / f"export-{kind}").absolute()
-        if kind == "sidecar":
-            path = config.output / job / IMAGES_FOLDER
-        else:
+        if kind != "sidecar":
             check_destination(path, config.output, force=options.force)
         listing = make_listing(connection, job, picks, with_failures=kind == "batch")
+    stores = Stores.of(config)
     with listing:
-        originals = Originals(Stores.of(config), job, listing.images, count)
+        originals = Originals(stores, job, listing.images, count)
         try:
             if kind == "sidecar":
                 from pipeline.exports.sidecar import write_sidecars
 
                 write_sidecars(listing, originals, force=options.force, mode=file_mode(config.output))
-            else:
-                _write_staged(path, kind, listing, originals, options, config)
+                place = stores.new.job_folder(job) if stores.remote is None else f"{stores.remote.root}/{job}/images"
+                return Export(job, kind, place, listing.images, listing.bytes)
+            _write_staged(path, kind, listing, originals, options, config)
         except OSError as reason:
             raise disk_error(reason, path.parent) from None
         return Export(job, kind, path, listing.images, listing.bytes)
@@ -76,7 +75,7 @@ def _write_staged(
     path: Path, kind: str, listing: Listing, originals: Originals, options: ExportOptions, config: Config
 ) -> None:
     fingerprint = f"{kind} {options.link} {options.embed} {options.no_images} {listing.fingerprint}"
-    private = config.output.resolve() in path.parent.resolve().parents and file_mode(config.output) & 0o077 == 0
+    private = is_inside(path, config.output) and file_mode(config.output) & 0o077 == 0
     with staged(path, fingerprint, force=options.force, private=private) as target:
         _write(target, kind, listing, originals, options, path.parent)
         originals.check_none_damaged()

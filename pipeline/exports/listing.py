@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import json
 import tempfile
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 from pipeline.errors import BadInput
 from pipeline.exports.variables import VariableTypes
+from pipeline.files import disk_error
 from pipeline.ledger.queries import read_places
 from pipeline.reports.manifest import entries
 from pipeline.storage import StoredImage
@@ -118,8 +120,15 @@ def make_listing(
     """List the stored images of a job's stated requests, or those of them that `picks` accepts.
 
     With `with_failures`, failed requests are listed, too, unless there are picks. Raises BadInput if nothing is left,
-    or if a pick is of no stored image, and OSError.
+    or if a pick is of no stored image, and DiskFull.
     """
+    try:
+        return _make_listing(connection, job, picks, with_failures=with_failures)
+    except OSError as reason:
+        raise disk_error(reason, Path(tempfile.gettempdir())) from None
+
+
+def _make_listing(connection: sqlite3.Connection, job: str, picks: Picks | None, *, with_failures: bool) -> Listing:
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(Listing(job))
         for entry in stack.enter_context(contextlib.closing(entries(connection, job))):

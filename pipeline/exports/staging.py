@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -22,6 +23,11 @@ _TYPICAL = ({"metadata.jsonl", "images"}, {"output.jsonl", "errors.jsonl"})
 _TABLES = (b"PAR1", b"file_name,prompt,variables,sha256,")  # how our parquet and our csv begin
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether `path`, which may not exist, is below a folder."""
+    return folder.resolve() in (path.parent.resolve() / path.name).parents
+
+
 def check_destination(destination: Path, output: Path, *, force: bool) -> None:
     """Check that nothing is at a destination, or, with `force`, only what may be replaced. Raises ConfigError."""
     if not os.path.lexists(destination):
@@ -35,8 +41,7 @@ def check_destination(destination: Path, output: Path, *, force: bool) -> None:
 def _is_replaceable(path: Path, output: Path) -> bool:
     """Return whether `path` is an export or, outside the output folder, any ordinary file."""
     if path.is_symlink() or not path.is_dir():
-        is_outside = output.resolve() not in (path.parent.resolve() / path.name).parents
-        return path.is_file() and (is_outside or _is_table(path))
+        return path.is_file() and (not is_inside(path, output) or _is_table(path))
     names = {one.name for one in path.iterdir()}
     return any(typical <= names for typical in _TYPICAL) or all(_SHARD.fullmatch(name) for name in names)
 
@@ -55,7 +60,13 @@ def staged(destination: Path, fingerprint: str, *, force: bool, private: bool) -
     and FolderBusy if another process is at it.
     """
     folder = destination.with_name(f".{destination.name}{PART}")
-    make_folder(folder, mode=0o700)
+    try:
+        make_folder(folder, mode=0o700)
+    except OSError as reason:
+        if reason.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        what = f"{destination} cannot be written: {reason.strerror or reason}"
+        raise ConfigError(f"{what}; choose another --dest") from None
     content, old = folder / "content", folder / "old"
     with _held(folder, destination):
         try:

@@ -53,12 +53,11 @@ def write_parquet(target: Path, listing: Listing, originals: Originals, folder: 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(pa, _columns(listing), embed=embed)
-    compression = {path: "none" if path.startswith("image.") else "zstd" for path in _leaves(schema)}
-    with (
-        whole_file(target) as file,
-        pq.ParquetWriter(file, schema, compression=compression, use_dictionary=False) as writer,
-    ):
+    texts = _columns(listing)
+    schema = _schema(pa, texts, embed=embed)
+    packed = {**dict.fromkeys(texts, "zstd"), **dict.fromkeys(("image.bytes", "image.path") if embed else (), "none")}
+    how = {"compression": packed, "use_dictionary": False, "write_statistics": texts}  # those of bytes are bytes again
+    with whole_file(target) as file, pq.ParquetWriter(file, schema, **how) as writer:
         for rows in _groups(_rows(listing, originals, folder, embed=embed)):
             writer.write_table(pa.Table.from_pylist(rows, schema))
 
@@ -71,12 +70,6 @@ def _schema(pa: Any, columns: list[str], *, embed: bool) -> pa.Schema:
     features = {name: {"dtype": "string", "_type": "Value"} for name in columns}
     told = {"info": {"features": {"image": {"_type": "Image"}, **features}}}
     return pa.schema([image, *fields], {"huggingface": json_bytes(told)})
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    return [name for name in schema.names if name != "image"] + (
-        ["image.bytes", "image.path"] if "image" in schema.names else []
-    )
 
 
 def _columns(listing: Listing) -> list[str]:

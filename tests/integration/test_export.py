@@ -7,6 +7,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import sqlite3
 import tarfile
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.exports.kinds import KINDS
-from tests.support.exports import Told, make_job, stated
+from tests.support.exports import Told, fill, make_job, png_with_note, stated
 from tests.support.stage import staged
 
 if TYPE_CHECKING:
@@ -225,3 +226,23 @@ def test_sidecars_stand_beside_their_images(small: Stage) -> None:
     assert changed.read_text() == "mine"
     small.run("export", "small", "--to", "sidecar", "--force")
     assert changed.read_text() != "mine"
+
+
+def test_provenance_marks_are_counted_by_verify_and_survive_in_every_export(stage: Stage, tmp_path: Path) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    fill(stage.output, 3, "marked")
+    first, second, _ = sorted((stage.output / "marked" / "images").iterdir())
+    marked = png_with_note(b"a manifest of C2PA", b"caBX", b"")
+    for path in (first, second):
+        path.write_bytes(marked)
+        with contextlib.closing(sqlite3.connect(stage.output / "ledger.sqlite3", isolation_level=None)) as ledger:
+            row = (_sha256(marked), len(marked), f"images/{path.name}")
+            ledger.execute("UPDATE image SET sha256 = ?, bytes = ? WHERE file = ?", row)
+    assert "2 of 3 images have a C2PA mark" in stage.run("verify").stderr
+    assert "C2PA" not in stage.run("verify", "--quiet").stderr
+    for kind, options in (("imagefolder", ()), ("webdataset", ()), ("parquet", ("--embed",))):
+        dest = _export(stage, kind, tmp_path / kind, *options, job="marked")
+        files = [path for path in dest.rglob("*") if path.is_file()] if dest.is_dir() else [dest]
+        assert sum(path.read_bytes().count(marked) for path in files) == 2
+    output = (_export(stage, "batch", tmp_path / "batch", job="marked") / "output.jsonl").read_text()
+    assert output.count(base64.b64encode(marked).decode()) == 2

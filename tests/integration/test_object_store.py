@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
 import signal
+import tarfile
 import time
 from typing import TYPE_CHECKING
 
@@ -380,3 +383,55 @@ def test_a_store_that_does_not_answer_for_too_long_stops_the_run(stage: Stage, s
     stage.run("run")
     check(stage, store, "many", 3)
     assert server.charged() == 3
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries that write exports
+def test_exports_read_their_originals_from_the_store(stage: Stage, store: ObjectServer, tmp_path: Path) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 20))
+    entries = [image for entry in stage.manifest("many") for image in entry["images"]]
+    hashes = {image["sha256"] for image in entries}
+    for kind in ("imagefolder", "webdataset", "batch"):
+        stage.run("export", "many", "--to", kind, "--dest", tmp_path / kind)
+    copied = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "imagefolder" / "images").iterdir()}
+    assert copied == hashes
+    with tarfile.open(tmp_path / "webdataset" / "shard-00000.tar") as tar:
+        contents = [tar.extractfile(member) for member in tar if member.name.endswith(".png")]
+        assert {hashlib.sha256(one.read()).hexdigest() for one in contents if one is not None} == hashes
+    store.seen.clear()
+    stage.run("export", "many", "--to", "csv", "--dest", tmp_path / "csv")
+    assert not [path for method, path in store.seen if method == "GET" and IMAGES in path], "no egress for a table"
+    with (tmp_path / "csv").open(newline="", encoding="utf-8") as file:
+        assert [row["file_name"] for row in csv.DictReader(file)] == [image["url"] for image in entries]
+    refused = stage.run("export", "many", "--to", "imagefolder", "--link", exit_code=2)
+    assert "is in an object store and cannot be linked" in refused.stderr
+
+
+def test_sidecars_stand_in_the_store_beside_their_images(stage: Stage, store: ObjectServer) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 3))
+    shown = stage.run("export", "many", "--to", "sidecar")
+    (image, *_) = [image for entry in stage.manifest("many") for image in entry["images"]]
+    key = image["url"].partition("://bucket/")[2]
+    assert shown.stdout == f"s3://bucket/{key.rpartition('/')[0]}\n"
+    content, kind = store.get(f"{key.removesuffix('.png')}.json")
+    assert kind == "application/json"
+    assert json.loads(content)["sha256"] == image["sha256"]
+    assert "not in the ledger" not in stage.run("verify").stderr
+    assert "there already" in stage.run("export", "many", "--to", "sidecar", exit_code=2).stderr
+
+
+def test_what_is_damaged_in_the_store_is_named_and_not_exported(
+    stage: Stage, store: ObjectServer, tmp_path: Path
+) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 20))
+    urls = [image["url"].partition("://bucket/")[2] for entry in stage.manifest("many") for image in entry["images"]]
+    store.put(urls[1], b"damaged")
+    store.delete(urls[18])
+    for kind in ("webdataset", "csv", "sidecar"):
+        shown = stage.run("export", "many", "--to", kind, "--dest", tmp_path / "dest", exit_code=1)
+        first, last = shown.stdout.splitlines()
+        assert "bytes, recorded are" in first
+        assert last.endswith(f"{urls[18].rpartition('/')[2]}: is missing")
+    assert not (tmp_path / "dest").exists()
