@@ -8,6 +8,7 @@ sizes:BYTES             no file grows beyond BYTES
 bug:NUMBER              the NUMBER-th answer meets a bug
 stuck                   the thread of each image is in C code for minutes, where nothing can interrupt it
 die:NUMBER              the process kills itself just before its NUMBER-th fsync, link, rename, unlink or commit
+die_reading:NUMBER      the process kills itself just before it reads its NUMBER-th stored image
 """
 
 from __future__ import annotations
@@ -107,9 +108,8 @@ def _stuck() -> None:
     image_writer.validate = validate  # type: ignore[assignment]
 
 
-def _die(number: str) -> None:
-    from pipeline.ledger.writer import Writer
-
+def _dying(number: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a wrapper of functions, which together kill the process in place of their call of this number."""
     steps = itertools.count(1)
 
     def dying(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,6 +120,19 @@ def _die(number: str) -> None:
 
         return step
 
+    return dying
+
+
+def _die_reading(number: str) -> None:
+    from pipeline.storage import LocalStore
+
+    LocalStore.read = _dying(number)(LocalStore.read)  # type: ignore[method-assign]
+
+
+def _die(number: str) -> None:
+    from pipeline.ledger.writer import Writer
+
+    dying = _dying(number)
     for name in ("fsync", "link", "replace", "unlink"):
         setattr(os, name, dying(getattr(os, name)))
     Writer._commit = dying(Writer._commit)  # type: ignore[method-assign]
@@ -131,6 +144,7 @@ KINDS: dict[str, Callable[..., None]] = {
     "sizes": _sizes,
     "bug": _bug,
     "die": _die,
+    "die_reading": _die_reading,
     "stuck": _stuck,
 }
 
