@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
 from pipeline.files import disk_error, move_aside
-from pipeline.images import inspect
 from pipeline.images.limits import MAX_PIXELS
 from pipeline.images.provenance import has_c2pa_mark
 from pipeline.ledger import queries
@@ -132,6 +131,8 @@ def _find_damaged_inputs(connection: sqlite3.Connection, folder: Path, job: str 
 
 def _fault(stores: Stores, max_pixels: int, deep: bool, image: RecordedImage) -> tuple[str | None, bool]:
     """Return what is wrong with an image, and whether it has a C2PA mark, as far as it was read."""
+    from pipeline.images import inspect
+
     if stores.local(image) is None and not deep:
         return stores.remote_at(image.root or "").find_fault(image.name, image.bytes, image.sha256), False
     try:

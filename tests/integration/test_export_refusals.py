@@ -6,6 +6,8 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -271,3 +273,9 @@ def test_a_force_that_was_killed_between_its_two_renames_is_completed(small: Sta
     small.run("export", "small", "--to", "csv", "--dest", dest)
     assert dest.read_text().startswith("file_name,")
     assert [path.name for path in tmp_path.iterdir()] == ["night.csv"]
+
+
+def test_the_python_api_starts_without_the_libraries_of_images_and_exports() -> None:
+    libraries = "PIL", "pyarrow", "mlcroissant", "aiohttp"
+    code = f"import pipeline.batch, sys; sys.exit(str([one for one in {libraries} if one in sys.modules]))"
+    assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, check=False).stderr == b"[]\n"
