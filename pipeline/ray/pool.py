@@ -114,7 +114,7 @@ class Pool:
             except WorkerLostError as reason:
                 self._bury(worker, str(reason))
                 if reason.is_silent:
-                    self._cluster.restart(actor)
+                    await asyncio.to_thread(self._cluster.restart, actor)  # not at once, if Ray itself is gone
             finally:
                 self._remove(worker)
 

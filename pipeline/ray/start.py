@@ -11,15 +11,17 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pipeline.engine.worker_events import EngineOutput
 from pipeline.errors import ConfigError
+from pipeline.ray import guard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -53,8 +55,10 @@ async def connected(settings: WorkerSettings, environment: Mapping[str, str], em
         if settings.address is None:
             options = _own_options(settings, stack.enter_context(_short_folder()))
             with _own_environment():
+                guarding = stack.enter_context(_guarded(options["_temp_dir"]))
                 stack.enter_context(_output_to(emit))
                 _init(**options)
+            _name_helpers(guarding)
         else:
             address = await asyncio.to_thread(_resolve, settings.address, environment)
             stack.enter_context(_output_to(emit))
@@ -65,6 +69,28 @@ async def connected(settings: WorkerSettings, environment: Mapping[str, str], em
             yield ray.get_runtime_context().gcs_address
         finally:
             await _shut_down()
+
+
+@contextlib.contextmanager
+def _guarded(folder: str) -> Iterator[IO[str]]:
+    """Have a guard that cleans up if this process is killed within the block; yields its input."""
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-I", guard.__file__, folder], stdin=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    try:
+        yield process.stdin
+    finally:
+        process.communicate(f" {guard.END}\n")
+
+
+def _name_helpers(words: IO[str]) -> None:
+    """Write to the guard which processes Ray's node has started."""
+    from ray._private import worker as ray_worker
+
+    for raylet in ray_worker.global_worker.node.all_processes.get("raylet", []):
+        words.write("".join(f"{pid} " for pid in guard.children(raylet.process.pid)))
+    words.flush()
 
 
 @contextlib.contextmanager

@@ -109,6 +109,7 @@ class RemoteWorker:
         reason: BaseException | None = None
         while True:
             poll = asyncio.ensure_future(self._poll())
+            poll.add_done_callback(_retrieve)
             await asyncio.wait([poll], timeout=max(0.0, self.lost_at - time.monotonic()))
             if not poll.done():
                 await asyncio.sleep(0)  # both may be due after a pause of this process
@@ -151,6 +152,12 @@ class RemoteWorker:
             return
         del self.tickets[report.id]
         self._handle(self, ticket, report)
+
+
+def _retrieve(poll: asyncio.Future[bytes]) -> None:
+    """Take the error of a poll that nobody waits for any more."""
+    if not poll.cancelled():
+        poll.exception()
 
 
 def _may_recover(reason: BaseException) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.ray.guard import children
 from tests.support.stage import staged
 
 if TYPE_CHECKING:
@@ -54,3 +57,44 @@ def test_workers_make_the_calls_and_nothing_of_ray_is_left(stage: Stage) -> None
     assert key not in log
     assert "Ray" not in ended.stderr.replace("on ray", "")
     assert processes(key) == {}
+
+
+def _raylet(key: str) -> tuple[int, Path]:
+    """Return the process of the node that a run with this key has started, and the folder of its Ray."""
+    for pid, line in processes(key).items():
+        if found := re.search(r"--raylet_socket_name=(/tmp/ray-\w+)/", line):
+            return pid, Path(found[1])
+    raise AssertionError("there is no raylet")
+
+
+def _command(pid: int) -> bytes:
+    """Return the command line of a process, empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_run_that_is_killed_leaves_no_process_and_no_folder_and_the_next_one_goes_on(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[30, 30])
+    stage.settings["workers"] = 2
+    stage.provider("lab", server)
+    key = f"sk-{secrets.token_hex(16)}"
+    process = stage.start("run", stage.prompts("job", 4), "--on", "ray", key=key)
+    while len(stage.ask("SELECT 1 FROM attempt")) < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raylet, folder = _raylet(key)
+    helpers = children(raylet)
+    assert len(helpers) >= 4, "two workers, and helpers of the node"
+    process.kill()
+    process.communicate()
+    killed_at = time.monotonic()
+    while processes(key) or any(_command(pid) for pid in helpers) or folder.exists():
+        assert time.monotonic() - killed_at < 15
+        time.sleep(0.1)
+    server.stop()
+    stage.serve(rate_limit=None, port=server.port)
+    ended = stage.run("run", "--on", "local")
+    assert stage.ask("SELECT count(*) FROM attempt WHERE outcome = 'unknown'") == [(4,)]
+    assert stage.check_files("job") == 4, ended.stderr
