@@ -52,8 +52,12 @@ class WorkerActor:
         from pipeline.ray.lease import clock
         from pipeline.ray.service import Service
 
-        self._service, self._token = Service(pickle.loads(work), lambda: os._exit(0)), token  # noqa: S301 - the same
+        self._service, self._token = Service(pickle.loads(work), self.end), token  # noqa: S301 - the same
         return clock()
+
+    def end(self) -> None:
+        """End the process."""
+        os._exit(0)
 
     async def open(self, token: str, target: bytes) -> str | None:
         """Open the sessions with a provider; return what is wrong with its variables here, if anything is."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Listener
     from pipeline.ray.messages import Work
 
-_PROBE_SECONDS = 15.0
-"""How long a node may take to start a process and check itself, before the first call."""
+_PROBE_SECONDS = 30.0
+"""How long a node may take to start a process and check itself before the first call; else that is done later."""
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Cluster:
     async def _probe(self, node: dict[str, Any], providers: Sequence[Provider], work: Work) -> list[Problem]:
         """Check one node by a process of its own."""
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -129,8 +129,10 @@ class Cluster:
                     self.refuse(facts, difference)
                     return []
                 faults = await self._find_faults(probe, facts, work, providers)
-        except (RayError, TimeoutError) as reason:
+        except RayTaskError as reason:  # another program is there, or none
             self.refuse(facts, f"cannot be used: {words(reason)}")
+            return []
+        except (RayError, TimeoutError):
             return []
         finally:
             ray.kill(probe)

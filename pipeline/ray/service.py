@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.engine.caller import CallSpec, LocalCaller
 from pipeline.errors import PipelineError
 from pipeline.ray.lease import ORPHAN_SECONDS, Lease, LeaseOverError, clock
-from pipeline.ray.messages import MOMENT, POLL_SECONDS, Answer, CallOrder, Done, Failure, Sent
+from pipeline.ray.messages import MANY, MOMENT, POLL_SECONDS, SHORT_MOMENT, Answer, CallOrder, Done, Failure, Sent
 from pipeline.ray.uploads import fetch_uploads
 from pipeline.ray.worker_store import ObjectWriter
 from pipeline.stores import Stores
@@ -52,6 +52,7 @@ class Service:
         self._reports: list[Sent | Done] = []
         self._first = 0  # the number of the first of them
         self._arrived = asyncio.Event()
+        self._had_many = False  # in the last answer
         self._blocks: set[int] = set()
         self._watch = asyncio.create_task(self._end_without_lease())
 
@@ -87,7 +88,8 @@ class Service:
             except TimeoutError:
                 pass
             else:
-                await asyncio.sleep(MOMENT)
+                await asyncio.sleep(MOMENT if self._had_many else SHORT_MOMENT)
+        self._had_many = len(self._reports) >= MANY
         return Answer(clock(), time.time(), len(self._blocks), self._first, list(self._reports))
 
     def _report(self, report: Sent | Done) -> None:

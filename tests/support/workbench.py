@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 from PIL import Image
 
 from pipeline.config.load import Config, Provider, RetryRules, Route
+from pipeline.engine.caller import LocalCaller
 from pipeline.engine.events import ProviderPace
 from pipeline.engine.provider_context import Callers
 from pipeline.engine.runner import Runner
@@ -114,6 +115,7 @@ class Bench:
     retry: RetryRules = field(default_factory=lambda: RetryRules(attempts=3, max_wait_seconds=0.01))
     environment: dict[str, str] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
+    make: Callable[..., LocalCaller] = LocalCaller  # in which process calls are made
 
     @functools.cached_property
     def held(self) -> HeldFolder:
@@ -209,7 +211,7 @@ class Bench:
         config = Config(
             None, self.folder, None, {one.name: one for one in providers}, retry=self.retry, routes=self.routes
         )
-        callers = Callers(self.environment, _address)
+        callers = Callers(self.environment, _address, self.make)
         return Runner(self.connection, self.held, config, models(), scope, callers, self._hear, **more)
 
     def _hear(self, event: Event) -> None:
