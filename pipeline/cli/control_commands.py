@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     cls=ExplainedCommand,
     example="pipeline pause openai",
     exits=(0, 2),
-    short_help="Have no call sent to a provider, or to any.",
 )
 @click.argument("provider", required=False)
 @common_options
@@ -45,7 +44,6 @@ def pause(options: Options, provider: str | None) -> int:
     cls=ExplainedCommand,
     example="pipeline unpause openai",
     exits=(0, 2),
-    short_help="End the pause of a provider, or all pauses.",
 )
 @click.argument("provider", required=False)
 @common_options
@@ -64,7 +62,6 @@ def unpause(options: Options, provider: str | None) -> int:
     cls=ExplainedCommand,
     example="pipeline throttle openai 10",
     exits=(0, 2),
-    short_help="Lower the limit of a provider; alone, show it.",
 )
 @click.argument("provider", required=False)
 @click.argument("images", required=False)
@@ -114,7 +111,6 @@ def _throttle_lines(controls: FolderControls, names: list[str]) -> Iterator[str]
     context_settings={"ignore_unknown_options": True},  # a negative number is none
     example="pipeline priority night 10",
     exits=(0, 2),
-    short_help="Set which job goes first: a higher number does.",
 )
 @click.argument("job")
 @click.argument("number", metavar="N")

@@ -29,7 +29,6 @@ CANARIES = 3
     cls=ExplainedCommand,
     example="pipeline doctor night.yaml --canary 2 --notify",
     exits=(0, 1, 2, 130),
-    short_help="Find what would ruin the night, before it; buys nothing.",
 )
 @click.argument("jobs", nargs=-1, type=PATH, metavar="[JOB.yaml ...]")
 @job_options

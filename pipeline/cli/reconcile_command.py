@@ -25,7 +25,6 @@ _HOW = "write a day or a moment, as in 2026-11-27 or 2026-11-27T22:00, or how lo
     cls=ExplainedCommand,
     example="pipeline reconcile openai --since 2026-11-27 --apply",
     exits=(0, 1, 2, 3),
-    short_help="Compare the ledger with what a provider charged.",
 )
 @click.argument("provider", required=False)
 @click.option("--since", metavar="T", help=f"Compare from this moment on: {_HOW.removeprefix('write ')}.")

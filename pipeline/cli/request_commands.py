@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     cls=ExplainedCommand,
     example="pipeline show night a-white-siamese-cat-3f9c2a1b",
     exits=(0, 2),
-    short_help="Show everything about one request, with its attempts.",
 )
 @click.argument("job")
 @click.argument("request_id", metavar="ID")
@@ -55,7 +54,6 @@ def show(options: Options, job: str, request_id: str, as_json: bool) -> int:
     cls=ExplainedCommand,
     example="pipeline redo night --picks picks.jsonl",
     exits=(0, 1, 2, 3, 130),
-    short_help="Make images again, on purpose; the old ones stay.",
 )
 @click.argument("job")
 @click.argument("more", nargs=-1, metavar="[ID ...]")

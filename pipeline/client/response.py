@@ -121,8 +121,8 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
         usage = _kept(usage) if isinstance(usage, dict) else None
         settings = {name: _kept(body[name]) for name in _SETTINGS if isinstance(body.get(name), str)}
         images, ahead = tuple(found.images), skew(http.headers, now)
-        known = (http.status, http.request_id, images, found.withheld, usage, settings, ahead)
-        return ImagesResponse(*known, found.beyond, remaining_images(http.headers), is_replay(http.headers))
+        known = (http.status, http.request_id, images, found.withheld, usage, settings, ahead, found.beyond)
+        return ImagesResponse(*known, remaining_images(http.headers), is_replay(http.headers))
     fails = says_failure(body)
     if not fails and (http.status == 202 or _is_a_task(body)):
         raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)
@@ -281,15 +281,9 @@ def _hidden_error(http: HttpResponse, error_body: ErrorBody, now: float) -> Requ
 
 
 def _error(kind: type[RequestError], http: HttpResponse, error_body: ErrorBody, wait: float | None) -> RequestError:
-    error = kind(
-        _sentence(kind, http, error_body.message, wait),
-        http_status=http.status,
-        type=error_body.type,
-        code=error_body.code,
-        param=error_body.param,
-        request_id=http.request_id,
-        retry_after=wait,
-    )
+    said = {name: getattr(error_body, name) for name in ("type", "code", "param")}
+    known = {"http_status": http.status, "request_id": http.request_id, "retry_after": wait}
+    error = kind(_sentence(kind, http, error_body.message, wait), **said, **known)
     if isinstance(error, RateLimited) and error_body.type != "tokens":
         error.limit = image_limit(http.headers, error_body.message)
     return error

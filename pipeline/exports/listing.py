@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.exports.picks import Picks
-    from pipeline.reports.forms import ManifestLine
+    from pipeline.reports.manifest_forms import ManifestLine
 
 _LISTS = ("images", "replaced", "inputs", "quarantined")
 _IMAGE_FIELDS = ("file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark")

@@ -57,6 +57,7 @@ STOP_ADVICE = {
     "Deferred": "set the provider's `base_url` to an address whose responses contain the images",
     "ModelUnknown": "correct `model` in the job file",
     "PausedTooLong": "wait as long as the server asks",
+    "ProviderHeld": "end the pause with `pipeline unpause`, or wait for the provider's window",
     "OutageGivenUp": "wait until the server is back",
     "RepeatedRefusal": "mend what the message names, in the account at the provider or in the job file",
     "NotDelivered": (

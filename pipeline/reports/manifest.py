@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.image_flags import ImageFlags
     from pipeline.ledger.queries import AttemptResponse, RecordedRequest
-    from pipeline.reports.forms import ErrorForm, ManifestImage, ManifestLine, QuarantinedForm, ShownImage, Status
+    from pipeline.reports.manifest_forms import (
+        ErrorForm,
+        ManifestImage,
+        ManifestLine,
+        QuarantinedForm,
+        ShownImage,
+        Status,
+    )
     from pipeline.storage import QuarantinedFile, StoredImage
 
 FILE_NAME = "manifest.jsonl"

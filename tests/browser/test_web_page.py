@@ -144,7 +144,7 @@ def test_a_full_bar_is_full_and_each_cause_has_its_command(bench: Bench, stage: 
 def test_pauses_are_shown_with_a_clock_of_24_hours(bench: Bench, stage: Stage, viewer: Viewer) -> None:
     bench.submit(asked(1))
     until = time.time() + 86400
-    bench.set("INSERT INTO provider VALUES ('lab', ?)", until)
+    bench.set("INSERT INTO provider (name, paused_until) VALUES ('lab', ?)", until)
     page = viewer.open(_serve(stage, bench))
     page.locator("#stops").wait_for()
     hours = page.evaluate("new Date().getHours()")

@@ -19,8 +19,35 @@ from tests.support.stage import finish
 if TYPE_CHECKING:
     from tests.support.stage import Stage
 
-COMMANDS = ["run", "submit", "resume", "status", "plan", "manifest", "report", "verify", "cancel"]
-COMMANDS += ["rename", "forget", "pause", "unpause", "throttle", "priority", "import", "serve", "help", "sandbox"]
+COMMANDS = [
+    "run",
+    "submit",
+    "resume",
+    "redo",
+    "status",
+    "show",
+    "plan",
+    "doctor",
+    "manifest",
+    "report",
+    "verify",
+    "reconcile",
+    "export",
+    "cancel",
+    "rename",
+    "forget",
+    "pause",
+    "unpause",
+    "throttle",
+    "priority",
+    "init",
+    "schema",
+    "completion",
+    "import",
+    "serve",
+    "help",
+    "sandbox",
+]
 
 
 def test_help_names_every_command_of_the_contract_in_order(stage: Stage) -> None:

@@ -191,5 +191,5 @@ def test_every_event_fits_its_schema_and_unknown_ones_do_too() -> None:
 def _example(hint: Any, error: errors.RequestError) -> Any:
     """Return a value of the first type that a hint names."""
     first = typing.get_args(hint)[0] if typing.get_args(hint) and typing.get_origin(hint) is not tuple else hint
-    examples = {str: "a", int: 1, float: 0.5, errors.RequestError: error, tuple[str, ...]: ("a",)}
+    examples = {str: "a", int: 1, float: 0.5, bool: True, errors.RequestError: error, tuple[str, ...]: ("a",)}
     return first if isinstance(first, str) else examples[first]

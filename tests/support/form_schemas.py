@@ -11,7 +11,8 @@ from typing import Any, Literal, NotRequired
 
 from pipeline.engine import events
 from pipeline.errors import RequestError
-from pipeline.reports.forms import ErrorForm, ManifestLine, SummaryForm
+from pipeline.reports.forms import SummaryForm
+from pipeline.reports.manifest_forms import ErrorForm, ManifestLine
 from tests.support.described import descriptions
 from tests.support.readme import HOME
 

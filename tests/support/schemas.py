@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.schema_command import SCHEMAS, schema_path
-from pipeline.reports.forms import ManifestLine, PlanForm, StatusForm
+from pipeline.reports.forms import PlanForm, StatusForm
+from pipeline.reports.manifest_forms import ManifestLine
 from tests.support.config_schema import config_schema
 from tests.support.form_schemas import event_schema, form_schema
 from tests.support.job_schema import job_schema
