@@ -43,6 +43,7 @@ def import_command(
     """Write a job file for the images of a folder: a Hugging Face imagefolder, or images with x.txt and x.mask.png."""
     from pipeline.planning.image_folders import read_folder
     from pipeline.planning.written_job import write_job
+    from pipeline.reports.facts import counted
 
     file = file or folder / "job.yaml"
     if os.path.lexists(file):
@@ -52,7 +53,7 @@ def import_command(
     echo(file)
     if not options.quiet:
         left_out = f" ({job.left_out:,} with a prompt or a mask, which are left out)" if job.left_out else ""
-        echo(f"{job.edits:,} edits and {job.variations:,} variations{left_out}", err=True)
+        echo(f"{counted(job.edits, 'edit')} and {counted(job.variations, 'variation')}{left_out}", err=True)
         echo(f"to see what they cost, run: {options.next_command('plan', str(file))}", err=True)
     return 0
 

@@ -123,9 +123,12 @@ class Combinations:
         rules = [{name: {value_text(one) for one in values} for name, values in rule.items()} for rule in entry.exclude]
         names: set[str] = set()
         matches = [0] * len(rules)
+        has_own_names = entry.rows is not None and entry.rows.lower().endswith((STDIN, ".jsonl"))  # in each row
         total = left = 0
-        for total, (line, variables) in enumerate(found, 1):  # noqa: B007 - the total after the loop
+        for total, (line, variables) in enumerate(found, 1):
             names.update(variables)
+            if total == 1 and not has_own_names:
+                self._check_names(entry, names)
             matching = [number for number, rule in enumerate(rules) if _matches(rule, variables)]
             for number in matching:
                 matches[number] += 1
@@ -134,16 +137,20 @@ class Combinations:
                 yield line, variables
         if not total:
             return
-        for number, rule in enumerate(rules):
-            if unknown := min(rule.keys() - names, default=None):
-                known = ", ".join(sorted(names)) or "none: add `matrix:`, `zip:` or `rows:`"
-                message = f"variable `{unknown:.60}` is not defined; known here: {known:.500}"
-                raise self._error(entry, f"exclude.{number}", message)
+        self._check_names(entry, names)
+        for number in range(len(rules)):
             if not matches[number]:
                 where = self.job.location(entry, f"exclude.{number}")
                 self.diagnostics.warnings[f"{where}: no combination matches this rule: it excludes nothing"] = None
         if not left:
             raise self._error(entry, "exclude", f"excludes all {total:,} combinations: nothing is left to make")
+
+    def _check_names(self, entry: Entry, names: set[str]) -> None:
+        for number, rule in enumerate(entry.exclude):
+            if unknown := min(rule.keys() - names, default=None):
+                known = ", ".join(sorted(names)) or "none: add `matrix:`, `zip:` or `rows:`"
+                message = f"variable `{unknown:.60}` is not defined; known here: {known:.500}"
+                raise self._error(entry, f"exclude.{number}", message)
 
     def _sampled(self, entry: Entry, found: Iterable[Combination]) -> Iterator[Combination]:
         """Yield the combinations of the lowest rank, a hash of seed and variables, in their order.

@@ -149,8 +149,11 @@ def test_values_are_compared_as_text(values: str, rule: str, left: list[str]) ->
     assert made(f"matrix: {{a: {values}}}\nexclude: [{{a: {rule}}}]") == left
 
 
-def test_a_rule_with_an_unknown_name_is_refused() -> None:
-    (message,) = refusal(f"{ANIMALS}exclude: [{{animal: cat, style: bauhaus}}, {{animl: cat}}]")
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_rule_with_an_unknown_name_is_refused(limit: int | None) -> None:
+    with pytest.raises(JobError) as caught:
+        planned(f"{ANIMALS}exclude: [{{animal: cat, style: bauhaus}}, {{animl: cat}}]", limit=limit)
+    (message,) = str(caught.value).splitlines()
     assert message == (
         "a.yaml, line 6, requests[0].exclude[1]: variable `animl` is not defined; known here: animal, style"
     )
