@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
 
     from pipeline.planning.plan import ImageRequest, Plan
 
@@ -25,7 +26,7 @@ def with_known_keys(connection: sqlite3.Connection, plan: Plan) -> Plan:
             "SELECT o.key, r.key FROM other_key o JOIN request r ON r.pk = o.request WHERE o.job = ?", (job["pk"],)
         ).fetchall()
     )
-    is_dynamic = any(request.is_dynamic for request in plan.requests)
+    is_dynamic = any(request.expansion_key for request in plan.requests)
     if not known and not is_dynamic and not any(request.other_keys for request in plan.requests):
         return plan
     known.update((key, key) for (key,) in connection.execute("SELECT key FROM request WHERE job = ?", (job["pk"],)))
@@ -33,17 +34,25 @@ def with_known_keys(connection: sqlite3.Connection, plan: Plan) -> Plan:
     if is_dynamic:
         rows = connection.execute("SELECT key, prompt, id FROM request WHERE job = ?", (job["pk"],))
         kept = {row["key"]: (row["prompt"], row["id"]) for row in rows}
-        requests = [_with_expansion(request, *kept.get(request.key, (None, ""))) for request in requests]
+        requests = [_with_expansion(request, kept, known) for request in requests]
     return replace(plan, requests=requests)
 
 
-def _with_expansion(request: ImageRequest, prompt: str | None, known_id: str) -> ImageRequest:
-    """Return a dynamic request with the expansion and the generated id that the ledger has of it."""
-    if not request.is_dynamic or prompt is None:
+def _with_expansion(
+    request: ImageRequest, kept: Mapping[str, tuple[str | None, str]], known: Mapping[str, str]
+) -> ImageRequest:
+    """Return a dynamic request with the expansion that the ledger has of it or of its first part, and its known id."""
+    if request.expansion_key is None:
         return request
+    first_prompt, _ = kept.get(known.get(request.expansion_key, ""), (None, ""))
+    prompt, known_id = kept.get(request.key, (first_prompt, ""))
     end = request.id.rpartition("-")[2]
     is_generated = len(end) >= 8 and request.key.startswith(end) and known_id.endswith(f"-{end}")
-    return replace(request, prompt=prompt, id=known_id if is_generated else request.id)
+    return replace(
+        request,
+        prompt=request.prompt if prompt is None else prompt,
+        id=known_id if is_generated else request.id,
+    )
 
 
 def _known(request: ImageRequest, known: dict[str, str]) -> ImageRequest:

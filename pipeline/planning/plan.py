@@ -31,7 +31,7 @@ class ImageRequest:
     other_keys: tuple[str, ...] = ()  # under which the ledger may know it, if not under `key`
     own_key: str | None = None  # under which it is stated, if the ledger knows it under another one, which is `key`
     custom_id: str | None = None  # of the line of a Batch input file
-    is_dynamic: bool = False  # its prompt is an expansion: the one that the ledger has counts
+    expansion_key: str | None = None  # of its first part, if its prompt is an expansion: that of the ledger counts
 
 
 @dataclass(frozen=True, slots=True)

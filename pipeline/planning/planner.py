@@ -244,7 +244,7 @@ class _Planner:
                 estimate_usd=self._estimate(expanded.model, resolved, n),
                 other_keys=tuple(identity.content_key(other, part, occurrence) for other in others),
                 custom_id=expanded.entry.custom_id,
-                is_dynamic=expanded.entry.is_dynamic,
+                expansion_key=identity.content_key(content, 1, occurrence) if expanded.entry.is_dynamic else None,
             )
 
     def _estimate(self, model: Model | None, resolved: _ResolvedRequest, n: int) -> float | None:

@@ -222,10 +222,13 @@ def test_the_ledger_keeps_the_expansion_so_that_another_library_or_file_buys_not
     kept = [{key: one[key] for key in ("id", "prompt", "key", "images")} for one in before]
     assert [{key: one[key] for key in ("id", "prompt", "key", "images")} for one in stage.manifest("zoo")] == kept
 
+    stage.job("zoo", [{**entry, "n": 12}])
+    stage.run("submit", job)
+    parts = stage.ask("SELECT prompt FROM request ORDER BY position")
+    assert [prompt for (prompt,) in parts] == [one["prompt"] for one in before for _ in range(2)], "its new parts too"
+
     stage.job("zoo", [{**entry, "matrix": {"i": [1, 2, 3, 4]}}])
     stage.run("run", job)
     assert server.charged() == 4
-    assert [one["prompt"] for one in stage.manifest("zoo")] == [
-        *(one["prompt"] for one in before),
-        "of another version",
-    ]
+    after = [one["prompt"] for one in stage.manifest("zoo") if one["status"] != "superseded"]
+    assert after == [*(one["prompt"] for one in before), "of another version"]
