@@ -281,8 +281,8 @@ def _hidden_error(http: HttpResponse, error_body: ErrorBody, now: float) -> Requ
 
 
 def _error(kind: type[RequestError], http: HttpResponse, error_body: ErrorBody, wait: float | None) -> RequestError:
-    said = {name: getattr(error_body, name) for name in ("type", "code", "param")}
-    known = {"http_status": http.status, "request_id": http.request_id, "retry_after": wait}
+    said: dict[str, Any] = {name: getattr(error_body, name) for name in ("type", "code", "param")}
+    known: dict[str, Any] = {"http_status": http.status, "request_id": http.request_id, "retry_after": wait}
     error = kind(_sentence(kind, http, error_body.message, wait), **said, **known)
     if isinstance(error, RateLimited) and error_body.type != "tokens":
         error.limit = image_limit(http.headers, error_body.message)
