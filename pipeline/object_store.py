@@ -114,9 +114,13 @@ class RemoteStore:
         except Exception as reason:  # noqa: BLE001 - of whichever library: `store_error` says what it means
             raise store_error(reason, self.root) from None
 
+    def open(self) -> None:
+        """Open the file system, whose library takes a second to import. Raises ConfigError if there is none."""
+        assert self._fs is not None
+
     async def check(self, ledger_id: str) -> None:
         """Check that this ledger may put, read and delete objects here. Raises ConfigError, StoreRefused, StoreDown."""
-        await asyncio.to_thread(lambda: self._fs)  # its library takes a second to import
+        await asyncio.to_thread(self.open)
         await self._in_loop(self._check(ledger_id))
 
     async def _check(self, ledger_id: str) -> None:

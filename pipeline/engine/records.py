@@ -202,8 +202,7 @@ class Records:
             broken=len(result.quarantined),
             settings=result.settings,
         )
-        if result.images:
-            self._flush_folder(request)
+        self._flush_folder(request, result.images)
         parts = (response, result.urls, result.images)
         urls, succeeded, settled_usd = await self._writer.do(
             purchases.record_response, request, attempt.pk, *parts, is_replay=result.is_replay
@@ -247,7 +246,7 @@ class Records:
 
     async def record_download(self, request: QueuedRequest, url: PaidUrl, image: StoredImage) -> bool:
         """Record that a paid image is stored; return whether the request has succeeded with it."""
-        self._flush_folder(request)
+        self._flush_folder(request, [image])
         succeeded = await self._writer.do(attempts.record_download, request.pk, url.image_pk, image, time.time())
         self._emit_stored(request, image)
         return succeeded
@@ -275,9 +274,10 @@ class Records:
         """Record until when the provider is not to be called, without waiting for the record."""
         self._writer.post(attempts.record_pause, self._provider, until)
 
-    def _flush_folder(self, request: QueuedRequest) -> None:
-        """Make the names of the job's new images durable before the next record."""
-        self._writer.flush_folder(self._held.images, request.job_name)
+    def _flush_folder(self, request: QueuedRequest, images: Sequence[StoredImage]) -> None:
+        """Make the names of the job's new images durable before the next record, if they are on the local disk."""
+        if any(bool(image.spooled) == self._held.images.is_spool for image in images):
+            self._writer.flush_folder(self._held.images, request.job_name)
 
     def _emit_ended(
         self, request: QueuedRequest, attempt: Attempt, cost: float | None, error: RequestError | None

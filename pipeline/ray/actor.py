@@ -53,6 +53,7 @@ class WorkerActor:
         from pipeline.ray.service import Service
 
         self._service, self._token = Service(pickle.loads(work), self.end), token  # noqa: S301 - the same
+        await self._service.prepare()
         return clock()
 
     def end(self) -> None:

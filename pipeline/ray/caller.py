@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.caller import CallResult, LocalCaller
 from pipeline.errors import DiskFull, Invalid, PipelineError, RequestError
+from pipeline.object_errors import StoreDown
 from pipeline.ray.messages import CallOrder, Failure, FetchOrder
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class RayCaller(LocalCaller):
         """
         try:
             call = await self._inputs.place(spec.call)
-        except (OSError, PipelineError) as reason:
+        except (OSError, StoreDown, PipelineError) as reason:
             return CallResult("not_sent", None, time.time(), Invalid(f"an input cannot be shared: {reason}"))
         order = CallOrder(self._pool.next_id(), self._target.provider.name, call, spec.names, spec.taken)
         self._calls += 1

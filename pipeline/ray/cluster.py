@@ -148,7 +148,7 @@ class Cluster:
 
         if (difference := self._difference(facts)) is not None:
             return [difference]
-        question = pickle.dumps((list(providers), work, self.folder, self._nonce))
+        question = pickle.dumps((facts["node_id"], list(providers), work, self.folder, self._nonce))
         faults: list[str] = await actor.check.remote(question)
         if not faults and self.folder is not None and not self._has_answered(facts["node_id"]):
             faults.append(f"what it writes into {self.folder} does not arrive here: all nodes must share that folder")

@@ -27,7 +27,9 @@ def answer_file(folder: Path, nonce: str, node_id: str) -> Path:
     return folder / f"{_NONCE_FILE}-{nonce}-{node_id[:16]}"
 
 
-def find_hindrances(providers: Sequence[Provider], work: Work, folder: Path | None, nonce: str) -> list[str]:
+def find_hindrances(
+    node_id: str, providers: Sequence[Provider], work: Work, folder: Path | None, nonce: str
+) -> list[str]:
     """Return what hinders work on this node; `folder` is what all nodes must share, None for an object store."""
     found = []
     environment = {**os.environ, **work.secrets}
@@ -37,7 +39,7 @@ def find_hindrances(providers: Sequence[Provider], work: Work, folder: Path | No
             provider.header_values(environment)
         except ConfigError as error:
             found.append(str(error))
-    if folder is not None and not _is_shared(folder, nonce):
+    if folder is not None and not _is_shared(folder, nonce, node_id):
         found.append(
             f"{folder} is not the folder that the run writes to: put `images` into a folder that all nodes share, or"
             " into an object store, as in `images: s3://bucket/nights`"
@@ -45,11 +47,8 @@ def find_hindrances(providers: Sequence[Provider], work: Work, folder: Path | No
     return found
 
 
-def _is_shared(folder: Path, nonce: str) -> bool:
+def _is_shared(folder: Path, nonce: str, node_id: str) -> bool:
     """Read the nonce of the run, and write it back under the name of this node."""
-    import ray
-
-    node_id = ray.get_runtime_context().get_node_id()
     try:
         if question_file(folder, nonce).read_text() != nonce:
             return False

@@ -56,6 +56,11 @@ class Service:
         self._blocks: set[int] = set()
         self._watch = asyncio.create_task(self._end_without_lease())
 
+    async def prepare(self) -> None:
+        """Import what the first image would wait for."""
+        if self._remote is not None:
+            await asyncio.to_thread(self._remote.open)
+
     async def open(self, target: Target) -> None:
         """Open the sessions with a provider. Raises ConfigError if a variable is missing here."""
         name = target.provider.name

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.config.workers import WorkerSettings
     from pipeline.engine.events import Listener
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 3.0
 """How long a named address may take to answer."""
 
 _SHUTDOWN_SECONDS, _LOOK_SECONDS = 10.0, 0.05

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import Invalid, PipelineError
 from pipeline.files import make_folder, write_new
+from pipeline.object_errors import StoreDown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ async def _fetch(upload: Upload, remote: RemoteStore, folder: Path) -> Upload:
     if not path.exists():
         try:
             content = await asyncio.to_thread(remote.read, upload.path.as_posix())
-        except (OSError, PipelineError) as reason:
+        except (OSError, StoreDown, PipelineError) as reason:
             raise Invalid(f"{remote.root}/{upload.path} cannot be read: {reason}; submit the job again") from None
         with contextlib.suppress(FileExistsError):
             await asyncio.to_thread(write_new, str(path), content)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
+from pipeline.object_errors import StoreDown
 from pipeline.ray.messages import LeftBytes
 from pipeline.storage import QUARANTINE_FOLDER, LocalStore, QuarantinedFile, media_type
 
@@ -34,7 +35,7 @@ class ObjectWriter(LocalStore):
         kind = Path(name).suffix.removeprefix(".").replace("jpg", "jpeg")
         try:
             is_there = asyncio.run(self._remote.upload(name, whole, media_type(kind)))
-        except PipelineError:  # down or refused: the run's own uploads wait, try again, and say so
+        except (StoreDown, PipelineError):  # down or refused: the run's own uploads wait, try again, and say so
             self._keep(LeftBytes(name, whole))
             return
         if not is_there:

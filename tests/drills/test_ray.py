@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import re
+import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,27 @@ def _until(stage: Stage, process: RunningCommand, question: str) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_each_node_reads_its_own_environment_unless_keys_are_passed(stage: Stage, nodes: Nodes) -> None:
+    server, key = stage.serve(rate_limit=None), f"sk-{secrets.token_hex(16)}"
+    stage.settings["workers"] = {"processes": 2, "address": nodes.address}
+    stage.provider("lab", server, api_key_env="HERE_ONLY")
+    job = stage.prompts("many", 4)
+    os.environ["HERE_ONLY"] = key
+    try:
+        ended = stage.run("run", job, "--on", "ray", exit_code=2)
+        assert re.search(r"node \S+: provider `lab` takes its key from \$HERE_ONLY, which is unset", ended.stderr)
+        assert server.books() == stage.ask("SELECT * FROM attempt") == []
+        stage.settings["workers"]["pass_keys"] = True
+        stage.write_config()
+        stage.run("run", "--on", "ray")
+    finally:
+        del os.environ["HERE_ONLY"]
+    assert stage.check_files("many") == 4
+    for path in (*stage.output.rglob("*"), *nodes.folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            assert key.encode() not in path.read_bytes(), path
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
 import secrets
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.ray.guard import children
-from tests.support.stage import staged
+from tests.support.stage import finish, staged
+from tests.support.workbench import PNG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,3 +101,51 @@ def test_a_run_that_is_killed_leaves_no_process_and_no_folder_and_the_next_one_g
     ended = stage.run("run", "--on", "local")
     assert stage.ask("SELECT count(*) FROM attempt WHERE outcome = 'unknown'") == [(4,)]
     assert stage.check_files("job") == 4, ended.stderr
+
+
+def test_workers_put_images_into_an_object_store_and_what_it_refuses_goes_through_the_spool(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs", reason="the extra [s3] is not installed")
+    from tests.support.object_server import CREDENTIALS, object_server
+
+    with object_server("weed", tmp_path) as store:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL_S3": store.url}.items():
+            monkeypatch.setenv(name, value)
+        busy = iter(range(3))
+        store.rule = lambda method, path: (
+            (503, "SlowDown") if method == "PUT" and "/images/" in path and next(busy, None) is not None else "pass"
+        )
+        stage.settings |= {"workers": 2, "images": "s3://bucket/nights"}
+        stage.provider("lab", stage.serve(rate_limit=None))
+        (stage.folder / "cat.png").write_bytes(PNG)
+        copies = [{"operation": "variation", "image": "cat.png"} for _ in range(2)]
+        stage.run("run", stage.prompts("job", 8), stage.job("copies", copies), "--on", "ray")
+        assert next(busy, None) is None, "the store refused three uploads"
+        images = [image for job in ("job", "copies") for entry in stage.manifest(job) for image in entry["images"]]
+        assert len(images) == 10
+        for job in ("job", "copies"):
+            for entry in stage.manifest(job):
+                for image in entry["images"]:
+                    content, kind = store.get(f"nights/{job}/{image['file']}")
+                    assert hashlib.sha256(content).hexdigest() == image["sha256"]
+                    assert kind == f"image/{image['format']}"
+        puts = [path for method, path in store.seen if method == "PUT" and "/inputs/" in path]
+        assert len(puts) == 1, "the input of two requests is put there once"
+    assert list(stage.output.glob("*/spool/*")) == []
+
+
+def test_the_first_signal_lets_calls_of_workers_finish(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[1.0, 2.0])
+    stage.settings["workers"] = 2
+    stage.provider("lab", server, concurrency=3)
+    process = stage.start("run", stage.prompts("many", 12), "--on", "ray")
+    while not stage.ask("SELECT 1 FROM attempt WHERE outcome = 'answered'"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    ended = finish(process)
+    assert ended.exit_code == 128 + signal.SIGTERM, ended.stderr
+    standing = stage.standing("many")
+    assert (standing["counts"]["running"], standing["maybe_paid"]) == (0, 0)
+    assert standing["images"] == server.charged() < 12

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.stage import HOME
@@ -32,6 +33,11 @@ class Nodes:
         """The address for `workers.address`."""
         address: str = self.cluster.address
         return address
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the logs of all nodes."""
+        return Path(self.cluster.head_node.get_session_dir_path())
 
     def add(self) -> None:
         """Start another node."""
