@@ -357,6 +357,14 @@ def test_the_canary_buys_the_cheapest_of_three_kinds_and_no_run_buys_them_again(
     assert len({(entry["prompt"], entry["cost_usd"]) for entry in server.books()}) == 5
 
 
+@pytest.mark.parametrize("kind", [{"size": "auto", "quality": "auto"}, {"operation": "edit", "image": "cat.png"}])
+def test_a_canary_may_cost_less_where_the_estimate_assumes_something(stage: Stage, kind: dict[str, Any]) -> None:
+    lab(stage)
+    (stage.folder / "cat.png").write_bytes(png(size=(64, 64)))
+    (bred,) = canaries(examined(stage, night(stage, [{**CAT[0], **kind}]), "--canary"))
+    assert bred["status"] == "ok"
+
+
 def test_the_canary_stops_a_night_whose_images_come_in_the_wrong_size(stage: Stage) -> None:
     server, job = lab(stage, dialect={"draws": "512x512"}), night(stage, KINDS)
     (wrong,) = canaries(examined(stage, job, "--canary", exit_code=2))

@@ -311,7 +311,7 @@ def test_of_a_server_with_aspect_ratios_only_the_shape_counts_and_an_assumption_
 async def test_a_resolver_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     over, provider = threading.Event(), Provider("lab", OPENAI, api_key_env="LAB_KEY")
     monkeypatch.setattr(daemon_thread, "NAME_SECONDS", 0.05)
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_args, **_more: over.wait(20))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_args, **_more: over.wait(2))
     fault = await daemon_thread.name_fault(OPENAI)
     assert fault == "the name api.openai.com was not resolved within 0.05 s"
     checks = await ProviderExamination(provider, OPENAI, evening(provider)).run(fault)
