@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.doctor.check import not_checked, problem, well
+from pipeline.doctor.held_checks import why_not_now
 from pipeline.doctor.sample_faults import find_fault, sample_words
 from pipeline.errors import FolderBusy, Moderated, PipelineError
 from pipeline.job_queue import JobQueue
@@ -118,6 +119,9 @@ class Canary:
         made = newest_made(shop.connection, [one.pk for one in same if one.pk is not None])
         if made is not None:
             return self._examined(read_sample(shop.connection, made), is_old=True)
+        reasons = [why_not_now(shop.connection, one) for one in self.config.members(same[0].kind[0])]
+        if None not in reasons:
+            return not_checked("canary", " and ".join(filter(None, reasons)))
         for one in [one for one in same if one.is_missing][:_MOST_MODERATED]:
             request_pk, result = await shop.buy(one)
             self.signal = result.signal

@@ -15,6 +15,7 @@ from pipeline.ledger.demand import read_budgets, read_queued_demand
 from pipeline.ledger.job_summary import read_job_summaries, received_images
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.planning.build import load_models, make_plans
+from pipeline.reports.controls import ControlsInForce, work_seconds
 from pipeline.reports.estimate import estimate_plan
 from pipeline.reports.needed_budget import committed_of_job
 
@@ -215,18 +216,26 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _minutes(service: Provider | None, images: int, now: float) -> float | None:
+    """Return how long images take at the limit, within the window; None without a limit."""
+    if service is None or service.rate_limit is None:
+        return None
+    return work_seconds(service, 60 * images / service.rate_limit.per_minute, now) / 60
+
+
 def _queued_evening(config: Config, environment: Mapping[str, str], now: float) -> Evening:
     services = config.services
     with ledger.reading(config.output) as connection:
         summaries = [one for one in read_job_summaries(connection, None, config.discounts) if one.unfinished]
+        controls = ControlsInForce.read(connection, config.providers)
         budgets, rows = read_budgets(connection), read_queued_demand(connection)
         spent = {one.name: committed_of_job(connection, one.name) for one in summaries}
     jobs = []
     for one in summaries:
         service = services.get(one.provider)
-        limit = None if service is None else service.rate_limit
+        service = service and controls.service_at_work(service, config.members(one.provider))
         is_batch = one.mode != "realtime" and one.realtime_since is None
-        minutes = _BATCH_MINUTES if is_batch else None if limit is None else one.missing / limit.per_minute
+        minutes = _BATCH_MINUTES if is_batch else _minutes(service, one.missing, now)
         budget = budget_in_force(None, budgets[one.name], config.budget_usd)
         jobs.append(
             JobToMake(

@@ -1,15 +1,18 @@
-"""Checks of what still holds work back, as the ledger remembers it: a run at work, pauses, and stops."""
+"""Checks of what holds work back, as the ledger remembers it: pauses, lower limits, a run at work, and stops."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.doctor.check import warning, well
 from pipeline.errors import PipelineError
 from pipeline.ledger.attempts import paused_until
+from pipeline.ledger.controls import read_controls
 from pipeline.ledger.lock import find_owner
+from pipeline.reports.controls import limit_words, moment_words, window_words
 from pipeline.reports.facts import clock
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.stops import read_holding_stops
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
     from pipeline.doctor.evening import Evening
 
@@ -26,11 +30,38 @@ def check_held(evening: Evening) -> Iterator[Check]:
     """Yield what still holds work back: a run at work, a pause that a provider asked for, and stops of earlier runs."""
     found: list[Check] = []
     with contextlib.suppress(PipelineError), ledger.reading(evening.config.output) as connection:  # named elsewhere
-        for holds in (_run_at_work, _pauses, _stops):
+        for holds in (_controls, _run_at_work, _pauses, _stops):
             found += holds(connection, evening)
     yield from found
-    if not found:
+    if all(check.status == "ok" for check in found):
         yield well("held", "no run is at work, and no pause and no stop holds anything back")
+
+
+def _controls(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
+    """Yield what people have set: pauses, lower limits, and windows, which are no fault."""
+    facts, command = read_controls(connection), NextCommand.here(evening.config)
+    for provider in evening.providers():
+        name, control = provider.name, facts.of(provider.name)
+        if control.held_since is not None:
+            what = f"`{name}` is paused since {moment_words(control.held_since)}"
+            yield warning("held", what, command.line("unpause", name))
+        if control.throttle is not None and provider.rate_limit is not None:
+            what = f"`{name}` is throttled to {limit_words(provider, control.throttle)}"
+            yield warning("held", what, command.line("throttle", name, "--reset"))
+        if provider.window is not None:
+            yield well("held", f"`{name}` {window_words(provider.window, evening.now)}")
+
+
+def why_not_now(connection: sqlite3.Connection, provider: Provider) -> str | None:
+    """Return why a provider is not called now, since a person, its window or the provider itself wants it so."""
+    now = time.time()
+    if read_controls(connection).of(provider.name).held_since is not None:
+        return f"`{provider.name}` is paused"
+    if provider.window is not None and not provider.window.is_open(now):
+        return f"`{provider.name}` is outside its window"
+    if (until := paused_until(connection, provider.name)) > now:
+        return f"`{provider.name}` asked for a pause until {clock(until, now)}"
+    return None
 
 
 def _run_at_work(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:

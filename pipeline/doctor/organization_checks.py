@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline.client.organization import OrganizationClient, open_admin_session
+from pipeline.client.usage import UsageClient
 from pipeline.config.environment import ADMIN_KEY
 from pipeline.config.organization import PROJECT, has_admin_api, read_admin_key, read_project
 from pipeline.doctor.check import not_checked, problem, warning, well
@@ -16,7 +19,8 @@ from pipeline.reports.facts import dollars, rate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.client.organization import ProjectRateLimit, SpendLimit
+    from pipeline.client.organization import ProjectRateLimit
+    from pipeline.client.session import ApiSession
     from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
     from pipeline.doctor.evening import Evening
@@ -38,7 +42,7 @@ async def check_organization(evening: Evening, provider: Provider, base_url: str
         client = OrganizationClient(session)
         found = await asyncio.gather(
             _check_limits(evening, provider, client, project),
-            _check_spending(evening, provider, client, project),
+            _check_spending(evening, provider, session, project),
             _check_permissions(evening, provider, client, project),
         )
     return [check for part in found for check in part]
@@ -94,7 +98,7 @@ def _check_limit(
         return problem("limit", what, f"raise the limit at {_LIMITS_PAGE}, or name another model")
     if row is None or row.images_per_minute is None:
         return not_checked("limit", f"`{provider.name}`: {project} states none for `{model}`")
-    allowed, own = row.images_per_minute, provider.rate_limit
+    allowed, own = row.images_per_minute, provider.shared_limit or provider.rate_limit
     what = f"`{provider.name}`: {project} may make {allowed:,} images of `{model}` a minute"
     entry = f"write `rate_limit: {{images: {allowed}, per_seconds: 60}}` for `{provider.name}`"
     if allowed == 0:
@@ -108,30 +112,50 @@ def _check_limit(
 
 
 async def _check_spending(
-    evening: Evening, provider: Provider, client: OrganizationClient, project: str | None
+    evening: Evening, provider: Provider, session: ApiSession, project: str | None
 ) -> list[Check]:
-    """Return whether the spend limits of organization and project are above the estimate."""
-    costs = [one.usd for one in evening.demands_at(provider)]
+    """Return whether the spend limits of organization and project are above what the month and the jobs cost."""
+    costs = [job.usd for job in evening.jobs if provider in evening.members(job.service)]
     known = [usd for usd in costs if usd is not None]
     if len(known) < len(costs):
         return [not_checked("spend limit", f"`{provider.name}`: the cost of what is missing is unknown")]
-    found = []
-    for of in dict.fromkeys((None, project)):
-        try:
-            limit = await client.spend_limit(of)
-        except RequestError as error:
-            return [_unread("spend limit", provider, of, error)]
-        if limit is not None:
-            found.append(_check_limit_of_spending(provider, of or "the organization", limit, sum(known)))
-    return found or [well("spend limit", f"`{provider.name}`: there is none")]
+    owners = list(dict.fromkeys((None, project)))
+    found = await asyncio.gather(*(_check_owner(evening, provider, session, one, sum(known)) for one in owners))
+    return [one for one in found if one is not None] or [well("spend limit", f"`{provider.name}`: there is none")]
 
 
-def _check_limit_of_spending(provider: Provider, who: str, limit: SpendLimit, usd: float) -> Check:
-    what = f"`{provider.name}`: {who} may spend {dollars(limit.usd)} a month, and the estimate is {dollars(usd)}"
+async def _check_owner(
+    evening: Evening, provider: Provider, session: ApiSession, project: str | None, usd: float
+) -> Check | None:
+    """Return whether what a project, or the organization, may spend this month is enough; None without a limit."""
+    try:
+        limit = await OrganizationClient(session).spend_limit(project)
+    except RequestError as error:
+        return _unread("spend limit", provider, project, error)
+    if limit is None:
+        return None
+    spent = await _spent_this_month(evening.now, session, project)
+    besides = "what this month has cost is not known" if spent is None else f"this month has cost {dollars(spent)}"
+    what = (
+        f"`{provider.name}`: {project or 'the organization'} may spend {dollars(limit.usd)} a month, {besides}, and the"
+        f" estimate is {dollars(usd)}"
+    )
     do = f"raise the limit at {_LIMITS_PAGE}, or make fewer images, such as with --limit"
-    if usd <= limit.usd:
-        return well("spend limit", f"{what}, besides what this month has cost")
+    if (spent or 0.0) + usd <= limit.usd:
+        return well("spend limit", what)
     return problem("spend limit", what, do) if limit.is_enforced else warning("spend limit", what, do)
+
+
+async def _spent_this_month(now: float, session: ApiSession, project: str | None) -> float | None:
+    """Return what a month of UTC has cost so far, in USD; the last two days may be incomplete. None if unknown."""
+    today = datetime.fromtimestamp(now, UTC)
+    first = datetime(today.year, today.month, 1, tzinfo=UTC)
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            costs = await UsageClient(session, project).costs(int(first.timestamp()), math.ceil(now) + 1)
+    except (RequestError, TimeoutError):
+        return None
+    return float(sum(one.usd for one in costs))
 
 
 def _unread(name: str, provider: Provider, project: str | None, error: RequestError) -> Check:

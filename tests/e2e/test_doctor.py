@@ -278,6 +278,41 @@ def test_a_stop_that_still_holds_is_a_warning_with_what_continues(stage: Stage) 
     assert "pipeline run" in held[2]
 
 
+def test_what_people_have_set_is_said_first_and_no_canary_is_bought_in_a_pause(stage: Stage) -> None:
+    server, job = lab(stage), night(stage)
+    stage.run("submit", job)
+    stage.run("pause", "lab")
+    stage.run("throttle", "lab", "20")
+    checks = examined(stage, job, "--canary")
+    assert [one["name"] for one in checks[:2]] == ["held", "held"]
+    paused, throttled = found(checks, "warning")
+    assert paused[1].startswith("`lab` is paused since ")
+    assert paused[2].startswith("pipeline unpause lab")
+    assert throttled[1] == "`lab` is throttled to 20 images per 60 s (configured: 50)"
+    assert throttled[2].startswith("pipeline throttle lab --reset")
+    assert [one["message"] for one in canaries(checks)] == ["not checked (`lab` is paused)"]
+    assert not server.books()
+
+
+def test_a_window_is_no_fault_and_no_canary_is_bought_outside_of_it(stage: Stage) -> None:
+    server = stage.serve()
+    hour = (time.gmtime().tm_hour + 12) % 24
+    window = f"{hour:02}:00-{hour:02}:30 UTC"
+    stage.provider("lab", server, rate_limit={"images": 50}, window=window)
+    checks = examined(stage, night(stage), "--canary", "--strict")
+    assert "`lab` is outside its window" in checks[0]["message"]
+    assert [one["message"] for one in canaries(checks)] == ["not checked (`lab` is outside its window)"]
+    assert not server.books()
+
+
+def test_what_the_month_has_cost_counts_against_a_spend_limit(stage: Stage) -> None:
+    server = lab(stage, organization={"spend_limit_usd": 0.05})
+    stage.run("run", stage.job("before", [{"prompt": "a dog", "n": 10}], defaults=SMALL))
+    assert 0.02 < sum(entry["cost_usd"] for entry in server.books()) < 0.04
+    (spent,) = found(examined(stage, night(stage, [{**CAT[0], "n": 10}]), exit_code=2))
+    assert "this month has cost $0.03" in spent[1]
+
+
 def test_a_pause_that_a_provider_asked_for_is_a_warning(stage: Stage) -> None:
     lab(stage)
     stage.run("submit", job := night(stage))
