@@ -106,6 +106,7 @@ def _discounted(summary: JobSummary, discount: float) -> JobSummary:
 
 
 def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary:
+    """Return the summary of one job. With CROSS JOIN, SQLite starts from the few images that a partial index has."""
     counts = dict.fromkeys(STATUSES, 0)
     images = missing = maybe_paid = paid_waiting = made_again = 0
     cost: float | None = None
@@ -115,9 +116,9 @@ def _job_summary(connection: sqlite3.Connection, job: sqlite3.Row) -> JobSummary
         " sum(received) AS images, sum(max(0, n - received)) AS missing, sum(maybe_paid) AS maybe_paid,"
         " sum(cost_usd) AS cost, total(estimate_usd * max(0, n - received) / n) AS expected,"
         " count(*) - count(estimate_usd) AS unpriced,"
-        " (SELECT count(*) FROM image i JOIN request q ON q.pk = i.request"
+        " (SELECT count(*) FROM image i CROSS JOIN request q ON q.pk = i.request"
         " WHERE i.state = 'paid' AND q.job = ?2 AND q.stated = ?1) AS paid_waiting,"
-        " (SELECT count(*) FROM image i JOIN request q ON q.pk = i.request"
+        " (SELECT count(*) FROM image i CROSS JOIN request q ON q.pk = i.request"
         " WHERE i.redo = 'asked' AND q.job = ?2 AND q.stated <= ?1) AS made_again"
         " FROM request WHERE job = ?2 AND stated <= ?1 GROUP BY state",
         (job["revision"], job["pk"]),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+METRICS_PATH = "/metrics"
+_WITH_TOKEN = frozenset({"/", METRICS_PATH})  # whose URL may have it
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
 
@@ -80,8 +82,11 @@ class AccessControl:
     def _has_token(self, request: web.Request) -> bool:
         assert self.token is not None
         given = request.cookies.get(self.cookie_name(request), "")
-        if request.path == "/":
+        if request.path in _WITH_TOKEN:
             given = request.query.get("token", given)
+        if request.path == METRICS_PATH:  # Prometheus sends it so
+            scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+            given = credentials.strip() if scheme.lower() == "bearer" else given
         return _same(given, self.token)
 
 

@@ -9,6 +9,7 @@ import html
 import logging
 import re
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -24,9 +25,10 @@ from pipeline.reports.html_report import report_page
 from pipeline.reports.next_command import NextCommand
 from pipeline.signals import Shutdown
 from pipeline.web import actions
-from pipeline.web.access import WILDCARDS, AccessControl
+from pipeline.web.access import METRICS_PATH, WILDCARDS, AccessControl
 from pipeline.web.event_stream import HEARTBEAT_SECONDS, EventStream
 from pipeline.web.image_files import find_in_thread, find_job_file, find_served_image
+from pipeline.web.metrics import CONTENT_TYPE, MetricsPage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,6 +64,7 @@ class Site:
         self._access = access
         self._on_end = on_end  # called when the ledger is no longer read
         self._stream = EventStream(batch.config)
+        self._metrics = MetricsPage(batch.config)
 
     def application(self) -> web.Application:
         """Return the application; it reads the ledger while it runs."""
@@ -70,6 +73,7 @@ class Site:
         app.router.add_get("/live.css", self._style)
         app.router.add_get("/live.js", self._script)
         app.router.add_get("/events", self._events)
+        app.router.add_get(METRICS_PATH, self._read_metrics)
         app.router.add_get(r"/images/{pk:\d{1,18}}", self._image)
         app.router.add_get(r"/thumbnails/{pk:\d{1,18}}", self._thumbnail)
         app.router.add_get("/jobs/{job}/report.html", self._report)
@@ -140,6 +144,13 @@ class Site:
             while (event := await _next(queue)) != b"":
                 await response.write(event)
         return response
+
+    async def _read_metrics(self, _request: web.Request) -> web.Response:
+        try:
+            text = await asyncio.to_thread(self._metrics.text, time.time())
+        except PipelineError as error:
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
     async def _report(self, request: web.Request) -> web.Response:
         try:
