@@ -30,13 +30,15 @@ class RecordedAttempt:
     cost_usd: float | None
     request_id: str | None
     batch_id: str | None
+    key: str | None  # the idempotency key of its purchase; a line of a batch has none
 
 
 def read_attempts(connection: sqlite3.Connection, request_pk: int) -> list[RecordedAttempt]:
     """Return the attempts of a request, the oldest first."""
     rows = connection.execute(
         "SELECT a.provider, a.n, a.sent_at, a.ended_at, a.outcome, a.http_status, a.cost_usd, a.request_id, b.id,"
-        " a.error FROM attempt a LEFT JOIN batch b ON b.pk = a.batch WHERE a.request = ? ORDER BY a.pk",
+        " a.idempotency_key, a.error FROM attempt a LEFT JOIN batch b ON b.pk = a.batch"
+        " WHERE a.request = ? ORDER BY a.pk",
         (request_pk,),
     )
     return [RecordedAttempt(_parsed(error), *plain) for *plain, error in rows]

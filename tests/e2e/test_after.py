@@ -54,6 +54,8 @@ def test_show_says_everything_about_one_request(stage: Stage) -> None:
     good = _shown(stage, "good")
     assert good["attempts"][0]["cost_usd"] == good["cost_usd"] == 0.016
     assert good["attempts"][0]["request_id"] == good["request_id"]
+    assert good["attempts"][0]["key"] != attempt["key"]
+    assert f"key {attempt['key']}" in lines
     assert good["images"][0]["file"] in stage.run("show", "night", "good").stdout
 
 
@@ -152,6 +154,8 @@ def test_redo_by_id_makes_every_image_of_a_request_and_numbers_go_on(stage: Stag
     assert [one["file"] for one in four["images"]] == [f"images/four-{number}.png" for number in (5, 6, 7, 8)]
     assert [one["file"] for one in four["replaced"]] == [f"images/four-{number}.png" for number in (1, 2, 3, 4)]
     assert (len(other["images"]), other["replaced"], other["attempts"]) == (1, [], 1)
+    keys = [one["key"] for one in _shown(stage, "four")["attempts"]]
+    assert len(set(keys)) == 2, "a redo is a new purchase"
     stage.run("redo", "night", "--id", "four", "other", "--yes")
     assert [one["file"] for one in _made(stage)["other"]["images"]] == ["images/other-2.png"]
     assert server.charged() == 14
