@@ -120,7 +120,7 @@ class Records:
             raise Withdrawn
         self.emit(CallSent(request.job_name, request.id, self._provider, permit.images))
         known = (begun.pk, begun.stem, permit.images, estimate, time.monotonic())
-        return Attempt(*known, headers=begun.headers)
+        return Attempt(*known, headers=purchases.headers(begun))
 
     async def withdraw(self, request: QueuedRequest, attempt: Attempt) -> None:
         """Record that a call that was recorded is not sent after all."""

@@ -6,8 +6,9 @@ Each function records one fact completely or not at all, and runs inside a trans
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipeline.errors import Moderated, ServerFault
 from pipeline.ledger.queue import PaidUrl, free_stem, missing_images
@@ -53,6 +54,21 @@ class ResponseRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+class BegunCall(NamedTuple):
+    """A call that is recorded and may be sent now. `number` counts the attempts of its request, this one included."""
+
+    pk: int
+    stem: str
+    idempotency_key: str
+    number: int
+
+
+_BEGIN = """INSERT INTO attempt (request, provider, n, estimate_usd, sent_at, body, idempotency_key)
+ VALUES (?1, ?2, ?3, ?4, ?5, ?6, coalesce((SELECT idempotency_key FROM attempt
+ WHERE pk = (SELECT max(pk) FROM attempt WHERE request = ?1)
+ AND provider = ?2 AND body = ?6 AND outcome != 'answered' AND NOT is_replay), ?7)) RETURNING pk, idempotency_key"""
+
+
 def begin(
     connection: sqlite3.Connection,
     request_pk: int,
@@ -61,25 +77,24 @@ def begin(
     n: int,
     estimate_usd: float | None,
     now: float,
-) -> tuple[int, str] | None:
-    """Record a call before it is sent; return the attempt's primary key and the stem of the request's file names.
+    body: str = "",
+) -> BegunCall | None:
+    """Record a call with its idempotency key before it is sent; `body` is the digest of what is sent.
 
-    None if the job no longer asks for this call, or asks for it by batch: `pipeline cancel` and `submit` work beside a
-    run.
+    The key is that of the last call if the call is the same and that one left its purchase open: an answer or a replay
+    ends it. None if the job no longer asks for this call, or asks for it by batch, as other processes may decide.
     """
     stem = free_stem(connection, request_pk, n)
     if stem is None:
         return None
-    connection.execute(
-        "UPDATE request SET status = 'running', stem = ?, attempts = attempts + 1, endpoint = ?, finished_at = NULL"
-        " WHERE pk = ?",
+    number = connection.execute(
+        "UPDATE request SET status = 'running', stem = ?, attempts = attempts + 1, endpoint = ?, finished_at = NULL,"
+        " cut_off = 0 WHERE pk = ? RETURNING attempts",
         (stem, endpoint, request_pk),
-    )
-    row = connection.execute(
-        "INSERT INTO attempt (request, provider, n, estimate_usd, sent_at) VALUES (?, ?, ?, ?, ?) RETURNING pk",
-        (request_pk, provider, n, estimate_usd, now),
-    ).fetchone()
-    return int(row[0]), stem
+    ).fetchone()[0]
+    call = (request_pk, provider, n, estimate_usd, now, body, str(uuid.uuid4()))
+    row = connection.execute(_BEGIN, call).fetchone()
+    return BegunCall(int(row[0]), stem, row[1], int(number))
 
 
 def record_withdrawal(connection: sqlite3.Connection, attempt_pk: int, now: float) -> None:

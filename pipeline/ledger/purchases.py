@@ -6,8 +6,6 @@ with the first response again. Functions that take a connection run inside a tra
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.ledger import attempts
@@ -18,27 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.errors import AttemptOutcome, RequestError
-    from pipeline.ledger.attempts import ImageUrl, ResponseRecord
+    from pipeline.ledger.attempts import BegunCall, ImageUrl, ResponseRecord
     from pipeline.ledger.queue import PaidUrl, QueuedRequest
     from pipeline.storage import StoredImage
-
-
-@dataclass(frozen=True, slots=True)
-class BegunCall:
-    """A call that is recorded and may be sent now. `number` counts the attempts of its request, this one included."""
-
-    pk: int
-    stem: str
-    idempotency_key: str
-    number: int
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers by which a server knows the purchase, and its logs this attempt of it."""
-        return {
-            "Idempotency-Key": self.idempotency_key,
-            "X-Client-Request-Id": f"{self.idempotency_key}-{self.number}",
-        }
 
 
 def begin(
@@ -50,40 +30,21 @@ def begin(
     estimate_usd: float | None,
     now: float,
     body: str,
-    home: tuple[Sequence[str], Sequence[str]] | None = None,
+    home: tuple[Sequence[str], Sequence[str]] | None,
 ) -> BegunCall | None:
-    """Record a call with its idempotency key before it is sent; `body` is the digest of what is sent.
+    """Record a call as `attempts.begin` does, unless its request has its home at another member of its route.
 
-    None if the job no longer asks for this call, or if `home`, the arguments of `take_home`, is at another provider.
-    Calls that the death of the last run cut off have counted by now.
+    `home` are the last arguments of `take_home`, None if the request has none.
     """
     if home is not None and not take_home(connection, request_pk, provider, *home):
         return None
-    key = _key(connection, request_pk, provider, body)
-    begun = attempts.begin(connection, request_pk, provider, endpoint, n, estimate_usd, now)
-    if begun is None:
-        return None
-    pk, stem = begun
-    connection.execute("UPDATE attempt SET idempotency_key = ?, body = ? WHERE pk = ?", (key, body, pk))
-    connection.execute("UPDATE request SET cut_off = 0 WHERE pk = ? AND cut_off", (request_pk,))
-    number = connection.execute("SELECT count(*) FROM attempt WHERE request = ?", (request_pk,)).fetchone()[0]
-    return BegunCall(pk, stem, key, int(number))
+    return attempts.begin(connection, request_pk, provider, endpoint, n, estimate_usd, now, body)
 
 
-def _key(connection: sqlite3.Connection, request_pk: int, provider: str, body: str) -> str:
-    """Return the key of the purchase that the last call left open, if the next call is the same; else a new one.
-
-    An answer ends a purchase, and so does a replay without an image: nothing else will come for its key.
-    """
-    last = connection.execute(
-        "SELECT provider, body, outcome, is_replay, idempotency_key FROM attempt WHERE request = ?"
-        " ORDER BY pk DESC LIMIT 1",
-        (request_pk,),
-    ).fetchone()
-    if last is None or last["outcome"] == "answered" or last["is_replay"]:
-        return str(uuid.uuid4())
-    is_same = (last["provider"], last["body"]) == (provider, body)
-    return str((is_same and last["idempotency_key"]) or uuid.uuid4())
+def headers(begun: BegunCall) -> dict[str, str]:
+    """Return the headers by which a server knows the purchase of a call, and its logs this attempt of it."""
+    key = begun.idempotency_key
+    return {"Idempotency-Key": key, "X-Client-Request-Id": f"{key}-{begun.number}"}
 
 
 def record_response(

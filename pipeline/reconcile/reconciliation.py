@@ -1,7 +1,7 @@
 """Reconciliation: which calls of unknown outcome a provider charged, and what it charged for nobody that we know.
 
-A provider's usage is complete until the last of our own answers that it counts: a call of unknown outcome that it does
-not count by then was not charged. What is younger stays open.
+A provider's usage counts as complete until the end of the minute of the last of our answers that is in it: a call of
+unknown outcome that ended by then and is not in it was not charged. What is younger stays open.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def reconcile(
     matching.explain(expected[one.attempt_pk] for one in known)
     found = matching.explain(expected[one.attempt_pk] for one in unknown)
     ends = [one.ended_at for one in answers if one.attempt_pk in found and one.ended_at]
-    result = Reconciliation(tuple(sorted(providers)), since, max([_yesterday(now), *ends]))
+    complete = (min(now, (one // MINUTE + 1) * MINUTE) for one in ends)
+    result = Reconciliation(tuple(sorted(providers)), since, max([_yesterday(now), *complete]))
     result.matched = matching.explain_lacking(expected[one.attempt_pk] for one in known)
     result.matched += sum(one.images for one in calls if one.attempt_pk in found and _is_since(one, since))
     result.made_on = {pk: matching.start_of(pk) // DAY * DAY for pk in found}

@@ -19,35 +19,9 @@ from tests.support.stage import finish
 if TYPE_CHECKING:
     from tests.support.stage import Stage
 
-COMMANDS = [
-    "run",
-    "submit",
-    "resume",
-    "redo",
-    "status",
-    "show",
-    "plan",
-    "doctor",
-    "manifest",
-    "report",
-    "verify",
-    "reconcile",
-    "export",
-    "cancel",
-    "rename",
-    "forget",
-    "pause",
-    "unpause",
-    "throttle",
-    "priority",
-    "init",
-    "schema",
-    "completion",
-    "import",
-    "serve",
-    "help",
-    "sandbox",
-]
+COMMANDS = ["run", "submit", "resume", "redo", "status", "show", "plan", "doctor", "manifest", "report", "verify"]
+COMMANDS += ["reconcile", "export", "cancel", "rename", "forget", "pause", "unpause", "throttle", "priority", "init"]
+COMMANDS += ["schema", "completion", "import", "serve", "help", "sandbox"]
 
 
 def test_help_names_every_command_of_the_contract_in_order(stage: Stage) -> None:

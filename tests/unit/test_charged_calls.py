@@ -20,7 +20,7 @@ ROW = "SELECT maybe_paid, cost_usd FROM request"
 
 
 def _lose(bench: Bench, sent_at: float) -> int:
-    begun = purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, sent_at, "body")
+    begun = purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, sent_at, "body", None)
     assert begun is not None
     lost = OutcomeUnknown("cut", type="ServerDisconnectedError")
     purchases.record_failure(bench.connection, begun.pk, lost, "unknown", sent_at, sent_at + 5)
@@ -28,7 +28,7 @@ def _lose(bench: Bench, sent_at: float) -> int:
 
 
 def _answer(bench: Bench, sent_at: float, *, is_replay: bool) -> float:
-    begun = purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, sent_at, "body")
+    begun = purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, sent_at, "body", None)
     assert begun is not None
     files = [StoredImage(number, f"images/a-{number}.png", "0" * 64, 5, 16, 16, "png", None) for number in (1, 2)]
     record = ResponseRecord(200, "req_1", None, 0.25, sent_at, sent_at + 5)
@@ -68,7 +68,7 @@ def test_a_replay_settles_the_calls_before_it_and_is_dated_to_the_first(bench: B
 
 def test_a_call_that_is_open_is_read_and_one_that_the_ledger_was_told_of_is_not(bench: Bench) -> None:
     bench.submit(request(1, n=2))
-    purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, 100.0, "body")
+    purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, 100.0, "body", None)
     (one,) = read_charged_calls(bench.connection, ["lab"], 500.0)
     assert (one.outcome, one.ended_at, one.images) == (None, None, 2)
     bench.set("UPDATE attempt SET outcome = 'answered', ended_at = sent_at")
@@ -96,7 +96,7 @@ def test_nothing_is_compared_before_the_first_call(bench: Bench) -> None:
 
 def test_a_death_is_counted_until_the_next_call(bench: Bench) -> None:
     bench.submit(request(1, n=2))
-    purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, 100.0, "body")
+    purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, 100.0, "body", None)
     assert recover(bench.connection, 200.0) == 1
     assert bench.works()[0].cut_off == 1
     assert recover(bench.connection, 201.0) == 0
@@ -108,4 +108,4 @@ def test_a_death_is_counted_until_the_next_call(bench: Bench) -> None:
 
 def test_a_request_that_was_withdrawn_is_not_begun(bench: Bench) -> None:
     bench.submit(request(1))
-    assert purchases.begin(bench.connection, 1, "lab", "http://x/v1", 5, 0.5, 100.0, "body") is None
+    assert purchases.begin(bench.connection, 1, "lab", "http://x/v1", 5, 0.5, 100.0, "body", None) is None

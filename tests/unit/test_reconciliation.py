@@ -68,7 +68,7 @@ def findings(result: Reconciliation) -> dict[int, str]:
 def test_what_no_answer_explains_was_charged_for_the_call_that_lost_its_response() -> None:
     result = compare(made(1, NOON), lost(2, NOON), made(3, NOON + 60), usage=[used(NOON, 2), used(NOON + 60)])
     assert (result.matched, findings(result), result.foreign) == (3, {2: "charged"}, [])
-    assert (result.is_explained, result.complete_until) == (True, NOON + 70)
+    assert (result.is_explained, result.complete_until) == (True, NOON + 120)
 
 
 def test_what_is_not_counted_although_a_later_answer_is_was_not_charged() -> None:
@@ -79,12 +79,12 @@ def test_what_is_not_counted_although_a_later_answer_is_was_not_charged() -> Non
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (lost(1, NOON + 20), "it ended after the last answer that is counted"),
+        (lost(1, NOON + 55), "it ended after the minute of the last answer that is counted"),
         (lost(1, NOON, error_type="TimeoutError"), "the server may work on"),
         (lost(1, NOON, error_type=None, http_status=504), "the server behind the gateway may work on"),
         (lost(1, NOON, None, outcome=None), "it is in flight"),
         (lost(1, NOON, is_line=True), "whether lines of batches are counted is not known"),
-        (lost(1, NOON + 8, 3600, error_type="interrupted"), "its server may work as long as the slowest did"),
+        (lost(1, NOON + 45, 3600, error_type="interrupted"), "its server may work as long as the slowest did"),
     ],
 )
 def test_what_may_still_be_counted_is_open(call: ChargedCall, reason: str) -> None:
