@@ -164,6 +164,17 @@ def test_the_quickstart_runs_from_the_wheel_with_the_files_of_the_sdist(
     assert said.strip().endswith(str(_metadata(next(built.glob("*.whl")))["Version"]))
 
 
+def test_init_from_the_wheel_names_the_schemas_that_are_installed_with_it(python: Path, tmp_path: Path) -> None:
+    pipeline = python.with_name("pipeline")
+    _run(pipeline, "init", cwd=tmp_path)
+    for file, kind in (("config.yaml", "config"), ("first.yaml", "job")):
+        named = Path((tmp_path / file).read_text().partition("$schema=")[2].partition("\n")[0])
+        assert named.is_relative_to(python.parents[1])
+        assert named.read_text() == _run(pipeline, "schema", kind, cwd=tmp_path)
+    assert "complete -o" in _run(pipeline, "completion", "bash", cwd=tmp_path)
+    assert "6 images" in _run(pipeline, "plan", "first.yaml", cwd=tmp_path)
+
+
 def test_the_environment_of_the_wheel_has_nothing_that_the_wheel_does_not_ask_for(python: Path) -> None:
     for stranger in ("pytest", "hypothesis", "openai"):
         assert f"No module named '{stranger}'" in _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tests.support.stage import Stage
 
 
+@functools.cache
 def validator(name: str) -> jsonschema_rs.Validator:
     return jsonschema_rs.Draft202012Validator(json.loads(schema_path(name).read_text()))
 
