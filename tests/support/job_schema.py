@@ -19,7 +19,7 @@ from pipeline.planning.mode_names import MODES
 from pipeline.storage import OUTPUT_FILES
 from tests.support.described import descriptions
 from tests.support.json_patterns import between, free_size, in_any_case, near
-from tests.support.json_walk import NEVER, never, walk
+from tests.support.json_walk import NEVER, UNKNOWN, never, walk
 from tests.support.readme import HOME
 
 if TYPE_CHECKING:
@@ -110,7 +110,6 @@ def job_schema() -> Schema:
         if key in schema["properties"]:
             schema["properties"][key]["description"] = text
     schema["patternProperties"] = {rf"^(?!x-|(?:{'|'.join(JOB_KEYS)})$)": never("unknown key of a job")}
-    del schema["additionalProperties"]
     deadline_elsewhere = {"properties": {"deadline": NULL}}
     auto = {"properties": {"mode": {"const": "auto"}}, "required": ["mode"]}
     schema["allOf"] = [{"if": auto, "else": deadline_elsewhere}, *_Conditions(models, parameters).all()]
@@ -387,7 +386,7 @@ class _Conditions:
 
 
 def with_precise_nulls(schema: Schema) -> Schema:
-    """Return pydantic's schema with `null` among the types, so that a mistake within a value has a place of its own."""
+    """Return pydantic's schema in a form in which each mistake has a place of its own: nulls are among the types."""
 
     def precise(part: Schema) -> Schema:
         match part:
@@ -396,6 +395,9 @@ def with_precise_nulls(schema: Schema) -> Schema:
             case {"anyOf": [{"$ref": str() as reference} as one, {"type": "null"}]}:
                 nullable.add(reference.rpartition("/")[2])
                 return {**_without_choice(part), **one}
+            case {"additionalProperties": False, "properties": dict() as known}:
+                part = {key: one for key, one in part.items() if key != "additionalProperties"}
+                return {**part, "patternProperties": {f"^(?!(?:{'|'.join(known)})$)": UNKNOWN}}
         return part
 
     nullable: set[str] = set()
