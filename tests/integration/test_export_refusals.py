@@ -177,6 +177,14 @@ def test_what_is_superseded_or_unfinished_is_not_exported(small: Stage, tmp_path
     assert len((tmp_path / "set" / "metadata.jsonl").read_text().splitlines()) == 2
 
 
+def test_what_was_made_again_is_exported_in_place_of_what_it_replaces(small: Stage, tmp_path: Path) -> None:
+    small.run("redo", "small", "--all", "--yes")
+    names = set(stated(small.manifest("small")))
+    assert all(len(entry["replaced"]) == 1 for entry in small.manifest("small"))
+    small.run("export", "small", "--to", "imagefolder", "--dest", tmp_path / "set")
+    assert {path.name for path in (tmp_path / "set" / "images").iterdir()} == names
+
+
 def test_links_share_the_bytes_of_their_images(small: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small.run("export", "small", "--to", "imagefolder", "--dest", tmp_path / "set", "--link")
     links = sorted((tmp_path / "set" / "images").iterdir())
