@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipeline.errors import Moderated, ServerFault
+from pipeline.ledger.error_kind import error_json
 from pipeline.ledger.queue import PaidUrl, free_stem, missing_images
 from pipeline.ledger.replaced_images import replace_images
 
@@ -315,9 +316,3 @@ def paused_until(connection: sqlite3.Connection, provider: str) -> float:
     """Return until when a provider is not to be called; 0 if it never asked for a pause."""
     row = connection.execute("SELECT paused_until FROM provider WHERE name = ?", (provider,)).fetchone()
     return float(row[0]) if row else 0.0
-
-
-def error_json(error: RequestError) -> str:
-    """Return an error as the manifest shows it; `kind` is the name of its class."""
-    fields = {"http_status": error.http_status, "type": error.type, "code": error.code, "message": error.message}
-    return json.dumps({**fields, "kind": type(error).__name__}, ensure_ascii=False)

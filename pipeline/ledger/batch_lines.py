@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.ledger import attempts, batches
-from pipeline.ledger.attempts import error_json
+from pipeline.ledger.error_kind import error_json
 from pipeline.ledger.queue import read_queued
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipeline.errors import RequestError
+
 
 def kind_of(error: Mapping[str, Any]) -> str:
     """Return the class of a recorded error."""
@@ -23,3 +25,9 @@ def kind_of(error: Mapping[str, Any]) -> str:
 def kind_of_json(error: str | None) -> str:
     """Return the same for the column `error` of a request: SQL's `error_kind`."""
     return kind_of({} if error is None else json.loads(error))
+
+
+def error_json(error: RequestError) -> str:
+    """Return an error as the manifest shows it; `kind` is the name of its class."""
+    fields = {"http_status": error.http_status, "type": error.type, "code": error.code, "message": error.message}
+    return json.dumps({**fields, "kind": type(error).__name__}, ensure_ascii=False)

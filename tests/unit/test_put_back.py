@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import Moderated, ServerFault
-from pipeline.ledger.attempts import error_json
+from pipeline.ledger.error_kind import error_json
 from pipeline.ledger.put_back import JobPutBack, Selection, find_ended, put_back
 from pipeline.reports.failures import read_causes
 from pipeline.reports.next_command import WITHOUT_OPTIONS
