@@ -21,8 +21,8 @@ from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import ConfigError, DiskFull, Stop, StoreRefused
 from pipeline.files import disk_error
 from pipeline.ledger import spooled_images
-from pipeline.object_errors import StoreDown
 from pipeline.storage import media_type
+from pipeline.stores.object_errors import StoreDown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.writer import Writer
-    from pipeline.object_store import RemoteStore
     from pipeline.storage import LocalStore
     from pipeline.stores import Stores
+    from pipeline.stores.object_store import RemoteStore
 
 AT_ONCE = 16
 """Uploads at a time: the store's latency decides the speed, and one image of 5 MB is read into memory for each."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pipeline.object_store import RemoteStore
     from pipeline.stores import Stores
+    from pipeline.stores.object_store import RemoteStore
 
 
 def rename_job(connection: sqlite3.Connection, old: str, new: str, stores: Stores) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.client.request import Call, Upload
-    from pipeline.object_store import RemoteStore
     from pipeline.stores import Stores
+    from pipeline.stores.object_store import RemoteStore
 
 _FOLDER = "inputs"
 

@@ -14,7 +14,7 @@ from pipeline.ray.messages import LeftBytes
 from pipeline.storage import QUARANTINE_FOLDER, LocalStore, QuarantinedFile, media_type
 
 if TYPE_CHECKING:
-    from pipeline.object_store import RemoteStore
+    from pipeline.stores.object_store import RemoteStore
 
 
 class ObjectWriter(LocalStore):

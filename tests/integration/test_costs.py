@@ -154,7 +154,7 @@ async def test_a_picture_is_copied_no_more_than_twice_while_it_is_filed(tmp_path
     assert peak <= COPIES_OF_A_PICTURE * len(picture) + decoded
 
 
-OF_STORES = {"fsspec", "s3fs", "gcsfs", "adlfs", "botocore", "aiobotocore", "pipeline.object_store"}
+OF_STORES = {"fsspec", "s3fs", "gcsfs", "adlfs", "botocore", "aiobotocore", "pipeline.stores.object_store"}
 
 
 def test_images_on_the_local_disk_import_no_library_of_an_object_store(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.config.load import load
-from pipeline.object_store import MARKER
 from pipeline.stores import Stores
+from pipeline.stores.object_store import MARKER
 from pipeline.web.image_files import find_served_image
 from tests.support.object_server import CREDENTIALS, object_server
 from tests.support.stage import finish, staged

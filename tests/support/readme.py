@@ -41,7 +41,7 @@ ROOMS = [
         "images",
         "models",
     ),
-    *("config", "sandbox", "sandbox/batch", "sandbox/rules", "sandbox/drawing"),
+    *("stores", "config", "sandbox", "sandbox/batch", "sandbox/rules", "sandbox/drawing"),
 ]
 WAY = (
     *("ledger/queue", "engine/dispatcher", "engine/worker"),

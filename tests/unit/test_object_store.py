@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import ConfigError, StoreRefused
-from pipeline.object_errors import StoreDown, store_error
 from pipeline.storage import StoredImage
 from pipeline.stores import Addresses, Stores
+from pipeline.stores.object_errors import StoreDown, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipeline.object_store import RemoteStore
+    from pipeline.stores.object_store import RemoteStore
 
 CONTENT = b"a picture"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pipeline.config.load import Config
-    from pipeline.object_store import RemoteStore
     from pipeline.storage import ImageStore
+    from pipeline.stores.object_store import RemoteStore
 
 
 class PlacedImage(Protocol):
@@ -69,7 +69,7 @@ class Stores:
 
     def remote_at(self, root: str) -> RemoteStore:
         """Return the object store at a root."""
-        from pipeline.object_store import RemoteStore
+        from pipeline.stores.object_store import RemoteStore
 
         if root not in self._opened:
             self._opened[root] = RemoteStore(root, self._options)

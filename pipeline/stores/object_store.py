@@ -12,8 +12,8 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ConfigError, StoreRefused
-from pipeline.object_errors import StoreDown, store_error
 from pipeline.storage import IMAGES_FOLDER, QUARANTINE_FOLDER, SIDECAR
+from pipeline.stores.object_errors import StoreDown, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
