@@ -312,6 +312,37 @@ def test_redo_by_flag_makes_flagged_images_again_and_no_other_of_their_requests(
     assert server.charged() == 5
 
 
+def test_images_of_a_job_by_batch_are_made_again_by_batch(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, batch={"seconds": [0.05, 0.1], "finalizing_seconds": 0.05})
+    stage.provider("lab", server, batch={"poll_seconds": [0.1, 0.2]})
+    gpt = {"model": "gpt-image-2", "size": "1024x1024", "quality": "low"}
+    requests = [{"id": f"r{number}", "prompt": f"cat {number}"} for number in range(3)]
+    stage.run("run", stage.job("night", requests, defaults=gpt, mode="batch"))
+    stage.run("redo", "night", "--id", "r0", "--id", "r2", "--yes")
+    made = _made(stage)
+    assert {id_: [len(one["images"]), len(one["replaced"])] for id_, one in made.items()} == {
+        "r0": [1, 1],
+        "r1": [1, 0],
+        "r2": [1, 1],
+    }
+    assert [made["r0"]["mode"], len(server.books()), len(server.books("batch_line"))] == ["batch", 0, 5]
+
+
+def test_images_at_a_route_are_made_again_by_its_members(stage: Stage) -> None:
+    servers = [stage.serve(rate_limit=None) for _ in range(2)]
+    for name, server in zip("ab", servers, strict=True):
+        stage.provider(name, server)
+    stage.settings["routes"] = {"all": ["a", "b"]}
+    stage.write_config()
+    requests = [{"id": f"r{number}", "prompt": f"cat {number}"} for number in range(6)]
+    stage.run("run", stage.job("night", requests, provider="all"))
+    stage.run("redo", "night", "--id", "r1", "--id", "r4", "--yes")
+    assert sum(server.charged() for server in servers) == 8
+    assert [len(one["replaced"]) for one in stage.manifest("night")] == [0, 1, 0, 0, 1, 0]
+    stage.run("redo", "night", "--id", "r1", "--set", "size=512x512", "--yes")
+    assert _made(stage, job="night.redo")["r1"]["images"][0]["width"] == 512
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("step", [7, 12])
 def test_a_death_in_between_is_finished_by_run_and_nothing_is_paid_beyond_calls_in_flight(
