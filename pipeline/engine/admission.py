@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from pipeline.engine.adaptive import AdaptiveSlots
 from pipeline.engine.call_limits import CallLimits
 from pipeline.engine.circuit_breaker import CircuitBreaker
 from pipeline.engine.delivery_breaker import DeliveryBreaker
-from pipeline.engine.hold import HeldBack, Hold
+from pipeline.engine.hold import Hold
 from pipeline.engine.parking import Parking
 from pipeline.engine.pauses import Pauses
+from pipeline.engine.permit import Permit
 from pipeline.engine.refusal_guard import RefusalGuard
 from pipeline.engine.share_watch import ShareWatch
 from pipeline.engine.slots import Slots
@@ -22,43 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pipeline.config.load import Provider, RateLimit, RetryRules
-    from pipeline.engine.throttle import Reservation, Throttle
+    from pipeline.engine.throttle import Throttle
     from pipeline.engine.uploads import Spool
     from pipeline.errors import RequestError, Stop
     from pipeline.ledger.queue import QueuedRequest
-
-
-class Permit:
-    """Permission to send one call of `images` images, once; `is_probe` if the call probes an outage."""
-
-    def __init__(
-        self, admission: Admission, request: QueuedRequest, reservations: list[Reservation], *, is_probe: bool
-    ) -> None:
-        self.images = reservations[0].images
-        self.is_probe = is_probe
-        self.sent_at: float | None = None  # on the loop's clock
-        self.used = 0  # images in the window when it was sent
-        self._admission = admission
-        self._request = request
-        self._reservations = reservations
-        admission.in_flight += 1
-
-    def sent(self) -> None:
-        """The call's first bytes are sent now. Raises HeldBack if the provider is held at this moment."""
-        if self._admission.hold.is_closed:
-            raise HeldBack
-        self.sent_at = asyncio.get_running_loop().time()
-        for reservation in self._reservations:
-            reservation.sent()
-        self.used = self._admission.throttle.used
-
-    def release(self) -> None:
-        """The call is over, or will not be sent: room in the window that it did not use is free again."""
-        for reservation in self._reservations:
-            reservation.cancel()
-        self._admission.in_flight -= 1
-        self._admission.released(self._request, held_slot=True)
-        self._admission.progressed()
 
 
 class Admission:
@@ -77,6 +46,7 @@ class Admission:
         *,
         known_good: bool = False,
         spool: Spool | None = None,
+        found: int | None = None,
     ) -> None:
         outage = rules.outage_hours * 3600
         self.limits = CallLimits(provider.rate_limit, provider.share)
@@ -90,6 +60,7 @@ class Admission:
         self._breaker = CircuitBreaker(base_url, outage, start_seconds=rules.start_minutes * 60, known_good=known_good)
         self._spool = spool
         self._slots = Slots(provider.concurrency)
+        self.adaptive = AdaptiveSlots(provider.concurrency, found) if provider.rate_limit is None else None
         self._pauses = Pauses(rules.max_wait_seconds, outage)
         self._waiting = 0
         self._sleeping = 0
@@ -181,7 +152,7 @@ class Admission:
             line = self._lines.setdefault(priority, StopSignal())
             given_back = contextlib.nullcontext() if request.route is None else self._moving.interruptible()
             async with self.signal.interruptible(), line.interruptible(), given_back:
-                await self._slots.acquire(priority)
+                await self._take_slots(priority)
                 held_slot = True
                 return await self._acquire(request, images, priority)
         except BaseException:
@@ -190,6 +161,16 @@ class Admission:
         finally:
             self._waiting -= 1
             self.changed.set()
+
+    async def _take_slots(self, priority: int) -> None:
+        """Wait for room in flight: below the ceiling of the config, and at a server without a stated limit."""
+        await self._slots.acquire(priority)
+        if self.adaptive is not None:
+            try:
+                await self.adaptive.acquire(priority)
+            except BaseException:
+                self._slots.release()
+                raise
 
     async def _acquire(self, request: QueuedRequest, images: int, priority: int) -> Permit:
         while True:
@@ -235,10 +216,12 @@ class Admission:
         """End all parking: nothing else is left to send."""
         self._parking.unpark_all()
 
-    def released(self, request: QueuedRequest, *, held_slot: bool = False) -> None:
+    def released(self, request: QueuedRequest, *, held_slot: bool = False, is_answered: bool = False) -> None:
         """This request's call is over, or was never made: if it was to be a probe, another may be."""
         if held_slot:
             self._slots.release()
+            if self.adaptive is not None and not is_answered:
+                self.adaptive.release()
         self._breaker.released(request.pk)
         self.refusals.released(request)
         self.changed.set()

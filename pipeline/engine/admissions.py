@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE
 from pipeline.engine.admission import Admission
 from pipeline.ledger import attempts
+from pipeline.ledger.controls import read_calls_in_flight
 
 if TYPE_CHECKING:
     from pipeline.config.load import Config, Provider
@@ -35,6 +36,7 @@ class Admissions(dict[str, Admission]):
             self._stops.signal(name),
             known_good=await writer.do(attempts.has_succeeded, name),
             spool=self._spool,
+            found=await writer.do(read_calls_in_flight, name),
         )
         if limit is not None:
             sent = await writer.do(attempts.sent_since, name, now - limit.window)

@@ -115,6 +115,9 @@ class LocalCaller:
     `images` is the target's store. `session` is the one with the provider's API, for what else is asked of it.
     """
 
+    is_elsewhere = False
+    """Whether calls are sent by other processes: then a call that is reported as sent cannot be held back."""
+
     def __init__(self, target: Target, images: LocalStore, environment: Mapping[str, str]) -> None:
         provider, rules = target.provider, target.download
         key, headers = provider.key(environment), provider.header_values(environment)
@@ -169,9 +172,11 @@ class LocalCaller:
         """When the first URL that is being downloaded expires, in seconds since 1970."""
         return self._downloader.next_expiry
 
-    async def call(self, spec: CallSpec, on_sent: Callable[[], None]) -> CallResult:
+    async def call(
+        self, spec: CallSpec, on_sent: Callable[[], None], on_answered: Callable[[], None] = lambda: None
+    ) -> CallResult:
         """Make a call and store the images that its response contains. `on_sent` is called when its first byte leaves;
-        what it raises is raised, and nothing is sent.
+        what it raises is raised, and nothing is sent. `on_answered` is called when a success response has come.
 
         Other errors are returned, not raised; the call was not sent if an upload cannot be read.
         """
@@ -190,6 +195,7 @@ class LocalCaller:
         try:
             max_bytes = response_bytes(spec.call.params, self._target.download.max_bytes)
             response = await self._client.call(spec.call.operation, body, sent, max_bytes)
+            on_answered()
             return await self._store(response, spec, sent_at)
         except RequestError as error:
             return CallResult(error.outcome, sent_at, time.time(), error)

@@ -11,7 +11,7 @@ from pipeline.ledger.controls import ControlFacts, ProviderControl
 from pipeline.planning.mode import local_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pipeline.config.load import Config
     from pipeline.engine.admission import Admission
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 
 class Controls:
-    """Passes the controls on to the admission of each provider, and emits what has changed."""
+    """Passes the controls on to the admission of each provider, and emits what has changed.
+
+    `record` gets how many calls in flight were found to be right for a provider, to write it down.
+    """
 
     def __init__(self, config: Config, admissions: Mapping[str, Admission], stops: StopPolicy, emit: Listener) -> None:
+        self.record: Callable[[str, int], object] = lambda _provider, _number: None
         self._config = config
         self._admissions = admissions
         self._stops = stops
@@ -32,6 +36,7 @@ class Controls:
         self._priorities: dict[int, int] = {}  # by primary key of the job
         self._held: dict[str, HoldReason | None] = {}  # by provider, as it was emitted last
         self._throttled: dict[str, int | None] = {}  # the same
+        self._found: dict[str, int] = {}  # calls in flight, by provider, as they were recorded last
 
     @property
     def has_priorities(self) -> bool:
@@ -45,6 +50,7 @@ class Controls:
             self._follow_hold(name, admission)
             self._follow_throttle(name, admission)
             self._follow_others(name, admission)
+            self._remember(name, admission)
         self._follow_priorities(before)
 
     def equip(self, admission: Admission, name: str) -> None:
@@ -67,6 +73,13 @@ class Controls:
         admission.give_back()
         admission.changed.set()
         self._emit(Held(name, False, "", None) if reason is None else Held(name, True, reason.text, reason.until))
+
+    def _remember(self, name: str, admission: Admission) -> None:
+        """Record how many calls a provider without a stated limit serves at once, if that has changed."""
+        found = None if admission.adaptive is None else admission.adaptive.found
+        if found is not None and found != self._found.get(name):
+            self._found[name] = found
+            self.record(name, found)
 
     def _follow_others(self, name: str, admission: Admission) -> None:
         """Emit the limit that is in force since others use it, too, or leave more of it."""

@@ -151,8 +151,9 @@ class Dispatcher:
         room, admission = self._room_in_flight(), self._admission
         if admission.halted or not admission.is_passable:
             return 0
-        if admission.throttle.limit is None and admission.down_for is None and not admission.delivery.is_open:
-            return room
+        is_limited = admission.throttle.limit is not None or admission.down_for is not None
+        if admission.adaptive is not None and not is_limited and not admission.delivery.is_open:
+            return min(room, admission.adaptive.room + 1 - admission.waiting)
         return min(room, 1 - admission.waiting)
 
     def _room(self) -> int:

@@ -14,10 +14,10 @@ from pipeline.ledger import attempts, batches, purchases, queue
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.engine.admission import Permit
     from pipeline.engine.budget import Budget
     from pipeline.engine.caller import CallResult, Target
     from pipeline.engine.events import Event, Listener
+    from pipeline.engine.permit import Permit
     from pipeline.engine.routing import Routing
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.engine.uploads import Places

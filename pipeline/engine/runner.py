@@ -29,7 +29,7 @@ from pipeline.engine.stop_policy import StopPolicy
 from pipeline.engine.uploads import Places, Spool, Uploader
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, ProviderHeld, Stop, WrongAddress
 from pipeline.ledger.batches import has_batch_work
-from pipeline.ledger.controls import ControlFacts, read_controls
+from pipeline.ledger.controls import ControlFacts, read_controls, record_calls_in_flight
 from pipeline.ledger.recovery import requeue_running
 from pipeline.ledger.route_queue import has_prospects, record_members
 from pipeline.ledger.stops import delete_overcome_stops, record_stop
@@ -131,6 +131,7 @@ class Runner:
         """Work to the end. Raises errors that no request can be blamed for, in an ExceptionGroup."""
         async with Writer(self._connection) as writer:
             self._stops.record = functools.partial(_record_stop, writer)
+            self._controls.record = lambda name, number: writer.post(record_calls_in_flight, name, number)
             if self._config.routes:
                 await writer.do(record_members, self._config.routes, list(self._config.providers))
             try:

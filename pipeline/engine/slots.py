@@ -37,6 +37,11 @@ class Slots:
         self.taken -= 1
         self._hand_out()
 
+    def resize(self, most: int) -> None:
+        """Change how many slots there are; if more are taken, none is handed out until fewer are."""
+        self.most = most
+        self._hand_out()
+
     def _hand_out(self) -> None:
         while self._waiting and self.taken < self.most:
             if self._waiting[0][2].cancelled():  # its owner has not noticed yet, and removes it then

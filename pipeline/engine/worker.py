@@ -42,11 +42,13 @@ if TYPE_CHECKING:
 
     from tenacity import AsyncRetrying, RetryCallState
 
-    from pipeline.engine.admission import Permit
     from pipeline.engine.caller import CallResult
+    from pipeline.engine.permit import Permit
     from pipeline.engine.provider_context import ProviderContext
     from pipeline.engine.routing import Routing
     from pipeline.ledger.queue import PaidUrl, QueuedRequest
+
+_OVERLOADED = 503
 
 
 class Worker:
@@ -139,7 +141,9 @@ class Worker:
             self._set_stem(attempt.stem)
             spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers), attempt.headers)
             try:
-                result = await self._caller.call(spec, permit.sent)
+                permit.check()
+                sent = permit.sent if self._caller.is_elsewhere else permit.send
+                result = await self._caller.call(spec, sent, permit.answered)
             except HeldBack:
                 await self._records.withdraw(self._request, attempt)
                 return
@@ -193,7 +197,9 @@ class Worker:
         elif result.outcome == "not_sent" and isinstance(error, Invalid):
             return  # no call was made
         else:
-            if isinstance(error, RateLimited):
+            is_refused = isinstance(error, RateLimited) or error.http_status == _OVERLOADED
+            is_explained = is_refused and permit.refused() and error.retry_after is None
+            if isinstance(error, RateLimited) and not is_explained:
                 self._pause(error)
             if isinstance(error, REFUSALS):
                 self._failed_calls.refused(error)

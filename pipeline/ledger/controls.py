@@ -93,9 +93,21 @@ def prioritise(connection: sqlite3.Connection, job: str, priority: int) -> None:
         connection.execute("UPDATE job SET priority = ? WHERE name = ?", (priority, job))
 
 
-def _set(
-    connection: sqlite3.Connection, provider: str, column: Literal["held_since", "throttle"], value: float | None
-) -> None:
+def record_calls_in_flight(connection: sqlite3.Connection, provider: str, number: int) -> None:
+    """Record how many calls a provider without a stated limit serves at once. Runs inside a transaction."""
+    _set(connection, provider, "calls_in_flight", number)
+
+
+def read_calls_in_flight(connection: sqlite3.Connection, provider: str) -> int | None:
+    """Return how many calls a provider without a stated limit served at once; None if nothing was found."""
+    row = connection.execute("SELECT calls_in_flight FROM provider WHERE name = ?", (provider,)).fetchone()
+    return None if row is None else row[0]
+
+
+_Column = Literal["held_since", "throttle", "calls_in_flight"]
+
+
+def _set(connection: sqlite3.Connection, provider: str, column: _Column, value: float | None) -> None:
     connection.execute(
         f"INSERT INTO provider (name, paused_until, {column}) VALUES (?1, 0, ?2)"
         f" ON CONFLICT (name) DO UPDATE SET {column} = excluded.{column}",

@@ -169,6 +169,11 @@ def _add_workers(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE worker_lease (until REAL NOT NULL) STRICT")
 
 
+def _add_calls_in_flight(connection: sqlite3.Connection) -> None:
+    """Add how many calls a server without a stated limit seems to serve at once; NULL if nothing was found."""
+    connection.execute("ALTER TABLE provider ADD COLUMN calls_in_flight INTEGER CHECK (calls_in_flight >= 1)")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -184,5 +189,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_redo,
     _add_fingerprints,
     _add_workers,
+    _add_calls_in_flight,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

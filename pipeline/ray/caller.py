@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.caller import CallResult, LocalCaller
 from pipeline.errors import DiskFull, Invalid, PipelineError, RequestError
-from pipeline.object_errors import StoreDown
 from pipeline.ray.messages import CallOrder, Failure, FetchOrder
+from pipeline.stores.object_errors import StoreDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 class RayCaller(LocalCaller):
     """Hands the calls and downloads of one provider to a pool of workers."""
+
+    is_elsewhere = True
 
     def __init__(
         self, target: Target, images: LocalStore, environment: Mapping[str, str], pool: Pool, inputs: SharedInputs
@@ -46,8 +48,10 @@ class RayCaller(LocalCaller):
         """Number of calls that workers have, or are about to get."""
         return self._calls
 
-    async def call(self, spec: CallSpec, on_sent: Callable[[], None]) -> CallResult:
-        """Do what `LocalCaller.call` does, on a worker; `on_sent` is called when it reports that.
+    async def call(
+        self, spec: CallSpec, on_sent: Callable[[], None], on_answered: Callable[[], None] = lambda: None
+    ) -> CallResult:
+        """Do what `LocalCaller.call` does, on a worker; `on_sent` and `on_answered` are called when it reports that.
 
         The outcome is unknown if the worker is lost meanwhile. Raises Withdrawn if the call was not handed out.
         """
@@ -55,7 +59,8 @@ class RayCaller(LocalCaller):
             call = await self._inputs.place(spec.call)
         except (OSError, StoreDown, PipelineError) as reason:
             return CallResult("not_sent", None, time.time(), Invalid(f"an input cannot be shared: {reason}"))
-        order = CallOrder(self._pool.next_id(), self._target.provider.name, call, spec.names, spec.taken)
+        name = self._target.provider.name
+        order = CallOrder(self._pool.next_id(), name, call, spec.names, spec.taken, spec.headers)
         self._calls += 1
         try:
             done, ticket = await self._pool.do(order, on_sent)
@@ -65,6 +70,8 @@ class RayCaller(LocalCaller):
         finally:
             self._calls -= 1
         assert isinstance(value, CallResult)
+        if value.error is None:
+            on_answered()
         return _by_our_clock(value, ticket.sent_at, ticket.ahead)
 
     async def fetch(

@@ -30,6 +30,7 @@ class CallOrder:
     call: Call
     names: FileNames
     taken: frozenset[int]
+    headers: Mapping[str, str] = field(default_factory=dict)  # of this call alone
 
 
 @dataclass(frozen=True, slots=True)

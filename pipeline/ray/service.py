@@ -125,7 +125,7 @@ class Service:
 
         self._lease.check()
         call = await fetch_uploads(order.call, self._remote, self._inputs)
-        spec = CallSpec(self._targets[order.provider], call, order.names, order.taken)
+        spec = CallSpec(self._targets[order.provider], call, order.names, order.taken, order.headers)
         return await self._callers[order.provider].call(spec, sent)
 
     async def _fetch(self, order: FetchOrder) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import Invalid, PipelineError
 from pipeline.files import make_folder, write_new
-from pipeline.object_errors import StoreDown
+from pipeline.stores.object_errors import StoreDown
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
-from pipeline.object_errors import StoreDown
 from pipeline.ray.messages import LeftBytes
 from pipeline.storage import QUARANTINE_FOLDER, LocalStore, QuarantinedFile, media_type
+from pipeline.stores.object_errors import StoreDown
 
 if TYPE_CHECKING:
     from pipeline.stores.object_store import RemoteStore

@@ -292,6 +292,16 @@ def overloaded(retry_after: int | None) -> ApiError:
     )
 
 
+def busy() -> ApiError:
+    """429: as many calls as are served at once are in progress; nothing is said of when to try again."""
+    return ApiError(
+        "Too many concurrent requests. Please try again later.",
+        status=429,
+        kind="requests",
+        code="too_many_concurrent_requests",
+    )
+
+
 def duration(seconds: float) -> str:
     """Return seconds as the service writes them, rounded up: `120ms`, `1.2s`, `6m0s`, `1h0m0s`."""
     milliseconds = math.ceil(seconds * 1000)

@@ -71,13 +71,14 @@ async def _process(service: Service, request: web.Request, operation: Operation,
     images = checked.call.n
     if checked.withheld:
         return responses.json_response(withheld_images(images, int(service.clock())))
-    plan = plan_faults(settings, service.calls)
-    service.calls += 1
-    entry.fault = plan.fault
-    failure = await _fail_early(service, plan, images)
-    if failure is not None or plan.fault == "drop_before":
-        return failure
-    response = await _make_once(service, request, checked, entry)
+    async with service.capacity.serving():
+        plan = plan_faults(settings, service.calls)
+        service.calls += 1
+        entry.fault = plan.fault
+        failure = await _fail_early(service, plan, images)
+        if failure is not None or plan.fault == "drop_before":
+            return failure
+        response = await _make_once(service, request, checked, entry)
     return _damage(response, plan)
 
 

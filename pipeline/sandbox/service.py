@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from pipeline.sandbox.api_errors import Meter
+    from pipeline.sandbox.capacity import Capacity
     from pipeline.sandbox.charges import Charges
     from pipeline.sandbox.file_store import FileStore
     from pipeline.sandbox.kept_responses import KeptResponses
@@ -75,6 +76,7 @@ class Service:
 
     settings: SandboxSettings
     admission: Admission
+    capacity: Capacity
     signed_urls: SignedUrls
     upload_store: UploadStore
     files: FileStore

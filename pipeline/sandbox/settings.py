@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from pipeline.sandbox.batch_settings import BatchSettings, read_batch_settings
+from pipeline.sandbox.capacity import CapacitySettings, read_capacity
 from pipeline.sandbox.dialect import Dialect, read_dialect
 from pipeline.sandbox.organization_settings import OrganizationSettings, read_organization_settings
 from pipeline.sandbox.rate_window import RateLimit
@@ -80,6 +81,7 @@ class SandboxSettings:
     verified: bool = True  # false: the organization may not use GPT Image models
     batch: BatchSettings = field(default_factory=BatchSettings)
     organization: OrganizationSettings = field(default_factory=OrganizationSettings)
+    capacity: CapacitySettings | None = None  # of calls that are served at once; null: any number
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> SandboxSettings:
@@ -103,6 +105,7 @@ class SandboxSettings:
             verified=boolean("verified", mapping.get("verified", True)),
             batch=read_batch_settings(mapping.get("batch", {})),
             organization=read_organization_settings(mapping.get("organization", {})),
+            capacity=read_capacity(mapping.get("capacity")),
         )
 
     def shutdown_date(self, model: str) -> date | None:

@@ -22,6 +22,7 @@ from pipeline.engine.events import ProviderPace
 from pipeline.engine.provider_context import Callers
 from pipeline.engine.runner import Runner
 from pipeline.ledger import submit
+from pipeline.ledger.controls import read_calls_in_flight, record_calls_in_flight
 from pipeline.ledger.database import open_ledger, transaction
 from pipeline.ledger.held_folder import HeldFolder
 from pipeline.ledger.queue import QueuedRequest, Scope, next_requests
@@ -207,7 +208,13 @@ class Bench:
             return next_requests(self.connection, provider, scope, more.pop("taken", ()), most, **more)
 
     def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
-        """Make a run over what is pending at these providers."""
+        """Make a run over what is pending at these providers; it knows their servers, if they have no limit, and begins
+        with as many calls in flight as they allow.
+        """
+        with transaction(self.connection):
+            for one in providers:
+                if read_calls_in_flight(self.connection, one.name) is None:
+                    record_calls_in_flight(self.connection, one.name, one.concurrency)
         config = Config(
             None, self.folder, None, {one.name: one for one in providers}, retry=self.retry, routes=self.routes
         )
