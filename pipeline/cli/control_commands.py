@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.completion import complete_jobs, complete_providers
 from pipeline.cli.options import common_options
 from pipeline.cli.output import echo
 from pipeline.errors import BadInput
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     example="pipeline pause openai",
     exits=(0, 2),
 )
-@click.argument("provider", required=False)
+@click.argument("provider", required=False, shell_complete=complete_providers)
 @common_options
 @click.pass_obj
 def pause(options: Options, provider: str | None) -> int:
@@ -45,7 +46,7 @@ def pause(options: Options, provider: str | None) -> int:
     example="pipeline unpause openai",
     exits=(0, 2),
 )
-@click.argument("provider", required=False)
+@click.argument("provider", required=False, shell_complete=complete_providers)
 @common_options
 @click.pass_obj
 def unpause(options: Options, provider: str | None) -> int:
@@ -63,7 +64,7 @@ def unpause(options: Options, provider: str | None) -> int:
     example="pipeline throttle openai 10",
     exits=(0, 2),
 )
-@click.argument("provider", required=False)
+@click.argument("provider", required=False, shell_complete=complete_providers)
 @click.argument("images", required=False)
 @click.option("--reset", is_flag=True, help="Take the lower limit back.")
 @common_options
@@ -112,7 +113,7 @@ def _throttle_lines(controls: FolderControls, names: list[str]) -> Iterator[str]
     example="pipeline priority night 10",
     exits=(0, 2),
 )
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.argument("number", metavar="N")
 @common_options
 @click.pass_obj

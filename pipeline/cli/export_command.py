@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.completion import complete_jobs
 from pipeline.cli.options import PATH, common_options
 from pipeline.cli.output import echo, echo_json
 from pipeline.cli.work_line import work_line
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     example="pipeline export night --to webdataset --dest shards",
     exits=(0, 1, 2, 3),
 )
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.option("--to", "kind", required=True, metavar="KIND", help=f"What to write: {', '.join(KINDS)}.")
 @click.option("--dest", type=PATH, metavar="PATH", help="Where it goes; else `export-KIND` in the job's folder.")
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.completion import complete_providers
 from pipeline.cli.options import common_options
 from pipeline.cli.output import echo_json, echo_prose
 from pipeline.cli.work_line import work_line
@@ -26,7 +27,7 @@ _HOW = "write a day or a moment, as in 2026-11-27 or 2026-11-27T22:00, or how lo
     example="pipeline reconcile openai --since 2026-11-27 --apply",
     exits=(0, 1, 2, 3),
 )
-@click.argument("provider", required=False)
+@click.argument("provider", required=False, shell_complete=complete_providers)
 @click.option("--since", metavar="T", help=f"Compare from this moment on: {_HOW.removeprefix('write ')}.")
 @click.option("--apply", is_flag=True, help="Settle in the ledger what became of calls of unknown outcome.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")

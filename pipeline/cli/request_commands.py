@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.completion import complete_jobs, complete_settings
 from pipeline.cli.options import PATH, budget_option, common_options
 from pipeline.cli.output import echo, echo_json, echo_prose, print_result, run_output
 from pipeline.cli.work_line import work_line
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     example="pipeline show night a-white-siamese-cat-3f9c2a1b",
     exits=(0, 2),
 )
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.argument("request_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; for several requests a list.")
 @common_options
@@ -55,7 +56,7 @@ def show(options: Options, job: str, request_id: str, as_json: bool) -> int:
     example="pipeline redo night --picks picks.jsonl",
     exits=(0, 1, 2, 3, 130),
 )
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.argument("more", nargs=-1, metavar="[ID ...]")
 @click.option("--id", "ids", multiple=True, metavar="ID", help="The images of this request; several times for more.")
 @click.option("--picks", type=PATH, metavar="FILE", help="The images that this file, of the report, marks as rejected.")
@@ -74,6 +75,7 @@ def show(options: Options, job: str, request_id: str, as_json: bool) -> int:
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_settings,
     help="Change a parameter, in a job of its own, `<name>.redo`; several times for more.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")

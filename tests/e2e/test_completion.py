@@ -70,7 +70,7 @@ def typed(folder: Path, line: str) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_bash_offers_commands_options_jobs_and_providers(night: Stage) -> None:
-    assert typed(night.folder, "pipeline re") == ["resume", "report", "rename"]
+    assert typed(night.folder, "pipeline re") == ["resume", "redo", "report", "reconcile", "rename"]
     assert typed(night.folder, "pipeline plan --allow-") == ["--allow-large", "--allow-shrink", "--allow-unpriced"]
     assert typed(night.folder, "pipeline report ni") == ["night-1", "night-2"]
     assert typed(night.folder, "pipeline resume night-1 ") == ["night-1", "night-2"]
@@ -135,7 +135,7 @@ def test_settings_offer_parameters_then_models_and_values() -> None:
 
 def test_every_job_provider_and_setting_on_the_command_line_is_completed() -> None:
     known = {"job": complete_jobs, "jobs": complete_jobs, "old": complete_jobs}
-    known |= {"--provider": complete_providers, "--set": complete_settings}
+    known |= {"provider": complete_providers, "--provider": complete_providers, "--set": complete_settings}
     for command in cli.commands.values():
         for parameter in command.params:
             completes = next((known[name] for name in parameter.opts if name in known), None)
