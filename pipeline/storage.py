@@ -134,6 +134,13 @@ class LocalStore:
         except OSError as reason:
             raise self._error(reason, name) from None
 
+    def prepare(self, job: str) -> None:
+        """Create the folder of a job's images, before others write to it. Raises DiskFull."""
+        try:
+            make_folder(Path(self._place(f"{job}/{IMAGES_FOLDER}")), self._dir_fd)
+        except OSError as reason:
+            raise self._error(reason, job) from None
+
     def flush_folder(self, job: str) -> None:
         """Make the names of a job's images durable. Raises DiskFull."""
         try:

@@ -38,6 +38,7 @@ class RayCaller(LocalCaller):
         self._pool = pool
         self._inputs = inputs
         self._calls = 0
+        self._prepared: set[str] = set()  # jobs that have a folder for images
 
     async def __aenter__(self) -> Self:
         await self._pool.open(self._target)
@@ -56,7 +57,10 @@ class RayCaller(LocalCaller):
         The outcome is unknown if the worker is lost meanwhile. Raises Withdrawn if the call was not handed out.
         """
         try:
+            await self._prepare(spec.names.job)
             call = await self._inputs.place(spec.call)
+        except DiskFull as error:
+            return CallResult("not_sent", None, time.time(), error)
         except (OSError, StoreDown, PipelineError) as reason:
             return CallResult("not_sent", None, time.time(), Invalid(f"an input cannot be shared: {reason}"))
         name = self._target.provider.name
@@ -73,6 +77,12 @@ class RayCaller(LocalCaller):
         if value.error is None:
             on_answered()
         return _by_our_clock(value, ticket.sent_at, ticket.ahead)
+
+    async def _prepare(self, job: str) -> None:
+        """Create the folder of a job's images here: a network drive may not show what another node has created."""
+        if not self._images.is_spool and job not in self._prepared:
+            await asyncio.to_thread(self._images.prepare, job)
+            self._prepared.add(job)
 
     async def fetch(
         self, url: str, expires_at: float, names: FileNames, number: int, *, is_last: bool = False

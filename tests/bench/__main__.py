@@ -1,7 +1,7 @@
 """Run the benchmarks and print the table of their README: `python -m tests.bench [--only PART] [--times N] [--write]`.
 
-The parts: throughput, memory, limit, queue, startup, beside. Nothing else should work on the machine meanwhile;
-ratios compare what was measured in one run, by turns.
+The parts: throughput, memory, limit, queue, startup, beside, machines. Nothing else should work on the machine
+meanwhile; ratios compare what was measured in one run, by turns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.bench import beside, limits, queue, startup
+from tests.bench import beside, limits, machines, queue, startup
 from tests.bench.pictures import noise
 from tests.bench.server import serving
 from tests.bench.table import machine, medians, megabytes, table, verdict
@@ -157,6 +157,27 @@ def submits(folder: Path, _times: int) -> Iterator[Row]:
     yield what, f"{longest:.0f} ms", verdict(longest, 100, least=False)
 
 
+def on_machines(folder: Path, _times: int) -> Iterator[Row]:
+    """Compare the run's own process with one that hands its calls out to workers."""
+    with serving(256) as base_url:
+        for way, inline in (("base64", True), ("URL", False)):
+            local, ray = (
+                machines.measure(where, base_url, folder / f"{where}-{way}", 3000, inline=inline)
+                for where in ("local", "ray")
+            )
+            what = (
+                f"256x256 by {way}, 3,000 requests, the run's own processor time for a picture, with 8 workers on Ray"
+            )
+            ratio = ray["cpu_ms"] / local["cpu_ms"]
+            said = f"{ray['cpu_ms']:.2f} ms: {ratio:.2f} of one process ({local['cpu_ms']:.2f} ms)"
+            yield what, said, verdict(ratio, 0.4, least=False)
+            yield (
+                f"256x256 by {way}, pictures a second with 8 workers that only pretend",
+                (f"{ray['per_second']:.0f}"),
+                verdict(ray["per_second"], 500, least=True),
+            )
+
+
 PARTS: dict[str, Part] = {
     "throughput": throughput,
     "memory": memory,
@@ -164,6 +185,7 @@ PARTS: dict[str, Part] = {
     "queue": queues,
     "startup": starts,
     "beside": submits,
+    "machines": on_machines,
 }
 
 
