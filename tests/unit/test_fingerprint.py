@@ -79,10 +79,11 @@ def test_an_image_of_one_colour_or_nearly_is_blank(image: Image.Image, is_blank:
     assert fingerprint(image).is_blank is is_blank
 
 
-def test_a_fine_pattern_is_even_from_afar_and_not_blank() -> None:
+@pytest.mark.parametrize(("contrast", "is_blank"), [(255, False), (12, False), (3, True)])
+def test_a_fine_pattern_is_even_from_afar_and_not_blank(contrast: int, is_blank: bool) -> None:
     pattern = Image.new("L", (256, 256))
-    pattern.putdata([255 * ((place + place // 256) % 2) for place in range(256 * 256)])
-    assert not fingerprint(pattern).is_blank
+    pattern.putdata([contrast * ((place + place // 256) % 2) for place in range(256 * 256)])
+    assert fingerprint(pattern).is_blank is is_blank
 
 
 def test_a_shape_in_the_alpha_channel_alone_is_seen() -> None:
