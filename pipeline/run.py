@@ -147,7 +147,8 @@ class Run:
             await check_store(stores.remote, ledger_id(self.connection))
         shutdown = Shutdown()
         async with AsyncExitStack() as stack:
-            session = await self._open_workers(stack, before, emit)
+            workers = await stack.enter_async_context(AsyncExitStack())
+            session = await self._open_workers(workers, before, emit)
             runner = self._make_runner(stack, stores, session, emit)
             try:  # signals are handled from here on: `ray.init` replaces the handler of SIGTERM
                 with shutdown.listening(functools.partial(_stop, runner, session, emit)):
@@ -159,6 +160,7 @@ class Run:
             except BaseExceptionGroup as group:
                 raise first_error(group) from None
             finally:
+                await workers.aclose()  # what follows may take longer than a lease
                 manifests, reports, unwritten = self._write_outputs(emit)
         names_at_end = jobs_in_scope(self.connection, self.scope)
         return Result(

@@ -11,7 +11,7 @@ import pipeline.ray.actor
 from pipeline.engine.worker_events import NodeRefused
 from pipeline.errors import ConfigError, Problem
 from pipeline.ray.actor import WorkerActor
-from pipeline.ray.node_checks import answer_file, question_file
+from pipeline.ray.node_checks import answer_file, find_difference, find_unreachable, question_file
 from pipeline.ray.words import words
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Cluster:
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
                 facts = await probe.facts.remote()
-                if (difference := self._difference(facts)) is not None:
+                if (difference := find_difference(self.facts, facts)) is not None:
                     self.refuse(facts, difference)
                     return []
                 faults = await self._find_faults(probe, facts, work, providers)
@@ -146,23 +146,13 @@ class Cluster:
         """Return what is wrong with a node."""
         import pickle
 
-        if (difference := self._difference(facts)) is not None:
+        if (difference := find_difference(self.facts, facts)) is not None:
             return [difference]
         question = pickle.dumps((facts["node_id"], list(providers), work, self.folder, self._nonce))
         faults: list[str] = await actor.check.remote(question)
         if not faults and self.folder is not None and not self._has_answered(facts["node_id"]):
             faults.append(f"what it writes into {self.folder} does not arrive here: all nodes must share that folder")
-        return faults + self._loopback_faults(facts, providers)
-
-    def _difference(self, facts: dict[str, Any]) -> str | None:
-        """Return in what a node's versions differ from ours."""
-        names = {"program": "image-batch-pipeline", "python": "Python", "ray": "Ray"}
-        differences = [
-            f"{name} {facts[key] or '(none)'} in place of {self.facts[key]}"
-            for key, name in names.items()
-            if facts[key] != self.facts[key]
-        ]
-        return f"has {', '.join(differences)}" if differences else None
+        return faults + find_unreachable(self.facts, facts, providers)
 
     def _has_answered(self, node_id: str) -> bool:
         """Return whether the file of a node has arrived; delete it."""
@@ -174,17 +164,6 @@ class Cluster:
         except OSError:
             return False
         return is_right
-
-    def _loopback_faults(self, facts: dict[str, Any], providers: Sequence[Provider]) -> list[str]:
-        """Return which providers a node on another machine cannot reach."""
-        if facts["machine"] == self.facts["machine"]:
-            return []
-        return [
-            f"is another machine, and cannot reach provider `{one.name}`, which is on this one only"
-            f" ({'the sandbox' if one.base_url is None else one.base_url}): use an address that all nodes can reach"
-            for one in providers
-            if one.is_loopback
-        ]
 
     def close(self) -> None:
         """Delete the file by which nodes see that they share the folder."""

@@ -1,14 +1,14 @@
-"""Checks on a node before the first call: its environment variables, and that it shares the folder of the images."""
+"""Checks of a node before the first call: its versions, variables and addresses, and that it shares the images."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pipeline.config.load import Provider
@@ -56,3 +56,26 @@ def _is_shared(folder: Path, nonce: str, node_id: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def find_difference(own: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    """Return in what the versions of a node differ from the run's; None if they do not."""
+    names = {"program": "image-batch-pipeline", "python": "Python", "ray": "Ray"}
+    differences = [
+        f"{name} {facts[key] or '(none)'} in place of {own[key]}"
+        for key, name in names.items()
+        if facts[key] != own[key]
+    ]
+    return f"has {', '.join(differences)}" if differences else None
+
+
+def find_unreachable(own: Mapping[str, Any], facts: Mapping[str, Any], providers: Sequence[Provider]) -> list[str]:
+    """Return which providers a node on another machine than the run's cannot reach."""
+    if facts["machine"] == own["machine"]:
+        return []
+    return [
+        f"is another machine, and cannot reach provider `{one.name}`, which is on this one only"
+        f" ({'the sandbox' if one.base_url is None else one.base_url}): use an address that all nodes can reach"
+        for one in providers
+        if one.is_loopback
+    ]

@@ -80,6 +80,7 @@ async def ray_session(
     named = {name: environment.get(name, "") for name in config.secret_variables()}
     work = Work(config.output, config.images, config.images_options, named if settings.pass_keys else {})
     async with AsyncExitStack() as stack:
+        stack.callback(_delete_halves, stores.new)
         address = await stack.enter_async_context(connected(settings, environment, emit))
         folder = config.images_folder if stores.remote is None else None
         cluster = Cluster(settings, settings.address is None, emit, folder)
@@ -95,6 +96,13 @@ async def ray_session(
         watch = asyncio.create_task(session.watch(address), name="watch over Ray")
         stack.callback(watch.cancel)
         yield session
+
+
+def _delete_halves(images: LocalStore) -> None:
+    """Delete the half-written images of workers that were killed; they are all gone now."""
+    with contextlib.suppress(OSError):
+        for name in images.leftovers():
+            images.delete(name)
 
 
 def _without(secrets: Sequence[str], emit: Listener) -> Listener:

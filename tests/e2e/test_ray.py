@@ -70,6 +70,24 @@ def _raylet(key: str) -> tuple[int, Path]:
     raise AssertionError("there is no raylet")
 
 
+_MAPPED = "0" * 16 + "FFFF00000100007F"  # ::ffff:127.0.0.1
+
+
+def _listening(pids: set[int]) -> Iterator[str]:
+    """Yield the addresses at which processes listen, as the kernel writes them."""
+    sockets = {
+        str(link.readlink())
+        for pid in pids
+        for link in Path(f"/proc/{pid}/fd").glob("*")
+        if link.is_symlink() and os.path.lexists(link)
+    }
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                yield words[1].partition(":")[0]
+
+
 def _command(pid: int) -> bytes:
     """Return the command line of a process, empty if it has ended."""
     try:
@@ -89,6 +107,7 @@ def test_a_run_that_is_killed_leaves_no_process_and_no_folder_and_the_next_one_g
         time.sleep(0.05)
     raylet, folder = _raylet(key)
     helpers = children(raylet)
+    assert {*_listening({*processes(key), *helpers} - {process.pid})} <= {"0100007F", _MAPPED, "0" * 24 + "01000000"}
     assert len(helpers) >= 4, "two workers, and helpers of the node"
     process.kill()
     process.communicate()

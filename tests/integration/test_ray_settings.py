@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config.load import Provider
 from pipeline.ray.messages import Work
-from pipeline.ray.node_checks import answer_file, find_hindrances, question_file
+from pipeline.ray.node_checks import answer_file, find_difference, find_hindrances, find_unreachable, question_file
 from pipeline.ray.start import find_address_fault
 
 if TYPE_CHECKING:
@@ -86,3 +86,22 @@ def test_a_folder_that_is_not_shared_is_found_by_its_nonce(tmp_path: Path) -> No
     question_file(tmp_path, "nonce").write_text("nonce")
     assert find_hindrances("me", [], Work(tmp_path, None, {}), tmp_path, "nonce") == []
     assert answer_file(tmp_path, "nonce", "me").read_text() == "nonce me"
+
+
+OWN = {"program": "0.2.0", "python": "3.11.7", "ray": "2.60.0", "machine": "here"}
+
+
+def test_a_node_with_other_versions_is_named_with_each_of_them() -> None:
+    assert find_difference(OWN, OWN) is None
+    other = {**OWN, "program": None, "python": "3.12.1"}
+    assert find_difference(OWN, other) == (
+        "has image-batch-pipeline (none) in place of 0.2.0, Python 3.12.1 in place of 3.11.7"
+    )
+
+
+def test_loopback_and_the_sandbox_are_for_workers_of_this_machine() -> None:
+    sandbox = Provider("sandbox", None, sandbox={})
+    here, there = Provider("here", "http://localhost:8080/v1"), Provider("there", "https://api.example/v1")
+    assert find_unreachable(OWN, OWN, [sandbox, here, there]) == []
+    faults = find_unreachable(OWN, {**OWN, "machine": "there"}, [sandbox, here, there])
+    assert ["`sandbox`" in faults[0], "`here`" in faults[1], len(faults)] == [True, True, 2]
