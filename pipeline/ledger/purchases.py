@@ -82,17 +82,24 @@ def record_failure(
 
 
 def _settle_replay(connection: sqlite3.Connection, attempt_pk: int) -> float:
-    """Record that a response was a replay: the earlier calls of the purchase cost nothing beside it."""
+    """Record that a response was a replay: the earlier calls of the purchase cost nothing beside it.
+
+    That holds for those that `pipeline reconcile` has found charged, too: it was for this purchase.
+    """
     connection.execute("UPDATE attempt SET is_replay = 1 WHERE pk = ?", (attempt_pk,))
-    settled = connection.execute(
-        "UPDATE attempt SET settled = 'replayed', cost_usd = 0.0 FROM attempt AS last"
-        " WHERE last.pk = ? AND attempt.request = last.request AND attempt.idempotency_key = last.idempotency_key"
-        " AND attempt.pk < last.pk AND attempt.outcome = 'unknown' AND attempt.settled IS NULL"
-        " RETURNING attempt.estimate_usd",
+    earlier = connection.execute(
+        "SELECT a.pk, a.settled IS NULL AS is_open, a.cost_usd, a.estimate_usd FROM attempt a JOIN attempt last"
+        " ON a.request = last.request AND a.idempotency_key = last.idempotency_key AND a.pk < last.pk"
+        " WHERE last.pk = ? AND a.outcome = 'unknown' AND (a.settled IS NULL OR a.settled = 'charged')",
         (attempt_pk,),
     ).fetchall()
-    connection.execute(
-        "UPDATE request SET maybe_paid = maybe_paid - ? WHERE pk = (SELECT request FROM attempt WHERE pk = ?)",
-        (len(settled), attempt_pk),
+    connection.executemany(
+        "UPDATE attempt SET settled = 'replayed', cost_usd = 0.0 WHERE pk = ?", [(one["pk"],) for one in earlier]
     )
-    return float(sum(row[0] or 0.0 for row in settled))
+    charged = sum(one["cost_usd"] or 0.0 for one in earlier)
+    connection.execute(
+        "UPDATE request SET maybe_paid = maybe_paid - ?, cost_usd = cost_usd - ?"
+        " WHERE pk = (SELECT request FROM attempt WHERE pk = ?)",
+        (sum(one["is_open"] for one in earlier), charged, attempt_pk),
+    )
+    return float(sum(one["cost_usd"] or one["estimate_usd"] or 0.0 for one in earlier))

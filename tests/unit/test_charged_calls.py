@@ -66,6 +66,21 @@ def test_a_replay_settles_the_calls_before_it_and_is_dated_to_the_first(bench: B
     assert (answered.attempt_pk, answered.first_sent_at) == (3, 100.0)
 
 
+def test_a_replay_replaces_what_was_found_charged_for_its_purchase(bench: Bench) -> None:
+    bench.submit(request(1, n=2))
+    first, second = _lose(bench, 100.0), _lose(bench, 150.0)
+    settle_calls(bench.connection, [(first, "charged", 0.3)], ["lab"], 120.0)
+    assert bench.ask(ROW) == [(1, 0.3)]
+    assert _answer(bench, 200.0, is_replay=True) == 0.8, "what was charged, and the estimate of the other"
+    assert bench.one("SELECT maybe_paid FROM request") == 0
+    assert abs(bench.one("SELECT cost_usd FROM request") - 0.25) < 1e-9
+    assert committed_usd(bench.connection, 1) == 0.25
+    assert bench.ask("SELECT pk, settled FROM attempt WHERE outcome = 'unknown'") == [
+        (first, "replayed"),
+        (second, "replayed"),
+    ]
+
+
 def test_a_call_that_is_open_is_read_and_one_that_the_ledger_was_told_of_is_not(bench: Bench) -> None:
     bench.submit(request(1, n=2))
     purchases.begin(bench.connection, 1, "lab", "http://x/v1", 2, 0.5, 100.0, "body", None)
