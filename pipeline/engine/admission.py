@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING
 
-from pipeline.engine.adaptive import AdaptiveSlots
 from pipeline.engine.call_limits import CallLimits
 from pipeline.engine.circuit_breaker import CircuitBreaker
 from pipeline.engine.delivery_breaker import DeliveryBreaker
@@ -15,8 +15,8 @@ from pipeline.engine.parking import Parking
 from pipeline.engine.pauses import Pauses
 from pipeline.engine.permit import Permit
 from pipeline.engine.refusal_guard import RefusalGuard
+from pipeline.engine.room import Room
 from pipeline.engine.share_watch import ShareWatch
-from pipeline.engine.slots import Slots
 from pipeline.engine.stop_policy import StopSignal, Withdrawn
 from pipeline.errors import RateLimited
 
@@ -59,8 +59,7 @@ class Admission:
         self.delivery = DeliveryBreaker(provider.name, outage)
         self._breaker = CircuitBreaker(base_url, outage, start_seconds=rules.start_minutes * 60, known_good=known_good)
         self._spool = spool
-        self._slots = Slots(provider.concurrency)
-        self.adaptive = AdaptiveSlots(provider.concurrency, found) if provider.rate_limit is None else None
+        self.room = Room(provider, found)
         self._pauses = Pauses(rules.max_wait_seconds, outage)
         self._waiting = 0
         self._sleeping = 0
@@ -152,25 +151,17 @@ class Admission:
             line = self._lines.setdefault(priority, StopSignal())
             given_back = contextlib.nullcontext() if request.route is None else self._moving.interruptible()
             async with self.signal.interruptible(), line.interruptible(), given_back:
-                await self._take_slots(priority)
+                await self.room.acquire(priority)
                 held_slot = True
                 return await self._acquire(request, images, priority)
         except BaseException:
-            self.released(request, held_slot=held_slot)
+            if held_slot:
+                self.room.release()
+            self.released(request)
             raise
         finally:
             self._waiting -= 1
             self.changed.set()
-
-    async def _take_slots(self, priority: int) -> None:
-        """Wait for room in flight: below the ceiling of the config, and at a server without a stated limit."""
-        await self._slots.acquire(priority)
-        if self.adaptive is not None:
-            try:
-                await self.adaptive.acquire(priority)
-            except BaseException:
-                self._slots.release()
-                raise
 
     async def _acquire(self, request: QueuedRequest, images: int, priority: int) -> Permit:
         while True:
@@ -182,10 +173,10 @@ class Admission:
             is_probe = await self._breaker.admit(request.pk)
             reservations = await self.limits.reserve(request.model, images, priority)
             if not self.hold.is_closed and (is_probe or not self._is_held(request)):
-                return Permit(self, request, reservations, is_probe=is_probe)
-            for (
-                reservation
-            ) in reservations:  # the provider went down, was refused or paused, while this call was queued
+                self.in_flight += 1
+                over, parts = functools.partial(self._permit_over, request), (self.hold, self.throttle, self.room)
+                return Permit(request, reservations, *parts, over, is_probe=is_probe)
+            for reservation in reservations:  # the provider went down, was refused or held while this call was queued
                 reservation.cancel()
             self._breaker.released(request.pk)
 
@@ -216,12 +207,13 @@ class Admission:
         """End all parking: nothing else is left to send."""
         self._parking.unpark_all()
 
-    def released(self, request: QueuedRequest, *, held_slot: bool = False, is_answered: bool = False) -> None:
+    def _permit_over(self, request: QueuedRequest) -> None:
+        self.in_flight -= 1
+        self.released(request)
+        self.progressed()
+
+    def released(self, request: QueuedRequest) -> None:
         """This request's call is over, or was never made: if it was to be a probe, another may be."""
-        if held_slot:
-            self._slots.release()
-            if self.adaptive is not None and not is_answered:
-                self.adaptive.release()
         self._breaker.released(request.pk)
         self.refusals.released(request)
         self.changed.set()

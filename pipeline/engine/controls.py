@@ -1,13 +1,15 @@
-"""Controls of a run at work: pauses, lower limits and priorities, as the ledger has them about once a second."""
+"""Controls of a run at work: pauses, lower limits and priorities, as the ledger has them now."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.engine.control_events import Held, Reprioritised, Throttled
 from pipeline.engine.hold import Hold
-from pipeline.errors import ProviderHeld
-from pipeline.ledger.controls import ControlFacts, ProviderControl
+from pipeline.errors import ProviderHeld, Stop
+from pipeline.ledger.controls import ControlFacts, ProviderControl, read_controls
 from pipeline.planning.mode import local_time
 
 if TYPE_CHECKING:
@@ -15,9 +17,15 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Config
     from pipeline.engine.admission import Admission
+    from pipeline.engine.dispatcher import Dispatcher
     from pipeline.engine.events import Listener
     from pipeline.engine.hold import HoldReason
     from pipeline.engine.stop_policy import StopPolicy
+    from pipeline.ledger.writer import Writer
+
+
+FOLLOW_SECONDS = 0.3
+"""How often the ledger is asked for what people have set: two queries of a few rows, and they are to hold at once."""
 
 
 class Controls:
@@ -38,10 +46,18 @@ class Controls:
         self._throttled: dict[str, int | None] = {}  # the same
         self._found: dict[str, int] = {}  # calls in flight, by provider, as they were recorded last
 
-    @property
-    def has_priorities(self) -> bool:
-        """Whether some jobs go before others."""
-        return bool(self._priorities)
+    async def keep_following(self, writer: Writer, dispatchers: Mapping[str, Dispatcher]) -> None:
+        """Follow what people set until this is cancelled."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            await self.follow(writer, dispatchers)
+
+    async def follow(self, writer: Writer, dispatchers: Mapping[str, Dispatcher]) -> None:
+        """Read what people have set, and follow it."""
+        with contextlib.suppress(Stop):  # no room even to read: who looks for work reports it
+            self.apply(await writer.do(read_controls))
+            for dispatcher in list(dispatchers.values()) if self._priorities else ():
+                await dispatcher.give_way()
 
     def apply(self, facts: ControlFacts) -> None:
         """Follow the controls as they are now."""
@@ -76,7 +92,7 @@ class Controls:
 
     def _remember(self, name: str, admission: Admission) -> None:
         """Record how many calls a provider without a stated limit serves at once, if that has changed."""
-        found = None if admission.adaptive is None else admission.adaptive.found
+        found = None if admission.room.adaptive is None else admission.room.adaptive.found
         if found is not None and found != self._found.get(name):
             self._found[name] = found
             self.record(name, found)

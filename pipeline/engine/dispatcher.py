@@ -152,8 +152,9 @@ class Dispatcher:
         if admission.halted or not admission.is_passable:
             return 0
         is_limited = admission.throttle.limit is not None or admission.down_for is not None
-        if admission.adaptive is not None and not is_limited and not admission.delivery.is_open:
-            return min(room, admission.adaptive.room + 1 - admission.waiting)
+        adaptive = admission.room.adaptive
+        if adaptive is not None and not is_limited and not admission.delivery.is_open:
+            return min(room, adaptive.room + 1 - admission.waiting)
         return min(room, 1 - admission.waiting)
 
     def _room(self) -> int:

@@ -29,7 +29,7 @@ from pipeline.engine.stop_policy import StopPolicy
 from pipeline.engine.uploads import Places, Spool, Uploader
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, ProviderHeld, Stop, WrongAddress
 from pipeline.ledger.batches import has_batch_work
-from pipeline.ledger.controls import ControlFacts, read_controls, record_calls_in_flight
+from pipeline.ledger.controls import record_calls_in_flight
 from pipeline.ledger.recovery import requeue_running
 from pipeline.ledger.route_queue import has_prospects, record_members
 from pipeline.ledger.stops import delete_overcome_stops, record_stop
@@ -162,6 +162,8 @@ class Runner:
         modes = Modes(self._config, self._models, self._scope, writer, self._stops, self._emit)
         async with asyncio.TaskGroup() as group:
             running: dict[tuple[str, Way], asyncio.Task[None]] = {}
+            await self._controls.follow(writer, self._dispatchers)
+            following = group.create_task(self._controls.keep_following(writer, self._dispatchers), name="controls")
             while True:
                 running = {key: task for key, task in running.items() if not task.done()}
                 for key in await self._waiting(writer, modes):
@@ -172,6 +174,7 @@ class Runner:
                     break
                 await asyncio.wait(running.values(), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 self._emit_paces()
+            following.cancel()
 
     def _emit_paces(self) -> None:
         for name, dispatcher in self._dispatchers.items():
@@ -186,15 +189,11 @@ class Runner:
             return []
         try:
             blocks = frozenset(self._stops.blocks)
-            facts, names, is_batch = await writer.do(_read_facts, self._scope, blocks, modes.realtime)
-            self._controls.apply(facts)
+            names, is_batch = await writer.do(_read_waiting, self._scope, blocks, modes.realtime)
             if is_batch or modes.is_in_use:
                 await modes.refresh()
                 names = await writer.do(waiting_providers, self._scope, blocks, modes.realtime)
             names = await self._with_members(names, writer, modes)
-            if self._controls.has_priorities:
-                for dispatcher in list(self._dispatchers.values()):
-                    await dispatcher.give_way()
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
@@ -307,9 +306,8 @@ def _record_stop(writer: Writer, block: Block, error: Stop) -> None:
         writer.post(record_stop, block, error)
 
 
-def _read_facts(
+def _read_waiting(
     connection: sqlite3.Connection, scope: Scope, blocks: frozenset[Block], realtime: frozenset[Block]
-) -> tuple[ControlFacts, list[str], bool]:
-    """Return the controls, the providers that have pending requests in realtime, and whether any job goes by batch."""
-    waiting = waiting_providers(connection, scope, blocks, realtime)
-    return read_controls(connection), waiting, has_batch_work(connection)
+) -> tuple[list[str], bool]:
+    """Return the providers that have pending requests in realtime, and whether any job goes by batch."""
+    return waiting_providers(connection, scope, blocks, realtime), has_batch_work(connection)

@@ -58,6 +58,12 @@ def _controls(bench: Bench, *providers: Provider) -> FolderControls:
     return FolderControls(Config(None, bench.folder, None, {one.name: one for one in providers}))
 
 
+async def _followed(bench: Bench, kind: type, number: int, since: float) -> None:
+    """Wait until the run has followed, as so many events of a kind say; it has to be in time."""
+    await until(lambda: len([one for one in bench.events if isinstance(one, kind)]) == number)
+    assert time.monotonic() - since < SECONDS
+
+
 async def test_a_pause_takes_hold_with_200_calls_in_flight_and_its_end_too(bench: Bench) -> None:
     counter = Counter(0.5)
     async with vendor(counter) as base_url:
@@ -66,16 +72,17 @@ async def test_a_pause_takes_hold_with_200_calls_in_flight_and_its_end_too(bench
         run = asyncio.create_task(bench.run(provider))
         await until(lambda: counter.inside == 200)
         await asyncio.to_thread(_controls(bench, provider).pause, "lab")
-        await asyncio.sleep(SECONDS)
+        await _followed(bench, Held, 1, time.monotonic())
+        await until(lambda: not counter.inside)
         held = time.monotonic()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.0)
         assert counter.since(held) == [], "calls in flight have ended, and none has followed"
         assert counter.inside == 0
         assert bench.one("SELECT count(*) FROM request WHERE status = 'running'") == 0
         await asyncio.to_thread(_controls(bench, provider).unpause)
         released = time.monotonic()
+        await _followed(bench, Held, 2, released)
         await until(lambda: counter.since(released))
-        assert time.monotonic() - released < SECONDS
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
     assert [one.held for one in bench.events if isinstance(one, Held)] == [True, False]
@@ -89,15 +96,15 @@ async def test_a_lower_limit_takes_hold_and_is_taken_back(bench: Bench) -> None:
         run = asyncio.create_task(bench.run(provider))
         await until(lambda: counter.inside >= 200)
         await asyncio.to_thread(_controls(bench, provider).throttle, "lab", 3)
-        await asyncio.sleep(SECONDS)
+        await _followed(bench, Throttled, 1, time.monotonic())
         held = time.monotonic()
         await asyncio.sleep(4.0)
         assert len(counter.since(held)) <= 6, "three in any window of three seconds"
         assert counter.since(held), "it is a limit and no pause"
         await asyncio.to_thread(_controls(bench, provider).throttle, "lab", None)
         released = time.monotonic()
+        await _followed(bench, Throttled, 2, released)
         await until(lambda: len(counter.since(released)) > 20)
-        assert time.monotonic() - released < SECONDS
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
     assert [one.images for one in bench.events if isinstance(one, Throttled)] == [3, 300]
@@ -115,12 +122,12 @@ async def test_requests_in_line_give_way_to_a_higher_priority(bench: Bench, conc
         await until(lambda: len(counter.arrivals) > 5)
         await asyncio.to_thread(_controls(bench, provider).prioritise, "late", 5)
         moment = time.monotonic()
-        await until(lambda: any("prompt 1000" in prompt for prompt in counter.since(moment)))
-        assert time.monotonic() - moment < SECONDS
-        await until(lambda: any("prompt 1009" in prompt for prompt in counter.since(moment)))
+        await _followed(bench, Reprioritised, 1, moment)
+        late = {f"prompt {1000 + number}" for number in range(10)}
+        await until(lambda: late <= set(counter.since(moment)))
         prompts = counter.since(moment)
-        first = prompts.index("prompt 1000")
-        assert prompts[first : first + 10] == [f"prompt {1000 + number}" for number in range(10)]
+        between = prompts[prompts.index("prompt 1000") :]
+        assert len([one for one in between if one not in late]) <= 2, "those that had a permit already"
         await asyncio.to_thread(_controls(bench, provider).prioritise, "low", -5)
         await until(lambda: len([one for one in bench.events if isinstance(one, Reprioritised)]) == 2)
         await asyncio.to_thread(_controls(bench, provider).prioritise, "late", 0)
@@ -202,8 +209,8 @@ async def test_no_call_starts_outside_the_window_and_the_run_waits(
         assert "UTC" in held.reason
         shift += 86400 - 600  # it opens again
         opened = time.monotonic()
+        await _followed(bench, Held, 2, opened)
         await until(lambda: counter.since(opened))
-        assert time.monotonic() - opened < SECONDS
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
     assert [one.held for one in bench.events if isinstance(one, Held)] == [True, False]
