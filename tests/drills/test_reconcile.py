@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.audit import audit
-from tests.support.stage import GENERATION, finish
+from tests.support.stage import GENERATION, finish, staged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.support.stage import Server, Stage
 
 PRICE = 0.016  # of one such picture, in US dollars
@@ -21,6 +24,13 @@ PRICE = 0.016  # of one such picture, in US dollars
 def admin_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the key that reads usage and costs."""
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-0123456789")
+
+
+@pytest.fixture
+def near(tmp_path: Path) -> Iterator[Stage]:
+    """A stage within this process: only a kill needs others."""
+    with staged(tmp_path, within=True) as made:
+        yield made
 
 
 def _reconcile(stage: Stage, *more: str, exit_code: int | None = 0) -> dict[str, Any]:
@@ -40,14 +50,14 @@ def _lost(server: Server) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("honours", [True, False])
 @pytest.mark.timeout(1800)
 def test_dropped_responses_are_charged_once_or_named_to_the_picture_and_the_cent(
-    stage: Stage, requests: int, dropped: int, honours: bool
+    near: Stage, requests: int, dropped: int, honours: bool
 ) -> None:
     faults = {"drop_after": 0.4, "drop_before": 0.1, "http_500": 0.05}
-    server = stage.serve(rate_limit=None, seed=5, faults=faults, idempotency=honours)
-    stage.settings["retry"] = {"attempts": 50, "unknown": 2, "max_wait_seconds": 0.02}
-    stage.provider("lab", server, concurrency=16)
-    stage.run("run", stage.prompts("many", requests, response_format="b64_json"), exit_code=1)
-    held = {entry["error"]["kind"] for entry in stage.manifest("many") if entry["status"] == "failed"}
+    server = near.serve(rate_limit=None, seed=5, faults=faults, idempotency=honours)
+    near.settings["retry"] = {"attempts": 50, "unknown": 2, "max_wait_seconds": 0.02}
+    near.provider("lab", server, concurrency=16)
+    near.run("run", near.prompts("many", requests, response_format="b64_json"), exit_code=1)
+    held = {entry["error"]["kind"] for entry in near.manifest("many") if entry["status"] == "failed"}
     assert held == {"OutcomeUnknown"}
     calls: dict[str, int] = {}
     for call in server.books():
@@ -56,8 +66,8 @@ def test_dropped_responses_are_charged_once_or_named_to_the_picture_and_the_cent
     lost = _lost(server)
     assert len([call for call in server.books() if call["fault"] == "drop_after"]) >= dropped
 
-    found = _reconcile(stage, exit_code=None)
-    entries, still = stage.manifest("many"), found["unknown"]["open"]
+    found = _reconcile(near, exit_code=None)
+    entries, still = near.manifest("many"), found["unknown"]["open"]
     assert still <= 1, "only the last call of all may be younger than what is known"
     stored = sum(len(entry["images"]) for entry in entries)
     unknown = found["unknown"]
@@ -73,11 +83,11 @@ def test_dropped_responses_are_charged_once_or_named_to_the_picture_and_the_cent
         keys = [call["idempotency_key"] for call in server.books() if call["charged"]]
         assert len(keys) == len(set(keys)), "nothing is charged twice"
 
-    _reconcile(stage, "--apply", exit_code=None)
-    standing = stage.standing("many")
+    _reconcile(near, "--apply", exit_code=None)
+    standing = near.standing("many")
     books = sum(call["cost_usd"] for call in server.books())
     assert (standing["maybe_paid"], standing["cost_usd"]) == (still, pytest.approx(books, abs=0.005))
-    assert _reconcile(stage, exit_code=None)["unknown"] == {"charged": 0, "not_charged": 0, "open": still}
+    assert _reconcile(near, exit_code=None)["unknown"] == {"charged": 0, "not_charged": 0, "open": still}
 
 
 @pytest.mark.parametrize("honours", [True, False])
@@ -99,29 +109,29 @@ def test_a_kill_during_calls_is_charged_once_or_named(stage: Stage, honours: boo
     assert stage.standing("many")["maybe_paid"] == found["unknown"]["open"]
 
 
-def test_replays_leave_the_books_in_order(stage: Stage) -> None:
-    server = stage.serve(rate_limit=None, seed=1, faults={"drop_after": 0.3, "broken_json": 0.1}, idempotency=True)
-    stage.settings["retry"] = {"attempts": 50, "unknown": 50, "max_wait_seconds": 0.02}
-    stage.provider("lab", server)
-    stage.run("run", stage.prompts("urls", 15), stage.prompts("inline", 15, response_format="b64_json", n=2))
-    found = audit(stage, server.books())
+def test_replays_leave_the_books_in_order(near: Stage) -> None:
+    server = near.serve(rate_limit=None, seed=1, faults={"drop_after": 0.3, "broken_json": 0.1}, idempotency=True)
+    near.settings["retry"] = {"attempts": 50, "unknown": 50, "max_wait_seconds": 0.02}
+    near.provider("lab", server)
+    near.run("run", near.prompts("urls", 15), near.prompts("inline", 15, response_format="b64_json", n=2))
+    found = audit(near, server.books())
     assert (found.pictures, found.charged, found.paid_again, found.maybe_paid) == (45, 45, 0, 0)
 
 
-def test_what_another_program_buys_is_not_ours(stage: Stage) -> None:
-    server = stage.serve(rate_limit=None)
-    stage.provider("lab", server)
-    stage.run("run", stage.prompts("many", 3))
-    assert _reconcile(stage, "lab")["foreign"] == []
+def test_what_another_program_buys_is_not_ours(near: Stage) -> None:
+    server = near.serve(rate_limit=None)
+    near.provider("lab", server)
+    near.run("run", near.prompts("many", 3))
+    assert _reconcile(near, "lab")["foreign"] == []
     body = json.dumps({"prompt": "another", **GENERATION, "size": "512x512", "n": 2}).encode()
     headers = {"Authorization": "Bearer sk-other", "Content-Type": "application/json"}
     url = f"{server.base_url}/images/generations"
     urllib.request.urlopen(urllib.request.Request(url, body, headers)).close()  # noqa: S310
-    found = _reconcile(stage, "lab", exit_code=1)
+    found = _reconcile(near, "lab", exit_code=1)
     assert found["matched"] == 3
     (other,) = found["foreign"]
     kind = (other["model"], other["size"], other["source"], other["images"])
     assert kind == ("dall-e-2", "512x512", "image.generation", 2)
-    said = stage.run("reconcile", exit_code=1).stdout
+    said = near.run("reconcile", exit_code=1).stdout
     assert "not ours: 2 images of dall-e-2 512x512 image.generation" in said
     assert "incomplete" in said
