@@ -123,7 +123,6 @@ class Service:
             self._lease.check()
             self._report(Sent(order.id))
 
-        self._lease.check()
         call = await fetch_uploads(order.call, self._remote, self._inputs)
         spec = CallSpec(self._targets[order.provider], call, order.names, order.taken, order.headers)
         return await self._callers[order.provider].call(spec, sent)

@@ -107,12 +107,14 @@ async def test_a_worker_that_does_not_answer_sends_nothing_after_its_lease_and_e
         await until(lambda: len(server.calls) == 1)
         (busy,) = (one for one in pool[1].handles if one.actor._service._tasks)
         actor = busy.actor
+        vars(pool[1])["restart"] = lambda _handle: None  # nobody kills it
         actor.hung = asyncio.Event()  # no poll arrives, so no lease is extended
         await until(lambda: actor._service._lease.over_for > 0)
         order = CallOrder(
             99, "lab", Call("generation", {"prompt": "late", "n": 1}), FileNames("j", "a", None), frozenset()
         )
         actor._service.take(float("-inf"), 99, [order])
+        await until(lambda: any(getattr(report, "id", None) == 99 for report in actor._service._reports))
         await until(actor.death.is_set)
         server.may_answer.set()
         await run
