@@ -34,11 +34,15 @@ class ActionResult:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a button is about to do, in lines, and what its two answers say; without `yes` there is nothing to do."""
+    """What a button is about to do, in lines, and what its two answers say; without `yes` there is nothing to do.
+
+    `number` is what is to be entered, if anything is: its minimum, its maximum, and what holds now.
+    """
 
     lines: tuple[str, ...]
     yes: str | None
     no: str
+    number: tuple[int, int, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return this as plain values for JSON."""

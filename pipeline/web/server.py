@@ -24,7 +24,7 @@ from pipeline.reports import thumbnails
 from pipeline.reports.html_report import report_page
 from pipeline.reports.next_command import NextCommand
 from pipeline.signals import Shutdown
-from pipeline.web import actions
+from pipeline.web import actions, control_actions
 from pipeline.web.access import METRICS_PATH, WILDCARDS, AccessControl
 from pipeline.web.event_stream import HEARTBEAT_SECONDS, EventStream
 from pipeline.web.image_files import find_in_thread, find_job_file, find_served_image
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
     from pipeline.web.image_files import ServedFile
 
-    Action = Callable[[Batch, str], actions.ActionResult | actions.Question]
+    Action = Callable[[Batch, str, str], actions.ActionResult]
+    Question = Callable[[Batch, str], actions.Question]
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _PAGES = Path(__file__).with_name("static")
@@ -52,8 +53,24 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_ACTIONS: dict[str, Action] = {"resume": actions.resume, "cancel": actions.cancel}
-_QUESTIONS: dict[str, Action] = {"resume": actions.ask_resume, "cancel": actions.ask_cancel}
+_ACTIONS: dict[str, Action] = {
+    "resume": lambda batch, job, _value: actions.resume(batch, job),
+    "cancel": lambda batch, job, _value: actions.cancel(batch, job),
+    "pause": lambda batch, provider, _value: control_actions.pause(batch, provider),
+    "unpause": lambda batch, provider, _value: control_actions.unpause(batch, provider),
+    "throttle": control_actions.throttle,
+    "priority": control_actions.prioritise,
+}
+"""What each button does, with the job or the provider that it is about and the number that was entered, if any."""
+
+_QUESTIONS: dict[str, Question] = {
+    "resume": actions.ask_resume,
+    "cancel": actions.ask_cancel,
+    "pause": control_actions.ask_pause,
+    "unpause": control_actions.ask_unpause,
+    "throttle": control_actions.ask_throttle,
+    "priority": control_actions.ask_priority,
+}
 
 
 class Site:
@@ -182,12 +199,13 @@ class Site:
     async def _act(self, request: web.Request) -> web.Response:
         form = await _read_form(request)
         self._access.check_form(form.get("form_token"))
-        known = _QUESTIONS if "ask" in form else _ACTIONS
-        action, job = known.get(form.get("action", "")), form.get("job")
-        if action is None or job is None:
+        name, about = form.get("action", ""), form.get("job", form.get("provider"))
+        if name not in _ACTIONS or about is None:
             raise web.HTTPBadRequest(text="There is no such action.\n")
         try:
-            result = await asyncio.to_thread(action, self._batch, job)
+            if "ask" in form:
+                return web.json_response((await asyncio.to_thread(_QUESTIONS[name], self._batch, about)).as_json())
+            result = await asyncio.to_thread(_ACTIONS[name], self._batch, about, form.get("value", ""))
         except BadInput as error:
             raise web.HTTPNotFound(text=f"{error}\n") from None
         except PipelineError as error:

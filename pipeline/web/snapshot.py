@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.lock import LockOwner
     from pipeline.progress.view import ProviderView
+    from pipeline.reports.controls import ControlsInForce
     from pipeline.reports.failures import FailureCause
     from pipeline.reports.next_command import NextCommand
 
@@ -46,6 +47,7 @@ def read_snapshot(
         "jobs": [_job(connection, one, to_resume.get(one.name, 0), command, now) for one in summaries],
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
         "providers": [_provider(one) for one in view.providers],
+        "controls": _controls(reading.status.controls, [one.name for one in view.providers], command),
         "minutes_left": None if ends_at is None else max(0.0, ends_at - now) / 60,
         "spent": _spent(summaries),
         "stops": stops_json(reading.status.stops, command),
@@ -67,6 +69,7 @@ def _job(
         "name": summary.name,
         "provider": summary.provider,
         "rehearsal": summary.rehearsal,
+        "priority": summary.priority,
         "counts": dict(counts),
         "images": summary.images,
         "missing": summary.missing,
@@ -101,6 +104,14 @@ def _provider(provider: ProviderView) -> dict[str, Any]:
         "in_flight": provider.in_flight,
         "paused_until": provider.until,
     }
+
+
+def _controls(controls: ControlsInForce, names: Collection[str], command: NextCommand) -> dict[str, Any]:
+    """Return what people have set, in lines, and the providers that can be paused or throttled: those that have work,
+    and those that are paused.
+    """
+    providers = [one for one in controls.json() if one["name"] in names or one["paused"] or one["throttle"]]
+    return {"lines": list(controls.lines(command, {one["name"] for one in providers})), "providers": providers}
 
 
 def _spent(summaries: Sequence[JobSummary]) -> str | None:

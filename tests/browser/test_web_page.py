@@ -181,6 +181,34 @@ def test_a_stop_is_shown_with_what_mends_it_before_the_command(bench: Bench, sta
     assert page.locator("#stops").is_hidden()
 
 
+def test_a_provider_is_paused_and_limited_and_a_job_goes_first_after_a_question(
+    bench: Bench, stage: Stage, viewer: Viewer
+) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1", rate_limit={"images": 50, "per_seconds": 60})
+    bench.submit(asked(1))
+    page = viewer.open(_serve(stage, bench))
+    page.get_by_role("button", name="Pause lab").click()
+    dialog = page.get_by_role("dialog")
+    assert pale_texts(page) == []
+    dialog.get_by_role("button", name="Pause lab").click()
+    page.get_by_text("provider `lab` is paused since").wait_for()
+    page.get_by_role("button", name="Limit lab").click()
+    dialog.get_by_role("spinbutton").fill("51")
+    dialog.get_by_role("button", name="Set the limit").click()
+    assert dialog.is_visible(), "no more than is configured"
+    dialog.get_by_role("spinbutton").fill("5")
+    dialog.get_by_role("button", name="Set the limit").click()
+    page.get_by_text("provider `lab` is throttled to 5 images").first.wait_for()
+    page.get_by_role("button", name="Priority of job").click()
+    dialog.get_by_role("spinbutton").fill("-3")
+    dialog.get_by_role("button", name="Set the priority").click()
+    page.get_by_role("button", name="Priority -3 of job").wait_for()
+    page.get_by_role("button", name="Unpause lab").click()
+    dialog.get_by_role("button", name="Unpause lab").click()
+    page.get_by_role("button", name="Pause lab").wait_for()
+    assert bench.ask("SELECT held_since, throttle FROM provider") == [(None, 5)]
+
+
 def test_cancel_and_resume_ask_before_they_do_what_the_commands_do(bench: Bench, stage: Stage, viewer: Viewer) -> None:
     bench.submit(*(asked(number) for number in range(6)))
     hang(bench, 0, drawn(0))

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from pipeline.batch import Batch
 from pipeline.config.load import Config, Provider, RateLimit
+from pipeline.ledger.controls import ControlFacts
 from pipeline.ledger.database import open_ledger
 from pipeline.ledger.lock import LockOwner, find_owner, run_lock
 from pipeline.ledger.queries import read_newest_images
@@ -314,7 +315,7 @@ async def test_resume_puts_back_what_the_nameless_command_does_and_says_the_cost
     ]
     before = bench.statuses()
     async with _open(bench) as (client, access):
-        asked_first = {"lines": lines, "yes": "Put 2 requests back", "no": "Leave as it is"}
+        asked_first = {"lines": lines, "yes": "Put 2 requests back", "no": "Leave as it is", "number": None}
         assert await _post(client, access, "resume", "JOB", ask="1") == (200, asked_first)
         assert bench.statuses() == before, "a question changes nothing"
         done = {"lines": [*lines, "no run is at work; to start one, type"], "command": f"pipeline run {options}"}
@@ -339,6 +340,41 @@ async def test_cancel_says_before_how_it_is_undone(bench: Bench) -> None:
         assert set(bench.statuses().values()) == {"cancelled"}
         assert (await _post(client, access, "cancel", ask="1"))[1]["yes"] is None
         assert (await _post(client, access, "cancel"))[1]["lines"] == ["nothing of `job` was queued"]
+
+
+async def test_a_provider_is_paused_and_throttled_and_a_job_gets_a_priority(bench: Bench) -> None:
+    bench.submit(asked(1), provider=LIMITED)
+    async with _open(bench) as (client, access):
+
+        async def press(action: str, **form: str) -> tuple[int, Any]:
+            about = {"job": "job"} if action == "priority" else {"provider": "lab"}
+            fields = {"form_token": access.form_token, "action": action, **about, **form}
+            async with client.post("/actions", data=fields) as answer:
+                return answer.status, await (answer.json() if answer.status == 200 else answer.text())
+
+        asked_for = {"pause": None, "unpause": None, "throttle": [1, 50, 50], "priority": [-1_000_000, 1_000_000, 0]}
+        for action, number in asked_for.items():
+            status, question = await press(action, ask="1")
+            assert (status, bool(question["yes"]), question["number"]) == (200, True, number)
+        config = Config(None, bench.folder, None, {"lab": LIMITED})
+        controls = Batch(config).controls
+        assert controls.read().facts == ControlFacts(), "a question changes nothing"
+        assert (await press("pause"))[1]["lines"] == ["provider `lab` is paused"]
+        assert (await press("throttle", value="5"))[1]["lines"][0].startswith("provider `lab` is throttled to 5 images")
+        assert (await press("priority", value="-3"))[1]["lines"] == ["job `job` has priority -3"]
+        facts = controls.read().facts
+        assert (facts.of("lab").throttle, facts.of("lab").held_since is not None) == (5, True)
+        assert [one.priority for one in facts.priorities] == [-3]
+        snapshot = read_snapshot(bench.connection, config, None, 1030.0)
+        assert (snapshot["controls"]["providers"][0]["paused"], len(snapshot["controls"]["lines"])) == (True, 3)
+        assert (await press("throttle", value="50"))[1]["lines"] == ["provider `lab` is not throttled"]
+        assert (await press("unpause"))[1]["lines"] == ["provider `lab` is not paused any more"]
+        for wrong in ("0", "51", "x", ""):
+            assert (await press("throttle", value=wrong))[0] == 404
+        wrong_form = {"form_token": ""}
+        assert (await press("pause", **wrong_form))[0] == 403
+        assert (await press("pause", provider="lob"))[0] == 404
+        assert controls.read().facts.providers == {}
 
 
 @pytest.mark.parametrize("more", [{}, {"ask": "1"}])

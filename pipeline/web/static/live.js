@@ -24,7 +24,7 @@ function showRun(state) {
   const missing = sum(state.jobs.map((job) => job.missing));
   const left = state.minutes_left === null ? "" : `, ${span(state.minutes_left)} left`;
   const [made, lines] = inBatches(state.jobs);
-  const paused = state.providers.some((one) => one.paused_until);
+  const paused = state.providers.some((one) => one.paused_until) || state.controls?.providers.some((one) => one.paused || !one.open);
   run.className = `run ${state.run ? (paused ? "paused" : "working") : ""}`;
   if (state.run) run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
   else if (missing) run.replaceChildren(element("span", {}, "No run is at work on this folder. To continue, type: ", element("code", {}, state.command)));
@@ -77,6 +77,21 @@ function showStops({ stops = [], providers }) {
     : stopItem(one)));
 }
 
+/** What people have set, and a pause and a limit for each provider that has work. */
+function showControls({ controls = { lines: [], providers: [] } }) {
+  field("controls").hidden = !controls.providers.length;
+  fillList("control-lines", controls.lines, (one) => element("li", { dir: "auto" }, one));
+  fillList("control-buttons", controls.providers.map(({ name, paused, limit }) => ({ name, paused, limit: Boolean(limit) })),
+    ({ name, paused, limit }) => element("li", { class: "orders" }, element("span", { dir: "auto" }, name),
+      controlButton(paused ? "unpause" : "pause", paused ? "Unpause" : "Pause", name),
+      limit ? controlButton("throttle", "Limit", name) : null));
+}
+
+function controlButton(action, text, provider) {
+  return element("button", { type: "button", class: "button", "data-action": action, "aria-label": `${text} ${provider}`,
+    click: () => ask(action, { provider }) }, text);
+}
+
 const shown = new Map(); // job → its line, kept so that a focused button stays where it is
 
 /** Jobs with something queued, or else the newest job, stand on top; the others are folded at the end. */
@@ -107,12 +122,12 @@ function place(list, lines) {
 }
 
 function line(name) {
-  const button = (action) => element("button", { type: "button", class: "button", "data-action": action, click: () => ask(action, name) });
+  const button = (action) => element("button", { type: "button", class: "button", "data-action": action, click: () => ask(action, { job: name }) });
   return element("li", {}, element("h3", { dir: "auto" }, name, element("span")),
     element("div", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `Progress of ${name}` },
       element("i", { class: "good" }), element("i", { class: "bad" }), element("i", { class: "gone" })),
     element("p", { class: "counts" }), element("p", { class: "counts batches" }),
-    element("div", { class: "orders" }, button("resume"), button("cancel"),
+    element("div", { class: "orders" }, button("resume"), button("cancel"), button("priority"),
       element("a", { class: "button", href: `jobs/${encodeURIComponent(name)}/report.html`, target: "_blank", rel: "noopener",
         "aria-label": `Report of ${name}` }, "Report")));
 }
@@ -141,6 +156,7 @@ function fillLine(made, job) {
   made.querySelector(".batches").hidden = !job.batches;
   offer(made, "resume", job.can_resume, `Resume ${number(job.can_resume)}`, job.name);
   offer(made, "cancel", job.can_cancel, `Cancel ${number(job.can_cancel)}`, job.name);
+  offer(made, "priority", job.unfinished, job.priority ? `Priority ${job.priority}` : "Priority", job.name);
 }
 
 function offer(made, action, many, text, name) {
@@ -193,18 +209,22 @@ async function post(form) {
   }
 }
 
+const TITLES = { resume: "Resume", cancel: "Cancel", pause: "Pause", unpause: "Unpause", throttle: "Limit of", priority: "Priority of" };
+
 /** Ask before a button changes anything: what it will do, what that may cost, and what it will leave alone. */
-async function ask(action, job) {
-  const { lines, yes, no } = await post({ action, job, ask: 1 });
+async function ask(action, about) {
+  const { lines, yes, no, number: range } = await post({ action, ...about, ask: 1 });
   if (!yes) return say({ lines });
   const dialog = field("question");
-  field("question-title").textContent = `${action === "resume" ? "Resume" : "Cancel"} ${job}?`;
+  const input = range && element("input", { type: "number", "aria-label": yes, min: range[0], max: range[1], step: 1, value: range[2] });
+  field("question-title").textContent = `${TITLES[action]} ${about.job ?? about.provider}?`;
   field("question-lines").replaceChildren(...lines.map((one) => element("li", { dir: "auto" }, one)));
-  field("answers").replaceChildren(
+  field("answers").replaceChildren(...(input ? [input] : []),
     element("button", { type: "button", class: "button", autofocus: true, click: () => dialog.close() }, no),
     element("button", { type: "button", class: "button", click: async () => {
+      if (input && !input.reportValidity()) return;
       dialog.close();
-      say(await post({ action, job }));
+      say(await post({ action, ...about, ...(input && { value: input.value }) }));
     } }, yes));
   dialog.showModal();
 }
@@ -223,6 +243,7 @@ source.addEventListener("state", (event) => {
   showRun(state);
   showTitle(state);
   showStops(state);
+  showControls(state);
   showJobs(state.jobs);
 });
 source.addEventListener("images", (event) => showImages(JSON.parse(event.data)));
