@@ -220,15 +220,17 @@ def count_received(connection: sqlite3.Connection, request_pk: int, images: int,
     """
     if not images:
         return False
-    replace_images(connection, request_pk, images)
     row = connection.execute(
         "UPDATE request SET received = received + ?1,"
         " status = CASE WHEN received + ?1 >= n THEN 'succeeded' ELSE status END,"
         " error = CASE WHEN received + ?1 >= n THEN NULL ELSE error END,"
         " finished_at = CASE WHEN received + ?1 >= n THEN ?2 ELSE finished_at END"
-        " WHERE pk = ?3 RETURNING status",
+        " WHERE pk = ?3 RETURNING status, EXISTS"
+        " (SELECT 1 FROM image i WHERE i.request = request.pk AND i.redo = 'asked')",
         (images, now, request_pk),
     ).fetchone()
+    if row[1]:
+        replace_images(connection, request_pk, images)
     return bool(row[0] == "succeeded")
 
 

@@ -44,7 +44,7 @@ async def serve_call(
     entry.idempotency_key = request.headers.get("Idempotency-Key")
     entry.client_request_id = request.headers.get("X-Client-Request-Id")
     credentials = request.headers.get(service.settings.dialect.auth_header, "")
-    entry.api_key_id = f"key_{hashlib.sha256(credentials.encode()).hexdigest()[:16]}"
+    entry.api_key_id = f"key_{hashlib.sha256(credentials.encode(errors='surrogateescape')).hexdigest()[:16]}"
     try:
         try:
             response = await _process(service, request, operation, entry)
@@ -71,7 +71,7 @@ async def _process(service: Service, request: web.Request, operation: Operation,
     images = checked.call.n
     if checked.withheld:
         return responses.json_response(withheld_images(images, int(service.clock())))
-    async with service.capacity.serving():
+    async with service.admission.capacity.serving():
         plan = plan_faults(settings, service.calls)
         service.calls += 1
         entry.fault = plan.fault

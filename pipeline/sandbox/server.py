@@ -23,7 +23,6 @@ from pipeline.sandbox.batch.batches import Batches
 from pipeline.sandbox.batch.content import Contents
 from pipeline.sandbox.batch.records import BatchStore
 from pipeline.sandbox.batch.routes import BatchRoutes, route_of
-from pipeline.sandbox.capacity import Capacity
 from pipeline.sandbox.charges import Charges
 from pipeline.sandbox.download import serve_download
 from pipeline.sandbox.file_store import FileStore
@@ -87,7 +86,6 @@ async def serve(
         service = Service(
             settings=settings,
             admission=Admission(settings, Charges(folder / "charges.jsonl")),
-            capacity=Capacity(settings.capacity),
             signed_urls=SignedUrls(settings.seed, settings.url_ttl_seconds, clock),
             upload_store=upload_store,
             files=FileStore(folder / "files"),

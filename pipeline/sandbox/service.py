@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from pipeline.sandbox import api_errors as errors
+from pipeline.sandbox.capacity import Capacity
 from pipeline.sandbox.rate_window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from pipeline.sandbox.api_errors import Meter
-    from pipeline.sandbox.capacity import Capacity
     from pipeline.sandbox.charges import Charges
     from pipeline.sandbox.file_store import FileStore
     from pipeline.sandbox.kept_responses import KeptResponses
@@ -31,10 +31,11 @@ IMAGE_PURPOSES: Final = ("vision", "user_data", "assistants")
 
 
 class Admission:
-    """Admission control of an organization: the quota of images and the rate limit. `charges` are its books."""
+    """Admission control of an organization: the quota, the rate limit, the capacity. `charges` are its books."""
 
     def __init__(self, settings: SandboxSettings, charges: Charges) -> None:
         self.charges = charges
+        self.capacity = Capacity(settings.capacity)
         self._quota = settings.quota_images
         self._window = SlidingWindow(settings.rate_limit) if settings.rate_limit else None
         self._charged = 0
@@ -76,7 +77,6 @@ class Service:
 
     settings: SandboxSettings
     admission: Admission
-    capacity: Capacity
     signed_urls: SignedUrls
     upload_store: UploadStore
     files: FileStore

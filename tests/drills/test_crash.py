@@ -89,7 +89,7 @@ def test_after_a_kill_within_the_window_a_strict_server_says_no_429(stage: Stage
     finish(process)
     stage.run("run")
     assert audit(stage, server.books(), limit=(10, 3)).pictures == 16
-    assert {call["status"] for call in server.books()} == {200}
+    assert {call["status"] for call in server.books()} - {None} == {200}, "None: its client was killed meanwhile"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

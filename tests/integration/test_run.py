@@ -75,9 +75,10 @@ def test_the_manifest_has_exactly_the_fields_of_the_contract_and_what_was_added(
     stage.provider("lab", stage.serve(rate_limit=None))
     stage.run("run", stage.job("lounge", [{"prompt": "a white siamese cat", "n": 4}]))
     (entry,) = stage.manifest("lounge")
-    assert set(entry) == FIELDS | {"batch_id", "mode", "quarantined", "rehearsal", "served_by", "settings"}
+    added = {"batch_id", "custom_id", "mode", "quarantined", "rehearsal", "replaced", "served_by", "settings"}
+    assert set(entry) == FIELDS | added
     fields = {"file", "sha256", "bytes", "width", "height", "format", "revised_prompt", "remark", "url", "provider"}
-    assert set(entry["images"][0]) == fields
+    assert set(entry["images"][0]) == fields | {"flags", "duplicate_of"}
     assert entry["id"] == f"a-white-siamese-cat-{entry['key'][:8]}"
     assert [image["file"] for image in entry["images"]] == [f"images/{entry['id']}-{n}.png" for n in (1, 2, 3, 4)]
     assert entry["params"] == {"model": "dall-e-2", "n": 4, "size": "256x256"}
