@@ -11,7 +11,7 @@ from pipeline.exports.kinds import ExportOptions, check_kind
 from pipeline.exports.listing import make_listing
 from pipeline.exports.originals import Originals
 from pipeline.exports.picks import read_picks
-from pipeline.exports.staging import check_destination, is_inside, staged
+from pipeline.exports.staging import check_destination, finish, is_inside, is_left, staged
 from pipeline.files import disk_error
 from pipeline.ledger.database import file_mode
 from pipeline.ledger.submit import known_names
@@ -52,7 +52,7 @@ def export_job(
     with ledger.reading(config.output, name) as connection:
         (job,) = known_names(connection, [name])
         path = Path(dest or config.output / job / f"export-{kind}").absolute()
-        if kind != "sidecar":
+        if kind != "sidecar" and (options.force or not is_left(path)):
             check_destination(path, config.output, force=options.force)
         listing = make_listing(connection, job, picks, with_failures=kind == "batch")
     stores = Stores.of(config)
@@ -76,6 +76,10 @@ def _write_staged(
 ) -> None:
     fingerprint = f"{kind} {options.link} {options.embed} {options.no_images} {listing.fingerprint}"
     private = is_inside(path, config.output) and file_mode(config.output) & 0o077 == 0
+    if not options.force:
+        if finish(path, fingerprint):
+            return
+        check_destination(path, config.output, force=False)
     with staged(path, fingerprint, force=options.force, private=private) as target:
         _write(target, kind, listing, originals, options, path.parent)
         originals.check_none_damaged()

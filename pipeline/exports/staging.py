@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHARD = re.compile(r"shard-[0-9]+\.tar")
 _TYPICAL = ({"metadata.jsonl", "images"}, {"output.jsonl", "errors.jsonl"})
+_CONTENT, _OLD, _FINGERPRINT, _LOCK, _WHOLE = "content", "old", "fingerprint", "lock", "whole"
 _TABLES = (b"PAR1", b"file_name,prompt,variables,sha256,")  # how our parquet and our csv begin
 
 
@@ -51,6 +52,26 @@ def _is_table(path: Path) -> bool:
         return file.read(64).startswith(_TABLES)
 
 
+def is_left(destination: Path) -> bool:
+    """Return whether a killed process has left an export that was whole at this destination, or about to be."""
+    return (_folder(destination) / _WHOLE).exists() and os.path.lexists(destination)
+
+
+def finish(destination: Path, fingerprint: str) -> bool:
+    """Return whether the export of this fingerprint is at its destination, and the process was killed after that.
+
+    What it has left beside the destination is removed. Raises OSError, and FolderBusy.
+    """
+    folder = _folder(destination)
+    if not is_left(destination) or os.path.lexists(folder / _CONTENT):
+        return False
+    with _held(folder, destination):
+        is_finished = (folder / _WHOLE).read_text() == fingerprint
+        if is_finished:
+            _remove_folder(folder)
+    return is_finished
+
+
 @contextlib.contextmanager
 def staged(destination: Path, fingerprint: str, *, force: bool, private: bool) -> Iterator[Path]:
     """Yield the path under which an export is written; it is moved to its destination when the block ends.
@@ -59,7 +80,32 @@ def staged(destination: Path, fingerprint: str, *, force: bool, private: bool) -
     nothing is left, neither there nor at the destination. With `private`, it is for its owner alone. Raises OSError,
     and FolderBusy if another process is at it.
     """
-    folder = destination.with_name(f".{destination.name}{PART}")
+    folder = _made_folder(destination)
+    content = folder / _CONTENT
+    with _held(folder, destination):
+        try:
+            force |= _put_back(folder, destination)
+            _prepare(folder, content, fingerprint)
+            yield content
+            if private:
+                content.chmod(content.stat().st_mode & 0o700)
+            sync_all()
+            write_whole(folder / _WHOLE, fingerprint.encode())
+            _move(folder, destination, force=force)
+        except Exception:
+            _put_back(folder, destination)
+            _remove_folder(folder)
+            raise
+        _remove_folder(folder)
+
+
+def _folder(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}{PART}")
+
+
+def _made_folder(destination: Path) -> Path:
+    """Make the folder in which an export grows. Raises ConfigError, and OSError if the disk is full."""
+    folder = _folder(destination)
     try:
         make_folder(folder, mode=0o700)
     except OSError as reason:
@@ -67,39 +113,32 @@ def staged(destination: Path, fingerprint: str, *, force: bool, private: bool) -
             raise
         what = f"{destination} cannot be written: {reason.strerror or reason}"
         raise ConfigError(f"{what}; choose another --dest") from None
-    content, old = folder / "content", folder / "old"
-    with _held(folder, destination):
-        try:
-            if os.path.lexists(old) and not os.path.lexists(destination):  # killed between the two renames below
-                old.rename(destination)
-                force = True
-            _prepare(folder, content, fingerprint)
-            yield content
-            if private:
-                content.chmod(content.stat().st_mode & 0o700)
-            sync_all()
-            _move(content, destination, old, force=force)
-        except Exception:
-            _remove(folder)
-            raise
-        _remove(folder)
+    return folder
 
 
-def _move(content: Path, destination: Path, old: Path, *, force: bool) -> None:
-    """Move an export to its destination, and what is there to `old`. Raises OSError and ConfigError."""
+def _move(folder: Path, destination: Path, *, force: bool) -> None:
+    """Move an export to its destination, and what is there aside. Raises OSError and ConfigError."""
     if os.path.lexists(destination):
         if not force:
             raise ConfigError(f"{destination} is there already: something else has made it in the meantime")
-        _remove(old)
-        destination.rename(old)
-    content.rename(destination)
+        _remove(folder / _OLD)
+        destination.rename(folder / _OLD)
+    (folder / _CONTENT).rename(destination)
     sync_folder(destination.parent)
+
+
+def _put_back(folder: Path, destination: Path) -> bool:
+    """Put what was to be replaced back if nothing has taken its place; return whether that was so. Raises OSError."""
+    if os.path.lexists(destination) or not os.path.lexists(folder / _OLD):
+        return False
+    (folder / _OLD).rename(destination)
+    return True
 
 
 @contextlib.contextmanager
 def _held(folder: Path, destination: Path) -> Iterator[None]:
     """Hold the lock of a folder. Raises FolderBusy."""
-    lock = FileLock(folder / "lock", timeout=0)
+    lock = FileLock(folder / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -112,13 +151,21 @@ def _held(folder: Path, destination: Path) -> Iterator[None]:
 
 def _prepare(folder: Path, content: Path, fingerprint: str) -> None:
     """Remove what is not of this export, and half-written files."""
-    note = folder / "fingerprint"
+    note = folder / _FINGERPRINT
+    _remove(folder / _WHOLE)
     if not note.exists() or note.read_text() != fingerprint:
         _remove(content)
         write_whole(note, fingerprint.encode())
     for place in (folder, content):
         for part in place.glob(f".*{PART}"):
             part.unlink()
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove all that is in the folder of an export; that it was whole, at the very end."""
+    for name in (_CONTENT, _OLD, _FINGERPRINT, _LOCK, _WHOLE):
+        _remove(folder / name)
+    _remove(folder)
 
 
 def _remove(path: Path) -> None:

@@ -75,7 +75,7 @@ def test_an_export_is_killed_and_completed_within_a_bound_of_memory(
             assert code in {0, -signal.SIGKILL}
             if code == 0:  # the end came first
                 _remove(dest, images)
-            assert not dest.exists()
+            assert not dest.exists() or (dest.parent / ".dest.part" / "whole").exists()  # killed after the last rename
         peak = _complete(stage, words)
     print(f"{kind} of {count:,} images: {peak} MB of memory")
     assert peak < MOST_MB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -287,3 +288,52 @@ def test_the_python_api_starts_without_the_libraries_of_images_and_exports() -> 
     libraries = "PIL", "pyarrow", "mlcroissant", "aiohttp"
     code = f"import pipeline.batch, sys; sys.exit(str([one for one in {libraries} if one in sys.modules]))"
     assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, check=False).stderr == b"[]\n"
+
+
+def test_what_was_to_be_replaced_stays_if_its_place_cannot_be_taken(
+    small: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest, real = tmp_path / "old.csv", os.rename
+    dest.write_text("the old one")
+
+    def refuse(source: Path, target: Path) -> None:
+        if source.name == "content":
+            raise OSError(5, os.strerror(5))
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    assert (
+        "cannot be written"
+        in small.run("export", "small", "--to", "csv", "--dest", dest, "--force", exit_code=3).stderr
+    )
+    assert dest.read_text() == "the old one"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+
+
+@pytest.mark.parametrize("number", range(18))
+def test_a_kill_at_any_step_to_the_disk_is_completed_by_the_next_call(
+    small: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    steps = iter(range(number))
+
+    def dying(real: Callable[..., object]) -> Callable[..., object]:
+        def step(*args: object, **more: object) -> object:
+            if next(steps, None) is None:
+                raise Killed
+            return real(*args, **more)
+
+        return step
+
+    dest, batch = tmp_path / "night.csv", Batch.open(config=small.folder / "config.yaml")
+    with monkeypatch.context() as patched:
+        for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
+            patched.setattr(os, name, dying(getattr(os, name)))
+        with contextlib.suppress(Killed):
+            batch.export("small", "csv", dest)
+    assert batch.export("small", "csv", dest).images == 3
+    assert len(dest.read_text().splitlines()) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["night.csv"]
+
+
+class Killed(BaseException):
+    """The end of a process, after which nothing is tidied up."""
