@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.config.workers import WorkerSettings
     from pipeline.engine.caller import Target
     from pipeline.engine.events import Listener
-    from pipeline.ray.messages import Work
 
 _PROBE_SECONDS = 30.0
 """How long a node may take to start a process and check itself before the first call; else that is done later."""
@@ -79,13 +78,13 @@ class Cluster:
             self.refused[facts["node_id"]] = facts["host"], reason
             self.emit(NodeRefused(facts["host"], reason))
 
-    async def admits(self, actor: Any, facts: dict[str, Any], work: Work, targets: Sequence[Target]) -> bool:
+    async def admits(self, actor: Any, facts: dict[str, Any], targets: Sequence[Target]) -> bool:
         """Return whether a node may be used; one that came after the start is checked now."""
         node_id = facts["node_id"]
         if node_id in self.refused:
             return False
         if node_id not in self._checked:
-            faults = await self._find_faults(actor, facts, work, [target.provider for target in targets])
+            faults = await self._find_faults(actor, facts, [target.provider for target in targets])
             for fault in faults:
                 self.refuse(facts, fault)
             if faults:
@@ -93,7 +92,7 @@ class Cluster:
             self._checked.add(node_id)
         return True
 
-    async def check(self, providers: Sequence[Provider], work: Work) -> None:
+    async def check(self, providers: Sequence[Provider]) -> None:
         """Check all nodes before the first call. Raises ConfigError with node and cause for what a person must mend.
 
         A node with another program, Python or Ray is named and not used.
@@ -106,14 +105,14 @@ class Cluster:
 
         cpus = self.settings.cpus
         usable = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= cpus]
-        found = await asyncio.gather(*(self._probe(node, providers, work) for node in usable))
+        found = await asyncio.gather(*(self._probe(node, providers) for node in usable))
         if problems := [problem for problems in found for problem in problems]:
             raise ConfigError(problems)
         if self.refused and not self._checked:
             reasons = "; ".join(f"{host} {reason}" for host, reason in self.refused.values())
             raise ConfigError(f"no node of Ray can be used: {reasons}")
 
-    async def _probe(self, node: dict[str, Any], providers: Sequence[Provider], work: Work) -> list[Problem]:
+    async def _probe(self, node: dict[str, Any], providers: Sequence[Provider]) -> list[Problem]:
         """Check one node by a process of its own."""
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -128,7 +127,7 @@ class Cluster:
                 if (difference := find_difference(self.facts, facts)) is not None:
                     self.refuse(facts, difference)
                     return []
-                faults = await self._find_faults(probe, facts, work, providers)
+                faults = await self._find_faults(probe, facts, providers)
         except RayTaskError as reason:  # another program is there, or none
             self.refuse(facts, f"cannot be used: {words(reason)}")
             return []
@@ -140,15 +139,14 @@ class Cluster:
             self._checked.add(facts["node_id"])
         return [Problem(f"node {facts['host']}", fault) for fault in faults]
 
-    async def _find_faults(
-        self, actor: Any, facts: dict[str, Any], work: Work, providers: Sequence[Provider]
-    ) -> list[str]:
+    async def _find_faults(self, actor: Any, facts: dict[str, Any], providers: Sequence[Provider]) -> list[str]:
         """Return what is wrong with a node."""
         import pickle
 
         if (difference := find_difference(self.facts, facts)) is not None:
             return [difference]
-        question = pickle.dumps((facts["node_id"], list(providers), work, self.folder, self._nonce))
+        reading = [] if self.settings.pass_keys else list(providers)  # from its own environment
+        question = pickle.dumps((facts["node_id"], reading, self.folder, self._nonce))
         faults: list[str] = await actor.check.remote(question)
         if not faults and self.folder is not None and not self._has_answered(facts["node_id"]):
             faults.append(f"what it writes into {self.folder} does not arrive here: all nodes must share that folder")

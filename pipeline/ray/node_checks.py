@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Provider
-    from pipeline.ray.messages import Work
 
 _NONCE_FILE = ".image-batch-pipeline-workers"
 
@@ -27,16 +26,13 @@ def answer_file(folder: Path, nonce: str, node_id: str) -> Path:
     return folder / f"{_NONCE_FILE}-{nonce}-{node_id[:16]}"
 
 
-def find_hindrances(
-    node_id: str, providers: Sequence[Provider], work: Work, folder: Path | None, nonce: str
-) -> list[str]:
-    """Return what hinders work on this node; `folder` is what all nodes must share, None for an object store."""
+def find_hindrances(node_id: str, providers: Sequence[Provider], folder: Path | None, nonce: str) -> list[str]:
+    """Return what hinders work on this node: variables of these providers, and the folder that all nodes share."""
     found = []
-    environment = {**os.environ, **work.secrets}
     for provider in providers:
         try:
-            provider.key(environment)
-            provider.header_values(environment)
+            provider.key(os.environ)
+            provider.header_values(os.environ)
         except ConfigError as error:
             found.append(str(error))
     if folder is not None and not _is_shared(folder, nonce, node_id):

@@ -125,7 +125,7 @@ class Pool:
         while True:
             try:
                 facts = await actor.facts.remote()
-                if not await self._cluster.admits(actor, facts, self._work, self._targets):
+                if not await self._cluster.admits(actor, facts, self._targets):
                     return None
                 worker = RemoteWorker(number, actor, facts, self._may_renew_now, self._handle)
                 fault = await worker.set_up(self._work, self._targets)
@@ -164,6 +164,8 @@ class Pool:
             if isinstance(fault, str):
                 self._targets.remove(target)
                 raise ConfigError(f"node {worker.node}: {fault}")
+            if isinstance(fault, BaseException):  # it may lack the sessions: another process takes its place
+                await asyncio.to_thread(self._cluster.restart, worker.actor)
 
     def rows(self) -> list[WorkerRow]:
         """Return what the ledger records of the workers."""

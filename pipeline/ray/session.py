@@ -85,7 +85,7 @@ async def ray_session(
         folder = config.images_folder if stores.remote is None else None
         cluster = Cluster(settings, settings.address is None, emit, folder)
         stack.callback(cluster.close)
-        await cluster.check(providers, work)
+        await cluster.check(providers)
         pool = Pool(cluster, work, emit)
         book = WorkerBook(config.output)
         pool.may_renew = book.may_renew

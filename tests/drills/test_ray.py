@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.audit import audit
-from tests.support.ray_nodes import kill, ray_nodes
+from tests.support.ray_nodes import kill, processes, ray_nodes
 from tests.support.stage import KEY, finish
 
 if TYPE_CHECKING:
@@ -101,6 +101,23 @@ def test_kills_of_workers_nodes_and_runs_lose_nothing_and_buy_only_calls_in_flig
     assert (found.pictures, found.lost, found.maybe_paid) == (requests, 0, lost + len(cut))
     assert found.paid_again <= found.maybe_paid
     print(f"{kills} kills: {found.maybe_paid} calls of unknown outcome, {found.paid_again} bought again")
+
+
+@pytest.mark.long
+def test_a_run_whose_ray_loses_its_control_service_finishes_its_calls_and_exits_with_3(stage: Stage) -> None:
+    server, key = stage.serve(rate_limit=None, latency_seconds=[3.0, 5.0]), f"sk-{secrets.token_hex(16)}"
+    stage.settings["workers"] = 2
+    stage.provider("lab", server, concurrency=3)
+    process = stage.start("run", stage.prompts("many", 60), "--on", "ray", key=key)
+    assert _until(stage, process, "SELECT count(*) > 3 FROM attempt")
+    (control,) = [pid for pid, line in processes(key).items() if "/gcs_server" in line]
+    kill(control)
+    ended = finish(process)
+    assert ended.exit_code == 3, ended.stderr
+    assert "Ray's control service" in ended.stderr
+    found = audit(stage, server.books())
+    assert (found.pictures, found.charged, found.maybe_paid) == (server.charged(), server.charged(), 0)
+    stage.run("run", "--on", "local")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.ray.guard import children
+from tests.support.ray_nodes import processes
 from tests.support.stage import finish, staged
 from tests.support.workbench import PNG
 
@@ -30,19 +31,6 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=
 def stage(tmp_path: Path) -> Iterator[Stage]:
     with staged(tmp_path) as made:
         yield made
-
-
-def processes(marker: str) -> dict[int, str]:
-    """Return the command lines of the processes whose environment or command line holds a text, by their ids."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
-        except OSError:
-            continue
-        if marker.encode() in words and int(path.name) != os.getpid():
-            found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return found
 
 
 def test_workers_make_the_calls_and_nothing_of_ray_is_left(stage: Stage) -> None:

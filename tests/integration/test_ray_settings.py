@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.config.load import Provider
-from pipeline.ray.messages import Work
 from pipeline.ray.node_checks import answer_file, find_difference, find_hindrances, find_unreachable, question_file
 from pipeline.ray.start import find_address_fault
 
@@ -69,22 +68,22 @@ def test_a_port_that_takes_connections_and_is_silent_is_found() -> None:
     assert fault == "it does not answer within 0 seconds"
 
 
-def test_a_node_says_which_variables_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_says_which_variables_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAB_KEY", raising=False)
     provider = Provider("lab", "http://lab.example/v1", "LAB_KEY")
-    work = Work(tmp_path, None, {})
-    (fault,) = find_hindrances("me", [provider], work, None, "n")
+    (fault,) = find_hindrances("me", [provider], None, "n")
     assert "provider `lab` takes its key from $LAB_KEY, which is unset or empty" in fault
-    assert find_hindrances("me", [provider], Work(tmp_path, None, {}, {"LAB_KEY": "sk-1"}), None, "n") == []
+    monkeypatch.setenv("LAB_KEY", "sk-1")
+    assert find_hindrances("me", [provider], None, "n") == []
 
 
 def test_a_folder_that_is_not_shared_is_found_by_its_nonce(tmp_path: Path) -> None:
-    (fault,) = find_hindrances("me", [], Work(tmp_path, None, {}), tmp_path, "nonce")
+    (fault,) = find_hindrances("me", [], tmp_path, "nonce")
     assert f"{tmp_path} is not the folder that the run writes to" in fault
     question_file(tmp_path, "nonce").write_text("another")
-    assert find_hindrances("me", [], Work(tmp_path, None, {}), tmp_path, "nonce") == [fault]
+    assert find_hindrances("me", [], tmp_path, "nonce") == [fault]
     question_file(tmp_path, "nonce").write_text("nonce")
-    assert find_hindrances("me", [], Work(tmp_path, None, {}), tmp_path, "nonce") == []
+    assert find_hindrances("me", [], tmp_path, "nonce") == []
     assert answer_file(tmp_path, "nonce", "me").read_text() == "nonce me"
 
 
