@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
+    from pipeline.config.engine_names import Engine
     from pipeline.config.load import Config, Provider
-    from pipeline.config.workers import Engine
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.runner import Runner
     from pipeline.ledger.held_folder import HeldFolder

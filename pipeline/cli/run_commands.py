@@ -11,7 +11,7 @@ from pipeline.cli.completion import complete_jobs
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
 from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
 from pipeline.cli.work_line import work_line
-from pipeline.config.workers import ENGINES
+from pipeline.config.engine_names import ENGINES
 from pipeline.errors import BadInput, LeftToRunAtWork, RequestError
 
 if TYPE_CHECKING:

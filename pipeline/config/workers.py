@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pipeline.config.engine_names import ENGINES
 from pipeline.config.validation import find_number_fault
 
 if TYPE_CHECKING:
+    from pipeline.config.engine_names import Engine
     from pipeline.config.validation import Section
-
-ENGINES = ("ray", "local")
-"""Where calls may be made: by workers of Ray, or in the process of the run."""
-
-Engine = Literal["ray", "local"]
 
 
 @dataclass(frozen=True, slots=True)

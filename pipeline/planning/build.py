@@ -30,8 +30,8 @@ from pipeline.sandbox_process import check_settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pipeline.config.engine_names import Engine
     from pipeline.config.load import Config
-    from pipeline.config.workers import Engine
     from pipeline.models.table import Models
     from pipeline.planning.job import Job
     from pipeline.planning.mode_names import Mode

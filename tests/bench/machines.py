@@ -28,7 +28,7 @@ from pipeline.storage import StoredImage
 from tests.bench.queue import write_job
 
 if TYPE_CHECKING:
-    from pipeline.config.workers import Engine
+    from pipeline.config.engine_names import Engine
 
 WORKERS = 8
 LATENCY = 0.1  # seconds of a pretended call
