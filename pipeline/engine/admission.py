@@ -52,6 +52,7 @@ class Admission:
         self.limits = CallLimits(provider.rate_limit, provider.share)
         self.others = ShareWatch(self.limits, provider)
         self.hold = Hold(provider.window)
+        self.throttle.has_slept = lambda: self.hold.has_slept
         self.priorities: Mapping[int, int] = {}  # of jobs, by primary key; those that are not 0
         self.signal = signal or StopSignal()
         self.changed = self.signal.changed
@@ -118,6 +119,9 @@ class Admission:
 
     def follow_hold(self) -> None:
         """Go on if the provider is not held any more: the time in which it was is no part of an outage."""
+        if self.hold.has_slept and (since := self.hold.looked_at) is not None:
+            for throttle in self.limits.throttles:
+                throttle.woke(since)
         seconds = self.hold.look()
         if seconds:
             self._breaker.forgive(seconds)

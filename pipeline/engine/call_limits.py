@@ -84,9 +84,14 @@ class CallLimits:
             lowest = self.stated
         self.throttle.enforce(lowest)
 
+    @property
+    def throttles(self) -> list[Throttle]:
+        """All throttles: the provider's own, and those of models."""
+        return [self.throttle, *self._models.values()]
+
     def close(self) -> None:
         """Cancel all waiting calls."""
-        for throttle in (self.throttle, *self._models.values()):
+        for throttle in self.throttles:
             throttle.close()
 
 

@@ -1,4 +1,4 @@
-"""Hold: no call is sent to a provider while people have paused it, or outside its window; all else goes on."""
+"""Hold: no call is sent to a provider while people have paused it, outside its window, or just after a long sleep."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 _LAST_SECONDS = 1.0
 """Of a window, in which no call is started: its first byte is on its way for a while, and clocks differ."""
+
+
+_SLEPT_SECONDS = 3.0
+"""Without `look`, which is called several times a second: then the process was stopped, or the machine suspended."""
 
 
 class HeldBack(Exception):
@@ -37,11 +41,22 @@ class Hold:
         self._changed = asyncio.Event()
         self._span: tuple[float, float, bool] | None = None  # of the clock, and whether the window is open in it
         self._closed_at: float | None = None  # on the loop's clock, as far as it was looked at
+        self._looked_at: float | None = None  # on the loop's clock
 
     @property
     def is_closed(self) -> bool:
         """Whether no call may be sent now."""
-        return self._is_paused or not self._is_in_window()
+        return self._is_paused or self.has_slept or not self._is_in_window()
+
+    @property
+    def has_slept(self) -> bool:
+        """Whether the process has slept, and nobody has looked since: what lies in the sockets is read first."""
+        return self._looked_at is not None and asyncio.get_running_loop().time() - self._looked_at > _SLEPT_SECONDS
+
+    @property
+    def looked_at(self) -> float | None:
+        """When `look` was called last, on the loop's clock."""
+        return self._looked_at
 
     @property
     def reason(self) -> HoldReason | None:
@@ -65,9 +80,12 @@ class Hold:
 
     def look(self) -> float:
         """Wake those who wait if the window has opened; return for how many seconds calls had been held until now,
-        once they are sent again, else 0.
+        once they are sent again, else 0. A sleep of the process counts.
         """
         now = asyncio.get_running_loop().time()
+        if self.has_slept and self._closed_at is None:
+            self._closed_at = self._looked_at
+        self._looked_at = now
         if self.is_closed:
             self._closed_at = now if self._closed_at is None else self._closed_at
             return 0.0

@@ -17,7 +17,7 @@ from aiolimiter import AsyncLimiter
 from pipeline.engine.window import WindowScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pipeline.config.load import RateLimit
     from pipeline.engine.window import Ticket
@@ -32,6 +32,9 @@ calls reach 94 % of the limit, with it 97 %. Time in which nobody waited, or nob
 
 _PULL_SECONDS = 0.1
 """A gap between two calls that is not idleness: the next request of a route is taken from the ledger in it."""
+
+_ABOUT_TO_SEND = 1.0  # seconds between the first byte of a call and the last of its headers, at most
+_AWAKE_SECONDS = 0.1  # between two looks at whether the process has been found to have slept
 
 
 class Pace:
@@ -110,6 +113,7 @@ class Throttle:
         self._idle_since = -math.inf
         self._changed = asyncio.Event()
         self._paused_until = 0.0
+        self.has_slept: Callable[[], bool] = lambda: False  # the process: nothing is granted before `woke`
 
     @property
     def limit(self) -> RateLimit | None:
@@ -136,6 +140,12 @@ class Throttle:
     def pause(self, seconds: float) -> None:
         """Hold all calls for this long, or for longer if a longer pause is in force."""
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
+        self._changed.set()
+
+    def woke(self, asleep_since: float) -> None:
+        """The process goes on after a sleep; what it was about to send then may have been sent only now."""
+        if self._scheduler is not None:
+            self._scheduler.postpone(asleep_since - _ABOUT_TO_SEND, asyncio.get_running_loop().time())
         self._changed.set()
 
     def enforce(self, limit: RateLimit) -> None:
@@ -201,6 +211,8 @@ class Throttle:
                 start = now()
                 await self._sleep(paused)
                 self._pace.discard(now() - start)
+            elif self.has_slept():
+                await self._sleep(_AWAKE_SECONDS)
             elif (ticket := scheduler.grant(now())) is None:
                 await self._sleep(scheduler.next_change() - now())
             elif self._waiters[ticket].done():  # cancelled, and has not noticed yet

@@ -86,6 +86,11 @@ class WindowScheduler:
             self._granted.remove(ticket)
             bisect.insort(self._log, (now, ticket.images))
 
+    def postpone(self, since: float, now: float) -> None:
+        """Count the calls that were logged since a moment as sent now: their bytes may have left only now."""
+        at = bisect.bisect_left(self._log, (since, 0))
+        self._log[at:] = [(now, images) for _, images in self._log[at:]]
+
     def withdraw(self, ticket: Ticket) -> bool:
         """Free the place or the room of a call that will not be sent; return whether it had been granted.
 
