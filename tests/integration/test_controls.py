@@ -16,7 +16,7 @@ from pipeline.engine.control_events import Held, Reprioritised, Throttled
 from pipeline.engine.events import CallEnded
 from pipeline.engine.records import Attempt, Records
 from pipeline.errors import ProviderHeld
-from tests.support.workbench import PNG_BASE64, Body, answer_with, lab, request, until, vendor
+from tests.support.workbench import PNG_BASE64, Body, answer_with, lab, request, sandbox, until, vendor
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -283,6 +283,24 @@ async def test_others_who_use_the_limit_halve_the_pace_and_it_is_said(bench: Ben
     assert said[0].images == 10
     assert "others use this limit" in said[0].reason
     assert [one.images for one in said] == sorted(one.images for one in said)
+
+
+async def test_a_run_finds_how_many_calls_a_server_serves_at_once_and_the_next_one_knows(bench: Bench) -> None:
+    capacity = {"calls": 6, "beyond": "http_503"}
+    async with sandbox(latency_seconds=[0.15, 0.15], capacity=capacity) as base_url:
+        bench.submit(*(request(number, response_format="b64_json") for number in range(200)))
+        await bench.run(lab(base_url, concurrency=100), knows=False)
+        found = bench.one("SELECT calls_in_flight FROM provider")
+        assert 4 <= found <= 9
+        refused = bench.one("SELECT count(*) FROM attempt WHERE outcome = 'refused'")
+        assert refused <= 0.1 * bench.one("SELECT count(*) FROM attempt")
+        assert set(bench.statuses().values()) == {"succeeded"}
+        bench.submit(request(1000), name="later")
+        runner = bench.runner(lab(base_url, concurrency=100), knows=False)
+        await runner.run()
+        adaptive = runner._admissions["lab"].room.adaptive
+        assert adaptive is not None
+        assert adaptive.found == found
 
 
 def test_a_window_is_said_by_status_and_plan_and_ends_a_run_that_is_not_to_wait(stage: Stage) -> None:

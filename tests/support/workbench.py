@@ -207,12 +207,12 @@ class Bench:
         with transaction(self.connection):
             return next_requests(self.connection, provider, scope, more.pop("taken", ()), most, **more)
 
-    def runner(self, *providers: Provider, scope: Scope = ALL, **more: Any) -> Runner:
-        """Make a run over what is pending at these providers; it knows their servers, if they have no limit, and begins
-        with as many calls in flight as they allow.
+    def runner(self, *providers: Provider, scope: Scope = ALL, knows: bool = True, **more: Any) -> Runner:
+        """Make a run over what is pending at these providers. If it knows their servers, and they have no limit, it
+        begins with as many calls in flight as their entries allow.
         """
         with transaction(self.connection):
-            for one in providers:
+            for one in providers if knows else ():
                 if read_calls_in_flight(self.connection, one.name) is None:
                     record_calls_in_flight(self.connection, one.name, one.concurrency)
         config = Config(
