@@ -122,7 +122,7 @@ def test_a_run_whose_ray_loses_its_control_service_finishes_its_calls_and_exits_
 
 @pytest.mark.parametrize(
     ("windows", "seconds", "least_use"),
-    [(3, 5.0, 0.85), pytest.param(5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+    [(2, 3.0, 0.8), pytest.param(5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
 )
 def test_a_strict_server_refuses_no_call_of_eight_workers_and_the_limit_is_used(
     stage: Stage, nodes: Nodes, windows: int, seconds: float, least_use: float
