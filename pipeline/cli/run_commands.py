@@ -57,7 +57,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="ENGINE",
             help="Where calls are made: by workers that Ray places, or here; in place of what the config says.",
         ),
-        click.option("--no-wait", is_flag=True, help="Collect the batches that have ended, and leave the others."),
+        click.option("--no-wait", is_flag=True, help="Wait for no batch, pause or window: collect what has ended."),
     ):
         command = option(command)
     return budget_option(mode_options(command))
