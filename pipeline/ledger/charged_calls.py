@@ -68,9 +68,9 @@ SELECT a.pk, r.pk, j.name, r.id, a.provider, r.served_by, json_extract(r.params,
 FROM attempt a JOIN request r ON r.pk = a.request JOIN job j ON j.pk = r.job
 WHERE a.provider IN (SELECT value FROM json_each(?1)) AND coalesce(a.ended_at, ?2) >= ?2
   AND (a.outcome IS NULL OR a.outcome IN ('answered', 'unknown'))
-  AND (a.settled IS NULL OR a.settled = 'charged') AND a.ended_at IS NOT a.sent_at
+  AND (a.settled IS NULL OR a.settled = 'charged') AND NOT (a.outcome = 'answered' AND a.ended_at IS a.sent_at)
 ORDER BY a.pk
-"""  # the columns are in the order of the fields; a call that took no time is one that the ledger has been told of
+"""  # the columns are in the order of the fields; an answer that took no time is one that the ledger has been told of
 
 
 def read_charged_calls(connection: sqlite3.Connection, providers: Collection[str], since: float) -> list[ChargedCall]:

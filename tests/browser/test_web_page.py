@@ -205,7 +205,7 @@ def test_a_provider_is_paused_and_limited_and_a_job_goes_first_after_a_question(
     page.get_by_role("button", name="Priority -3 of job").wait_for()
     page.get_by_role("button", name="Unpause lab").click()
     dialog.get_by_role("button", name="Unpause lab").click()
-    page.get_by_role("button", name="Pause lab").wait_for()
+    page.get_by_role("button", name="Pause lab", exact=True).wait_for()
     assert bench.ask("SELECT held_since, throttle FROM provider") == [(None, 5)]
 
 

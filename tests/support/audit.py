@@ -203,7 +203,7 @@ def _check_money(rows: _Ledger, calls: Sequence[Entry]) -> int:
 
 def _not_brought(call: Entry, brought: dict[str, int]) -> int:
     """Pictures that were charged for a call of unknown outcome and that no replay has brought since."""
-    if call["charged"] and call["idempotency_key"] in brought:
+    if call["charged"] and call.get("idempotency_key") in brought:
         assert call["charged"] == brought.pop(call["idempotency_key"]), call
         return 0
     return int(call["charged"])

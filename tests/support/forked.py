@@ -142,6 +142,7 @@ def _run(
         for number, mode in enumerate(("r", "w", "w"))
     )
     os.chdir(folder)
+    sys.path.insert(0, folder)  # as `python -m` does
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *arguments]

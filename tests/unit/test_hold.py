@@ -53,16 +53,16 @@ def test_after_a_sleep_nothing_is_granted_until_the_sockets_are_read_and_the_lim
         first, late = [await admission.acquire(queued_request(pk), 1) for pk in (1, 2)]
         waiting = [asyncio.create_task(admission.acquire(queued_request(pk), 1)) for pk in (3, 4, 5)]
         await asyncio.sleep(0.1)
-        first.sent()
+        first.send()
         _sleep_process(60)
         woke = asyncio.get_running_loop().time()
         with pytest.raises(HeldBack):
-            late.sent()
+            late.send()
         late.release()
         for one in waiting[:2]:
-            (await one).sent()
+            (await one).send()
         assert asyncio.get_running_loop().time() < woke + 8
-        (await waiting[2]).sent()
+        (await waiting[2]).send()
         assert asyncio.get_running_loop().time() >= woke + 10, "the one from before may have left only now"
         beat.cancel()
 
