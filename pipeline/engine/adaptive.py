@@ -107,8 +107,9 @@ class AdaptiveSlots:
         self._is_reduction_answered = True
         if self._slots.most < self._round.level:
             self._slots.resize(self._slots.most + 1)
-            self._round.since = asyncio.get_running_loop().time()
-        elif sent_at >= self._round.since:
+            if not self._is_starting:
+                self._round.since = asyncio.get_running_loop().time()
+        if sent_at >= self._round.since:
             self._round.latencies[kind].append(latency)
             self._round.samples += 1
             if self._round.is_over:
@@ -153,7 +154,8 @@ class AdaptiveSlots:
             self._is_starting = False
             self._begin(math.ceil(_HEADROOM * ended.level / ratio))
         elif self._is_starting:
-            self._round = _Round(min(self._most, 2 * ended.level if ended.was_full else ended.level), ended.since)
+            level = min(self._most, 2 * ended.level if ended.was_full else ended.level)
+            self._round = _Round(level, asyncio.get_running_loop().time())
         elif not suffers:
             self._begin(self._next_level(ended))
         elif asyncio.get_running_loop().time() < self._refreshed_at + _REFRESH_SECONDS:
