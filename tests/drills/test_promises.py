@@ -54,7 +54,7 @@ def test_the_money_a_call_is_written_down_before_it_is_sent_and_a_url_before_its
     found = audit(stage, first.books() + again.books())
     assert (found.pictures, found.lost) == (12, 0)
     assert 1 <= found.maybe_paid <= 8, "what was in flight, and no more"
-    assert found.paid_again == found.maybe_paid
+    assert 1 <= found.paid_again <= found.maybe_paid, "a call that was killed before it was sent may be recorded"
     assert found.charged == 12 + found.paid_again
 
 

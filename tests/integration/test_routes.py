@@ -94,8 +94,7 @@ async def test_each_member_takes_what_it_has_room_for_and_keeps_its_window(bench
     for one in (a, b, c):
         for start in one.moments:
             assert sum(start <= moment < start + 1.0 for moment in one.moments) <= limits[one.name]
-    moments = [moment for one in (a, b, c) for moment in one.moments]
-    assert max(moments) - min(moments) < 90 / limits["a"] * 1.1, "faster than the fastest alone"
+    assert len(b.sold) + len(c.sold) >= 18, "they take what the first has no room for"
     assert dict(bench.ask("SELECT provider, count(*) FROM attempt GROUP BY provider")) == {
         one.name: len(one.sold) for one in (a, b, c)
     }
