@@ -39,7 +39,7 @@ def _reconcile(stage: Stage, *more: str, exit_code: int | None = 0) -> dict[str,
 
 
 def _lost(server: Server) -> list[dict[str, Any]]:
-    """Give the calls that were charged and whose response brought nothing."""
+    """Return the calls that were charged and whose response brought nothing."""
     return [call for call in server.books() if call["charged"] and call["fault"] in {"drop_after", "broken_json"}]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration import test_budget, test_runner, test_worker
+from tests.integration import test_budget, test_idempotency, test_runner, test_worker
 from tests.support.workbench import benched, until
 
 if TYPE_CHECKING:
@@ -32,9 +32,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
             yield made
 
 
+shop = test_idempotency.shop
+
 _OF_ONE_PROCESS = {
     "test_cancelled_mid_call_the_row_goes_back_and_the_next_start_counts_the_call",  # workers end with their run
+    "test_the_sandbox_answers_a_known_key_with_the_response_that_it_keeps",  # no run makes its calls
+    "test_the_sandbox_ignores_keys_unless_it_is_told_otherwise",
 }
-for _module in (test_worker, test_budget, test_runner):
+for _module in (test_worker, test_budget, test_runner, test_idempotency):
     tests = {name: test for name, test in vars(_module).items() if name.startswith("test_")}
     globals().update({name: test for name, test in tests.items() if name not in _OF_ONE_PROCESS})
