@@ -59,8 +59,6 @@ class StoredImage(NamedTuple):
     remark: str | None = None  # what deviates in its file and harms no pixel
     root: str | None = None  # the URL of the store that has it; None for the output folder
     spooled: int = 0  # 1: it waits on the local disk until the store at `root` has it
-    difference_hash: str | None = None  # see `images/fingerprint`
-    is_blank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

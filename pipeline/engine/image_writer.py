@@ -14,7 +14,6 @@ import pybase64
 from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
 from pipeline.images.container import SAVE_AS_IMAGE
-from pipeline.images.fingerprint import NO_FINGERPRINT, Fingerprint
 from pipeline.images.limits import MAX_PIXELS, LargeImageError, MemoryBudget, memory_budget, small_images_only
 from pipeline.storage import IMAGES_FOLDER, LocalStore, QuarantinedFile, StoredImage
 
@@ -53,7 +52,6 @@ class ValidImage:
     height: int
     format: str  # png, jpeg, webp, gif, svg …
     remarks: tuple[str, ...] = ()  # what deviates and harms no pixel
-    fingerprint: Fingerprint = NO_FINGERPRINT
 
 
 class ImageWriter:
@@ -140,8 +138,6 @@ def _validate_and_store(
         remark="; ".join(image.remarks) or None,
         root=store.root,
         spooled=int(store.is_spool),
-        difference_hash=image.fingerprint.difference_hash,
-        is_blank=int(image.fingerprint.is_blank),
     )
 
 
@@ -182,14 +178,14 @@ def validate(
     """
     if size := png.complete_png_size(content, max_pixels, budget):
         digest = hashlib.sha256(content).hexdigest()
-        return ValidImage(content, digest, *size, "png", fingerprint=inspect.png_fingerprint(content, size, budget))
+        return ValidImage(content, digest, *size, "png")
     is_svg = output_format == "svg" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
     try:
         found = inspect.inspect_svg(content) if is_svg else inspect.inspect(content, max_pixels, budget)
     except BrokenImage as error:
         raise BrokenImage(str(error).replace(f": {SAVE_AS_IMAGE}", ", a format that is not read here")) from None
     digest = hashlib.sha256(content).hexdigest()
-    return ValidImage(content, digest, found.width, found.height, found.format, found.remarks, found.fingerprint)
+    return ValidImage(content, digest, found.width, found.height, found.format, found.remarks)
 
 
 def decode(text: str) -> bytes:

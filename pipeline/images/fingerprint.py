@@ -1,4 +1,4 @@
-"""Fingerprint of a decoded image: its difference hash, by which near copies are found, and whether it is blank.
+"""Fingerprint of an upright image: its difference hash, by which near copies are found, and whether it is blank.
 
 The difference hash (dHash) says for each of 8x8 fields whether it is lighter than the next one, across and then down:
 what scaling, another format or a little more light leaves as it is. The mean colour follows it, since a red ball and a
@@ -22,26 +22,14 @@ _BLANK_DEVIATION = 2.0  # of each channel: one colour, with the noise of a JPEG
 
 
 class Fingerprint(NamedTuple):
-    """`difference_hash` is 128 bits and the mean colour, in hex; None if there is none."""
+    """`difference_hash` is 128 bits and the mean colour, in hex."""
 
-    difference_hash: str | None = None
-    is_blank: bool = False
-
-
-NO_FINGERPRINT = Fingerprint()
+    difference_hash: str
+    is_blank: bool
 
 
 def fingerprint(image: Image.Image) -> Fingerprint:
-    """Return the fingerprint of a decoded image, or of its first frame; one without anything if it has none."""
-    if image.mode == "F":
-        return NO_FINGERPRINT
-    try:
-        return _fingerprint(_eight_bits(image))
-    except Exception:  # noqa: BLE001 - an unusual mode or a hostile file: a fingerprint never refuses an image
-        return NO_FINGERPRINT
-
-
-def _fingerprint(image: Image.Image) -> Fingerprint:
+    """Return the fingerprint of an image with 8 bits a channel."""
     small = _reduced(_on_white(image))
     gray = small.convert("F")
     across, down = _fields(gray, _SIDE + 1, _SIDE), _fields(gray, _SIDE, _SIDE + 1)
@@ -78,9 +66,3 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA"))
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image of 16 bits with 8, which Pillow would cut off and not scale."""
-    is_deep = image.mode.startswith("I")
-    return image.convert("I").point(lambda value: value / 256).convert("L") if is_deep else image

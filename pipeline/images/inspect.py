@@ -22,8 +22,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
 from pipeline.errors import BrokenImage
 from pipeline.images.containers import check_container, detect_format
 from pipeline.images.decoder import decode_apart
-from pipeline.images.fingerprint import NO_FINGERPRINT, Fingerprint, fingerprint
-from pipeline.images.limits import MAX_FRAMES, MAX_PIXELS, SMALL, THREAD_PIXELS, MemoryBudget, memory_budget
+from pipeline.images.limits import MAX_FRAMES, MAX_PIXELS, SMALL, MemoryBudget, memory_budget
 from pipeline.images.png import without_metadata
 from pipeline.images.svg import svg_size
 
@@ -73,13 +72,11 @@ class ImageInfo:
     has_alpha: bool  # an alpha channel, or a transparent colour or palette entry
     orientation: int  # EXIF, 1 to 8; 1 if there is none
     remarks: tuple[str, ...] = ()  # what deviates and harms no pixel: "its end mark is missing"
-    fingerprint: Fingerprint = NO_FINGERPRINT  # of a result
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> ImageInfo:
         """Return the info that `dataclasses.asdict` and JSON made these fields of."""
-        own = {"remarks": tuple(fields["remarks"]), "fingerprint": Fingerprint(*fields["fingerprint"])}
-        return cls(**{**fields, **own})
+        return cls(**{**fields, "remarks": tuple(fields["remarks"])})
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -110,7 +107,6 @@ def inspect_here(content: bytes, limit: PixelLimit, *, all_frames: bool) -> tupl
 
 def _decode_frames(name: str, container: Container, limit: PixelLimit) -> tuple[ImageInfo, ImageFile, Content]:
     info, image, decoded = _decode_first(name, container, limit)
-    info = replace(info, fingerprint=fingerprint(image))
     budget = _ALL_FRAMES * limit.pixels - image.width * image.height
     try:
         for frame in range(1, min(info.frames, MAX_FRAMES)):
@@ -240,18 +236,6 @@ def _decode(name: str, content: bytes | memoryview, limit: PixelLimit) -> tuple[
         raise
     except Exception as reason:  # a hostile file can make Pillow raise any exception
         raise BrokenImage(f"is a {name.upper()} that cannot be decoded: {_reason(reason)}") from reason
-
-
-def png_fingerprint(content: bytes, size: Size, budget: MemoryBudget = memory_budget) -> Fingerprint:
-    """Return the fingerprint of a PNG that is complete, without anything if it is too large to be decoded here."""
-    width, height = size
-    if width * height > THREAD_PIXELS:
-        return NO_FINGERPRINT
-    with budget.hold(width * height * 8):
-        try:
-            return fingerprint(_READERS["png"](io.BytesIO(content)))
-        except Exception:  # noqa: BLE001 - Pillow may refuse what harms no pixel
-            return NO_FINGERPRINT
 
 
 def inspect_svg(content: bytes) -> ImageInfo:

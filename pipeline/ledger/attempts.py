@@ -182,8 +182,8 @@ def insert_image(connection: sqlite3.Connection, request: QueuedRequest, attempt
     """Record a stored image of an attempt; `count_received` counts it."""
     connection.execute(
         "INSERT INTO image (request, attempt, job, state, number, file, sha256, bytes, width, height, format,"
-        " revised_prompt, remark, root, spooled, difference_hash, is_blank)"
-        " VALUES (?, ?, ?, 'stored', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " revised_prompt, remark, root, spooled)"
+        " VALUES (?, ?, ?, 'stored', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (request.pk, attempt_pk, request.job_pk, *image),
     )
 
@@ -204,10 +204,10 @@ def record_download(
     """Record that a paid image is stored, and drop its URL. Return whether the request has succeeded."""
     connection.execute(
         "UPDATE image SET state = 'stored', url = NULL, file = ?, sha256 = ?, bytes = ?, width = ?, height = ?,"
-        " format = ?, remark = ?, root = ?, spooled = ?, difference_hash = ?, is_blank = ? WHERE pk = ?",
+        " format = ?, remark = ?, root = ?, spooled = ? WHERE pk = ?",
         (
             *(image.file, image.sha256, image.bytes, image.width, image.height, image.format, image.remark),
-            *(image.root, image.spooled, image.difference_hash, image.is_blank, image_pk),
+            *(image.root, image.spooled, image_pk),
         ),
     )
     return count_received(connection, request_pk, 1, now)

@@ -1,6 +1,7 @@
 """Flags of images: blank, a duplicate of an earlier one of the job, of another size or format than was asked for.
 
-A flag refuses nothing: it is shown, and `redo` may choose by it.
+A flag refuses nothing: it is shown, and `redo` may choose by it. Blank images and near copies are told by fingerprints,
+which are recorded when the thumbnails are made.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline.ledger.database import transaction
+
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from pipeline.images.fingerprint import Fingerprint
 
 FLAGS = ("blank", "duplicate", "wrong_size", "wrong_format")
 
@@ -19,6 +24,7 @@ _MOST_BITS = 3  # of the difference hash, in which a duplicate may differ
 _MOST_COLOUR = 16  # of 255, in which its mean colour may
 _BLOCKS = 4  # one more than those bits: two hashes that are near are equal in one of them
 _BLOCK_BITS = 32
+_ROWS_AT_ONCE = 1000  # of a transaction: some 10 ms
 _HASH_DIGITS = _BLOCKS * _BLOCK_BITS // 4
 _SIZE = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
 
@@ -63,6 +69,27 @@ def read_flags(connection: sqlite3.Connection, job: str) -> dict[str, ImageFlags
     earlier = _EarlierImages()
     found = {row.file: _flags(row, earlier) for row in map(_Row._make, rows)}
     return {file: flags for file, flags in found.items() if flags.flags}
+
+
+def images_without_fingerprint(connection: sqlite3.Connection, job: str) -> dict[int, str]:
+    """Return the images on disk of a job whose fingerprint is not recorded: their SHA-256 by their primary keys."""
+    rows = connection.execute(
+        "SELECT i.pk, i.sha256 FROM image i JOIN job j ON j.pk = i.job WHERE j.name = ? AND i.state = 'stored'"
+        " AND i.difference_hash IS NULL AND i.format != 'svg'",
+        (job,),
+    )
+    return dict(rows.fetchall())
+
+
+def record_fingerprints(connection: sqlite3.Connection, job: str, found: Mapping[str, Fingerprint]) -> None:
+    """Record fingerprints by the SHA-256 of their images, in short transactions, since a run may be at work."""
+    missing = images_without_fingerprint(connection, job).items()
+    rows = [(*found[sha256], pk) for pk, sha256 in missing if sha256 in found]
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        with transaction(connection):
+            connection.executemany(
+                "UPDATE image SET difference_hash = ?, is_blank = ? WHERE pk = ?", rows[begin : begin + _ROWS_AT_ONCE]
+            )
 
 
 def _flags(row: _Row, earlier: _EarlierImages) -> ImageFlags:

@@ -22,6 +22,7 @@ from pipeline.planning.build import JobOptions, staging_folder
 from pipeline.redo.changed_job import plan_changed
 from pipeline.redo.choice import choose
 from pipeline.reports.facts import counted, dollars
+from pipeline.reports.write import ThumbnailWork
 from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def prepared(batch: Batch, job: str, choice: Choice, change: Change | None = Non
     config = batch.config
     with staging_folder() as staging:
         with ledger.reading(config.output, job) as connection:
+            if choice.flags:  # they need the fingerprints
+                ThumbnailWork(config).make(connection, job)
             images = choose(connection, job, choice)
             (summary,) = read_job_summaries(connection, [job])
             plan = None

@@ -13,9 +13,6 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import BrokenImage
-from pipeline.images.fingerprint import NO_FINGERPRINT
-from pipeline.images.inspect import inspect
 from pipeline.ledger.database import transaction
 from pipeline.ledger.found_images import incomplete_requests, record_found_images, unknown_names
 from pipeline.ordinary_file import open_ordinary
@@ -114,9 +111,6 @@ def _prove(images: LocalStore, job: str, shown: Mapping[str, Any]) -> StoredImag
     if number is None or hashlib.sha256(content).hexdigest() != shown.get("sha256"):
         return None
     fields = ("width", "height", "format", "revised_prompt", "remark")
-    found = NO_FINGERPRINT
-    with contextlib.suppress(BrokenImage):  # an SVG
-        found = inspect(content).fingerprint
     return StoredImage(
         number=number,
         file=shown["file"],
@@ -124,7 +118,5 @@ def _prove(images: LocalStore, job: str, shown: Mapping[str, Any]) -> StoredImag
         bytes=len(content),
         root=images.root,
         spooled=int(images.is_spool),
-        difference_hash=found.difference_hash,
-        is_blank=int(found.is_blank),
         **{name: shown.get(name) for name in fields},  # type: ignore[arg-type]  # as the manifest has them
     )

@@ -117,7 +117,7 @@ def _thumbnail(image: SheetImage, folder: Path, stores: Stores) -> Image.Image |
         content = (folder / image.name.split("/")[0] / thumbnail_name(image.sha256)).read_bytes()
     except OSError:
         try:
-            content = shrink(stores.of_image(image.place).read(image.name))
+            content = shrink(stores.of_image(image.place).read(image.name)).content
         except (OSError, BrokenImage):
             return None
     small = Image.open(io.BytesIO(content), formats=["WEBP"])

@@ -1,4 +1,7 @@
-"""Makes the thumbnails of a report, each once: WebP of the first frame, upright, in sRGB."""
+"""Makes the thumbnails of a report, each once: WebP of the first frame, upright, in sRGB.
+
+An image is decoded for its thumbnail alone, so its fingerprint is taken here too.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import BrokenImage
 from pipeline.files import PART, make_folder, write_whole
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from PIL import Image
 
+    from pipeline.images.fingerprint import Fingerprint
     from pipeline.images.inspect import ImageInfo
     from pipeline.ledger.queries import RecordedImage
     from pipeline.stores import Stores
@@ -32,6 +36,17 @@ _STRIP_PIXELS = 1 << 20
 _METHOD = 2  # of WebP's 0 to 6: half the time of the default, for a file a few per cent larger
 
 
+class _Stopped(Exception):
+    """Nobody waits for more thumbnails."""
+
+
+class Thumbnail(NamedTuple):
+    """The bytes of a thumbnail, and the fingerprint of its image."""
+
+    content: bytes
+    fingerprint: Fingerprint
+
+
 def thumbnail_name(sha256: str) -> str:
     """Return the file of an image's thumbnail, relative to the job's folder."""
     return f"{FOLDER}/{sha256}.webp"
@@ -41,35 +56,39 @@ def make_thumbnails(
     folder: Path,
     images: Stores,
     sources: Iterable[RecordedImage],
+    unread: Collection[str] = (),
     stop: threading.Event | None = None,
     count: Callable[[int, int], object] = lambda _tried, _all: None,
-) -> int:
-    """Make the missing thumbnails of a job in its folder; return how many. Raises OSError if none can be written.
+) -> dict[str, Fingerprint]:
+    """Make the missing thumbnails of a job in its folder. Raises OSError if none can be written.
 
+    Return the fingerprints of these images, and of those in `unread`, by SHA-256.
     Pillow decodes and encodes without the interpreter lock, so threads use every core. SVG needs none. An image that is
     missing or cannot be read is left out: the page then shows the image itself, or that it is missing. `stop` ends the
     work after the images in hand. `count` is called at the start and after each image, with the number that was tried
     and that of all.
     """
     existing = _existing(folder / FOLDER)
+    existing.difference_update(unread)
     missing = {one.sha256: one for one in sources if one.format != "svg" and one.sha256 not in existing}
     if not missing:
-        return 0
+        return {}
     count(0, len(missing))
     make_folder(folder / FOLDER)
     with ThreadPoolExecutor(os.cpu_count(), "thumbnail") as pool:
         outcomes = pool.map(lambda source: _make(folder, images, source, stop), missing.values())
-        made = 0
+        found = {}
         try:
-            for tried, outcome in enumerate(outcomes, 1):
-                if outcome is None:  # and so is every later one
-                    break
-                made += outcome
+            for tried, (sha256, outcome) in enumerate(zip(missing, outcomes, strict=True), 1):
+                if outcome is not None:
+                    found[sha256] = outcome
                 count(tried, len(missing))
+        except _Stopped:  # and so is every later one
+            pass
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return made
+    return found
 
 
 def _existing(folder: Path) -> set[str]:
@@ -89,25 +108,37 @@ def make_thumbnail(folder: Path, images: Stores, source: RecordedImage) -> Path 
     path = folder / thumbnail_name(source.sha256)
     if not path.exists():
         make_folder(folder / FOLDER)
-        if not _make(folder, images, source, None):
-            return None
-    return path
+        _make(folder, images, source, None)
+    return path if path.exists() else None
 
 
-def _make(folder: Path, images: Stores, source: RecordedImage, stop: threading.Event | None) -> bool | None:
-    """Make one thumbnail and return whether it was made, None if `stop` was set before."""
+def _make(folder: Path, images: Stores, source: RecordedImage, stop: threading.Event | None) -> Fingerprint | None:
+    """Make one thumbnail if it is missing; return the fingerprint, None if the image cannot be read."""
     if stop is not None and stop.is_set():
-        return None
+        raise _Stopped
+    path = folder / thumbnail_name(source.sha256)
     try:
+        if path.exists():
+            return _read_fingerprint(path)
         small = shrink(images.of_image(source).read(source.name))
     except (OSError, BrokenImage):
-        return False
-    write_whole(folder / thumbnail_name(source.sha256), small)
-    return True
+        return None
+    write_whole(path, small.content)
+    return small.fingerprint
 
 
-def shrink(content: bytes) -> bytes:
+def _read_fingerprint(thumbnail: Path) -> Fingerprint:
+    from PIL import Image
+
+    from pipeline.images.fingerprint import fingerprint
+
+    with Image.open(thumbnail, formats=["WEBP"]) as small:
+        return fingerprint(small)
+
+
+def shrink(content: bytes) -> Thumbnail:
     """Return a thumbnail of an image, as WebP. Raises BrokenImage."""
+    from pipeline.images.fingerprint import fingerprint
     from pipeline.images.inspect import opened_image
     from pipeline.images.transform import to_rgba
 
@@ -115,10 +146,12 @@ def shrink(content: bytes) -> bytes:
         image = _reduced(opened, info)
         del opened  # before the memory is released
         upright = to_rgba(image, replace(info, mode=image.mode))
+    upright = upright if info.has_alpha else upright.convert("RGB")
+    found = fingerprint(upright)
     upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     buffer = io.BytesIO()
-    (upright if info.has_alpha else upright.convert("RGB")).save(buffer, "WEBP", quality=_QUALITY, method=_METHOD)
-    return buffer.getvalue()
+    upright.save(buffer, "WEBP", quality=_QUALITY, method=_METHOD)
+    return Thumbnail(buffer.getvalue(), found)
 
 
 def _reduced(image: Image.Image, info: ImageInfo) -> Image.Image:

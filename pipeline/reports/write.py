@@ -9,42 +9,50 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
-from pipeline.errors import BadInput, ConfigError, DiskFull
+from pipeline.errors import ConfigError, DiskFull, PipelineError
 from pipeline.files import disk_error
+from pipeline.ledger.database import change_counter
+from pipeline.ledger.image_flags import images_without_fingerprint, read_flags, record_fingerprints
 from pipeline.ledger.queries import read_recorded_images
 from pipeline.ledger.submit import known_names
 from pipeline.reports.facts import counted
 from pipeline.reports.html_report import write_report
+from pipeline.reports.manifest import write_manifest
 from pipeline.reports.next_command import NextCommand
 from pipeline.reports.thumbnails import make_thumbnails
 from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.config.load import Config
+    from pipeline.images.fingerprint import Fingerprint
 
 _COUNT_SECONDS = 0.2  # between two reports of how many thumbnails there are
+_MOST_WRITES = 3  # a run that is still at work writes them at its end
 
 
 @dataclass(slots=True)
 class ThumbnailWork:
-    """Makes the thumbnails of one job after another; `stop` ends it after the images in hand.
+    """Makes the thumbnails of one job after another, and records the fingerprints of their images.
 
-    `count` is called now and then with a job, how many of its missing thumbnails were tried, and how many there are.
-    What went wrong, or is left, is in `unwritten`.
+    `stop` ends it after the images in hand. `count` is called now and then with a job, how many of its missing
+    thumbnails were tried, and how many there are. What went wrong, or is left, is in `unwritten`.
     """
 
     config: Config
-    count: Callable[[str, int, int], object]
+    count: Callable[[str, int, int], object] = lambda _job, _tried, _missing: None
     stop: threading.Event = field(default_factory=threading.Event)
     unwritten: list[str] = field(default_factory=list)
     _counted_at: float = 0.0
 
     def make(self, connection: sqlite3.Connection, name: str) -> None:
-        """Make the missing thumbnails of a job. Raises DiskFull."""
+        """Make the missing thumbnails of a job; write its manifest and report again if flags are found then.
+
+        Raises DiskFull and LedgerError.
+        """
         tried = missing = 0
 
         def count(*numbers: int) -> None:
@@ -56,7 +64,9 @@ class ThumbnailWork:
 
         folder, stores = self.config.output, Stores.of(self.config)
         try:
-            make_thumbnails(folder / name, stores, read_recorded_images(connection, name), self.stop, count)
+            recorded = read_recorded_images(connection, name)
+            unread = set(images_without_fingerprint(connection, name).values())
+            found = make_thumbnails(folder / name, stores, recorded, unread, self.stop, count)
         except OSError as reason:
             raise disk_error(reason, folder) from None
         except ConfigError as error:
@@ -65,6 +75,24 @@ class ThumbnailWork:
         if tried < missing:
             left, line = counted(missing - tried, "thumbnail"), NextCommand.here(self.config).line("report", name)
             self.unwritten.append(f"{left} of `{name}` not made yet; to make them, run: {line}")
+        if found:
+            self._record(connection, name, found)
+
+    def _record(self, connection: sqlite3.Connection, name: str, found: Mapping[str, Fingerprint]) -> None:
+        before = read_flags(connection, name)
+        with ledger.writing(self.config.output, name, shared=self.config.shared) as writer:
+            record_fingerprints(writer, name, found)
+        if read_flags(connection, name) != before:
+            self._write_again(connection, name)
+
+    def _write_again(self, connection: sqlite3.Connection, name: str) -> None:
+        """Write a job's manifest and report; once more if a run at work, which writes them too, recorded something."""
+        for _ in range(_MOST_WRITES):
+            counter = change_counter(connection)
+            write_manifest(connection, name, self.config.output, Addresses.of(self.config))
+            _write(connection, self.config, name)
+            if change_counter(connection) == counter:
+                break
 
 
 def write_job_report(
@@ -81,7 +109,7 @@ def write_job_report(
     with ledger.reading(config.output, name) as connection:
         (name,) = known_names(connection, [name])
         written = [_write(connection, config, name)]
-        (work or ThumbnailWork(config, lambda _job, _tried, _missing: None)).make(connection, name)
+        (work or ThumbnailWork(config)).make(connection, name)
         if sheet is not None:
             written += write_sheet(connection, name, config.output, Stores.of(config), sheet)
     return written
@@ -112,7 +140,7 @@ async def make_report_thumbnails(work: ThumbnailWork, reports: Sequence[Path], s
         for report in reports:
             try:
                 await asyncio.to_thread(_make_report_thumbnails, work, report.parent.name)
-            except (BadInput, DiskFull) as reason:  # the ledger may be gone
+            except PipelineError as reason:  # the ledger may be gone
                 work.unwritten.append(f"the thumbnails of `{report.parent.name}` were not written: {reason}")
     finally:
         work.stop.set()

@@ -22,7 +22,7 @@ from pipeline.reports.report_data import read_report_data
 from tests.support.exhibits import REFUSED, asked, drawn, fail, hang
 
 if TYPE_CHECKING:
-    from pipeline.storage import LocalStore
+    from pipeline.images.fingerprint import Fingerprint
     from tests.support.workbench import Bench
 
 PHOTOSWIPE = Path(__file__).parents[2] / "pipeline" / "reports" / "pages" / "photoswipe"
@@ -132,10 +132,12 @@ async def test_thumbnails_that_nobody_waits_for_any_more_are_left_undone(
 ) -> None:
     begun = threading.Event()
 
-    def make(_folder: Path, _images: LocalStore, _sources: object, stop: threading.Event, _count: object) -> int:
+    def make(
+        _folder: Path, _images: object, _sources: object, _unread: object, stop: threading.Event, *_: object
+    ) -> dict[str, Fingerprint]:
         begun.set()
         assert stop.wait(20)
-        return 0
+        return {}
 
     bench.submit(asked(1))
     monkeypatch.setattr(write, "make_thumbnails", make)
@@ -175,10 +177,12 @@ async def test_all_thumbnails_are_made_and_what_a_stop_leaves_is_said_with_the_c
 async def test_a_run_that_was_stopped_ends_its_thumbnails_soon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     stops: list[threading.Event] = []
 
-    def make(_folder: Path, _images: LocalStore, _sources: object, stop: threading.Event, _count: object) -> int:
+    def make(
+        _folder: Path, _images: object, _sources: object, _unread: object, stop: threading.Event, *_: object
+    ) -> dict[str, Fingerprint]:
         stops.append(stop)
         assert stop.wait(20)
-        return 0
+        return {}
 
     bench.submit(asked(1))
     monkeypatch.setattr(write, "make_thumbnails", make)

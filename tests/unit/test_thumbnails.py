@@ -55,25 +55,25 @@ def _put(folder: Path, name: str, content: bytes, kind: str = "png") -> Recorded
 
 
 def _make(folder: Path, sources: list[RecordedImage], stop: threading.Event | None = None) -> int:
-    return make_thumbnails(folder / "job", Stores(folder), sources, stop)
+    return len(make_thumbnails(folder / "job", Stores(folder), sources, stop=stop))
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "tiff"])
 def test_a_thumbnail_has_the_picture_s_shape_and_colours_and_no_more_than_its_side(kind: str) -> None:
-    small = _opened(shrink(_encoded(_halves(), kind)))
+    small = _opened(shrink(_encoded(_halves(), kind)).content)
     assert (small.format, small.size) == ("WEBP", (SIDE, SIDE // 2))
     assert _near(small.getpixel((20, 80)), RED)
     assert _near(small.getpixel((300, 80)), BLUE)
 
 
 def test_a_small_picture_is_not_made_larger() -> None:
-    assert _opened(shrink(_encoded(_halves((40, 20))))).size == (40, 20)
+    assert _opened(shrink(_encoded(_halves((40, 20)))).content).size == (40, 20)
 
 
 def test_a_picture_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying: to be turned a quarter clockwise
-    small = _opened(shrink(_encoded(_halves(), "jpeg", exif=exif)))
+    small = _opened(shrink(_encoded(_halves(), "jpeg", exif=exif)).content)
     assert small.size == (SIDE // 2, SIDE)
     assert _near(small.getpixel((80, 20)), RED)
     assert _near(small.getpixel((80, 300)), BLUE)
@@ -81,7 +81,7 @@ def test_a_picture_is_turned_upright() -> None:
 
 def test_an_animation_is_shown_by_its_first_frame() -> None:
     frames = [Image.new("RGB", (100, 100), RED), Image.new("RGB", (100, 100), BLUE)]
-    small = _opened(shrink(_encoded(frames[0], "gif", save_all=True, append_images=frames[1:])))
+    small = _opened(shrink(_encoded(frames[0], "gif", save_all=True, append_images=frames[1:])).content)
     assert _near(small.getpixel((50, 50)), RED)
     assert getattr(small, "n_frames", 1) == 1
 
@@ -90,7 +90,7 @@ def test_an_animation_is_shown_by_its_first_frame() -> None:
 def test_what_is_transparent_stays_so(mode: str) -> None:
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     image.paste((*RED, 255), (0, 0, 32, 64))
-    small = _opened(shrink(_encoded(image.convert(mode)))).convert("RGBA")
+    small = _opened(shrink(_encoded(image.convert(mode))).content).convert("RGBA")
     assert small.getpixel((60, 10))[3] < 20  # type: ignore[index]
     assert small.getpixel((4, 10))[3] > 235  # type: ignore[index]
 
@@ -111,7 +111,7 @@ def test_a_large_picture_is_never_copied_whole(
     more: dict[str, Any] = {} if transparency is None else {"transparency": transparency}
     content = _encoded(Image.new(mode, size), **more)
     monkeypatch.setattr(Image.Image, "convert", watch)
-    assert max(_opened(shrink(content)).size) == SIDE
+    assert max(_opened(shrink(content).content).size) == SIDE
     assert max(copied) < size[0] * size[1]
     assert max(copied) <= 1 << 20
 
@@ -120,7 +120,7 @@ def test_a_large_picture_is_never_copied_whole(
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
 def test_what_is_reduced_strip_by_strip_looks_as_if_it_were_reduced_at_once(mode: str, size: tuple[int, int]) -> None:
     image = Image.linear_gradient("L").resize(size).rotate(30).convert("RGB").convert(mode)
-    small = _opened(shrink(_encoded(image, "tiff" if mode == "CMYK" else "png"))).convert("RGB")
+    small = _opened(shrink(_encoded(image, "tiff" if mode == "CMYK" else "png")).content).convert("RGB")
     expected = image.convert("RGB")
     expected.thumbnail((SIDE, SIDE))
     assert small.size == expected.size
@@ -139,6 +139,16 @@ def test_each_picture_is_made_once_and_named_by_its_hash(tmp_path: Path) -> None
     for source in sources[1:]:
         path = tmp_path / "job" / thumbnail_name(source.sha256)
         assert path.stat().st_mtime_ns == made[path.name], "what is there is left alone"
+
+
+def test_the_fingerprint_of_an_image_whose_thumbnail_is_there_is_read_from_that(tmp_path: Path) -> None:
+    sources = [_put(tmp_path, f"{number}.png", drawn(number)) for number in (1, 2)]
+    found = make_thumbnails(tmp_path / "job", Stores(tmp_path), sources)
+    LocalStore(tmp_path).local_path(sources[1].name).unlink()  # in an object store it is far away
+    again = make_thumbnails(tmp_path / "job", Stores(tmp_path), sources, {sources[1].sha256})
+    assert again.keys() == {sources[1].sha256}
+    one, other = (int(which[sources[1].sha256].difference_hash[:32], 16) for which in (found, again))
+    assert (one ^ other).bit_count() <= 3
 
 
 def test_svg_and_what_is_missing_or_broken_are_left_out(tmp_path: Path) -> None:
