@@ -122,46 +122,53 @@ def _is_wrong_format(row: _Row) -> bool:
     return row.format != {"jpg": "jpeg"}.get(row.output_format, row.output_format)
 
 
+class _Hash(NamedTuple):
+    """A difference hash, and the first file that has it."""
+
+    bits: int
+    colour: bytes
+    file: str
+
+    def is_near(self, other: _Hash) -> bool:
+        return (self.bits ^ other.bits).bit_count() <= _MOST_BITS and all(
+            abs(one - another) <= _MOST_COLOUR for one, another in zip(self.colour, other.colour, strict=True)
+        )
+
+
 class _EarlierImages:
     """The images of a job until now, by their hashes and by parts of their difference hashes."""
 
     def __init__(self) -> None:
         self._files: dict[str, str] = {}  # SHA-256 → the first file
         self._first: dict[str, str] = {}  # difference hash → the first file
-        self._blocks: dict[tuple[int, int], list[str]] = {}  # place and value of a part → difference hashes
+        self._groups: dict[tuple[int, int, int], list[_Hash]] = {}  # place and value of a block, and number of set bits
 
     def find_and_add(self, row: _Row) -> str | None:
         """Return the first file of which an image is a duplicate, and keep the image for later ones."""
-        near = [file for file in (self._files.setdefault(row.sha256, row.file),) if file != row.file]
-        if row.difference_hash is None or len(row.difference_hash) < _HASH_DIGITS:
-            return near[0] if near else None
-        near += [self._first[other] for other in self._near(row.difference_hash)]
-        if row.difference_hash not in self._first:
-            self._first[row.difference_hash] = row.file
-            for block in _blocks(row.difference_hash):
-                self._blocks.setdefault(block, []).append(row.difference_hash)
-        return near[0] if near else None
+        same = self._files.setdefault(row.sha256, row.file)
+        found = None if same == row.file else same
+        text = row.difference_hash
+        if text is None or len(text) < _HASH_DIGITS:
+            return found
+        if text in self._first:
+            return found or self._first[text]
+        self._first[text] = row.file
+        own = _Hash(int(text[:_HASH_DIGITS], 16), bytes.fromhex(text[_HASH_DIGITS:]), row.file)
+        found = found or self._near(own)
+        count = own.bits.bit_count()
+        for place, value in _blocks(own.bits):
+            self._groups.setdefault((place, value, count), []).append(own)
+        return found
 
-    def _near(self, wanted: str) -> Iterator[str]:
-        if wanted in self._first:
-            yield wanted
-            return
-        for block in _blocks(wanted):
-            for other in self._blocks.get(block, ()):
-                if _is_near(wanted, other):
-                    yield other
-                    return
+    def _near(self, own: _Hash) -> str | None:
+        """Return a file whose hash is near; such hashes have about as many set bits, and a block in common."""
+        count = own.bits.bit_count()
+        counts = range(count - _MOST_BITS, count + _MOST_BITS + 1)
+        keys = ((place, value, count) for place, value in _blocks(own.bits) for count in counts)
+        groups = (self._groups.get(key, ()) for key in keys)
+        return next((other.file for group in groups for other in group if own.is_near(other)), None)
 
 
-def _blocks(difference_hash: str) -> Iterator[tuple[int, int]]:
-    bits = int(difference_hash[:_HASH_DIGITS], 16)
+def _blocks(bits: int) -> Iterator[tuple[int, int]]:
     for place in range(_BLOCKS):
         yield place, bits >> (place * _BLOCK_BITS) & (1 << _BLOCK_BITS) - 1
-
-
-def _is_near(one: str, other: str) -> bool:
-    bits = int(one[:_HASH_DIGITS], 16) ^ int(other[:_HASH_DIGITS], 16)
-    if bits.bit_count() > _MOST_BITS:
-        return False
-    colours = (bytes.fromhex(text[_HASH_DIGITS:]) for text in (one, other))
-    return all(abs(a - b) <= _MOST_COLOUR for a, b in zip(*colours, strict=True))

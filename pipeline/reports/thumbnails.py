@@ -5,6 +5,7 @@ An image is decoded for its thumbnail alone, so its fingerprint is taken here to
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import BrokenImage
-from pipeline.files import PART, make_folder, write_whole
+from pipeline.files import PART, make_folder, write_new
 
 if TYPE_CHECKING:
     import threading
@@ -69,14 +70,20 @@ def make_thumbnails(
     and that of all.
     """
     existing = _existing(folder / FOLDER)
-    existing.difference_update(unread)
-    missing = {one.sha256: one for one in sources if one.format != "svg" and one.sha256 not in existing}
+    known = existing.difference(unread)
+    missing = {one.sha256: one for one in sources if one.format != "svg" and one.sha256 not in known}
     if not missing:
         return {}
     count(0, len(missing))
     make_folder(folder / FOLDER)
+
+    def fingerprint_of(source: RecordedImage) -> Fingerprint | None:
+        if stop is not None and stop.is_set():
+            raise _Stopped
+        return _read_fingerprint(folder, source) if source.sha256 in existing else _make(folder, images, source)
+
     with ThreadPoolExecutor(os.cpu_count(), "thumbnail") as pool:
-        outcomes = pool.map(lambda source: _make(folder, images, source, stop), missing.values())
+        outcomes = pool.map(fingerprint_of, missing.values())
         found = {}
         try:
             for tried, (sha256, outcome) in enumerate(zip(missing, outcomes, strict=True), 1):
@@ -108,32 +115,36 @@ def make_thumbnail(folder: Path, images: Stores, source: RecordedImage) -> Path 
     path = folder / thumbnail_name(source.sha256)
     if not path.exists():
         make_folder(folder / FOLDER)
-        _make(folder, images, source, None)
-    return path if path.exists() else None
+        if _make(folder, images, source) is None:
+            return None
+    return path
 
 
-def _make(folder: Path, images: Stores, source: RecordedImage, stop: threading.Event | None) -> Fingerprint | None:
-    """Make one thumbnail if it is missing; return the fingerprint, None if the image cannot be read."""
-    if stop is not None and stop.is_set():
-        raise _Stopped
-    path = folder / thumbnail_name(source.sha256)
+def _make(folder: Path, images: Stores, source: RecordedImage) -> Fingerprint | None:
+    """Make one thumbnail and return the image's fingerprint, None if the image cannot be read. Raises OSError.
+
+    Its name is not made durable: what a power cut takes is made again.
+    """
     try:
-        if path.exists():
-            return _read_fingerprint(path)
         small = shrink(images.of_image(source).read(source.name))
     except (OSError, BrokenImage):
         return None
-    write_whole(path, small.content)
+    with contextlib.suppress(FileExistsError):  # another process has made it
+        write_new(str(folder / thumbnail_name(source.sha256)), small.content)
     return small.fingerprint
 
 
-def _read_fingerprint(thumbnail: Path) -> Fingerprint:
+def _read_fingerprint(folder: Path, source: RecordedImage) -> Fingerprint | None:
+    """Return the fingerprint of an image that has a thumbnail, which is nearer and smaller; None if that is broken."""
     from PIL import Image
 
     from pipeline.images.fingerprint import fingerprint
 
-    with Image.open(thumbnail, formats=["WEBP"]) as small:
-        return fingerprint(small)
+    try:
+        with Image.open(folder / thumbnail_name(source.sha256), formats=["WEBP"]) as small:
+            return fingerprint(small)
+    except (OSError, ValueError):
+        return None
 
 
 def shrink(content: bytes) -> Thumbnail:
