@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from pipeline import ledger
 from pipeline.config.load import load
 from pipeline.controls import FolderControls
-from pipeline.exports.export import Export, export_job
 from pipeline.exports.kinds import ExportOptions
 from pipeline.job_queue import JobQueue
 from pipeline.ledger import job_changes, submit
@@ -29,7 +28,6 @@ from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
-from pipeline.reports.verify import verify_images
 from pipeline.reports.write import write_job_report
 from pipeline.run import Run, check_credentials, check_settings, make_missing_thumbnails, prepare_ledger, run_in_loop
 from pipeline.stores import Addresses, Stores
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Listener
+    from pipeline.exports.export import Export
     from pipeline.job_queue import Submission
     from pipeline.ledger.held_folder import HeldFolder
     from pipeline.ledger.put_back import JobPutBack
@@ -254,6 +253,8 @@ class Batch:
         Of images in an object store it compares the size and the checksum there, and every byte with `deep`.
         With `repair`, damaged files are moved to quarantine/ and missing images are queued. Raises BadInput, DiskFull.
         """
+        from pipeline.reports.verify import verify_images
+
         with self._writing(name) if repair else ledger.reading(self.folder, name) as connection:
             return verify_images(connection, self.config, self.stores, name, count, mend=repair, deep=deep)
 
@@ -270,6 +271,8 @@ class Batch:
 
         Without a destination, `export-<kind>` in the job's folder. Raises BadInput, and BrokenImage that names damage.
         """
+        from pipeline.exports.export import export_job
+
         return export_job(self.config, name, kind, dest, options, count)
 
     def unknown_images(self, name: str | None = None) -> list[str]:
