@@ -1,7 +1,8 @@
 """Adaptive concurrency: how many calls a server without a stated limit serves at once, found while calls are made.
 
-Doubled at the start while latency stays, so that images per second grow; then one more per round, as Vegas does for TCP
-(Brakmo and Peterson 1994); three quarters of it when the server refuses, and then up to what was last served.
+Doubled with each latency at the start while latency stays, so that images per second grow; then one more per round, as
+Vegas does for TCP (Brakmo and Peterson 1994); three quarters of it when the server refuses, and then up to what it
+served last.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipeline.engine.slots import Slots
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-FIRST_LEVEL = 4
+FIRST_LEVEL = 8
 """Calls in flight at the beginning, before anything is known of the server."""
 
 _LEAST_SAMPLES = 8
@@ -37,13 +38,16 @@ _FOLLOWS = 3 / 4  # of the latency, with half of the calls in flight: then they 
 
 @dataclass(slots=True)
 class _Round:
-    """Responses to calls that were sent while `level` calls could be in flight; latencies by kind of call.
+    """Responses to calls that were sent while up to `level` calls could be in flight; latencies by kind of call.
 
-    Until that many may be, each response adds one.
+    Until `most` calls may be in flight, each response adds one: at the start that is the next level, whose calls
+    are sent since `grown_at`.
     """
 
     level: int
     since: float
+    most: int
+    grown_at: float | None = None
     latencies: dict[Hashable, list[float]] = field(default_factory=lambda: defaultdict(list))
     samples: int = 0
     was_full: bool = False  # no slot was free: the level mattered
@@ -65,7 +69,7 @@ class AdaptiveSlots:
         self._is_starting = level is None
         first = min(most, level or FIRST_LEVEL)
         self._slots = Slots(first)
-        self._round = _Round(first, 0.0)
+        self._round = _Round(first, 0.0, min(most, 2 * first) if self._is_starting else first)
         self._base: dict[Hashable, float] = {}  # latency by kind of call, when none queued
         self._proven = level or 0  # a whole round was served
         self._ceiling = math.inf  # more was refused, although it was not proven
@@ -105,15 +109,21 @@ class AdaptiveSlots:
     def answered(self, kind: Hashable, sent_at: float, latency: float) -> None:
         """A call of this kind has succeeded after so many seconds."""
         self._is_reduction_answered = True
-        if self._slots.most < self._round.level:
-            self._slots.resize(self._slots.most + 1)
-            if not self._is_starting:
-                self._round.since = asyncio.get_running_loop().time()
+        if self._slots.most < self._round.most:
+            self._grow(asyncio.get_running_loop().time())
         if sent_at >= self._round.since:
             self._round.latencies[kind].append(latency)
             self._round.samples += 1
             if self._round.is_over:
                 self._end_round(self._round)
+
+    def _grow(self, now: float) -> None:
+        """Allow one more call in flight; calls that were sent with fewer than the level do not count."""
+        self._slots.resize(self._slots.most + 1)
+        if self._slots.most <= self._round.level and not self._is_starting:
+            self._round.since = now
+        elif self._slots.most == self._round.level + 1:
+            self._round.grown_at = now
 
     def refused(self, sent_at: float, in_flight: int) -> bool:
         """A call was refused that was sent when so many were in flight; return whether that many explain it.
@@ -124,6 +134,8 @@ class AdaptiveSlots:
             self._ceiling = min(self._ceiling, max(1, in_flight - 1))
         else:
             self._proven = in_flight - 1
+        if self._is_starting:  # the others are being served, although not all of them have been yet
+            self._proven = max(self._proven, in_flight - 1)
         if sent_at < self._reduced_at:
             self._recover(self._slots.most)
             return True
@@ -140,7 +152,8 @@ class AdaptiveSlots:
         """Go on with so many calls in flight, and one more with each response up to what was served."""
         served = int(min(self._ceiling, max(1, self._proven)))
         self._slots.resize(max(1, min(most, served)))
-        self._round = _Round(max(self._slots.most, served), asyncio.get_running_loop().time())
+        level = max(self._slots.most, served)
+        self._round = _Round(level, asyncio.get_running_loop().time(), level)
 
     def _end_round(self, ended: _Round) -> None:
         """Decide how many calls may be in flight in the next round."""
@@ -154,8 +167,7 @@ class AdaptiveSlots:
             self._is_starting = False
             self._begin(math.ceil(_HEADROOM * ended.level / ratio))
         elif self._is_starting:
-            level = min(self._most, 2 * ended.level if ended.was_full else ended.level)
-            self._round = _Round(level, asyncio.get_running_loop().time())
+            self._begin_starting(ended)
         elif not suffers:
             self._begin(self._next_level(ended))
         elif asyncio.get_running_loop().time() < self._refreshed_at + _REFRESH_SECONDS:
@@ -163,6 +175,13 @@ class AdaptiveSlots:
         else:  # it may be longer for other reasons
             self._before_refresh = (ended.level, ratio)
             self._begin(ended.level // 2)
+
+    def _begin_starting(self, ended: _Round) -> None:
+        """Begin a round of twice the calls in flight if all slots were taken; those since the growth count."""
+        now = asyncio.get_running_loop().time()
+        level = min(self._most, 2 * ended.level) if ended.was_full else ended.level
+        since = now if level == ended.level or ended.grown_at is None else ended.grown_at
+        self._round = _Round(level, since, min(self._most, 2 * level), now if self._slots.most > level else None)
 
     def _next_level(self, ended: _Round) -> int:
         """Return one more, if that may be served: not what was refused, until it is time to try it again."""
@@ -199,4 +218,4 @@ class AdaptiveSlots:
         level = max(1, min(level, self._most))
         since = self._round.since if level == self._slots.most else asyncio.get_running_loop().time()
         self._slots.resize(level)
-        self._round = _Round(level, since)
+        self._round = _Round(level, since, level)

@@ -153,6 +153,13 @@ def test_a_server_without_bounds_is_used_as_far_as_the_config_allows() -> None:
     assert tally.answered / 50 >= 0.95 * 100 / (1.0 + GAP)
 
 
+def test_at_the_start_each_latency_doubles_the_calls_in_flight() -> None:
+    async def main() -> Tally:
+        return await measure(Server(10**6, lambda: 1.0), AdaptiveSlots(64, None), 0.0, 5.0 * (1.0 + GAP))
+
+    assert run(main()).answered >= 8 + 16 + 32 + 64
+
+
 def test_a_server_that_becomes_slow_by_itself_keeps_its_calls() -> None:
     slow = False
 
