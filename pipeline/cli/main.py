@@ -13,6 +13,7 @@ import click
 
 from pipeline.cli.commands import CommandGroup
 from pipeline.cli.options import Options, common_options
+from pipeline.descriptors import open_standard_descriptors
 from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    open_standard_descriptors()
     default = gc.get_threshold()
     gc.set_threshold(_GC_THRESHOLD, *default[1:])
     try:

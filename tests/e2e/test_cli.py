@@ -496,3 +496,12 @@ def test_few_file_descriptors_slow_a_run_down_and_lose_nothing(stage: Stage, lim
     ended = stage.run("run", job, under=("bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash"))
     assert "open files" not in ended.stderr
     assert stage.standing("many")["counts"]["succeeded"] == server.charged() == 300
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_run_works_while_standard_streams_are_closed(stage: Stage, closed: str) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    ended = stage.run("run", stage.prompts("many", 2), under=("bash", "-c", f'exec "$@" {closed}', "bash"))
+    assert bool(ended.stdout) == (">&-" not in closed.split())
+    assert stage.standing("many")["counts"]["succeeded"] == server.charged() == 2
