@@ -91,10 +91,13 @@ def _coarse(column: Any, pyarrow: Any) -> Any:
 
 
 def _row(names: list[str], values: tuple[Any, ...]) -> dict[str, Any] | str:
-    try:
-        return {name: "" if value is None else _plain(value) for name, value in zip(names, values, strict=True)}
-    except _NoValue as reason:
-        return str(reason)
+    row = {}
+    for name, value in zip(names, values, strict=True):
+        try:
+            row[name] = "" if value is None else _plain(value)
+        except _NoValue as reason:
+            return f"column `{name:.60}` {reason}"
+    return row
 
 
 def _plain(value: Any) -> Any:

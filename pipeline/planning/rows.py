@@ -24,6 +24,7 @@ from pipeline.planning.json_rows import (
 )
 from pipeline.planning.paths import missing_hint
 from pipeline.planning.table_format import (
+    NO_SEPARATOR,
     SAVE_AS,
     SEPARATORS,
     encoding_of,
@@ -60,6 +61,7 @@ _NO_COMMENT = (
     "so (a .csv or .tsv file may have a column for notes)"
 )
 _ONE_COLUMN = "is the name of one column: `|` separates cells only after a first line `sep=|`"
+_ONE_CELL = "is one cell with its commas: the header has one column"
 _EXCEL_QUOTES = 'a quoted cell is read as Excel writes it: without the quotes around it, and "" as "'
 _KEPT_QUOTES = "a cell keeps the quotes around it: in .tsv nothing is quoted; take them away, or save the table as .csv"
 _QUOTED_CELL = re.compile(r'\s*"(?:[^"]|"")+"\s*')
@@ -194,9 +196,11 @@ def _read_table(file: TextIO, name: str, warn: Warn, separator: str | None) -> I
         separator, skipped, first = stated, skipped + 1, ""
     elif separator is None:
         separator = most_frequent_separator(first)
-        if separator == "," and "," not in first and "|" in first:
-            warn(skipped + 1, _ONE_COLUMN)
-        if separator != ",":
+        if separator == NO_SEPARATOR:
+            lines = _one_cell_lines(lines, skipped + 2, warn)
+            if "|" in first:
+                warn(skipped + 1, _ONE_COLUMN)
+        elif separator != ",":
             warn(skipped + 1, f"the cells are separated by {SEPARATORS[separator]}, not by `,`, and are read so")
     reader = csv.reader(itertools.chain([first] if first else [], lines), delimiter=separator, strict=True)
     header: list[str] | None = None
@@ -215,6 +219,17 @@ def _read_table(file: TextIO, name: str, warn: Warn, separator: str | None) -> I
             yield number, row
     except csv.Error as reason:
         raise JobError([Problem(f"{name}, line {before + 1}", f"is not CSV: {reason}")]) from None
+
+
+def _one_cell_lines(lines: Iterable[str], number: int, warn: Warn) -> Iterator[str]:
+    """Yield the lines of a table of one column, the first of which has a number; warn of commas outside quotes."""
+    is_open = False
+    for line in lines:
+        if not is_open and "," in line and not line.lstrip().startswith('"'):
+            warn(number, _ONE_CELL)
+        is_open ^= bool(line.count('"') % 2)
+        number += 1
+        yield line
 
 
 def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:

@@ -17,6 +17,9 @@ SAVE_AS = 'save it as "CSV UTF-8" (Excel), or as UTF-8 (an editor)'
 SEPARATORS = {",": "`,`", ";": "`;`", "|": "`|`", "\t": "a tab"}
 """What separates cells, and how messages name it."""
 
+NO_SEPARATOR = "\0"
+"""What separates the cells of a table of one column, for a reader that must have something."""
+
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _SIGNATURES = {
     b"\xff\xfe\x00\x00": "is UTF-32",
@@ -73,9 +76,14 @@ def sep_line(line: str) -> str | None:
 
 
 def most_frequent_separator(header: str) -> str:
-    """Return which of comma, semicolon and tab is most frequent in a header outside quotes; comma if none is there."""
-    outside = "".join(header[:_MAX_HEADER].split('"')[::2])
-    return max(",;\t", key=outside.count)
+    """Return which of comma, semicolon and tab is most frequent in a header outside quotes, `NO_SEPARATOR` if none is.
+
+    A header whose last quote is open goes on in the next line; a comma is assumed then.
+    """
+    start = header[:_MAX_HEADER]
+    outside = "".join(start.split('"')[::2])
+    separator = max(",;\t", key=outside.count)
+    return separator if separator in outside or start.count('"') % 2 else NO_SEPARATOR
 
 
 def find_separator(header: str, expected: str) -> str:

@@ -82,7 +82,8 @@ def test_a_column_of_bytes_is_no_variable_and_a_number_that_is_none_is_a_wrong_r
     warned: list[tuple[int, str]] = []
     images = pa.array([{"bytes": b"\x89PNG", "path": "a.png"}] * 2)
     found = rows(tmp_path, {"image": images, "prompt": ["a", "b"], "": [1, 2], "x": [float("nan"), 1.0]}, warned)
-    assert found == [(1, "holds nan, which is not a number that can be sent"), (2, {"prompt": "b", "x": 1.0})]
+    wrong = "column `x` holds nan, which is not a number that can be sent"
+    assert found == [(1, wrong), (2, {"prompt": "b", "x": 1.0})]
     assert warned == [(1, "column `image` holds bytes, and is no variable")]
 
 

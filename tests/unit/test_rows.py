@@ -291,6 +291,18 @@ def test_a_bar_in_a_header_separates_nothing_and_is_pointed_out(tmp_path: Path) 
     assert warned == [(1, "is the name of one column: `|` separates cells only after a first line `sep=|`")]
 
 
+def test_a_header_without_a_separator_is_one_column_whatever_its_cells_hold(tmp_path: Path) -> None:
+    warned: list[tuple[int, str]] = []
+    content = 'prompt\r\na cat, on a mat; grey\r\n"a dog, ""Rex"",\r\nasleep, by the fire"\r\na 5" kite\r\n\r\n'
+    assert rows(tmp_path, "p.csv", content, warned) == [
+        (2, {"prompt": "a cat, on a mat; grey"}),
+        (3, {"prompt": 'a dog, "Rex",\r\nasleep, by the fire'}),
+        (5, {"prompt": 'a 5" kite'}),
+    ]
+    assert warned == [(2, "is one cell with its commas: the header has one column")]
+    assert rows(tmp_path, "p.csv", '"two\nlines",b\n1,2\n') == [(3, {"two\nlines": "1", "b": "2"})]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.txt", "p.jsonl"])
 def test_utf_8_and_utf_16_with_its_mark_are_read_alike(tmp_path: Path, name: str, encoding: str) -> None:
