@@ -53,7 +53,7 @@ Variables = dict[str, Any]
 Row = tuple[int, Variables | str]
 """A row's line number, and its variables or what is wrong with it."""
 
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 _SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
 
 _NO_COMMENT = (
@@ -92,9 +92,9 @@ def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _
     Raises JobError if the file as a whole cannot be read, has no rows or no usable header.
     """
     suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
+    if suffix not in SUFFIXES:
         hint = f"; {SAVE_AS}" if suffix in _SPREADSHEETS else ""
-        message = f"`{name:.80}` is not a rows file; its name must end in {', '.join(_SUFFIXES)}{hint}"
+        message = f"`{name:.80}` is not a rows file; its name must end in {', '.join(SUFFIXES)}{hint}"
         raise JobError([Problem(location, message)])
     try:
         with open_ordinary(path) as binary:

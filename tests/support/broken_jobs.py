@@ -42,6 +42,7 @@ BROKEN_JOBS = {
     "an edge that is too long": f"{EDIT}  resize: 9000x512\n",
     "an empty list in a matrix": "requests:\n- prompt: x {{ a }}\n  matrix:\n    b: [1]\n    a: []\n",
     "rows is empty": 'requests:\n- prompt: x\n  rows: ""\n',
+    "rows of a workbook": "requests:\n- prompt: x\n  rows: prompts.xlsx\n",
     "extra is a list": "requests:\n- prompt: x\n  extra: [seed]\n",
     "a prompt in extra": "requests:\n- prompt: x\n  extra:\n    seed: 1\n    prompt: y\n",
     # images

@@ -15,7 +15,9 @@ from pipeline.images.options import MAX_EDGE, Fit, MaskEdit
 from pipeline.models.table import Models
 from pipeline.planning.job import OPERATIONS
 from pipeline.planning.job_schema import ENTRY_KEYS, JOB_KEYS, NOT_IN_EXTRA, RESERVED, UNSUPPORTED, JobForm
+from pipeline.planning.json_rows import STDIN
 from pipeline.planning.mode_names import MODES
+from pipeline.planning.rows import SUFFIXES
 from pipeline.storage import OUTPUT_FILES
 from tests.support.described import descriptions
 from tests.support.json_patterns import between, free_size, in_any_case, near
@@ -74,6 +76,15 @@ _READ_LATER: dict[str, Schema] = {
         "if": {"type": "object"},
         "then": {"oneOf": [{"required": ["image"]}, {"required": ["box"]}]},
         "dependentSchemas": {"box": {"patternProperties": {"^edit$": NEVER}}},
+    },
+    "rows": {
+        "anyOf": [
+            {
+                "type": "string",
+                "pattern": rf"^{STDIN}$|[^/\\](?:{'|'.join(in_any_case(re.escape(one)) for one in SUFFIXES)})$",
+            },
+            NULL,
+        ]
     },
     "id": any_of({"type": ["string", "number", "boolean"], "pattern": r"^(?!\.)[A-Za-z0-9._-]{1,100}$"}),
 }
