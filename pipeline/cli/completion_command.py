@@ -8,7 +8,10 @@ from typing import ClassVar
 import click
 from click.shell_completion import (
     BashComplete,
+    CompletionItem,
+    FishComplete,
     ShellComplete,
+    ZshComplete,
     add_completion_class,
     get_completion_class,
     split_arg_string,
@@ -56,9 +59,44 @@ class _WholeWords(BashComplete):
         return (words, "") if not words or line[-1:].isspace() else (words[:-1], words[-1])
 
 
+class _WithOption(ShellComplete):
+    """Completion for shells that replace the whole word: a value of `--provider=s` comes with its option."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        """Return what the word that is completed may become."""
+        items = super().get_completions(args, incomplete)
+        option, sign, _ = incomplete.partition("=")
+        if sign and option.startswith("-"):
+            for item in items:
+                if item.type == "plain" and not item.value.startswith(f"{option}="):
+                    item.value = f"{option}={item.value}"
+        return items
+
+
+class _Zsh(_WithOption, ZshComplete):
+    """The same for Zsh, which writes no space behind a parameter that waits for its value."""
+
+    source_template: ClassVar[str] = ZshComplete.source_template.replace(
+        "compadd -U -V unsorted -a completions",
+        "local -a open=(${(M)completions:#*=}) closed=(${completions:#*=})\n"
+        "        compadd -U -V unsorted -S '' -a open\n"
+        "        compadd -U -V unsorted -a closed",
+    )
+
+
+class _Fish(_WithOption, FishComplete):
+    """The same for Fish; a description may have commas."""
+
+    source_template: ClassVar[str] = FishComplete.source_template.replace(
+        'string split ","', 'string split --max 1 ","'
+    )
+
+
 def register() -> None:
-    """Make click answer Bash by whole words."""
+    """Make click answer by whole words."""
     add_completion_class(_WholeWords, "bash")
+    add_completion_class(_Zsh, "zsh")
+    add_completion_class(_Fish, "fish")
 
 
 @click.command(cls=ExplainedCommand, example='eval "$(pipeline completion bash)"', exits=(0, 2))

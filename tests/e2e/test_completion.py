@@ -87,6 +87,29 @@ def test_zsh_and_fish_offer_the_same(night: Stage) -> None:
     assert asked(night.folder, "fish", "pipeline plan --provider o", "o") == ["plain,other"]
 
 
+def test_zsh_and_fish_replace_the_whole_word_so_an_option_stays_before_its_value(night: Stage) -> None:
+    line, option = "pipeline plan --provider=o", "--provider=o"
+    assert asked(night.folder, "zsh", line, 2) == ["plain", "--provider=other", "_"]
+    assert asked(night.folder, "fish", line, option) == ["plain,--provider=other"]
+    assert asked(night.folder, "zsh", "pipeline redo night-1 --set=mod", 3)[1::3] == [
+        "--set=model=",
+        "--set=moderation=",
+    ]
+    assert asked(night.folder, "zsh", "pipeline redo night-1 --set mod", 4)[1::3] == ["model=", "moderation="]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes_by_its_script(night: Stage) -> None:
+    lines = ["plan --provider=s", "redo night-1 --set=mod", "report ni", "plan --allow-la"]
+    script = "pipeline completion fish | source\n" + "".join(f"complete -C 'pipeline {line}'\n" for line in lines)
+    ended = subprocess.run(["fish", "-c", script], cwd=night.folder, capture_output=True, text=True, check=True)  # noqa: S607
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == [
+        *("--provider=safe", "--provider=sandy", "--set=model=", "--set=moderation=", "night-1", "night-2"),
+        "--allow-large\tAllow a job of more than 1,000,000 requests.",
+    ]
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_scripts_of_other_shells_are_read_by_them(shell: str) -> None:
     script = subprocess.run(
