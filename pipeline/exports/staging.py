@@ -54,7 +54,7 @@ def _is_table(path: Path) -> bool:
 
 def is_left(destination: Path) -> bool:
     """Return whether a killed process has left an export that was whole at this destination, or about to be."""
-    return (_folder(destination) / _WHOLE).exists() and os.path.lexists(destination)
+    return destination.name != "" and (_folder(destination) / _WHOLE).exists() and os.path.lexists(destination)
 
 
 def finish(destination: Path, fingerprint: str) -> bool:

@@ -132,6 +132,7 @@ def test_force_replaces_no_folder_that_is_not_an_export_and_no_file_of_the_outpu
 def test_a_destination_that_cannot_be_made_is_named(small: Stage, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written" in _refused(small, "--to", "csv", "--dest", tmp_path / "file" / "x.csv")
+    assert _refused(small, "--to", "csv", "--dest", "/").startswith("error: / is there already")
 
 
 @pytest.mark.parametrize(
