@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -31,9 +30,6 @@ def print_error(error: Exception, options: Options) -> int:
         case PipelineError():
             _print_sentences(error)
             return error.exit_code
-        case BrokenPipeError():
-            sys.stderr.close()
-            return 0
     bug = "this is a bug in pipeline, not in your input; please report it with the traceback below"
     echo(f"error: {bug}; what was recorded before is kept", err=True)
     import traceback

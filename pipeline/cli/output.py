@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.work_line import work_line
-from pipeline.errors import PipelineError
+from pipeline.errors import DiskFull, PipelineError
 from pipeline.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -37,12 +38,28 @@ _COMMAND = re.compile(r"(^ *|: )pipeline ")
 
 def echo(line: object, *, err: bool = False) -> None:
     """Print a line on stdout or stderr; what it holds from outside is escaped. The only way to print a text."""
-    click.echo(printable(line), err=err)
+    _print(printable(line), err=err)
 
 
 def echo_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout."""
-    click.echo(printable_json(value))
+    _print(printable_json(value), err=False)
+
+
+def _print(text: str, *, err: bool) -> None:
+    """Print a text, unless nobody reads it any longer: that must not change the exit code.
+
+    Raises DiskFull if stdout is a file for which there is no room.
+    """
+    try:
+        click.echo(text, err=err)
+    except OSError as reason:
+        if not err and reason.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            what = f"stdout cannot be written: {reason.strerror}"
+            raise DiskFull(f"{what}; free some space, then type the command again") from None
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2 if err else 1)  # else the interpreter fails at its exit, too
+        os.close(null)
 
 
 def echo_stderr(line: str) -> None:

@@ -147,4 +147,5 @@ class Progress:
 
 
 def _print(line: str) -> None:
-    print(printable_lines(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
+    with contextlib.suppress(OSError):  # the terminal is gone, or the disk of a log is full
+        print(printable_lines(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal

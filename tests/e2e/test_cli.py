@@ -505,3 +505,16 @@ def test_a_run_works_while_standard_streams_are_closed(stage: Stage, closed: str
     ended = stage.run("run", stage.prompts("many", 2), under=("bash", "-c", f'exec "$@" {closed}', "bash"))
     assert bool(ended.stdout) == (">&-" not in closed.split())
     assert stage.standing("many")["counts"]["succeeded"] == server.charged() == 2
+
+
+@pytest.mark.parametrize("words", [("status",), ("run", "many.yaml"), ("run", "many.yaml", "--json")])
+def test_output_that_nobody_reads_or_that_does_not_fit_is_no_bug(stage: Stage, words: tuple[str, ...]) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("submit", stage.prompts("many", 1))
+    for ending, exit_code in (("| head -0; exit ${PIPESTATUS[0]}", 0), ("2>/dev/full", 0), (">/dev/full", 3)):
+        ended = stage.run(*words, exit_code=exit_code, under=("bash", "-c", f'"$@" {ending}', "bash"))
+        assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-2:] == [
+        "error: stdout cannot be written: No space left on device; free some space, then type the command again",
+        "see: pipeline help DiskFull",
+    ]
