@@ -14,8 +14,10 @@ from urllib.parse import unquote_to_bytes, urljoin
 
 import pybase64
 
-from pipeline.client.error_body import encodable, plain
+from pipeline.client.classify import error_class_of_words
+from pipeline.client.error_body import encodable, error_body_of, plain
 from pipeline.client.limits import IMAGES, PROMPT_CHARACTERS, URL_CHARACTERS
+from pipeline.errors import Moderated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -142,6 +144,7 @@ def _collect(value: Any, name: str, revised: str | None, base: str, found: Found
             _collect(inner, name, revised, base, found, depth - 1)
         if found.returned > before:
             found.beyond += len(value[IMAGES:])
+            found.withheld += sum(map(_is_refused, value[:IMAGES]))
     elif isinstance(value, dict) and depth:
         _collect_of_object(value, revised, base, found, depth - 1)
 
@@ -245,6 +248,13 @@ def is_withheld(item: Mapping[str, Any]) -> bool:
     """Return whether the service withheld this image, whatever it sent in its place (Stability: a blurred one)."""
     said = (item.get("finishReason"), item.get("finish_reason"), item.get("finish_reason_code"))
     return bool(item.get("raiFilteredReason")) or any(str(word).lower() in _WITHHELD for word in said if word)
+
+
+def _is_refused(item: Any) -> bool:
+    """Return whether this stands in place of an image that the content policy refused, beside others that came."""
+    error = item.get("error") if isinstance(item, dict) else None
+    said = error_body_of({"error": error}) if error else None
+    return said is not None and error_class_of_words(200, said, {}) is Moderated
 
 
 def says_failure(body: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -191,6 +192,7 @@ class Records:
         if result.error is not None:
             return await self._complete_failed(request, attempt, result, result.error)
         cost = self._cost(request, result, attempt.discount)
+        moderated = 0 if result.moderated and self._asks_next(request, attempt) else result.moderated
         response = attempts.ResponseRecord(
             http_status=result.http_status or 200,
             request_id=result.request_id,
@@ -198,15 +200,14 @@ class Records:
             cost_usd=cost,
             sent_at=result.ended_at if result.sent_at is None else result.sent_at,
             ended_at=result.ended_at,
-            moderated=result.moderated,
+            moderated=moderated,
             broken=len(result.quarantined),
             settings=result.settings,
         )
         self._flush_folder(request, result.images)
         parts = (response, result.urls, result.images)
-        urls, succeeded, settled_usd = await self._writer.do(
-            purchases.record_response, request, attempt.pk, *parts, is_replay=result.is_replay
-        )
+        write = functools.partial(purchases.record_response, is_replay=result.is_replay, withheld=result.moderated)
+        urls, succeeded, settled_usd = await self._writer.do(write, request, attempt.pk, *parts)
         self._budget.settle(request, attempt.estimate_usd, cost)
         self._budget.give_back(request.job_pk, settled_usd)
         self._emit_ended(request, attempt, cost, None)
@@ -216,8 +217,14 @@ class Records:
             self._stops.stop(stop, request)
         for image in result.images:
             self._emit_stored(request, image)
-        settled = len(result.images) + len(result.urls) + result.moderated
+        settled = len(result.images) + len(result.urls) + moderated
         return Completion(urls, settled, succeeded, cost or 0.0)
+
+    def _asks_next(self, request: QueuedRequest, attempt: Attempt) -> bool:
+        """Return whether another member of a route is to be asked for images that the content policy withheld."""
+        if self._routing is None or request.route is None or attempt.is_line:
+            return False
+        return self._routing.asks_next(request)
 
     def _cost(self, request: QueuedRequest, result: CallResult, discount: float) -> float | None:
         """Return what an answered call cost, less the discount.

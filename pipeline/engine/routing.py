@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.backoff import Backoff
 from pipeline.engine.retry import FIRST_WAIT
 from pipeline.errors import Moderated, NotSent, RateLimited, ServerFault, Stop, TryAgain
-from pipeline.ledger.route_queue import RouteMember, RouteView
+from pipeline.ledger.route_queue import RouteMember, RouteView, policy_refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.errors import RequestError
     from pipeline.ledger.queue import QueuedRequest
+    from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
 
 LONG_PAUSE = 60.0
@@ -70,11 +71,20 @@ class Routing:
     def _rules(self) -> RetryRules:
         return self._config.retry
 
-    def use(self, names: Iterable[str]) -> list[Route]:
+    async def use(self, names: Iterable[str], writer: Writer) -> list[Route]:
         """Return those of these names that are routes; they are looked at from now on."""
         found = [self._config.routes[name] for name in names if name in self._config.routes]
-        self._in_use.update(route.name for route in found)
+        for route in found:
+            if route.name not in self._in_use and route.moderation == "next":
+                self._remember(route, await writer.do(policy_refusals, route.name))
+            self._in_use.add(route.name)
         return found
+
+    def _remember(self, route: Route, refusals: Sequence[tuple[QueuedRequest, set[str]]]) -> None:
+        """Take over which content policies refused a request in earlier runs, unless all did: then it begins anew."""
+        for request, members in refusals:
+            if any(one not in members and self._can_serve(request, one) for one in route.members):
+                self.history(request).refused |= members
 
     def start(self, name: str, member: MemberAtWork) -> None:
         """A member's dispatcher is at work."""
@@ -104,17 +114,21 @@ class Routing:
         return [one for one in route.members if not self._stops.is_stopped(one)]
 
     def home_rules(self, request: QueuedRequest) -> tuple[tuple[str, ...], list[str]] | None:
-        """Return the variables by which a request has a home, and the members that it may have; None if by none."""
+        """Return the variables by which a request has a home, and the members that it may have; None if by none.
+
+        What a member does not take is made by another one without its home moving.
+        """
         route = self._config.routes.get(request.route or "")
-        if route is None or not route.same:
+        if route is None or not route.same or any(self._is_barred(self.history(request), one) for one in route.members):
             return None
         return route.same, [one for one in self.living(route) if self._can_serve(request, one)]
 
     def _member(self, name: str) -> RouteMember:
         provider = self._config.providers[name]
         blocked = frozenset(block for block in self._stops.blocks if block.provider in {None, name})
-        refused = frozenset(pk for pk, (_, one) in self._histories.items() if self._is_barred(one, name))
-        return RouteMember(name, provider.models, provider.operations, blocked, self._is_up(name), refused)
+        barred = frozenset(pk for pk, (_, one) in self._histories.items() if self._is_barred(one, name))
+        refused = frozenset(pk for pk, (_, one) in self._histories.items() if name in one.refused)
+        return RouteMember(name, provider.models, provider.operations, blocked, self._is_up(name), barred, refused)
 
     def _is_up(self, name: str) -> bool:
         admission = self._admissions.get(name)
@@ -145,7 +159,9 @@ class Routing:
         return until > now and (until < math.inf or self._next(request, history) is not None)
 
     def _is_anothers(self, request: QueuedRequest, history: History, name: str) -> bool:
-        """Return whether a request that a content policy refused is for another member to be asked next."""
+        """Return whether a request that a content policy refused is not for this member to be asked next."""
+        if name in history.refused:
+            return True
         following = self._next(request, history) if history.refused else None
         return following is not None and following != name
 
@@ -210,6 +226,23 @@ class Routing:
         """A request has ended."""
         self._histories.pop(request.pk, None)
 
+    def asks_next(self, request: QueuedRequest) -> bool:
+        """Return whether another member is to be asked for what its member's content policy refuses of a request.
+
+        Then that member is not asked again.
+        """
+        history = self.history(request)
+        if self._config.routes[request.route or ""].moderation != "next":
+            return False
+        history.refused.add(request.provider)
+        if self._next(request, history) is None:
+            history.refused.discard(request.provider)
+        return request.provider in history.refused
+
+    def has_refused(self, request: QueuedRequest) -> bool:
+        """Return whether its member is not asked again for what is missing, by its content policy."""
+        return request.provider in self.history(request).refused
+
     def moves(self, request: QueuedRequest, error: RequestError, *, is_final: bool, is_probe: bool) -> float | None:
         """Record what a request has met at its member; return the seconds until that member may be asked again, if it
         goes back to the queue for all members; None if it has failed.
@@ -219,9 +252,7 @@ class Routing:
             history.waits[member] = math.inf
             return None if self._next(request, history) is None else math.inf
         if isinstance(error, Moderated):
-            history.refused.add(member)
-            asks_next = self._config.routes[request.route or ""].moderation == "next"
-            return math.inf if asks_next and self._next(request, history) is not None else None
+            return math.inf if self.asks_next(request) else None
         if is_final or not isinstance(error, TryAgain):
             return None
         if not is_probe and self._counts(request, history, error):

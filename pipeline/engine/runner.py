@@ -216,7 +216,7 @@ class Runner:
 
     async def _with_members(self, names: list[str], writer: Writer, modes: Modes) -> list[str]:
         """Return these names, and in place of routes their members that may serve a request."""
-        routes = self._routing.use(names)
+        routes = await self._routing.use(names, writer)
         found = dict.fromkeys(name for name in names if name not in self._config.routes)
         for member in dict.fromkeys(member for route in routes for member in route.members):
             views = self._routing.views(member)

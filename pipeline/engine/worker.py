@@ -117,7 +117,11 @@ class Worker:
         """Process the request until no image is missing. Raises the RequestError of the first failure."""
         is_download = bool(self._urls)
         while self._urls or self._missing > 0:
-            if is_download and not self._urls and self._routing is not None:
+            if (
+                self._routing is not None
+                and not self._urls
+                and (is_download or self._routing.has_refused(self._request))
+            ):
                 raise Withdrawn  # whoever is the next to call makes what is missing
             if self._urls:
                 self._set_stem(await self._records.claim(self._request))

@@ -174,6 +174,11 @@ def _add_calls_in_flight(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE provider ADD COLUMN calls_in_flight INTEGER CHECK (calls_in_flight >= 1)")
 
 
+def _add_withheld(connection: sqlite3.Connection) -> None:
+    """Add how many images the content policy withheld in each response."""
+    connection.execute("ALTER TABLE attempt ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0 CHECK (withheld >= 0)")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -190,5 +195,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_fingerprints,
     _add_workers,
     _add_calls_in_flight,
+    _add_withheld,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

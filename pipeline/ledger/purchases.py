@@ -56,12 +56,16 @@ def record_response(
     images: Sequence[StoredImage],
     *,
     is_replay: bool,
+    withheld: int = 0,
 ) -> tuple[list[PaidUrl], bool, float]:
     """Record a response as `attempts.record_response` does, and what it settles if it is a replay.
 
+    `withheld` counts the images that the content policy kept back, also those that another provider is asked for.
     Return in addition the estimates of the calls that are settled by that, in US dollars.
     """
     paid, succeeded = attempts.record_response(connection, request, attempt_pk, response, urls, images)
+    if withheld:
+        connection.execute("UPDATE attempt SET withheld = ? WHERE pk = ?", (withheld, attempt_pk))
     return paid, succeeded, _settle_replay(connection, attempt_pk) if is_replay else 0.0
 
 

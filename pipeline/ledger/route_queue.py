@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class RouteMember:
     """A provider of a route that has not stopped: what it serves (None: all), and what of it is blocked.
 
-    `is_up` if it may be called now. `refused` are the primary keys of requests that it is not asked again.
+    `is_up` if it may be called now. `barred` are the primary keys of requests that it is not asked again while another
+    one may be, `refused` those of them that its content policy refused: it is never asked again for these.
     """
 
     name: str
@@ -40,6 +41,7 @@ class RouteMember:
     operations: frozenset[str] | None = None
     blocked: frozenset[Block] = frozenset()
     is_up: bool = True
+    barred: frozenset[int] = frozenset()
     refused: frozenset[int] = frozenset()
 
     def can_serve(self) -> str:
@@ -63,11 +65,13 @@ class RouteView:
     def may_take(self) -> str | None:
         """Return the condition that the member may take a request now; None if it may take none."""
         own = self.member.can_serve()
-        if self.route.same:
-            home, turn = _home(self.living, self.route.same), self._in_turn()
-            first = f"({turn or 0})" if self.route.policy == "fallback" else f"{_rendezvous(self)} = {self._name}"
-            return f"({own}) AND CASE WHEN {home} IS NULL THEN {first} ELSE {home} = {self._name} END"
         turn = self._in_turn() if self.route.policy == "fallback" else "1"
+        if self.route.same:
+            home, turn = _home(self.living, self.route.same), turn or "0"
+            first = turn if self.route.policy == "fallback" else f"{_rendezvous(self)} = {self._name}"
+            alone = f"r.pk IN {_values({pk for one in self.living for pk in one.barred})}"
+            first = f"CASE WHEN {alone} THEN ({turn}) ELSE ({first}) END"
+            return f"({own}) AND CASE WHEN {home} IS NULL THEN {first} ELSE {home} = {self._name} END"
         return None if turn is None else f"({own}) AND ({turn})"
 
     @property
@@ -83,9 +87,9 @@ class RouteView:
             if not other.is_up:
                 continue
             can = other.can_serve()
-            if can == "1" and not other.refused:
+            if can == "1" and not other.barred:
                 return None
-            conditions.append(f"(NOT ({can}) OR r.pk IN {_values(other.refused)})")
+            conditions.append(f"(NOT ({can}) OR r.pk IN {_values(other.barred)})")
         return " AND ".join(conditions)
 
 
@@ -149,6 +153,7 @@ def has_prospects(
     names, since = scope_values(scope)
     for view in views:
         others = _values(one.name for one in view.living if one.name != view.member.name)
+        never = f"r.pk IN {_values(view.member.refused)}"
         paid = f"EXISTS ({_PAID} AND (SELECT provider FROM attempt WHERE pk = i.attempt) NOT IN {others})"
         jobs = connection.execute(
             f"SELECT j.pk, j.mode FROM job j WHERE j.provider = ?1 AND {IN_SCOPE}", (view.route.name, names, since)
@@ -157,12 +162,27 @@ def has_prospects(
             row = connection.execute(
                 "SELECT EXISTS (SELECT 1 FROM job j JOIN request r ON r.job = j.pk WHERE j.pk = ? AND"
                 f" r.stated = j.revision AND r.status = 'pending'{not_beyond(scope)}"
-                f" AND ((({view.member.can_serve()}){_only(job, realtime)} AND NOT EXISTS ({_PAID})) OR {paid}))",
+                f" AND ((({view.member.can_serve()}){_only(job, realtime)} AND NOT {never} AND NOT EXISTS ({_PAID}))"
+                f" OR {paid}))",
                 (job["pk"],),
             ).fetchone()
             if row[0]:
                 return True
     return False
+
+
+def policy_refusals(connection: sqlite3.Connection, route: str) -> list[tuple[QueuedRequest, set[str]]]:
+    """Return the pending requests of a route that content policies refused, or images of them: with who did."""
+    rows = connection.execute(
+        "SELECT DISTINCT r.pk, a.provider FROM job j JOIN request r ON r.job = j.pk JOIN attempt a ON a.request = r.pk"
+        " WHERE j.provider = ? AND r.stated = j.revision AND r.status = 'pending' AND r.attempts > 0"
+        " AND (a.withheld > 0 OR error_kind(a.error) = 'Moderated') ORDER BY r.pk",
+        (route,),
+    )
+    found: dict[int, set[str]] = {}
+    for request_pk, provider in rows:
+        found.setdefault(request_pk, set()).add(provider)
+    return [(one, found[one.pk]) for one in read_queued(connection, list(found))]
 
 
 def record_members(connection: sqlite3.Connection, routes: Mapping[str, Route], providers: Iterable[str]) -> None:
@@ -220,7 +240,10 @@ def _alike(same: Iterable[str]) -> str:
 
 def _able(living: Sequence[RouteMember]) -> str:
     """Return the names of the members that can serve a request, as expressions that are else NULL."""
-    return ", ".join(f"CASE WHEN {one.can_serve()} THEN {text_literal(one.name)} END" for one in living)
+    return ", ".join(
+        f"CASE WHEN {one.can_serve()} AND r.pk NOT IN {_values(one.barred)} THEN {text_literal(one.name)} END"
+        for one in living
+    )
 
 
 def _home(living: Sequence[RouteMember], same: Sequence[str]) -> str:

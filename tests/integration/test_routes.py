@@ -179,6 +179,7 @@ async def test_a_member_that_goes_away_for_a_while_comes_back(bench: Bench) -> N
 
 async def test_attempts_count_over_all_members(bench: Bench) -> None:
     a, b = (Vendor(name, lambda _body: refusal(500, "server_error")) for name in "ab")
+    bench.retry = RetryRules(attempts=8, max_wait_seconds=0.2)  # waits in which the other one is asked
     async with vendors(a, b):
         two = (a.provider(), b.provider())
         bench.submit_routed(request(1), providers=two)
@@ -320,6 +321,124 @@ async def test_what_one_policy_refuses_another_may_make(bench: Bench) -> None:
         await bench.run(*two)
     assert set(bench.statuses().values()) == {"succeeded"}
     assert len(b.sold) == 3
+
+
+@pytest.mark.parametrize("policy", ["spread", "fallback"])
+@pytest.mark.parametrize(("status", "code"), [(400, "moderation_blocked"), (402, "payment")])
+async def test_what_a_home_does_not_take_another_makes_and_the_home_stays(
+    bench: Bench, policy: str, status: int, code: str
+) -> None:
+    def picky(body: Body) -> web.Response:
+        return refusal(status, code) if body["prompt"] == "prompt 3" else whole(body)
+
+    three = [Vendor(name, picky, latency=0.02) for name in "abc"]
+    bench.retry = RetryRules(attempts=10, max_wait_seconds=0.01)
+    async with vendors(*three):
+        members = tuple(one.provider(concurrency=2) for one in three)
+        alike = [replace(one, variables={"style": "noir"}) for one in requests(30)]
+        rules = {"policy": policy, "same": ("style",), "moderation": "next"}
+        bench.submit_routed(*alike, providers=members, rules=rules)
+        async with asyncio.timeout(15):
+            runner = bench.runner(*members)
+            run = asyncio.create_task(runner.run())
+            await until(lambda: bench.ask("SELECT 1 FROM home"))
+            home = next(one for one in three if one.name == bench.one("SELECT provider FROM home"))
+            for other in three:
+                other.answer = picky if other is home else whole
+            await run
+    assert set(bench.statuses().values()) == {"succeeded"}
+    assert sold_once(*three) == 30
+    assert len(home.sold) == 29
+    assert bench.ask("SELECT provider FROM home") == [(home.name,)]
+
+
+def withhold(count: int) -> Callable[[Body], web.Response]:
+    """Answer with whole images, but for so many of each call."""
+
+    def answer(body: Body) -> web.Response:
+        kept = [{"respect_moderation": False}] * min(count, body["n"])
+        return answer_with(*kept, *[{"b64_json": PNG_BASE64}] * (body["n"] - len(kept)))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("moderation", "withheld", "asked", "ending", "received"),
+    [
+        ("next", (1, 1, 0), [4, 1, 1], "succeeded", 4),
+        ("next", (4, 0, 0), [4, 4, 0], "succeeded", 4),
+        ("next", (2, 2, 1), [4, 2, 2], "partial", 3),
+        ("next", (4, 4, 4), [4, 4, 4], "failed", 0),
+        ("refuse", (1, 0, 0), [4, 0, 0], "partial", 3),
+    ],
+)
+async def test_images_that_one_policy_withholds_are_asked_of_the_next(
+    bench: Bench, moderation: str, withheld: tuple[int, ...], asked: list[int], ending: str, received: int
+) -> None:
+    numbers = {name: list[int]() for name in "abc"}
+
+    def answering(name: str, count: int) -> Callable[[Body], web.Response]:
+        def answer(body: Body) -> web.Response:
+            numbers[name].append(body["n"])
+            return withhold(count)(body)
+
+        return answer
+
+    three = [Vendor(name, answering(name, count)) for name, count in zip("abc", withheld, strict=True)]
+    async with vendors(*three):
+        members = tuple(one.provider() for one in three)
+        bench.submit_routed(request(1, n=4), providers=members, rules={"moderation": moderation})
+        async with asyncio.timeout(15):
+            await bench.run(*members)
+    assert numbers == {name: [count] * (count > 0) for name, count in zip("abc", asked, strict=True)}
+    assert bench.ask("SELECT status, received FROM request") == [(ending, received)]
+
+
+async def test_the_last_member_is_asked_for_what_its_small_calls_leave(bench: Bench) -> None:
+    a, b = Vendor("a", withhold(1)), Vendor("b", withhold(1))
+    async with vendors(a, b):
+        two = (a.provider(images_per_call=2), b.provider(images_per_call=2))
+        bench.submit_routed(request(1, n=6), providers=two, rules={"moderation": "next", "policy": "fallback"})
+        async with asyncio.timeout(15):
+            await bench.run(*two)
+    assert (len(a.prompts), len(b.prompts)) == (1, 3), "of one image and one withheld there, and of 2, 2 and 1 here"
+    assert bench.ask("SELECT status, received, moderated FROM request") == [("partial", 3, 3)]
+
+
+async def _refuse_and_stop(bench: Bench, a: Vendor, b: Vendor, *members: Provider) -> None:
+    """Have one member refuse a request, and the next one stop."""
+    bench.submit_routed(request(1), providers=members, rules={"moderation": "next", "policy": "fallback"})
+    async with asyncio.timeout(15):
+        await bench.run(*members)
+    assert bench.statuses() == {request(1).id: "pending"}
+    assert (len(a.prompts), len(b.prompts)) == (1, 1)
+
+
+@pytest.mark.parametrize("refuses", [lambda _body: refusal(400, "moderation_blocked"), withhold(1)])
+async def test_the_next_run_does_not_ask_a_member_again_whose_policy_refused(
+    bench: Bench, refuses: Callable[[Body], web.Response]
+) -> None:
+    a, b = Vendor("a", refuses), Vendor("b", lambda _body: refusal(401, "invalid_api_key"))
+    async with vendors(a, b):
+        two = (a.provider(), b.provider())
+        await _refuse_and_stop(bench, a, b, *two)
+        b.answer = whole
+        await bench.run(*two)
+    assert bench.statuses() == {request(1).id: "succeeded"}
+    assert (len(a.prompts), len(b.sold)) == (1, 1)
+
+
+async def test_what_all_policies_refused_is_asked_of_all_again_by_resume(bench: Bench) -> None:
+    a, b = (Vendor(name, lambda _body: refusal(400, "moderation_blocked")) for name in "ab")
+    async with vendors(a, b):
+        two = (a.provider(), b.provider())
+        bench.submit_routed(request(1), providers=two, rules={"moderation": "next"})
+        for times in (1, 2):
+            async with asyncio.timeout(15):
+                await bench.run(*two)
+            assert (len(a.prompts), len(b.prompts)) == (times, times)
+            assert bench.statuses() == {request(1).id: "failed"}
+            bench.set("UPDATE request SET status = 'pending'")
 
 
 async def test_the_budget_counts_the_price_of_whoever_serves(bench: Bench) -> None:

@@ -277,6 +277,9 @@ def test_a_task_is_no_result(body: Any) -> None:
         ({"predictions": [{"raiFilteredReason": "blocked"}, {"bytesBase64Encoded": B64}]}, 1, 1),
         ({"choices": [{"finish_reason": "content_filter", "message": {"content": ""}}]}, 1, 0),
         ({"choices": [{"finish_reason": "stop", "message": {"images": [{"image_url": {"url": WEB}}]}}]}, 0, 1),
+        ({"data": [{"url": WEB}, {"error": {"code": "moderation_blocked"}}, {"error": "server_error"}]}, 1, 1),
+        ({"data": [{"error": {"message": "blocked by our content policy"}}, {"b64_json": B64}]}, 1, 1),
+        ({"data": [{"url": WEB, "error": None}, {"url": WEB, "error": {}}]}, 0, 2),
     ],
 )
 def test_what_the_service_withheld_is_counted_and_no_image(body: Any, withheld: int, images: int) -> None:

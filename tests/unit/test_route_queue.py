@@ -76,7 +76,7 @@ def test_what_is_blocked_or_not_served_is_not_taken(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("first", "expected"),
-    [(A, []), (replace(A, is_up=False), [1, 2]), (replace(A, refused=frozenset({2})), [2])],
+    [(A, []), (replace(A, is_up=False), [1, 2]), (replace(A, barred=frozenset({2})), [2])],
 )
 def test_the_next_one_is_asked_if_the_first_is_down_or_has_refused(
     bench: Bench, first: RouteMember, expected: list[int]
