@@ -126,7 +126,9 @@ class Routing:
     def _member(self, name: str) -> RouteMember:
         provider = self._config.providers[name]
         blocked = frozenset(block for block in self._stops.blocks if block.provider in {None, name})
-        barred = frozenset(pk for pk, (_, one) in self._histories.items() if self._is_barred(one, name))
+        barred = frozenset(
+            pk for pk, (_, one) in self._histories.items() if self._is_barred(one, name) or name in one.unavailable
+        )
         refused = frozenset(pk for pk, (_, one) in self._histories.items() if name in one.refused)
         return RouteMember(name, provider.models, provider.operations, blocked, self._is_up(name), barred, refused)
 
@@ -267,11 +269,14 @@ class Routing:
         return seconds
 
     def _counts(self, request: QueuedRequest, history: History, error: RequestError) -> bool:
-        """Return whether a failure counts: a 503 moves a request, and counts once every member has answered so."""
-        if not isinstance(error, ServerFault) or error.http_status != _FREE_STATUS:
+        """Return whether a failure counts: a 503 moves a request, and counts once every member has answered so.
+
+        One that has a home does not move.
+        """
+        route = self._config.routes[request.route or ""]
+        if not isinstance(error, ServerFault) or error.http_status != _FREE_STATUS or route.same:
             return error.counted
         history.unavailable.add(request.provider)
-        route = self._config.routes[request.route or ""]
         if any(self._can_serve(request, one) and one not in history.unavailable for one in self.living(route)):
             return False
         history.unavailable.clear()

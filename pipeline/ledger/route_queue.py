@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class RouteMember:
     """A provider of a route that has not stopped: what it serves (None: all), and what of it is blocked.
 
-    `is_up` if it may be called now. `barred` are the primary keys of requests that it is not asked again while another
-    one may be, `refused` those of them that its content policy refused: it is never asked again for these.
+    `is_up` if it may be called now. `barred` are the primary keys of requests for which another one is
+    to be asked now, `refused` those of them that its content policy refused: it is never asked again for these.
     """
 
     name: str

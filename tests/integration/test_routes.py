@@ -200,6 +200,31 @@ async def test_a_503_counts_once_all_members_have_answered_so(bench: Bench) -> N
     assert min(len(a.prompts), len(b.prompts)) == bench.retry.attempts
 
 
+@pytest.mark.parametrize("after", [{}, {"Retry_After": "60"}])
+async def test_a_503_moves_a_request_of_a_fallback_too(bench: Bench, after: dict[str, str]) -> None:
+    a, b = Vendor("a", lambda _body: refusal(503, "overloaded", **after)), Vendor("b")
+    async with vendors(a, b):
+        two = (a.provider(), b.provider())
+        bench.submit_routed(*requests(3), providers=two, rules={"policy": "fallback"})
+        async with asyncio.timeout(15):
+            await bench.run(*two)
+    assert sold_once(b) == len(b.prompts) == 3
+    assert len(a.prompts) == 3 if after else len(a.prompts) >= 3
+
+
+@pytest.mark.parametrize("policy", ["spread", "fallback"])
+async def test_a_503_of_a_home_counts_since_nobody_else_is_asked(bench: Bench, policy: str) -> None:
+    two = [Vendor(name, lambda _body: refusal(503, "overloaded")) for name in "ab"]
+    async with vendors(*two):
+        members = tuple(one.provider() for one in two)
+        alike = replace(request(1), variables={"style": "noir"})
+        bench.submit_routed(alike, providers=members, rules={"policy": policy, "same": ("style",)})
+        async with asyncio.timeout(15):
+            await bench.run(*members)
+    assert set(bench.statuses().values()) == {"failed"}
+    assert sorted(len(one.prompts) for one in two) == [0, bench.retry.attempts]
+
+
 async def test_a_retry_after_holds_for_its_member_alone(bench: Bench) -> None:
     a = Vendor("a", lambda _body: refusal(503, "overloaded", Retry_After="60"))
     b = Vendor("b")
