@@ -38,19 +38,24 @@ class WorkerBook:
     async def kept(self, pool: Pool) -> AsyncIterator[None]:
         """Keep the record current within the block, and delete it after it."""
         await asyncio.to_thread(self._write, pool)
-        task = asyncio.create_task(self._keep(pool), name="record of workers")
+        ended = asyncio.Event()
+        task = asyncio.create_task(self._keep(pool, ended), name="record of workers")
         try:
             yield
         finally:
-            task.cancel()
+            ended.set()  # a thread that writes cannot be cancelled, and would write after the deletion
             await asyncio.gather(task, return_exceptions=True)
             await asyncio.to_thread(self._forget)
 
-    async def _keep(self, pool: Pool) -> None:
+    async def _keep(self, pool: Pool, ended: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(_SECONDS)
-            with contextlib.suppress(PipelineError, sqlite3.Error):  # a full disk: leases end
-                await asyncio.to_thread(self._write, pool)
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await ended.wait()
+                    return
+            except TimeoutError:
+                with contextlib.suppress(PipelineError, sqlite3.Error):  # a full disk: leases end
+                    await asyncio.to_thread(self._write, pool)
 
     def _write(self, pool: Pool) -> None:
         before = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from aiohttp import web
 from pipeline.config.load import RateLimit
 from pipeline.engine.worker_events import WorkerLost
 from pipeline.ledger import workers as ledger_workers
-from pipeline.ray import lease, service, worker
+from pipeline.ray import book, lease, service, worker
 from tests.support.workbench import PNG, PNG_BASE64, answer_with, benched, lab, request, until, vendor
 
 if TYPE_CHECKING:
@@ -208,6 +209,25 @@ async def test_a_block_that_did_not_arrive_is_sent_again_and_one_that_did_is_don
     assert len(dropped) == 2
     assert sorted(server.calls) == [f"prompt {number}" for number in range(5)]
     assert sum(one.calls for one in _lost(bench)) == 0
+
+
+async def test_a_record_of_the_workers_that_is_late_does_not_outlive_the_run(
+    bench: Bench, pool: tuple[Pool, ClusterHere], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_writing, may_write, has_written = threading.Event(), threading.Event(), threading.Event()
+
+    def record_late(*facts: Any) -> None:
+        is_writing.set()
+        may_write.wait()
+        ledger_workers.record_workers(*facts)
+        has_written.set()
+
+    async with book.WorkerBook(bench.folder).kept(pool[0]):
+        monkeypatch.setattr(book, "record_workers", record_late)
+        await until(is_writing.is_set)
+        asyncio.get_running_loop().call_later(0.1, may_write.set)
+    await until(has_written.is_set)
+    assert bench.ask("SELECT * FROM worker_lease") == []
 
 
 async def test_without_any_worker_a_halt_withdraws_what_waits_and_nothing_counts_as_sent(
