@@ -23,7 +23,6 @@ BAD_GATEWAY: Final = (
 WRONG_PAGE: Final = b"<!DOCTYPE html><html><body><h1>This picture is on holiday.</h1></body></html>\n"
 Name = TypeVar("Name", bound=str)
 SLOW_CHUNKS: Final = 20
-SLOW_CHUNK_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,7 @@ class FaultPlan:
     latency: float
     retry_wait: float  # of an `http_429`, in seconds
     sends_retry_after: bool  # whether an `http_503` has the header
+    slow_seconds: float  # of a `slow` response
 
     def api_error(self, limit: RateLimit | None, images: int) -> errors.ApiError | None:
         """Return the JSON error of a fault that is one; None for the others."""
@@ -58,6 +58,7 @@ def plan_faults(settings: SandboxSettings, number: int | str) -> FaultPlan:
         latency=rng.uniform(*settings.latency_seconds),
         retry_wait=rng.randint(50, 300) / 1000,
         sends_retry_after=rng.random() < 0.5,
+        slow_seconds=settings.slow_seconds,
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.sandbox import api_errors as errors
 from pipeline.sandbox import responses
 from pipeline.sandbox.calls import check_call, make_images
-from pipeline.sandbox.faults import BAD_GATEWAY, SLOW_CHUNK_SECONDS, SLOW_CHUNKS, FaultPlan, plan_faults
+from pipeline.sandbox.faults import BAD_GATEWAY, SLOW_CHUNKS, FaultPlan, plan_faults
 from pipeline.sandbox.http_server import drop, send, service_headers
 from pipeline.sandbox.request_body import read_body
 from pipeline.sandbox.request_log import CallEntry
@@ -154,6 +154,6 @@ def _damage(response: Response, plan: FaultPlan) -> Response | None:
             content = b"".join(response.chunks)
             step = -(-len(content) // SLOW_CHUNKS)
             chunks = tuple(content[start : start + step] for start in range(0, len(content), step))
-            return replace(response, chunks=chunks, pause=SLOW_CHUNK_SECONDS)
+            return replace(response, chunks=chunks, pause=plan.slow_seconds / SLOW_CHUNKS)
         case _:
             return response

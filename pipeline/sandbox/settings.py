@@ -29,7 +29,7 @@ CallFault: TypeAlias = Literal[
     "drop_after",  # the connection closes, the images were made and charged
     "broken_json",  # 200, charged, and the body is truncated
     "empty",  # 200 without an image, not charged
-    "slow",  # the correct response, in small chunks over about two seconds
+    "slow",  # the correct response, in small chunks over `slow_seconds`
 ]
 DownloadFault: TypeAlias = Literal[
     "cut_download",  # the whole length is declared, and the connection closes midway
@@ -74,6 +74,7 @@ class SandboxSettings:
     require_key: bool = True
     idempotency: bool = False  # a call with the Idempotency-Key of a charged one gets its response again
     faults: Faults = field(default_factory=Faults)
+    slow_seconds: float = 2.0
     quota_images: int | None = None
     dialect: Dialect = field(default_factory=Dialect)
     today: date | None = None  # models are gone from their shutdown date on; null: every model is available
@@ -95,6 +96,7 @@ class SandboxSettings:
             require_key=boolean("require_key", mapping.get("require_key", True)),
             idempotency=boolean("idempotency", mapping.get("idempotency", False)),
             faults=_faults(mapping.get("faults", {})),
+            slow_seconds=number("slow_seconds", mapping.get("slow_seconds", 2.0), low=0, high=86_400),
             quota_images=_quota(mapping.get("quota_images")),
             dialect=read_dialect(mapping.get("dialect", {})),
             today=_date("today", mapping.get("today")),

@@ -65,9 +65,9 @@ async def test_broken_json_is_charged_and_an_empty_response_is_not(tmp_path: Pat
 
 
 async def test_a_slow_response_is_complete(tmp_path: Path) -> None:
-    async with calling(tmp_path, faults={"slow": 1}) as caller:
+    async with calling(tmp_path, faults={"slow": 1}, slow_seconds=0.4) as caller:
         loop = asyncio.get_running_loop()
         start = loop.time()
         reply = await caller.generate(response_format="b64_json")
-        assert loop.time() - start > 1.5
+        assert loop.time() - start > 0.3
         assert decoded(base64.b64decode(reply.json["data"][0]["b64_json"])).size == (256, 256)

@@ -42,6 +42,7 @@ def test_null_means_no_limit_and_missing_keys_keep_their_defaults() -> None:
         ({"rate_limit": {"images": 1.5}}, "rate_limit.images: expected a whole number, got 1.5"),
         ({"rate_limit": {"per_seconds": float("nan")}}, "rate_limit.per_seconds: expected a number, got nan"),
         ({"require_key": "no"}, "require_key: expected true or false, got 'no'"),
+        ({"slow_seconds": -1}, "slow_seconds: expected a number from 0 to 86400, got -1"),
         ({"quota_images": -1}, "quota_images: expected a whole number of at least 0, got -1"),
         ({"dialect": {"draws": "large"}}, "dialect.draws: expected a size like 512x512, got 'large'"),
         ({"shutdown_dates": {"m": "soon"}}, "shutdown_dates.m: expected a day as YYYY-MM-DD, got 'soon'"),
