@@ -159,7 +159,7 @@ def test_moderation_fails_its_request_alone_and_is_not_tried_again_until_resumed
 
 @pytest.mark.parametrize("faults", [{}, STORM], ids=["calm", "storm"])
 def test_many_prompts_each_get_exactly_one_whole_picture(stage: Stage, faults: dict[str, float]) -> None:
-    server = stage.serve(rate_limit=None, seed=5, faults=faults)
+    server = stage.serve(rate_limit=None, seed=5, faults=faults, slow_seconds=0.2)
     stage.provider("lab", server)
     stage.settings["retry"] = {"attempts": 30, "unknown": 30, "max_wait_seconds": 0.5}
     stage.write_config()
