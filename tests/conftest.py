@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -27,18 +28,23 @@ if TYPE_CHECKING:
 settings.register_profile("pipeline", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pipeline")
 
+_ORDER = ["drills", "e2e", "integration", "browser", "unit"]  # what waits longest begins first
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Measure the coverage of what runs in the processes of the tests, not of the commands that they start.
 
     Those run at their own speed then, and what they run is covered by tests that call it. All of them keep the bytecode
     that they compile, also if the environment forbids it: a command that compiles this package takes a third longer. A
-    job in the background of a shell ignores SIGINT, and so would the commands.
+    job in the background of a shell ignores SIGINT, and so would the commands. The long drills of a file are dealt to
+    several processes; else each process gets whole files.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("markexpr") == "long":
+        config.option.dist = "worksteal"
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         os.environ.pop("COVERAGE_PROCESS_START", None)
 
@@ -46,17 +52,31 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Import the test modules, each worker from another one on, so that in a new clone each is compiled once.
 
-    Whatever an import raises is raised again where pytest collects the module.
+    Whatever an import raises is raised again where pytest collects the module. Until all is collected no garbage is
+    looked for: there is none, and looking takes a third of the time.
     """
     worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
     if worker is None:
         return
+    gc.disable()
     places = [Path(argument.partition("::")[0]).resolve() for argument in session.config.args]
     modules = sorted(path for place in places for path in ([place] if place.is_file() else place.rglob("test_*.py")))
     first = len(modules) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
     for path in [*modules[first:], *modules[:first]]:
         with contextlib.suppress(Exception, pytest.skip.Exception):
             importlib.import_module(".".join(path.relative_to(HOME).with_suffix("").parts))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the folders in this order, so that tests which only compute fill the processors to the end."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: _ORDER.index(item.path.relative_to(tests).parts[0]))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there now alone for good when garbage is looked for: the tests, and all that they import."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
