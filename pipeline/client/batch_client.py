@@ -72,12 +72,17 @@ class BatchClient:
 
     async def find_file(self, name: str, purpose: str, since: float) -> RemoteFile | None:
         """Return the file of this name that was uploaded after `since` (seconds since 1970); None if there is none."""
-        query = {"purpose": purpose, "limit": str(_FILES_PER_PAGE)}
-        async for item in self._list("files", query, since):
-            found = file_of(item)
-            if found is not None and found.name == name:
+        async for found in self.list_files(purpose, since):
+            if found.name == name:
                 return found
         return None
+
+    async def list_files(self, purpose: str, since: float) -> AsyncIterator[RemoteFile]:
+        """Yield the files of a purpose that were uploaded after `since` (seconds since 1970)."""
+        query = {"purpose": purpose, "limit": str(_FILES_PER_PAGE)}
+        async for item in self._list("files", query, since):
+            if (found := file_of(item)) is not None:
+                yield found
 
     async def get_file(self, file_id: str) -> RemoteFile | None:
         """Return a file's object; None if the service has none with this id."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.queue import IN_SCOPE, Block, free_stem, scope_values
+from pipeline.ledger.uploaded_files import input_name
 
 if TYPE_CHECKING:
     import sqlite3
@@ -50,7 +51,7 @@ class BatchRow:
     @property
     def input_name(self) -> str:
         """The unique name of its input file."""
-        return f"{self.token}.jsonl"
+        return input_name(self.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ def end_cancelling(connection: sqlite3.Connection, job_pk: int) -> None:
 
 def record_input_file(connection: sqlite3.Connection, batch_pk: int, file_id: str) -> None:
     """Record the service's id of a batch's input file."""
-    connection.execute("UPDATE batch SET input_file_id = ? WHERE pk = ?", (file_id, batch_pk))
+    connection.execute("UPDATE batch SET input_file_id = ?, input_sent_at = NULL WHERE pk = ?", (file_id, batch_pk))
 
 
 def record_create(connection: sqlite3.Connection, batch_pk: int, now: float) -> None:

@@ -179,6 +179,11 @@ def _add_withheld(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE attempt ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0 CHECK (withheld >= 0)")
 
 
+def _add_input_uploads(connection: sqlite3.Connection) -> None:
+    """Add when the input file of each batch was sent, until its id is known; NULL if it is, or if there is none."""
+    connection.execute("ALTER TABLE batch ADD COLUMN input_sent_at REAL")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -196,5 +201,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_workers,
     _add_calls_in_flight,
     _add_withheld,
+    _add_input_uploads,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

@@ -44,6 +44,11 @@ def begin(connection: sqlite3.Connection, provider: str, sha256: str, name: str,
     )
 
 
+def withdraw(connection: sqlite3.Connection, provider: str, sha256: str) -> None:
+    """Forget an upload that was begun and never sent."""
+    connection.execute("DELETE FROM uploaded_file WHERE provider = ? AND sha256 = ? AND id IS NULL", (provider, sha256))
+
+
 def record(connection: sqlite3.Connection, provider: str, sha256: str, file_id: str, expires_at: float) -> None:
     """Record the id that the service has given to an upload."""
     connection.execute(
@@ -83,6 +88,35 @@ def ended_inputs(connection: sqlite3.Connection, provider: str, since: float) ->
     return [(row[0], row[1]) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class LostInput:
+    """The input file of a batch that was never created, whose upload had no answer. `sent_at` is since 1970."""
+
+    batch_pk: int
+    name: str
+    sent_at: float
+
+
+def lost_inputs(connection: sqlite3.Connection, provider: str, since: float) -> list[LostInput]:
+    """Return the input files that were sent after a moment, are used by no batch, and whose ids nobody knows."""
+    rows = connection.execute(
+        "SELECT pk, token, input_sent_at FROM batch WHERE provider = ? AND ended_at IS NOT NULL"
+        " AND input_file_id IS NULL AND input_sent_at > ?",
+        (provider, since),
+    )
+    return [LostInput(row[0], input_name(row[1]), row[2]) for row in rows]
+
+
+def input_name(token: str) -> str:
+    """Return the unique name of the input file of the batch with this token."""
+    return f"{token}.jsonl"
+
+
+def record_input_sent(connection: sqlite3.Connection, batch_pk: int, now: float) -> None:
+    """Record, before it is sent, the upload of a batch's input file."""
+    connection.execute("UPDATE batch SET input_sent_at = ? WHERE pk = ?", (now, batch_pk))
+
+
 def forget_input_file(connection: sqlite3.Connection, batch_pk: int) -> None:
-    """Record that the input file of a batch that has ended is deleted at the service."""
-    connection.execute("UPDATE batch SET input_file_id = NULL WHERE pk = ?", (batch_pk,))
+    """Record that the service does not have the input file of a batch that has ended."""
+    connection.execute("UPDATE batch SET input_file_id = NULL, input_sent_at = NULL WHERE pk = ?", (batch_pk,))

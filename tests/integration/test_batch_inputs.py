@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -23,6 +24,8 @@ from tests.support.batch_server import (
 )
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from tests.support.workbench import Bench
 
 
@@ -219,3 +222,52 @@ async def test_a_file_that_could_not_be_deleted_is_deleted_at_the_end_of_the_run
         queue(bench, provider, painted(1), painted(2))
         await bench.run(provider)
         assert [file.is_deleted for file in server.of("batch")] == [True, True]
+
+
+async def test_files_whose_uploads_were_under_way_at_a_death_are_found_and_deleted(bench: Bench) -> None:
+    async with batch_service(page=1) as server:
+        provider = batch_lab(server.url)
+        queue(bench, provider, painted(1))
+        arrived = asyncio.Event()
+
+        async def silent(_http: web.Request) -> web.StreamResponse:
+            server.add("batch", f"{_read(bench, 'SELECT token FROM batch')}.jsonl", b"{}", 86_400)
+            arrived.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        server.script("POST /files", silent)
+        first = asyncio.create_task(bench.run(provider))
+        await arrived.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        foreign = server.add("batch", "of-somebody-else.jsonl", b"{}", 86_400)
+        picture = server.add("vision", "abc-16.png", b"", 86_400)
+        bench.set(
+            "INSERT INTO uploaded_file (provider, sha256, name, created_at) VALUES ('lab', '16', 'abc-16.png', 1)"
+        )
+        await bench.run(provider)
+        assert [file.is_deleted for file in server.of("batch") if file is not foreign] == [True, True]
+        assert picture.is_deleted
+        assert not foreign.is_deleted
+        assert fates(bench) == {"succeeded": 1}
+        looks = server.count("GET /files")
+        queue(bench, provider, painted(1), painted(2))
+        await bench.run(provider)
+        assert server.count("GET /files") == looks
+
+
+async def test_an_input_file_that_is_not_in_the_list_is_looked_for_for_an_hour(bench: Bench) -> None:
+    async with batch_service() as server:
+        provider = batch_lab(server.url)
+        server.script("POST /files", refusal("File is too large."))
+        queue(bench, provider, painted(1), painted(2))
+        await bench.run(provider)
+        assert server.count("GET /files") == 1
+        bench.set("UPDATE batch SET input_sent_at = input_sent_at - 3601")
+        queue(bench, provider, *(painted(number) for number in range(1, 4)))
+        await bench.run(provider)
+        queue(bench, provider, *(painted(number) for number in range(1, 5)))
+        await bench.run(provider)
+        assert server.count("GET /files") == 2

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.engine.batches.drafts import DraftLine
     from pipeline.engine.batches.inputs import UploadedImages
     from pipeline.ledger.batches import BatchRow
+    from pipeline.ledger.uploaded_files import LostInput
 
 MOST_LOOKS = 3
 """Looks at the service's list without a batch, before it is created again."""
@@ -45,6 +46,7 @@ _HELD_SECONDS = 1.0  # between two looks at whether the provider is still held
 _TRIES = 5  # of a create that the service refuses since it does not see the input file yet
 _EXPIRES_SECONDS = 3 * 24 * 3600  # of an input file that nobody deletes
 _CLOCKS = 24 * 3600.0  # seconds by which two clocks may differ
+_LISTED_SECONDS = 3600.0  # after the start of an upload, in which its file is in the service's list at the latest
 _CANNOT_FIND = re.compile(r"cannot find file", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"too large", re.IGNORECASE)
 _FILE_ID = re.compile(r"\bfile-[A-Za-z0-9_-]{1,100}")
@@ -137,6 +139,7 @@ class Creation:
             try:
                 found = await client.find_file(self._row.input_name, "batch", self._since) if is_lost else None
                 if found is None:
+                    await self._context.writer.do(uploaded_files.record_input_sent, self._row.pk, time.time())
                     found = await client.upload(
                         self._path,
                         self._row.input_name,
@@ -258,3 +261,22 @@ async def delete_inputs(context: BatchContext) -> None:
     since = time.time() - _EXPIRES_SECONDS
     for batch_pk, file_id in await context.writer.do(uploaded_files.ended_inputs, context.provider.name, since):
         await delete_input(context, batch_pk, file_id)
+    lost = await context.writer.do(uploaded_files.lost_inputs, context.provider.name, since)
+    if lost:
+        with contextlib.suppress(RequestError):
+            await _delete_lost(context, {one.name: one for one in lost})
+
+
+async def _delete_lost(context: BatchContext, lost: Mapping[str, LostInput]) -> None:
+    """Delete files whose uploads had no answer, because the process died, as far as the service lists them.
+
+    One that was sent lately may be listed later: a later run looks for it again.
+    """
+    since = min(one.sent_at for one in lost.values()) - _CLOCKS
+    found = [one async for one in context.client.list_files("batch", since) if one.name in lost]
+    for file in found:
+        await context.client.delete_file(file.id)
+    known = {file.name for file in found}
+    for one in lost.values():
+        if one.name in known or one.sent_at < time.time() - _LISTED_SECONDS:
+            await context.writer.do(uploaded_files.forget_input_file, one.batch_pk)
