@@ -245,7 +245,7 @@ def rename(options: Options, old: str, new: str) -> int:
 @click.pass_obj
 def forget(options: Options, job: str, files: bool, yes: bool) -> int:
     """Take a job out of the ledger, after asking. Its files stay. Not while a run is at work."""
-    from pipeline.reports.status import forget_question, read_status
+    from pipeline.reports.status import forget_question, forgotten, read_status
 
     batch = options.batch()
     (summary,) = read_status(batch.folder, options.job(job))
@@ -258,5 +258,5 @@ def forget(options: Options, job: str, files: bool, yes: bool) -> int:
             return 2
     with work_line(options, "forgetting, and deleting files" if files else "forgetting"):
         batch.forget(summary.name, files=files)
-    echo(f"job `{summary.name}` is forgotten" + (", and its files are deleted" if files else "; its files stay"))
+    echo(forgotten(summary, files=files))
     return 0

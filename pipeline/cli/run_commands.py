@@ -88,13 +88,15 @@ def run(options: Options, /, jobs: tuple[Path, ...], as_json: bool, no_wait: boo
 
     def started(plans: list[Plan]) -> None:
         line.close()
+        from_stdin.extend(one.name for one in plans if one.reads_stdin)
         for one in plans:
             print_notes(options, one)
 
+    from_stdin: list[str] = []
     with run_output(options, batch, "checking and queueing", as_json=as_json) as (emit, line):
         coroutine = batch.run(jobs, JobOptions(wait=not no_wait, **extra), emit=emit, started=started)
         result = run_in_loop(coroutine)
-    again = typed_command()
+    again = _whole_queue(extra["budget_usd"]) if from_stdin else typed_command()
     if "--limit" in again and not result.unreached:  # the first requests are made: what continues is without it
         place = again.index("--limit")
         del again[place : place + 2]
@@ -193,8 +195,12 @@ def resume(
             started=started,
         )
         result = run_in_loop(coroutine)
-    budget = [] if extra["budget_usd"] is None else ["--budget", f"{extra['budget_usd']:g}"]
-    return print_result(options, result, ["run", *budget], as_json=as_json)
+    return print_result(options, result, _whole_queue(extra["budget_usd"]), as_json=as_json)
+
+
+def _whole_queue(budget_usd: float | None) -> list[str]:
+    """Return the words of the command that processes what is queued, with this budget."""
+    return ["run", *([] if budget_usd is None else ["--budget", f"{budget_usd:g}"])]
 
 
 @click.command(

@@ -152,7 +152,7 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revisio
         "UPDATE job SET file = ?, provider = ?, members = ?, rehearsal = ?, budget_usd = ?, revision = ?,"
         " submitted_at = ? WHERE pk = ?",
         (
-            plan.file and str(plan.file),
+            None if plan.file is None or plan.reads_stdin else str(plan.file),  # else the file states the job
             plan.provider.name,
             json.dumps([one.name for one in plan.members]) if plan.members else None,
             plan.provider.sandbox is not None,

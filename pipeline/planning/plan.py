@@ -49,6 +49,7 @@ class Plan:
     mode: Mode = "realtime"
     deadline: float | None = None  # of mode auto, in seconds since 1970
     members: tuple[Provider, ...] = ()  # of a route: the providers that serve it
+    reads_stdin: bool = False  # so that the file alone does not state the job
 
     @property
     def serving(self) -> tuple[Provider, ...]:

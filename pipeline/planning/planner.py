@@ -90,6 +90,7 @@ def make_plan(
         mode=service.mode,
         deadline=service.deadline,
         members=tuple(one.provider for one in members),
+        reads_stdin=bool(job.reads_stdin),
     )
 
 

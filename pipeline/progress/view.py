@@ -160,7 +160,8 @@ def _money(job: JobView) -> str:
 
 def provider_facts(provider: ProviderView, now: float) -> list[str]:
     """Return how fast a provider is, against its limit, and its bottleneck."""
-    facts = [_speed(provider), f"{counted(provider.in_flight, 'call')} in flight"]
+    has_calls = provider.bottleneck != "batch" or provider.in_flight or provider.per_minute is not None
+    facts = [_speed(provider), f"{counted(provider.in_flight, 'call')} in flight"] if has_calls else []
     bottleneck = bottleneck_of(provider, now)
     expires_at = provider.expires_at
     expiry = [] if expires_at is None else [f"download before {clock(expires_at, now)} (when the next link expires)"]

@@ -229,6 +229,14 @@ def _to_come(summary: JobSummary, providers: Mapping[str, Provider]) -> list[str
     return [f"{missing:,} to come, {duration(seconds)} at the limit{within}"]
 
 
+def forgotten(summary: JobSummary, *, files: bool) -> str:
+    """Return what was deleted with a job that is forgotten."""
+    what = f"{counted(sum(summary.counts.values()), 'request')} and {counted(summary.images, 'image')}"
+    return f"job `{summary.name}` is forgotten, with {what}" + (
+        ", and its files are deleted" if files else "; its files stay"
+    )
+
+
 def forget_question(summary: JobSummary, *, files: bool) -> str:
     """Return what is lost if a job is forgotten, paid work that is not here first, and the question."""
     lost = [*spent_facts(summary)]

@@ -47,7 +47,7 @@ def test_a_command_that_waits_for_the_ledger_shows_what_it_is_at(
         shown.read_until(lambda: line not in shown.text)
         if ends:
             assert shown.read_to_the_end() == 0
-            assert shown.lines == ["job `many` is forgotten; its files stay"]
+            assert shown.lines == ["job `many` is forgotten, with 2 requests and 0 images; its files stay"]
 
 
 def test_a_command_that_is_fast_or_quiet_or_in_a_pipe_shows_no_line(stage: Stage) -> None:

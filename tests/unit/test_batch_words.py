@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.config.load import RateLimit
 from pipeline.errors import QuotaSpent
+from pipeline.ledger.batch_queries import BatchesOut
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.notifications.message import end_message
+from pipeline.progress.view import ProviderView, provider_facts
 from pipeline.reports.batches import mode_words, out_words, waits_words
 from pipeline.reports.facts import clock, job_line
 from pipeline.reports.report_data import read_report_data
@@ -77,8 +80,6 @@ def test_one_batch_is_told_in_the_singular_and_one_that_is_being_sent_has_no_mom
 
 
 def test_what_the_work_waits_for_is_told_with_its_end() -> None:
-    from pipeline.ledger.batch_queries import BatchesOut
-
     now = NIGHT
     end = clock(NIGHT + DAY, now)
     assert waits_words(BatchesOut(12, expires_at=NIGHT + DAY), now) == (
@@ -191,3 +192,12 @@ def test_the_report_of_a_job_without_batches_has_no_word_of_them(bench: Bench) -
     bench.submit(request(1))
     data = read_report_data(bench.connection, "job")
     assert (data["spent"], data["batches"]) == ([], None)
+
+
+def test_a_provider_that_only_waits_for_batches_has_no_speed_of_calls_to_measure() -> None:
+    out = BatchesOut(1, expires_at=NIGHT + DAY)
+    waiting = ProviderView("lab", None, 50.0, 0, "batch", out=out)
+    assert provider_facts(waiting, NIGHT) == [waits_words(out, NIGHT)]
+    calling = replace(waiting, bottleneck="provider", in_flight=2)
+    assert provider_facts(calling, NIGHT)[:2] == ["measuring… (limit 50 images a minute)", "2 calls in flight"]
+    assert provider_facts(replace(waiting, per_minute=12.0), NIGHT)[1] == "0 calls in flight"

@@ -123,3 +123,11 @@ def test_a_bom_is_dropped_and_a_line_has_a_bound(
     monkeypatch.setattr("pipeline.planning.json_rows.MAX_LINE", 20)
     code, _, err = command(CATS, "plan", "j.yaml")
     assert (code, "standard input, line 1: is longer than 20 characters" in err) == (2, True)
+
+
+def test_a_run_that_stopped_is_continued_without_reading_standard_input_again(
+    command: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, _, err = command(CATS, "run", "j.yaml", "--limit", "2", "--budget", "0.001")
+    assert code == 3
+    assert err.endswith("still queued: 2 requests for 2 images; to continue, run:\n    pipeline run --budget 0.04\n")
