@@ -166,7 +166,7 @@ class Batch:
                 await prepare_ledger(connection, self.folder, emit)
                 self._check_credentials(connection, selection)
                 change.apply(connection)
-                started(put_back(connection, selection))
+                started(put_back(connection, selection, self.config.discounts))
                 self._adopt_images(connection, emit)
                 scope = Scope(frozenset(selection.names) if names else None, time.time())
                 result = await self._run(connection, held, scope, options, emit)
@@ -211,7 +211,8 @@ class Batch:
         """
         with self._writing(name) as connection:
             selection = Selection(tuple(submit.known_names(connection, [name])), only_retryable=True)
-            return put_back(connection, selection, for_run_at_work=find_owner(self.folder, connection) is not None)
+            is_beside = find_owner(self.folder, connection) is not None
+            return put_back(connection, selection, self.config.discounts, for_run_at_work=is_beside)
 
     def rename(self, old: str, new: str) -> None:
         """Change a job's name; its rows and its folder go along. Raises BadInput, and FolderBusy beside a run."""

@@ -132,7 +132,7 @@ class JobQueue:
         Raises LeftToRunAtWork if there are any, or if the mode of a job was changed.
         """
         change.apply(self.connection)
-        found = put_back(self.connection, selection, for_run_at_work=True)
+        found = put_back(self.connection, selection, self.config.discounts, for_run_at_work=True)
         started(found)
         jobs = [one.job for one in found if one.requests]
         if jobs:

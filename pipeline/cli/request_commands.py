@@ -57,7 +57,7 @@ def show(options: Options, job: str, request_id: str, as_json: bool) -> int:
     exits=(0, 1, 2, 3, 130),
 )
 @click.argument("job", shell_complete=complete_jobs)
-@click.argument("more", nargs=-1, metavar="[ID ...]")
+@click.argument("more", nargs=-1, metavar="[--id ID ...]")
 @click.option("--id", "ids", multiple=True, metavar="ID", help="The images of this request; several times for more.")
 @click.option("--picks", type=PATH, metavar="FILE", help="The images that this file, of the report, marks as rejected.")
 @click.option(

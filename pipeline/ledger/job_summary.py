@@ -64,6 +64,11 @@ class JobSummary:
         return self.served if self.members else (ServedImages(self.provider, self.images, self.cost_usd),)
 
     @property
+    def goes_by_batch(self) -> bool:
+        """Whether what is to come is made by batch, as far as its requests can."""
+        return self.mode != "realtime" and self.realtime_since is None
+
+    @property
     def unfinished(self) -> int:
         """Requests that are still to be worked on."""
         return self.counts["pending"] + self.counts["running"]
@@ -100,7 +105,7 @@ def read_job_summaries(
 
 def _discounted(summary: JobSummary, discount: float) -> JobSummary:
     """Return the summary with the cost of what is to come by batch; the ledger has estimates in realtime."""
-    if summary.mode == "realtime" or summary.realtime_since is not None or summary.expected_usd is None:
+    if not summary.goes_by_batch or summary.expected_usd is None:
         return summary
     return replace(summary, expected_usd=summary.expected_usd * (1 - discount))
 

@@ -14,7 +14,7 @@ from pipeline.ledger.submit import known_names
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +87,33 @@ _CHOSEN = f"""(CASE WHEN r.status = 'cancelled' THEN
 _ENDED = """r.status IN ('failed', 'partial', 'cancelled') AND r.stated = j.revision
  AND (:names IS NULL OR j.name IN (SELECT value FROM json_each(:names)))"""
 
+_DISCOUNT = """CASE WHEN j.mode = 'realtime' OR j.realtime_since IS NOT NULL THEN 0
+ ELSE coalesce(json_extract(:discounts, '$."' || j.provider || '"'), 0) END"""
+
 _FOUND = f"""
 WITH ended AS MATERIALIZED (
   SELECT j.pk AS job_pk, j.name, j.provider, j.rehearsal, r.status, error_kind(r.error) AS kind, r.n, r.estimate_usd,
-    {_CHOSEN} AS chosen, (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'paid') AS paid, r.received
+    {_DISCOUNT} AS discount, {_CHOSEN} AS chosen,
+    (SELECT count(*) FROM image i WHERE i.request = r.pk AND i.state = 'paid') AS paid, r.received
   FROM request r JOIN job j ON j.pk = r.job WHERE {_ENDED}),
 counted AS MATERIALIZED (SELECT *, max(0, n - received - paid) AS missing FROM ended)
 SELECT name, provider, rehearsal, sum(chosen), sum(chosen * missing), sum(chosen * paid),
   CASE WHEN sum(chosen AND missing AND estimate_usd IS NULL) THEN NULL
-    ELSE total(chosen * estimate_usd * missing / n) END,
+    ELSE total(chosen * estimate_usd * (1 - discount) * missing / n) END,
   sum(NOT chosen AND status = 'cancelled'), sum(NOT chosen AND status != 'cancelled' AND kind = 'Moderated'),
   sum(NOT chosen AND status != 'cancelled' AND kind != 'Moderated')
 FROM counted GROUP BY job_pk ORDER BY job_pk
 """  # the columns are in the order of the fields
 
 
-def find_ended(connection: sqlite3.Connection, selection: Selection) -> list[JobPutBack]:
-    """Return what a selection would put back of each job, and what it would leave; the oldest job first."""
-    rows = connection.execute(_FOUND, selection.parameters())
+def find_ended(
+    connection: sqlite3.Connection, selection: Selection, discounts: Mapping[str, float] | None = None
+) -> list[JobPutBack]:
+    """Return what a selection would put back of each job, and what it would leave; the oldest job first.
+
+    `discounts` are those of batches, by provider.
+    """
+    rows = connection.execute(_FOUND, {**selection.parameters(), "discounts": json.dumps(discounts or {})})
     return [JobPutBack(name, provider, bool(rehearsal), *rest) for name, provider, rehearsal, *rest in rows]
 
 
@@ -132,7 +141,11 @@ def select(
 
 
 def put_back(
-    connection: sqlite3.Connection, selection: Selection, *, for_run_at_work: bool = False
+    connection: sqlite3.Connection,
+    selection: Selection,
+    discounts: Mapping[str, float] | None = None,
+    *,
+    for_run_at_work: bool = False,
 ) -> list[JobPutBack]:
     """Queue the selected requests again, and return what `find_ended` returned just before.
 
@@ -140,7 +153,7 @@ def put_back(
     submitted now, so that a run that was given other jobs takes them up.
     """
     with transaction(connection):
-        found = find_ended(connection, selection)
+        found = find_ended(connection, selection, discounts)
         connection.execute(
             "UPDATE request SET status = 'pending', moderated = 0, cut_off = 0, finished_at = NULL WHERE pk IN"
             f" (SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE {_ENDED} AND {_CHOSEN})",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.ledger.attempts import committed_usd
@@ -55,6 +55,10 @@ class RedoCost:
     images: int
     missing: int
     cost_usd: float | None
+
+    def less(self, discount: float) -> RedoCost:
+        """Return the same at a lower price, as by batch."""
+        return replace(self, cost_usd=None if self.cost_usd is None else self.cost_usd * (1 - discount))
 
 
 _TO_BUY = """

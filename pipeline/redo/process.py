@@ -78,6 +78,8 @@ def prepared(batch: Batch, job: str, choice: Choice, change: Change | None = Non
             if change is not None:
                 plan = plan_changed(connection, config, summary, images, change, staging)
             cost = _cost(connection, job, images, plan)
+            if summary.goes_by_batch if plan is None else plan.mode != "realtime":
+                cost = cost.less(config.discounts.get(summary.provider, 0.0))
         for member in config.members(summary.provider):
             check_credentials(member, batch.environment)
         yield Redo(job, plan.name if plan else job, summary.rehearsal, tuple(images), cost, plan, staging)

@@ -52,7 +52,8 @@ class Question:
 def ask_resume(batch: Batch, name: str) -> Question:
     """Return what `resume` would put back, what that may cost, and what it would leave alone. Raises BadInput."""
     with ledger.reading(batch.folder, name) as connection:
-        found = find_ended(connection, Selection(tuple(known_names(connection, [name])), only_retryable=True))
+        selection = Selection(tuple(known_names(connection, [name])), only_retryable=True)
+        found = find_ended(connection, selection, batch.config.discounts)
     number = sum(one.requests for one in found)
     yes = f"Put {counted(number, 'request')} back" if number else None
     return Question(tuple(put_back_lines(found, _command(batch))), yes, "Leave as it is")

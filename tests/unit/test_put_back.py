@@ -138,3 +138,14 @@ def test_beside_a_run_of_another_job_what_is_put_back_counts_as_submitted_now(be
     bench.set("UPDATE request SET status = 'failed'")
     put_back(bench.connection, Selection(), for_run_at_work=True)
     assert bench.one("SELECT submitted_at FROM job") > 5
+
+
+def test_what_goes_by_batch_is_put_back_at_the_price_of_batches(bench: Bench) -> None:
+    for name, mode in (("day", "realtime"), ("late", "auto"), ("night", "batch")):
+        bench.submit(request(1), name=name)
+        bench.set("UPDATE job SET mode = ? WHERE name = ?", mode, name)
+    bench.set("UPDATE job SET realtime_since = 1 WHERE name = 'late'")
+    bench.set("UPDATE request SET status = 'cancelled', estimate_usd = 0.4")
+    chosen = Selection(cancelled=True)
+    assert [one.cost_usd for one in find_ended(bench.connection, chosen, {"lab": 0.25})] == [0.4, 0.4, 0.4 * 0.75]
+    assert [one.cost_usd for one in put_back(bench.connection, chosen)] == [0.4] * 3
