@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.errors import BudgetSpent
+from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.stops import read_stops
 from pipeline.progress.event_text import one_line
 from pipeline.reports.advice import stop_advice
@@ -63,7 +64,8 @@ def _needed_budget(result: Result, left: Sequence[JobSummary]) -> float | None:
     with ledger.reading(result.folder) as connection:
         stops = read_stops(connection, [summary.name for summary in left])
         stopped = {stop.job for stop in stops if stop.kind == BudgetSpent.__name__}
-        return needed_budget(connection, [summary for summary in left if summary.name in stopped])
+        names = [summary.name for summary in left if summary.name in stopped]
+        return needed_budget(connection, read_job_summaries(connection, names))
 
 
 def _with_budget(again: Sequence[str], needed: float | None) -> list[str]:

@@ -107,3 +107,14 @@ def _settle_replay(connection: sqlite3.Connection, attempt_pk: int) -> float:
         (sum(one["is_open"] for one in earlier), charged, attempt_pk),
     )
     return float(sum(one["cost_usd"] or one["estimate_usd"] or 0.0 for one in earlier))
+
+
+def most_of_calls(connection: sqlite3.Connection, job: str) -> float:
+    """Return how many times their estimate in realtime a job's calls could have cost at most; 1 before the first."""
+    most, estimate = connection.execute(
+        "SELECT total(a.estimate_usd), total(r.estimate_usd * a.n / r.n) FROM job j JOIN request r ON r.job = j.pk"
+        " JOIN attempt a ON a.request = r.pk"
+        " WHERE j.name = ? AND a.estimate_usd IS NOT NULL AND r.estimate_usd > 0",
+        (job,),
+    ).fetchone()
+    return most / estimate if estimate else 1.0

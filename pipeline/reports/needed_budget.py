@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pipeline.ledger.attempts import committed_usd
+from pipeline.ledger.purchases import most_of_calls
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,10 +22,15 @@ def committed_of_job(connection: sqlite3.Connection, name: str) -> float:
 
 
 def needed_budget(connection: sqlite3.Connection, summaries: Iterable[JobSummary]) -> float | None:
-    """Return the budget in whole cents that is enough for each of these jobs by its estimate; None without a price."""
+    """Return the budget in whole cents that is enough for each of these jobs; None without a price.
+
+    A call is sent if the most that it may cost fits, so the estimate of the rest is raised as those of past calls were,
+    and lowered with the discount of batches. `summaries` have estimates in realtime.
+    """
     needed = 0.0
     for summary in summaries:
         if summary.expected_usd is None:
             return None
-        needed = max(needed, committed_of_job(connection, summary.name) + summary.expected_usd)
+        rest = summary.expected_usd * most_of_calls(connection, summary.name)
+        needed = max(needed, committed_of_job(connection, summary.name) + rest)
     return math.ceil(needed * 100 - 1e-6) / 100 or None

@@ -80,6 +80,19 @@ def test_a_budget_that_was_too_small_is_answered_with_one_that_is_enough(stage: 
     assert stage.standing("night")["counts"]["succeeded"] == 5
 
 
+def test_the_budget_that_is_advised_is_enough_where_a_call_may_cost_more_than_its_estimate(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    auto = {"model": "gpt-image-2", "size": "auto", "quality": "low"}
+    paid = [{"prompt": f"cat {number}", **auto} for number in range(4)]
+    job = stage.job("night", paid)
+    first = stage.run("run", job, "--budget", 0.04, exit_code=3).stderr
+    again = first.splitlines()[-1].split()
+    assert again[:-1] == ["pipeline", "run", str(job), "--budget"]
+    assert f"  then: pipeline run {job} --budget {again[-1]}" in stage.run("status", "night").stdout
+    stage.run("run", job, "--budget", again[-1])
+    assert stage.standing("night")["counts"]["succeeded"] == 4
+
+
 def test_resume_without_a_name_buys_nothing_that_was_cancelled_or_refused(stage: Stage) -> None:
     server = stage.serve(rate_limit=None)
     broken = stage.serve(rate_limit=None, faults={"http_500": 1.0})
