@@ -168,6 +168,22 @@ async def test_a_url_in_a_line_is_downloaded_as_in_realtime(bench: Bench) -> Non
         assert attempts(bench) == [1]
 
 
+async def test_a_mark_at_the_beginning_other_line_ends_and_empty_lines_harm_no_line(bench: Bench) -> None:
+    async with batch_service() as server:
+
+        def marked(http: web.Request) -> web.Response:
+            content = server.files[http.path.split("/")[-2]].content
+            return web.Response(body=b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n\r\n"))
+
+        server.script("GET /files/*/content", marked)
+        server.script("GET /files/*", (200, {"id": "file-1", "bytes": None}))
+        provider = batch_lab(server.url)
+        queue(bench, provider, *(painted(number) for number in range(3)))
+        await bench.run(provider)
+        assert fates(bench) == {"succeeded": 3}
+        assert outcomes(bench) == {"answered": 3}
+
+
 def test_lines_are_read_with_their_places_and_long_ones_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"ab\n\n" + b"c" * 50 + b"\nde\n" + b"f" * 9)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def read_output_line(raw: bytes | None, token: str) -> OutputLine:
         what = "it is longer than its images may be"
         raise ValueError(what)
     try:
-        line = from_json(raw, allow_inf_nan=False)
+        line = from_json(raw.removeprefix(BOM_UTF8), allow_inf_nan=False)  # some files begin with a mark
     except ValueError as reason:
         what = f"it is not JSON: {reason}"
         raise ValueError(what) from None
