@@ -60,16 +60,19 @@ class SandboxProcesses:
         """Start a sandbox; return its base URL, or None if the port is in use. Raises ConfigError."""
         # stderr is a file, since a pipe that nobody reads fills up
         errors = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "pipeline.sandbox", "--with-stdin", "--port", str(port)),
-            *("--settings", json.dumps(dict(provider.sandbox or {}))),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            env=child_environment(os.environ, BASIC_VARIABLES | PYTHON_VARIABLES),
-            start_new_session=True,  # Ctrl-C must not end the sandbox: calls in flight still need their responses
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "pipeline.sandbox", "--with-stdin", "--port", str(port)),
+                *("--settings", json.dumps(dict(provider.sandbox or {}))),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                env=child_environment(os.environ, BASIC_VARIABLES | PYTHON_VARIABLES),
+                start_new_session=True,  # Ctrl-C must not end the sandbox: calls in flight still need their responses
+            )
+        except OSError as reason:  # no such interpreter, too many processes, no memory
+            raise ConfigError(f"the sandbox `{provider.name}` does not start: {reason.strerror}") from None
         self._stack.push_async_callback(_stop, process)
         assert process.stdout is not None
         line = await process.stdout.readline()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,13 @@ def test_wrong_settings_are_named_before_anything_is_queued(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"config\.yaml: providers\.sandbox\.sandbox: seeed.*seed"):
         check_settings(config, provider)
     check_settings(config, SANDBOX)
+
+
+async def test_an_interpreter_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match="the sandbox `sandbox` does not start: No such file or directory"):
+            await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
 
 
 async def test_its_process_has_no_secret_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
