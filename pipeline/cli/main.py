@@ -14,6 +14,7 @@ import click
 from pipeline.cli.commands import CommandGroup
 from pipeline.cli.options import Options, common_options
 from pipeline.descriptors import open_standard_descriptors
+from pipeline.progress.patient_output import deliver, output_restored
 from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _COMPLETE_VARIABLE = "_PIPELINE_COMPLETE"  # in which a shell's script asks for completions
 
 _SHOW_CURSOR = "\x1b[?25h"
+
+_WORDS_SECONDS = 0.15  # for the last line of a command that is stopped at once
 
 _GC_THRESHOLD = 10_000
 """New objects between two garbage collections: thousands of objects live as long as a call, and with Python's default
@@ -52,15 +55,17 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = Options()
     if os.environ.get(_COMPLETE_VARIABLE):
         return _complete(arguments, options)
-    with ending_process(lambda: _say_stopped(options)) as end:
+    with ending_process(lambda: _say_stopped(options)) as end, output_restored():
         try:
-            return _run_command(arguments, options)
+            code = _run_command(arguments, options)
+            deliver()
         except (KeyboardInterrupt, click.Abort):
             if end.number is not None:
                 end.finish()
             end.arm()
             _say_stopped(options)
             return 130
+        return code
 
 
 def _complete(arguments: Sequence[str] | None, options: Options) -> int:
@@ -79,6 +84,7 @@ def _say_stopped(options: Options) -> None:
         with contextlib.suppress(OSError):
             click.echo(_SHOW_CURSOR, nl=False, err=True)  # which a live screen hides; not printable
     echo_stderr(f"stopped at once; run `{options.next_command('run')}` to recover and continue")
+    deliver(_WORDS_SECONDS)
 
 
 def _run_command(arguments: Sequence[str] | None, options: Options) -> int:

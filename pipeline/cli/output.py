@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.errors import Stop
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.plan import Plan
-    from pipeline.reports.forms import SummaryForm
+    from pipeline.reports.forms import EventsLostForm, SummaryForm
     from pipeline.reports.write import ThumbnailWork
     from pipeline.result import Result
 
@@ -129,9 +129,12 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
     """
     from pipeline.engine.worker_events import EngineOutput
     from pipeline.progress.event_text import event_json
+    from pipeline.progress.patient_output import be_patient, begin_end
     from pipeline.progress.run_log import Log
 
+    be_patient({"stdout": _lost_events if as_json else _lost_lines, "stderr": _lost_lines})
     with contextlib.ExitStack() as stack:
+        stack.callback(begin_end)
         listeners: list[Listener] = [
             stack.enter_context(contextlib.closing(Log(batch.folder, verbose=options.verbose)))
         ]
@@ -147,6 +150,19 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
         if as_json:
             listeners.append(lambda event: None if isinstance(event, EngineOutput) else echo_json(event_json(event)))
         yield _broadcast(listeners), stack.enter_context(work_line(options, what, as_json=as_json))
+
+
+def _lost_events(count: int) -> str:
+    from pipeline.reports.facts import rfc3339
+
+    lost: EventsLostForm = {"event": "events_lost", "at": rfc3339(time.time()), "count": count}
+    return f"{printable_json(lost)}\n"
+
+
+def _lost_lines(count: int) -> str:
+    from pipeline.reports.facts import counted
+
+    return f"… {counted(count, 'line')} left out, since nobody read them\n"
 
 
 def _broadcast(listeners: Sequence[Listener]) -> Listener:

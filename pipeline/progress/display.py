@@ -112,7 +112,8 @@ class Progress:
             from pipeline.progress.screen import Screen
 
             self._screen = Screen(sys.stderr)
-        self._screen.show(view)
+        if not getattr(sys.stderr, "is_behind", False):  # after Ctrl-S, only the last drawing is of use
+            self._screen.show(view)
 
     def _keep_ticking(self) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone
@@ -148,4 +149,5 @@ class Progress:
 
 def _print(line: str) -> None:
     with contextlib.suppress(OSError):  # the terminal is gone, or the disk of a log is full
-        print(printable_lines(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
+        sys.stderr.write(f"{printable_lines(line)}\n")  # at once: a line is written, or left out, as a whole
+        sys.stderr.flush()

@@ -30,7 +30,14 @@ class Screen:
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,  # events go where stdout goes
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
 
     def show(self, view: View) -> None:
         """Draw a view in place of the last one."""

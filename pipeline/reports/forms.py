@@ -247,3 +247,11 @@ class SummaryForm(JobsForm):
     manifests: list[str]
     reports: list[str]
     failures: list[CauseForm]
+
+
+class EventsLostForm(TypedDict):
+    """So many events stood here; they were left out, since their reader had stopped reading."""
+
+    event: str
+    at: str
+    count: int

@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired
 
 from pipeline.engine import events
 from pipeline.errors import RequestError
-from pipeline.reports.forms import SummaryForm
+from pipeline.reports.forms import EventsLostForm, SummaryForm
 from pipeline.reports.manifest_forms import ErrorForm, ManifestLine
 from tests.support.described import descriptions
 from tests.support.readme import HOME
@@ -33,7 +33,8 @@ def form_schema(form: type[Any]) -> Schema:
 
 def event_schema() -> Schema:
     """Return the schema of one event: what a known one has; an unknown one has its name and its moment."""
-    known: list[Schema] = [_when("summary", {**form_schema(SummaryForm), "description": _said(SummaryForm)})]
+    forms = {"summary": SummaryForm, "events_lost": EventsLostForm}
+    known: list[Schema] = [_when(name, {**form_schema(one), "description": _said(one)}) for name, one in forms.items()]
     for kind in typing.get_args(events.Event):
         hints = typing.get_type_hints(kind, {**vars(events), "RequestError": RequestError})
         fields = {one.name: schema_of(hints[one.name]) for one in dataclasses.fields(kind)}

@@ -1,0 +1,238 @@
+"""Output that never waits for its reader: a pipe that nobody reads, or a terminal after Ctrl-S, must not halt a run.
+
+While it is on, what is written to stdout and stderr is queued, and threads of their own pass it on. If a reader falls
+too far behind, lines are left out, and a line in their place says how many. Nothing else about the streams changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TextIO
+
+PATIENCE_SECONDS = 30.0
+"""How long the end of a command waits for a reader that reads nothing."""
+
+MOST_BYTES = 8 * 2**20  # that wait to be read, of each file
+_MOMENT = 0.02  # seconds, in which further lines may come that are written with the first one
+_PIECE = 4096  # bytes: so many go into a pipe as a whole
+_BEHIND = 16 * _PIECE
+_GONE = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET}  # of a reader that does not come back
+_RETRY_SECONDS = 1.0  # as on a full disk
+
+
+class Lane:
+    """What waits to be written to one file, in its order, and the thread that writes it."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self.most = most
+        self.waiting = 0  # bytes
+        self.changed = threading.Condition()
+        self._pieces: deque[tuple[int, memoryview]] = deque()
+        self._moved = time.monotonic()
+        self._is_ending = threading.Event()
+        self._is_gone = False
+        self._thread: threading.Thread | None = None
+
+    def put(self, descriptor: int, content: bytes) -> None:
+        """Queue bytes. The caller holds the lock of `changed`."""
+        if self._is_gone or not content:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._pass_on, name="output", daemon=True)
+            self._thread.start()
+        if not self._pieces:
+            self._moved = time.monotonic()
+        self._pieces.append((descriptor, memoryview(content)))
+        self.waiting += len(content)
+        self.changed.notify_all()
+
+    def drain(self, patience: float) -> bool:
+        """Wait until all is written, as long as some of it is within so many seconds; return whether all is."""
+        self._is_ending.set()
+        began = time.monotonic()
+        with self.changed:
+            while self._pieces:
+                left = max(began, self._moved) + patience - time.monotonic()
+                if left <= 0:
+                    return False
+                self.changed.wait(left)
+        return True
+
+    def _pass_on(self) -> None:
+        while True:
+            with self.changed:
+                while not self._pieces:
+                    self.changed.wait()
+            self._is_ending.wait(_MOMENT)
+            with self.changed:
+                descriptor, piece = self._first()
+            written = _write(descriptor, piece)
+            with self.changed:
+                self._remove(written)
+                self.changed.notify_all()
+
+    def _first(self) -> tuple[int, bytes]:
+        """Return what is written next: whole lines as far as possible."""
+        descriptor, piece = self._pieces[0][0], b""
+        for other, content in self._pieces:
+            if other != descriptor or len(piece) + len(content) > _PIECE:
+                break
+            piece += content
+        return descriptor, piece or bytes(self._pieces[0][1][:_PIECE])
+
+    def _remove(self, written: int | None) -> None:
+        if written is None:
+            self._is_gone, self.waiting = True, 0
+            self._pieces.clear()
+            return
+        if written:
+            self._moved = time.monotonic()
+        self.waiting -= written
+        while written:
+            descriptor, content = self._pieces.popleft()
+            if written < len(content):
+                self._pieces.appendleft((descriptor, content[written:]))
+            written -= min(written, len(content))
+
+
+def _write(descriptor: int, piece: bytes) -> int | None:
+    """Write bytes, and wait for the reader; return how many were written, None if nobody will ever read them."""
+    try:
+        return os.write(descriptor, piece)
+    except BlockingIOError:
+        select.select([], [descriptor], [], _RETRY_SECONDS)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        time.sleep(_RETRY_SECONDS)
+    return 0
+
+
+class PatientStream(io.TextIOBase):
+    """A text stream that queues what is written. `left_out` returns the text that stands for so many lines."""
+
+    def __init__(self, inner: TextIO, lane: Lane, left_out: Callable[[int], str]) -> None:
+        self.inner = inner
+        self.lane = lane
+        self._left_out = left_out
+        self._lost = 0  # lines
+        self._is_at_line_start = True
+        self._is_last = False
+
+    def write(self, text: str, /) -> int:
+        """Queue a text, or leave it out if too much waits already."""
+        if not isinstance(text, str):
+            raise TypeError(f"a text is written, not {type(text).__name__}")
+        with self.lane.changed:
+            content = self._encoded(text)
+            if self._lost and self.lane.waiting <= self.lane.most // 2:
+                self._say_lost()
+            if not self._is_last and (self._lost or self.lane.waiting + len(content) > self.lane.most):
+                self._lost += max(1, text.count("\n"))
+            elif text:
+                self._is_at_line_start = text.endswith("\n")
+                self.lane.put(self.fileno(), content)
+        return len(text)
+
+    def begin_end(self) -> None:
+        """Write what was left out, and queue everything from now on: what ends a command is short."""
+        with self.lane.changed:
+            self._is_last = True
+            self._say_lost()
+
+    def _say_lost(self) -> None:
+        if self._lost:
+            text = "\n" * (not self._is_at_line_start) + self._left_out(self._lost)
+            self._lost, self._is_at_line_start = 0, True
+            self.lane.put(self.fileno(), self._encoded(text))
+
+    def _encoded(self, text: str) -> bytes:
+        return text.encode(self.encoding, "backslashreplace")
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the reader has not read for a while, so that a drawing of this moment would come late."""
+        return self.lane.waiting > _BEHIND
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of the stream within."""
+        return self.inner.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """That of the stream within."""
+        return self.inner.errors
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream within."""
+        return self.inner.fileno()
+
+    def isatty(self) -> bool:
+        """Return whether the stream within is a terminal."""
+        return self.inner.isatty()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+
+_streams: dict[str, PatientStream] = {}  # by their names in `sys`, while they are in place of these
+
+
+def be_patient(left_out: dict[str, Callable[[int], str]]) -> None:
+    """Have stdout and stderr never wait from now on; what is no file of the system, as in a test, is left alone.
+
+    `left_out` has for both names the text that stands for so many lines. Two streams to one file keep their order.
+    """
+    if _streams or os.name == "nt":  # there, a console is no file
+        return
+    lanes: dict[tuple[int, int], Lane] = {}
+    for name in ("stdout", "stderr"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # none, closed, or without a descriptor
+            inner = getattr(sys, name)
+            inner.flush()
+            facts = os.fstat(inner.fileno())
+            lane = lanes.setdefault((facts.st_dev, facts.st_ino), Lane())
+            _streams[name] = PatientStream(inner, lane, left_out[name])
+            setattr(sys, name, _streams[name])
+
+
+def begin_end() -> None:
+    """Queue everything from now on at both streams."""
+    for stream in _streams.values():
+        stream.begin_end()
+
+
+def deliver(patience: float = PATIENCE_SECONDS) -> None:
+    """Wait until all is read, as long as readers read some of it within so many seconds; else say what is not."""
+    begin_end()
+    unread = [name for name, stream in _streams.items() if not stream.lane.drain(patience)]
+    for stream in _streams.values():
+        if unread and stream.lane.waiting == 0:
+            stream.write(f"warning: nobody reads {' and '.join(unread)}: the last lines were not written\n")
+            stream.lane.drain(_RETRY_SECONDS)
+            return
+
+
+@contextlib.contextmanager
+def output_restored() -> Iterator[None]:
+    """After the block, put the streams of before in their places. What waits to be read then is lost."""
+    try:
+        yield
+    finally:
+        while _streams:
+            name, stream = _streams.popitem()
+            setattr(sys, name, stream.inner)
