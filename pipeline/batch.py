@@ -28,6 +28,7 @@ from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
+from pipeline.reports.verify import verify_images
 from pipeline.reports.write import write_job_report
 from pipeline.run import Run, check_credentials, check_settings, make_missing_thumbnails, prepare_ledger, run_in_loop
 from pipeline.stores import Addresses, Stores
@@ -254,8 +255,6 @@ class Batch:
         Of images in an object store it compares the size and the checksum there, and every byte with `deep`.
         With `repair`, damaged files are moved to quarantine/ and missing images are queued. Raises BadInput, DiskFull.
         """
-        from pipeline.reports.verify import verify_images
-
         with self._writing(name) if repair else ledger.reading(self.folder, name) as connection:
             return verify_images(connection, self.config, self.stores, name, count, mend=repair, deep=deep)
 

@@ -14,6 +14,7 @@ import click
 from pipeline.cli.commands import CommandGroup
 from pipeline.cli.options import Options, common_options
 from pipeline.descriptors import open_standard_descriptors
+from pipeline.errors import DiskFull
 from pipeline.progress.patient_output import deliver, output_restored
 from pipeline.signals import ending_process
 
@@ -57,8 +58,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _complete(arguments, options)
     with ending_process(lambda: _say_stopped(options)) as end, output_restored():
         try:
-            code = _run_command(arguments, options)
-            deliver()
+            code = _delivered(_run_command(arguments, options), options)
         except (KeyboardInterrupt, click.Abort):
             if end.number is not None:
                 end.finish()
@@ -66,6 +66,18 @@ def _main(arguments: Sequence[str] | None) -> int:
             _say_stopped(options)
             return 130
         return code
+
+
+def _delivered(code: int, options: Options) -> int:
+    """Wait until what was printed is read; return the exit code, which is another if there is no room for it."""
+    try:
+        deliver()
+    except DiskFull as error:
+        from pipeline.cli.error_output import print_error
+
+        code = print_error(error, options)
+        deliver()
+    return code
 
 
 def _complete(arguments: Sequence[str] | None, options: Options) -> int:

@@ -17,6 +17,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from pipeline.errors import DiskFull
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
@@ -29,7 +31,8 @@ _MOMENT = 0.02  # seconds, in which further lines may come that are written with
 _PIECE = 4096  # bytes: so many go into a pipe as a whole
 _BEHIND = 16 * _PIECE
 _GONE = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET}  # of a reader that does not come back
-_RETRY_SECONDS = 1.0  # as on a full disk
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RETRY_SECONDS = 1.0
 
 
 class Lane:
@@ -43,6 +46,7 @@ class Lane:
         self._moved = time.monotonic()
         self._is_ending = threading.Event()
         self._is_gone = False
+        self.failure: OSError | None = None  # of the last write, after which it is tried again
         self._thread: threading.Thread | None = None
 
     def put(self, descriptor: int, content: bytes) -> None:
@@ -59,27 +63,39 @@ class Lane:
         self.changed.notify_all()
 
     def drain(self, patience: float) -> bool:
-        """Wait until all is written, as long as some of it is within so many seconds; return whether all is."""
-        self._is_ending.set()
+        """Wait until all is written, as long as some of it is within so many seconds; return whether all is.
+
+        What a full disk has no room for is tried no more.
+        """
         began = time.monotonic()
         with self.changed:
+            self.failure = None  # it is tried once more
+            self._is_ending.set()
             while self._pieces:
                 left = max(began, self._moved) + patience - time.monotonic()
-                if left <= 0:
+                if left <= 0 or self.failure is not None:
                     return False
                 self.changed.wait(left)
         return True
+
+    def give_up(self) -> None:
+        """Forget what waits to be written, and what is written from now on."""
+        with self.changed:
+            self._remove(None)
 
     def _pass_on(self) -> None:
         while True:
             with self.changed:
                 while not self._pieces:
                     self.changed.wait()
-            self._is_ending.wait(_MOMENT)
+            self._is_ending.wait(_MOMENT if self.failure is None else _RETRY_SECONDS)
             with self.changed:
+                if not self._pieces:  # they were given up
+                    continue
                 descriptor, piece = self._first()
-            written = _write(descriptor, piece)
+            written, failure = _write(descriptor, piece)
             with self.changed:
+                self.failure = failure
                 self._remove(written)
                 self.changed.notify_all()
 
@@ -93,7 +109,7 @@ class Lane:
         return descriptor, piece or bytes(self._pieces[0][1][:_PIECE])
 
     def _remove(self, written: int | None) -> None:
-        if written is None:
+        if written is None or self._is_gone:
             self._is_gone, self.waiting = True, 0
             self._pieces.clear()
             return
@@ -107,17 +123,18 @@ class Lane:
             written -= min(written, len(content))
 
 
-def _write(descriptor: int, piece: bytes) -> int | None:
-    """Write bytes, and wait for the reader; return how many were written, None if nobody will ever read them."""
+def _write(descriptor: int, piece: bytes) -> tuple[int | None, OSError | None]:
+    """Write bytes, and wait for the reader; return how many were written, None if nobody will ever read them.
+
+    With them, the error after which it may be tried again.
+    """
     try:
-        return os.write(descriptor, piece)
+        return os.write(descriptor, piece), None
     except BlockingIOError:
         select.select([], [descriptor], [], _RETRY_SECONDS)
     except OSError as error:
-        if error.errno in _GONE:
-            return None
-        time.sleep(_RETRY_SECONDS)
-    return 0
+        return (None, None) if error.errno in _GONE else (0, error)
+    return 0, None
 
 
 class PatientStream(io.TextIOBase):
@@ -217,9 +234,17 @@ def begin_end() -> None:
 
 
 def deliver(patience: float = PATIENCE_SECONDS) -> None:
-    """Wait until all is read, as long as readers read some of it within so many seconds; else say what is not."""
+    """Wait until all is read, as long as readers read some of it within so many seconds; else say what is not.
+
+    Raises DiskFull if stdout is a file for which there is no room.
+    """
     begin_end()
     unread = [name for name, stream in _streams.items() if not stream.lane.drain(patience)]
+    failure = _streams["stdout"].lane.failure if "stdout" in unread else None
+    if failure is not None and failure.errno in _NO_ROOM:
+        _streams["stdout"].lane.give_up()
+        what = f"stdout cannot be written: {failure.strerror}"
+        raise DiskFull(f"{what}; free some space, then type the command again")
     for stream in _streams.values():
         if unread and stream.lane.waiting == 0:
             stream.write(f"warning: nobody reads {' and '.join(unread)}: the last lines were not written\n")
