@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3.0
 """How long a named address may take to answer."""
 
+_SETTINGS = b"\x04"
 _SHUTDOWN_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 _STORE_BYTES = 80 * 2**20  # the least that Ray takes: pictures do not go through its object store
 _OWN = {
@@ -168,7 +169,8 @@ def find_address_fault(address: str, seconds: float = CONNECT_SECONDS) -> str | 
         with socket.create_connection((host.strip("[]"), int(port)), seconds) as connection:
             connection.settimeout(seconds)
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            connection.recv(1)  # an HTTP/2 server says something at once; any other answers or hangs up
+            if len(said := connection.recv(9)) > 3 and said[3:4] != _SETTINGS:  # with which an HTTP/2 server begins
+                return "what answers there is not Ray"
     except ConnectionResetError:
         return None
     except TimeoutError:

@@ -68,6 +68,13 @@ def test_a_port_that_takes_connections_and_is_silent_is_found() -> None:
     assert fault == "it does not answer within 0 seconds"
 
 
+def test_a_port_of_another_server_is_found_at_once(stage: Stage) -> None:
+    pytest.importorskip("ray")
+    stage.within = True
+    stage.settings["workers"] = {"address": f"127.0.0.1:{stage.serve().port}"}
+    assert "what answers there is not Ray; start it with `ray start`, or correct the address" in refused(stage)
+
+
 def test_a_node_says_which_variables_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAB_KEY", raising=False)
     provider = Provider("lab", "http://lab.example/v1", "LAB_KEY")
