@@ -80,6 +80,12 @@ class Admission:
         """Number of calls that wait for a permit."""
         return self._waiting
 
+    def waiting_from(self, priority: int | None) -> int:
+        """Return how many calls of this priority or a higher one wait for a permit; of all, if it is None."""
+        if priority is None:
+            return self._waiting
+        return sum(line.waits for own, line in self._lines.items() if own >= priority)
+
     @property
     def resting(self) -> int:
         """Number of requests that wait for a permit, or between two attempts or downloads."""

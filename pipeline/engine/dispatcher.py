@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from pipeline.ledger.queue import next_requests
 from pipeline.ledger.route_queue import has_prospects, next_of_routes, paid_of_routes
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from pipeline.engine.batches.modes import Modes
     from pipeline.engine.events import Bottleneck
     from pipeline.engine.provider_context import ProviderContext
@@ -89,9 +92,11 @@ class Dispatcher:
         if room <= 0:
             return []
         try:
-            found = await self._take_own(room)
-            if self._routing is not None and not self._admission.halted:
-                found += await self._take_of_routes(self._routing, len(found))
+            found: list[QueuedRequest] = []
+            for priority in self._priorities():
+                found += await self._take_own(room - len(found), priority, found)
+                if self._routing is not None and not self._admission.halted:
+                    found += await self._take_of_routes(self._routing, len(found), priority)
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
             return []
@@ -102,19 +107,33 @@ class Dispatcher:
             self._routing.wake()
         return []
 
-    async def _take_own(self, room: int) -> list[QueuedRequest]:
-        """Return requests of jobs that name the provider itself."""
+    def _priorities(self) -> list[int | None]:
+        """Return the priorities of jobs, the highest first, if requests of routes are to be placed among others by it;
+        else None alone, for all.
+        """
+        found = set(self._admission.priorities.values())
+        if not found or self._routing is None or not self._routing.views(self._provider.name):
+            return [None]
+        return [*sorted({0, *found}, reverse=True)]
+
+    async def _take_own(
+        self, room: int, priority: int | None = None, found: Collection[QueuedRequest] = ()
+    ) -> list[QueuedRequest]:
+        """Return requests of jobs that name the provider itself, those `found` left out."""
+        if room <= 0:
+            return []
         return await self._writer.do(
             next_requests,
             self._provider.name,
             self._scope,
-            frozenset(self._active),
+            frozenset({*self._active, *(one.pk for one in found)}),
             room,
             frozenset(self._stops.blocks),
             self._modes.realtime,
+            priority,
         )
 
-    async def _take_of_routes(self, routing: Routing, taken: int) -> list[QueuedRequest]:
+    async def _take_of_routes(self, routing: Routing, taken: int, priority: int | None) -> list[QueuedRequest]:
         """Return requests of routes: those whose images are paid here, and as many as may be called at once.
 
         What is taken is busy at once, so that no other member takes it.
@@ -126,13 +145,16 @@ class Dispatcher:
             return []
         found = await self._writer.do(paid_of_routes, views, self._scope, frozenset(busy), room)
         found = self._keep(routing, found)
-        room = min(room - len(found), self.call_room() - taken)
+        room = min(room - len(found), self.call_room(priority) - taken)
         if room > 0:
-            excluded, most = routing.excluded(name), room + sum(routing.rooms(name).values())
-            realtime = self._modes.realtime
-            more = await self._writer.do(next_of_routes, views, self._scope, frozenset(busy), excluded, most, realtime)
+            more = await self._next_of_routes(routing, room + sum(routing.rooms(name).values()), priority)
             found += self._keep(routing, routing.choose(name, [one for one in more if one.pk not in busy], room))
         return found
+
+    async def _next_of_routes(self, routing: Routing, most: int, priority: int | None) -> list[QueuedRequest]:
+        views, left_out = routing.views(self._provider.name), routing.excluded(self._provider.name)
+        look = functools.partial(next_of_routes, realtime=self._modes.realtime, priority=priority)
+        return await self._writer.do(look, views, self._scope, frozenset(routing.busy), left_out, most)
 
     def _keep(self, routing: Routing, found: list[QueuedRequest]) -> list[QueuedRequest]:
         """Return what no other member has taken meanwhile, and mark it as busy."""
@@ -143,19 +165,27 @@ class Dispatcher:
     async def give_way(self) -> None:
         """If a request of a higher priority finds no room, take those of a lower one out of the line."""
         if self._room() <= 0 and self._admission.waiting:
-            for request in await self._take_own(1):
-                self._admission.give_way(self._admission.priorities.get(request.job_pk, 0))
+            first: Sequence[QueuedRequest] = await self._take_own(1)
+            if self._routing is not None and self._admission.is_passable:
+                first = [*first, *await self._next_of_routes(self._routing, 1, None)]
+            for request in first:
+                priority = self._admission.priorities.get(request.job_pk, 0)
+                if request.route is None or not self._admission.waiting_from(priority):
+                    self._admission.give_way(priority)
 
-    def call_room(self) -> int:
-        """Return how many requests of routes may be taken to be called: those that need not wait, and the next one."""
+    def call_room(self, priority: int | None = None) -> int:
+        """Return how many requests of routes may be taken to be called: those that need not wait, and the next one.
+
+        Calls of a lower priority than this one do not count: they wait longer.
+        """
         room, admission = self._room_in_flight(), self._admission
         if admission.halted or not admission.is_passable:
             return 0
         is_limited = admission.throttle.limit is not None or admission.down_for is not None
         adaptive = admission.room.adaptive
         if adaptive is not None and not is_limited and not admission.delivery.is_open:
-            return min(room, adaptive.room + 1 - admission.waiting)
-        return min(room, 1 - admission.waiting)
+            return min(room, adaptive.room + 1 - admission.waiting_from(priority))
+        return min(room, 1 - admission.waiting_from(priority))
 
     def _room(self) -> int:
         return min(self._room_in_flight(), LOOKAHEAD - self._admission.waiting)

@@ -125,11 +125,12 @@ def next_requests(
     limit: int,
     blocked: Collection[Block] = (),
     realtime: Collection[Block] = (),
+    priority: int | None = None,
 ) -> list[QueuedRequest]:
     """Return up to `limit` pending requests that are neither `taken` (primary keys) nor blocked.
 
     Requests with paid URLs come first, ordered by expiry; then jobs by priority and age, each in the order of its
-    file. Of jobs that go by batch, only those in `realtime` count.
+    file: only those of one `priority` if it is stated. Of jobs that go by batch, only those in `realtime` count.
     """
     names, since = scope_values(scope)
     allowed = f"{not_beyond(scope)}{not_blocked(blocked)}"
@@ -142,9 +143,9 @@ def next_requests(
     found = {row[0]: None for row in expiring if row[0] not in taken}
     jobs = connection.execute(
         "SELECT j.pk, j.revision, j.mode FROM job j"
-        f" WHERE j.provider = ?1 AND {IN_SCOPE} AND {may_be_realtime(realtime)}"
+        f" WHERE j.provider = ?1 AND {IN_SCOPE} AND {may_be_realtime(realtime)} AND (?4 IS NULL OR j.priority = ?4)"
         " ORDER BY j.priority DESC, j.submitted_at, j.pk",
-        (provider, names, since),
+        (provider, names, since, priority),
     ).fetchall()
     for job_pk, revision, mode in jobs:
         if len(found) >= limit:

@@ -101,8 +101,10 @@ def next_of_routes(
     excluded: Collection[int],
     limit: int,
     realtime: Collection[Block] = (),
+    priority: int | None = None,
 ) -> list[QueuedRequest]:
-    """Return up to `limit` pending requests that a member may call, jobs by priority and age, each in its file's order.
+    """Return up to `limit` pending requests that a member may call, jobs by priority and age, each in its file's order:
+    only those of one `priority` if it is stated.
 
     Not those that are `busy` or `excluded` (primary keys), or that the server has asked to wait. Requests with paid
     URLs are left to `paid_of_routes`.
@@ -110,7 +112,7 @@ def next_of_routes(
     taken = {*busy, *excluded}
     found: list[int] = []
     waits = f"(coalesce(r.wait_until, 0) > {time.time()!r} AND {_LAST_PROVIDER} IS ?3)"
-    for job, view in _jobs(connection, views, scope, realtime):
+    for job, view in _jobs(connection, views, scope, realtime, priority):
         condition = view.may_take()
         if condition is None or len(found) >= limit:
             continue
@@ -216,14 +218,19 @@ _LAST_PROVIDER = "(SELECT provider FROM attempt WHERE request = r.pk ORDER BY pk
 
 
 def _jobs(
-    connection: sqlite3.Connection, views: Sequence[RouteView], scope: Scope, realtime: Collection[Block]
+    connection: sqlite3.Connection,
+    views: Sequence[RouteView],
+    scope: Scope,
+    realtime: Collection[Block],
+    priority: int | None,
 ) -> list[tuple[sqlite3.Row, RouteView]]:
     """Return the jobs of these routes, by priority and age."""
     by_name = {view.route.name: view for view in views}
     jobs = connection.execute(
         f"SELECT j.pk, j.mode, j.provider FROM job j WHERE j.provider IN {_values(by_name)} AND {IN_SCOPE}"
-        f" AND {may_be_realtime(realtime)} ORDER BY j.priority DESC, j.submitted_at, j.pk",
-        (None, *scope_values(scope)),
+        f" AND {may_be_realtime(realtime)} AND (?4 IS NULL OR j.priority = ?4)"
+        " ORDER BY j.priority DESC, j.submitted_at, j.pk",
+        (None, *scope_values(scope), priority),
     )
     return [(job, by_name[job["provider"]]) for job in jobs]
 

@@ -139,6 +139,29 @@ async def test_requests_in_line_give_way_to_a_higher_priority(bench: Bench, conc
     assert said == [("late", 5), ("low", -5), ("late", 0)]
 
 
+@pytest.mark.parametrize(
+    ("concurrency", "limit"), [(1, None), (8, RateLimit(10, 1.0, margin=1.0)), (1024, RateLimit(10, 1.0, margin=1.0))]
+)
+async def test_a_route_s_job_of_a_higher_priority_goes_before_a_member_s_own(
+    bench: Bench, concurrency: int, limit: RateLimit | None
+) -> None:
+    counter = Counter(0.02)
+    async with vendor(counter) as base_url:
+        provider = lab(base_url, concurrency=concurrency, rate_limit=limit)
+        bench.submit(*(request(number) for number in range(400)), name="low", provider=provider)
+        bench.submit_routed(*(request(number) for number in range(1000, 1012)), providers=(provider,), name="high")
+        run = asyncio.create_task(bench.run(provider))
+        await until(lambda: len(counter.arrivals) >= 10)
+        await asyncio.to_thread(_controls(bench, provider).prioritise, "high", 5)
+        await _followed(bench, Reprioritised, 1, time.monotonic())
+        moment, high = time.monotonic(), {f"prompt {1000 + number}" for number in range(12)}
+        await until(lambda: high <= set(counter.since(moment)) or len(counter.since(moment)) > 20)
+        prompts = counter.since(moment)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+    assert len([one for one in prompts if one not in high]) <= 4, "those that had a permit already"
+
+
 async def test_a_run_that_starts_while_paused_waits_and_says_so_first(bench: Bench) -> None:
     counter = Counter()
     counter.opened.set()
