@@ -22,7 +22,7 @@ from tests.support.workbench import PNG
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.stage import Stage
+    from tests.support.stage import Ended, Stage
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -33,19 +33,11 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield made
 
 
-def test_workers_make_the_calls_and_nothing_of_ray_is_left(stage: Stage) -> None:
-    server = stage.serve(latency_seconds=[0.05, 0.1])
-    stage.settings["workers"] = 2
-    stage.provider("lab", server)
-    stage.prompts("job", 12)
-    stage.job("inline", [{"prompt": "a", "n": 2, "response_format": "b64_json"}])
-    key = f"sk-{secrets.token_hex(16)}"
-    ended = stage.run("run", "job.yaml", "inline.yaml", "--on", "ray", key=key)
+def _check_nothing_is_left(stage: Stage, ended: Ended, key: str) -> None:
+    """Check that a run with this key has left nothing of Ray, has told nobody its key, and nobody of Ray."""
     assert "▶ 2 workers ready, on 1 node" in ended.stderr
-    assert (stage.check_files("job"), stage.check_files("inline"), server.charged()) == (12, 2, 14)
     assert stage.ask("SELECT count(*) FROM worker_lease") == [(0,)]
-    log = (stage.output / "run.log").read_text()
-    assert key not in log
+    assert key not in (stage.output / "run.log").read_text()
     assert "Ray" not in ended.stderr.replace("on ray", "")
     assert processes(key) == {}
 
@@ -124,14 +116,19 @@ def test_workers_put_images_into_an_object_store_and_what_it_refuses_goes_throug
             (503, "SlowDown") if method == "PUT" and "/images/" in path and next(busy, None) is not None else "pass"
         )
         stage.settings |= {"workers": 2, "images": "s3://bucket/nights"}
-        stage.provider("lab", stage.serve(rate_limit=None))
+        server = stage.serve(rate_limit=None)
+        stage.provider("lab", server)
         (stage.folder / "cat.png").write_bytes(PNG)
         copies = [{"operation": "variation", "image": "cat.png"} for _ in range(2)]
-        stage.run("run", stage.prompts("job", 8), stage.job("copies", copies), "--on", "ray")
+        inline = stage.job("inline", [{"prompt": "a", "n": 2, "response_format": "b64_json"}])
+        key = f"sk-{secrets.token_hex(16)}"
+        ended = stage.run("run", stage.prompts("job", 8), stage.job("copies", copies), inline, "--on", "ray", key=key)
+        _check_nothing_is_left(stage, ended, key)
         assert next(busy, None) is None, "the store refused three uploads"
-        images = [image for job in ("job", "copies") for entry in stage.manifest(job) for image in entry["images"]]
-        assert len(images) == 10
-        for job in ("job", "copies"):
+        jobs = ("job", "copies", "inline")
+        images = [image for job in jobs for entry in stage.manifest(job) for image in entry["images"]]
+        assert len(images) == server.charged() == 12
+        for job in jobs:
             for entry in stage.manifest(job):
                 for image in entry["images"]:
                     content, kind = store.get(f"nights/{job}/{image['file']}")
@@ -142,17 +139,29 @@ def test_workers_put_images_into_an_object_store_and_what_it_refuses_goes_throug
     assert list(stage.output.glob("*/spool/*")) == []
 
 
-def test_the_first_signal_lets_calls_of_workers_finish(stage: Stage) -> None:
-    server = stage.serve(rate_limit=None, latency_seconds=[1.0, 2.0])
+def test_the_first_signal_lets_calls_of_workers_finish_and_nothing_of_ray_is_left(stage: Stage) -> None:
+    server, key = stage.serve(rate_limit=None, latency_seconds=[0.5, 1.0]), f"sk-{secrets.token_hex(16)}"
     stage.settings["workers"] = 2
     stage.provider("lab", server, concurrency=3)
-    process = stage.start("run", stage.prompts("many", 12), "--on", "ray")
-    while not stage.ask("SELECT 1 FROM attempt WHERE outcome = 'answered'"):
+    inline = stage.job("inline", [{"prompt": "a", "n": 2, "response_format": "b64_json"}])
+    process = stage.start("run", inline, stage.prompts("many", 20), "--on", "ray", key=key)
+    while (
+        len(
+            stage.ask(
+                "SELECT DISTINCT r.job FROM attempt a JOIN request r ON r.pk = a.request WHERE a.outcome = 'answered'"
+            )
+        )
+        < 2
+    ):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
     assert ended.exit_code == 128 + signal.SIGTERM, ended.stderr
-    standing = stage.standing("many")
-    assert (standing["counts"]["running"], standing["maybe_paid"]) == (0, 0)
-    assert standing["images"] == server.charged() < 12
+    _check_nothing_is_left(stage, ended, key)
+    standings = stage.standings()
+    assert [(one["counts"]["running"], one["maybe_paid"]) for one in standings.values()] == [(0, 0)] * 2
+    images = {job: one["images"] for job, one in standings.items()}
+    assert images == {job: stage.check_files(job) for job in ("inline", "many")}
+    assert images["inline"] == 2
+    assert sum(images.values()) == server.charged() < 22
