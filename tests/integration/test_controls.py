@@ -89,7 +89,7 @@ async def test_a_pause_takes_hold_with_200_calls_in_flight_and_its_end_too(bench
 
 
 async def test_a_lower_limit_takes_hold_and_is_taken_back(bench: Bench) -> None:
-    counter = Counter(5.0)
+    counter = Counter(1.5)
     async with vendor(counter) as base_url:
         bench.submit(*(request(number) for number in range(1000)))
         provider = lab(base_url, concurrency=1024, rate_limit=RateLimit(150, 1.5, margin=1.0))
