@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_SPOOL_BYTES = 2_000_000_000
 """Paid images that may wait on the local disk until an object store has them."""
 
+_LIKE_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a slash is missing; C:/ is a drive
 _SECRET_OPTIONS = frozenset({"key", "secret", "token", "password", "username", "account_key", "sas_token"})
 
 
@@ -59,10 +61,13 @@ def _read_images(top: Section, folder: Path) -> Path | str | None:
     if text is None:
         return None
     scheme, separator, rest = text.partition("://")
-    if not separator:
+    if not separator and not _LIKE_A_URL.match(text):
         return (folder / text).absolute()
-    if scheme == "file":
+    if scheme == "file" and rest.startswith("/"):
         return Path(unquote(rest))
-    if not rest.strip("/") or urlsplit(text).username is not None:
-        top.add_problem("images", f"must be a folder, or a URL like s3://bucket/nights without a key, not {text!r:.60}")
+    if scheme == "memory":
+        top.add_problem("images", "would lose every image when the run ends: a process's memory is no place for them")
+    elif scheme == "file" or not rest.strip("/") or urlsplit(text).username is not None:
+        what = "a folder, or a URL like s3://bucket/nights without a key, or file:///data/nights"
+        top.add_problem("images", f"must be {what}, not {text!r:.60}")
     return f"{scheme}://{rest.strip('/')}"

@@ -526,6 +526,9 @@ def test_images_go_to_a_folder_beside_the_config_or_to_the_url_of_a_store(tmp_pa
     ("text", "problem"),
     [
         ("images: s3://", "must be a folder, or a URL like"),
+        ("images: s3:/bucket/nights", "must be a folder, or a URL like"),
+        ("images: file://nights", "or file:///data/nights, not 'file://nights'"),
+        ("images: memory://nights", "would lose every image"),
         ("images: s3://key:secret@bucket", "without a key"),
         ("images_url: cdn.example", "must be a URL like"),
         ("images: s3://bucket\nimages_options: {secret: x}", "is never written in files"),
