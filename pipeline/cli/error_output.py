@@ -64,7 +64,7 @@ def _error_lines(error: PipelineError) -> Iterable[object]:
 
 def _without_secrets(text: str, options: Options) -> str:
     """Remove keys from a traceback, since the message of an error may contain values that it was given."""
-    with contextlib.suppress(PipelineError):
+    with contextlib.suppress(PipelineError, OSError):
         for secret in options.load().secrets(os.environ):
             text = text.replace(secret, "***")
     return text

@@ -149,11 +149,15 @@ def budget_in_force(option: float | None, job: float | None, default: float | No
 def find_default() -> Path | None:
     """Return the config.yaml of the current folder, else of the nearest folder above it; None if there is none.
 
-    The search ends at the user's home folder, or at the root of the file system.
+    The search ends at the user's home folder, or at the root of the file system. Raises ConfigError if the current
+    folder was removed.
     """
     if os.path.lexists(DEFAULT_FILE):
         return Path(DEFAULT_FILE)
-    folder, last = Path.cwd(), _home()
+    try:
+        folder, last = Path.cwd(), _home()
+    except FileNotFoundError:
+        raise ConfigError("the current folder was removed: change to one that is there") from None
     while folder not in {last, folder.parent}:
         folder = folder.parent
         with contextlib.suppress(OSError):  # a folder that may not be searched

@@ -518,3 +518,10 @@ def test_output_that_nobody_reads_or_that_does_not_fit_is_no_bug(stage: Stage, w
         "error: stdout cannot be written: No space left on device; free some space, then type the command again",
         "see: pipeline help DiskFull",
     ]
+
+
+@pytest.mark.parametrize("words", [("status",), ("run",), ("plan", "many.yaml"), ("export", "many", "--to", "csv")])
+def test_a_current_folder_that_was_removed_is_named(stage: Stage, words: tuple[str, ...]) -> None:
+    under = ("bash", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "bash")
+    ended = stage.run(*words, exit_code=2, under=under)
+    assert ended.stderr == "error: the current folder was removed: change to one that is there\n"
