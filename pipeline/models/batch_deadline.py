@@ -22,8 +22,27 @@ def realtime_seconds(images: int, provider: Provider, call_seconds: float = CALL
     return math.ceil(images / provider.concurrency) * call_seconds
 
 
-def latest_switch(
-    deadline: float, images: int, provider: Provider, rules: BatchRules, call_seconds: float = CALL_SECONDS
-) -> float:
-    """Return when batches are cancelled at the latest if so many images are uncollected, in seconds since 1970."""
-    return deadline - _RESERVE * realtime_seconds(images, provider, call_seconds) - rules.cancel_seconds
+def is_late(
+    now: float,
+    deadline: float,
+    images: int,
+    provider: Provider,
+    rules: BatchRules,
+    call_seconds: float = CALL_SECONDS,
+) -> bool:
+    """Return whether batches are cancelled now at the latest if so many images are uncollected.
+
+    Only the hours of the provider's window count. Outside it no call could start, so that batches go on until it opens,
+    or until the deadline if that comes before.
+    """
+    seconds, window = (
+        _RESERVE * realtime_seconds(images, provider, call_seconds) + rules.cancel_seconds,
+        provider.window,
+    )
+    if window is None or now >= deadline:
+        return now >= deadline - seconds
+    if not window.is_open(now):
+        opening = window.next_change(now)
+        if opening >= deadline or opening - now > rules.cancel_seconds:
+            return False
+    return window.after(now, seconds) >= deadline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.models.batch_deadline import latest_switch, realtime_seconds
+from pipeline.models.batch_deadline import is_late, realtime_seconds
 from pipeline.models.batch_eligibility import batch_fault, realtime_reason
 from pipeline.models.batch_estimate import count_waves, cut_batches, estimate_line
 from pipeline.planning.mode import ServiceMode, local_time
@@ -138,7 +138,7 @@ def _in_force(plan: Plan, images: int, batches: int, now: float) -> tuple[bool, 
     is_batch = rules is not None and batches > 0
     if deadline is not None and images:
         seconds = work_seconds(plan.provider, realtime_seconds(images, plan.provider), now)
-        if rules is not None and now > latest_switch(deadline, images, plan.provider, rules):
+        if rules is not None and is_late(now, deadline, images, plan.provider, rules):
             is_batch = False
         if now + seconds > deadline:
             takes = f"{counted(images, 'image')} take {duration(seconds)} in realtime"

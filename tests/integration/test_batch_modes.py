@@ -16,6 +16,7 @@ from pipeline.engine.stop_policy import StopPolicy
 from pipeline.errors import BatchRefused
 from pipeline.ledger import attempts
 from pipeline.ledger import queue as ledger_queue
+from pipeline.ledger.controls import throttle
 from pipeline.ledger.database import open_ledger, transaction
 from pipeline.ledger.writer import Writer
 from tests.support.batch_server import (
@@ -204,6 +205,14 @@ async def test_the_switch_is_reckoned_from_the_limit_or_the_latency(
             assert modes.is_cancelled(bench.one("SELECT max(pk) FROM job")) == is_realtime
             assert (bench.one("SELECT realtime_since FROM job WHERE mode = 'auto'") is not None) == is_realtime
             assert bool(modes.groups("lab")) != is_realtime
+
+
+async def test_a_lower_limit_by_a_person_makes_the_switch_earlier(bench: Bench) -> None:
+    provider = batch_lab("http://127.0.0.1:9/v1", cancel_seconds=7.0, more={"rate_limit": RateLimit(10, 100.0, 1.0)})
+    queue(bench, provider, painted(1, n=4), mode="auto", deadline=time.time() + 100)
+    assert bool((await refreshed(bench, provider)).groups("lab")), "40 s, a tenth of that, and 7 s"
+    throttle(bench.connection, "lab", 4)
+    assert not (await refreshed(bench, provider)).groups("lab"), "100 s, a tenth of that, and 7 s"
 
 
 async def test_jobs_that_share_a_limit_share_the_time(bench: Bench) -> None:

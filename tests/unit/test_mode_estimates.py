@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config.batch_rules import BatchRules
 from pipeline.config.load import RateLimit
-from pipeline.models.batch_deadline import latest_switch, realtime_seconds
+from pipeline.config.opening_hours import DailySpan, OpeningHours
+from pipeline.models.batch_deadline import is_late, realtime_seconds
 from pipeline.planning.input_files import InputFile
 from pipeline.reports.estimate import estimate_lines, estimate_plan
 from pipeline.reports.status import mode_line
@@ -193,10 +194,32 @@ def test_nothing_that_is_missing_misses_no_deadline(bench: Bench) -> None:
 
 def test_batches_are_given_up_so_early_that_the_rest_can_be_made() -> None:
     assert realtime_seconds(3000, LIMITED) == 3600
-    assert latest_switch(100_000, 3000, LIMITED, BatchRules()) == pytest.approx(100_000 - 1.1 * 3600 - 600)
+    switch = 100_000 - 1.1 * 3600 - 600
+    assert not is_late(switch - 1, 100_000, 3000, LIMITED, BatchRules())
+    assert is_late(switch + 1, 100_000, 3000, LIMITED, BatchRules())
     unlimited = dataclasses.replace(LIMITED, rate_limit=None, concurrency=32)
     assert [realtime_seconds(count, unlimited) for count in (0, 1, 32, 33)] == [0, 60, 60, 120]
     assert realtime_seconds(33, unlimited, call_seconds=5) == 10
+
+
+@pytest.mark.parametrize(
+    ("hour", "deadline", "late"),
+    [
+        (1.0, 7.0, False),  # the window is still to come
+        (3.0, 7.0, False),  # two open hours are left, and an hour and 16 minutes are needed
+        (3.7, 7.0, False),
+        (3.8, 7.0, True),  # the hours after the window do not count
+        (6.0, 7.0, False),  # nothing can be made in realtime any more: batches are the only hope
+        (7.0, 7.0, True),
+        (6.0, 28.0, False),  # of the next window there is only an hour before the deadline, and no call until it opens
+        (26.8, 28.0, False),
+        (26.9, 28.0, True),  # ten minutes are for the cancelling
+        (27.1, 28.0, True),
+    ],
+)
+def test_the_hours_outside_the_window_do_not_count_for_a_deadline(hour: float, deadline: float, late: bool) -> None:
+    provider = dataclasses.replace(LIMITED, window=OpeningHours((DailySpan(180, 300, "UTC"),)))
+    assert is_late(hour * 3600, deadline * 3600, 3000, provider, BatchRules()) == late
 
 
 # --- The line of `run` and `submit`
