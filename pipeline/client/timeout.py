@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _LATE = 1.0  # seconds by which a timer fires late if the process was suspended meanwhile
+_SLIGHTLY_LATE = 0.1  # seconds: as if it was busy, or was suspended until just after the deadline
 _GRACE = 10.0  # seconds in which what has arrived during the suspension is read
 
 
@@ -27,6 +28,7 @@ class Timeout:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._silent_since = 0.0
+        self._has_grace = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -61,5 +63,8 @@ class Timeout:
             self._arm(now + _GRACE)
         elif self._next_due() > now:
             self._arm(self._next_due())
+        elif now - self._due > _SLIGHTLY_LATE and not self._has_grace:
+            self._has_grace = True
+            self._arm(now + min(_GRACE, self._total))
         else:
             self._limit.reschedule(now)

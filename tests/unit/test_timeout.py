@@ -73,6 +73,33 @@ def test_what_arrived_while_the_process_was_suspended_is_read() -> None:
     run(main())
 
 
+def test_what_arrived_during_a_suspension_that_ended_just_after_the_deadline_is_read() -> None:
+    async def main() -> None:
+        mine, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=mine)
+            async with Timeout(5):
+                theirs.send(b"whole")
+                suspend(5.5)
+                assert await reader.readexactly(5) == b"whole"
+                await asyncio.sleep(1)  # as for the rest of a large response
+            writer.close()
+
+    run(main())
+
+
+def test_a_loop_that_is_always_late_does_not_put_off_a_timeout_for_ever() -> None:
+    async def main() -> None:
+        async def busy() -> None:
+            while True:
+                suspend(0.3)
+                await asyncio.sleep(0)
+
+        assert await seconds_until_timeout(busy(), 5, 10) == pytest.approx(10.5, abs=1)
+
+    run(main())
+
+
 def test_if_nothing_arrived_while_the_process_was_suspended_it_expires_soon_after() -> None:
     async def main() -> None:
         async def trickle() -> None:
