@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.browser import Viewer, launched, viewing
+from tests.support.memory_folder import folder_in_memory
 from tests.support.stage import HOME, Stage, staged
 from tests.support.workbench import Bench, benched
 
@@ -37,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Those run at their own speed then, and what they run is covered by tests that call it. All of them keep the bytecode
     that they compile, also if the environment forbids it: a command that compiles this package takes a third longer. A
     job in the background of a shell ignores SIGINT, and so would the commands. The long drills of a file are dealt to
-    several processes; else each process gets whole files.
+    several processes, and write gigabytes; else each process gets whole files, and what tests write is in memory.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
@@ -45,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("markexpr") == "long":
         config.option.dist = "worksteal"
+    elif folder := folder_in_memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         os.environ.pop("COVERAGE_PROCESS_START", None)
 
