@@ -44,7 +44,7 @@ def main(name: str, arguments: list[str]) -> int:
 def _pipeline(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "pipeline", *arguments]
     if arguments[:1] not in (["serve"], ["sandbox"]) and "--watch" not in arguments:
-        return subprocess.run(command, check=False).returncode
+        os.execv(command[0], command)  # noqa: S606 - the command itself, without a shell
     if "--port" in arguments:
         command[command.index("--port") + 1] = "0"
     elif "serve" in arguments:

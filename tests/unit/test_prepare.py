@@ -122,7 +122,7 @@ CORPUS: dict[str, bytes] = {
     "pages.tiff": animated("tiff"),
     "one pixel.png": encoded(drawn("RGBA", (2, 1)).crop((1, 0, 2, 1)), "png"),
     "one column.png": encoded(drawn("RGBA", (1, 300)), "png"),
-    "one row.png": encoded(drawn("RGBA", (5000, 1)), "png"),
+    "one row.png": encoded(drawn("RGBA", (1500, 1)), "png"),
     "a jpeg in truth.png": encoded(drawn(size=SQUARE), "jpeg"),
     "a png in truth.jpg": encoded(drawn("RGBA", SQUARE), "png"),
     "no ending": encoded(drawn("RGBA", SQUARE), "png"),
