@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.output import echo
-from pipeline.errors import BadInput, LedgerError, LeftToRunAtWork, PipelineError
+from pipeline.errors import BadInput, DiskFull, LedgerError, LeftToRunAtWork, PipelineError
 from pipeline.printable import printable_lines
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def print_error(error: Exception, options: Options) -> int:
         case PipelineError():
             _print_sentences(error)
             return error.exit_code
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # as behind the stdout of `--help`
+            return print_error(DiskFull(f"no room left: {error.strerror}"), options)
     bug = "this is a bug in pipeline, not in your input; please report it with the traceback below"
     echo(f"error: {bug}; what was recorded before is kept", err=True)
     import traceback

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,7 @@ import click
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_jobs
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, parse_seconds
-from pipeline.cli.output import echo, echo_json, echo_prose, echo_stderr, thumbnail_work
+from pipeline.cli.output import can_ask, echo, echo_json, echo_prose, echo_stderr, thumbnail_work
 from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput
 
@@ -251,7 +250,7 @@ def forget(options: Options, job: str, files: bool, yes: bool) -> int:
     (summary,) = read_status(batch.folder, options.job(job))
     question = forget_question(summary, files=files)
     if not yes:
-        if not sys.stdin.isatty():
+        if not can_ask():
             raise BadInput(f"there is no terminal to ask on; add --yes if this is meant: {question}")
         if not click.confirm(question, err=True):
             echo("nothing was changed", err=True)

@@ -62,6 +62,11 @@ def _print(text: str, *, err: bool) -> None:
         os.close(null)
 
 
+def can_ask() -> bool:
+    """Return whether stdin is a terminal, at which a person can answer."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
 def echo_stderr(line: str) -> None:
     """Print a line on stderr; a terminal that is gone must not change the exit code."""
     with contextlib.suppress(OSError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_jobs, complete_settings
 from pipeline.cli.options import PATH, budget_option, common_options
-from pipeline.cli.output import echo, echo_json, echo_prose, print_result, run_output
+from pipeline.cli.output import can_ask, echo, echo_json, echo_prose, print_result, run_output
 from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput
 
@@ -127,7 +126,7 @@ def redo(
 def _is_meant(options: Options, redo: Redo, *, yes: bool) -> bool:
     """Print what is made again and what it costs, and ask. Raises BadInput if there is nobody to ask."""
     what = redo.sentence
-    if not yes and not sys.stdin.isatty():
+    if not yes and not can_ask():
         raise BadInput(f"there is no terminal to ask on; add --yes if this is meant: {what}")
     if not options.quiet or not yes:
         echo(f"{what[0].upper()}{what[1:]}; the old ones stay on disk", err=True)
