@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.output import echo
+from pipeline.cli.output import echo, print_text
 from pipeline.errors import BadInput, DiskFull, LedgerError, LeftToRunAtWork, PipelineError
 from pipeline.printable import printable_lines
 
@@ -37,7 +37,7 @@ def print_error(error: Exception, options: Options) -> int:
     echo(f"error: {bug}; what was recorded before is kept", err=True)
     import traceback
 
-    click.echo(printable_lines(_without_secrets(traceback.format_exc(), options)), err=True)
+    print_text(printable_lines(_without_secrets(traceback.format_exc(), options)), err=True)
     return EXIT_BUG
 
 
@@ -54,7 +54,7 @@ def _show(error: click.ClickException) -> None:
     """Print how a command line is wrong, as click does."""
     buffer = io.StringIO()
     error.show(buffer)
-    click.echo(printable_lines(buffer.getvalue().rstrip("\n")), err=True)
+    print_text(printable_lines(buffer.getvalue().rstrip("\n")), err=True)
 
 
 def _error_lines(error: PipelineError) -> Iterable[object]:

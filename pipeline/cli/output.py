@@ -38,15 +38,15 @@ _COMMAND = re.compile(r"(^ *|: )pipeline ")
 
 def echo(line: object, *, err: bool = False) -> None:
     """Print a line on stdout or stderr; what it holds from outside is escaped. The only way to print a text."""
-    _print(printable(line), err=err)
+    print_text(printable(line), err=err)
 
 
 def echo_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout."""
-    _print(printable_json(value), err=False)
+    print_text(printable_json(value), err=False)
 
 
-def _print(text: str, *, err: bool) -> None:
+def print_text(text: str, *, err: bool) -> None:
     """Print a text, unless nobody reads it any longer: that must not change the exit code.
 
     Raises DiskFull if stdout is a file for which there is no room.
