@@ -98,6 +98,21 @@ async def test_a_5xx_says_nothing_of_a_create(bench: Bench, status: int) -> None
         assert fates(bench) == {"succeeded": 1}
 
 
+@pytest.mark.parametrize("status", [408, 409, 444, 460, 499])
+async def test_a_gateway_that_lost_the_call_says_nothing_of_a_create(bench: Bench, status: int) -> None:
+    async with batch_service() as server:
+
+        async def lost(http: web.Request) -> web.Response:
+            await server._create(http)
+            return web.json_response({"error": {"message": "client closed request"}}, status=status)
+
+        server.script("POST /batches", lost)
+        queue(bench, batch_lab(server.url), painted(1))
+        await bench.run(batch_lab(server.url))
+        assert len(server.batches) == 1
+        assert fates(bench) == {"succeeded": 1}
+
+
 @pytest.mark.parametrize("body", ["<html>", [], {"object": "list"}])
 async def test_a_success_that_cannot_be_read_says_nothing_of_a_create(bench: Bench, body: Any) -> None:
     async with batch_service() as server:

@@ -47,6 +47,7 @@ _TRIES = 5  # of a create that the service refuses since it does not see the inp
 _EXPIRES_SECONDS = 3 * 24 * 3600  # of an input file that nobody deletes
 _CLOCKS = 24 * 3600.0  # seconds by which two clocks may differ
 _LISTED_SECONDS = 3600.0  # after the start of an upload, in which its file is in the service's list at the latest
+_CLIENT_CLOSED = frozenset({444, 460, 499})  # of gateways that lost the caller: the call may go on behind them
 _CANNOT_FIND = re.compile(r"cannot find file", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"too large", re.IGNORECASE)
 _FILE_ID = re.compile(r"\bfile-[A-Za-z0-9_-]{1,100}")
@@ -245,7 +246,11 @@ class Creation:
 def _is_refusal(error: RequestError) -> bool:
     """Return whether a response means that the batch was not created; what is no 4xx leaves that unknown."""
     status = error.http_status or 0
-    return 300 <= status < 500 and not isinstance(error, OutcomeUnknown | ServerFault | Unusable)
+    return (
+        300 <= status < 500
+        and status not in _CLIENT_CLOSED
+        and not isinstance(error, OutcomeUnknown | ServerFault | Unusable)
+    )
 
 
 async def delete_input(context: BatchContext, batch_pk: int, file_id: str | None) -> None:
