@@ -76,7 +76,12 @@ async def connected(settings: WorkerSettings, environment: Mapping[str, str], em
 def _guarded(folder: str) -> Iterator[IO[str]]:
     """Have a guard that cleans up if this process is killed within the block; yields its input."""
     process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-I", guard.__file__, folder], stdin=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-I", guard.__file__, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # who reads the run's output in a pipe sees the end of it with the run's
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdin is not None
     try:

@@ -89,9 +89,10 @@ def test_a_run_that_is_killed_leaves_no_process_and_no_folder_and_the_next_one_g
     helpers = children(raylet)
     assert {*_listening({*processes(key), *helpers} - {process.pid})} <= {"0100007F", _MAPPED, "0" * 24 + "01000000"}
     assert len(helpers) >= 4, "two workers, and helpers of the node"
+    killed_at = time.monotonic()
     process.kill()
     process.communicate()
-    killed_at = time.monotonic()
+    assert time.monotonic() - killed_at < 5, "nothing that is left keeps the pipes of the run open"
     while processes(key) or any(_command(pid) for pid in helpers) or folder.exists():
         assert time.monotonic() - killed_at < 15
         time.sleep(0.1)
