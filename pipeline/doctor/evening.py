@@ -15,7 +15,7 @@ from pipeline.ledger.demand import read_budgets, read_queued_demand
 from pipeline.ledger.job_summary import read_job_summaries, received_images
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.planning.build import load_models, make_plans
-from pipeline.reports.controls import ControlsInForce, work_seconds
+from pipeline.reports.controls import ControlsInForce, images_seconds
 from pipeline.reports.estimate import estimate_plan
 from pipeline.reports.needed_budget import committed_of_job
 
@@ -216,13 +216,6 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _minutes(service: Provider | None, images: int, now: float) -> float | None:
-    """Return how long images take at the limit, within the window; None without a limit."""
-    if service is None or service.rate_limit is None:
-        return None
-    return work_seconds(service, 60 * images / service.rate_limit.per_minute, now) / 60
-
-
 def _queued_evening(config: Config, environment: Mapping[str, str], now: float) -> Evening:
     services = config.services
     with ledger.reading(config.output) as connection:
@@ -232,10 +225,10 @@ def _queued_evening(config: Config, environment: Mapping[str, str], now: float) 
         spent = {one.name: committed_of_job(connection, one.name) for one in summaries}
     jobs = []
     for one in summaries:
-        service = services.get(one.provider)
-        service = service and controls.service_at_work(service, config.members(one.provider))
+        members = controls.members_at_work(config.members(one.provider)) if one.provider in services else ()
+        seconds = images_seconds(members, one.missing, now) if members else None
         is_batch = one.mode != "realtime" and one.realtime_since is None
-        minutes = _BATCH_MINUTES if is_batch else _minutes(service, one.missing, now)
+        minutes = _BATCH_MINUTES if is_batch else None if seconds is None else seconds / 60
         budget = budget_in_force(None, budgets[one.name], config.budget_usd)
         jobs.append(
             JobToMake(

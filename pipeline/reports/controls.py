@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.reports.forms import ControlForm
     from pipeline.reports.next_command import NextCommand
 
+_LONGEST_WALK = 60 * 86400.0  # seconds of windows that are walked through; a longer time is estimated from them
+
 
 @dataclass(frozen=True, slots=True)
 class ControlsInForce:
@@ -41,6 +43,10 @@ class ControlsInForce:
         if limit is None or images is None or images >= limit.images:
             return provider
         return replace(provider, rate_limit=replace(limit, images=images))
+
+    def members_at_work(self, members: Sequence[Provider]) -> tuple[Provider, ...]:
+        """Return providers with the limits that are in force."""
+        return tuple(map(self.at_work, members))
 
     def service_at_work(self, service: Provider, members: Sequence[Provider]) -> Provider:
         """Return a provider, or a route of these members, with the limit that is in force."""
@@ -104,6 +110,28 @@ def _change(window: OpeningHours, now: float) -> str | None:
 def work_seconds(provider: Provider, seconds: float, now: float) -> float:
     """Return how long it takes from now on to work for so many seconds, if that is possible in the window only."""
     return seconds if provider.window is None else provider.window.after(now, seconds) - now
+
+
+def images_seconds(members: Sequence[Provider], images: int, now: float) -> float | None:
+    """Return how long it takes from now on until providers have made images at their limits, each in its window.
+
+    None if one of them has no limit; infinity if no window ever opens.
+    """
+    rates = [0.0 if one.rate_limit is None else one.rate_limit.per_minute / 60 for one in members]
+    if not all(rates):
+        return None
+    windows = [one.window for one in members]
+    moment, left = now, float(images)
+    while left > 0:
+        change = min((one.next_change(moment) for one in windows if one is not None), default=math.inf)
+        rate = sum(rate for rate, one in zip(rates, windows, strict=True) if one is None or one.is_open(moment))
+        if rate * (change - moment) >= left if rate else change == math.inf:
+            return moment + left / rate - now if rate else math.inf
+        left -= rate * (change - moment) if rate else 0.0
+        moment = change
+        if moment - now > _LONGEST_WALK and left < images:
+            return (moment - now) * images / (images - left)
+    return 0.0
 
 
 def limit_words(provider: Provider, images: int) -> str:

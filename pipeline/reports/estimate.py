@@ -54,7 +54,8 @@ def estimate_plan(
         controls = ControlsInForce.read(connection, {one.name: one for one in plan.serving})
         warnings = filter(None, [superseded_warning(claim), equal_requests_warning(connection, plan)])
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
-    plan = replace(plan, provider=controls.service_at_work(plan.provider, plan.serving))
+    service, members = controls.service_at_work(plan.provider, plan.serving), controls.members_at_work(plan.members)
+    plan = replace(plan, provider=service, members=members)
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
     full, least, assumed = _estimate(missing, plan.serving, models, tables or {})

@@ -9,7 +9,7 @@ from pipeline.models.batch_deadline import is_late, realtime_seconds
 from pipeline.models.batch_eligibility import batch_fault, realtime_reason
 from pipeline.models.batch_estimate import count_waves, cut_batches, estimate_line
 from pipeline.planning.mode import ServiceMode, local_time
-from pipeline.reports.controls import work_seconds
+from pipeline.reports.controls import images_seconds, work_seconds
 from pipeline.reports.facts import counted, dollars, duration
 
 if TYPE_CHECKING:
@@ -123,10 +123,8 @@ def _total(costs: Sequence[float | None]) -> float | None:
 
 def _minutes(plan: Plan, images: int, now: float) -> float | None:
     """Return how many minutes pass until these images are made in realtime, hours outside the window included."""
-    provider = plan.provider
-    if provider.rate_limit is None:
-        return None
-    return round(work_seconds(provider, images / provider.rate_limit.per_minute * 60, now) / 60, 2)
+    seconds = images_seconds(plan.serving, images, now)
+    return None if seconds is None else round(seconds / 60, 2)
 
 
 def _in_force(plan: Plan, images: int, batches: int, now: float) -> tuple[bool, list[str]]:

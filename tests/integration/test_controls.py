@@ -393,3 +393,18 @@ def test_what_the_commands_do_not_take_is_exit_2_and_changes_nothing(stage: Stag
     assert "one by one: `lab`, `free`" in stage.run("pause", "both", exit_code=2).stderr
     assert "`free` has no limit" in stage.run("throttle", "free").stdout
     assert not stage.output.exists()
+
+
+def test_the_time_of_a_route_counts_windows_and_throttles_of_its_members(stage: Stage) -> None:
+    hour = time.gmtime().tm_hour
+    window = f"{(hour + 3) % 24:02}:00-{(hour + 4) % 24:02}:00 UTC"
+    server = stage.serve()
+    stage.provider("night", server, rate_limit={"images": 600, "per_seconds": 60}, window=window)
+    stage.provider("day", server, rate_limit={"images": 20, "per_seconds": 60})
+    stage.settings["routes"] = {"both": ["night", "day"]}
+    stage.write_config()
+    job = stage.job("lot", [{"prompt": "{{ prompt }}", "rows": "lot.txt"}], provider="both")
+    (stage.folder / "lot.txt").write_text("".join(f"prompt number {number}\n" for number in range(100)))
+    assert json.loads(stage.run("plan", job, "--json").stdout)["minutes"] == 5.0
+    stage.run("throttle", "day", 10)
+    assert json.loads(stage.run("plan", job, "--json").stdout)["minutes"] == 10.0

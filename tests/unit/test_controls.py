@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.config.load import Config, RateLimit, Route
+from pipeline.config.opening_hours import DailySpan, OpeningHours
 from pipeline.controls import MAX_PRIORITY, FolderControls
 from pipeline.errors import BadInput
 from pipeline.ledger.controls import JobPriority, ProviderControl
 from pipeline.ledger.database import open_ledger
 from pipeline.ledger.submit import submit
+from pipeline.reports.controls import images_seconds
 from pipeline.reports.next_command import WITHOUT_OPTIONS
 from tests.support.workbench import LAB, plan, request
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pipeline.config.provider import Provider
 
 LIMITED = replace(LAB, name="limited", rate_limit=RateLimit(50, 60.0))
 
@@ -117,3 +121,29 @@ def test_all_that_is_set_is_said_with_what_ends_it(tmp_path: Path) -> None:
     assert (lab["name"], lab["paused"], lab["throttle"], lab["limit"]) == ("lab", True, None, None)
     assert (limited["throttle"], limited["limit"]) == (5, {"images": 5, "per_seconds": 60.0})
     assert str(limited["paused_since"]).endswith("Z")
+
+
+LAB_50 = replace(LAB, rate_limit=RateLimit(50, 60.0, 1.0))
+NIGHT_ONLY = replace(LAB_50, window=OpeningHours((DailySpan(180, 300, "UTC"),)))  # from 3 to 5 o'clock
+
+
+@pytest.mark.parametrize(
+    ("members", "images", "hours"),
+    [
+        ([LAB_50], 3000, 1),
+        ([LAB_50, LAB_50], 3000, 0.5),
+        ([NIGHT_ONLY], 3000, 4),
+        ([NIGHT_ONLY], 9000, 28),
+        ([LAB_50, NIGHT_ONLY], 3000, 1),  # the other one makes all before it opens
+        ([LAB_50, NIGHT_ONLY], 12_000, 3.5),
+        ([NIGHT_ONLY, NIGHT_ONLY], 12_000, 5),
+        ([NIGHT_ONLY], 3000 * 2 * 100, 99 * 24 + 5),
+        ([LAB_50, LAB], 3000, None),
+        ([LAB_50], 0, 0),
+    ],
+)
+def test_the_time_of_a_route_counts_the_open_hours_of_each_member(
+    members: list[Provider], images: int, hours: float | None
+) -> None:
+    seconds = images_seconds(members, images, 0.0)
+    assert seconds == (None if hours is None else pytest.approx(hours * 3600, rel=0.02))
