@@ -1,4 +1,4 @@
-"""File descriptors: open the standard ones, raise the process's limit, and wait for a free one rather than fail.
+"""File descriptors: raise the process's limit, and wait for a free one rather than fail.
 
 A shell's default is 256 (macOS) or 1024 (Linux), less than the calls that may be in flight. Each call, each download
 and each file that is written takes one.
@@ -32,21 +32,6 @@ WAIT_SECONDS = 60.0
 """How long `when_free` waits. Calls end within this time and release theirs, unless the limit is far too low."""
 
 PAUSE = 0.05  # seconds between two tries
-
-
-def open_standard_descriptors() -> None:
-    """Open the null device under each of the numbers 0 to 2 that is closed, and write stdout and stderr there.
-
-    Otherwise the next socket or file takes the number: libuv aborts the process when it closes such a socket. Without
-    stdin, `sys.stdin` stays None.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def raise_descriptor_limit() -> int:

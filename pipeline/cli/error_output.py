@@ -32,7 +32,7 @@ def print_error(error: Exception, options: Options) -> int:
             _print_sentences(error)
             return error.exit_code
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # as behind the stdout of `--help`
-            return print_error(DiskFull(f"no room left: {error.strerror}"), options)
+            return print_error(DiskFull(f"{error.strerror}; free some space, then type the command again"), options)
     bug = "this is a bug in pipeline, not in your input; please report it with the traceback below"
     echo(f"error: {bug}; what was recorded before is kept", err=True)
     import traceback

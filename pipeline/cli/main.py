@@ -13,9 +13,7 @@ import click
 
 from pipeline.cli.commands import CommandGroup
 from pipeline.cli.options import Options, common_options
-from pipeline.descriptors import open_standard_descriptors
-from pipeline.errors import DiskFull
-from pipeline.progress.patient_output import deliver, output_restored
+from pipeline.progress.patient_output import deliver, open_closed_streams, output_restored
 from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    open_standard_descriptors()
+    open_closed_streams()
     default = gc.get_threshold()
     gc.set_threshold(_GC_THRESHOLD, *default[1:])
     try:
@@ -72,7 +70,7 @@ def _delivered(code: int, options: Options) -> int:
     """Wait until what was printed is read; return the exit code, which is another if there is no room for it."""
     try:
         deliver()
-    except DiskFull as error:
+    except OSError as error:
         from pipeline.cli.error_output import print_error
 
         code = print_error(error, options)

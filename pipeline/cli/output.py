@@ -46,13 +46,13 @@ def echo_json(value: Any) -> None:
     print_text(printable_json(value), err=False)
 
 
-def print_text(text: str, *, err: bool) -> None:
-    """Print a text, unless nobody reads it any longer: that must not change the exit code.
+def print_text(printable_text: str, *, err: bool) -> None:
+    """Print a text without control characters, unless nobody reads it any longer: that must not change the exit code.
 
     Raises DiskFull if stdout is a file for which there is no room.
     """
     try:
-        click.echo(text, err=err)
+        click.echo(printable_text, err=err)
     except OSError as reason:
         if not err and reason.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             what = f"stdout cannot be written: {reason.strerror}"

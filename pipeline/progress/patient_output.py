@@ -17,8 +17,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pipeline.errors import DiskFull
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
@@ -209,6 +207,21 @@ class PatientStream(io.TextIOBase):
 _streams: dict[str, PatientStream] = {}  # by their names in `sys`, while they are in place of these
 
 
+def open_closed_streams() -> None:
+    """Open the null device under each of the numbers 0 to 2 that is closed, and write stdout and stderr there.
+
+    Otherwise the next socket or file takes the number: libuv aborts the process when it closes such a socket. Without
+    stdin, `sys.stdin` stays None.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def be_patient(left_out: dict[str, Callable[[int], str]]) -> None:
     """Have stdout and stderr never wait from now on; what is no file of the system, as in a test, is left alone.
 
@@ -236,15 +249,14 @@ def begin_end() -> None:
 def deliver(patience: float = PATIENCE_SECONDS) -> None:
     """Wait until all is read, as long as readers read some of it within so many seconds; else say what is not.
 
-    Raises DiskFull if stdout is a file for which there is no room.
+    Raises OSError if stdout is a file for which there is no room.
     """
     begin_end()
     unread = [name for name, stream in _streams.items() if not stream.lane.drain(patience)]
     failure = _streams["stdout"].lane.failure if "stdout" in unread else None
     if failure is not None and failure.errno in _NO_ROOM:
         _streams["stdout"].lane.give_up()
-        what = f"stdout cannot be written: {failure.strerror}"
-        raise DiskFull(f"{what}; free some space, then type the command again")
+        raise OSError(failure.errno, f"stdout cannot be written: {failure.strerror}")
     for stream in _streams.values():
         if unread and stream.lane.waiting == 0:
             stream.write(f"warning: nobody reads {' and '.join(unread)}: the last lines were not written\n")
