@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-ROOM = 4 * 2**30
-"""What is free before the tests begin; a run of the whole suite needs a third of it at most."""
+ROOM = 2 * 2**30
+"""What is free before the tests begin; a run of the whole suite needs a tenth of it at once."""
 
 _FOLDER = Path("/dev/shm")  # noqa: S108 - the fixtures of pytest make folders of their own there
 _LIMITS = [Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")]  # of a container
