@@ -69,8 +69,8 @@ class RouteView:
         if self.route.same:
             home, turn = _home(self.living, self.route.same), turn or "0"
             first = turn if self.route.policy == "fallback" else f"{_rendezvous(self)} = {self._name}"
-            alone = f"r.pk IN {_values({pk for one in self.living for pk in one.barred})}"
-            first = f"CASE WHEN {alone} THEN ({turn}) ELSE ({first}) END"
+            if alone := {pk for one in self.living for pk in one.barred}:
+                first = f"CASE WHEN r.pk IN {_values(alone)} THEN ({turn}) ELSE ({first}) END"
             return f"({own}) AND CASE WHEN {home} IS NULL THEN {first} ELSE {home} = {self._name} END"
         return None if turn is None else f"({own}) AND ({turn})"
 
@@ -247,10 +247,11 @@ def _alike(same: Iterable[str]) -> str:
 
 def _able(living: Sequence[RouteMember]) -> str:
     """Return the names of the members that can serve a request, as expressions that are else NULL."""
-    return ", ".join(
-        f"CASE WHEN {one.can_serve()} AND r.pk NOT IN {_values(one.barred)} THEN {text_literal(one.name)} END"
-        for one in living
-    )
+    names = []
+    for one in living:
+        barred = f" AND r.pk NOT IN {_values(one.barred)}" if one.barred else ""
+        names.append(f"CASE WHEN {one.can_serve()}{barred} THEN {text_literal(one.name)} END")
+    return ", ".join(names)
 
 
 def _home(living: Sequence[RouteMember], same: Sequence[str]) -> str:
