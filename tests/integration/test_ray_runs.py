@@ -40,6 +40,7 @@ _OF_ONE_PROCESS = {
     "test_the_sandbox_ignores_keys_unless_it_is_told_otherwise",
     "test_a_run_finds_how_many_calls_a_server_serves_at_once_and_the_next_one_knows",  # how many a server serves
     "test_others_who_use_the_limit_halve_the_pace_and_it_is_said",  # what a server answers
+    "test_a_route_s_job_of_a_higher_priority_goes_before_a_member_s_own",  # which request is taken, before any call
     "test_a_window_is_said_by_status_and_plan_and_ends_a_run_that_is_not_to_wait",  # the same without workers: commands
     "test_the_commands_set_what_status_and_plan_say_first",
     "test_what_the_commands_do_not_take_is_exit_2_and_changes_nothing",
