@@ -42,10 +42,15 @@ def _remedy(plan: Plan, found: EqualRequests) -> str:
         return f"leave out `--provider {plan.provider.name}` to keep them"
     if found.job == f"{plan.name}.{plan.provider.name}":
         return f"add `--provider {plan.provider.name}` to keep them"
-    line = f"put `name: {found.job}` into the file to keep them"
     if plan.file is None:
         return f"name the job `{found.job}` to keep them"
+    is_batch_file = Path(plan.file).suffix.lower() == ".jsonl"  # its job has the file's name, and no other
+    line = f"put `name: {found.job}` into the file to keep them"
+    if is_batch_file:
+        line = f"rename the file to {found.job}.jsonl to keep them"
     if found.file is not None and Path(found.file).exists():
+        if is_batch_file:
+            return f"use {found.file} in its place to keep them"
         return f"{line}, and remove {found.file}, to which that name belongs"
     return f"{line}, or type `pipeline rename {found.job} {plan.name}`"
 

@@ -38,6 +38,17 @@ def test_after_a_copy_the_line_that_keeps_them_is_said(bench: Bench, four: Path)
     assert view["warnings"] == [equal_requests_warning(bench.connection, copy)]
 
 
+def test_a_batch_file_which_has_no_name_of_its_own_is_to_be_renamed(bench: Bench, four: Path) -> None:
+    copy = plan(*map(request, range(4)), name="copy", file=four.with_name("copy.jsonl"))
+    said = equal_requests_warning(bench.connection, copy)
+    assert said is not None
+    assert said.endswith("; rename the file to four.jsonl to keep them, or type `pipeline rename four copy`")
+    four.touch()
+    said = equal_requests_warning(bench.connection, copy)
+    assert said is not None
+    assert said.endswith(f"; use {four} in its place to keep them")
+
+
 @pytest.mark.usefixtures("four")
 def test_a_rehearsal_under_the_job_s_own_provider_is_told_to_leave_it_out(bench: Bench) -> None:
     said = equal_requests_warning(bench.connection, plan(*map(request, range(4)), name="four.lab"))
