@@ -13,7 +13,7 @@ import click
 
 from pipeline.cli.commands import CommandGroup
 from pipeline.cli.options import Options, common_options
-from pipeline.progress.patient_output import deliver, open_closed_streams, output_restored
+from pipeline.progress.patient_output import PATIENCE_SECONDS, deliver, open_closed_streams, output_restored
 from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _COMPLETE_VARIABLE = "_PIPELINE_COMPLETE"  # in which a shell's script asks for 
 
 _SHOW_CURSOR = "\x1b[?25h"
 
+_STOPPED_SECONDS = 0.7  # for a reader that reads nothing, after a signal
 _WORDS_SECONDS = 0.15  # for the last line of a command that is stopped at once
 
 _GC_THRESHOLD = 10_000
@@ -56,7 +57,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _complete(arguments, options)
     with ending_process(lambda: _say_stopped(options)) as end, output_restored():
         try:
-            code = _delivered(_run_command(arguments, options), options)
+            code = _run_command(arguments, options)
+            code = _delivered(code, _STOPPED_SECONDS if end.is_stopping else PATIENCE_SECONDS, options)
         except (KeyboardInterrupt, click.Abort):
             if end.number is not None:
                 end.finish()
@@ -66,15 +68,15 @@ def _main(arguments: Sequence[str] | None) -> int:
         return code
 
 
-def _delivered(code: int, options: Options) -> int:
+def _delivered(code: int, patience: float, options: Options) -> int:
     """Wait until what was printed is read; return the exit code, which is another if there is no room for it."""
     try:
-        deliver()
+        deliver(patience)
     except OSError as error:
         from pipeline.cli.error_output import print_error
 
         code = print_error(error, options)
-        deliver()
+        deliver(patience)
     return code
 
 
