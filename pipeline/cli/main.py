@@ -13,7 +13,7 @@ import click
 
 from pipeline.cli.commands import CommandGroup
 from pipeline.cli.options import Options, common_options
-from pipeline.progress.patient_output import PATIENCE_SECONDS, deliver, open_closed_streams, output_restored
+from pipeline.progress.output_queue import PATIENCE_SECONDS, deliver, open_closed_streams, output_restored
 from pipeline.signals import ending_process
 
 if TYPE_CHECKING:

@@ -134,10 +134,10 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
     """
     from pipeline.engine.worker_events import EngineOutput
     from pipeline.progress.event_text import event_json
-    from pipeline.progress.patient_output import be_patient, begin_end
+    from pipeline.progress.output_queue import begin_end, queue_output
     from pipeline.progress.run_log import Log
 
-    be_patient({"stdout": _lost_events if as_json else _lost_lines, "stderr": _lost_lines})
+    queue_output({"stdout": _lost_events if as_json else _lost_lines, "stderr": _lost_lines})
     with contextlib.ExitStack() as stack:
         stack.callback(begin_end)
         listeners: list[Listener] = [

@@ -33,7 +33,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _RETRY_SECONDS = 1.0
 
 
-class Lane:
+class OutputQueue:
     """What waits to be written to one file, in its order, and the thread that writes it."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
@@ -135,12 +135,12 @@ def _write(descriptor: int, piece: bytes) -> tuple[int | None, OSError | None]:
     return 0, None
 
 
-class PatientStream(io.TextIOBase):
+class QueuedStream(io.TextIOBase):
     """A text stream that queues what is written. `left_out` returns the text that stands for so many lines."""
 
-    def __init__(self, inner: TextIO, lane: Lane, left_out: Callable[[int], str]) -> None:
+    def __init__(self, inner: TextIO, queue: OutputQueue, left_out: Callable[[int], str]) -> None:
         self.inner = inner
-        self.lane = lane
+        self.queue = queue
         self._left_out = left_out
         self._lost = 0  # lines
         self._is_at_line_start = True
@@ -150,20 +150,20 @@ class PatientStream(io.TextIOBase):
         """Queue a text, or leave it out if too much waits already."""
         if not isinstance(text, str):
             raise TypeError(f"a text is written, not {type(text).__name__}")
-        with self.lane.changed:
+        with self.queue.changed:
             content = self._encoded(text)
-            if self._lost and self.lane.waiting <= self.lane.most // 2:
+            if self._lost and self.queue.waiting <= self.queue.most // 2:
                 self._say_lost()
-            if not self._is_last and (self._lost or self.lane.waiting + len(content) > self.lane.most):
+            if not self._is_last and (self._lost or self.queue.waiting + len(content) > self.queue.most):
                 self._lost += max(1, text.count("\n"))
             elif text:
                 self._is_at_line_start = text.endswith("\n")
-                self.lane.put(self.fileno(), content)
+                self.queue.put(self.fileno(), content)
         return len(text)
 
     def begin_end(self) -> None:
         """Write what was left out, and queue everything from now on: what ends a command is short."""
-        with self.lane.changed:
+        with self.queue.changed:
             self._is_last = True
             self._say_lost()
 
@@ -171,7 +171,7 @@ class PatientStream(io.TextIOBase):
         if self._lost:
             text = "\n" * (not self._is_at_line_start) + self._left_out(self._lost)
             self._lost, self._is_at_line_start = 0, True
-            self.lane.put(self.fileno(), self._encoded(text))
+            self.queue.put(self.fileno(), self._encoded(text))
 
     def _encoded(self, text: str) -> bytes:
         return text.encode(self.encoding, "backslashreplace")
@@ -179,7 +179,7 @@ class PatientStream(io.TextIOBase):
     @property
     def is_behind(self) -> bool:
         """Whether the reader has not read for a while, so that a drawing of this moment would come late."""
-        return self.lane.waiting > _BEHIND
+        return self.queue.waiting > _BEHIND
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -204,7 +204,7 @@ class PatientStream(io.TextIOBase):
         return True
 
 
-_streams: dict[str, PatientStream] = {}  # by their names in `sys`, while they are in place of these
+_streams: dict[str, QueuedStream] = {}  # by their names in `sys`, while they are in place of these
 
 
 def open_closed_streams() -> None:
@@ -222,21 +222,21 @@ def open_closed_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-def be_patient(left_out: dict[str, Callable[[int], str]]) -> None:
+def queue_output(left_out: dict[str, Callable[[int], str]]) -> None:
     """Have stdout and stderr never wait from now on; what is no file of the system, as in a test, is left alone.
 
     `left_out` has for both names the text that stands for so many lines. Two streams to one file keep their order.
     """
     if _streams or os.name == "nt":  # there, a console is no file
         return
-    lanes: dict[tuple[int, int], Lane] = {}
+    queues: dict[tuple[int, int], OutputQueue] = {}
     for name in ("stdout", "stderr"):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # none, closed, or without a descriptor
             inner = getattr(sys, name)
             inner.flush()
             facts = os.fstat(inner.fileno())
-            lane = lanes.setdefault((facts.st_dev, facts.st_ino), Lane())
-            _streams[name] = PatientStream(inner, lane, left_out[name])
+            queue = queues.setdefault((facts.st_dev, facts.st_ino), OutputQueue())
+            _streams[name] = QueuedStream(inner, queue, left_out[name])
             setattr(sys, name, _streams[name])
 
 
@@ -252,15 +252,15 @@ def deliver(patience: float = PATIENCE_SECONDS) -> None:
     Raises OSError if stdout is a file for which there is no room.
     """
     begin_end()
-    unread = [name for name, stream in _streams.items() if not stream.lane.drain(patience)]
-    failure = _streams["stdout"].lane.failure if "stdout" in unread else None
+    unread = [name for name, stream in _streams.items() if not stream.queue.drain(patience)]
+    failure = _streams["stdout"].queue.failure if "stdout" in unread else None
     if failure is not None and failure.errno in _NO_ROOM:
-        _streams["stdout"].lane.give_up()
+        _streams["stdout"].queue.give_up()
         raise OSError(failure.errno, f"stdout cannot be written: {failure.strerror}")
     for stream in _streams.values():
-        if unread and stream.lane.waiting == 0:
+        if unread and stream.queue.waiting == 0:
             stream.write(f"warning: nobody reads {' and '.join(unread)}: the last lines were not written\n")
-            stream.lane.drain(_RETRY_SECONDS)
+            stream.queue.drain(_RETRY_SECONDS)
             return
 
 
