@@ -39,7 +39,7 @@ class Budget:
             rehearsal = " (a rehearsal: nothing is billed)" if request.rehearsal else ""
             raise BudgetSpent(
                 f"the next call of job `{request.job_name}` may cost ${estimate or 0:.4f}, and ${committed:.4f} of its"
-                f" budget of ${limit:.2f} are spent or may be{rehearsal}; raise `budget_usd`, or `--budget`"
+                f" budget of {_limit(limit)} are spent or may be{rehearsal}; raise `budget_usd`, or `--budget`"
             )
         self._committed[request.job_pk] = committed + (estimate or 0.0)
 
@@ -62,6 +62,11 @@ class Budget:
         more = f": a response brought {returned:,} images for a call for {requested:,}" if returned > requested else ""
         return BudgetSpent(
             f"${committed:.4f} of job `{request.job_name}` are spent or may be, more than its budget of"
-            f" ${limit:.2f}{more}; its images are stored, and nothing more is bought until you raise `budget_usd`, or"
-            " `--budget`"
+            f" {_limit(limit)}{more}; its images are stored, and nothing more is bought until you raise `budget_usd`,"
+            " or `--budget`"
         )
+
+
+def _limit(usd: float) -> str:
+    """Return a budget in dollars and cents, one of less than a cent with four decimals."""
+    return f"${usd:,.2f}" if usd >= 0.01 or usd == 0 else f"${usd:.4f}"
