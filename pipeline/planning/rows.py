@@ -61,6 +61,7 @@ _NO_COMMENT = (
     "so (a .csv or .tsv file may have a column for notes)"
 )
 _ONE_COLUMN = "is the name of one column: `|` separates cells only after a first line `sep=|`"
+_BETWEEN_CELLS = ",;\t\r\n "
 _ONE_CELL = "is one cell with its commas: the header has one column"
 _EXCEL_QUOTES = 'a quoted cell is read as Excel writes it: without the quotes around it, and "" as "'
 _KEPT_QUOTES = "a cell keeps the quotes around it: in .tsv nothing is quoted; take them away, or save the table as .csv"
@@ -222,14 +223,18 @@ def _read_table(file: TextIO, name: str, warn: Warn, separator: str | None) -> I
 
 
 def _one_cell_lines(lines: Iterable[str], number: int, warn: Warn) -> Iterator[str]:
-    """Yield the lines of a table of one column, the first of which has a number; warn of commas outside quotes."""
+    """Yield the lines of a table of one column, the first of which has a number; warn of commas outside quotes.
+
+    A line of separators alone is an empty one, as Excel writes it.
+    """
     is_open = False
     for line in lines:
-        if not is_open and "," in line and not line.lstrip().startswith('"'):
+        is_empty = not is_open and not line.strip(_BETWEEN_CELLS)
+        if not is_open and not is_empty and "," in line and not line.lstrip().startswith('"'):
             warn(number, _ONE_CELL)
         is_open ^= bool(line.count('"') % 2)
         number += 1
-        yield line
+        yield "\n" if is_empty else line
 
 
 def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
