@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -533,7 +534,8 @@ async def test_headers_beyond_all_measure_are_paid_twice_at_most_and_stop_the_pr
     async with vendor(served) as base_url:
         bench.submit(*(request(number) for number in range(requests)))
         run = await bench.run(lab(base_url, concurrency=1))
-    assert len(served.bodies) == (2 if requests == 1 else 3)
+    calls = Counter(body["prompt"] for body in served.bodies)
+    assert (len(calls), max(calls.values())) in ({(1, 2)} if requests == 1 else {(3, 1), (3, 2)}), calls
     if requests > 1:
         (stop,) = run.stops
         assert "3 paid responses in a row brought no image" in stop.message
