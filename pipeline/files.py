@@ -24,6 +24,8 @@ PART = ".part"
 _PIECE = 2**20  # bytes that are read at once
 
 _names = random.Random()  # its own generator, so that a seed set elsewhere cannot make two names equal
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_names.seed)  # nor a process that is forked from another
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,24 @@ def names(folder: Path) -> list[str]:
 
 def fail(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "no room")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system forks no process")
+def test_forked_processes_name_their_temporary_files_differently(tmp_path: Path) -> None:
+    """One that is killed leaves its file: the next one must not stop at that."""
+    script = """
+import os, pathlib, sys
+from pipeline.files import whole_file
+folder = pathlib.Path(sys.argv[1]) / ("child" if os.fork() == 0 else "parent")
+folder.mkdir()
+with whole_file(folder / "a.png"):
+    os.write(1, f"{os.listdir(folder)}\\n".encode())
+if folder.name == "parent":
+    os.wait()
+"""
+    said = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True).stdout
+    one, other = said.splitlines()
+    assert one != other
 
 
 def test_a_file_appears_whole_and_replaces_what_was_there(tmp_path: Path) -> None:
