@@ -233,6 +233,8 @@ def queue_output(left_out: dict[str, Callable[[int], str]]) -> None:
     for name in ("stdout", "stderr"):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # none, closed, or without a descriptor
             inner = getattr(sys, name)
+            if not isinstance(getattr(inner.buffer, "raw", inner.buffer), io.FileIO):
+                continue  # a descriptor that it names would be another file's
             inner.flush()
             facts = os.fstat(inner.fileno())
             queue = queues.setdefault((facts.st_dev, facts.st_ino), OutputQueue())
