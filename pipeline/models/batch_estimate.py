@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config.batch_rules import ENQUEUED_SHARE
 from pipeline.models.model import count_references
@@ -28,11 +28,11 @@ _AUTO_SIZE = (1024, 1536)  # the largest that the service is known to choose
 _FRAMES = 9  # of a GIF that does not say how many
 _BYTES_PER_TOKEN = 3  # fewer than in English text, so that other languages are not counted too low
 _PATCH = 32  # pixels of an edge
+_LINE = json.JSONEncoder(ensure_ascii=False)
 _IMAGE_TOKENS = (1024, 1536)  # an image of 512x512 counted as 1,024; more than 1,536 patches were never billed
 
 
-@dataclass(frozen=True, slots=True)
-class LineEstimate:
+class LineEstimate(NamedTuple):
     """What a request takes of a batch: images, bytes of its line in the output and in the input, and input tokens."""
 
     images: int
@@ -85,7 +85,7 @@ def estimate_line(
     Nor is whether `n` multiplies the tokens; here they count once.
     """
     effective = model.with_defaults(served_by, params) if model else params
-    sent = json.dumps([prompt, dict(params)], ensure_ascii=False).encode()
+    sent = _LINE.encode([prompt, dict(params)]).encode()
     text_tokens = -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
     return LineEstimate(
         images=n,

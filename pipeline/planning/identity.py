@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SHORT, LONG = 8, 16
 """Characters of the key in a generated id, and in one that would collide with another."""
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 _MAX_OF_TEXT = 90  # characters, so that a suffix has room
 
 NAME_RULE = "letters, digits, '.', '_', '-', not beginning with a dot, at most 100 characters"
@@ -24,7 +26,7 @@ NAME_RULE = "letters, digits, '.', '_', '-', not beginning with a dot, at most 1
 
 def canonical(value: Any) -> str:
     """Serialize a value as canonical JSON, equal for equal values. Raises ValueError for values that JSON lacks."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def canonical_content(
