@@ -136,7 +136,7 @@ def test_what_was_made_again_stands_beside_the_old_image(page: Page) -> None:
     assert page.locator(".tile").count() == 5
     page.select_option("#flag", "replaced")
     assert _captions(page) == ["prompt 1", "prompt 1"]
-    assert page.locator(".badges").all_inner_texts() == ["replaced"]
+    assert page.locator(".badges").all_text_contents() == ["replaced"]
     page.locator(".tile .open").nth(1).focus()
     page.keyboard.press("x")  # what is replaced is not marked
     assert page.locator("#save").is_disabled()

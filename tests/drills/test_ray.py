@@ -127,7 +127,7 @@ def test_a_run_whose_ray_loses_its_control_service_finishes_its_calls_and_exits_
 
 @pytest.mark.parametrize(
     ("nodes", "windows", "seconds", "least_use"),
-    [(2, 2, 3.0, 0.8), pytest.param(4, 5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+    [(2, 2, 5.0, 0.8), pytest.param(4, 5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
     indirect=["nodes"],
 )
 def test_a_strict_server_refuses_no_call_of_all_workers_and_the_limit_is_used(
