@@ -18,7 +18,7 @@ from pipeline.descriptors import when_free
 from pipeline.errors import Invalid, Unusable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Container, Mapping
     from pathlib import Path
 
     from yarl import URL
@@ -94,6 +94,13 @@ class BatchClient:
         http = await self._call("DELETE", self._url("files", file_id))
         if http.status != 404 and not 200 <= http.status < 300:
             raise read_error(http)
+
+    async def delete_named(self, names: Container[str], purpose: str, since: float) -> set[str]:
+        """Delete the files of these names that were uploaded after `since`; return the names that were there."""
+        found = [one async for one in self.list_files(purpose, since) if one.name in names]
+        for file in found:
+            await self.delete_file(file.id)
+        return {file.name for file in found}
 
     async def download(
         self, file_id: str, path: Path, expected_bytes: int | None, *, idle_seconds: float, mode: int = 0o600

@@ -278,10 +278,7 @@ async def _delete_lost(context: BatchContext, lost: Mapping[str, LostInput]) -> 
     One that was sent lately may be listed later: a later run looks for it again.
     """
     since = min(one.sent_at for one in lost.values()) - _CLOCKS
-    found = [one async for one in context.client.list_files("batch", since) if one.name in lost]
-    for file in found:
-        await context.client.delete_file(file.id)
-    known = {file.name for file in found}
+    known = await context.client.delete_named(lost, "batch", since)
     for one in lost.values():
         if one.name in known or one.sent_at < time.time() - _LISTED_SECONDS:
             await context.writer.do(uploaded_files.forget_input_file, one.batch_pk)

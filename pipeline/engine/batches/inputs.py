@@ -16,7 +16,6 @@ from pipeline.ledger import uploaded_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from collections.abc import Set as AbstractSet
 
     from pipeline.engine.batches.context import BatchContext
     from pipeline.ledger.queue import QueuedRequest
@@ -117,10 +116,4 @@ class UploadedImages:
         lost = {name for name, file_id in unneeded.items() if file_id is None}  # their uploads had no answer
         if lost:
             with contextlib.suppress(RequestError):
-                await self._delete_named(lost)
-
-    async def _delete_named(self, names: AbstractSet[str]) -> None:
-        client = self._context.client
-        found = [one async for one in client.list_files("vision", time.time() - _LONGEST_AGO) if one.name in names]
-        for file in found:
-            await client.delete_file(file.id)
+                await self._context.client.delete_named(lost, "vision", time.time() - _LONGEST_AGO)
