@@ -74,6 +74,13 @@ class Provider:
             return 1.0
         return self.rate_limit.images / self.shared_limit.images
 
+    def throttled(self, images: int | None) -> Provider:
+        """Return it with a lower limit of images in its time; itself if that is not lower, or if it has no limit."""
+        limit = self.rate_limit
+        if limit is None or images is None or images >= limit.images:
+            return self
+        return replace(self, rate_limit=replace(limit, images=images))
+
     def serves(self, model: object, operation: str) -> bool:
         """Return whether requests for a model and an operation, by the endpoint that is called, may go here."""
         has_model = self.models is None or model in self.models

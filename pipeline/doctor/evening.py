@@ -227,8 +227,7 @@ def _queued_evening(config: Config, environment: Mapping[str, str], now: float) 
     for one in summaries:
         members = controls.members_at_work(config.members(one.provider)) if one.provider in services else ()
         seconds = images_seconds(members, one.missing, now) if members else None
-        is_batch = one.mode != "realtime" and one.realtime_since is None
-        minutes = _BATCH_MINUTES if is_batch else None if seconds is None else seconds / 60
+        minutes = _BATCH_MINUTES if one.goes_by_batch else None if seconds is None else seconds / 60
         budget = budget_in_force(None, budgets[one.name], config.budget_usd)
         jobs.append(
             JobToMake(

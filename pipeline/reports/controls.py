@@ -39,10 +39,7 @@ class ControlsInForce:
 
     def at_work(self, provider: Provider) -> Provider:
         """Return a provider with the limit that is in force."""
-        limit, images = provider.rate_limit, self.facts.of(provider.name).throttle
-        if limit is None or images is None or images >= limit.images:
-            return provider
-        return replace(provider, rate_limit=replace(limit, images=images))
+        return provider.throttled(self.facts.of(provider.name).throttle)
 
     def members_at_work(self, members: Sequence[Provider]) -> tuple[Provider, ...]:
         """Return providers with the limits that are in force."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.config.load import Config
-    from pipeline.config.provider import Provider
     from pipeline.engine.events import Listener
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.errors import RequestError
@@ -161,14 +160,7 @@ class Modes:
                 images += await self._writer.do(batches.unfinished_images, other.pk) if images else 0
         latency = None if provider.rate_limit else await self._writer.do(mean_latency, job.provider)
         seconds = CALL_SECONDS if latency is None else latency
-        provider = await self._throttled(provider)
+        provider = provider.throttled((await self._writer.do(read_controls)).of(provider.name).throttle)
         if not images or not is_late(time.time(), job.deadline, images, provider, rules, seconds):
             return job
         return await self._writer.do(batches.record_realtime, job.pk, time.time())
-
-    async def _throttled(self, provider: Provider) -> Provider:
-        """Return a provider with the lower limit that a person has set, if there is one."""
-        images, limit = (await self._writer.do(read_controls)).of(provider.name).throttle, provider.rate_limit
-        if images is None or limit is None or images >= limit.images:
-            return provider
-        return replace(provider, rate_limit=replace(limit, images=images))
