@@ -81,10 +81,9 @@ def images_without_fingerprint(connection: sqlite3.Connection, job: str) -> dict
     return dict(rows.fetchall())
 
 
-def record_fingerprints(connection: sqlite3.Connection, job: str, found: Mapping[str, Fingerprint]) -> None:
-    """Record fingerprints by the SHA-256 of their images, in short transactions, since a run may be at work."""
-    missing = images_without_fingerprint(connection, job).items()
-    rows = [(*found[sha256], pk) for pk, sha256 in missing if sha256 in found]
+def record_fingerprints(connection: sqlite3.Connection, found: Mapping[int, Fingerprint]) -> None:
+    """Record fingerprints by the primary keys of their images, in short transactions, since a run may be at work."""
+    rows = [(*one, pk) for pk, one in found.items()]
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
         with transaction(connection):
             connection.executemany(

@@ -65,8 +65,8 @@ class ThumbnailWork:
         folder, stores = self.config.output, Stores.of(self.config)
         try:
             recorded = read_recorded_images(connection, name)
-            unread = set(images_without_fingerprint(connection, name).values())
-            found = make_thumbnails(folder / name, stores, recorded, unread, self.stop, count)
+            unread = images_without_fingerprint(connection, name)
+            found = make_thumbnails(folder / name, stores, recorded, set(unread.values()), self.stop, count)
         except OSError as reason:
             raise disk_error(reason, folder) from None
         except ConfigError as error:
@@ -76,12 +76,12 @@ class ThumbnailWork:
             left, line = counted(missing - tried, "thumbnail"), NextCommand.here(self.config).line("report", name)
             self.unwritten.append(f"{left} of `{name}` not made yet; to make them, run: {line}")
         if found:
-            self._record(connection, name, found)
+            self._record(connection, name, {pk: found[sha256] for pk, sha256 in unread.items() if sha256 in found})
 
-    def _record(self, connection: sqlite3.Connection, name: str, found: Mapping[str, Fingerprint]) -> None:
+    def _record(self, connection: sqlite3.Connection, name: str, found: Mapping[int, Fingerprint]) -> None:
         before = read_flags(connection, name)
         with ledger.writing(self.config.output, name, shared=self.config.shared) as writer:
-            record_fingerprints(writer, name, found)
+            record_fingerprints(writer, found)
         if read_flags(connection, name) != before:
             self._write_again(connection, name)
 
