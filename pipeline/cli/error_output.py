@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import click
 from pipeline.cli.output import echo, print_text
 from pipeline.errors import BadInput, DiskFull, LedgerError, LeftToRunAtWork, PipelineError
 from pipeline.printable import printable_lines
+from pipeline.progress.output_queue import NO_ROOM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,7 @@ def print_error(error: Exception, options: Options) -> int:
         case PipelineError():
             _print_sentences(error)
             return error.exit_code
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # as behind the stdout of `--help`
+        case OSError() if error.errno in NO_ROOM:  # as behind the stdout of `--help`
             return print_error(DiskFull(f"{error.strerror}; free some space, then type the command again"), options)
     bug = "this is a bug in pipeline, not in your input; please report it with the traceback below"
     echo(f"error: {bug}; what was recorded before is kept", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ import click
 from pipeline.cli.work_line import work_line
 from pipeline.errors import DiskFull, PipelineError
 from pipeline.printable import printable, printable_json
+from pipeline.progress.output_queue import NO_ROOM, begin_end, queue_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ def print_text(printable_text: str, *, err: bool) -> None:
     try:
         click.echo(printable_text, err=err)
     except OSError as reason:
-        if not err and reason.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if not err and reason.errno in NO_ROOM:
             what = f"stdout cannot be written: {reason.strerror}"
             raise DiskFull(f"{what}; free some space, then type the command again") from None
         null = os.open(os.devnull, os.O_WRONLY)
@@ -134,7 +134,6 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
     """
     from pipeline.engine.worker_events import EngineOutput
     from pipeline.progress.event_text import event_json
-    from pipeline.progress.output_queue import begin_end, queue_output
     from pipeline.progress.run_log import Log
 
     queue_output({"stdout": _lost_events if as_json else _lost_lines, "stderr": _lost_lines})

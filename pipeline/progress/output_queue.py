@@ -29,7 +29,9 @@ _MOMENT = 0.02  # seconds, in which further lines may come that are written with
 _PIECE = 4096  # bytes: so many go into a pipe as a whole
 _BEHIND = 16 * _PIECE
 _GONE = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET}  # of a reader that does not come back
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Numbers of errors that say that a file has no room for what is printed."""
+
 _RETRY_SECONDS = 1.0
 
 
@@ -256,7 +258,7 @@ def deliver(patience: float = PATIENCE_SECONDS) -> None:
     begin_end()
     unread = [name for name, stream in _streams.items() if not stream.queue.drain(patience)]
     failure = _streams["stdout"].queue.failure if "stdout" in unread else None
-    if failure is not None and failure.errno in _NO_ROOM:
+    if failure is not None and failure.errno in NO_ROOM:
         _streams["stdout"].queue.give_up()
         raise OSError(failure.errno, f"stdout cannot be written: {failure.strerror}")
     for stream in _streams.values():
