@@ -58,29 +58,15 @@ def test_progress_ends_a_silence_but_not_the_total() -> None:
     run(main())
 
 
-def test_what_arrived_while_the_process_was_suspended_is_read() -> None:
+@pytest.mark.parametrize("seconds", [3600, 5.5], ids=["long", "until just after the deadline"])
+def test_what_arrived_while_the_process_was_suspended_is_read(seconds: float) -> None:
     async def main() -> None:
         mine, theirs = socket.socketpair()
         with theirs:
             reader, writer = await asyncio.open_connection(sock=mine)
             async with Timeout(5):
                 theirs.send(b"whole")
-                suspend(3600)
-                assert await reader.readexactly(5) == b"whole"
-                await asyncio.sleep(1)
-            writer.close()
-
-    run(main())
-
-
-def test_what_arrived_during_a_suspension_that_ended_just_after_the_deadline_is_read() -> None:
-    async def main() -> None:
-        mine, theirs = socket.socketpair()
-        with theirs:
-            reader, writer = await asyncio.open_connection(sock=mine)
-            async with Timeout(5):
-                theirs.send(b"whole")
-                suspend(5.5)
+                suspend(seconds)
                 assert await reader.readexactly(5) == b"whole"
                 await asyncio.sleep(1)  # as for the rest of a large response
             writer.close()
