@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -247,6 +248,15 @@ def _saved(page: Page) -> list[dict[str, str]]:
     return [json.loads(line) for line in waiting.value.path().read_text().splitlines()]
 
 
+def _reload_until_marked(page: Page) -> None:
+    """Reload the page. A busy browser may start the new page before it has stored what the old one kept."""
+    deadline = time.monotonic() + 20
+    page.reload()
+    while not page.locator("[data-mark]").count():
+        assert time.monotonic() < deadline, "the marks are lost"
+        page.reload()
+
+
 def test_marks_are_saved_as_picks_jsonl_and_kept_by_the_browser(viewer: Viewer, bench: Bench, url: str) -> None:
     page = viewer.open(url, accept_downloads=True)
     assert page.locator("#save").is_disabled()
@@ -257,7 +267,8 @@ def test_marks_are_saved_as_picks_jsonl_and_kept_by_the_browser(viewer: Viewer, 
     page.locator(".tile .open").nth(1).focus()
     page.keyboard.press("a")
     page.keyboard.press("a")  # a second time takes it back
-    page.reload()
+    assert page.locator("#save").inner_text() == "Save picks.jsonl (2)"
+    _reload_until_marked(page)
     assert page.locator("#save").inner_text() == "Save picks.jsonl (2)"
     files = bench.ask("SELECT r.id, i.file, i.sha256 FROM image i JOIN request r ON r.pk = i.request ORDER BY i.pk")
     kept = [(files[0], "accept"), (files[3], "reject")]
