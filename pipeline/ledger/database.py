@@ -208,12 +208,11 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     if version > len(MIGRATIONS):
         what = f"{path} was written by a newer version of this program (ledger {version}, known here {len(MIGRATIONS)})"
         raise LedgerError(f"{what}: update image-batch-pipeline, or choose another `output`")
-    while version < len(MIGRATIONS):
+    if version < len(MIGRATIONS):
         with transaction(connection):
-            version = _version(connection)  # again: another process may have been faster
-            if version < len(MIGRATIONS):
-                MIGRATIONS[version](connection)
-                connection.execute(f"PRAGMA user_version = {version + 1}")
+            for migration in MIGRATIONS[_version(connection) :]:  # again: another process may have been faster
+                migration(connection)
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
 def execute_when_free(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
