@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-_STORE_BYTES = 80 * 2**20
+_SMALL = {"object_store_memory": 80 * 2**20, "include_log_monitor": False}
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Nodes:
 
     def add(self) -> None:
         """Start another node."""
-        options = {"object_store_memory": _STORE_BYTES, "env_vars": self.environment}
+        options = {**_SMALL, "env_vars": self.environment}
         self.nodes.append(self.cluster.add_node(wait=False, num_cpus=self.cpus, **options))
 
     def kill(self, chance: random.Random) -> None:
@@ -58,7 +58,7 @@ def ray_nodes(count: int, cpus: int, **environment: str) -> Iterator[Nodes]:
     os.environ.update(wanted)
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+    head = {**_SMALL, "num_cpus": 0, "include_dashboard": False, "no_monitor": True}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = Nodes(cluster, cpus, environment)
     try:
