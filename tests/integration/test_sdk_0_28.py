@@ -40,8 +40,9 @@ def _make(folder: Path, python: Path) -> None:
     if not _works(python):
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            _run(sys.executable, "-m", "venv", str(folder))
-            _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS)
+            _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+            install = ["--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
+            _run(sys.executable, "-m", "pip", *install, *REQUIREMENTS)
         except (subprocess.SubprocessError, OSError) as reason:
             shutil.rmtree(folder, ignore_errors=True)
             what = f"{REQUIREMENTS[0]} cannot be installed here: {getattr(reason, 'stderr', '') or reason}"
