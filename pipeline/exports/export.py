@@ -10,7 +10,7 @@ from pipeline import ledger
 from pipeline.exports.kinds import ExportOptions, check_kind
 from pipeline.exports.listing import make_listing
 from pipeline.exports.originals import Originals
-from pipeline.exports.picks import read_picks
+from pipeline.exports.picks import read_accepted
 from pipeline.exports.staging import check_destination, finish, is_inside, is_left, staged
 from pipeline.files import disk_error
 from pipeline.ledger.database import file_mode
@@ -48,7 +48,7 @@ def export_job(
     Raises BadInput before anything is written, DamagedImages if images are not as recorded, FolderBusy and DiskFull.
     """
     check_kind(kind, options)
-    picks = None if options.picks is None else read_picks(options.picks)
+    picks = None if options.picks is None else read_accepted(options.picks)
     with ledger.reading(config.output, name) as connection:
         (job,) = known_names(connection, [name])
         path = Path(dest or config.output / job / f"export-{kind}").absolute()

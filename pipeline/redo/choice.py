@@ -9,7 +9,7 @@ from pipeline.errors import BadInput, Problem
 from pipeline.ledger.image_flags import NO_FLAGS, read_flags
 from pipeline.ledger.redo import read_made_images
 from pipeline.ledger.request_history import check_ids
-from pipeline.redo.picks import read_picks
+from pipeline.reports.picks import read_picks
 
 if TYPE_CHECKING:
     import sqlite3

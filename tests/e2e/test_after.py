@@ -174,6 +174,7 @@ def test_a_redo_that_is_bad_input_changes_nothing(stage: Stage) -> None:
         "d.jsonl": (json.dumps({**marked, "file": "images/x.png"}), "`images/x.png` is no image of `night`"),
         "e.jsonl": (json.dumps({**marked, "sha256": "0" * 64}), "images/good-1.png is another image now"),
         "f.jsonl": (json.dumps({**marked, "mark": "accept"}), "it marks none as rejected"),
+        "f2.jsonl": (f"{json.dumps(marked)}\n{json.dumps({**marked, 'mark': 'accept'})}", "it marks none as rejected"),
         "g.jsonl": (json.dumps([marked]), "is not a JSON object"),
         "h.jsonl": (json.dumps({"mark": "reject"}), "line 1: file: is missing or not text"),
     }

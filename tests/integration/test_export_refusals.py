@@ -142,7 +142,7 @@ def test_a_destination_that_cannot_be_made_is_named(small: Stage, tmp_path: Path
         (("--to", "csv", "--link"), "--link is for imagefolder and croissant, not for csv"),
         (("--to", "csv", "--embed"), "--embed is for parquet"),
         (("--to", "parquet", "--no-images"), "--no-images is for batch"),
-        (("--to", "csv", "--picks", "none.jsonl"), "picks none.jsonl cannot be read: No such file"),
+        (("--to", "csv", "--picks", "none.jsonl"), "none.jsonl: does not exist; save it in the report"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(small: Stage, words: tuple[str, ...], said: str) -> None:
@@ -224,17 +224,21 @@ def test_only_picks_that_are_accepted_are_exported(small: Stage, tmp_path: Path,
         assert [path.name for path in (tmp_path / "dest" / "images").iterdir()] == [first]
 
 
+ACCEPTED = '{"file": "x", "sha256": "y", "mark": "accept"}'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "picks.jsonl, line 1: is no JSON"),
-        ('\n{"file": "x", "mark": "accept"}\n', "line 2: is no object with the texts `file`, `sha256` and `mark`"),
-        ('{"file": "x", "sha256": "y", "mark": "good"}', "`mark` is `good`; write `accept` or `reject`"),
+        ("{", "picks.jsonl, line 1: is not JSON"),
+        ('\n{"file": "x", "mark": "accept"}\n', "line 2: sha256: is missing or not text"),
+        ('{"file": "x", "sha256": "y", "mark": "good"}', "mark: is `good`; it must be one of accept, reject"),
         ('{"file": "x", "sha256": "y", "mark": "reject"}', "accept no image"),
         (
             '{"file": "images/x.png", "sha256": "y", "mark": "accept"}',
             "line 1: job `small` states no image images/x.png",
         ),
+        (f"{ACCEPTED}\n{ACCEPTED.replace('accept', 'reject')}", "accept no image"),
         ("", "accept no image"),
     ],
 )

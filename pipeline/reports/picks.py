@@ -1,4 +1,4 @@
-"""Read picks.jsonl, as the report saves it: one marked image a line."""
+"""Read picks.jsonl, as the report saves it: one marked image a line, for `redo` and `export`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BadInput, Problem
+from pipeline.ordinary_file import open_ordinary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MARKS = ("accept", "reject")
+_MARKS = ("accept", "reject")
 
 _MOST_PROBLEMS = 20
 
@@ -27,19 +28,20 @@ class Pick:
 
 
 def read_picks(path: Path) -> list[Pick]:
-    """Return the marked images. Raises BadInput with every line that is not one."""
+    """Return the marked images, each with its last mark. Raises BadInput with every line that is not one."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_ordinary(path) as file:
+            text = file.read().decode("utf-8-sig")
     except FileNotFoundError:
         raise BadInput([Problem(str(path), "does not exist; save it in the report with `Save picks.jsonl`")]) from None
-    except (OSError, UnicodeDecodeError) as reason:
-        what = reason.strerror if isinstance(reason, OSError) else reason
-        raise BadInput([Problem(str(path), f"cannot be read: {what}")]) from None
+    except (OSError, ValueError) as reason:
+        said = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
+        raise BadInput([Problem(str(path), f"cannot be read: {said}")]) from None
     lines = enumerate(text.split("\n"), start=1)
     found = [_read_line(line, f"{path}, line {number}") for number, line in lines if line.strip()]
     if problems := [one for one in found if isinstance(one, Problem)]:
         raise BadInput(problems[:_MOST_PROBLEMS])
-    return [one for one in found if isinstance(one, Pick)]
+    return list({(one.file, one.sha256): one for one in found if isinstance(one, Pick)}.values())
 
 
 def _read_line(line: str, location: str) -> Pick | Problem:
@@ -54,6 +56,6 @@ def _read_line(line: str, location: str) -> Pick | Problem:
             return Problem(
                 f"{location}: {field}", "is missing or not text; the report writes id, file, sha256 and mark"
             )
-    if value["mark"] not in MARKS:
-        return Problem(f"{location}: mark", f"is `{value['mark']:.60}`; it must be one of {', '.join(MARKS)}")
+    if value["mark"] not in _MARKS:
+        return Problem(f"{location}: mark", f"is `{value['mark']:.60}`; it must be one of {', '.join(_MARKS)}")
     return Pick(value["file"], value["sha256"], value["mark"], location)
