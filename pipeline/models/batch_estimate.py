@@ -41,6 +41,32 @@ class LineEstimate(NamedTuple):
     input_bytes: int
 
 
+class ParamsEstimate(NamedTuple):
+    """What the parameters of requests take of a batch, whatever prompts and input images they are sent with."""
+
+    image_bytes: int  # of each image in the output
+    tokens: int  # of images that the parameters name
+    input_bytes: int
+
+    @classmethod
+    def of(cls, params: Mapping[str, object], served_by: str, model: Model | None) -> ParamsEstimate:
+        """Return what the parameters take, with the model's defaults for those that are missing."""
+        effective = model.with_defaults(served_by, params) if model else params
+        return cls(
+            image_bytes=math.ceil(image_bytes(effective) * _BASE64) + _AROUND_IMAGE,
+            tokens=count_references(params) * _IMAGE_TOKENS[1],
+            input_bytes=len(_LINE.encode(["", dict(params)]).encode()) - len('""'),
+        )
+
+    def line(self, prompt: str | None, n: int, inputs: Sequence[tuple[int, int]]) -> LineEstimate:
+        """Return what a request with these parameters takes: see `estimate_line`."""
+        text_tokens = -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
+        sent = self.input_bytes + len(_LINE.encode(prompt).encode())
+        tokens = text_tokens + sum(_image_tokens(*size) for size in inputs) + self.tokens
+        output_bytes = _AROUND_LINE + n * self.image_bytes
+        return LineEstimate(n, output_bytes, tokens, _AROUND_LINE + sent + _AROUND_INPUT * len(inputs))
+
+
 @dataclass(slots=True)
 class BatchEstimate:
     """What the lines of one batch take together."""
@@ -84,15 +110,7 @@ def estimate_line(
     `inputs` are (width, height) of all uploaded images, the mask included: whether the service counts it is not known.
     Nor is whether `n` multiplies the tokens; here they count once.
     """
-    effective = model.with_defaults(served_by, params) if model else params
-    sent = _LINE.encode([prompt, dict(params)]).encode()
-    text_tokens = -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
-    return LineEstimate(
-        images=n,
-        output_bytes=_AROUND_LINE + n * (math.ceil(image_bytes(effective) * _BASE64) + _AROUND_IMAGE),
-        tokens=text_tokens + sum(_image_tokens(*size) for size in inputs) + count_references(params) * _IMAGE_TOKENS[1],
-        input_bytes=_AROUND_LINE + len(sent) + _AROUND_INPUT * len(inputs),
-    )
+    return ParamsEstimate.of(params, served_by, model).line(prompt, n, inputs)
 
 
 def image_bytes(params: Mapping[str, object]) -> float:

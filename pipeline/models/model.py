@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence  # noqa: TC003 - pydantic reads the annotations
 from dataclasses import dataclass, field
 from datetime import date  # noqa: TC003 - pydantic reads the annotations
@@ -56,8 +57,8 @@ class Model:
 
     def max_n(self, operation: str, params: Mapping[str, object]) -> int:
         """Return the number of images that one call may ask for (1 for SVG)."""
-        limits = [rule.value_n.get(str(params.get(name)), self.n) for name, rule in self.rules(operation).items()]
-        return min([self.n, *limits])
+        rules = [(name, rule) for name, rule in self.parameters.items() if rule.value_n and rule.is_for(operation)]
+        return min([self.n, *(rule.value_n.get(str(params.get(name)), self.n) for name, rule in rules)])
 
     def served_by(self, operation: str) -> str:
         """Return the operation whose endpoint is called: a variation becomes an edit if it has no endpoint.
@@ -73,8 +74,7 @@ class Model:
 
     def rules(self, operation: str) -> dict[str, ParameterRule]:
         """Return the rules of the parameters that the operation accepts."""
-        rules = self.parameters.items()
-        return {name: rule for name, rule in rules if not rule.refused and (not rule.only or operation in rule.only)}
+        return {name: rule for name, rule in self.parameters.items() if rule.is_for(operation)}
 
     def with_defaults(self, operation: str, params: Mapping[str, object]) -> dict[str, object]:
         """Return the parameters, with the model's defaults for those that are missing."""
@@ -133,6 +133,7 @@ class Model:
         return self.prices.cost(operation, self.with_defaults(operation, params), n_received, usage)
 
 
+@functools.cache
 def default_requirements() -> ImageRequirements:
     """Return the requirements for a model that the table does not know: a common format, any number of images."""
     return ImageRequirements(formats=("png", "jpeg", "webp"), most=None, mask=True)

@@ -97,7 +97,7 @@ class Prices:
             return Estimate(None, (f"the table has no price for quality {quality} at {size}",))
         if self.per_million is None:
             return Estimate(round(n * per_image, 8), tuple(assumed))
-        text_in = -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
+        text_in = text_tokens(prompt)
         image_in = inputs * (self.input_image_tokens.assumed + self._more_input_tokens(params))
         assumed.append(f"the prompt counted as one token per {_BYTES_PER_TOKEN} characters")
         if inputs:
@@ -210,6 +210,23 @@ class Prices:
             if params.get(name) in values:
                 return f"no price is published for {name} {quoted(params[name])}"
         return None
+
+
+def text_tokens(prompt: str | None) -> int:
+    """Return the tokens that a prompt counts as."""
+    return -(-len((prompt or "").encode()) // _BYTES_PER_TOKEN)
+
+
+PriceKey = tuple[str, int, int, int, int]
+"""What the estimate of a call depends on, besides the table of models."""
+
+
+def price_key(operation: str, prompt: str | None, params: Mapping[str, object], n: int, inputs: int) -> PriceKey:
+    """Return a key that is equal for calls that are estimated alike, while their parameters exist.
+
+    Parameters count by their identity: the requests of a plan share them.
+    """
+    return operation, text_tokens(prompt), id(params), n, inputs
 
 
 def grid_tokens(long_edge: int, width: int, height: int) -> int:

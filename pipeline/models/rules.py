@@ -73,6 +73,10 @@ class ParameterRule:
     value_n: Mapping[str, int] = field(default_factory=dict)
     refused: str | None = None
 
+    def is_for(self, operation: str) -> bool:
+        """Whether the operation accepts the parameter."""
+        return not self.refused and (not self.only or operation in self.only)
+
     def allowed(self) -> str:
         """Describe the accepted values: "low, medium or high", "a whole number from 0 to 100"."""
         kinds = list(self.values)

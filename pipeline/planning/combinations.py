@@ -39,9 +39,12 @@ def matrix_combinations(matrix: Mapping[str, Sequence[Any]]) -> Iterator[Variabl
 
 def list_combinations(zipped: Mapping[str, Sequence[Any]], matrix: Mapping[str, Sequence[Any]]) -> Iterator[Variables]:
     """Yield the values of zipped lists, which go together, times every combination of the matrix, lazily."""
-    together = (dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True))
-    for values in together if zipped else iter([{}]):
-        yield from ({**values, **axes} for axes in matrix_combinations(matrix))
+    if not zipped:
+        yield from matrix_combinations(matrix)
+        return
+    for values in zip(*zipped.values(), strict=True):
+        together = dict(zip(zipped, values, strict=True))
+        yield from ({**together, **axes} for axes in matrix_combinations(matrix))
 
 
 def value_text(value: Any) -> str:
@@ -91,8 +94,9 @@ class Combinations:
             return
         for line, row in self._rows(entry):
             for key, names in (("zip", zipped), ("matrix", matrix)):
-                if twice := row.keys() & names.keys():
-                    raise self._error(entry, key, f"`{min(twice)}` is also a column of {entry.rows_name}; rename one")
+                if not row.keys().isdisjoint(names):
+                    twice = min(row.keys() & names.keys())
+                    raise self._error(entry, key, f"`{twice}` is also a column of {entry.rows_name}; rename one")
             if zipped or matrix:
                 yield from ((line, {**row, **values}) for values in list_combinations(zipped, matrix))
             else:

@@ -34,7 +34,7 @@ def without_values(text: str) -> str:
     return _VALUE.sub("", text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExpandedRequest:
     """One request of an entry with its variables filled in; fields that are null or an empty cell are left out.
 

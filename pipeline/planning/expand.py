@@ -93,18 +93,19 @@ class Expansion:
         name = entry.fields.get("model")
         if "model" in templates:
             name = self._value(expanded, "model", name, None)
-        model = self._find_model(None if name is None else str(name), entry)
+        model = expanded.model = self._find_model(None if name is None else str(name), entry)
         if not templates:
-            return ExpandedRequest(entry, line, variables, entry.fields, model)
+            return expanded
         before = self.diagnostics.found
         filled = {
             key: self._value(expanded, key, raw, model) if key in templates else raw
             for key, raw in entry.fields.items()
         }
         if self.diagnostics.found > before:  # a field that could not be filled is not also reported as missing
-            entry = replace(entry, invalid=entry.invalid | {key for key, value in filled.items() if value is None})
-        fields = {key: value for key, value in filled.items() if value is not None}
-        return ExpandedRequest(entry, line, variables, fields, model)
+            empty = {key for key, value in filled.items() if value is None}
+            expanded.entry = replace(entry, invalid=entry.invalid | empty)
+        expanded.fields = {key: value for key, value in filled.items() if value is not None}
+        return expanded
 
     def _value(self, expanded: ExpandedRequest, key: str, raw: Any, model: Model | None) -> Any:
         """Return a field with its variables filled in; None leaves the field out, as an empty cell does."""

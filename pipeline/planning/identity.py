@@ -19,6 +19,9 @@ SHORT, LONG = 8, 16
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
+_SPACES = bytes(code if chr(code) in "abcdefghijklmnopqrstuvwxyz0123456789" else ord(" ") for code in range(256))
+"""A space for each byte that no generated id has."""
+
 _MAX_OF_TEXT = 90  # characters, so that a suffix has room
 
 NAME_RULE = "letters, digits, '.', '_', '-', not beginning with a dot, at most 100 characters"
@@ -33,17 +36,21 @@ def canonical_content(
     operation: str,
     provider: str,
     prompt: str | None,
-    params: Mapping[str, Any],
+    params: str,
     inputs: Sequence[Any],
     dynamic: Mapping[str, Any] | None = None,
 ) -> str:
     """Serialize what a request asks for: without id, paths, n, and without the provider's URL and limits.
 
-    `inputs` are the SHA-256 of the source images, then their image options. `dynamic` are the variables of a request
-    whose `prompt` is one before its expansion, which depends on them.
+    `params` are in their canonical form, which requests share. `inputs` are the SHA-256 of the source images, then
+    their image options. `dynamic` are the variables of a request whose `prompt` is one before its expansion, which
+    depends on them.
     """
-    content = {"operation": operation, "provider": provider, "prompt": prompt, "params": params, "inputs": inputs}
-    return canonical(content if dynamic is None else {**content, "dynamic": dynamic})
+    content = (
+        f'"inputs":{canonical(inputs) if inputs else "[]"},"operation":{canonical(operation)},"params":{params},'
+        f'"prompt":{canonical(prompt)},"provider":{canonical(provider)}'
+    )
+    return f"{{{content}}}" if dynamic is None else f'{{"dynamic":{canonical(dynamic)},{content}}}'
 
 
 def digest(content: str) -> bytes:
@@ -98,8 +105,11 @@ def is_name(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _slug(prompt: str | None, source: str | None) -> str:
-    stem = re.sub(r"\.[^.]*\Z", "", re.split(r"[/\\]", source or "")[-1])
-    return _readable(prompt or "") or _readable(stem) or "image"
+    return _readable(prompt or "") or _readable(_stem(source or "")) or "image"
+
+
+def _stem(path: str) -> str:
+    return re.sub(r"\.[^.]*\Z", "", re.split(r"[/\\]", path)[-1])
 
 
 def _readable(text: str) -> str:
@@ -113,5 +123,5 @@ def _readable(text: str) -> str:
 
 def _slugify(text: str) -> str:
     """Return a text of a-z, 0-9 and single hyphens, at most 40 characters."""
-    ascii_text = unicodedata.normalize("NFKD", text[:400]).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:40].strip("-")
+    ascii_text = unicodedata.normalize("NFKD", text[:400]).encode("ascii", "ignore").lower()
+    return b"-".join(ascii_text.translate(_SPACES).split())[:40].strip(b"-").decode()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.validation import MAX_NUMBER
 from pipeline.errors import JobError
+from pipeline.models.prices import price_key
 from pipeline.planning import identity
 from pipeline.planning.batch_warnings import batch_warnings
 from pipeline.planning.diagnostics import Diagnostics
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Provider
-    from pipeline.models.model import Model
+    from pipeline.models.prices import PriceKey
     from pipeline.models.table import Models
     from pipeline.planning.diagnostics import ExpandedRequest
     from pipeline.planning.job import Job
@@ -72,7 +73,7 @@ def make_plan(
         RequestValidator(provider, models, diagnostics, service.mode, [one.provider for one in serving]),
         InputImages(diagnostics, staging),
         RequestIds(diagnostics),
-        serving,
+        _HighestCosts(serving),
     )
     requests = planner.plan(limit, allow_large=allow_large)
     if diagnostics.found:
@@ -102,7 +103,7 @@ class Member:
     models: Models
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _ResolvedRequest:
     """The resolved values of one expanded request, before it is split into parts of at most `max_n` images."""
 
@@ -118,6 +119,31 @@ class _ResolvedRequest:
 
 
 @dataclass(slots=True)
+class _HighestCosts:
+    """What requests cost at the provider that costs most; what is estimated alike is estimated once."""
+
+    serving: tuple[Member, ...]
+    _known: dict[PriceKey, float | None] = field(default_factory=dict)
+
+    def of(self, resolved: _ResolvedRequest, n: int) -> float | None:
+        """Return the highest cost of `n` images; None if one of the providers has no price."""
+        sizes = [(one.width, one.height) for one in resolved.inputs if one.role == "image"]
+        key = price_key(resolved.served_by, resolved.prompt, resolved.params, n, len(sizes))
+        if key not in self._known:
+            self._known[key] = self._highest(resolved, n, sizes)
+        return self._known[key]
+
+    def _highest(self, resolved: _ResolvedRequest, n: int, sizes: Sequence[tuple[int, int]]) -> float | None:
+        costs = []
+        for one in self.serving:
+            own = one.models.find(resolved.params.get("model"))
+            if own is not None and one.provider.serves(resolved.params.get("model"), resolved.served_by):
+                costs.append(own.estimate(resolved.served_by, resolved.prompt, resolved.params, n, sizes).usd)
+        known = [usd for usd in costs if usd is not None]
+        return max(known) if known and len(known) == len(costs) else None
+
+
+@dataclass(slots=True)
 class _Planner:
     """Makes the requests of one job."""
 
@@ -127,7 +153,7 @@ class _Planner:
     validator: RequestValidator
     input_images: InputImages
     ids: RequestIds
-    serving: tuple[Member, ...]
+    costs: _HighestCosts
     _occurrences: Counter[bytes] = field(default_factory=Counter)
     _params: dict[str, SharedParams] = field(default_factory=dict)  # canonical form → parameters
 
@@ -173,8 +199,8 @@ class _Planner:
         extra = fields.get("extra")
         references = expanded.entry.references
         more = {**(extra or {}), **references}
-        sent = self._shared({**params.values, **more}).values if more else params.values
-        contents = self._contents(expanded, operation, prompt, sent, input_content)
+        sent = self._shared({**params.values, **more}) if more else params
+        contents = self._contents(expanded, operation, prompt, sent.form, input_content)
         self._occurrences[same := identity.digest(contents[0])] += 1
         occurrence = self._occurrences[same]
         prompt = self.expansion.expand_prompt(expanded, prompt, occurrence)
@@ -183,19 +209,19 @@ class _Planner:
         self.validator.validate(expanded, served_by, prompt, params, images_given, has_mask=has_mask)
         if not is_usable:
             return None
-        max_n = model.max_n(served_by, sent) if model else _UNKNOWN_MODEL_N
+        max_n = model.max_n(served_by, sent.values) if model else _UNKNOWN_MODEL_N
         max_requests = self.expansion.max_requests
         if max_requests is not None and n > max_requests * max_n:
             message = f"makes more than {max_requests:,} requests; if that is intended, add --allow-large"
             self.diagnostics.add_field_problem(expanded, "n", message)
-        return _ResolvedRequest(operation, served_by, prompt, sent, n, max_n, inputs, contents, occurrence)
+        return _ResolvedRequest(operation, served_by, prompt, sent.values, n, max_n, inputs, contents, occurrence)
 
     def _contents(
         self,
         expanded: ExpandedRequest,
         operation: str,
         prompt: str | None,
-        params: Mapping[str, Any],
+        params: str,
         input_content: Sequence[Any],
     ) -> list[str]:
         """Return what a request asks for, under each of the names; of a dynamic prompt before its expansion."""
@@ -222,7 +248,7 @@ class _Planner:
         form = identity.canonical(values)
         shared = self._params.get(form)
         if shared is None:
-            shared = self._params[form] = SharedParams(values)
+            shared = self._params[form] = SharedParams(values, form)
         return shared
 
     def _parts(self, expanded: ExpandedRequest, resolved: _ResolvedRequest) -> Iterator[ImageRequest]:
@@ -242,21 +268,8 @@ class _Planner:
                 n=n,
                 variables=expanded.variables,
                 inputs=resolved.inputs,
-                estimate_usd=self._estimate(expanded.model, resolved, n),
+                estimate_usd=None if expanded.model is None else self.costs.of(resolved, n),
                 other_keys=tuple(identity.content_key(other, part, occurrence) for other in others),
                 custom_id=expanded.entry.custom_id,
                 expansion_key=identity.content_key(content, 1, occurrence) if expanded.entry.is_dynamic else None,
             )
-
-    def _estimate(self, model: Model | None, resolved: _ResolvedRequest, n: int) -> float | None:
-        """Return what a request costs at the provider that costs most; None if one of them has no price."""
-        if model is None:
-            return None
-        sizes = [(one.width, one.height) for one in resolved.inputs if one.role == "image"]
-        costs = []
-        for one in self.serving:
-            own = one.models.find(resolved.params.get("model"))
-            if own is not None and one.provider.serves(resolved.params.get("model"), resolved.served_by):
-                costs.append(own.estimate(resolved.served_by, resolved.prompt, resolved.params, n, sizes).usd)
-        known = [usd for usd in costs if usd is not None]
-        return max(known) if known and len(known) == len(costs) else None

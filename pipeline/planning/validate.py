@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class SharedParams:
-    """Parameters that many requests share, and the problems that were found in them, by operation."""
+    """Parameters that many requests share, their canonical form, and the problems that were found, by operation."""
 
     values: Mapping[str, Any]
+    form: str
     problems: dict[str, list[FieldProblem]] = field(default_factory=dict)
 
 
@@ -61,7 +62,7 @@ class RequestValidator:
             if operation in OPERATIONS:
                 self._warn_unknown_params(operation, params)
             return
-        if self.provider.sandbox is None:
+        if self.provider.sandbox is None and operation not in params.problems:  # else they are known
             self.diagnostics.warnings.update(dict.fromkeys(expanded.model.warnings(self._today)))
         for problem in _problems(expanded.model, operation, prompt, params, images, has_mask=has_mask):
             self.diagnostics.add_field_problem(expanded, problem.field, problem.message)
@@ -80,6 +81,8 @@ class RequestValidator:
     def _check_references(self, expanded: ExpandedRequest) -> None:
         """Record if a provider of the job takes no images by file id or by URL."""
         references = expanded.entry.references
+        if not references:
+            return
         images = [*references.get("images", ()), *([references["mask"]] if "mask" in references else [])]
         kinds = dict.fromkeys(key for one in images for key in one)
         for provider in self.serving or [self.provider]:

@@ -13,6 +13,7 @@ from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_summary import received_images
 from pipeline.ledger.other_keys import with_known_keys
+from pipeline.models.prices import price_key
 from pipeline.reports.controls import ControlsInForce
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.provider import Provider
     from pipeline.ledger.changes import Changes
-    from pipeline.models.prices import Estimate
+    from pipeline.models.prices import Estimate, PriceKey
     from pipeline.models.table import Models
     from pipeline.planning.plan import ImageRequest, Plan
     from pipeline.reports.forms import PlanForm
@@ -110,13 +111,19 @@ def _estimate(
     costs: list[float | None] = []
     least: list[float | None] = []
     assumed: dict[str, None] = {}
+    priced: dict[PriceKey, tuple[float | None, float | None]] = {}
     for request, count in missing:
-        estimates = list(_at_members(request, count, serving, models, tables))
-        known = [one.usd for one in estimates if one.usd is not None]
-        is_known = bool(known) and len(known) == len(estimates)
-        costs.append(max(known) if is_known else None)
-        least.append(min(known) if is_known else None)
-        assumed.update(dict.fromkeys(line for one in estimates for line in one.assumed))
+        images = sum(one.role == "image" for one in request.inputs)
+        key = price_key(request.served_by, request.prompt, request.params, count, images)
+        if key not in priced:
+            estimates = list(_at_members(request, count, serving, models, tables))
+            known = [one.usd for one in estimates if one.usd is not None]
+            is_known = bool(known) and len(known) == len(estimates)
+            priced[key] = (max(known), min(known)) if is_known else (None, None)
+            assumed.update(dict.fromkeys(line for one in estimates for line in one.assumed))
+        highest, lowest = priced[key]
+        costs.append(highest)
+        least.append(lowest)
     sums = [usd for usd in least if usd is not None]
     return costs, round(sum(sums), 6) if len(sums) == len(least) else None, list(assumed)
 

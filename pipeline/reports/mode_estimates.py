@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.models.batch_deadline import is_late, realtime_seconds
 from pipeline.models.batch_eligibility import batch_fault, realtime_reason
-from pipeline.models.batch_estimate import count_waves, cut_batches, estimate_line
+from pipeline.models.batch_estimate import ParamsEstimate, count_waves, cut_batches
 from pipeline.planning.mode import ServiceMode, local_time
 from pipeline.reports.controls import images_seconds, work_seconds
 from pipeline.reports.facts import counted, dollars, duration
@@ -49,11 +49,11 @@ class ModeEstimates:
 def estimate_modes(plan: Plan, missing: Sequence[Missing], models: Models, now: float) -> ModeEstimates:
     """Estimate the missing requests of a plan in both modes."""
     batched = _Batched(plan, models, now)
-    costs = [usd if batched.reject(request) else batched.add(request, n, usd) for request, n, usd in missing]
+    costs = [batched.add(request, n, usd) for request, n, usd in missing]
     full = [usd for _, _, usd in missing]
     images = sum(n for _, n, _ in missing)
     realtime: RealtimeForm = {"cost_usd": _total(full), "minutes": _minutes(plan, images, now)}
-    batch = batched.json(costs, sum(n for request, n, _ in missing if batched.reject(request)))
+    batch = batched.json(costs)
     is_batch, warnings = _in_force(plan, images, batch["batches"], now)
     chosen = costs if is_batch else full
     return ModeEstimates("batch" if is_batch else "realtime", realtime, batch, chosen, warnings)
@@ -61,59 +61,62 @@ def estimate_modes(plan: Plan, missing: Sequence[Missing], models: Models, now: 
 
 @dataclass(slots=True)
 class _Batched:
-    """The missing requests that can go by batch, by endpoint and model."""
+    """The missing requests that can go by batch, by endpoint and model, and the images of those that cannot."""
 
     plan: Plan
     models: Models
     now: float
-    _lines: dict[_Endpoint, list[LineEstimate]] = field(default_factory=dict)
-    _rejected: dict[_Endpoint, bool] = field(default_factory=dict)
-    _ineligible: int = 0
-
-    def reject(self, request: ImageRequest) -> bool:
-        """Return whether a request is made in realtime all the same."""
-        endpoint = _endpoint(request)
-        if endpoint not in self._rejected:
-            served_by, name = endpoint
-            model, provider = self.models.find(name), self.plan.provider
-            if self.plan.mode == "batch":
-                reason = batch_fault(name, model, served_by, provider.batch)
-            else:
-                reason = realtime_reason(name, model, served_by, provider, self.now)
-            self._rejected[endpoint] = reason is not None
-        return self._rejected[endpoint]
+    _lines: dict[_Endpoint, list[LineEstimate] | None] = field(default_factory=dict)  # None: made in realtime
+    _params: dict[tuple[str, int], ParamsEstimate] = field(default_factory=dict)  # by identity: requests share them
+    _realtime_images: int = 0
 
     def add(self, request: ImageRequest, n: int, usd: float | None) -> float | None:
-        """Count a request for `n` images that costs so much in realtime; return what it costs by batch."""
+        """Count a request for `n` images that costs so much in realtime; return what it costs in this mode."""
+        endpoint = request.served_by, request.params.get("model")
+        if endpoint not in self._lines:
+            self._lines[endpoint] = None if self._is_rejected(*endpoint) else []
+        lines = self._lines[endpoint]
+        if lines is None:
+            self._realtime_images += n
+            return usd
         sizes = [(one.width, one.height) for one in request.inputs]
-        model = self.models.find(request.params.get("model"))
-        line = estimate_line(request.prompt, request.params, n, sizes, request.served_by, model)
-        self._lines.setdefault(_endpoint(request), []).append(line)
+        lines.append(self._estimate_params(request).line(request.prompt, n, sizes))
         rules = self.plan.provider.batch
         return None if usd is None or rules is None else usd * (1 - rules.discount)
 
-    def json(self, costs: Sequence[float | None], realtime_images: int) -> BatchedForm:
+    def _is_rejected(self, served_by: str, name: str | None) -> bool:
+        """Return whether requests of an endpoint and a model are made in realtime all the same."""
+        model, provider = self.models.find(name), self.plan.provider
+        if self.plan.mode == "batch":
+            return batch_fault(name, model, served_by, provider.batch) is not None
+        return realtime_reason(name, model, served_by, provider, self.now) is not None
+
+    def _estimate_params(self, request: ImageRequest) -> ParamsEstimate:
+        known = self._params.get(key := (request.served_by, id(request.params)))
+        if known is None:
+            model = self.models.find(request.params.get("model"))
+            known = self._params[key] = ParamsEstimate.of(request.params, request.served_by, model)
+        return known
+
+    def json(self, costs: Sequence[float | None]) -> BatchedForm:
         """Return what is shown of the mode: without a batch, no cost and no time."""
         rules = self.plan.provider.batch
-        lines = sum(map(len, self._lines.values()))
+        lines_of = {endpoint: lines for endpoint, lines in self._lines.items() if lines is not None}
+        lines = sum(map(len, lines_of.values()))
         if rules is None or not lines:
             nothing = None if costs else 0.0
             return {"cost_usd": nothing, "minutes": nothing, "batches": 0, "ineligible": len(costs)}
         by_model: dict[str | None, list[BatchEstimate]] = {}
-        for (_, name), own in self._lines.items():
+        for (_, name), own in lines_of.items():
             by_model.setdefault(name, []).extend(cut_batches(own, rules))
         waves = max(count_waves(batches, rules) for batches in by_model.values())
-        minutes = max(waves * rules.expires_hours * 60, _minutes(self.plan, realtime_images, self.now) or 0.0)
+        minutes = max(waves * rules.expires_hours * 60, _minutes(self.plan, self._realtime_images, self.now) or 0.0)
         return {
             "cost_usd": _total(costs),
             "minutes": round(minutes, 2),
             "batches": sum(map(len, by_model.values())),
             "ineligible": len(costs) - lines,
         }
-
-
-def _endpoint(request: ImageRequest) -> _Endpoint:
-    return request.served_by, request.params.get("model")
 
 
 def _total(costs: Sequence[float | None]) -> float | None:
