@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.planning.plan import ImageRequest, Plan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Recorded:
     """A request of the job, as the ledger has it. Without `is_stated` the job has left it out before."""
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CHUNK = 100
 """Requests that are written between two looks at the clock."""
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
 HOLD_SECONDS, RELEASE_SECONDS = 0.02, 0.01
 """For how long a large submit locks the ledger, and then releases it for a run, which asks for it every millisecond."""
 
@@ -102,16 +104,18 @@ def _state(
     now: float,
 ) -> None:
     """Insert new requests, which do not count yet; keep what the plan says of known requests in a temporary table."""
+    written: dict[int, str] = {}  # parameters as JSON, by identity: requests share them
     for position, request in enumerate(requests, first):
         own = (
             request.id,
             request.custom_id,
-            json.dumps(request.variables, ensure_ascii=False),
-            json.dumps([asdict(one) for one in request.inputs], ensure_ascii=False),
+            _JSON.encode(request.variables),
+            _JSON.encode([asdict(one) for one in request.inputs]) if request.inputs else "[]",
             request.n,
             request.estimate_usd,
         )
-        params = json.dumps(request.params, ensure_ascii=False)
+        params = written.get(id(request.params)) or _JSON.encode(request.params)
+        written[id(request.params)] = params
         is_new = connection.execute(
             "INSERT INTO request (job, key, stated, position, operation, served_by, prompt, params, endpoint,"
             " created_at, id, custom_id, variables, inputs, n, estimate_usd)"

@@ -78,11 +78,12 @@ def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
             raise ValueError(_undefined(single, variables))
     try:
         if (pieces := _plain(text)) is not None:
-            names = pieces[1::2]
-            if missing := next((name for name in names if name not in variables), None):
-                raise ValueError(_undefined(missing, variables))
-            values = [str(as_text(variables[name])) for name in names]
-            return _bounded([*(part for pair in zip(pieces[::2], values, strict=False) for part in pair), pieces[-1]])
+            for name in pieces[1::2]:
+                if name not in variables:
+                    raise ValueError(_undefined(name, variables))
+            parts = list(pieces)
+            parts[1::2] = [str(as_text(variables[name])) for name in pieces[1::2]]
+            return _bounded(parts)
         return _evaluated(text, variables)
     except TemplateError as reason:
         missing_one = re.fullmatch(r"'(\w+)' is undefined", str(reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -86,6 +87,13 @@ def test_text_counts_in_bytes_so_that_other_scripts_are_not_counted_too_low() ->
 def test_a_prompt_counts_in_the_bytes_of_its_line() -> None:
     short, long = (estimate_line("x" * length, LOW, 1, [], "generation", MODEL) for length in (1, 10_001))
     assert long.input_bytes - short.input_bytes == 10_000
+
+
+@pytest.mark.parametrize("prompt", [None, "", 'a "cat" \\ Ω\n', "猫"])
+def test_the_bytes_of_a_line_are_those_of_its_prompt_and_parameters_as_json(prompt: str | None) -> None:
+    empty = estimate_line("", {}, 1, [], "generation", None).input_bytes - len('["", {}]')
+    sent = json.dumps([prompt, {**LOW, "user": "Ω"}], ensure_ascii=False).encode()
+    assert estimate_line(prompt, {**LOW, "user": "Ω"}, 1, [], "generation", MODEL).input_bytes == empty + len(sent)
 
 
 @pytest.mark.parametrize(

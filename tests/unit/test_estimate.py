@@ -84,6 +84,23 @@ def test_a_prompt_without_spaces_is_shown_too_and_an_edit_with_its_image(tmp_pat
     assert lines[2] == f"     {'x' * 99}…"
 
 
+def test_requests_that_share_parameters_cost_together_what_each_costs_alone(tmp_path: Path) -> None:
+    first = request(1, model="gpt-image-2", size="1024x1024", quality="low")
+    image = InputFile("image", "a.png", "inputs/a.png", "a" * 64, "image/png", 8, 8)
+    others: tuple[dict[str, Any], ...] = (
+        {"n": 3},
+        {"prompt": "word " * 50},
+        {"served_by": "edit", "inputs": (image,)},
+        {"served_by": "edit", "inputs": (image, image)},
+    )
+    alike = [dataclasses.replace(first, key=str(number), **one) for number, one in enumerate(({}, *others))]
+    alone = [estimate_plan(tmp_path, plan(one), models()) for one in alike]
+    together = estimate_plan(tmp_path, plan(*alike), models())
+    assert len({one["cost_usd"] for one in alone}) == len(alone)
+    assert together["cost_usd"] == pytest.approx(sum(one["cost_usd"] or 0.0 for one in alone))
+    assert together["assumed"] == list(dict.fromkeys(line for one in alone for line in one["assumed"]))
+
+
 def test_numbers_are_written_as_people_write_them(tmp_path: Path) -> None:
     made = plan(*(request(number, n=10) for number in range(10_000)), provider=LIMITED)
     said = "\n".join(estimate_lines(estimate_plan(tmp_path, made, models())))

@@ -98,6 +98,11 @@ def test_the_bounds_of_the_provider_decide_the_number_of_batches(
     assert viewed(tmp_path, made(cats(20), "batch", **rules))["modes"]["batch"]["batches"] == batches
 
 
+def test_each_request_weighs_what_its_own_parameters_make(tmp_path: Path) -> None:
+    requests = [*cats(10), *(request(number, **GPT, output_format="jpeg") for number in range(10, 20))]
+    assert viewed(tmp_path, made(requests, "batch", most_output_bytes=6_000_000))["modes"]["batch"]["batches"] == 7
+
+
 def test_a_full_queue_makes_waves_and_each_may_take_a_day(tmp_path: Path) -> None:
     view = viewed(tmp_path, made(cats(20), "batch", most_requests=5, enqueued_tokens=40))
     assert (view["modes"]["batch"]["batches"], view["minutes"]) == (4, 2 * 1440.0)

@@ -717,6 +717,28 @@ def test_equal_parameters_are_kept_once_however_many_requests_share_them(tmp_pat
     assert len({id(request.params) for request in found}) == 1
 
 
+def test_requests_that_share_parameters_cost_what_each_costs_alone(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name)
+    found = planned(
+        "name: night\ndefaults: {model: gpt-image-2, quality: low, size: 1024x1024}\nrequests:\n"
+        "  - {prompt: a, n: 13}\n"
+        f"  - {{prompt: {'word ' * 50}}}\n"
+        "  - {prompt: a, operation: edit, image: a.png}\n"
+        "  - {prompt: a, operation: edit, image: [a.png, b.png]}\n"
+        "  - {prompt: a, quality: high}\n",
+        tmp_path,
+    ).requests
+    model = MODELS.find("gpt-image-2")
+    assert model is not None
+    alone = [
+        model.estimate(one.served_by, one.prompt, dict(one.params), one.n, [(64, 64)] * len(one.inputs)).usd
+        for one in found
+    ]
+    assert [one.estimate_usd for one in found] == alone
+    assert len(set(alone)) == 6
+
+
 @pytest.mark.parametrize(("model", "served_by"), [("gpt-image-2", "edit"), ("dall-e-2", "variation")])
 def test_a_variation_without_an_endpoint_becomes_an_edit_with_a_documented_prompt(
     tmp_path: Path, model: str, served_by: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from pipeline.ledger import submit
 from pipeline.ledger.claim import Claim, check_claim
 from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.job_summary import read_job_summaries
-from tests.support.workbench import LAB, plan, request
+from tests.support.workbench import LAB, MODEL, plan, request
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,6 +33,8 @@ def test_what_is_stated_is_queued_in_its_order_with_all_it_says(bench: Bench) ->
         *("pool", "prompt 2", 3, "pending", 0, 77),
         LAB.base_url,
     )
+    params = [json.loads(text) for (text,) in bench.ask("SELECT params FROM request ORDER BY position")]
+    assert params == [{**MODEL, "user": "me"}, MODEL]
     assert list(bench.statuses().values()) == ["pending", "pending"]
 
 
