@@ -94,19 +94,29 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def to_rgba(image: Image.Image, info: ImageInfo) -> Image.Image:
     """Return the upright image as RGBA in sRGB, without metadata. Raises BrokenImage for modes without RGB."""
+    converted = to_srgb(image, info)
+    return converted if converted.mode == "RGBA" else converted.convert("RGBA")
+
+
+def to_srgb(image: Image.Image, info: ImageInfo) -> Image.Image:
+    """Return the upright image in sRGB, without metadata: as RGBA if it has an alpha channel, else as RGB.
+
+    It is a copy. Raises BrokenImage for modes without RGB.
+    """
     if info.mode in _UNSUPPORTED:
         raise BrokenImage(f"{_UNSUPPORTED[info.mode]} (mode {info.mode}); save it as an 8-bit PNG")
+    mode = "RGBA" if info.has_alpha else "RGB"
     if info.mode.startswith("I;16"):
-        return turn_upright(_eight_bit(image).convert("RGBA"), info.orientation)
+        return turn_upright(_eight_bit(image).convert(mode), info.orientation)
     if image.mode in {"P", "PA"}:
-        image = image.convert("RGBA")
-    alpha = image.convert("RGBA").getchannel("A") if info.has_alpha else None
-    rgba = _to_srgb(image).convert("RGBA")
-    if alpha is not None:
-        rgba.putalpha(alpha)
-    rgba = turn_upright(rgba, info.orientation)
-    rgba.info.clear()  # else its profile or transparent colour is written into the PNG
-    return rgba
+        image = image.convert(mode)
+    converted = _to_srgb(image)
+    if info.has_alpha:
+        converted = converted.convert("RGBA")
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
+    upright = turn_upright(converted, info.orientation)
+    upright.info.clear()  # else its profile or transparent colour is written into the PNG
+    return upright
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -118,7 +128,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Convert to sRGB by the embedded profile; one that is damaged or for another colour space is ignored."""
-    base = image.convert({"LA": "L", "L": "L", "1": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
+    mode = {"LA": "L", "L": "L", "1": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
+    base = image if image.mode == mode else image.convert(mode)
     icc = image.info.get("icc_profile")
     if not icc:
         return base.convert("RGB")

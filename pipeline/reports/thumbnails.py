@@ -151,13 +151,12 @@ def shrink(content: bytes) -> Thumbnail:
     """Return a thumbnail of an image, as WebP. Raises BrokenImage."""
     from pipeline.images.fingerprint import fingerprint
     from pipeline.images.inspect import opened_image
-    from pipeline.images.transform import to_rgba
+    from pipeline.images.transform import to_srgb
 
     with opened_image(content) as (info, opened, _):
         image = _reduced(opened, info)
         del opened  # before the memory is released
-        upright = to_rgba(image, replace(info, mode=image.mode))
-    upright = upright if info.has_alpha else upright.convert("RGB")
+        upright = to_srgb(image, replace(info, mode=image.mode))
     found = fingerprint(upright)
     upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     buffer = io.BytesIO()
@@ -173,7 +172,9 @@ def _reduced(image: Image.Image, info: ImageInfo) -> Image.Image:
     from PIL import Image
 
     width, height = image.size
-    factor = max(1, max(width, height) // (2 * SIDE))
+    factor = max(width, height) // (2 * SIDE)
+    if factor <= 1:
+        return _with_colours(image, info)
     thickness = factor * max(1, _STRIP_PIXELS // (factor * min(width, height)))
     reduced = None
     for begin in range(0, max(width, height), thickness):
@@ -191,8 +192,8 @@ def _reduced(image: Image.Image, info: ImageInfo) -> Image.Image:
 
 def _with_colours(image: Image.Image, info: ImageInfo) -> Image.Image:
     """Return an image in one of the modes in which pixels may be averaged. Raises BrokenImage for modes without one."""
-    from pipeline.images.transform import to_rgba
+    from pipeline.images.transform import to_srgb
 
     if image.mode in {"P", "PA"} or "transparency" in image.info:
-        return image.convert("RGBA")
-    return image if image.mode in _COLOURS else to_rgba(image, replace(info, orientation=1))
+        return image.convert("RGBA" if info.has_alpha else "RGB")
+    return image if image.mode in _COLOURS else to_srgb(image, replace(info, orientation=1))

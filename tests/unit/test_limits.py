@@ -20,7 +20,7 @@ from pipeline.errors import BrokenImage
 from pipeline.images import decoder, limits, png
 from pipeline.images.inspect import inspect, open_image
 from pipeline.images.limits import MIB, MemoryBudget
-from pipeline.images.transform import to_rgba
+from pipeline.images.transform import to_srgb
 from pipeline.reports.thumbnails import shrink
 
 if TYPE_CHECKING:
@@ -188,9 +188,9 @@ def test_thumbnails_of_large_images_are_made_within_the_budget(monkeypatch: pyte
 
     def watch(image: Image.Image, *arguments: object) -> Image.Image:
         seen.append(budget.used)
-        return to_rgba(image, *arguments)  # type: ignore[arg-type]
+        return to_srgb(image, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("pipeline.images.transform.to_rgba", watch)
+    monkeypatch.setattr("pipeline.images.transform.to_srgb", watch)
     content = encoded(Image.new("P", (700, 700)), "gif")
     with ThreadPoolExecutor(8) as threads:
         assert len(set(threads.map(shrink, [content] * 8))) == 1
