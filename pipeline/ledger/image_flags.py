@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.ledger.database import transaction
@@ -26,7 +27,7 @@ _BLOCKS = 4  # one more than those bits: two hashes that are near are equal in o
 _BLOCK_BITS = 32
 _ROWS_AT_ONCE = 1000  # of a transaction: some 10 ms
 _HASH_DIGITS = _BLOCKS * _BLOCK_BITS // 4
-_SIZE = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
+_SIZE = re.compile(r"[1-9][0-9]*x[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +94,14 @@ def record_fingerprints(connection: sqlite3.Connection, found: Mapping[int, Fing
 
 def _flags(row: _Row, earlier: _EarlierImages) -> ImageFlags:
     duplicate_of = earlier.find_and_add(row) if row.counts and not row.is_blank else None
-    marks = {
-        "blank": row.is_blank,
-        "duplicate": duplicate_of is not None,
-        "wrong_size": _is_wrong_size(row),
-        "wrong_format": _is_wrong_format(row),
-    }
-    return ImageFlags(tuple(name for name in FLAGS if marks[name]), duplicate_of)
+    marks = (row.is_blank, duplicate_of is not None, _is_wrong_size(row), _is_wrong_format(row))
+    return ImageFlags(tuple(compress(FLAGS, marks)), duplicate_of) if any(marks) else NO_FLAGS
 
 
 def _is_wrong_size(row: _Row) -> bool:
-    size = _SIZE.fullmatch(row.size) if isinstance(row.size, str) else None
-    return (
-        size is not None
-        and None not in {row.width, row.height}
-        and (row.width, row.height)
-        != (
-            int(size[1]),
-            int(size[2]),
-        )
-    )
+    if not isinstance(row.size, str) or row.width is None or row.height is None:
+        return False
+    return row.size != f"{row.width}x{row.height}" and _SIZE.fullmatch(row.size) is not None
 
 
 def _is_wrong_format(row: _Row) -> bool:
@@ -140,7 +129,7 @@ class _EarlierImages:
     def __init__(self) -> None:
         self._files: dict[str, str] = {}  # SHA-256 → the first file
         self._first: dict[str, str] = {}  # difference hash → the first file
-        self._groups: dict[tuple[int, int, int], list[_Hash]] = {}  # place and value of a block, and number of set bits
+        self._groups: dict[tuple[int, int], dict[int, list[_Hash]]] = {}  # by a block, then by the number of set bits
 
     def find_and_add(self, row: _Row) -> str | None:
         """Return the first file of which an image is a duplicate, and keep the image for later ones."""
@@ -155,19 +144,22 @@ class _EarlierImages:
         own = _Hash(int(text[:_HASH_DIGITS], 16), bytes.fromhex(text[_HASH_DIGITS:]), row.file)
         found = found or self._near(own)
         count = own.bits.bit_count()
-        for place, value in _blocks(own.bits):
-            self._groups.setdefault((place, value, count), []).append(own)
+        for block in _blocks(own.bits):
+            self._groups.setdefault(block, {}).setdefault(count, []).append(own)
         return found
 
     def _near(self, own: _Hash) -> str | None:
         """Return a file whose hash is near; such hashes have about as many set bits, and a block in common."""
         count = own.bits.bit_count()
-        counts = range(count - _MOST_BITS, count + _MOST_BITS + 1)
-        keys = ((place, value, count) for place, value in _blocks(own.bits) for count in counts)
-        groups = (self._groups.get(key, ()) for key in keys)
-        return next((other.file for group in groups for other in group if own.is_near(other)), None)
+        for groups in filter(None, map(self._groups.get, _blocks(own.bits))):
+            for near in range(count - _MOST_BITS, count + _MOST_BITS + 1):
+                for other in groups.get(near, ()):
+                    if own.is_near(other):
+                        return other.file
+        return None
 
 
 def _blocks(bits: int) -> Iterator[tuple[int, int]]:
+    """Yield the place and the value of each block of a hash."""
     for place in range(_BLOCKS):
         yield place, bits >> (place * _BLOCK_BITS) & (1 << _BLOCK_BITS) - 1
