@@ -13,7 +13,7 @@ from pipeline.storage import QuarantinedFile, StoredImage
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pipeline.ledger.queue import Scope
 
@@ -74,8 +74,7 @@ def read_requests(
         yield RecordedRequest._make((*plain, *read, bool(rehearsal), None if error is None else json.loads(error)))
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptResponse:
+class AttemptResponse(NamedTuple):
     """What the response to one attempt contained in addition to its images, and the batch that it came in.
 
     `mode` is None if it brought no images.
@@ -88,37 +87,42 @@ class AttemptResponse:
     batch_id: str | None
 
 
-def read_responses(connection: sqlite3.Connection, request_pk: int) -> list[AttemptResponse]:
-    """Return what the responses to a request's attempts said, the newest first."""
-    rows = connection.execute(
-        "SELECT a.request_id, a.usage, a.settings, iif(EXISTS (SELECT 1 FROM image i WHERE i.request = a.request"
-        " AND i.attempt = a.pk), iif(a.batch IS NULL, 'realtime', 'batch'), NULL), b.id"
-        " FROM attempt a LEFT JOIN batch b ON b.pk = a.batch WHERE a.request = ? AND a.outcome != 'not_sent'"
-        " ORDER BY a.pk DESC",
-        (request_pk,),
-    ).fetchall()
-    return [
-        AttemptResponse(request_id, usage and json.loads(usage), settings and json.loads(settings), mode, batch_id)
-        for request_id, usage, settings, mode, batch_id in rows
-    ]
+def read_responses(connection: sqlite3.Connection, request_pks: Iterable[int]) -> dict[int, list[AttemptResponse]]:
+    """Return what the responses to the attempts of these requests said, by the request's key, the newest first."""
+    found: dict[int, list[AttemptResponse]] = {}
+    for request_pk, request_id, usage, settings, mode, batch_id in connection.execute(
+        "SELECT a.request, a.request_id, a.usage, a.settings, iif(EXISTS (SELECT 1 FROM image i"
+        " WHERE i.request = a.request AND i.attempt = a.pk), iif(a.batch IS NULL, 'realtime', 'batch'), NULL), b.id"
+        " FROM attempt a LEFT JOIN batch b ON b.pk = a.batch"
+        " WHERE a.request IN (SELECT value FROM json_each(?)) AND a.outcome != 'not_sent' ORDER BY a.pk DESC",
+        (json.dumps(list(request_pks)),),
+    ):
+        read = usage and json.loads(usage), settings and json.loads(settings)
+        found.setdefault(request_pk, []).append(AttemptResponse(request_id, *read, mode, batch_id))
+    return found
 
 
 _STORED = ", ".join(StoredImage._fields)
 
 
-def read_images(
-    connection: sqlite3.Connection, request_pk: int, *, replaced: bool = False
-) -> list[tuple[StoredImage, str]]:
-    """Return a request's images that are on disk, by their number, each with the provider that made it.
+class ReportedImage(NamedTuple):
+    """An image on disk, the provider that made it, and whether another one was made in its place."""
 
-    They are those that count, or those in whose place others were made.
-    """
-    rows = connection.execute(
-        f"SELECT {_STORED}, (SELECT provider FROM attempt WHERE pk = i.attempt) FROM image i"
-        " WHERE request = ? AND state = 'stored' AND (redo IS 'replaced') = ? ORDER BY number",
-        (request_pk, replaced),
-    )
-    return [(StoredImage(*image), provider) for *image, provider in rows]
+    image: StoredImage
+    provider: str
+    is_replaced: bool
+
+
+def read_images(connection: sqlite3.Connection, request_pks: Iterable[int]) -> dict[int, list[ReportedImage]]:
+    """Return the images of these requests that are on disk, by the request's key, each list by number."""
+    found: dict[int, list[ReportedImage]] = {}
+    for request_pk, provider, is_replaced, *image in connection.execute(
+        f"SELECT request, (SELECT provider FROM attempt WHERE pk = i.attempt), redo IS 'replaced', {_STORED}"
+        " FROM image i WHERE request IN (SELECT value FROM json_each(?)) AND state = 'stored' ORDER BY number",
+        (json.dumps(list(request_pks)),),
+    ):
+        found.setdefault(request_pk, []).append(ReportedImage(StoredImage(*image), provider, bool(is_replaced)))
+    return found
 
 
 def read_places(connection: sqlite3.Connection, job: str, key: str) -> dict[str, tuple[str | None, int]]:

@@ -6,6 +6,7 @@ It is written whole or not at all. Nothing but `adopt` reads it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,11 +20,11 @@ from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.ledger.image_flags import ImageFlags
-    from pipeline.ledger.queries import AttemptResponse, RecordedRequest
+    from pipeline.ledger.queries import AttemptResponse, RecordedRequest, ReportedImage
     from pipeline.reports.manifest_forms import (
         ErrorForm,
         ManifestImage,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 FILE_NAME = "manifest.jsonl"
 
+_AT_ONCE = 500  # requests whose attempts and images are read together: each SELECT of its own costs more than its rows
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+
 
 def write_manifest(connection: sqlite3.Connection, name: str, folder: Path, addresses: Addresses = Addresses()) -> Path:
     """Write the manifest of a job into its folder below `folder`; return its path. Raises DiskFull."""
@@ -47,7 +51,7 @@ def write_manifest(connection: sqlite3.Connection, name: str, folder: Path, addr
             contextlib.closing(entries(connection, name, addresses)) as found,
         ):
             for entry in found:
-                file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+                file.write(_as_json(entry).encode("utf-8", "replace") + b"\n")
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return path
@@ -57,24 +61,30 @@ def entries(connection: sqlite3.Connection, name: str, addresses: Addresses = Ad
     """Yield a job's requests as the manifest shows them: what the job file states, in its order, then the others."""
     with read_transaction(connection):
         quarantined, flags = queries.read_quarantine(connection, name), read_flags(connection, name)
-        for request in queries.read_requests(connection, name):
-            yield entry_of(connection, request, quarantined.get(request.request_pk, ()), flags, addresses)
+        requests = queries.read_requests(connection, name)
+        while group := list(itertools.islice(requests, _AT_ONCE)):
+            yield from entries_of(connection, group, quarantined, flags, addresses)
 
 
-def entry_of(
+def entries_of(
     connection: sqlite3.Connection,
-    request: RecordedRequest,
-    quarantined: Sequence[QuarantinedFile],
+    requests: Sequence[RecordedRequest],
+    quarantined: Mapping[int, Sequence[QuarantinedFile]],
     flags: Mapping[str, ImageFlags],
     addresses: Addresses,
-) -> ManifestLine:
-    """Return a request as the manifest shows it; `flags` are those of the job's images, by their files."""
-    responses = queries.read_responses(connection, request.request_pk)
-    files: list[QuarantinedForm] = [
-        {"file": one.file, "sha256": one.sha256, "bytes": one.bytes, "reason": one.reason} for one in quarantined
-    ]
-    images, replaced = (_images(connection, request, flags, addresses, replaced=which) for which in (False, True))
-    return _entry(request, responses, images, replaced, files)
+) -> Iterator[ManifestLine]:
+    """Yield requests of a job as the manifest shows them; `flags` are those of the job's images, by their files."""
+    keys = [request.request_pk for request in requests]
+    responses, made = queries.read_responses(connection, keys), queries.read_images(connection, keys)
+    for request in requests:
+        images: tuple[list[ManifestImage], list[ManifestImage]] = ([], [])
+        for one in made.get(request.request_pk, ()):
+            images[one.is_replaced].append(_image(request.job, one, flags, addresses))
+        files: list[QuarantinedForm] = [
+            {"file": one.file, "sha256": one.sha256, "bytes": one.bytes, "reason": one.reason}
+            for one in quarantined.get(request.request_pk, ())
+        ]
+        yield _entry(request, responses.get(request.request_pk, ()), *images, files)
 
 
 def _entry(
@@ -156,18 +166,9 @@ def shown_image(image: StoredImage, flags: Mapping[str, ImageFlags]) -> ShownIma
     }
 
 
-def _images(
-    connection: sqlite3.Connection,
-    request: RecordedRequest,
-    flags: Mapping[str, ImageFlags],
-    addresses: Addresses,
-    *,
-    replaced: bool,
-) -> list[ManifestImage]:
-    return [
-        {**shown_image(image, flags), "url": addresses.url(request.job, image.file, image), "provider": provider}
-        for image, provider in queries.read_images(connection, request.request_pk, replaced=replaced)
-    ]
+def _image(job: str, made: ReportedImage, flags: Mapping[str, ImageFlags], addresses: Addresses) -> ManifestImage:
+    url = addresses.url(job, made.image.file, made.image)
+    return {**shown_image(made.image, flags), "url": url, "provider": made.provider}
 
 
 def _sum(usages: list[Any]) -> Any:

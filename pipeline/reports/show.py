@@ -12,7 +12,7 @@ from pipeline.ledger.image_flags import read_flags
 from pipeline.ledger.request_history import check_ids, read_attempts
 from pipeline.reports.facts import clock, counted, dollars, rfc3339
 from pipeline.reports.failures import FailureCause, JobFailures, cause_key
-from pipeline.reports.manifest import entry_of, shown_error
+from pipeline.reports.manifest import entries_of, shown_error
 from pipeline.reports.stops import read_holding_stops, stop_lines
 from pipeline.stores import Addresses
 
@@ -53,8 +53,8 @@ def read_shown(config: Config, job: str, request_id: str) -> list[ShownRequest]:
 
 
 def _shown(connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses) -> ShownRequest:
-    quarantined = queries.read_quarantine(connection, request.job).get(request.request_pk, [])
-    entry = entry_of(connection, request, quarantined, read_flags(connection, request.job), addresses)
+    quarantined, flags = queries.read_quarantine(connection, request.job), read_flags(connection, request.job)
+    (entry,) = entries_of(connection, [request], quarantined, flags, addresses)
     stops = read_holding_stops(connection, [request.job]) if request.status == "pending" else ()
     reason, commands = _standing(connection, request, entry)
     return ShownRequest(entry, read_attempts(connection, request.request_pk), reason, commands, stops)

@@ -51,6 +51,27 @@ async def test_an_entry_says_what_was_asked_what_came_and_what_it_cost(bench: Be
     assert entry["cost_usd"] == pytest.approx(0.032)
 
 
+async def test_attempts_and_images_are_read_for_many_requests_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with vendor(Vendor(lambda _: answer_with(HERE, usage={"input_tokens": 3}))) as base_url:
+        bench.submit(*(request(number, id=f"r{number}") for number in range(5)))
+        await bench.run(lab(base_url))
+    whole = _entries(bench)
+    statements: list[str] = []
+    monkeypatch.setattr(manifest, "_AT_ONCE", 2)
+    bench.connection.set_trace_callback(statements.append)
+    assert _entries(bench) == whole
+    bench.connection.set_trace_callback(None)
+    assert [sum(f"FROM {table} " in one for one in statements) for table in ("attempt a", "image i WHERE request")] == [
+        3,
+        3,
+    ]
+    assert [(one["id"], len(one["images"]), one["usage"]) for one in whole] == [
+        (f"r{number}", 1, {"input_tokens": 3}) for number in range(5)
+    ]
+
+
 async def test_a_failed_request_names_its_error_and_the_service_s_name_for_the_call(bench: Bench) -> None:
     from aiohttp import web
 

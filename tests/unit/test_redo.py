@@ -45,10 +45,10 @@ def _made(bench: Bench) -> None:
 
 def _images(bench: Bench, request_pk: int = 1) -> tuple[list[int], list[int]]:
     """Return the numbers of a request's images, and of those that are replaced."""
-    return tuple(
-        [image.number for image, _ in read_images(bench.connection, request_pk, replaced=which)]
-        for which in (False, True)
-    )  # type: ignore[return-value]
+    numbers: tuple[list[int], list[int]] = ([], [])
+    for one in read_images(bench.connection, [request_pk]).get(request_pk, ()):
+        numbers[one.is_replaced].append(one.image.number)
+    return numbers
 
 
 def test_an_image_stays_in_its_place_until_another_one_is_here(bench: Bench) -> None:
