@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from typing import TYPE_CHECKING
 
@@ -159,8 +158,7 @@ class Admission:
         try:
             priority = self.priorities.get(request.job_pk, 0)
             line = self._lines.setdefault(priority, StopSignal())
-            given_back = contextlib.nullcontext() if request.route is None else self._moving.interruptible()
-            async with self.signal.interruptible(), line.interruptible(), given_back:
+            async with self.signal.interruptible(line, *(() if request.route is None else (self._moving,))):
                 await self.room.acquire(priority)
                 held_slot = True
                 return await self._acquire(request, images, priority)

@@ -18,6 +18,9 @@ class Slots:
 
     async def acquire(self, priority: int = 0) -> None:
         """Take a slot, or wait for one; a cancelled wait has no effect."""
+        if not self._waiting and self.taken < self.most:
+            self.taken += 1
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (-priority, next(self._arrivals), future)
         bisect.insort(self._waiting, entry)

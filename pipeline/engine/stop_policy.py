@@ -47,20 +47,27 @@ class StopSignal:
         """End every interruptible wait in progress with Withdrawn, and none that follows."""
         now = asyncio.get_running_loop().time()
         for deadline in self._deadlines:
-            deadline.reschedule(now)
+            if not deadline.expired():  # it may have been interrupted just now
+                deadline.reschedule(now)
 
     @contextlib.asynccontextmanager
-    async def interruptible(self) -> AsyncIterator[None]:
-        """Run the block until it ends or the signal is set. Raises Withdrawn, also if it is set already."""
-        if self.is_set:
+    async def interruptible(self, *others: StopSignal) -> AsyncIterator[None]:
+        """Run the block until it ends, or this signal or one of the others is set or interrupted.
+
+        Raises Withdrawn, also if one is set already.
+        """
+        signals = (self, *others)
+        if any(one.is_set for one in signals):
             raise Withdrawn
         try:
             async with asyncio.timeout(None) as deadline:
-                self._deadlines.add(deadline)
+                for one in signals:
+                    one._deadlines.add(deadline)
                 try:
                     yield
                 finally:
-                    self._deadlines.discard(deadline)
+                    for one in signals:
+                        one._deadlines.discard(deadline)
         except TimeoutError:
             raise Withdrawn from None
 

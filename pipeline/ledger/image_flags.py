@@ -15,7 +15,7 @@ from pipeline.ledger.database import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from pipeline.images.fingerprint import Fingerprint
 
@@ -142,24 +142,24 @@ class _EarlierImages:
             return found or self._first[text]
         self._first[text] = row.file
         own = _Hash(int(text[:_HASH_DIGITS], 16), bytes.fromhex(text[_HASH_DIGITS:]), row.file)
-        found = found or self._near(own)
         count = own.bits.bit_count()
-        for block in _blocks(own.bits):
-            self._groups.setdefault(block, {}).setdefault(count, []).append(own)
+        groups = [self._groups.setdefault(block, {}) for block in _blocks(own.bits)]
+        found = found or _near(own, count, groups)
+        for group in groups:
+            group.setdefault(count, []).append(own)
         return found
 
-    def _near(self, own: _Hash) -> str | None:
-        """Return a file whose hash is near; such hashes have about as many set bits, and a block in common."""
-        count = own.bits.bit_count()
-        for groups in filter(None, map(self._groups.get, _blocks(own.bits))):
-            for near in range(count - _MOST_BITS, count + _MOST_BITS + 1):
-                for other in groups.get(near, ()):
-                    if own.is_near(other):
-                        return other.file
-        return None
+
+def _near(own: _Hash, count: int, groups: Sequence[Mapping[int, Sequence[_Hash]]]) -> str | None:
+    """Return a file whose hash is near; such hashes have about as many set bits, and a block in common."""
+    for group in filter(None, groups):
+        for near in range(count - _MOST_BITS, count + _MOST_BITS + 1):
+            for other in group.get(near, ()):
+                if own.is_near(other):
+                    return other.file
+    return None
 
 
-def _blocks(bits: int) -> Iterator[tuple[int, int]]:
-    """Yield the place and the value of each block of a hash."""
-    for place in range(_BLOCKS):
-        yield place, bits >> (place * _BLOCK_BITS) & (1 << _BLOCK_BITS) - 1
+def _blocks(bits: int) -> list[tuple[int, int]]:
+    """Return the place and the value of each block of a hash."""
+    return [(place, bits >> (place * _BLOCK_BITS) & (1 << _BLOCK_BITS) - 1) for place in range(_BLOCKS)]

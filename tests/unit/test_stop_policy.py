@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.engine.events import Stopped
-from pipeline.engine.stop_policy import StopPolicy, Withdrawn
+from pipeline.engine.stop_policy import StopPolicy, StopSignal, Withdrawn
 from pipeline.errors import BudgetSpent, DiskFull, KeyRefused, ModelUnknown, WrongPath
 from tests.support.workbench import request
 
@@ -79,3 +79,39 @@ async def test_an_error_inside_an_interruptible_block_is_not_a_withdrawal() -> N
         async with signal.interruptible():
             raise ZeroDivisionError
     assert signal.waits == 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_each_of_several_signals_ends_a_wait_that_has_them(number: int) -> None:
+    signals = [StopSignal(), StopSignal(), StopSignal()]
+
+    async def wait() -> None:
+        async with signals[0].interruptible(*signals[1:]):
+            await asyncio.sleep(600)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert [signal.waits for signal in signals] == [1, 1, 1]
+    signals[number].interrupt()
+    with pytest.raises(Withdrawn):
+        await waiting
+    assert [signal.waits for signal in signals] == [0, 0, 0]
+    signals[number].set()
+    with pytest.raises(Withdrawn):
+        await wait()
+
+
+async def test_a_wait_that_is_being_interrupted_may_be_interrupted_again() -> None:
+    signal = StopSignal()
+
+    async def wait() -> None:
+        async with signal.interruptible():
+            await asyncio.sleep(600)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    for _ in range(3):  # in the second turn of the loop, the wait is cancelled and has not noticed
+        signal.interrupt()
+        await asyncio.sleep(0)
+    with pytest.raises(Withdrawn):
+        await waiting
