@@ -17,13 +17,11 @@ from pipeline.config.workers import WorkerSettings
 from pipeline.errors import DiskFull, PipelineError, first_error
 from pipeline.ledger.backup import back_up
 from pipeline.ledger.job_summary import read_job_summaries
-from pipeline.ledger.queries import jobs_in_scope
+from pipeline.ledger.queries import count_unsuccessful, jobs_in_scope
 from pipeline.ledger.recovery import recover
-from pipeline.ledger.redo import count_unsuccessful
 from pipeline.ledger.spooled_images import ledger_id
 from pipeline.ledger.waiting import count_pending
 from pipeline.ledger.workers import LEASE_SECONDS, leases_end
-from pipeline.notifications.notifier import Notifier
 from pipeline.planning.build import load_models
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.thumbnails import make_thumbnail
@@ -121,7 +119,12 @@ class Run:
 
     async def execute(self, emit: Listener) -> Result:
         """Process the queue to the end, and send the notifications that are configured."""
-        async with Notifier(self.config, self.environment, _suppressing_errors(emit)) as notifier:
+        emit = _suppressing_errors(emit)
+        if self.config.notify is None:
+            return await self._execute(emit)
+        from pipeline.notifications.notifier import Notifier
+
+        async with Notifier(self.config, self.environment, emit) as notifier:
             result = await self._execute(notifier.listen)
             notifier.ended(
                 result.exit_code,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.environment import BASIC_VARIABLES, PYTHON_VARIABLES, child_environment
 from pipeline.errors import ConfigError, Problem
-from pipeline.sandbox.settings import SandboxSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +26,8 @@ PORT_TAKEN = 3
 
 def check_settings(config: Config, provider: Provider) -> None:
     """Check the mapping under `sandbox:` of a provider. Raises ConfigError."""
+    from pipeline.sandbox.settings import SandboxSettings  # which no other provider needs
+
     try:
         SandboxSettings.from_mapping(provider.sandbox or {})
     except ValueError as reason:

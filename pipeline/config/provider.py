@@ -13,11 +13,11 @@ from pipeline.config.batch_rules import BatchRules, read_batch_rules
 from pipeline.config.dialect import Dialect, read_dialect
 from pipeline.config.environment import VARIABLE_NAME, EnvironmentVariable, read_headers, read_key, resolve_headers
 from pipeline.config.hosts import place_of
-from pipeline.config.opening_hours import OpeningHours, read_opening_hours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipeline.config.opening_hours import OpeningHours
     from pipeline.config.validation import Section
 
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,100}")
@@ -182,13 +182,21 @@ def read_provider(section: Section, name: str) -> Provider:
         operations=_read_operations(section),
         project=section.text("project", None),
         own_models=_read_own_models(section),
-        window=read_opening_hours(section),
+        window=_read_window(section),
         shared_limit=None if section.value.get("share") is None else limit,
     )
     if provider.exposed_host and place_of(provider.exposed_host) == "open":
         what = f"would send the key to {provider.exposed_host:.80} without encryption"
         section.add_problem("base_url", f"{what}; write https://, or `insecure: true` beside it if that is meant")
     return provider
+
+
+def _read_window(section: Section) -> OpeningHours | None:
+    if section.value.get("window") is None:
+        return None
+    from pipeline.config.opening_hours import read_opening_hours
+
+    return read_opening_hours(section)
 
 
 def _read_models(section: Section) -> frozenset[str] | None:

@@ -217,6 +217,15 @@ def count_images(connection: sqlite3.Connection, job: str | None) -> int:
     return int(row[0])
 
 
+def count_unsuccessful(connection: sqlite3.Connection, request_pks: Collection[int]) -> int:
+    """Count those of these requests that failed or came back partial."""
+    row = connection.execute(
+        "SELECT count(*) FROM request WHERE status IN ('failed', 'partial') AND pk IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(request_pks)),),
+    ).fetchone()
+    return int(row[0])
+
+
 def count_superseded_images(connection: sqlite3.Connection, job: str) -> int:
     """Return the number of images on disk of a job's superseded requests, without those that are replaced."""
     row = connection.execute(

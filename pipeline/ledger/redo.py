@@ -114,15 +114,6 @@ def ask_again(
     return frozenset(row[0] for row in requests)
 
 
-def count_unsuccessful(connection: sqlite3.Connection, request_pks: Collection[int]) -> int:
-    """Count those of these requests that failed or came back partial."""
-    row = connection.execute(
-        "SELECT count(*) FROM request WHERE status IN ('failed', 'partial') AND pk IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(request_pks)),),
-    ).fetchone()
-    return int(row[0])
-
-
 def find_requests(connection: sqlite3.Connection, job: str, keys: Collection[str]) -> frozenset[int]:
     """Return the primary keys of the requests of a job that have one of these content keys."""
     rows = connection.execute(

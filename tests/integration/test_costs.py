@@ -5,6 +5,7 @@ Whoever makes one of these smaller lowers its bound; whoever needs it larger say
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -22,7 +23,7 @@ from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.writer import Writer
 from pipeline.reports.status import read_status
 from pipeline.storage import LocalStore
-from tests.support.workbench import PNG_BASE64, answer_with, lab, request, vendor
+from tests.support.workbench import PNG_BASE64, answer_with, lab, request, sandbox, vendor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,6 +164,23 @@ def test_images_on_the_local_disk_import_no_library_of_an_object_store(tmp_path:
     modules = _modules("run", "cat.yaml", "--provider", "sandbox", folder=tmp_path)
     assert list(tmp_path.glob("outputs/*/images/*.png"))
     assert not modules & OF_STORES
+
+
+OF_OPTIONS = {
+    *("pipeline.sandbox.settings", "pipeline.config.opening_hours", "pipeline.notifications.notifier"),
+    *("pipeline.ledger.redo", "ray"),
+}
+
+
+async def test_a_run_imports_nothing_for_what_its_config_leaves_out(tmp_path: Path) -> None:
+    async with sandbox() as base_url:
+        (tmp_path / "config.yaml").write_text(f"providers: {{lab: {{base_url: '{base_url}'}}}}\n")
+        (tmp_path / "cat.yaml").write_text(
+            "{provider: lab, requests: [{prompt: a cat, model: dall-e-2, size: 256x256}]}\n"
+        )
+        modules = await asyncio.to_thread(_modules, "run", "cat.yaml", folder=tmp_path)
+    assert {"PIL", "pipeline.engine.worker"} <= modules
+    assert modules & OF_OPTIONS == set()
 
 
 def _modules(*arguments: str, folder: Path) -> set[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.ledger import attempts, queue, redo
 from pipeline.ledger.attempts import ResponseRecord
 from pipeline.ledger.job_summary import read_job_summaries
-from pipeline.ledger.queries import count_superseded_images, read_images
+from pipeline.ledger.queries import count_superseded_images, count_unsuccessful, read_images
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.recovery import requeue_lost_images
 from pipeline.ledger.waiting import count_pending, waiting_providers
@@ -144,10 +144,10 @@ def test_the_rest_of_a_budget_and_what_failed_are_counted(bench: Bench) -> None:
     assert redo.budget_left(bench.connection, "job") == 0.0
     keys = [one.key for one in (request(1), request(7))]
     assert redo.find_requests(bench.connection, "job", keys) == {1}
-    assert redo.count_unsuccessful(bench.connection, {1, 2}) == 0
+    assert count_unsuccessful(bench.connection, {1, 2}) == 0
     bench.set("UPDATE request SET status = 'partial' WHERE pk = 2")
-    assert redo.count_unsuccessful(bench.connection, {1, 2}) == 1
-    assert redo.count_unsuccessful(bench.connection, {1}) == 0
+    assert count_unsuccessful(bench.connection, {1, 2}) == 1
+    assert count_unsuccessful(bench.connection, {1}) == 0
     assert redo.read_wanted_images(bench.connection, "job") == {
         request(1).key: (4, "succeeded"),
         request(2).key: (1, "partial"),
