@@ -210,9 +210,10 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{what}: update image-batch-pipeline, or choose another `output`")
     if version < len(MIGRATIONS):
         with transaction(connection):
-            for migration in MIGRATIONS[_version(connection) :]:  # again: another process may have been faster
-                migration(connection)
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            version = _version(connection)  # again: another process may have been faster
+            for migrate in MIGRATIONS[version:]:
+                migrate(connection)
+            connection.execute(f"PRAGMA user_version = {max(version, len(MIGRATIONS))}")
 
 
 def execute_when_free(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
