@@ -22,10 +22,9 @@ from pipeline.ledger.job_changes import finish_folder_changes
 from pipeline.ledger.job_modes import unfinished_jobs
 from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
-from pipeline.ledger.recovery import recover
 from pipeline.ledger.samples import newest_made, read_sample, read_stated
 from pipeline.planning.build import load_models, make_plans, staging_folder
-from pipeline.run import Run, back_up_ledger
+from pipeline.run import Run, prepare_ledger
 from pipeline.stores import Stores
 
 if TYPE_CHECKING:
@@ -89,8 +88,7 @@ class Canary:
                 connection = stack.enter_context(ledger.writing(folder, shared=quiet.shared))
                 finish_folder_changes(connection, Stores.of(quiet))
                 held = stack.enter_context(run_lock(folder, Stores.of(quiet).new, connection, lambda: None))
-                back_up_ledger(connection, folder, self.emit)
-                recover(connection)
+                await prepare_ledger(connection, folder, self.emit)
                 shop = _Shop(quiet, self.environment, connection, held, staging, self.options, self.emit)
                 await self._buy_all(shop, plans)
         except FolderBusy as error:

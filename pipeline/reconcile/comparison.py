@@ -15,11 +15,11 @@ from pipeline.config.organization import has_admin_api, read_admin_key, read_pro
 from pipeline.errors import ConfigError, OutageGivenUp, TryAgain
 from pipeline.job_queue import JobQueue
 from pipeline.ledger.charged_calls import called_providers, compared_until, read_charged_calls, settle_calls
-from pipeline.ledger.recovery import recover
 from pipeline.models.table import Models
 from pipeline.reconcile.prices import compare_prices
 from pipeline.reconcile.reconciliation import reconcile
 from pipeline.reports.manifest import write_manifest
+from pipeline.run import prepare_ledger
 from pipeline.sandbox_process import SandboxProcesses
 from pipeline.stores import Addresses
 
@@ -79,7 +79,7 @@ async def compare(
         ledger.writing(config.output, shared=config.shared) as connection,
         JobQueue(config, connection).held("nothing can be settled"),
     ):
-        recover(connection)
+        await prepare_ledger(connection, config.output, lambda _event: None)
         found = await _compare_all(config, connection, accounts, since)
         for one in found:
             _settle(config, connection, one.result)

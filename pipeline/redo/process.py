@@ -16,14 +16,13 @@ from pipeline.ledger.job_modes import ModeChange
 from pipeline.ledger.job_summary import read_job_summaries, received_images
 from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
-from pipeline.ledger.recovery import recover
 from pipeline.ledger.redo import RedoCost, ask_again, find_redo_cost, find_requests
 from pipeline.planning.build import JobOptions, staging_folder
 from pipeline.redo.changed_job import plan_changed
 from pipeline.redo.choice import choose
 from pipeline.reports.facts import counted, dollars
 from pipeline.reports.write import ThumbnailWork
-from pipeline.run import Run, back_up_ledger, check_credentials, make_missing_thumbnails
+from pipeline.run import Run, check_credentials, make_missing_thumbnails, prepare_ledger
 
 if TYPE_CHECKING:
     import sqlite3
@@ -106,8 +105,7 @@ async def process(batch: Batch, redo: Redo, options: JobOptions, emit: Listener)
         finish_folder_changes(connection, batch.stores)
         beside = functools.partial(_leave, connection, batch, redo)
         with run_lock(config.output, batch.stores.new, connection, beside) as held:
-            back_up_ledger(connection, config.output, emit)
-            recover(connection)
+            await prepare_ledger(connection, config.output, emit)
             result = await _run(connection, held, batch, redo, options, emit)
     return await make_missing_thumbnails(result, emit)
 
