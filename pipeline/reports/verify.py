@@ -14,15 +14,18 @@ from pipeline.files import disk_error, move_aside
 from pipeline.images.limits import MAX_PIXELS
 from pipeline.images.provenance import has_c2pa_mark
 from pipeline.ledger import queries
+from pipeline.ledger.job_changes import finish_folder_changes
+from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.lock import exclusive
 from pipeline.ledger.recovery import requeue_lost_images
 from pipeline.ledger.submit import known_names
 from pipeline.reports.manifest import write_manifest
-from pipeline.storage import QUARANTINE_FOLDER
+from pipeline.storage import QUARANTINE_FOLDER, SUBMIT_LOCK_FILE
 from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from pipeline.config.load import Config
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     CountImages = Callable[[int, int], object]
     NameImage = Callable[[str], object]
+    FindFault = Callable[[RecordedImage], tuple[str | None, bool]]
 
 
 _AT_ONCE = 16  # images of an object store: what takes time is its answer
@@ -72,9 +76,12 @@ def verify_images(
     damages = Damages(find_damage(connection, folder, stores, job, limit, count, marked.append, deep=deep))
     damages.c2pa_marks = len(marked)
     if mend and damages:
-        repair(connection, folder, stores, damages)
-        for name in sorted({damage.job for damage in damages}):
-            write_manifest(connection, name, folder, Addresses.of(config))
+        with exclusive(folder / SUBMIT_LOCK_FILE):  # meanwhile no job is renamed or forgotten
+            finish_folder_changes(connection, stores)
+            damages[:] = _confirmed(connection, functools.partial(_fault, stores, limit, deep), [*damages])
+            repair(connection, folder, stores, damages)
+            for name in sorted({damage.job for damage in damages}):
+                write_manifest(connection, name, folder, Addresses.of(config))
     repaired = sum(damage.image_pk is not None for damage in damages) if mend else 0  # now in state `lost`
     return queries.count_images(connection, job) + repaired, damages
 
@@ -107,10 +114,30 @@ def find_damage(
                 count(number, len(recorded))
             fault, is_marked = next(faults)
             if fault:
-                yield Damage(image.image_pk, image.job, image.name, fault, image)
+                if (damage := _confirm(connection, find, image, fault)) is not None:
+                    yield damage
             elif is_marked and marked is not None:
                 marked(image.name)
     yield from _find_damaged_inputs(connection, folder, job)
+
+
+def _confirm(connection: sqlite3.Connection, find: FindFault, image: RecordedImage, fault: str) -> Damage | None:
+    """Return the damage of an image, None if there is none: another command may have moved it while it was read."""
+    read: RecordedImage | None = image
+    found: str | None = fault
+    while found and (now := queries.find_image(connection, image.image_pk)) != read:
+        read, found = now, None if now is None else find(now)[0]
+    return Damage(read.image_pk, read.job, read.name, found, read) if read and found else None
+
+
+def _confirmed(connection: sqlite3.Connection, find: FindFault, damages: Iterable[Damage]) -> Iterator[Damage]:
+    """Yield those of the damages that are still there, as the ledger has them now."""
+    jobs = {one.name for one in read_job_summaries(connection)}
+    for damage in damages:
+        if damage.image is None:
+            yield from [damage] if damage.job in jobs else []
+        elif (fault := find(damage.image)[0]) and (now := _confirm(connection, find, damage.image, fault)):
+            yield now
 
 
 def _find_damaged_inputs(connection: sqlite3.Connection, folder: Path, job: str | None) -> Iterator[Damage]:

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline import Batch, ledger
 from pipeline.errors import DiskFull
 from pipeline.files import make_folder
 from pipeline.ledger.queries import count_images
 from pipeline.reports.verify import find_damage, repair
 from pipeline.storage import LocalStore
 from tests.integration.test_worker import HERE, Vendor
+from tests.support.stage import HOME
 from tests.support.workbench import PNG, answer_with, lab, picture, request, vendor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.stage import Stage
     from tests.support.workbench import Bench
 
 
@@ -174,3 +177,49 @@ async def test_an_image_that_every_viewer_shows_whole_is_no_damage(bench: Bench)
         "UPDATE image SET bytes = ?, sha256 = ? WHERE file = ?", (len(content), digest, "images/pool-1.png")
     )
     assert list(find_damage(bench.connection, bench.folder, bench.stores, None)) == []
+
+
+def _renamed(batch: Batch) -> None:
+    batch.rename("night", "birds")
+
+
+def _forgotten(batch: Batch) -> None:
+    batch.forget("night", files=True)
+
+
+def _uploaded(batch: Batch) -> None:
+    """Do what a run does once an object store has the images."""
+    folder = batch.folder / "night"
+    (folder / "images").rmdir()
+    (folder / "spool").rename(folder / "images")
+    with ledger.writing(batch.folder) as connection:
+        connection.execute("UPDATE image SET spooled = 0")
+
+
+@pytest.mark.parametrize("change", [_renamed, _forgotten, _uploaded])
+@pytest.mark.parametrize("mend", [True, False])
+def test_images_that_another_command_moves_meanwhile_are_not_missing(
+    stage: Stage, change: Callable[[Batch], None], mend: bool
+) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    image = HOME / "jobs" / "images" / "corgi_and_cat_paw.png"
+    stage.run("run", stage.job("night", [{"operation": "variation", "image": str(image), "n": 3}]))
+    if change is _uploaded:
+        folder = stage.output / "night"
+        (folder / "images").rename(folder / "spool")
+        (folder / "images").mkdir()
+        with ledger.writing(stage.output) as connection:
+            connection.execute("UPDATE image SET spooled = 1")
+    batch, seen = Batch.open(config=stage.folder / "config.yaml"), set[int]()
+
+    def count(number: int, _total: int) -> None:
+        seen.add(number)
+        if number == 1:
+            change(batch)
+
+    _, damages = batch.verify(repair=mend, count=count)
+    assert seen == {0, 1, 2}
+    assert [one for one in damages if one.image is not None] == []
+    assert stage.ask("SELECT count(*) FROM image WHERE state != 'stored'") == [(0,)]
+    assert stage.ask("SELECT count(*) FROM request WHERE status != 'succeeded'") == [(0,)]
+    assert not (stage.output / "night" / "manifest.jsonl").exists() or change is _uploaded
