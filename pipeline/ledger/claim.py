@@ -63,7 +63,7 @@ def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: boo
     the job would lose most of its queue.
     """
     claim = compare(connection, plan)
-    is_moved = plan.file is not None and claim.file not in {None, str(plan.file)}
+    is_moved = plan.file is not None and claim.file is not None and not _is_same(plan.file, Path(claim.file))
     if is_moved and Path(claim.file or "").exists():
         what = f"the name `{claim.name}` belongs to {claim.file}; give this job another name with `name:`"
         raise JobError([Problem(str(plan.file), what)])
@@ -85,6 +85,14 @@ def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: boo
         )
         raise JobError([Problem(location, what)])
     return claim
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    """Return whether two paths are of one file: one of them may lead through a link, a mount or `..`."""
+    try:
+        return file == other or file.samefile(other)
+    except OSError:
+        return False
 
 
 def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:

@@ -46,6 +46,19 @@ def test_a_name_belongs_to_one_file_while_that_is_there(bench: Bench, tmp_path: 
         check_claim(bench.connection, other)
 
 
+def test_a_file_may_be_called_by_another_path(bench: Bench, tmp_path: Path) -> None:
+    first = tmp_path / "a" / "lounge.yaml"
+    first.parent.mkdir()
+    first.touch()
+    (tmp_path / "link").symlink_to(first.parent)
+    bench.submit(request(1), name="lounge", file=first)
+    for path in (tmp_path / "link" / "lounge.yaml", tmp_path / "a" / ".." / "a" / "lounge.yaml"):
+        check_claim(bench.connection, plan(request(1), name="lounge", file=path))
+    first.unlink()
+    with pytest.raises(JobError, match="is not there any more"):
+        check_claim(bench.connection, plan(request(2), name="lounge", file=tmp_path / "link" / "lounge.yaml"))
+
+
 def test_what_a_plan_changes_is_counted_in_requests(bench: Bench) -> None:
     assert compare(bench.connection, stating(range(3))) == Claim("job", entering=3)
     bench.submit(request(90), request(91))
