@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
-from pipeline.errors import LeftToRunAtWork
+from pipeline.errors import BadInput, LeftToRunAtWork
 from pipeline.job_queue import JobQueue, left_sentence
 from pipeline.ledger.job_changes import finish_folder_changes
 from pipeline.ledger.job_modes import ModeChange
 from pipeline.ledger.job_summary import read_job_summaries, received_images
 from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
-from pipeline.ledger.redo import RedoCost, ask_again, find_redo_cost, find_requests
+from pipeline.ledger.redo import RedoCost, ask_again, find_redo_cost, find_requests, read_made_images
 from pipeline.planning.build import JobOptions, staging_folder
 from pipeline.redo.changed_job import plan_changed
 from pipeline.redo.choice import choose
@@ -98,7 +98,7 @@ def _cost(connection: sqlite3.Connection, job: str, images: list[MadeImage], pla
 async def process(batch: Batch, redo: Redo, options: JobOptions, emit: Listener) -> Result:
     """Queue the requests of these images and process them; the exit code is that of these requests.
 
-    Raises LeftToRunAtWork beside a run, which takes them up.
+    Raises LeftToRunAtWork beside a run, which takes them up, and BadInput if the images are not what they were.
     """
     config = batch.config
     with ledger.writing(config.output, redo.job, shared=config.shared) as connection:
@@ -106,8 +106,16 @@ async def process(batch: Batch, redo: Redo, options: JobOptions, emit: Listener)
         beside = functools.partial(_leave, connection, batch, redo)
         with run_lock(config.output, batch.stores.new, connection, beside) as held:
             await prepare_ledger(connection, config.output, emit)
+            _check_images(connection, redo)
             result = await _run(connection, held, batch, redo, options, emit)
     return await make_missing_thumbnails(result, emit)
+
+
+def _check_images(connection: sqlite3.Connection, redo: Redo) -> None:
+    """Check that the images are still those that were chosen: a person may take long to answer. Raises BadInput."""
+    made = {(one.image_pk, one.sha256) for one in read_made_images(connection, redo.job) if not one.superseded}
+    if not made.issuperset((one.image_pk, one.sha256) for one in redo.images):
+        raise BadInput(f"images of `{redo.job}` were changed after they were chosen; nothing is made again: try again")
 
 
 async def _run(
@@ -128,6 +136,7 @@ async def _run(
 def _leave(connection: sqlite3.Connection, batch: Batch, redo: Redo) -> None:
     """Queue the requests for the run that holds the folder. Raises LeftToRunAtWork."""
     queue = JobQueue(batch.config, connection)
+    _check_images(connection, redo)
     if redo.plan is not None:
         queue.add_beside([redo.plan], redo.staging, JobOptions(), lambda _plans: None, ModeChange())
     who = queue.run_at_work()

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline import BadInput, Batch
+from pipeline.planning.build import JobOptions
+from pipeline.redo.choice import Choice
+from pipeline.redo.process import prepared, process
+from pipeline.run import run_in_loop
 from tests.support.audit import audit
-from tests.support.stage import HOME, finish
+from tests.support.stage import HOME, KEY, finish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -342,6 +347,28 @@ def test_images_at_a_route_are_made_again_by_its_members(stage: Stage) -> None:
     assert [len(one["replaced"]) for one in stage.manifest("night")] == [0, 1, 0, 0, 1, 0]
     stage.run("redo", "night", "--id", "r1", "--set", "size=512x512", "--yes")
     assert _made(stage, job="night.redo")["r1"]["images"][0]["width"] == 512
+
+
+@pytest.mark.parametrize("change", ["rename", "forget", "edit"])
+def test_what_is_no_more_what_was_chosen_is_not_made_again(stage: Stage, change: str) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("run", stage.job("night", [{"id": "cat", "prompt": "a cat"}, {"id": "dog", "prompt": "a dog"}]))
+    batch = Batch.open(config=stage.folder / "config.yaml")
+    batch.environment = {"STAGE_KEY": KEY}
+    with prepared(batch, "night", Choice(ids=("cat",))) as redo:  # while a person thinks about it
+        if change == "rename":
+            batch.rename("night", "birds")
+        elif change == "forget":
+            batch.forget("night", files=True)
+            stage.run("run", stage.job("other", [{"id": "bird", "prompt": "a bird"}]))
+        else:
+            batch.submit([stage.job("night", [{"id": "dog", "prompt": "a dog"}])])
+        known = server.charged()
+        with pytest.raises(BadInput, match="nothing is made again"):
+            run_in_loop(process(batch, redo, JobOptions(), lambda _event: None))
+    stage.run("run")
+    assert server.charged() == known
 
 
 @pytest.mark.processes
