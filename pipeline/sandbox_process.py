@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import tempfile
 import zlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
 
 from pipeline.config.environment import BASIC_VARIABLES, PYTHON_VARIABLES, child_environment
 from pipeline.errors import ConfigError, Problem
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 PORT_TAKEN = 3
 """Exit code of a sandbox whose port is in use."""
 
+_RESTART_SECONDS = 0.5
+
 
 def check_settings(config: Config, provider: Provider) -> None:
     """Check the mapping under `sandbox:` of a provider. Raises ConfigError."""
@@ -34,13 +38,32 @@ def check_settings(config: Config, provider: Provider) -> None:
         raise ConfigError([Problem(str(config.file), f"providers.{provider.name}.sandbox: {reason}")]) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Sandbox:
+    """A sandbox at work; `errors` is its stderr."""
+
+    process: asyncio.subprocess.Process
+    base_url: str
+    errors: IO[bytes]
+
+    async def stop(self) -> None:
+        """End it, if it has not ended, and wait for that."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        await self.process.wait()
+        self.errors.close()
+
+
 class SandboxProcesses:
-    """The sandbox processes of one run. Each ends when its stdin closes, so also if this process is killed."""
+    """The sandbox processes of one run. Each ends when its stdin closes, so also if this process is killed.
+
+    One that ends before, as by the kernel for want of memory, is started again: a run would wait hours for its server.
+    """
 
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
         self._folder = folder
         self._stack = stack
-        self._base_urls: dict[str, str] = {}
+        self._at_work: dict[str, _Sandbox] = {}
 
     async def base_url(self, provider: Provider) -> str:
         """Return a provider's base URL; a sandbox is started first, on the same port for the same folder if it is free.
@@ -49,18 +72,36 @@ class SandboxProcesses:
         """
         if provider.base_url is not None:
             return provider.base_url
-        if provider.name in self._base_urls:
-            return self._base_urls[provider.name]
+        if provider.name in self._at_work:
+            return self._at_work[provider.name].base_url
         for port in _ports(self._folder, provider.name):
-            if base_url := await self._start(provider, port):
-                self._base_urls[provider.name] = base_url
-                return base_url
+            if started := await _start(provider, port):
+                self._at_work[provider.name] = started
+                keeper = asyncio.create_task(self._keep(provider, port), name=f"sandbox {provider.name}")
+                self._stack.push_async_callback(self._end, provider.name, keeper)
+                return started.base_url
         raise ConfigError(f"the sandbox `{provider.name}` found no free port")
 
-    async def _start(self, provider: Provider, port: int) -> str | None:
-        """Start a sandbox; return its base URL, or None if the port is in use. Raises ConfigError."""
-        # stderr is a file, since a pipe that nobody reads fills up
-        errors = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    async def _keep(self, provider: Provider, port: int) -> None:
+        """Start a sandbox again on its port whenever it has ended."""
+        while True:
+            await self._at_work[provider.name].process.wait()
+            await asyncio.sleep(_RESTART_SECONDS)
+            with contextlib.suppress(ConfigError):
+                if started := await _start(provider, port):
+                    await self._at_work[provider.name].stop()
+                    self._at_work[provider.name] = started
+
+    async def _end(self, name: str, keeper: asyncio.Task[None]) -> None:
+        keeper.cancel()
+        await asyncio.wait([keeper])
+        await self._at_work[name].stop()
+
+
+async def _start(provider: Provider, port: int) -> _Sandbox | None:
+    """Start a sandbox; return it once it listens, or None if the port is in use. Raises ConfigError."""
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context(tempfile.TemporaryFile())  # since a pipe that nobody reads fills up
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -74,22 +115,17 @@ class SandboxProcesses:
             )
         except OSError as reason:  # no such interpreter, too many processes, no memory
             raise ConfigError(f"the sandbox `{provider.name}` does not start: {reason.strerror}") from None
-        self._stack.push_async_callback(_stop, process)
+        assert process.stdin is not None
         assert process.stdout is not None
-        line = await process.stdout.readline()
-        if line:
-            return str(json.loads(line)["base_url"])
+        stack.callback(process.stdin.close)
+        if line := await process.stdout.readline():
+            stack.pop_all()
+            return _Sandbox(process, str(json.loads(line)["base_url"]), errors)
         if await process.wait() == PORT_TAKEN:
             return None
         errors.seek(0)
         message = errors.read().decode("utf-8", "replace").strip()
         raise ConfigError(f"the sandbox `{provider.name}` does not start: {message[-2000:]}")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-    await process.wait()
 
 
 def _ports(folder: Path, name: str) -> Iterator[int]:

@@ -18,7 +18,7 @@ from pipeline import sandbox_process
 from pipeline.config.load import Config, Provider
 from pipeline.errors import ConfigError
 from pipeline.sandbox_process import SandboxProcesses, check_settings
-from tests.support.workbench import lab
+from tests.support.workbench import lab, until
 
 SANDBOX = Provider("sandbox", None, sandbox={"rate_limit": None})
 
@@ -41,6 +41,19 @@ async def test_it_answers_until_the_run_ends_and_is_started_once(tmp_path: Path)
         await _models(base_url)
     async with AsyncExitStack() as stack:
         assert await SandboxProcesses(tmp_path, stack).base_url(SANDBOX) == base_url, "its URLs survive a restart"
+
+
+async def test_it_is_started_again_if_it_is_killed(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        processes = SandboxProcesses(tmp_path, stack)
+        base_url = await processes.base_url(SANDBOX)
+        killed = processes._at_work[SANDBOX.name].process
+        killed.kill()
+        await until(lambda: processes._at_work[SANDBOX.name].process is not killed)
+        assert await processes.base_url(SANDBOX) == base_url
+        assert await _models(base_url) == 200
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await _models(base_url)
 
 
 async def test_its_files_are_there_again_at_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
