@@ -166,14 +166,22 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revisio
     write_mode(connection, job_pk, plan.mode, plan.deadline)
 
 
+_CANCEL = """
+UPDATE request SET status = 'cancelled', finished_at = ? WHERE (job, stated) =
+ (SELECT pk, revision FROM job WHERE name = ?) AND (status = 'pending' OR status = 'running'
+ AND EXISTS (SELECT 1 FROM attempt WHERE request = request.pk)
+ AND NOT EXISTS (SELECT 1 FROM attempt WHERE request = request.pk AND outcome IS NULL)
+ AND NOT EXISTS (SELECT 1 FROM image WHERE request = request.pk AND state = 'paid'))
+"""
+
+
 def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) -> int:
-    """Take the pending requests of a job out of the queue; return how many. Calls in flight still finish."""
+    """Take the requests of a job out of the queue that are pending, or wait in a run until they are called again.
+
+    Return how many. Calls and downloads in flight still finish.
+    """
     with transaction(connection):
-        return connection.execute(
-            "UPDATE request SET status = 'cancelled', finished_at = ? WHERE status = 'pending'"
-            " AND (job, stated) = (SELECT pk, revision FROM job WHERE name = ?)",
-            (time.time() if now is None else now, name),
-        ).rowcount
+        return connection.execute(_CANCEL, (time.time() if now is None else now, name)).rowcount
 
 
 def known_names(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:

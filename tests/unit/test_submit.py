@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.ledger import submit
+from pipeline.ledger import attempts, submit
 from pipeline.ledger.claim import Claim, check_claim
 from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.job_summary import read_job_summaries
@@ -168,6 +168,22 @@ def test_cancel_takes_out_what_is_pending_and_counts(bench: Bench) -> None:
     assert bench.statuses("other") == {request(9).id: "pending"}
     bench.submit(*(request(number, id=str(number)) for number in range(4)))
     assert bench.statuses()["3"] == "pending", "it was not in the queue, so it was not taken out"
+
+
+def test_cancel_takes_out_what_waits_to_be_called_again_and_nothing_in_flight(bench: Bench) -> None:
+    bench.submit(*(request(number, id=name) for number, name in enumerate(["waits", "called", "paid", "new"])))
+    bench.set("UPDATE request SET status = 'running'")
+    insert = "INSERT INTO attempt (request, provider, n, sent_at, outcome, ended_at) VALUES (?, 'lab', 1, 0, ?, ?)"
+    for pk, outcome in ((1, "refused"), (2, "unknown"), (2, None), (3, "answered")):
+        bench.set(insert, pk, outcome, None if outcome is None else 1)
+    bench.set(
+        "INSERT INTO image (request, attempt, job, state, number, url, expires_at)"
+        " VALUES (3, 4, 1, 'paid', 1, 'http://127.0.0.1/1.png', 9e9)"
+    )
+    assert submit.cancel(bench.connection, "job", 50) == 1
+    assert bench.statuses() == {"waits": "cancelled", "called": "running", "paid": "running", "new": "running"}
+    begun = attempts.begin(bench.connection, 1, "lab", "http://127.0.0.1/v1", 1, None, 60.0)
+    assert begun is None, "the worker that waits calls no more"
 
 
 def test_names_are_given_as_the_ledger_spells_them_and_unknown_ones_are_refused(bench: Bench) -> None:
