@@ -203,12 +203,14 @@ def verify(options: Options, job: str | None, repair: bool, deep: bool) -> int:
             echo(f"{name}: is not in the ledger; it stays as it is", err=True)
         if len(unknown) > _MAX_UNKNOWN:
             echo(f"and {len(unknown) - _MAX_UNKNOWN:,} more images that are not in the ledger", err=True)
-        bad = sum(damage.image_pk is not None for damage in damages)
+        bad = sum(damage.image is not None for damage in damages)
+        again = sum(damage.image_pk is not None for damage in damages)
         command = options.next_command("run") if repair else options.next_command("verify", "--repair")
         outcome = (
             f"queued again; to make them, run: {command}" if repair else f"not; to queue them again, run: {command}"
         )
-        echo(f"{images - bad:,} of {images:,} images are complete" + (f"; {bad:,} {outcome}" if bad else ""), err=True)
+        counted = f"{images - bad:,} of {images:,} images are complete"
+        echo(counted + (f"; {again if repair else bad:,} {outcome}" if again else ""), err=True)
         if damages.c2pa_marks:
             echo(f"{damages.c2pa_marks:,} of {images:,} images have a C2PA mark", err=True)
     return int(bool(damages))

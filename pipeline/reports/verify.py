@@ -38,12 +38,18 @@ if TYPE_CHECKING:
     FindFault = Callable[[RecordedImage], tuple[str | None, bool]]
 
 
+FORBIDDEN = "may not be read by this user; change its permissions, or those of its folder"
+"""What is wrong with an image that may be whole: it is paid, and is not bought again."""
+
 _AT_ONCE = 16  # images of an object store: what takes time is its answer
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One file that is not as recorded. `file` is `<job>/<folder>/<file>`; `image_pk` is None for an input file."""
+    """One file that is not as recorded. `file` is `<job>/<folder>/<file>`; `image` is None for an input file.
+
+    `image_pk` is that of an image that a repair makes again: not of one that may be whole, and may not be read.
+    """
 
     image_pk: int | None
     job: str
@@ -127,7 +133,9 @@ def _confirm(connection: sqlite3.Connection, find: FindFault, image: RecordedIma
     found: str | None = fault
     while found and (now := queries.find_image(connection, image.image_pk)) != read:
         read, found = now, None if now is None else find(now)[0]
-    return Damage(read.image_pk, read.job, read.name, found, read) if read and found else None
+    if read is None or not found:
+        return None
+    return Damage(None if found == FORBIDDEN else read.image_pk, read.job, read.name, found, read)
 
 
 def _confirmed(connection: sqlite3.Connection, find: FindFault, damages: Iterable[Damage]) -> Iterator[Damage]:
@@ -182,6 +190,8 @@ def read_recorded(stores: Stores, name: str, image: RecordedImage | StoredImage)
         content = stores.of_image(image).read(name)
     except FileNotFoundError:
         raise BrokenImage("is missing") from None
+    except PermissionError:
+        raise BrokenImage(FORBIDDEN) from None
     except OSError as reason:
         raise BrokenImage(f"cannot be read: {reason.strerror or reason}") from None
     if len(content) != image.bytes:
@@ -197,7 +207,7 @@ def repair(connection: sqlite3.Connection, folder: Path, stores: Stores, damages
         for damage in damages:
             if damage.image is None:
                 move_aside(folder / damage.file, folder / damage.job / QUARANTINE_FOLDER)
-            else:
+            elif damage.image_pk is not None:
                 stores.of_image(damage.image).quarantine(damage.file)
     except OSError as reason:
         raise disk_error(reason, folder) from None

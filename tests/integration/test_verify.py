@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from pipeline import Batch, ledger
 from pipeline.errors import DiskFull
 from pipeline.files import make_folder
 from pipeline.ledger.queries import count_images
+from pipeline.ordinary_file import open_ordinary
 from pipeline.reports.verify import find_damage, repair
 from pipeline.storage import LocalStore
 from tests.integration.test_worker import HERE, Vendor
@@ -20,6 +23,7 @@ from tests.support.workbench import PNG, answer_with, lab, picture, request, ven
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
 
     from tests.support.stage import Stage
     from tests.support.workbench import Bench
@@ -119,6 +123,25 @@ def _with_input(bench: Bench, content: bytes) -> Path:
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     return path
+
+
+def test_an_image_that_may_not_be_read_is_not_bought_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.job("night", [{"id": "cat", "prompt": "a cat", "n": 3}]))
+    (stage.output / "night" / "images" / "cat-3.png").unlink()
+
+    def refuse(path: Path) -> BinaryIO:
+        if path.name == "cat-1.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_ordinary(path)
+
+    monkeypatch.setattr("pipeline.storage.open_ordinary", refuse)
+    assert "1 of 3 images are complete; 2 not" in stage.run("verify", exit_code=1).stderr
+    ended = stage.run("verify", "--repair", exit_code=1)
+    assert "night/images/cat-1.png: may not be read" in ended.stdout
+    assert "1 of 3 images are complete; 1 queued again" in ended.stderr
+    assert (stage.output / "night" / "images" / "cat-1.png").exists()
+    assert stage.ask("SELECT number FROM image WHERE state = 'stored'") == [(1,), (2,)]
 
 
 def test_what_is_uploaded_is_read_again_too(bench: Bench) -> None:
