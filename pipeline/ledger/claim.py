@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import JobError, Problem
+from pipeline.ledger.spooled_images import ledger_id
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from pipeline.planning.plan import Plan
 
 MIN_LOSS = 10
@@ -63,7 +65,10 @@ def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: boo
     the job would lose most of its queue.
     """
     claim = compare(connection, plan)
-    is_moved = plan.file is not None and claim.file is not None and not _is_same(plan.file, Path(claim.file))
+    is_moved = False
+    if plan.file is not None and claim.file is not None:
+        known = Path(claim.file)
+        is_moved = not _is_same(plan.file, known) and not _is_of_copied_project(connection, plan.file, known)
     if is_moved and Path(claim.file or "").exists():
         what = f"the name `{claim.name}` belongs to {claim.file}; give this job another name with `name:`"
         raise JobError([Problem(str(plan.file), what)])
@@ -93,6 +98,28 @@ def _is_same(file: Path, other: Path) -> bool:
         return file == other or file.samefile(other)
     except OSError:
         return False
+
+
+def _is_of_copied_project(connection: sqlite3.Connection, file: Path, known: Path) -> bool:
+    """Return whether this ledger was copied together with the job file, of which `known` is the original.
+
+    Then the original of the ledger lies to `known` as this one does to the file, and has the same id.
+    """
+    here = Path(connection.execute("PRAGMA database_list").fetchone()["file"])
+    there = Path(os.path.normpath(known.parent / os.path.relpath(here, file.parent)))
+    if file.name != known.name or not there.is_file() or there.samefile(here):
+        return False
+    own = ledger_id(connection)
+    return any(_read_id(there, mode) == own for mode in ("immutable=1", "mode=ro"))  # the second while it is new
+
+
+def _read_id(path: Path, mode: str) -> str | None:
+    """Return the id of another ledger, None if it cannot be read in this mode of SQLite."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True)) as other:
+            return str(other.execute("SELECT id FROM identity").fetchone()[0])
+    except sqlite3.Error:
+        return None
 
 
 def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:

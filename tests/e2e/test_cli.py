@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
-from tests.support.stage import finish
-
-if TYPE_CHECKING:
-    from tests.support.stage import Stage
+from tests.support.stage import Stage, finish
 
 COMMANDS = ["run", "submit", "resume", "redo", "status", "show", "plan", "doctor", "manifest", "report", "verify"]
 COMMANDS += ["reconcile", "export", "cancel", "rename", "forget", "pause", "unpause", "throttle", "priority", "init"]
@@ -390,6 +387,26 @@ def test_a_name_belongs_to_one_file(stage: Stage) -> None:
     assert "leave" not in stage.run("submit", "three.yaml").stderr, "a file that was renamed keeps its name"
     (stage.folder / "three.yaml").unlink()
     assert "1 request leaves the job: no longer made" in stage.run("submit", other, "--allow-shrink").stderr
+
+
+def test_a_project_that_was_copied_goes_on_with_its_own_file(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("run", stage.job("night", [{"prompt": "x"}]))
+    copied = Stage(tmp_path_factory.mktemp("copies") / "project", stage.stack, within=True)
+    shutil.copytree(stage.folder, copied.folder)
+    copied.job("night", [{"prompt": "x"}, {"prompt": "y"}])
+    copied.run("run", "night.yaml")
+    assert server.charged() == 2
+    stage.run("submit", "night.yaml")
+    foreign = stage.run("submit", copied.folder / "night.yaml", exit_code=2).stderr
+    assert f"the name `night` belongs to {stage.folder / 'night.yaml'}" in foreign, "this ledger was not copied"
+    (copied.output / "ledger.sqlite3").unlink()
+    (copied.output / "ledger.backup.sqlite3").unlink()
+    copied.run("submit", stage.folder / "night.yaml")
+    assert "belongs to" in copied.run("submit", "night.yaml", exit_code=2).stderr, "another ledger"
 
 
 def test_a_shrunk_list_takes_no_queue_away_unless_that_is_meant(stage: Stage) -> None:
