@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from pydantic_core import from_json
-
+from pipeline.client.network import is_json
 from pipeline.client.replay import is_replay
 from pipeline.client.response import ImagesResponse, read_response
 from pipeline.errors import RequestError
@@ -56,13 +55,5 @@ class ImagesClient:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, read_response, http)
             return read_response(http)
         except RequestError as error:
-            error.is_replay = is_replay(http.headers) and _is_json(http.body)  # the whole of it, not one that was cut
+            error.is_replay = is_replay(http.headers) and is_json(http.body)  # the whole of it, not one that was cut
             raise
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        from_json(body)
-    except ValueError:
-        return False
-    return True

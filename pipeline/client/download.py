@@ -16,6 +16,7 @@ from pipeline.client.image_url import exact_url, is_past
 from pipeline.client.limits import HEADER_BYTES, HEADERS
 from pipeline.client.network import (
     Connector,
+    ends_as_image,
     has_large_headers,
     is_public,
     network_reason,
@@ -39,6 +40,7 @@ _FIRST_CONNECT_SECONDS = 10.0  # of https in place of http: a closed port may be
 _SILENT_SECONDS = 60.0  # between two chunks of an image
 _TOTAL_SECONDS = 900.0  # in all: a host that sends a byte a minute blocks no request for ever
 _REDIRECTS = 5
+_SUCCESSES = (200, 203)  # the second if a proxy on the way has changed something
 _REFUSAL_BYTES = 4000  # of an error body that are read: the code is at its beginning
 
 
@@ -257,12 +259,12 @@ class Downloader:
         return name in self._named or any(name.endswith(one[1:]) for one in self._named if one.startswith("*."))
 
     async def _receive(self, response: aiohttp.ClientResponse, expires_at: float, limit: Timeout) -> bytes:
-        if response.status != 200:
+        if response.status not in _SUCCESSES:
             said = await receive_beginning(response, _REFUSAL_BYTES)
             raise _refusal(response.status, said[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
         if (response.content_length or 0) > self._max_bytes:
             raise self._too_large()
-        content = await receive(response, self._max_bytes, limit.progressed)
+        content = await receive(response, self._max_bytes, ends_as_image, limit.progressed)
         if content is None:
             raise self._too_large()
         return content

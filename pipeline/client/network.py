@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
+from pydantic_core import from_json
 from yarl import URL
 
 from pipeline.client.error_body import plain
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import ClientResponse
+
+QUIET_SECONDS = 5.0
+"""Seconds without a byte after which a body that is whole is not waited for any longer."""
 
 _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))  # the last 32 bits are IPv4
 
@@ -108,6 +112,10 @@ def network_reason(reason: Exception, proxy: URL | None = None) -> str:
         return f"{through} cannot be reached ({reason.os_error.strerror or type(reason.os_error).__name__})"
     if has_large_headers(reason):
         return f"it has a header of more than {HEADER_BYTES // 1024} KB, or more than {HEADERS} headers"
+    if is_compressed_unasked(reason):
+        return "it is compressed in a way that was not asked for"
+    if isinstance(reason, aiohttp.ClientPayloadError):  # aiohttp's text explains its own parser
+        return "the response ended before it was complete, or cannot be decompressed"
     if isinstance(reason, aiohttp.ClientResponseError):  # aiohttp's text repeats what the server sent
         return "what the server sent is not valid HTTP"
     if isinstance(reason, aiohttp.ServerDisconnectedError):  # the same
@@ -124,6 +132,15 @@ def has_large_headers(reason: BaseException | None) -> bool:
     """Return whether a response was refused since its headers are too large or too many."""
     while reason is not None:
         if isinstance(reason, LineTooLong) or "Too many headers" in str(getattr(reason, "message", "")):
+            return True
+        reason = reason.__cause__
+    return False
+
+
+def is_compressed_unasked(reason: BaseException | None) -> bool:
+    """Return whether a response was refused since nothing here can decompress it, as brotli or zstd."""
+    while reason is not None:
+        if isinstance(reason, ContentEncodingError) and "install" in str(reason):
             return True
         reason = reason.__cause__
     return False
@@ -158,14 +175,33 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 async def receive(
-    response: ClientResponse, max_bytes: int, progressed: Callable[[], None] | None = None
+    response: ClientResponse,
+    max_bytes: int,
+    is_whole: Callable[[bytes], bool],
+    progressed: Callable[[], None] | None = None,
 ) -> bytes | None:
     """Return a response's body; None if it is larger than `max_bytes`, and the connection is closed then.
 
-    `progressed` is called with each piece that arrives. Raises ClientError, TimeoutError and OSError, as aiohttp does.
+    A body that `is_whole` counts although its framing says that more is to come: if the connection ends, or if nothing
+    has arrived for a while. `progressed` is called with each piece that arrives. Raises ClientError, TimeoutError and
+    OSError, as aiohttp does.
     """
-    pieces, size = [], 0
-    async for piece in response.content.iter_any():
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        quiet = asyncio.timeout(QUIET_SECONDS if pieces else None)
+        try:
+            async with quiet:
+                piece = await response.content.readany()
+        except (aiohttp.ClientError, OSError):
+            if is_whole(content := b"".join(pieces)):
+                response.close()
+                return content
+            if not quiet.expired():
+                raise
+            continue
+        if not piece:
+            return b"".join(pieces)
         size += len(piece)
         if progressed is not None:
             progressed()
@@ -173,7 +209,25 @@ async def receive(
             response.close()
             return None
         pieces.append(piece)
-    return b"".join(pieces)
+
+
+def is_json(body: bytes) -> bool:
+    """Return whether a body is a complete JSON object or list."""
+    if not body.rstrip().endswith((b"}", b"]")):
+        return False
+    try:
+        from_json(body)
+    except ValueError:
+        return False
+    return True
+
+
+def ends_as_image(body: bytes) -> bool:
+    """Return whether a body ends as a complete PNG, JPEG, GIF or WebP does. It is not decoded here."""
+    if body.startswith(b"RIFF"):
+        return len(body) == int.from_bytes(body[4:8], "little") + 8
+    kinds = ((b"\x89PNG", b"IEND\xaeB`\x82"), (b"\xff\xd8\xff", b"\xff\xd9"), (b"GIF8", b"\0;"))
+    return any(body.startswith(start) and body.endswith(end) for start, end in kinds)
 
 
 async def receive_beginning(response: ClientResponse, max_bytes: int) -> bytes:

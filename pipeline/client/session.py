@@ -16,6 +16,8 @@ from pipeline.client.network import (
     Connector,
     ProxyRefusedError,
     has_large_headers,
+    is_compressed_unasked,
+    is_json,
     network_reason,
     proxy_for,
     receive,
@@ -112,7 +114,8 @@ class ApiSession:
             limit = Timeout(self.timeout if timeout is None else timeout)
             async with limit, self._send(method, url, mark, body) as response:
                 if 200 <= response.status < 300:
-                    content = await receive(response, max_bytes)
+                    mark.status = response.status
+                    content = await receive(response, max_bytes, is_json)
                 else:
                     content = await receive_beginning(response, _REFUSAL_BYTES)
                 if content is None:
@@ -159,12 +162,14 @@ class ApiSession:
             error.deterministic = isinstance(reason, ProxyRefusedError)
             return error
         after = time.monotonic() - mark.sent_at
-        if has_large_headers(reason):
+        if has_large_headers(reason) or is_compressed_unasked(reason):
             lost = OutcomeUnknown(f"the response to a call that was sent cannot be read: {said}")
             lost.deterministic = True
             return lost
         what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
-        return OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
+        lost = OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
+        lost.http_status = mark.status
+        return lost
 
 
 def _too_large(status: int, max_bytes: int, option: str | None) -> Unusable:
@@ -181,6 +186,7 @@ class _Mark:
         self._sent = sent
         self.sent_at: float | None = None
         self.proxy: URL | None = None
+        self.status: int | None = None  # of a success response whose body was awaited
 
     def __call__(self) -> None:
         if self.sent_at is None:

@@ -62,10 +62,12 @@ class Server:
     connections: int = 0
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     called: asyncio.Event = field(default_factory=asyncio.Event)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -105,6 +107,10 @@ async def serving(answer: bytes, *, stay: bool = False, hold: bool = False) -> A
     finally:
         server.hold.set()
         listening.close()
+        for writer in server.writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -217,7 +223,7 @@ async def test_a_refused_port_a_name_that_is_none_and_a_failed_handshake_send_no
         b"",
         b"HTTP/1.1 200 OK\r\n",
         b"garbage\r\n\r\n",
-        reply(200, PICTURE, length=99),
+        reply(200, PICTURE[:-1], length=99),
         reply(200, b"x" * 50, "Content-Encoding: gzip"),
     ],
 )
@@ -230,6 +236,46 @@ async def test_a_call_that_left_and_was_cut_off_is_of_unknown_outcome_and_is_sen
     async with serving(answer) as server, door(server.url) as api:
         error, told = await refused(api, call)
     assert (type(error), told, len(server.calls)) == (OutcomeUnknown, 1, 1)
+
+
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(PICTURE), PICTURE)
+
+
+@pytest.mark.parametrize("answer", [reply(200, PICTURE, length=99), _CHUNKED, _CHUNKED[:-2]])
+@pytest.mark.parametrize("stay", [False, True])
+async def test_a_whole_body_counts_whose_framing_promises_more(
+    answer: bytes, stay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an image is paid, and the same server frames the next one in the same way."""
+    monkeypatch.setattr("pipeline.client.network.QUIET_SECONDS", 0.05)
+    async with serving(answer, stay=stay) as server, door(server.url) as api:
+        for _ in range(2):  # the connection is not used again
+            response = await make(api, CALL, lambda: None)
+            assert response.images == (InlineImage("QUJD", None),)
+    assert (len(server.calls), server.connections) == (2, 2)
+
+
+async def test_a_body_that_is_not_whole_is_waited_for_however_long_it_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.client.network.QUIET_SECONDS", 0.01)
+    answer = reply(200, b'{"data": []', length=99)
+    async with serving(answer, stay=True) as server, door(server.url, timeout=0.3) as api:
+        error, _ = await refused(api)
+    assert (type(error), error.http_status) == (OutcomeUnknown, 200)
+    assert "no complete response within 0." in error.message
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd"])
+async def test_a_body_that_nothing_here_can_decompress_is_certain_and_named(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HAS_BROTLI", "HAS_ZSTD"):  # optional packages
+        monkeypatch.setattr(f"aiohttp.http_parser.{name}", False)
+    async with serving(reply(200, b"\x0b\x02", f"Content-Encoding: {encoding}")) as server, door(server.url) as api:
+        error, _ = await refused(api)
+    assert (type(error), error.deterministic) == (OutcomeUnknown, True)
+    assert "compressed in a way that was not asked for" in error.message
 
 
 async def test_a_call_that_gets_no_answer_in_time_is_of_unknown_outcome() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import io
 import re
 import socket
 import time
@@ -15,6 +16,7 @@ import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from yarl import URL
 
 from pipeline.client.download import Downloader, DownloadFailed, HostRefused, UrlExpired
@@ -170,6 +172,23 @@ async def test_a_picture_that_is_cut_is_a_hiccup_and_no_success(answer: bytes) -
     async with hosting(answer) as host:
         error = await failure(host.url("/a?sig=secret"))
     assert (type(error), error.definite) == (DownloadFailed, False)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
+@pytest.mark.parametrize("head", [b"Content-Length: 9999", b"Transfer-Encoding: chunked"])
+async def test_a_whole_picture_counts_whose_framing_promises_more(kind: str, head: bytes) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, kind)
+    picture = stream.getvalue()
+    chunk = b"%x\r\n%s\r\n" % (len(picture), picture)
+    answer = b"HTTP/1.1 200 OK\r\n%s\r\n\r\n" % head + (chunk if b"chunked" in head else picture)
+    async with hosting(answer) as host, downloader() as session:
+        assert await session.fetch(host.url("/a"), LATER) == picture
+
+
+async def test_a_picture_that_a_proxy_has_passed_on_with_a_remark_is_taken() -> None:
+    async with hosting(reply(203, CONTENT)) as host, downloader() as session:
+        assert await session.fetch(host.url("/a"), LATER) == CONTENT
 
 
 async def test_a_picture_may_be_as_large_as_allowed_and_no_larger() -> None:

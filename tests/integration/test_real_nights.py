@@ -354,6 +354,15 @@ async def test_responses_without_an_image_stop_after_few(bench: Bench, concurren
     assert set(bench.statuses().values()) == {"pending"}
 
 
+@pytest.mark.parametrize("concurrency", [1, 16])
+async def test_success_responses_that_always_break_off_are_no_outage(bench: Bench, concurrency: int) -> None:
+    server = Server(lambda *_: web.Response(body=b"x" * 50, headers={"Content-Encoding": "gzip"}))
+    runner = await night(bench, server, 60, concurrency=concurrency)
+    assert [type(stop) for stop in runner.stops] == [NotDelivered]
+    assert len(server.prompts) <= max(6, concurrency + delivery_breaker.OVERDUE + delivery_breaker.PROBES)
+    assert set(bench.statuses().values()) == {"pending"}
+
+
 @pytest.mark.parametrize("concurrency", [1, 2, 16])
 async def test_images_that_are_not_valid_are_put_aside_and_stop_purchases(bench: Bench, concurrency: int) -> None:
     server = Server(lambda *_: answer_with({"b64_json": PNG_BASE64[:80]}))
