@@ -42,6 +42,7 @@ _QUOTA = frozenset(  # in lower case, letters and digits only
         *("creditlimitexceeded", "spendinglimitexceeded", "spendlimitexceeded", "monthlylimitexceeded", "billingerror"),
         *("balancenotenough", "usernotenoughbalance", "accountoverdue", "accountoverdueerror", "accountarrears"),
         *("arrearage", "inarrears", "prepaidbilloverdue", "postpaidbilloverdue", "commoditynotpurchased"),  # Alibaba
+        *("preconsumetokenquotafailed", "tokenquotaexhausted"),  # new-api
         *("allocationquotafreetieronly", "setlimitexceeded"),  # Alibaba, Volcengine: until a person allows more
         "1113",  # Zhipu
     }
@@ -51,6 +52,7 @@ _MODERATION = frozenset(
     {
         *("content_policy_violation", "moderation_blocked", "content_filter", "contentfilter", "moderation_reasons"),
         *("content_moderation", "safety", "image_safety", "prohibited_content", "image_prohibited_content"),
+        "refusal",
         "responsibleaipolicyviolation",  # Azure's inner code
     }
 )
@@ -58,7 +60,12 @@ _LIKE_MODERATION = re.compile(
     r"moderat|content_?filter|content_?policy|policy_?violation|sensitive_?(?:content|information)|prohibited_?content"
     r"|data_?inspection|responsible_?ai|nsfw|safety_?(?:violation|filter|block|check)|content_?(?:blocked|flagged|violation)"
 )
-_MODEL = frozenset({"model_not_found", "deploymentnotfound", "model_deprecated"})
+_MODEL = frozenset(
+    {
+        *("model_not_found", "deploymentnotfound", "model_deprecated", "modeldeprecated", "model_decommissioned"),
+        *("model_retired", "modelnotfound", "model_not_available", "model_terminated"),
+    }
+)
 _PACE = frozenset({"rate_limit_exceeded", "slow_down", "rate_limit_error"})
 _FORM = frozenset({"invalid_request_error", "invalid_value", "unknown_parameter", "invalid_image", "invalid_size"})
 
@@ -73,12 +80,20 @@ _SAYS_KEY = re.compile(  # with 400: xAI, Google, and a LiteLLM proxy that knows
     r"(?:incorrect|invalid) api key|api key not valid|no connected db\b", re.IGNORECASE
 )
 _SAYS_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|not exist)\b", re.IGNORECASE)  # vLLM: 404
+_SAYS_RETIRED = re.compile(  # of a model, with 400 or 410
+    r"(?<!for )(?<!with )(?<!for this )(?<!for the )(?<!with this )(?<!with the )\bmodel\b[^.;:]{0,80}\b"
+    r"(?:does not exist"
+    r"|(?:has been|was|is|are) (?:now |been )?(?:deprecated|retired|decommissioned|discontinued|removed|shut ?down)"
+    r"|no longer (?:available|supported|exists))\b",
+    re.IGNORECASE,
+)
 _SAYS_NO_MODEL = re.compile(r"invalid model name passed in|could not resolve provider for model", re.IGNORECASE)  # 400
 _SAYS_LOST = re.compile(  # gateways, about a call that they had passed on: it may be billed behind them
     r"\bapitimeouterror\b|\bapiconnectionerror\b|\bfetch failed\b|\bsocket hang up\b|other side closed"
     r"|exceeded the timeout sent in the request|upstream (?:connect|request|server).{0,40}(?:time.?out|reset)",
     re.IGNORECASE,
 )
+_SAYS_TOO_LARGE = re.compile(r"\brequest too large\b|tokens must be reduced", re.IGNORECASE)  # with 429: for any wait
 _SAYS_PACE = re.compile(r"\brate limit\b|\btoo many requests\b", re.IGNORECASE)
 
 
@@ -110,6 +125,10 @@ def error_class_of_words(
     if status == 404 and (error_body.param == "model" or _SAYS_MODEL.search(message)):
         return ModelUnknown
     if status == 400 and _SAYS_NO_MODEL.search(message):
+        return ModelUnknown
+    if status == 429 and _SAYS_TOO_LARGE.search(message):
+        return Invalid
+    if status in {400, 410} and error_body.param in {None, "model"} and _SAYS_RETIRED.search(message):
         return ModelUnknown
     if (status == 408 or status >= 500) and _was_passed_on(message, headers):
         return OutcomeUnknown
@@ -177,6 +196,8 @@ def _error_class_of_status(status: int) -> type[RequestError]:
             return RateLimited
         case 501:  # the server works, and will never do this
             return Invalid
+        case 444 | 460 | 499:  # nginx's and Amazon's, of a call that was broken off in between
+            return OutcomeUnknown
         case 502 | 504:  # a gateway's: the call may have continued behind it
             return OutcomeUnknown
         case _ if 520 <= status < 530:  # Cloudflare's: the same

@@ -25,6 +25,8 @@ _MESSAGES = (
     *("title", "reason"),
 )
 _NAMES = ("name", "errorKey", "error_code", "errorCode", "blockReason", "finishReason", "error_type", "status_code")
+_WAITS = ("retry_after", "retryAfter", "retry_after_seconds", "retryDelay", "retry_delay")
+_ITEMS = ("data", "images", "choices", "output", "content", "message")
 _NESTED = (
     *("inner_error", "innererror", "inner_errors", "metadata", "errors", "detail", "details", "base_resp", "cause"),
     *("promptFeedback", "output", "candidates", "choices"),
@@ -33,13 +35,16 @@ _NESTED = (
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """The fields of an error, cleaned. `inner` are the codes, names and reasons of what is nested in it."""
+    """The fields of an error, cleaned. `inner` are the codes, names and reasons of what is nested in it; `wait` is how
+    long it asks to wait, as it says it.
+    """
 
     message: str
     type: str | None
     code: str | None
     param: str | None
     inner: frozenset[str] = frozenset()
+    wait: str | None = None
 
     @property
     def words(self) -> set[str]:
@@ -75,7 +80,8 @@ def error_body_of(value: Any) -> ErrorBody:
     if isinstance(error, dict) and isinstance(error.get("error"), dict):  # {"detail": {"error": …}}
         error = error["error"]
     if not isinstance(error, dict):
-        return ErrorBody(_message(error), word(outer.get("type")), word(outer.get("code")), None, _nested(outer))
+        names = word(outer.get("type")), word(outer.get("code"))
+        return ErrorBody(_message(error), *names, None, _nested(outer), _wait_of(outer))
     said = next((error[name] for name in _MESSAGES if error.get(name)), None)
     kind = word(error.get("type")) or word(error.get("status"))  # Google's: RESOURCE_EXHAUSTED
     upstream = _upstream(error)
@@ -84,7 +90,32 @@ def error_body_of(value: Any) -> ErrorBody:
         message = plain(f"{message}: {upstream.message}", MESSAGE_CHARACTERS)
     inner = _nested(error) | (_nested(outer) if outer is not error else frozenset())
     inner |= frozenset(upstream.words if upstream else ())
-    return ErrorBody(message, kind, word(error.get("code")), word(error.get("param")), inner)
+    wait = _wait_of(error) or _wait_of(outer)
+    return ErrorBody(message, kind, word(error.get("code")), word(error.get("param")), inner, wait)
+
+
+def error_of_items(value: Any, depth: int = 9) -> ErrorBody | None:
+    """Return the error, or the model's refusal, that stands in place of an image in a list of results."""
+    if isinstance(value, list) and depth:
+        return next(filter(None, (error_of_items(one, depth - 1) for one in value[:9])), None)
+    if not isinstance(value, dict) or not depth:
+        return None
+    if isinstance(refusal := value.get("refusal"), str) and refusal.strip():
+        return ErrorBody(_message(refusal), None, "refusal", None)
+    error = value.get("error")
+    if isinstance(error, dict | str) and error:
+        return error_body_of({"error": error})
+    return next(filter(None, (error_of_items(value.get(name), depth - 1) for name in _ITEMS)), None)
+
+
+def _wait_of(error: Mapping[str, Any]) -> str | None:
+    """Return the wait that an error asks for in a field: seconds, or text; Google's is among the details."""
+    details = error.get("details")
+    for one in (error, *(details[:9] if isinstance(details, list) else ())):
+        for name in _WAITS if isinstance(one, dict) else ():
+            if isinstance(one.get(name), str | int | float) and (wait := _message(str(one[name]))):
+                return wait[:WORD_CHARACTERS]
+    return None
 
 
 def _upstream(error: Mapping[str, Any]) -> ErrorBody | None:

@@ -25,7 +25,9 @@ _ENGLISH = (
     r"used (?:up )?all (?:of )?(?:your |the )?(?:available |free )?credits|used up your [\w -]{0,40}allocation",
     r"exceeded your current quota|exceeded (?:your|the|its) (?:[\w-]+ ){0,3}included credits",
     rf"\bexceed(?:s|ed)? (?:your|the|its) (?:[\w-]+ ){{0,2}}{_LIMIT} (?:limit|cap|quota)\b",
-    rf"\breached (?:your|the|its) (?:[\w-]+ ){{0,2}}{_LIMIT} (?:limit|cap)\b",
+    rf"\breached (?:your|the|its) (?:[\w-]+ ){{0,2}}{_LIMIT} (?:limits?|caps?)\b",
+    r"\bkey limit exceeded",
+    r"\bonly (?:accessible|available) (?:to|for) (?:billed|paid|paying) (?:users|customers|accounts)\b",
     r"\b(?:spend(?:ing)?|credit|billing|budget) (?:limit|cap) (?:has been |was |is )?(?:exceeded|reached|hit)\b",
     r"\bbilling hard limit|\bbudget has been exceeded",
     r"\bbilling (?:is |has |to )?(?:(?:not|be|been) )*(?:enabled|disabled)\b|\benable billing\b",
@@ -45,6 +47,7 @@ _OTHERS = (
     # Chinese
     r"余额(?:已)?(?:不足|不够|为零|为0|耗尽|用尽)|餘額(?:已)?(?:不足|不夠|耗盡)|欠费|欠費|账户余额|賬戶餘額|帳戶餘額|账号余额|余额.{0,6}请充值",
     r"(?<!并发)(?<!速率)(?<!请求)(?:额度|額度|点数|點數|积分|積分|资源包|資源包)(?:已)?(?:不足|不够|不夠|用尽|用完|用盡|耗尽|耗盡)",
+    r"预扣费(?:额度)?失败",
     r"请(?:先|及时|尽快)?(?:前往)?(?:充值|续费|缴费)|請(?:先)?(?:充值|儲值|儲值|加值|續費)|已欠款|逾期未(?:付|缴)",
     # Japanese, Korean
     r"残高(?:が|は)?(?:不足|足り|ありません|なくなり|ゼロ)|クレジット(?:が|は|の残高が)?(?:不足|足り|ありません|なくなり)",
@@ -95,7 +98,7 @@ _MODERATED = (
     r"\bresult of our safety system|\bviolat\w+ (?:our|the) terms|\bforbidden (?:words?|content)\b",
     r"\bcopyrighted (?:material|content|characters?)\b",
     r"\b(?:nsfw|sensitive|inappropriate|harmful|unsafe|prohibited|explicit) (?:content|words|material|image)",
-    r"prohibited_content|\bnsfw\b|responsibleaipolicy|\bnew_sensitive\b",
+    r"content_?policy_?violation|prohibited_content|\bnsfw\b|responsibleaipolicy|\bnew_sensitive\b",
     r"blocked by (?:our|the|google.s) (?:safety|content)",
     r"敏感(?:内容|词|詞|信息|內容)|不安全(?:或敏感)?(?:的)?(?:内容|內容)|违规|違規|审核(?:未|不)通过|內容審核|内容审核|内容安全|不合规",
     r"модераци|запрещ[её]нн\w+ (?:контент|содержани)|нарушает (?:правила|политику)",

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.client.response_forms import find_images
 
 _FIELD = re.compile(r"(?:event|data|id|retry)?:(?!image/)")  # not a data: URL
+_PREFIX = 20  # characters before an object
 _OF_IMAGES = frozenset({"type", "data", "images", "b64_json", "url"})
 
 
@@ -46,6 +47,18 @@ def merge_lines(text: str) -> dict[str, Any] | None:
     if len(lines) < 2 or not all(_object(line) for line in lines):
         return None
     return merge_events("\n\n".join(f"data:{line}" for line in lines))
+
+
+def embedded_object(text: str) -> dict[str, Any] | None:
+    """Return the object at the beginning of a text if it holds images, whatever stands around it: a prefix against
+    cross-site inclusion, or what a proxy adds at the end.
+    """
+    start = text.find("{", 0, _PREFIX)
+    try:
+        said, _ = json.JSONDecoder().raw_decode(text, start) if start >= 0 else (None, 0)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) and find_images(said, "") else None
 
 
 def _events(text: str) -> list[dict[str, Any]]:

@@ -38,12 +38,14 @@ _REMAINING = "x-ratelimit-remaining-images"
 _RESETS = ("x-ratelimit-reset-images", "x-ratelimit-reset-requests")
 
 
-def pause(status: int, headers: Mapping[str, str], message: str, now: float) -> float | None:
-    """Return the seconds that the server asks to wait, or None; the longer of header and message.
+def pause(
+    status: int, headers: Mapping[str, str], message: str, now: float, in_body: str | None = None
+) -> float | None:
+    """Return the seconds that the server asks to wait, or None; the longest of header, message and body.
 
     A wait of zero is ignored: accounts with a limit of 0 are told one for ever.
     """
-    stated = [_retry_after(headers, now), _in_words(message)]
+    stated = [_retry_after(headers, now), _in_words(message), _plausible((in_body or "").removesuffix("s"))]
     if status == 429 and not any(stated):  # other responses have these headers too, without that meaning
         stated = [duration(headers.get(name, "")) for name in _RESETS]
         stated = [reset for reset in stated if reset is not None and reset <= LONGEST_PAUSE]  # until all is there again
@@ -99,17 +101,22 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
     What is no plausible number of seconds is ignored, so that our own backoff applies.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        stated = headers.get(name, "").strip()
-        if not re.fullmatch(r"\d{1,12}(?:\.\d{1,12})?", stated, re.ASCII):
-            continue
-        seconds = float(stated) * unit
-        if 0 < seconds <= _LONGEST_PLAUSIBLE and not (unit == 1.0 and _looks_like_milliseconds(seconds)):
+        if (seconds := _plausible(headers.get(name, ""), unit)) is not None:
             return seconds
     date, today = _date(headers.get("retry-after")), _date(headers.get("date"))
     if date is None:
         return None
     wait = date - (now if today is None else today)
     return wait if 0 < wait <= _LONGEST_PLAUSIBLE else None
+
+
+def _plausible(stated: str, unit: float = 1.0) -> float | None:
+    """Parse a number of units into plausible seconds."""
+    if not re.fullmatch(r"\d{1,12}(?:\.\d{1,12})?", stated.strip(), re.ASCII):
+        return None
+    seconds = float(stated) * unit
+    is_plausible = 0 < seconds <= _LONGEST_PLAUSIBLE and not (unit == 1.0 and _looks_like_milliseconds(seconds))
+    return seconds if is_plausible else None
 
 
 def _looks_like_milliseconds(seconds: float) -> bool:

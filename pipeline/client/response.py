@@ -16,8 +16,17 @@ import pybase64
 from pydantic_core import from_json
 
 from pipeline.client.classify import blames_the_call, error_class, error_class_of_words, stated_status
-from pipeline.client.error_body import ErrorBody, encodable, error_body_of, plain, read_error_body, text_of, word
-from pipeline.client.event_stream import is_stream, merge_events, merge_lines
+from pipeline.client.error_body import (
+    ErrorBody,
+    encodable,
+    error_body_of,
+    error_of_items,
+    plain,
+    read_error_body,
+    text_of,
+    word,
+)
+from pipeline.client.event_stream import embedded_object, is_stream, merge_events, merge_lines
 from pipeline.client.limits import LIST_ITEMS, URL_CHARACTERS, WORD_CHARACTERS
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, remaining_images, skew
 from pipeline.client.replay import is_replay
@@ -32,6 +41,7 @@ from pipeline.client.response_forms import (
     says_something,
 )
 from pipeline.client.secrets import NO_SECRETS
+from pipeline.client.task_form import is_a_task
 from pipeline.errors import (
     Deferred,
     Invalid,
@@ -57,13 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["HttpResponse", "ImagesResponse", "InlineImage", "LinkedImage", "read_error", "read_object", "read_response"]
 
 _SETTINGS = ("size", "quality", "background", "output_format")  # that responses of GPT Image models state
-_LATER = frozenset(
-    {
-        *("queued", "pending", "submitted", "processing", "in_progress", "in_queue", "starting", "waiting", "running"),
-        *("not_started", "notstarted", "not_start", "scheduled"),
-    }
-)
-_TASKS = ("data", "output", "result")  # where a task may be described
 _NO_IMAGE = (b"{", b"[", b"")  # first bytes of JSON, whatever the content type
 _TITLE = re.compile(r"(?is)<title[^>]{0,200}>([^<]{0,200})")
 _BEYOND = 1e15
@@ -124,10 +127,11 @@ def read_response(http: HttpResponse, now: float | None = None) -> ImagesRespons
         known = (http.status, http.request_id, images, found.withheld, usage, settings, ahead, found.beyond)
         return ImagesResponse(*known, remaining_images(http.headers), is_replay(http.headers))
     fails = says_failure(body)
-    if not fails and (http.status == 202 or _is_a_task(body)):
+    if not fails and (http.status == 202 or is_a_task(body)):
         raise _error(Deferred, http, ErrorBody("the server accepts calls for later", None, None, None), None)
-    error_body = error_body_of(body)
-    if fails or says_something(body) or error_class_of_words(http.status, error_body, http.headers):
+    item = None if fails else error_of_items(parsed)
+    error_body = item or error_body_of(body)
+    if fails or item or says_something(body) or error_class_of_words(http.status, error_body, http.headers):
         raise _hidden_error(http, error_body, now)
     raise _without_image(http, parsed, has_long_url=found.has_long_url)
 
@@ -174,7 +178,7 @@ def _success(http: HttpResponse) -> Any:
         return merged
     if http.status == 202:
         return {}
-    return _text_body(text) or _raise_unreadable(http, kind, http.secrets.scrub_text(text))
+    return embedded_object(text) or _text_body(text) or _raise_unreadable(http, kind, http.secrets.scrub_text(text))
 
 
 def _parsed(body: bytes) -> Any:
@@ -238,21 +242,10 @@ def _kept(value: Any, depth: int = 4) -> Any:
     return value if value is not None and abs(value) < _BEYOND else None  # neither NaN nor an absurd number
 
 
-def _is_a_task(said: Any, depth: int = 2) -> bool:
-    """Return whether this is the id of a task whose image will be made later, as some gateways return it."""
-    if isinstance(said, list):
-        return any(_is_a_task(one, depth) for one in said[:9])
-    if not isinstance(said, dict):
-        return False
-    stated = (said.get("status"), said.get("task_status"), said.get("state"))
-    is_task = said.get("task_id") or any(isinstance(one, str) and one.lower() in _LATER for one in stated)
-    return bool(is_task) or (depth > 0 and any(_is_a_task(said.get(name), depth - 1) for name in _TASKS))
-
-
 def _error_response(http: HttpResponse, error_body: ErrorBody, now: float, status: int | None = None) -> RequestError:
     """Return the error of an error response. `status` replaces the HTTP status if the body states another."""
     status = status or http.status
-    wait = pause(status, http.headers, error_body.message, now)
+    wait = pause(status, http.headers, error_body.message, now, error_body.wait)
     kind = error_class(status, error_body, http.headers, wait)
     if _is_the_proxy_s(kind, http, error_body):
         kind = ServerFault if status >= 500 else WrongAddress

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urljoin
 import pybase64
 
 from pipeline.client.classify import error_class_of_words
-from pipeline.client.error_body import encodable, error_body_of, plain
+from pipeline.client.error_body import encodable, error_of_items, plain
 from pipeline.client.limits import IMAGES, PROMPT_CHARACTERS, URL_CHARACTERS
 from pipeline.errors import Moderated
 
@@ -252,8 +252,7 @@ def is_withheld(item: Mapping[str, Any]) -> bool:
 
 def _is_refused(item: Any) -> bool:
     """Return whether this stands in place of an image that the content policy refused, beside others that came."""
-    error = item.get("error") if isinstance(item, dict) else None
-    said = error_body_of({"error": error}) if error else None
+    said = error_of_items(item)
     return said is not None and error_class_of_words(200, said, {}) is Moderated
 
 

@@ -431,3 +431,74 @@ def test_an_image_url_of_any_length_is_not_kept() -> None:
     assert (type(error), error.deterministic) == (Unusable, True)
     assert "an image URL of more than 16,384 characters" in error.message
     assert len(read(200, {"data": [{"url": url}, {"url": url[:URL_CHARACTERS]}]}).images) == 1
+
+
+_FIELDS = {"type": "invalid_request_error", "param": "model", "code": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error_class"),
+    [
+        (400, {"error": {"message": "The model `m` has been deprecated.", **_FIELDS}}, ModelUnknown),
+        (400, {"error": {"message": "The model 'm' does not exist.", **_FIELDS}}, ModelUnknown),
+        (400, {"error": {"message": "Model m is no longer available", "code": None}}, ModelUnknown),
+        (410, {"error": {"message": "The model `m` has been shut down.", **_FIELDS}}, ModelUnknown),
+        (410, {"error": {"message": "gone", "code": "ModelDeprecated"}}, ModelUnknown),
+        (400, {"error": {"message": "`style` for the model m is no longer supported", "param": "style"}}, Invalid),
+        (400, {"error": {"message": "style is no longer supported for the model m", "code": None}}, Invalid),
+        (429, {"error": {"message": "You have reached your specified API usage limits."}}, QuotaSpent),
+        (403, {"error": {"message": "Key limit exceeded (total limit).", "code": 403}}, QuotaSpent),
+        (403, {"error": {"message": "预扣费额度失败, 用户剩余额度: $0.02", "type": "new_api_error"}}, QuotaSpent),
+        (400, {"error": {"message": "litellm.ContentPolicyViolationError: it was rejected", "code": "400"}}, Moderated),
+        (
+            429,
+            {"error": {"message": "Request too large for m on TPM: Limit 100, Requested 416.", "type": "tokens"}},
+            Invalid,
+        ),
+        *((status, b"", OutcomeUnknown) for status in (444, 460, 499)),
+    ],
+)
+def test_more_words_of_gateways_have_their_classes(status: int, body: Any, error_class: type[RequestError]) -> None:
+    assert type(refused(status, body)) is error_class
+
+
+@pytest.mark.parametrize(
+    ("stated", "seconds"),
+    [
+        ({"retry_after": 13.5}, 13.5),
+        ({"retryAfter": "20"}, 20.0),
+        ({"details": [{}, {"@type": "x/google.rpc.RetryInfo", "retryDelay": "38s"}]}, 38.0),
+        *(({"retry_after": none}, None) for none in (0, -5, "soon", 30_000, 1_795_910_400, True, None, [7])),
+    ],
+)
+def test_a_body_may_say_how_long_to_wait(stated: dict[str, Any], seconds: float | None) -> None:
+    said = {"code": 429, "message": "Resource has been exhausted", "status": "RESOURCE_EXHAUSTED", **stated}
+    assert refused(429, {"error": said}).retry_after == seconds
+    assert refused(429, said).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("item", "error_class"),
+    [
+        ({"b64_json": None, "error": {"code": "contentFilter", "message": "no"}}, Moderated),
+        ({"refusal": "I can not draw that."}, Moderated),
+        ({"message": {"role": "assistant", "content": None, "refusal": "I can not draw that."}}, Moderated),
+        ({"url": None, "error": {"code": "insufficient_quota", "message": "spent"}}, QuotaSpent),
+        ({"url": None, "error": {"message": "ouch"}}, Unusable),
+        ({"refusal": None}, Unusable),
+    ],
+)
+def test_an_error_in_place_of_an_image_has_its_class(item: dict[str, Any], error_class: type[RequestError]) -> None:
+    for place in ("data", "choices"):
+        assert type(refused(200, {"created": 1, place: [None, item]})) is error_class, place
+
+
+def test_a_refusal_beside_an_image_is_one_that_was_moderated() -> None:
+    answer = read(200, {"data": [{"b64_json": "QUJD"}, {"refusal": "I can not draw that."}]})
+    assert (len(answer.images), answer.moderated) == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["%s\n<!-- proxy -->", ")]}',\n%s", "while(1);%s", "%s\n%s "])
+def test_what_stands_around_a_body_costs_no_image(text: str) -> None:
+    body = json.dumps({"created": 1, "data": [{"b64_json": "QUJD"}]})
+    assert len(read(200, text.replace("%s", body).encode()).images) == text.count("%s")
