@@ -41,6 +41,9 @@ _IDLE_SECONDS = 1.0
 outcome of a call that is sent at that moment is unknown.
 """
 
+NO_HTTP = "ClientResponseError"
+"""Type of the errors of responses that are not valid HTTP: aiohttp's name."""
+
 _REFUSAL_BYTES = 1024 * 1024  # of an error body that are read: the error is at its beginning
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.client.session import NO_HTTP
 from pipeline.engine.events import PurchasesHeld
 from pipeline.engine.retry import FIRST_WAIT
 from pipeline.errors import (
@@ -39,12 +40,6 @@ class FailedError(Exception):
         self.error = error
 
 
-def _is_paid(error: RequestError) -> bool:
-    """Return whether a failed call is a paid response without an image, as its status says."""
-    is_success = isinstance(error, OutcomeUnknown) and 200 <= (error.http_status or 0) < 300
-    return is_success or isinstance(error, Unusable)
-
-
 def host_silent(reason: Exception, hours: float) -> DownloadRefused:
     """Return the error of a paid URL whose host has not answered for as long as an outage may last."""
     error = DownloadRefused(
@@ -73,7 +68,7 @@ class FailedCalls:
 
     async def resolve(self, error: RequestError, *, was_sent: bool) -> None:
         """Decide what follows from a failed call: return if it is to be made again, else raise what ends it."""
-        if not isinstance(error, REFUSALS) and not _is_paid(error):
+        if not isinstance(error, REFUSALS) and not self._is_paid(error):
             self._admission.yield_probes(self._request)
         match error:
             case Stop() if isinstance(error, REFUSALS):
@@ -115,10 +110,19 @@ class FailedCalls:
             return
         raise error
 
+    def _is_paid(self, error: RequestError) -> bool:
+        """Return whether a failed call is a paid response without an image: by its status, or, of a provider that
+        works, by being none that can be read.
+        """
+        if not isinstance(error, OutcomeUnknown):
+            return isinstance(error, Unusable)
+        is_no_http = error.type == NO_HTTP and self._admission.refusals.known_good
+        return is_no_http or 200 <= (error.http_status or 0) < 300
+
     async def _resolve_unknown(self, error: RequestError) -> None:
         """Try another request before this one, which may be paid; at most `retry.unknown` times, probes included."""
         is_starting = not self._admission.refusals.known_good and error.http_status in {502, 503}
-        if _is_paid(error) or error.deterministic:
+        if self._is_paid(error) or error.deterministic:
             self.check_delivery(error.message, deterministic=error.deterministic)
             if stop := self._admission.delivery.ended(self._request.pk):
                 raise stop

@@ -15,6 +15,8 @@ from pipeline.engine import circuit_breaker, delivery_breaker, refusal_guard
 from pipeline.engine.events import ImagesLeftOut, UsageIgnored
 from pipeline.errors import KeyRefused, ModelUnknown, NotDelivered, QuotaSpent, RepeatedRefusal, WrongAddress
 from pipeline.reports.manifest import entries
+from tests.support.scripted_server import response as reply
+from tests.support.scripted_server import scripted
 from tests.support.workbench import PNG, PNG_BASE64, Body, answer_with, lab, request, until, vendor
 
 if TYPE_CHECKING:
@@ -361,6 +363,20 @@ async def test_success_responses_that_always_break_off_are_no_outage(bench: Benc
     assert [type(stop) for stop in runner.stops] == [NotDelivered]
     assert len(server.prompts) <= max(6, concurrency + delivery_breaker.OVERDUE + delivery_breaker.PROBES)
     assert set(bench.statuses().values()) == {"pending"}
+
+
+_TWO_LENGTHS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def test_responses_that_never_are_valid_http_are_no_outage_of_a_provider_that_works(bench: Bench) -> None:
+    well = reply(200, {"data": [HERE]}, "Connection: close")
+    async with scripted(well, _TWO_LENGTHS) as server:
+        bench.submit(*(request(number) for number in range(20)))
+        runner = await bench.run(lab(server.url, concurrency=2))
+    assert [type(stop) for stop in runner.stops] == [NotDelivered]
+    assert "not valid HTTP" in str(runner.stops[0])
+    assert len(server.requests) <= 1 + 2 + delivery_breaker.OVERDUE + delivery_breaker.PROBES
+    assert sorted(set(bench.statuses().values())) == ["pending", "succeeded"]
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 16])
