@@ -64,6 +64,7 @@ _DETAILS: tuple[Any, ...] = (
     "low",
     "high",
 )  # the last three beside an image of a chat: its resolution
+_NOTHING = frozenset({"none", "null", "undefined"})  # as some languages write it into a text
 _FAILED = frozenset({"error", "failed", "failure", "fail", "rejected", "cancelled", "canceled"})
 _FINE = frozenset({"", "ok", "success", "succeed", "succeeded", "successful", "completed", "done", "0", "200"})
 _DEEPEST = 12
@@ -195,7 +196,7 @@ def _places(value: Mapping[str, Any]) -> Iterator[str]:
 
 def _image_in(text: str, name: str, revised: str | None, base: str) -> LinkedImage | InlineImage | None:
     text = text.strip()
-    if not text or name in _NOT_TEXT:
+    if not text or name in _NOT_TEXT or text.lower() in _NOTHING:
         return None
     if name == "content":
         stated = _IN_TEXT.search(text)
@@ -247,7 +248,8 @@ def _absolute(url: str, base: str) -> str:
 def is_withheld(item: Mapping[str, Any]) -> bool:
     """Return whether the service withheld this image, whatever it sent in its place (Stability: a blurred one)."""
     said = (item.get("finishReason"), item.get("finish_reason"), item.get("finish_reason_code"))
-    return bool(item.get("raiFilteredReason")) or any(str(word).lower() in _WITHHELD for word in said if word)
+    is_unsafe = bool(item.get("raiFilteredReason")) or item.get("is_image_safe") is False  # Google's, Ideogram's
+    return is_unsafe or any(str(word).lower() in _WITHHELD for word in said if word)
 
 
 def _is_refused(item: Any) -> bool:

@@ -493,6 +493,17 @@ def test_an_error_in_place_of_an_image_has_its_class(item: dict[str, Any], error
         assert type(refused(200, {"created": 1, place: [None, item]})) is error_class, place
 
 
+def test_an_image_that_is_called_unsafe_was_moderated() -> None:
+    answer = read(200, {"data": [{"is_image_safe": False, "url": None}, {"is_image_safe": True, "url": "https://h/x"}]})
+    assert (len(answer.images), answer.moderated) == (1, 1)
+
+
+@pytest.mark.parametrize("nothing", ["None", "null", "undefined"])
+def test_the_word_for_nothing_is_no_image(nothing: str) -> None:
+    assert len(read(200, {"data": [{"b64_json": nothing, "url": "https://h/x"}]}).images) == 1
+    assert type(refused(200, {"data": [{"url": nothing, "b64_json": nothing}]})) is Unusable
+
+
 def test_a_refusal_beside_an_image_is_one_that_was_moderated() -> None:
     answer = read(200, {"data": [{"b64_json": "QUJD"}, {"refusal": "I can not draw that."}]})
     assert (len(answer.images), answer.moderated) == (1, 1)
