@@ -177,14 +177,14 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 async def receive(
     response: ClientResponse,
     max_bytes: int,
-    is_whole: Callable[[bytes], bool],
+    is_whole: Callable[[bytes, bool], bool],
     progressed: Callable[[], None] | None = None,
 ) -> bytes | None:
     """Return a response's body; None if it is larger than `max_bytes`, and the connection is closed then.
 
-    A body that `is_whole` counts although its framing says that more is to come: if the connection ends, or if nothing
-    has arrived for a while. `progressed` is called with each piece that arrives. Raises ClientError, TimeoutError and
-    OSError, as aiohttp does.
+    A body that `is_whole` counts although its framing says that more is to come: if the connection has ended (then its
+    second argument is true), or if nothing has arrived for a while. `progressed` is called with each piece that
+    arrives. Raises ClientError, TimeoutError and OSError, as aiohttp does.
     """
     pieces: list[bytes] = []
     size = 0
@@ -194,7 +194,7 @@ async def receive(
             async with quiet:
                 piece = await response.content.readany()
         except (aiohttp.ClientError, OSError):
-            if is_whole(content := b"".join(pieces)):
+            if is_whole(content := b"".join(pieces), not quiet.expired()):
                 response.close()
                 return content
             if not quiet.expired():
@@ -222,7 +222,7 @@ def is_json(body: bytes) -> bool:
     return True
 
 
-def ends_as_image(body: bytes) -> bool:
+def ends_as_image(body: bytes, _has_ended: bool) -> bool:
     """Return whether a body ends as a complete PNG, JPEG, GIF or WebP does. It is not decoded here."""
     if body.startswith(b"RIFF"):
         return len(body) == int.from_bytes(body[4:8], "little") + 8

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from multidict import CIMultiDict
+from pydantic_core import from_json
 from yarl import URL
 
 from pipeline.client.limits import HEADER_BYTES, HEADERS
@@ -24,6 +25,7 @@ from pipeline.client.network import (
     receive_beginning,
 )
 from pipeline.client.response import HttpResponse, read_error
+from pipeline.client.response_forms import find_images
 from pipeline.client.timeout import Timeout
 from pipeline.errors import NotSent, OutcomeUnknown, Unusable
 
@@ -118,7 +120,7 @@ class ApiSession:
             async with limit, self._send(method, url, mark, body) as response:
                 if 200 <= response.status < 300:
                     mark.status = response.status
-                    content = await receive(response, max_bytes, is_json)
+                    content = await receive(response, max_bytes, _is_whole)
                 else:
                     content = await receive_beginning(response, _REFUSAL_BYTES)
                 if content is None:
@@ -173,6 +175,15 @@ class ApiSession:
         lost = OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
         lost.http_status = mark.status
         return lost
+
+
+def _is_whole(body: bytes, has_ended: bool) -> bool:
+    """Return whether a body is all that comes. While the connection lives, a line of JSON may be followed by others:
+    the progress of a call, or after a partial image the whole one.
+    """
+    if not is_json(body):
+        return False
+    return has_ended or (b"partial" not in body and bool(find_images(from_json(body), "")))
 
 
 def _too_large(status: int, max_bytes: int, option: str | None) -> Unusable:

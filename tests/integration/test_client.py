@@ -255,11 +255,15 @@ async def test_a_whole_body_counts_whose_framing_promises_more(
     assert (len(server.calls), server.connections) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    "part", [b'{"data": []', b'{"completed": 1, "total": 4}\n', b'{"type": "partial_image", "b64_json": "QUJD"}\n']
+)
 async def test_a_body_that_is_not_whole_is_waited_for_however_long_it_is_silent(
+    part: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pipeline.client.network.QUIET_SECONDS", 0.01)
-    answer = reply(200, b'{"data": []', length=99)
+    answer = reply(200, part, length=99)
     async with serving(answer, stay=True) as server, door(server.url, timeout=0.3) as api:
         error, _ = await refused(api)
     assert (type(error), error.http_status) == (OutcomeUnknown, 200)
