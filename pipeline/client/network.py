@@ -24,6 +24,7 @@ from yarl import URL
 
 from pipeline.client.error_body import plain
 from pipeline.client.limits import HEADER_BYTES, HEADERS
+from pipeline.client.timeout import Timeout
 from pipeline.descriptors import PAUSE, WAIT_SECONDS, is_exhausted, none_free
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 5.0
 """Seconds without a byte after which a body that is whole is not waited for any longer."""
+
+REFUSAL_SECONDS = 15.0
+"""Seconds in which an error body is read."""
 
 _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))  # the last 32 bits are IPv4
 
@@ -231,12 +235,18 @@ def ends_as_image(body: bytes, _has_ended: bool) -> bool:
 
 
 async def receive_beginning(response: ClientResponse, max_bytes: int) -> bytes:
-    """Return the beginning of an error body, about `max_bytes`: the status matters, whatever fails after it."""
+    """Return the beginning of an error body, about `max_bytes`: the status matters, whatever fails after it.
+
+    A body that does not end is read for a while only.
+    """
     content = bytearray()
     with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async for piece in response.content.iter_any():
-            content += piece
-            if len(content) > max_bytes:
-                response.close()
-                break
+        async with Timeout(REFUSAL_SECONDS):
+            async for piece in response.content.iter_any():
+                content += piece
+                if len(content) > max_bytes:
+                    break
+            else:
+                return bytes(content)
+    response.close()
     return bytes(content)

@@ -306,6 +306,16 @@ async def test_an_error_whose_body_breaks_off_keeps_the_fate_of_its_status() -> 
     assert (type(error), error.retry_after, told) == (ServerFault, 7.0, 1)
 
 
+async def test_an_error_s_body_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.client.network.REFUSAL_SECONDS", 0.1)
+    spent = b'{"error": {"code": "insufficient_quota", "message": "Spent."'
+    async with serving(reply(429, spent, length=999), stay=True) as server, door(server.url) as api:
+        for _ in range(2):
+            error, told = await refused(api)
+            assert (type(error), told) == (QuotaSpent, 1)
+    assert server.connections == 2, "the connection of a body that is cut is not used again"
+
+
 async def test_an_error_s_body_of_any_size_keeps_its_fate() -> None:
     async with serving(reply(400, b"x" * 3_000_000)) as server, door(server.url) as api:
         error, _ = await refused(api)
