@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.client.error_words import says_moderated, says_no_money
+from pipeline.client.error_words import own_words, says_moderated, says_no_money
 from pipeline.client.rate_limit_hints import zero_limit
 from pipeline.errors import (
     Invalid,
@@ -72,17 +72,20 @@ _FORM = frozenset({"invalid_request_error", "invalid_value", "unknown_parameter"
 _VALUE = frozenset(
     {"unknown_parameter", "invalid_value", "invalid_image", "invalid_size", "missing_required_parameter"}
 )
+_OF_MODELS = frozenset({400, 403, 404, 410, 422})
 _NO_PHRASES = frozenset({404, 405, 408, 409, 413, 415, 425})  # statuses that mean something else, whatever is said
 
 # What servers state in the message only, as whole phrases; those of money and moderation are in error_words.
-_SAYS_QUOTA = re.compile(r"exceeded your current quota", re.IGNORECASE)  # Google says it of its limits per minute too
+_SAYS_QUOTA = re.compile(  # Google and others say it of their limits per minute too
+    r"exceeded your current quota|\breached (?:your|the|its) (?:[\w-]+ ){0,2}usage (?:limits?|caps?)\b", re.IGNORECASE
+)
 _SAYS_KEY = re.compile(  # with 400: xAI, Google, and a LiteLLM proxy that knows one key alone
     r"(?:incorrect|invalid) api key|api key not valid|no connected db\b", re.IGNORECASE
 )
 _SAYS_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|not exist)\b", re.IGNORECASE)  # vLLM: 404
-_SAYS_RETIRED = re.compile(  # of a model, with 400 or 410
-    r"(?<!for )(?<!with )(?<!for this )(?<!for the )(?<!with this )(?<!with the )\bmodel\b[^.;:]{0,80}\b"
-    r"(?:does not exist"
+_SAYS_RETIRED = re.compile(
+    r"(?:^|[-:] |(?<!for )(?<!with )(?<!of )(?<!by )\b(?:the|this|your) )model\b[^.;:]{0,80}\b"
+    r"(?:does not exist|not found|not available"
     r"|(?:has been|was|is|are) (?:now |been )?(?:deprecated|retired|decommissioned|discontinued|removed|shut ?down)"
     r"|no longer (?:available|supported|exists))\b",
     re.IGNORECASE,
@@ -128,7 +131,7 @@ def error_class_of_words(
         return ModelUnknown
     if status == 429 and _SAYS_TOO_LARGE.search(message):
         return Invalid
-    if status in {400, 410} and error_body.param in {None, "model"} and _SAYS_RETIRED.search(message):
+    if status in _OF_MODELS and error_body.param in {None, "model"} and _SAYS_RETIRED.search(own_words(message)):
         return ModelUnknown
     if (status == 408 or status >= 500) and _was_passed_on(message, headers):
         return OutcomeUnknown

@@ -121,7 +121,12 @@ _PROMPT = re.compile(
 
 def says_no_money(message: str) -> bool:
     """Return whether a message says that the account has no money left, in one of the languages of the servers."""
-    return _any_of(_NO_MONEY).search(_PROMPT.sub(" ", without_quotes(message))) is not None
+    return _any_of(_NO_MONEY).search(own_words(message)) is not None
+
+
+def own_words(message: str) -> str:
+    """Return a message without what it quotes, and without what follows "prompt:"."""
+    return _PROMPT.sub(" ", without_quotes(message))
 
 
 def says_moderated(message: str) -> bool:

@@ -22,9 +22,8 @@ _UNIT = r"(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?!
 _AMOUNT = r"\d{1,12}(?:\.\d{1,12})?"  # bounded, since 8 KB of digits in a header took seconds
 _DURATION = re.compile(rf"({_AMOUNT})\s*{_UNIT}", re.IGNORECASE)
 _HINT = re.compile(
-    r"(?:try again|retry)\s+(?:in|after)\s+((?:\d{1,12}(?:\.\d{1,12})?\s*"
-    + _UNIT.replace("(ms", "(?:ms")
-    + r"[\s,]*)+)",
+    r"(?:(?:try again|retry|resets?|available)\s+(?:in|after)|wait(?:\s+(?:for|at least))?)\s+"
+    r"((?:\d{1,12}(?:\.\d{1,12})?\s*" + _UNIT.replace("(ms", "(?:ms") + r"[\s,]*)+)",
     re.IGNORECASE,
 )
 _DIGITS = 10
