@@ -179,8 +179,10 @@ class ApiSession:
 
 def _is_whole(body: bytes, has_ended: bool) -> bool:
     """Return whether a body is all that comes. While the connection lives, a line of JSON may be followed by others:
-    the progress of a call, or after a partial image the whole one.
+    the progress of a call, or after a partial image the whole one. A stream of events says when it is done.
     """
+    if body.rstrip().endswith(b"data: [DONE]"):
+        return True
     if not is_json(body):
         return False
     return has_ended or (b"partial" not in body and bool(find_images(from_json(body), "")))

@@ -241,7 +241,12 @@ async def test_a_call_that_left_and_was_cut_off_is_of_unknown_outcome_and_is_sen
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(PICTURE), PICTURE)
 
 
-@pytest.mark.parametrize("answer", [reply(200, PICTURE, length=99), _CHUNKED, _CHUNKED[:-2]])
+_STREAM = b"event: image_generation.completed\ndata: %s\n\ndata: [DONE]\n\n" % PICTURE
+
+
+@pytest.mark.parametrize(
+    "answer", [reply(200, PICTURE, length=99), _CHUNKED, _CHUNKED[:-2], reply(200, _STREAM, length=999)]
+)
 @pytest.mark.parametrize("stay", [False, True])
 async def test_a_whole_body_counts_whose_framing_promises_more(
     answer: bytes, stay: bool, monkeypatch: pytest.MonkeyPatch
