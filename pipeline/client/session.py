@@ -173,7 +173,8 @@ class ApiSession:
             return lost
         what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
         lost = OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
-        lost.http_status = mark.status
+        if not isinstance(reason, TimeoutError):  # a server that hangs is down, whatever it began to send
+            lost.http_status = mark.status
         return lost
 
 
