@@ -8,7 +8,6 @@ import math
 import os
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
@@ -36,6 +35,7 @@ from pipeline.stores import Addresses, Stores
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pipeline.config.load import Config
     from pipeline.engine.events import Listener
@@ -58,10 +58,10 @@ class Batch:
 
     @classmethod
     def open(
-        cls, *, config: Path | None = None, output: Path | str | None = None, provider: str | None = None
+        cls, *, config: Path | str | None = None, output: Path | str | None = None, provider: str | None = None
     ) -> Batch:
         """Read the config as the command line does; `provider` is for jobs that name none. Raises ConfigError."""
-        loaded = load(config, output=None if output is None else Path(output))
+        loaded = load(config, output=output)
         if provider is not None:
             loaded = replace(loaded, provider=loaded.find_provider(provider).name)
         return cls(loaded)
@@ -81,14 +81,14 @@ class Batch:
         """The stores of the result images of all jobs."""
         return Stores.of(self.config)
 
-    def submit(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Plan]:
+    def submit(self, jobs: Sequence[Path | str | Job], options: JobOptions = JobOptions()) -> list[Plan]:
         """Check, expand and queue jobs, without calling a provider. Raises BadInput before anything is changed.
 
         With `options.limit` the first requests of each job are queued, and what was queued before stays.
         """
         return [one.plan for one in self.submissions(jobs, options)]
 
-    def submissions(self, jobs: Sequence[Path | Job], options: JobOptions = JobOptions()) -> list[Submission]:
+    def submissions(self, jobs: Sequence[Path | str | Job], options: JobOptions = JobOptions()) -> list[Submission]:
         """Do what `submit` does, and return also how each plan differed from the ledger."""
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
@@ -97,17 +97,17 @@ class Batch:
 
     def run_sync(
         self,
-        jobs: Sequence[Path | Job] = (),
+        jobs: Sequence[Path | str | Job] = (),
         options: JobOptions = JobOptions(),
         *,
         emit: Listener = lambda _event: None,
     ) -> Result:
-        """Do what `run` does, in an event loop of its own."""
+        """Do what `run` does, in an event loop of its own. Raises RuntimeError inside another one, as in a notebook."""
         return run_in_loop(self.run(jobs, options, emit=emit))
 
     async def run(
         self,
-        jobs: Sequence[Path | Job] = (),
+        jobs: Sequence[Path | str | Job] = (),
         options: JobOptions = JobOptions(),
         *,
         emit: Listener = lambda _event: None,

@@ -286,8 +286,11 @@ async def make_missing_thumbnails(result: Result, emit: Listener) -> Result:
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a new event loop: uvloop's if it is installed.
 
-    Raises KeyboardInterrupt if a second signal cancelled it.
+    Raises KeyboardInterrupt if a second signal cancelled it, and RuntimeError if this thread runs an event loop.
     """
+    if _has_running_loop():
+        coroutine.close()
+        raise RuntimeError("an event loop is at work here, as in a notebook: write `await batch.run(...)`")
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as factory
@@ -296,3 +299,11 @@ def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
             return runner.run(coroutine)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def _has_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

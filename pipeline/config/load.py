@@ -128,17 +128,19 @@ class Config:
 
 
 def load(
-    path: Path | None = None, *, output: Path | None = None, environment: Mapping[str, str] = os.environ
+    path: Path | str | None = None, *, output: Path | str | None = None, environment: Mapping[str, str] = os.environ
 ) -> Config:
     """Read the config: `path`, else `$PIPELINE_CONFIG`, else what `find_default` finds, else the built-in defaults.
 
     `output` overrides the one in the file. Raises ConfigError.
     """
-    chosen = path or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else find_default())
+    named = path if path is not None else environment.get(FILE_VARIABLE) or None
+    chosen = find_default() if named is None else Path(named)
+    folder = None if output is None else Path(output)
     if chosen is None:
         providers = {"sandbox": _SANDBOX, "openai": _OPENAI}
-        return Config(None, (output or Path("outputs")).absolute(), None, providers)
-    return _read_config(yaml_document.read(chosen, ConfigError), chosen, output)
+        return Config(None, (folder or Path("outputs")).absolute(), None, providers)
+    return _read_config(yaml_document.read(chosen, ConfigError), chosen, folder)
 
 
 def budget_in_force(option: float | None, job: float | None, default: float | None) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +30,7 @@ from pipeline.planning.mode import (
 from pipeline.sandbox_process import check_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from pipeline.config.engine_names import Engine
     from pipeline.config.load import Config
@@ -89,19 +91,21 @@ def load_models(config: Config, provider: Provider | None = None) -> Models:
 
 
 def make_plans(
-    config: Config, jobs: Iterable[Path | Job], options: JobOptions, staging: Path | None = None
+    config: Config, jobs: Iterable[Path | str | Job], options: JobOptions, staging: Path | None = None
 ) -> list[Plan]:
     """Build the plans of job files, or of jobs made in Python: all of them, or none.
 
     Raises BadInput with the problems of all.
     """
+    if isinstance(jobs, str | os.PathLike) or not isinstance(jobs, Iterable):
+        raise JobError("jobs are a list: write `[job]` for one")
     models = load_models(config)
     plans: list[Plan] = []
     problems: list[Problem] = []
     is_stdin_read = False
     for given in jobs:
         try:
-            job = _read(given) if isinstance(given, Path) else given
+            job = _read(given)
             if is_stdin_read and job.reads_stdin:
                 raise JobError([Problem(job.location(job.reads_stdin[0], "rows"), STDIN_TWICE)])
             is_stdin_read = is_stdin_read or bool(job.reads_stdin)
@@ -128,14 +132,19 @@ def staging_folder() -> Iterator[Path]:
         raise ConfigError(f"{message}; free some space, or set TMPDIR") from None
 
 
-def _read(path: Path) -> Job:
-    """Read a job file, or an input file of the Batch API. Raises JobError."""
+def _read(given: Path | str | Job) -> Job:
+    """Return a job as it is; read a job file, or an input file of the Batch API. Raises JobError."""
+    from pipeline.planning.job import Job, read_job
+
+    if isinstance(given, Job):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise JobError(f"{given!r:.80} is no job: give the path of a job file, or what `make_job` returns")
+    path = Path(given)
     if path.suffix.lower() == ".jsonl":
         from pipeline.planning.batch_file import read_batch_file
 
         return read_batch_file(path)
-    from pipeline.planning.job import read_job
-
     return read_job(path)
 
 

@@ -29,7 +29,10 @@ NAME_RULE = "letters, digits, '.', '_', '-', not beginning with a dot, at most 1
 
 def canonical(value: Any) -> str:
     """Serialize a value as canonical JSON, equal for equal values. Raises ValueError for values that JSON lacks."""
-    return _CANONICAL.encode(value)
+    try:
+        return _CANONICAL.encode(value)
+    except TypeError as reason:
+        raise ValueError(str(reason)) from None
 
 
 def canonical_content(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.yaml_document import Document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pipeline.planning.job import Job
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 def make_job(
     name: str,
-    requests: Sequence[Mapping[str, Any]],
+    requests: Iterable[Mapping[str, Any]],
     *,
     defaults: Mapping[str, Any] | None = None,
     provider: str | None = None,
@@ -38,14 +40,28 @@ def make_job(
         "mode": mode,
         "deadline": deadline,
     }
-    value: dict[str, Any] = {"name": name, **{key: item for key, item in given.items() if item is not None}}
-    value["requests"] = [_with_sources(request) for request in requests]
+    value: dict[str, Any] = {"name": name, **{key: _plain(item) for key, item in given.items() if item is not None}}
+    is_list = not isinstance(requests, str | Mapping) and isinstance(requests, Iterable)
+    value["requests"] = [_with_sources(request) for request in requests] if is_list else requests
     return parse_job(Document(f"job `{name}`", value, {(): 0}), folder=folder)
 
 
-def _with_sources(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _with_sources(fields: Any) -> Any:
     """Read images in memory now, since a stream can be read only once. Raises ImageError."""
-    return {key: _source(item) if key in {"image", "mask"} else item for key, item in fields.items()}
+    if not isinstance(fields, Mapping):
+        return fields  # a mistake that the job reports
+    return {str(key): _source(item) if key in {"image", "mask"} else _plain(item) for key, item in fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a job file would hold it: tuples are lists, paths are text, decimals are numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Decimal):
+        return float(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _source(value: Any) -> Any:
@@ -53,8 +69,8 @@ def _source(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_source(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _source(item) if key == "image" else item for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {key: _source(item) if key == "image" else _plain(item) for key, item in value.items()}
     from pipeline.images.source import ImageSource
 
     return ImageSource.of(value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +17,6 @@ import pipeline
 from pipeline import BadInput, Batch, GiveUp, RequestError, errors, make_job
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline import Outcome
     from tests.support.stage import Server, Stage
 
@@ -132,6 +132,58 @@ def test_what_is_wrong_with_a_job_of_python_is_named_by_its_field(batch: Batch, 
     assert server.books() == []
 
 
+def test_files_are_named_by_text_as_well_and_values_of_python_are_those_of_a_job_file(
+    stage: Stage, server: Server, tmp_path: Path
+) -> None:
+    assert server.port
+    batch = Batch.open(config=str(stage.folder / "config.yaml"), output=str(tmp_path / "out"))
+    (tmp_path / "rows.csv").write_text("animal\ncat\n")
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt": "a {{ animal }} in {{ place }}",
+            "rows": tmp_path / "rows.csv",
+            "matrix": {"place": ("Rome", "Oslo")},
+        }
+    ]
+    made = make_job("made", (row for row in rows), defaults=SMALL, budget_usd=Decimal("2.5"))  # type: ignore[arg-type]
+    first, second = batch.submit([str(stage.prompts("filed", 2)), made])
+    assert (len(first.requests), second.budget_usd) == (2, 2.5)
+    assert [one.prompt for one in second.requests] == ["a cat in Rome", "a cat in Oslo"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "said"),
+    [
+        (["a cat"], "requests[0]: must be a mapping"),
+        ({"prompt": "a cat"}, "requests: must be a list"),
+        ("a cat", "requests: must be a list"),
+        ([{"prompt": "a cat", "extra": {"a": b"x"}}], "requests[0]: cannot be written as JSON"),
+        ([{"prompt": "a cat", 1: "x", "promt": "y"}], "requests[0].promt: unknown key"),
+    ],
+)
+def test_what_a_job_of_python_cannot_hold_is_a_mistake_of_the_job(batch: Batch, requests: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(said)):
+        batch.submit([make_job("bad", requests, defaults=SMALL)])
+
+
+@pytest.mark.parametrize("jobs", [Path("job.yaml"), "job.yaml", make_job("one", [{"prompt": "a cat"}]), 7])
+def test_a_job_that_is_in_no_list_is_named_as_such(batch: Batch, jobs: Any) -> None:
+    with pytest.raises(BadInput, match="jobs are a list"):
+        batch.submit(jobs)
+
+
+def test_what_is_no_job_is_named_as_such(batch: Batch) -> None:
+    jobs: Any = [{"prompt": "a cat"}]
+    with pytest.raises(BadInput, match="is no job: give the path of a job file, or what `make_job` returns"):
+        batch.submit(jobs)
+
+
+async def test_inside_an_event_loop_run_sync_names_what_to_await(batch: Batch, server: Server) -> None:
+    with pytest.raises(RuntimeError, match=re.escape("write `await batch.run(...)`")):
+        batch.run_sync([make_job("loop", [{"prompt": "a cat"}], defaults=SMALL)])
+    assert server.books() == []
+
+
 def test_an_unknown_provider_of_a_job_is_named_with_its_line_beside_the_jobs_other_mistakes(stage: Stage) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1")
     job = stage.job("two", [{"prompt": "x", "size": "1x1"}], provider="labb")
@@ -156,5 +208,6 @@ def test_plan_preview_draws_the_masks(stage: Stage) -> None:
 def test_everything_handed_out_is_there_and_nothing_heavy_is_imported_for_it() -> None:
     assert all(getattr(pipeline, name) for name in pipeline.__all__)
     assert {"TryAgain", "GiveUp", "Stop"} <= set(pipeline.__all__)
+    assert set(pipeline.__all__) <= set(dir(pipeline)), "a notebook completes them"
     with pytest.raises(AttributeError):
         _ = pipeline.nothing
