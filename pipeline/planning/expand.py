@@ -15,6 +15,7 @@ from pipeline.planning.combinations import Combinations
 from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
 from pipeline.planning.dynamic_prompts import COMMENT
 from pipeline.planning.templates import as_text, is_template, render
+from pipeline.planning.unused_variables import unused_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,8 @@ class Expansion:
             is_expanded = False
             try:
                 for line, variables in combinations.of(entry):
+                    if not is_expanded:
+                        self._warn_of_unused(entry, variables)
                     is_expanded = True
                     yield self._fill(entry, line, variables, templates)
             except JobError as error:
@@ -83,6 +86,10 @@ class Expansion:
         message = f"{what.format(count)}, more than {self.max_requests:,}; if that is intended, add --allow-large"
         self.diagnostics.add_problem(self.job.location(entry, "matrix" if matrix else "zip"), message)
         return True
+
+    def _warn_of_unused(self, entry: Entry, variables: Variables) -> None:
+        for key, message in unused_variables(entry, variables):
+            self.diagnostics.warnings[f"{self.job.location(entry, key)}: {message}"] = None
 
     def _without(self, entry: Entry, templates: frozenset[str]) -> Entry:
         fields = {key: raw for key, raw in entry.fields.items() if key not in templates}

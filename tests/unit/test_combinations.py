@@ -172,9 +172,9 @@ def test_rules_that_leave_nothing_are_refused() -> None:
 def test_a_rule_that_matches_nothing_is_a_warning() -> None:
     plan = planned(f"{ANIMALS}exclude: [{{animal: cow}}, {{animal: cat}}]")
     assert len(plan.requests) == 2
-    assert plan.warnings == (
+    assert [one for one in plan.warnings if "no field uses" not in one] == [
         "a.yaml, line 6, requests[0].exclude[0]: no combination matches this rule: it excludes nothing",
-    )
+    ]
 
 
 NUMBERS = f"matrix: {{i: [{', '.join(map(str, range(200)))}]}}\n"
