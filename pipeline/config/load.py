@@ -186,6 +186,8 @@ _KEYS = (
 
 
 def _read_config(doc: Document, path: Path, output: Path | None) -> Config:
+    if isinstance(doc.value, dict) and "requests" in doc.value:
+        raise ConfigError([Problem(str(path), "is a job, not a config: write `pipeline run` and its name")])
     top = Section(doc, (), list(doc.problems))
     top.reject_unknown_keys(*_KEYS)
     folder = output or path.parent / top.text("output", "outputs")

@@ -101,6 +101,8 @@ def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = 
     if not isinstance(value, dict):
         message = "a job is a mapping with `requests:`; see jobs/quickstart.yaml"
         raise JobError([*doc.problems, Problem(doc.location(), message)])
+    if "requests" not in value and "providers" in value:
+        raise JobError([Problem(doc.file, "is a config, not a job; name a file with `requests:`")])
     problems = form_problems(value)
     name = _as_written(doc, value.get("name"), "name") if value.get("name") is not None else (file.stem if file else "")
     if fault := find_name_fault(name):

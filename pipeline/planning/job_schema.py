@@ -119,7 +119,7 @@ _MESSAGES = {
     "list_type": "must be a list, not {input}",
     "dict_type": "must be a mapping, not {input}",
     "model_type": "must be a mapping, not {input}",
-    "string_type": "must be text, not {input}; put it in quotes",
+    "string_type": "must be text, not {input}",
     "float_type": "must be a number, not {input}",
     "int_type": "must be a whole number, not {input}",
 }
@@ -192,7 +192,7 @@ def _type_problems(value: Any) -> Iterator[tuple[KeyPath, str]]:
                 continue
             message = _MESSAGES.get(error["type"], "{reason}, not {input}")
             values = {"reason": error["msg"], "input": _as_yaml(error["input"]), **error.get("ctx", {})}
-            yield path, message.format(**values)
+            yield path, message.format(**values) + _what_to_write(error["type"], path, error["input"])
 
 
 def _special_message(kind: str, path: KeyPath, key: str) -> str | None:
@@ -207,6 +207,19 @@ def _special_message(kind: str, path: KeyPath, key: str) -> str | None:
     if field == "prompts":
         return "must be `dynamic`, or left out; the text of a request is its `prompt`"
     return _unknown_job_key(key) if kind == "extra_forbidden" else None
+
+
+def _what_to_write(kind: str, path: KeyPath, value: Any) -> str:
+    """Return what to write instead of a value of another type, for the end of a message."""
+    if path == ("requests",) and kind == "list_type":
+        return ": begin each request with `- `, as in `- prompt: a cat`"
+    if path[0] == "requests" and len(path) == 2 and isinstance(value, str):
+        return f": write `prompt: {value:.60}`"
+    if kind != "string_type":
+        return ""
+    if path[0] == "requests" and isinstance(value, list):
+        return f": for a request of each, write `{path[-1]}: '{{{{ {path[-1]} }}}}'` and put the list under `matrix:`"
+    return "; write it like 512x512" if path[-1] == "resize" else "; put it in quotes"
 
 
 def _unknown_job_key(key: str) -> str:

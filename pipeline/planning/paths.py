@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from pipeline.config.yaml_document import nearest
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -44,6 +43,15 @@ def missing_hint(path: str) -> str:
     if _DRIVE.match(path):
         return "; it is a path of Windows: write it as it is on this machine, with slashes"
     return f"; its backslashes are no folders here: write `{path.replace(chr(92), '/')}`"
+
+
+def nearest_file_hint(path: Path, name: str) -> str:
+    """Return which file of the same folder may be meant by a missing one, called `name`, for the end of a message."""
+    try:
+        close = nearest(path.name, [one.name for one in path.parent.iterdir()])
+    except OSError:
+        return ""
+    return f"; did you mean `{Path(name).with_name(close)}`?" if close else ""
 
 
 def _exists(path: Path) -> bool:

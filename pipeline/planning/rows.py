@@ -22,7 +22,7 @@ from pipeline.planning.json_rows import (
     parse_object,
     read_stdin,
 )
-from pipeline.planning.paths import missing_hint
+from pipeline.planning.paths import missing_hint, nearest_file_hint
 from pipeline.planning.table_format import (
     NO_SEPARATOR,
     SAVE_AS,
@@ -112,7 +112,8 @@ def read_rows(path: Path, location: str, name: str, warn: Warn = lambda _line, _
     except UnicodeDecodeError:
         raise JobError([_not_text(path, name)]) from None
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
-        hint = missing_hint(name) if isinstance(reason, FileNotFoundError) else ""
+        is_missing = isinstance(reason, FileNotFoundError)
+        hint = (missing_hint(name) or nearest_file_hint(path, name)) if is_missing else ""
         message = f"{name} cannot be read: {getattr(reason, 'strerror', None) or reason}{hint}"
         raise JobError([Problem(location, message)]) from None
 

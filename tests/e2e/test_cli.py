@@ -315,6 +315,11 @@ def test_a_job_is_named_by_its_name_or_by_its_file(stage: Stage) -> None:
         (["status", "many"], "did you mean `many.sandbox`?"),
         (["run", "lounge"], "lounge: cannot be read: No such file or directory; did you mean `lounge.yaml`?"),
         (["plan", "luonge.yaml"], "did you mean `lounge.yaml`?"),
+        (["run", "config.yaml"], "error: config.yaml: is a config, not a job; name a file with `requests:`\n"),
+        (
+            ["plan", "-c", "new.yaml", "new.yaml"],
+            "error: new.yaml: is a job, not a config: write `pipeline run` and its name\n",
+        ),
     ],
 )
 def test_a_job_that_does_not_exist_has_a_suggestion(stage: Stage, arguments: list[str], said: str) -> None:

@@ -20,6 +20,7 @@ from pipeline.planning.planner import make_plan
 from tests.unit.test_yaml_document import NESTED
 
 FILE = Path("jobs/night.yaml")
+FOR_EACH = "for a request of each, write `prompt: '{{ prompt }}'` and put the list under `matrix:`"
 NOT_FOR_BATCHES = "is not for batches: a batch waits for the finished image; leave it out"
 OF_THE_JOB = "is a key of the whole job, not of a request; a parameter of that name goes into `extra:`"
 
@@ -105,8 +106,12 @@ def test_a_place_is_where_the_field_stands_be_it_a_default() -> None:
     [
         ("requests: []", "line 1, requests: must not be empty"),
         ("name: a", "line 1, requests: is missing; a job needs `requests:` with at least one request"),
-        ("requests: {a: 1}", "line 1, requests: must be a list, not {'a': 1}"),
-        ("requests:\n  - a cat", "line 2, requests[0]: must be a mapping, not 'a cat'"),
+        (
+            "requests: {a: 1}",
+            "line 1, requests: must be a list, not {'a': 1}: begin each request with `- `, as in `- prompt: a cat`",
+        ),
+        ("requests:\n  - a cat", "line 2, requests[0]: must be a mapping, not 'a cat': write `prompt: a cat`"),
+        ("requests: [{resize: 5, id: a}]", "line 1, requests[0].resize: must be text, not 5; write it like 512x512"),
         ("reqests: []\nrequests: [{prompt: a}]", "line 1, reqests: unknown key `reqests`; did you mean `requests`?"),
         (
             "size: 1x1\nrequests: [{prompt: a}]",
@@ -122,7 +127,10 @@ def test_a_place_is_where_the_field_stands_be_it_a_default() -> None:
         ("requests: [{prompt: a, n: 0}]", "line 1, requests[0].n: must be at least 1, not 0"),
         ("requests: [{prompt: a, n: 1.5}]", "line 1, requests[0].n: must be a whole number, not 1.5"),
         ("requests: [{prompt: a, n: true}]", "line 1, requests[0].n: must be a whole number, not true"),
-        ("requests: [{prompt: [a]}]", "line 1, requests[0].prompt: must be text, not ['a']; put it in quotes"),
+        (
+            "requests: [{prompt: [a]}]",
+            f"line 1, requests[0].prompt: must be text, not ['a']: {FOR_EACH}",
+        ),
         ("requests: [{prompt: a, model: 5}]", "line 1, requests[0].model: must be text, not 5; put it in quotes"),
         ("requests: [{prompt: a, matrix: {}}]", "line 1, requests[0].matrix: must not be empty"),
         ("requests: [{prompt: a, matrix: {x: []}}]", "line 1, requests[0].matrix.x: must not be empty"),

@@ -180,10 +180,14 @@ def test_rows_are_found_by_a_path_with_backslashes(tmp_path: Path) -> None:
             "lists\\no.csv",
             "cannot be read: No such file or directory; its backslashes are no folders here: write `lists/no.csv`",
         ),
+        ("prompt.csv", "cannot be read: No such file or directory; did you mean `prompts.csv`?"),
+        ("prompts.tsv", "cannot be read: No such file or directory; did you mean `prompts.csv`?"),
+        ("no/prompt.csv", "cannot be read: No such file or directory"),
         ("~/no.csv", "cannot be read: No such file or directory; `~` is not replaced here: write the whole path"),
     ],
 )
 def test_a_path_of_rows_that_leads_nowhere_says_what_to_write(tmp_path: Path, path: str, words: str) -> None:
+    (tmp_path / "prompts.csv").write_text("prompt\na cat\n")
     (said,) = refusal(f"  - {{prompt: \"{{{{ prompt }}}}\", rows: '{path}'}}", tmp_path)
     assert said.startswith("a.yaml, line 4, requests[0].rows: ")
     assert said.endswith(words)
