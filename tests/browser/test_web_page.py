@@ -185,6 +185,10 @@ def test_a_provider_is_paused_and_limited_and_a_job_goes_first_after_a_question(
     stage.provider("lab", "http://127.0.0.1:9/v1", rate_limit={"images": 50, "per_seconds": 60})
     bench.submit(asked(1))
     page = viewer.open(_serve(stage, bench))
+    pause, limit = (page.get_by_role("button", name=f"{one} lab").bounding_box() for one in ("Pause", "Limit"))
+    assert pause is not None
+    assert limit is not None
+    assert limit["x"] - pause["x"] - pause["width"] >= 8, "two buttons have a gap"
     page.get_by_role("button", name="Pause lab").click()
     dialog = page.get_by_role("dialog")
     assert pale_texts(page) == []
