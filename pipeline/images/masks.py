@@ -67,7 +67,8 @@ def read_mask(content: bytes, edit: MaskEdit, size: tuple[int, int], of: str) ->
         raise BrokenImage(f"is animated ({info.frames} frames); a mask has one")
     if info.upright != size:
         here, there = ("x".join(map(str, edges)) for edges in (info.upright, size))
-        raise BrokenImage(f"is {here}, but {of} is {there}; draw the mask in the size of the image")
+        turned = " when it is upright" if info.upright == size[::-1] else ""
+        raise BrokenImage(f"is {here}, but {of} is {there}{turned}; draw the mask in the size of the image")
     if edit == "alpha" and not info.has_alpha:
         raise BrokenImage(f"has no alpha channel, so it marks nothing; {_HOW_TO_MARK}")
     if edit == "alpha" and image.convert("RGBA").getchannel("A").getextrema() == (255, 255):
@@ -120,13 +121,16 @@ def _decode(image: Image.Image, info: ImageInfo, edit: MaskEdit) -> Image.Image:
     return grey.point(lambda value: white if value >= 128 else black)
 
 
-def draw_mask_overlay(content: bytes, mask_content: bytes | None) -> bytes:
+def draw_mask_overlay(content: bytes, mask_content: bytes | None, *, is_edit: bool = True) -> bytes:
     """Return a PNG of a prepared image with the edited area tinted and outlined.
 
-    Without a mask, the edited area is that of the image's own transparency. Raises BrokenImage.
+    Without a mask, the edited area is that of the image's own transparency, and none without `is_edit`. Raises
+    BrokenImage.
     """
     info, image = open_image(content)
     rgba = to_rgba(image, info)
+    if not is_edit:
+        return encode_png(Image.alpha_composite(_checkerboard(rgba.size), rgba).convert("RGB"))
     mask = mask_from_alpha(rgba if mask_content is None else open_image(mask_content)[1])
     drawn = Image.alpha_composite(_checkerboard(rgba.size), rgba).convert("RGB")
     region = ImageChops.invert(mask)

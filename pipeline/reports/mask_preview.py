@@ -21,12 +21,13 @@ def write_previews(plan: Plan, spool: Path, folder: Path) -> list[Path]:
     """
     made: dict[tuple[str, ...], Path] = {}
     for request in plan.requests:
-        files = tuple(one.file for one in request.inputs)
+        files = (request.operation, *(one.file for one in request.inputs))
         first = next((one for one in request.inputs if one.role == "image"), None)
         if first is None or files in made:
             continue
         mask = next((spool / one.file for one in request.inputs if one.role == "mask"), None)
-        drawn = draw_mask_overlay((spool / first.file).read_bytes(), mask.read_bytes() if mask else None)
+        content, is_edit = (spool / first.file).read_bytes(), request.operation == "edit"
+        drawn = draw_mask_overlay(content, mask.read_bytes() if mask else None, is_edit=is_edit)
         make_folder(folder)
         made[files] = folder / f"{request.id}.png"
         write_whole(made[files], drawn)

@@ -205,6 +205,18 @@ def test_plan_preview_draws_the_masks(stage: Stage) -> None:
     assert drawn.getpixel((64, 128)) != (0x3A, 0x7C, 0xA5)
 
 
+def test_plan_preview_of_a_variation_tints_nothing_for_nothing_is_edited(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    Image.new("RGB", (200, 100), "#3a7ca5").save(stage.folder / "lounge.png")
+    fitted = {**SMALL, "image": "lounge.png", "fit": "pad"}
+    asked = [{"id": "alike", "operation": "variation"}, {"id": "pool", "operation": "edit", "prompt": "x"}]
+    stage.run("plan", stage.job("two", [{**fitted, **one} for one in asked]), "--preview", stage.folder / "look")
+    alike, pool = (Image.open(stage.folder / "look" / f"{name}.png").convert("RGB") for name in ("alike", "pool"))
+    plain, tinted = (one.crop((100, 20, 101, 21)).tobytes() for one in (alike, pool))
+    assert len(set(plain)) == 1, "grey, as the squares that stand for transparency"
+    assert len(set(tinted)) > 1
+
+
 def test_everything_handed_out_is_there_and_nothing_heavy_is_imported_for_it() -> None:
     assert all(getattr(pipeline, name) for name in pipeline.__all__)
     assert {"TryAgain", "GiveUp", "Stop"} <= set(pipeline.__all__)

@@ -6,6 +6,7 @@ import io
 import random
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -64,6 +65,27 @@ def test_an_edit_without_a_mask_changes_the_middle_and_keeps_the_corners(mask: s
     content = decoded(draw(edited, FILES.__getitem__)).convert("RGB")
     assert content.getpixel((2, 2)) == (0xC0, 0x49, 0x6B)
     assert content.getpixel((200, 128)) != (0xC0, 0x49, 0x6B)
+
+
+def _edited(source: Image.Image, **saved: Any) -> Image.Image:
+    """The result of an edit of a source, in its colours."""
+    stream = io.BytesIO()
+    source.save(stream, "JPEG" if saved else "PNG", **saved)
+    edited = replace(spec(), source="source", keeps_source=True)
+    return decoded(draw(edited, {"source": stream.getvalue()}.__getitem__)).convert("RGB")
+
+
+def test_an_edit_keeps_the_brightness_of_16_bit_grey() -> None:
+    assert _edited(Image.new("I;16", (90, 60), 0x7CFF)).getpixel((2, 2)) == (0x7C, 0x7C, 0x7C)
+
+
+def test_an_edit_of_a_photograph_that_is_turned_by_exif_is_upright() -> None:
+    exif, photograph = Image.Exif(), Image.new("RGB", (64, 64), "black")
+    exif[0x0112] = 6  # its left side is the top
+    photograph.paste("white", (0, 0, 24, 64))
+    edited = _edited(photograph, exif=exif, quality=95)
+    tones = [edited.crop((x, y, x + 1, y + 1)).convert("L").tobytes()[0] for x, y in [(2, 2), (253, 2), (2, 200)]]
+    assert [tone > 128 for tone in tones] == [True, True, False]
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

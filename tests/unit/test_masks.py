@@ -157,6 +157,10 @@ def test_a_mask_that_is_turned_by_its_own_exif_is_turned_upright() -> None:
             ImageOptions(mask=ImageSource.of(png(Image.new("RGBA", (9, 9))), name="m.png")),
             "m.png: is 9x9, but photo.jpg is 96x64; draw the mask in the size of the image",
         ),
+        (
+            ImageOptions(mask=ImageSource.of(png(Image.new("RGBA", (64, 96))), name="m.png")),
+            "m.png: is 64x96, but photo.jpg is 96x64 when it is upright; draw the mask in the size of the image",
+        ),
         (ImageOptions(mask=ImageSource.of(b"<html>", name="m.png")), "m.png: is an HTML page"),
         (ImageOptions(mask=ImageSource.of("absent.png")), "absent.png: does not exist"),
         (

@@ -69,8 +69,12 @@ def partial_image(content: bytes, spec: ImageSpec, step: int) -> bytes:
 
 
 def _decode_source(content: bytes) -> Image.Image:
+    """Decode an upload upright and with 8 bits; Pillow's own conversion makes all but the darkest 16-bit grey white."""
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
-        return image.convert("RGBA")
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            upright = upright.convert("I").point(lambda tone: tone * (255 / 65535)).convert("L")
+        return upright.convert("RGBA")
 
 
 def _composition(spec: ImageSpec, palette: tuple[Colour, ...], rng: random.Random) -> Image.Image:
