@@ -243,7 +243,7 @@ class Batch:
             (name,) = submit.known_names(connection, [name])
             return write_manifest(connection, name, self.folder, Addresses.of(self.config))
 
-    def report(self, name: str, sheet: Path | None = None) -> list[Path]:
+    def report(self, name: str, sheet: Path | str | None = None) -> list[Path]:
         """Write a job's report, and a contact sheet if `sheet` is given; return their paths. Raises BadInput."""
         return write_job_report(self.config, name, sheet)
 

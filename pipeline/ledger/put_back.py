@@ -126,10 +126,11 @@ def select(
     *,
     cancelled: bool = False,
 ) -> Selection:
-    """Return the selection of these jobs with these filters.
+    """Return the selection of these jobs with these filters; a text in place of several stands for itself.
 
     Raises BadInput for an unknown job or id, and if filters are given and no request matches them.
     """
+    names, kinds, statuses, ids = ([one] if isinstance(one, str) else one for one in (names, kinds, statuses, ids))
     chosen = frozenset(kinds), cancelled, False, frozenset(statuses), frozenset(ids)
     selection = Selection(tuple(known_names(connection, names)), *chosen)
     check_ids(connection, selection.names or None, ids)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
@@ -25,7 +26,6 @@ from pipeline.stores import Addresses, Stores
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from pipeline.config.load import Config
     from pipeline.images.fingerprint import Fingerprint
@@ -96,7 +96,7 @@ class ThumbnailWork:
 
 
 def write_job_report(
-    config: Config, name: str, sheet: Path | None = None, work: ThumbnailWork | None = None
+    config: Config, name: str, sheet: Path | str | None = None, work: ThumbnailWork | None = None
 ) -> list[Path]:
     """Write a job's report, and its contact sheet if `sheet` names one, beside a working run too; return their paths.
 
@@ -105,6 +105,7 @@ def write_job_report(
     if sheet is not None:
         from pipeline.reports.contact_sheet import check_sheet, write_sheet
 
+        sheet = Path(sheet)
         check_sheet(sheet)
     with ledger.reading(config.output, name) as connection:
         (name,) = known_names(connection, [name])

@@ -178,6 +178,15 @@ def test_what_is_no_job_is_named_as_such(batch: Batch) -> None:
         batch.submit(jobs)
 
 
+async def test_one_name_is_a_job_and_not_its_letters(batch: Batch, server: Server) -> None:
+    job = make_job("night", [{"id": "bad", "prompt": "something forbidden"}], defaults=SMALL)
+    assert (await batch.run([job])).exit_code == 1
+    asked = len(server.books())
+    result = await batch.resume("night", kinds="Moderated", statuses="failed", ids="bad")
+    assert (result.exit_code, len(server.books()) > asked) == (1, True)
+    assert batch.report("night", str(batch.folder / "sheet.png"))[1:] == [batch.folder / "sheet.png"]
+
+
 async def test_inside_an_event_loop_run_sync_names_what_to_await(batch: Batch, server: Server) -> None:
     with pytest.raises(RuntimeError, match=re.escape("write `await batch.run(...)`")):
         batch.run_sync([make_job("loop", [{"prompt": "a cat"}], defaults=SMALL)])
