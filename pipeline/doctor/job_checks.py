@@ -84,13 +84,13 @@ def check_budgets(evening: Evening) -> Iterator[Check]:
             yield not_checked("budget", f"{job.name}: its cost is unknown")
             continue
         needed, budget = job.spent_usd + job.usd, dollars(job.budget_usd)
-        if job.rehearsal or needed <= job.budget_usd + 1e-9:
+        if needed <= job.budget_usd + 1e-9:
             yield well("budget", f"{job.name}: {budget} is enough for {dollars(needed)}")
             continue
         what = f"{job.name}: {budget} stops it before the end, which needs {dollars(needed)}"
         yield warning("budget", what, f"raise `budget_usd` in the job file, or add --budget {needed + 0.005:.2f}")
     if all(job.budget_usd is None for job in evening.jobs):
-        yield not_checked("budget", "there is none")
+        yield not_checked("budget", "there is none" if evening.jobs else "there is no job")
 
 
 def check_prices(evening: Evening) -> Iterator[Check]:

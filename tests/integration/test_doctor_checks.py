@@ -41,7 +41,7 @@ def entry(name: str = MODEL, **more: Any) -> dict[str, Any]:
 def evening(provider: Provider, *, images: int = 10, minutes: float | None = 1.0, **job: Any) -> Evening:
     """Return an evening with one job of one kind."""
     facts = {"requests": images, "images": images, "minutes": minutes, "usd": 0.1, "spent_usd": 0.0, "budget_usd": None}
-    one = JobToMake("night", provider.name, rehearsal=False, **{**facts, **job})
+    one = JobToMake("night", provider.name, **{"rehearsal": False, **facts, **job})
     params = {"model": MODEL, "size": "1024x1024", "quality": "low"}
     demand = Demand("night", provider.name, "generation", MODEL, params, images, images, 0.1)
     config = Config(None, Path("outputs"), provider.name, {provider.name: provider})
@@ -261,6 +261,14 @@ def test_a_price_of_another_vendor_is_a_warning_and_a_missing_one_as_well() -> N
 def test_a_budget_of_a_job_without_a_price_is_not_compared() -> None:
     (unknown,) = check_budgets(evening(Provider("lab", OPENAI), usd=None, budget_usd=1.0))
     assert unknown.message == "not checked (night: its cost is unknown)"
+
+
+@pytest.mark.parametrize("rehearsal", [False, True])
+def test_a_budget_stops_a_rehearsal_as_it_stops_any_job(rehearsal: bool) -> None:
+    (stopped,) = check_budgets(evening(Provider("lab", OPENAI), usd=2.0, budget_usd=1.0, rehearsal=rehearsal))
+    assert (stopped.status, stopped.do) == ("warning", "raise `budget_usd` in the job file, or add --budget 2.00")
+    (none,) = check_budgets(replace(evening(Provider("lab", OPENAI)), jobs=[]))
+    assert none.message == "not checked (there is no job)"
 
 
 def test_checks_are_lines_and_an_exit_code() -> None:
