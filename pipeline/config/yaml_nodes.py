@@ -24,6 +24,7 @@ _KEY_AND_VALUE = re.compile(r" *(?:- +)*([\w-]+): +(\S.*)")
 _PAIR = re.compile(r"((?<!\\)(?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 _PAIR_HINT = "; in YAML that is not JSON, write one escape such as \\U0001f3a8, or the character itself"
 _BREAKS = "\x85\u2028\u2029"  # line ends in YAML 1.1, which PyYAML reads
+_NO_SPACE = re.compile(r"\s*(?:-[a-z_]+:(?: |$)|(?:- )?[a-z_]+:[^\s:/])")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -69,11 +70,13 @@ def compose(text: str) -> yaml.Node | None:
         node: yaml.Node | None = yaml.compose(text, Loader=_CoreLoader)
     except yaml.MarkedYAMLError as reason:
         mark = reason.problem_mark or reason.context_mark
+        if is_open := "quoted scalar" in (reason.context or "") and "end of stream" in (reason.problem or ""):
+            mark = reason.context_mark  # where it begins
         details = ", ".join(part for part in (reason.context, reason.problem) if part)
         last = text.rstrip().count("\n")  # libyaml reports an unclosed value on the line after the last
-        line = min(mark.line, last) if mark else 0
+        line = _blamed_line(text, min(mark.line, last) if mark else 0, details)
         lines = [one.translate(originals) for one in text.splitlines()[line : line + 1]]
-        hint = _PAIR_HINT if lines and _PAIR.search(lines[0]) else _quoting_hint(lines)
+        hint = _PAIR_HINT if lines and _PAIR.search(lines[0]) else "" if is_open else _quoting_hint(lines)
         raise InvalidYaml(line + 1, f"is not YAML: {_plain_reason(details, ''.join(lines))}{hint}") from None
     except InvalidYaml:
         raise
@@ -104,14 +107,29 @@ def _whole_escape(found: re.Match[str]) -> str:
     return f"{found[1]}\\U{code:08x}"
 
 
+def _blamed_line(text: str, line: int, details: str) -> int:
+    """Return the line of a mistake, from 0: a missing space in the line above is found only in the next one."""
+    lines = text.splitlines()[: line + 1]
+    is_key = details.startswith(("mapping values are not allowed", "while scanning a simple key"))
+    if is_key and len(lines) > 1 and lines[-1].count(": ") < 2 and _NO_SPACE.match(lines[-2]):
+        return line - 1
+    return line
+
+
 def _plain_reason(details: str, line: str) -> str:
     """Return what is wrong with a line, in plain words for the frequent slips."""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "its indentation holds a tab"
     if ": {{" in line or line.lstrip(" -").startswith("{{"):
         return "text that begins with {{ needs quotes"
+    if _NO_SPACE.match(line) and not line.count(": ") > 1:
+        return "a `-` or a `:` needs a space behind it"
     if details.startswith("mapping values are not allowed"):
         return "`: ` stands twice in the line"
+    if "quoted scalar" in details and "end of stream" in details:
+        return "a quote is opened in this line and never closed"
+    if details.endswith("did not find expected '-' indicator"):
+        return f"{details}; compare its indentation with the lines above"
     return details
 
 

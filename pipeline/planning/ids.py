@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.planning import identity
+from pipeline.planning.templates import is_template
 
 if TYPE_CHECKING:
     from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
@@ -48,6 +49,8 @@ class RequestIds:
             if earlier is not None and given is not None:
                 where = self.diagnostics.location(*earlier, "id")
                 message = f"`{request.id}` is also the id at {where}; ids are unique, without regard to case"
+                if earlier[0] is given[0] and request.variables and not is_template(given[0].fields.get("id")):
+                    message += f": write, for example, `{request.id}-{{{{ {next(iter(request.variables))} }}}}`"
                 self.diagnostics.add_entry_problem(*given, "id", message)
             for one in (first, index):
                 if requests[one].key not in self._given:

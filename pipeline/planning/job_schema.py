@@ -214,6 +214,8 @@ def _what_to_write(kind: str, path: KeyPath, value: Any) -> str:
     if path == ("requests",) and kind == "list_type":
         return ": begin each request with `- `, as in `- prompt: a cat`"
     if path[0] == "requests" and len(path) == 2 and isinstance(value, str):
+        if re.match(r"[a-z_]+:\S", value):
+            return ": write a space behind the colon"
         return f": write `prompt: {value:.60}`"
     if kind != "string_type":
         return ""

@@ -111,6 +111,10 @@ def test_a_place_is_where_the_field_stands_be_it_a_default() -> None:
             "line 1, requests: must be a list, not {'a': 1}: begin each request with `- `, as in `- prompt: a cat`",
         ),
         ("requests:\n  - a cat", "line 2, requests[0]: must be a mapping, not 'a cat': write `prompt: a cat`"),
+        (
+            "requests:\n  - prompt:a cat",
+            "line 2, requests[0]: must be a mapping, not 'prompt:a cat': write a space behind the colon",
+        ),
         ("requests: [{resize: 5, id: a}]", "line 1, requests[0].resize: must be text, not 5; write it like 512x512"),
         ("reqests: []\nrequests: [{prompt: a}]", "line 1, reqests: unknown key `reqests`; did you mean `requests`?"),
         (

@@ -232,6 +232,7 @@ def test_ragged_rows_and_equal_ids_are_folded_too(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("".join(f"a{number}\n" for number in range(60)))
     (twice,) = refusal("  - {id: same, prompt: '{{ prompt }}', rows: p.txt}\n", tmp_path)
     assert twice.startswith("a.yaml, line 4, requests[0].id (in 59 rows of p.txt: 2-60): `same` is also the id at ")
+    assert twice.endswith(": write, for example, `same-{{ prompt }}`")
 
 
 def test_a_mistake_in_defaults_is_named_where_it_stands() -> None:
