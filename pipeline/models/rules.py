@@ -15,6 +15,8 @@ Operation = Literal["generation", "edit", "variation"]
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 
+_TIMES = re.compile(r"\s*[x\u00d7*]\s*", re.IGNORECASE)  # of a size
+
 
 @dataclass(frozen=True, slots=True)
 class FreeSize:
@@ -100,8 +102,13 @@ class ParameterRule:
             return f"is {quoted(value)}: {reason}" if reason else None
         if self.takes is not None and self._has_type(value):
             return None
-        close = nearest(value, self.values) if isinstance(value, str) else None
+        close = (self._size_meant(value) or nearest(value, self.values)) if isinstance(value, str) else None
         return f"is {quoted(value)}" + (f" (did you mean `{close}`?)" if close else "")
+
+    def _size_meant(self, value: str) -> str | None:
+        """Return the size that a text states in another form, such as `1024 x 1024`, if it is accepted."""
+        meant = _TIMES.sub("x", value)
+        return meant if meant != value and parse_size(meant) and self.violation(meant) is None else None
 
     def _has_type(self, value: object) -> bool:
         match self.takes:

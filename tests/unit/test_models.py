@@ -273,6 +273,16 @@ def test_all_mistakes_are_named_at_once() -> None:
     assert [problem.field for problem in found] == fields
 
 
+@pytest.mark.parametrize("value", ["1536X1024", "1536 x 1024", "1536\u00d71024", "1536*1024"])
+@pytest.mark.parametrize("model", ["gpt-image-2", "gpt-image-1.5"])
+def test_a_size_in_another_form_is_suggested_as_it_is_written(model: str, value: str) -> None:
+    found = TABLE.find(model)
+    assert found is not None
+    said = found.parameters["size"].violation(value)
+    assert said == f"is `{value}` (did you mean `1536x1024`?)"
+    assert "did you mean" not in str(found.parameters["size"].violation("9999 x 16"))
+
+
 def test_a_misspelt_parameter_or_value_is_answered_with_the_nearest() -> None:
     (problem,) = problems(GPT_2, qualty="low")
     assert "did you mean `quality`?" in problem.message
