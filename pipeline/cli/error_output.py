@@ -54,7 +54,8 @@ def _show(error: click.ClickException) -> None:
     """Print how a command line is wrong, as click does."""
     buffer = io.StringIO()
     error.show(buffer)
-    print_text(printable_lines(buffer.getvalue().rstrip("\n")), err=True)
+    text = buffer.getvalue().replace("\n\t", "\n    ")  # click's list of choices
+    print_text(printable_lines(text.rstrip("\n")), err=True)
 
 
 def _error_lines(error: PipelineError) -> Iterable[object]:

@@ -44,6 +44,13 @@ def test_help_fits_a_window_of_80_columns_and_cuts_no_sentence(stage: Stage, mon
         assert not re.search(r"[^\]\s]\.\.\.$", text, re.MULTILINE), text
 
 
+@pytest.mark.parametrize(("command", "last"), [("schema", "plan"), ("completion", "fish"), ("import", "folder")])
+def test_the_choices_of_a_missing_argument_are_indented_lines(stage: Stage, command: str, last: str) -> None:
+    said = stage.run(command, exit_code=2).stderr
+    assert "\\t" not in said
+    assert said.splitlines()[-1] == f"    {last}"
+
+
 def test_short_flags_are_the_long_ones(stage: Stage) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1")
     (stage.folder / "config.yaml").rename(stage.folder / "my.yaml")
