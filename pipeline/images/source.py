@@ -45,7 +45,8 @@ class ImageSource:
         if hasattr(value, "read"):
             name = name or _stream_name(value)
             return cls(name, content=_read_stream(value, name))
-        raise _error(name or "image", f"is {quoted(value)}; give a path, bytes, a binary stream or a Pillow image")
+        what = quoted(value) if isinstance(value, int | float) else f"of the type `{type(value).__name__}`"
+        raise _error(name or "image", f"is {what}; give a path, bytes, a binary stream or a Pillow image")
 
     def read(self) -> bytes:
         """Return the bytes. Raises ImageError if the file is missing, a folder or too large."""
@@ -115,12 +116,21 @@ def _encode(image: Any, name: str) -> bytes:
 
 def _read_stream(stream: Any, name: str) -> bytes:
     try:
-        content = stream.read(MAX_BYTES + 1)
+        content = b"" if isinstance(stream, io.TextIOBase) else stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as reason:
         raise _error(name, f"cannot be read: {reason}") from None
-    if not isinstance(content, bytes):
+    if isinstance(stream, io.TextIOBase) or not isinstance(content, bytes):
         raise _error(name, 'is a text stream; open it with mode "rb"')
+    if not content and _was_read(stream):
+        raise _error(name, "stands at its end, as it was read before: call its `seek(0)`")
     return content
+
+
+def _was_read(stream: Any) -> bool:
+    try:
+        return bool(stream.tell() > 0)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _stream_name(stream: object) -> str:

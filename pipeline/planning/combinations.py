@@ -85,6 +85,11 @@ class Combinations:
             raise self._error(entry, "zip", f"has lists of different lengths: {stated}; their values go together")
         if twice := zipped.keys() & matrix.keys():
             raise self._error(entry, "zip", f"`{min(twice)}` is also in `matrix`; rename one of them")
+        for key, lists in (("zip", zipped), ("matrix", matrix)):
+            try:
+                canonical(lists)
+            except ValueError as reason:  # in a job of Python
+                raise self._error(entry, key, f"cannot be written as JSON: {reason}") from None
 
     def _all(self, entry: Entry) -> Iterator[Combination]:
         """Yield rows times zipped lists times matrix."""
@@ -119,7 +124,7 @@ class Combinations:
                 raise self._error(entry, "rows", STDIN_TWICE)
             return read_stdin_rows(location, warn)
         if reason := not_a_path(file):
-            raise self._error(entry, "rows", f"{file:.120} {reason}")
+            raise self._error(entry, "rows", f"{file:.120} {reason}".strip())
         return read_rows(self.job.folder / with_slashes(file, self.job.folder), location, file, warn)
 
     def _not_excluded(self, entry: Entry, found: Iterator[Combination]) -> Iterator[Combination]:
@@ -163,11 +168,8 @@ class Combinations:
         """
         assert entry.sample is not None
         n, seed = entry.sample
-        try:
-            ranked = ((_rank(seed, one[1]), position, one) for position, one in enumerate(found))
-            lowest = heapq.nsmallest(n, ranked, key=lambda one: one[:2])
-        except (TypeError, ValueError) as reason:
-            raise self._error(entry, "sample", f"a variable cannot be written as JSON: {reason}") from None
+        ranked = ((_rank(seed, one[1]), position, one) for position, one in enumerate(found))
+        lowest = heapq.nsmallest(n, ranked, key=lambda one: one[:2])
         yield from (one for _rank, _position, one in sorted(lowest, key=lambda one: one[1]))
 
     def _error(self, entry: Entry, field: str, message: str) -> JobError:

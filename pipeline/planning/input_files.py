@@ -99,7 +99,7 @@ class InputImages:
         if not isinstance(value, str):
             return value
         if reason := not_a_path(value):
-            self.diagnostics.add_field_problem(expanded, field, f"{value:.120} {reason}")
+            self.diagnostics.add_field_problem(expanded, field, f"{value:.120} {reason}".strip())
         return with_slashes(value, self.diagnostics.job.folder)
 
 

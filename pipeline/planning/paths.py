@@ -23,6 +23,8 @@ def with_slashes(path: str, folder: Path) -> str:
 
 def not_a_path(path: str) -> str | None:
     """Return what to do about a text that names no file of this machine, None for any other."""
+    if not path.strip():
+        return "is empty: write the name of a file"
     if path[:5].lower() == "data:":
         return "is an image in text: save it as a file, and write its name"
     if path[:7].lower() == "file://":

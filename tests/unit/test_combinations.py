@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from pipeline.config.provider import Provider
 from pipeline.config.yaml_document import parse
@@ -217,9 +218,12 @@ def test_the_sample_is_taken_of_what_is_not_excluded() -> None:
     assert every == [str(i) for i in range(200) if i != 3]
 
 
-def test_a_variable_that_json_lacks_cannot_be_ranked() -> None:
-    job = make_job("a", [{"prompt": "a", "model": "m", "matrix": {"x": [float("nan")]}, "sample": {"n": 1}}])
-    with pytest.raises(JobError, match=r"requests\[0\].sample: a variable cannot be written as JSON"):
+@pytest.mark.parametrize("value", [float("nan"), b"bytes", Image.new("L", (1, 1))])
+@pytest.mark.parametrize("more", [{}, {"sample": {"n": 1}}])
+@pytest.mark.parametrize("key", ["matrix", "zip"])
+def test_a_variable_that_json_lacks_is_a_mistake_of_its_list(key: str, more: dict[str, Any], value: object) -> None:
+    job = make_job("a", [{"prompt": "a {{ x }}", "model": "m", key: {"x": [value]}, **more}])
+    with pytest.raises(JobError, match=rf"requests\[0\].{key}: cannot be written as JSON"):
         make_plan(job, SANDBOX, MODELS)
 
 

@@ -175,6 +175,7 @@ def test_rows_are_found_by_a_path_with_backslashes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
+        (" ", "requests[0].rows: is empty: write the name of a file"),
         ("https://h/p.csv", "https://h/p.csv is a URL: download it first, and write the file's name"),
         (
             "lists\\no.csv",

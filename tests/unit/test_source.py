@@ -44,6 +44,20 @@ def test_a_source_is_a_path_bytes_a_stream_or_a_pillow_image(tmp_path: Path) -> 
         assert image.size == (3, 2)
 
 
+def test_a_stream_that_was_read_before_is_named_as_such(tmp_path: Path) -> None:
+    stream = io.BytesIO(png())
+    assert ImageSource.of(stream).read() == png()
+    with pytest.raises(ImageError, match=r"stands at its end, as it was read before: call its `seek\(0\)`"):
+        ImageSource.of(stream)
+    assert ImageSource.of(io.BytesIO()).content == b"", "which the checks of its bytes name"
+    (tmp_path / "a.png").write_bytes(png())
+    with (
+        (tmp_path / "a.png").open(encoding="utf-8") as text,
+        pytest.raises(ImageError, match='is a text stream; open it with mode "rb"'),
+    ):
+        ImageSource.of(text)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "I;16", "F"])
 def test_a_pillow_image_of_any_mode_becomes_bytes(mode: str) -> None:
     with Image.open(io.BytesIO(ImageSource.of(Image.new(mode, (3, 2))).read())) as image:
@@ -89,7 +103,8 @@ def test_a_named_pipe_does_not_hang_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(io.StringIO("text"), 'mode "rb"'), (7, "give a path, bytes"), (None, "give")]
+    ("value", "words"),
+    [(io.StringIO("text"), 'mode "rb"'), (7, "give a path, bytes"), (None, "give"), ({}, "of the type `dict`; give")],
 )
 def test_what_is_no_source_is_refused(value: object, words: str) -> None:
     with pytest.raises(ImageError, match=words):
