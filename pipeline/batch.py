@@ -54,7 +54,7 @@ class Batch:
     """An output folder, its config and its environment."""
 
     config: Config
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     @classmethod
     def open(

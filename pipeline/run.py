@@ -10,7 +10,7 @@ import contextlib
 import functools
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config.workers import WorkerSettings
@@ -108,7 +108,7 @@ class Run:
     """
 
     config: Config
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     connection: sqlite3.Connection
     held: HeldFolder
     scope: Scope

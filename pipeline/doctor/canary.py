@@ -69,7 +69,7 @@ class Canary:
     """
 
     config: Config
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     files: Sequence[Path]
     options: JobOptions
     kinds: int
@@ -152,7 +152,7 @@ class _Shop:
     """An output folder that is held, and all that a purchase needs."""
 
     config: Config
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     connection: sqlite3.Connection
     held: HeldFolder
     staging: Path

@@ -73,7 +73,7 @@ class Evening:
     """All that the examination is about. `mistakes` are those of job files, whose jobs are missing in the rest."""
 
     config: Config
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     now: float
     jobs: Sequence[JobToMake] = ()
     demands: Sequence[Demand] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.engine.caller import LocalCaller
@@ -28,7 +28,7 @@ class Callers:
     `address` returns a provider's base_url, and starts its sandbox if it is one.
     """
 
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     address: Callable[[Provider], Awaitable[str]]
     make: Callable[[Target, LocalStore, Mapping[str, str]], LocalCaller] = LocalCaller
 

@@ -226,6 +226,11 @@ def test_plan_preview_of_a_variation_tints_nothing_for_nothing_is_edited(stage: 
     assert len(set(tinted)) > 1
 
 
+def test_what_a_notebook_shows_of_a_batch_holds_no_secret(batch: Batch) -> None:
+    assert batch.environment["STAGE_KEY"] == "sk-stage-0123456789"
+    assert "sk-stage" not in f"{batch!r} {batch.run!r}"
+
+
 def test_everything_handed_out_is_there_and_nothing_heavy_is_imported_for_it() -> None:
     assert all(getattr(pipeline, name) for name in pipeline.__all__)
     assert {"TryAgain", "GiveUp", "Stop"} <= set(pipeline.__all__)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from multidict import CIMultiDict
 
+import pipeline
 from pipeline.client.response import HttpResponse, InlineImage, read_response
 from pipeline.client.secrets import Secrets
 from pipeline.errors import RequestError
@@ -105,3 +108,18 @@ def test_a_body_that_is_nested_deep_is_cut_and_not_an_error() -> None:
     with pytest.raises(RequestError) as caught:
         read_response(response(deep))
     assert KEY not in str(vars(caught.value))
+
+
+def test_no_dataclass_shows_the_environment_in_its_repr() -> None:
+    """A bound method shows its object, in the messages of asyncio too."""
+    fields = [
+        (path.name, ast.unparse(field))
+        for path in Path(pipeline.__file__).parent.rglob("*.py")
+        for made in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(made, ast.ClassDef) and any("dataclass" in ast.unparse(one) for one in made.decorator_list)
+        for field in made.body
+        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) in {"environment", "secrets"}
+        if "Mapping" in ast.unparse(field.annotation)
+    ]
+    assert len(fields) > 4
+    assert [(file, field) for file, field in fields if "repr=False" not in field] == []
