@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,100}")
 """The form of the name of a job, a provider or a request, which becomes the name of a folder or file."""
 
+_OPERATION = re.compile(r"/(?:images/(?:generations|edits|variations)|chat/completions)/*\Z")
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
@@ -252,6 +254,8 @@ def _is_base_url(section: Section, base_url: str | None) -> bool:
         section.add_problem("base_url", f"`{base_url:.80}` is not a URL; write it like https://api.openai.com/v1")
     elif "@" in url.netloc:
         section.add_problem("base_url", "a key does not belong in a URL; name its variable in `api_key_env`")
+    elif match := _OPERATION.search(url.path):
+        section.add_problem("base_url", f"`{base_url}` is the address of one operation: write it without `{match[0]}`")
     elif url.query or url.fragment:
         section.add_problem("base_url", f"`{base_url}` must end with its path; write the query under `query:`")
     else:
@@ -262,6 +266,10 @@ def _is_base_url(section: Section, base_url: str | None) -> bool:
 def _read_rate_limit(section: Section) -> RateLimit | None:
     if "rate_limit" in section.value and section.value["rate_limit"] is None:
         return None
+    if not isinstance(section.value.get("rate_limit", {}), dict):
+        example = "rate_limit: {images: 50, per_seconds: 60}"
+        section.add_problem("rate_limit", f"must be a mapping of keys to values: write `{example}`")
+        return RateLimit()
     limit = section.section("rate_limit")
     limit.reject_unknown_keys("images", "per_seconds", "margin")
     return RateLimit(

@@ -199,6 +199,18 @@ def test_the_entries_that_wait_in_config_yaml_are_right_once_their_marks_are_tak
         ("providers: {lab: {sandbox: 1}}", "providers.lab.sandbox: must be true or a mapping"),
         ("providers: {lab: {sandbox: true, base_url: 'http://x'}}", "a sandbox has its own URL"),
         ("providers: {lab: {base_url: x.example}}", "`x.example` is not a URL"),
+        (
+            "providers: {lab: {base_url: 'https://x.example/v1/images/generations'}}",
+            "is the address of one operation: write it without `/images/generations`",
+        ),
+        (
+            "providers: {lab: {base_url: 'https://x.example/v1/chat/completions/'}}",
+            "is the address of one operation: write it without `/chat/completions/`",
+        ),
+        (
+            "providers: {lab: {base_url: 'https://x.example/v1', rate_limit: 50}}",
+            "rate_limit: must be a mapping of keys to values: write `rate_limit: {images: 50, per_seconds: 60}`",
+        ),
         ("providers: {lab: {base_url: 'ftp://x'}}", "is not a URL"),
         ("providers: {lab: {base_url: 'http://x:99999/'}}", "is not a URL"),
         ("providers: {lab: {base_url: 'http://a b/v1'}}", "is not a URL"),
