@@ -61,6 +61,14 @@ class CommandGroup(click.Group):
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, commands=LazyCommands(COMMANDS), **options)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return what click finds; a job file in place of a command is named as such. Raises UsageError."""
+        if args[0] not in self.commands and args[0].lower().endswith((".yaml", ".yml", ".jsonl")):
+            ctx.fail(f"'{args[0]}' is a file, not a command: write `{ctx.command_path} run {args[0]}`")
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
         """Return the names in the order of the table, which is not that of the alphabet."""
         return list(self.commands)

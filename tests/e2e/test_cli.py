@@ -44,6 +44,13 @@ def test_help_fits_a_window_of_80_columns_and_cuts_no_sentence(stage: Stage, mon
         assert not re.search(r"[^\]\s]\.\.\.$", text, re.MULTILINE), text
 
 
+def test_a_job_file_in_place_of_a_command_is_answered_with_the_command(stage: Stage) -> None:
+    said = stage.run("night.yaml", exit_code=2).stderr
+    assert said.splitlines()[-1].startswith("Error: 'night.yaml' is a file, not a command: write `")
+    assert said.endswith(" run night.yaml`\n")
+    assert "No such command 'night'" in stage.run("night", exit_code=2).stderr
+
+
 @pytest.mark.parametrize(("command", "last"), [("schema", "plan"), ("completion", "fish"), ("import", "folder")])
 def test_the_choices_of_a_missing_argument_are_indented_lines(stage: Stage, command: str, last: str) -> None:
     said = stage.run(command, exit_code=2).stderr
