@@ -29,7 +29,15 @@ from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.verify import verify_images
 from pipeline.reports.write import write_job_report
-from pipeline.run import Run, check_credentials, check_settings, make_missing_thumbnails, prepare_ledger, run_in_loop
+from pipeline.run import (
+    Run,
+    check_credentials,
+    check_settings,
+    make_missing_thumbnails,
+    prepare_ledger,
+    record_found_images,
+    run_in_loop,
+)
 from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
@@ -133,7 +141,7 @@ class Batch:
                 queued = [one.plan for one in queue.add(plans, staging, options)]
                 change.apply(connection)
                 started(queued)
-                self._adopt_images(connection, emit)
+                record_found_images(connection, self.config, emit)
                 names = frozenset(plan.name for plan in queued) if jobs else None
                 scope = Scope(names, since, options.limit, time.time())
                 result = await self._run(connection, held, scope, options, emit)
@@ -168,7 +176,7 @@ class Batch:
                 self._check_credentials(connection, selection)
                 change.apply(connection)
                 started(put_back(connection, selection, self.config.discounts))
-                self._adopt_images(connection, emit)
+                record_found_images(connection, self.config, emit)
                 scope = Scope(frozenset(selection.names) if names else None, time.time())
                 result = await self._run(connection, held, scope, options, emit)
         return await make_missing_thumbnails(result, emit)
@@ -282,15 +290,6 @@ class Batch:
                 return []
             found = unknown_names(connection, self.stores.names())
         return [one for one in found if name is None or one.partition("/")[0].lower() == name.lower()]
-
-    def _adopt_images(self, connection: sqlite3.Connection, emit: Listener) -> None:
-        """Record images on disk that the ledger does not know, as far as manifests prove them, and report them."""
-        from pipeline.engine.events import ImagesFound
-        from pipeline.reports.adopt import adopt_images
-
-        adopted, unknown = adopt_images(connection, self.folder, self.stores.new)
-        if adopted or unknown:
-            emit(ImagesFound(adopted, len(unknown)))
 
     def _check_credentials(self, connection: sqlite3.Connection, selection: Selection) -> None:
         """Check the credentials of every provider that has queued requests, or gets some back. Raises ConfigError."""

@@ -81,6 +81,19 @@ async def prepare_ledger(connection: sqlite3.Connection, folder: Path, emit: Lis
     recover(connection)
 
 
+def record_found_images(connection: sqlite3.Connection, config: Config, emit: Listener) -> None:
+    """Record images on disk that the ledger does not know, as far as manifests prove them, and report them.
+
+    Only for the process that holds the folder's lock, once what it is to make is queued.
+    """
+    from pipeline.engine.events import ImagesFound
+    from pipeline.reports.adopt import adopt_images
+
+    adopted, unknown = adopt_images(connection, config.output, Stores.of(config).new)
+    if adopted or unknown:
+        emit(ImagesFound(adopted, len(unknown)))
+
+
 def check_settings(config: Config, environment: Mapping[str, str], on: Engine | None) -> None:
     """Check what a run needs beside its providers: the variables of notifications, and Ray. Raises ConfigError."""
     workers_in_force(config, on)

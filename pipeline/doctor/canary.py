@@ -24,7 +24,7 @@ from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.samples import newest_made, read_sample, read_stated
 from pipeline.planning.build import load_models, make_plans, staging_folder
-from pipeline.run import Run, prepare_ledger
+from pipeline.run import Run, prepare_ledger, record_found_images
 from pipeline.stores import Stores
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Canary:
                 finish_folder_changes(connection, Stores.of(quiet))
                 held = stack.enter_context(run_lock(folder, Stores.of(quiet).new, connection, lambda: None))
                 await prepare_ledger(connection, folder, self.emit)
+                record_found_images(connection, quiet, self.emit)
                 shop = _Shop(quiet, self.environment, connection, held, staging, self.options, self.emit)
                 await self._buy_all(shop, plans)
         except FolderBusy as error:

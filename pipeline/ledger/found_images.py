@@ -27,6 +27,14 @@ def unknown_names(connection: sqlite3.Connection, on_disk: Iterable[str]) -> lis
     return sorted(set(on_disk).difference(row[0] for row in rows))
 
 
+def known_files(connection: sqlite3.Connection, job: str) -> set[str]:
+    """Return the files of all images of a job, relative to its folder."""
+    rows = connection.execute(
+        "SELECT i.file FROM image i JOIN job j ON j.pk = i.job WHERE j.name = ? AND i.file IS NOT NULL", (job,)
+    )
+    return {row[0] for row in rows}
+
+
 def incomplete_requests(connection: sqlite3.Connection, job: str, keys: Iterable[str]) -> dict[str, QueuedRequest]:
     """Return by their keys the requests of a job that have one of these keys, and miss images."""
     rows = connection.execute(

@@ -22,7 +22,7 @@ from pipeline.redo.changed_job import plan_changed
 from pipeline.redo.choice import choose
 from pipeline.reports.facts import counted, dollars
 from pipeline.reports.write import ThumbnailWork
-from pipeline.run import Run, check_credentials, make_missing_thumbnails, prepare_ledger
+from pipeline.run import Run, check_credentials, make_missing_thumbnails, prepare_ledger, record_found_images
 
 if TYPE_CHECKING:
     import sqlite3
@@ -106,6 +106,7 @@ async def process(batch: Batch, redo: Redo, options: JobOptions, emit: Listener)
         beside = functools.partial(_leave, connection, batch, redo)
         with run_lock(config.output, batch.stores.new, connection, beside) as held:
             await prepare_ledger(connection, config.output, emit)
+            record_found_images(connection, config, emit)
             _check_images(connection, redo)
             result = await _run(connection, held, batch, redo, options, emit)
     return await make_missing_thumbnails(result, emit)

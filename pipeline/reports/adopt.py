@@ -17,6 +17,7 @@ from pipeline.ledger.database import transaction
 from pipeline.ledger.found_images import incomplete_requests, record_found_images, unknown_names
 from pipeline.ordinary_file import open_ordinary
 from pipeline.reports.manifest import FILE_NAME
+from pipeline.reports.manifest_evidence import KEPT_NAME
 from pipeline.storage import StoredImage
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ def adopt_images(connection: sqlite3.Connection, folder: Path, images: LocalStor
     unknown = unknown_names(connection, images.names())
     adopted = 0
     for job, names in groupby(unknown, key=lambda name: name.partition("/")[0]):
-        entries = _read_entries(folder / job / FILE_NAME, {name.partition("/")[2] for name in names})
-        if entries:
-            adopted += _adopt(connection, images, job, entries)
+        files = {name.partition("/")[2] for name in names}
+        for manifest in (FILE_NAME, KEPT_NAME):
+            if entries := _read_entries(folder / job / manifest, files):
+                adopted += _adopt(connection, images, job, entries)
     return adopted, unknown_names(connection, unknown) if adopted else unknown
 
 
@@ -80,7 +82,8 @@ def _read_entries(manifest: Path, unknown: Collection[str]) -> dict[str, dict[st
                 json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()
                 images = [image for image in entry["images"] if image["file"] in unknown and _is_ours(image)]
                 if images:
-                    found[entry["key"]] = {**entry, "images": images}
+                    earlier = found.get(entry["key"], {"images": []})["images"]
+                    found[entry["key"]] = {**entry, "images": earlier + images}
     return found
 
 

@@ -16,6 +16,7 @@ from pipeline.ledger.database import file_mode, read_transaction
 from pipeline.ledger.error_kind import kind_of
 from pipeline.ledger.image_flags import NO_FLAGS, read_flags
 from pipeline.reports.facts import utc_time
+from pipeline.reports.manifest_evidence import keep_evidence
 from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
@@ -42,10 +43,14 @@ _as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def write_manifest(connection: sqlite3.Connection, name: str, folder: Path, addresses: Addresses = Addresses()) -> Path:
-    """Write the manifest of a job into its folder below `folder`; return its path. Raises DiskFull."""
+    """Write the manifest of a job into its folder below `folder`; return its path. Raises DiskFull.
+
+    What the last one proves of images that the ledger does not know is kept.
+    """
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
+        keep_evidence(connection, name, folder, path, addresses)
         with (
             whole_file(path, file_mode(folder)) as file,
             contextlib.closing(entries(connection, name, addresses)) as found,

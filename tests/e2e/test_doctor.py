@@ -400,6 +400,17 @@ def test_a_canary_may_cost_less_where_the_estimate_assumes_something(stage: Stag
     assert bred["status"] == "ok"
 
 
+def test_a_canary_buys_nothing_that_only_the_manifest_knows(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None)
+    stage.provider("lab", server)
+    stage.run("submit", stage.job("night", [{"prompt": "a cat"}]))
+    older = (stage.output / "ledger.sqlite3").read_bytes()
+    stage.run("run")
+    (stage.output / "ledger.sqlite3").write_bytes(older)
+    assert "nothing is missing" in stage.run("doctor", "--canary").stdout
+    assert server.charged() == 1
+
+
 def test_the_canary_stops_a_night_whose_images_come_in_the_wrong_size(stage: Stage) -> None:
     server, job = lab(stage, dialect={"draws": "512x512"}), night(stage, KINDS)
     (wrong,) = canaries(examined(stage, job, "--canary", exit_code=2))

@@ -99,6 +99,29 @@ async def test_images_that_the_manifest_proves_are_recorded_again_and_not_bought
         assert [old[name] for name in same] == [new[name] for name in same]
 
 
+@pytest.mark.parametrize("change", ["manifest", "rename", "run", "forget"])
+async def test_what_a_manifest_proves_outlives_that_it_is_written_again(restored: Restored, change: str) -> None:
+    before = await restored.make()
+    batch = restored.batch
+    if change == "manifest":
+        batch.manifest("job")
+        batch.manifest("job")
+    elif change == "rename":
+        batch.rename("job", "other")
+        batch.rename("other", "job")
+    elif change == "run":
+        assert (await batch.run()).exit_code == 0
+    else:
+        batch.forget("job")
+        await restored.run(2)
+        batch.manifest("job")
+    assert (restored.folder / "job" / "manifest.unknown.jsonl").exists()
+    assert (await restored.run(10)).exit_code == 0
+    assert restored.shop.sold == 10
+    assert (restored.images(), batch.verify()) == (before, (10, []))
+    assert not (restored.folder / "job" / "manifest.unknown.jsonl").exists()
+
+
 async def test_resume_records_them_too(restored: Restored) -> None:
     await restored.make()
     restored.batch.submit([restored.job])
