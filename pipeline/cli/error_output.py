@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.output import echo, print_text
+from pipeline.descriptors import is_exhausted, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, LeftToRunAtWork, PipelineError
 from pipeline.printable import printable_lines
 from pipeline.progress.output_queue import NO_ROOM
@@ -33,6 +34,8 @@ def print_error(error: Exception, options: Options) -> int:
             return error.exit_code
         case OSError() if error.errno in NO_ROOM:  # as behind the stdout of `--help`
             return print_error(DiskFull(f"{error.strerror}; free some space, then type the command again"), options)
+        case OSError() if is_exhausted(error):
+            return print_error(none_was_free(f"{error.filename or 'a file'} cannot be opened"), options)
     bug = "this is a bug in pipeline, not in your input; please report it with the traceback below"
     echo(f"error: {bug}; what was recorded before is kept", err=True)
     import traceback

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -554,6 +556,17 @@ def test_output_that_nobody_reads_or_that_does_not_fit_is_no_bug(stage: Stage, w
         "error: stdout cannot be written: No space left on device; free some space, then type the command again",
         "see: pipeline help DiskFull",
     ]
+
+
+def test_too_few_open_files_for_a_command_are_no_bug(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "outputs")
+
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    monkeypatch.setattr("pipeline.ledger.lock.sweep_parts", refuse)
+    said = stage.run("run", stage.prompts("many", 1), exit_code=3).stderr.splitlines()
+    assert said[-2].startswith("error: outputs cannot be opened: too many open files")
+    assert said[-1] == "see: pipeline help TooManyOpenFiles"
 
 
 @pytest.mark.parametrize("words", [("status",), ("run",), ("plan", "many.yaml"), ("export", "many", "--to", "csv")])
