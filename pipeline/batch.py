@@ -101,7 +101,7 @@ class Batch:
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, options, staging)
             with self._writing() as connection:
-                return JobQueue(self.config, connection).add(plans, staging, options)
+                return JobQueue(self.config, connection).add_to_run(plans, staging, options)
 
     def run_sync(
         self,

@@ -18,6 +18,7 @@ from pipeline.ledger.lock import exclusive, find_owner, run_lock
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.ledger.put_back import find_ended, put_back
 from pipeline.planning.build import load_models
+from pipeline.reports.adopt import adopt_images_of
 from pipeline.reports.facts import counted
 from pipeline.storage import SUBMIT_LOCK_FILE
 from pipeline.stores import Stores
@@ -73,6 +74,17 @@ class JobQueue:
             raise disk_error(reason, self.config.output) from None
         return queued
 
+    def add_to_run(self, plans: Sequence[Plan], staging: Path, options: JobOptions) -> list[Submission]:
+        """Queue plans for the run at work, if there is one: it has looked for images on disk when it began.
+
+        Those that manifests prove are recorded here, so that it does not buy them again.
+        """
+        queued = self.add(plans, staging, options)
+        if find_owner(self.config.output, self.connection) is not None:
+            for one in queued:
+                adopt_images_of(self.connection, self.config.output, Stores.of(self.config).new, one.plan.name)
+        return queued
+
     def mode_change(self, options: JobOptions, selection: Selection | None = None) -> ModeChange:
         """Return the change of mode that options ask for: of all unfinished jobs, or of those that are put back.
 
@@ -116,7 +128,7 @@ class JobQueue:
                         f"nothing was queued: {others:,} other requests of `{plan.name}` are queued, and the run at"
                         f" work ({who}) would process them too; run this again when it has ended"
                     )
-        queued = self.add(plans, staging, options)
+        queued = self.add_to_run(plans, staging, options)
         started([one.plan for one in queued])
         left = LeftToRunAtWork("\n".join(left_sentence(self.connection, one.plan.name, who) for one in queued))
         summaries = read_job_summaries(self.connection, [one.plan.name for one in queued])

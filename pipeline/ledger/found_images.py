@@ -36,10 +36,11 @@ def known_files(connection: sqlite3.Connection, job: str) -> set[str]:
 
 
 def incomplete_requests(connection: sqlite3.Connection, job: str, keys: Iterable[str]) -> dict[str, QueuedRequest]:
-    """Return by their keys the requests of a job that have one of these keys, and miss images."""
+    """Return by their keys the requests of a job that have one of these keys, and miss images; none that is running."""
     rows = connection.execute(
         "SELECT r.key, r.pk FROM request r JOIN job j ON j.pk = r.job"
-        " WHERE j.name = ? AND r.received < r.n AND r.key IN (SELECT value FROM json_each(?))",
+        " WHERE j.name = ? AND r.received < r.n AND r.status != 'running'"
+        " AND r.key IN (SELECT value FROM json_each(?))",
         (job, json.dumps(list(keys))),
     ).fetchall()
     found = read_queued(connection, [row["pk"] for row in rows])

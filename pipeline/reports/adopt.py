@@ -18,11 +18,11 @@ from pipeline.ledger.found_images import incomplete_requests, record_found_image
 from pipeline.ordinary_file import open_ordinary
 from pipeline.reports.manifest import FILE_NAME
 from pipeline.reports.manifest_evidence import KEPT_NAME
-from pipeline.storage import StoredImage
+from pipeline.storage import IMAGES_FOLDER, StoredImage
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from pipeline.storage import LocalStore
@@ -35,10 +35,23 @@ _MOST_PIXELS = 1e9  # of a side
 def adopt_images(connection: sqlite3.Connection, folder: Path, images: LocalStore) -> tuple[int, list[str]]:
     """Record the images that the ledger does not know and its requests miss, if a manifest proves them.
 
-    Returns their number, and the names of the other images that it does not know. Only for the process that holds the
-    folder's lock: a run stores an image before it records it.
+    Returns their number, and the names of the other images that it does not know: some of them may only be not recorded
+    yet unless this process holds the folder's lock. What a run is making now is left alone.
     """
-    unknown = unknown_names(connection, images.names())
+    return _adopt_named(connection, folder, images, images.names())
+
+
+def adopt_images_of(connection: sqlite3.Connection, folder: Path, images: LocalStore, job: str) -> None:
+    """Do the same for one job that was queued beside a run: the run has looked for images when it began."""
+    with contextlib.suppress(OSError):  # there is no such folder
+        files = [path.name for path in images.job_folder(job).iterdir()]
+        _adopt_named(connection, folder, images, [f"{job}/{IMAGES_FOLDER}/{file}" for file in files])
+
+
+def _adopt_named(
+    connection: sqlite3.Connection, folder: Path, images: LocalStore, on_disk: Iterable[str]
+) -> tuple[int, list[str]]:
+    unknown = unknown_names(connection, on_disk)
     adopted = 0
     for job, names in groupby(unknown, key=lambda name: name.partition("/")[0]):
         files = {name.partition("/")[2] for name in names}

@@ -11,10 +11,13 @@ import pytest
 import yaml
 from aiohttp import web
 
+from pipeline import ledger
 from pipeline.batch import Batch
 from pipeline.config.load import Config
 from pipeline.engine.events import ImagesFound
+from pipeline.errors import LeftToRunAtWork
 from pipeline.ledger.database import BACKUP_NAME, FILE_NAME
+from pipeline.ledger.lock import run_lock
 from tests.support.workbench import MODEL, PRICE, Body, answer_with, lab, picture, vendor
 
 if TYPE_CHECKING:
@@ -120,6 +123,27 @@ async def test_what_a_manifest_proves_outlives_that_it_is_written_again(restored
     assert restored.shop.sold == 10
     assert (restored.images(), batch.verify()) == (before, (10, []))
     assert not (restored.folder / "job" / "manifest.unknown.jsonl").exists()
+
+
+@pytest.mark.parametrize("how", ["submit", "run"])
+async def test_a_job_that_is_queued_beside_a_run_records_them_at_once(restored: Restored, how: str) -> None:
+    await restored.make()
+    batch = restored.batch
+    batch.forget("job")
+    lock = (batch.folder, batch.stores.new)
+    with ledger.writing(batch.folder) as connection, run_lock(*lock, connection, lambda: None):
+        if how == "submit":
+            batch.submit([restored.job])
+        else:
+            with pytest.raises(LeftToRunAtWork):
+                await batch.run([restored.job])
+        assert connection.execute("SELECT count(*) FROM image").fetchone()[0] == 10
+        connection.execute("DELETE FROM image WHERE file LIKE '%r0%' OR file LIKE '%r1%'")
+        connection.execute("UPDATE request SET status = 'running', received = 0 WHERE id = 'r0'")
+        connection.execute("UPDATE request SET status = 'pending', received = 0 WHERE id = 'r1'")
+        batch.submit([restored.job])
+        assert connection.execute("SELECT count(*) FROM image").fetchone()[0] == 9, "the run may just have stored r0"
+    assert ((await restored.run(10)).exit_code, restored.shop.sold) == (0, 10)
 
 
 async def test_resume_records_them_too(restored: Restored) -> None:
