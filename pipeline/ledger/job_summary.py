@@ -194,3 +194,13 @@ def received_images(connection: sqlite3.Connection, name: str) -> dict[str, int]
         (name,),
     )
     return dict(rows.fetchall())
+
+
+def unsuccessful_requests(connection: sqlite3.Connection, name: str) -> dict[str, int]:
+    """Return how many images each request of a job wants that has ended without all of them, by its content key."""
+    rows = connection.execute(
+        "SELECT r.key, r.n FROM request r JOIN job j ON j.pk = r.job"
+        " WHERE j.name = ? AND r.status IN ('failed', 'partial', 'cancelled')",
+        (name,),
+    )
+    return dict(rows.fetchall())

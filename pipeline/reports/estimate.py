@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline import ledger
 from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
-from pipeline.ledger.job_summary import received_images
+from pipeline.ledger.job_summary import received_images, unsuccessful_requests
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.models.prices import price_key
 from pipeline.reports.controls import ControlsInForce
@@ -22,6 +22,7 @@ from pipeline.reports.needed_budget import committed_of_job
 from pipeline.reports.plan_diff import diff_json
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
@@ -53,7 +54,8 @@ def estimate_plan(
         plan = with_known_keys(connection, plan)
         have, claim = received_images(connection, plan.name), compare(connection, plan)
         controls = ControlsInForce.read(connection, {one.name: one for one in plan.serving})
-        warnings = filter(None, [superseded_warning(claim), equal_requests_warning(connection, plan)])
+        others = (equal_requests_warning(connection, plan), _ended_warning(connection, plan, have))
+        warnings = filter(None, [superseded_warning(claim), *others])
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
     service, members = controls.service_at_work(plan.provider, plan.serving), controls.members_at_work(plan.members)
     plan = replace(plan, provider=service, members=members)
@@ -92,6 +94,17 @@ def estimate_plan(
     if changes is not None:
         view["diff"] = diff_json(changes, costs)
     return view
+
+
+def _ended_warning(connection: sqlite3.Connection, plan: Plan, have: Mapping[str, int]) -> str | None:
+    """Return a sentence on missing requests that a run leaves alone, since they have ended; None if there is none."""
+    ended = unsuccessful_requests(connection, plan.name)
+    left = sum(have.get(one.key, 0) < one.n <= ended.get(one.key, 0) for one in plan.requests)
+    if not left:
+        return None
+    were, them = ("request has", "it") if left == 1 else ("requests have", "them")
+    what = f"{left:,} missing {were} failed, come back partial or been cancelled, and a run leaves {them} alone"
+    return f"{what}; to make {them}, run: pipeline resume {plan.name}"
 
 
 def _allowed(costs: list[float], usd: float) -> int:

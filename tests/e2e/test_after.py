@@ -74,6 +74,23 @@ def test_show_lists_the_newest_of_two_requests_of_one_id_first(stage: Stage) -> 
     assert "there is no request `goood` in `night`; did you mean `good`?" in said
 
 
+def test_a_plan_says_what_a_run_leaves_alone(stage: Stage) -> None:
+    job = _mixed(stage)
+
+    def warnings() -> list[str]:
+        found: list[str] = json.loads(stage.run("plan", job, "--json").stdout)["warnings"]
+        return [one for one in found if "a run leaves" in one]
+
+    (said,) = warnings()
+    assert said.startswith("2 missing requests have failed, come back partial or been cancelled")
+    assert said.endswith("to make them, run: pipeline resume night")
+    requests = [{"id": name, "prompt": f"{name} {'forbidden' if name == 'bad-1' else 'cat'}"} for name in NAMES]
+    stage.job("night", [{**one, "n": 2} for one in requests])
+    assert warnings() == [], "a request for more images is queued again"
+    stage.job("night", requests)
+    assert warnings()[0].startswith("1 missing request has failed")
+
+
 def test_status_lists_what_failed(stage: Stage) -> None:
     _mixed(stage)
     lines = stage.run("status", "night", "--failed").stdout.splitlines()
