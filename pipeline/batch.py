@@ -24,20 +24,13 @@ from pipeline.ledger.lock import find_owner, run_lock
 from pipeline.ledger.put_back import Selection, find_ended, put_back, select
 from pipeline.ledger.queue import Scope
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
+from pipeline.preparation import prepare_ledger, record_found_images
 from pipeline.reports.html_report import FILE_NAME
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.verify import verify_images
 from pipeline.reports.write import write_job_report
-from pipeline.run import (
-    Run,
-    check_credentials,
-    check_settings,
-    make_missing_thumbnails,
-    prepare_ledger,
-    record_found_images,
-    run_in_loop,
-)
+from pipeline.run import Run, check_credentials, check_settings, make_missing_thumbnails, run_in_loop
 from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:

@@ -8,21 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config.workers import WorkerSettings
-from pipeline.errors import DiskFull, PipelineError, first_error
-from pipeline.ledger.backup import back_up
+from pipeline.errors import PipelineError, first_error
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.queries import count_unsuccessful, jobs_in_scope
-from pipeline.ledger.recovery import recover
 from pipeline.ledger.spooled_images import ledger_id
 from pipeline.ledger.waiting import count_pending
-from pipeline.ledger.workers import LEASE_SECONDS, leases_end
 from pipeline.planning.build import load_models
+from pipeline.preparation import back_up_ledger
 from pipeline.reports.manifest import write_manifest
 from pipeline.reports.thumbnails import make_thumbnail
 from pipeline.reports.write import ThumbnailWork, make_report_thumbnails, write_reports
@@ -69,47 +66,12 @@ def workers_in_force(config: Config, on: Engine | None) -> WorkerSettings | None
     return settings
 
 
-async def prepare_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener) -> None:
-    """Back up the ledger, and recover from a run that was killed, once its workers can send nothing any more."""
-    back_up_ledger(connection, folder, emit)
-    seconds = min(leases_end(connection) - time.time(), 2 * LEASE_SECONDS)
-    if seconds > 0:
-        from pipeline.engine.worker_events import AwaitingLeases
-
-        emit(AwaitingLeases(seconds))
-        await asyncio.sleep(seconds)
-    recover(connection)
-
-
-def record_found_images(connection: sqlite3.Connection, config: Config, emit: Listener) -> None:
-    """Record images on disk that the ledger does not know, as far as manifests prove them, and report them.
-
-    Only for the process that holds the folder's lock, once what it is to make is queued.
-    """
-    from pipeline.engine.events import ImagesFound
-    from pipeline.reports.adopt import adopt_images
-
-    adopted, unknown = adopt_images(connection, config.output, Stores.of(config).new)
-    if adopted or unknown:
-        emit(ImagesFound(adopted, len(unknown)))
-
-
 def check_settings(config: Config, environment: Mapping[str, str], on: Engine | None) -> None:
     """Check what a run needs beside its providers: the variables of notifications, and Ray. Raises ConfigError."""
     workers_in_force(config, on)
     if config.notify is not None:
         config.notify.webhook_url(environment)
         config.notify.header_values(environment)
-
-
-def back_up_ledger(connection: sqlite3.Connection, folder: Path, emit: Listener) -> None:
-    """Back up the ledger, before a run and after it. Raises LedgerError if it is damaged."""
-    from pipeline.engine.events import BackupFailed
-
-    try:
-        back_up(connection, folder)
-    except DiskFull as error:  # the backup is as large as the ledger; there may still be room for images
-        emit(BackupFailed(error))
 
 
 @dataclass(frozen=True, slots=True)

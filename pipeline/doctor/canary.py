@@ -24,7 +24,8 @@ from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.samples import newest_made, read_sample, read_stated
 from pipeline.planning.build import load_models, make_plans, staging_folder
-from pipeline.run import Run, prepare_ledger, record_found_images
+from pipeline.preparation import prepare_ledger, record_found_images
+from pipeline.run import Run
 from pipeline.stores import Stores
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from pipeline.errors import ConfigError, OutageGivenUp, TryAgain
 from pipeline.job_queue import JobQueue
 from pipeline.ledger.charged_calls import called_providers, compared_until, read_charged_calls, settle_calls
 from pipeline.models.table import Models
+from pipeline.preparation import prepare_ledger
 from pipeline.reconcile.prices import compare_prices
 from pipeline.reconcile.reconciliation import reconcile
 from pipeline.reports.manifest import write_manifest
-from pipeline.run import prepare_ledger
 from pipeline.sandbox_process import SandboxProcesses
 from pipeline.stores import Addresses
 

@@ -18,11 +18,12 @@ from pipeline.ledger.lock import run_lock
 from pipeline.ledger.queue import Scope
 from pipeline.ledger.redo import RedoCost, ask_again, find_redo_cost, find_requests, read_made_images
 from pipeline.planning.build import JobOptions, staging_folder
+from pipeline.preparation import prepare_ledger, record_found_images
 from pipeline.redo.changed_job import plan_changed
 from pipeline.redo.choice import choose
 from pipeline.reports.facts import counted, dollars
 from pipeline.reports.write import ThumbnailWork
-from pipeline.run import Run, check_credentials, make_missing_thumbnails, prepare_ledger, record_found_images
+from pipeline.run import Run, check_credentials, make_missing_thumbnails
 
 if TYPE_CHECKING:
     import sqlite3
