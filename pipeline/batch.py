@@ -18,11 +18,11 @@ from pipeline.job_queue import JobQueue
 from pipeline.ledger import job_changes, submit
 from pipeline.ledger.batches import living_batches, wish_to_cancel
 from pipeline.ledger.database import transaction
-from pipeline.ledger.found_images import unknown_names
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.lock import find_owner, run_lock
 from pipeline.ledger.put_back import Selection, find_ended, put_back, select
 from pipeline.ledger.queue import Scope
+from pipeline.ledger.unrecorded_images import unknown_names
 from pipeline.planning.build import JobOptions, make_plans, staging_folder
 from pipeline.preparation import prepare_ledger, record_found_images
 from pipeline.reports.html_report import FILE_NAME

@@ -10,8 +10,8 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
-from pipeline.descriptors import is_exhausted, none_was_free, when_free
 from pipeline.errors import DiskFull
+from pipeline.file_descriptors import is_exhausted, none_was_free, when_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pipeline.errors import FolderBusy, LeftToRunAtWork
 from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger import submit
-from pipeline.ledger.claim import check_claim, compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_modes import ModeChange, unfinished_jobs
+from pipeline.ledger.job_name_claim import check_claim, compare, superseded_warning
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import exclusive, find_owner, run_lock
 from pipeline.ledger.other_keys import with_known_keys
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Config
-    from pipeline.ledger.claim import Claim
+    from pipeline.ledger.job_name_claim import Claim
     from pipeline.ledger.put_back import JobPutBack, Selection
     from pipeline.planning.build import JobOptions
     from pipeline.planning.plan import Plan

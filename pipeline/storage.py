@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pipeline.descriptors import is_exhausted, when_free
 from pipeline.errors import DiskFull, FolderGone
+from pipeline.file_descriptors import is_exhausted, when_free
 from pipeline.files import PART, disk_error, make_folder, move_aside, sync_folder, write_new
 from pipeline.ordinary_file import open_ordinary
 

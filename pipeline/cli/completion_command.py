@@ -17,7 +17,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import common_options
 from pipeline.printable import printable_lines
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_jobs, complete_providers
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import common_options
 from pipeline.cli.output import echo
 from pipeline.errors import BadInput

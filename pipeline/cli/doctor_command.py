@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options
 from pipeline.cli.output import echo_json, echo_prose
 from pipeline.cli.work_line import work_line
@@ -60,16 +60,16 @@ def doctor(
     import os
 
     from pipeline.doctor.check import checks_json, exit_code
-    from pipeline.doctor.evening import read_evening
     from pipeline.doctor.examination import Examination
+    from pipeline.doctor.next_run import read_next_run
     from pipeline.planning.build import JobOptions
     from pipeline.run import run_in_loop
 
     kinds, jobs = _read_canary(canary, jobs)
     config, chosen, ended = options.load(), JobOptions(**extra), None
     with work_line(options, "examining", as_json=as_json):
-        evening = read_evening(config, os.environ, jobs, chosen)
-        checks = run_in_loop(Examination(evening, notify=notify).run())
+        next_run = read_next_run(config, os.environ, jobs, chosen)
+        checks = run_in_loop(Examination(next_run, notify=notify).run())
     if not as_json:
         _print_checks(checks)
     if kinds:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.output import echo, print_text
-from pipeline.descriptors import is_exhausted, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, LeftToRunAtWork, PipelineError
+from pipeline.file_descriptors import is_exhausted, none_was_free
 from pipeline.printable import printable_lines
 from pipeline.progress.output_queue import NO_ROOM
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_jobs
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, common_options
 from pipeline.cli.output import echo, echo_json
 from pipeline.cli.work_line import work_line

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, common_options
 from pipeline.cli.output import echo
 from pipeline.errors import BadInput, Problem
@@ -42,7 +42,7 @@ def import_command(
 ) -> int:
     """Write a job file for the images of a folder: a Hugging Face imagefolder, or images with x.txt and x.mask.png."""
     from pipeline.planning.image_folders import read_folder
-    from pipeline.planning.written_job import write_job
+    from pipeline.planning.job_writer import write_job
     from pipeline.reports.facts import counted
 
     file = file or folder / "job.yaml"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, common_options
 from pipeline.cli.output import echo
 from pipeline.errors import BadInput, Problem

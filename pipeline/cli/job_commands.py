@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_jobs
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, parse_seconds
 from pipeline.cli.output import can_ask, echo, echo_json, echo_prose, echo_stderr, thumbnail_work
 from pipeline.cli.work_line import work_line
@@ -90,7 +90,7 @@ def plan(
     from pipeline import ledger
     from pipeline.config.load import budget_in_force
     from pipeline.controls import FolderControls
-    from pipeline.ledger.claim import check_claim
+    from pipeline.ledger.job_name_claim import check_claim
     from pipeline.ledger.other_keys import with_known_keys
     from pipeline.planning.build import JobOptions, load_models, make_plans, staging_folder
     from pipeline.reports.estimate import estimate_lines, estimate_plan

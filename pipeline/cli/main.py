@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.commands import CommandGroup
+from pipeline.cli.command_table import CommandGroup
 from pipeline.cli.options import Options, common_options
-from pipeline.progress.output_queue import PATIENCE_SECONDS, deliver, open_closed_streams, output_restored
+from pipeline.progress.output_queue import LONGEST_WAIT_SECONDS, deliver, open_closed_streams, output_restored
 from pipeline.signals import ending_process
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     with ending_process(lambda: _say_stopped(options)) as end, output_restored():
         try:
             code = _run_command(arguments, options)
-            code = _delivered(code, _STOPPED_SECONDS if end.is_stopping else PATIENCE_SECONDS, options)
+            code = _delivered(code, _STOPPED_SECONDS if end.is_stopping else LONGEST_WAIT_SECONDS, options)
         except (KeyboardInterrupt, click.Abort):
             if end.number is not None:
                 end.finish()
@@ -68,15 +68,15 @@ def _main(arguments: Sequence[str] | None) -> int:
         return code
 
 
-def _delivered(code: int, patience: float, options: Options) -> int:
+def _delivered(code: int, longest_wait: float, options: Options) -> int:
     """Wait until what was printed is read; return the exit code, which is another if there is no room for it."""
     try:
-        deliver(patience)
+        deliver(longest_wait)
     except OSError as error:
         from pipeline.cli.error_output import print_error
 
         code = print_error(error, options)
-        deliver(patience)
+        deliver(longest_wait)
     return code
 
 

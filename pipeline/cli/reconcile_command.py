@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_providers
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import common_options
 from pipeline.cli.output import echo_json, echo_prose
 from pipeline.cli.work_line import work_line

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_jobs, complete_settings
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options
 from pipeline.cli.output import can_ask, echo, echo_json, echo_prose, print_result, run_output
 from pipeline.cli.work_line import work_line

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
 from pipeline.cli.completion import complete_jobs
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
 from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
 from pipeline.cli.work_line import work_line

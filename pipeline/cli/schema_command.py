@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.command import ExplainedCommand
+from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import common_options
 from pipeline.printable import printable_lines
 

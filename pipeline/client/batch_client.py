@@ -14,8 +14,8 @@ from pipeline.client.batch_objects import batch_of, file_of, moment, read_batch,
 from pipeline.client.file_download import FileDownload
 from pipeline.client.limits import OBJECT_BYTES
 from pipeline.client.response import read_error
-from pipeline.descriptors import when_free
 from pipeline.errors import Invalid, Unusable
+from pipeline.file_descriptors import when_free
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Mapping

@@ -25,7 +25,7 @@ from yarl import URL
 from pipeline.client.error_body import plain
 from pipeline.client.limits import HEADER_BYTES, HEADERS
 from pipeline.client.timeout import Timeout
-from pipeline.descriptors import PAUSE, WAIT_SECONDS, is_exhausted, none_free
+from pipeline.file_descriptors import PAUSE, WAIT_SECONDS, is_exhausted, none_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable

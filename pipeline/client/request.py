@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from aiohttp.payload import get_payload
 
-from pipeline.descriptors import when_free
 from pipeline.errors import Invalid
+from pipeline.file_descriptors import when_free
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
     from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
-    from pipeline.doctor.evening import Evening
+    from pipeline.doctor.next_run import NextRun
 
 
-def check_held(evening: Evening) -> Iterator[Check]:
+def check_held(next_run: NextRun) -> Iterator[Check]:
     """Yield what still holds work back: a run at work, a pause that a provider asked for, and stops of earlier runs."""
     found: list[Check] = []
-    with contextlib.suppress(PipelineError), ledger.reading(evening.config.output) as connection:  # named elsewhere
+    with contextlib.suppress(PipelineError), ledger.reading(next_run.config.output) as connection:  # named elsewhere
         for holds in (_controls, _run_at_work, _pauses, _stops):
-            found += holds(connection, evening)
+            found += holds(connection, next_run)
     yield from found
     if all(check.status == "ok" for check in found):
         yield well("held", "no run is at work, and no pause and no stop holds anything back")
 
 
-def _controls(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
+def _controls(connection: sqlite3.Connection, next_run: NextRun) -> Iterator[Check]:
     """Yield what people have set: pauses, lower limits, and windows, which are no fault."""
-    facts, command = read_controls(connection), NextCommand.here(evening.config)
-    for provider in evening.providers():
+    facts, command = read_controls(connection), NextCommand.here(next_run.config)
+    for provider in next_run.providers():
         name, control = provider.name, facts.of(provider.name)
         if control.held_since is not None:
             what = f"`{name}` is paused since {moment_words(control.held_since)}"
@@ -49,7 +49,7 @@ def _controls(connection: sqlite3.Connection, evening: Evening) -> Iterator[Chec
             what = f"`{name}` is throttled to {limit_words(provider, control.throttle)}"
             yield warning("held", what, command.line("throttle", name, "--reset"))
         if provider.window is not None:
-            yield well("held", f"`{name}` {window_words(provider.window, evening.now)}")
+            yield well("held", f"`{name}` {window_words(provider.window, next_run.now)}")
 
 
 def why_not_now(connection: sqlite3.Connection, provider: Provider) -> str | None:
@@ -64,23 +64,23 @@ def why_not_now(connection: sqlite3.Connection, provider: Provider) -> str | Non
     return None
 
 
-def _run_at_work(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
-    owner = find_owner(evening.config.output, connection)
+def _run_at_work(connection: sqlite3.Connection, next_run: NextRun) -> Iterator[Check]:
+    owner = find_owner(next_run.config.output, connection)
     if owner is not None:
-        what = f"{owner.who} is working on {evening.config.output}: a second run only queues its jobs"
+        what = f"{owner.who} is working on {next_run.config.output}: a second run only queues its jobs"
         yield warning("held", what, "wait until it ends, or let it take up the jobs")
 
 
-def _pauses(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
-    for provider in evening.providers():
-        if (until := paused_until(connection, provider.name)) > evening.now:
-            what = f"`{provider.name}` asked for a pause until {clock(until, evening.now)}"
+def _pauses(connection: sqlite3.Connection, next_run: NextRun) -> Iterator[Check]:
+    for provider in next_run.providers():
+        if (until := paused_until(connection, provider.name)) > next_run.now:
+            what = f"`{provider.name}` asked for a pause until {clock(until, next_run.now)}"
             yield warning("held", what, "start the run then, or let it wait")
 
 
-def _stops(connection: sqlite3.Connection, evening: Evening) -> Iterator[Check]:
-    command = NextCommand.here(evening.config)
-    for one in read_holding_stops(connection, [job.name for job in evening.jobs]):
+def _stops(connection: sqlite3.Connection, next_run: NextRun) -> Iterator[Check]:
+    command = NextCommand.here(next_run.config)
+    for one in read_holding_stops(connection, [job.name for job in next_run.jobs]):
         again = " and ".join(command.line(*words) for words in one.commands)
-        what = f"stopped at {clock(one.stop.stopped_at, evening.now)}, {one.stop.reach}: {one.stop.message}"
+        what = f"stopped at {clock(one.stop.stopped_at, next_run.now)}, {one.stop.reach}: {one.stop.message}"
         yield warning("held", what, f"{one.advice or 'mend what it names'}; then {again}")

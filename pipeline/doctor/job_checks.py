@@ -16,44 +16,44 @@ if TYPE_CHECKING:
 
     from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
-    from pipeline.doctor.evening import Demand, Evening, JobToMake
+    from pipeline.doctor.next_run import Demand, JobToMake, NextRun
     from pipeline.errors import Problem
 
 COST_TOLERANCE = 0.2
 """By what share a cost or a price may differ from what is expected."""
 
 
-def check_jobs(evening: Evening) -> Iterator[Check]:
+def check_jobs(next_run: NextRun) -> Iterator[Check]:
     """Yield how much each job lacks, its warnings, and every mistake in a job file."""
-    for mistake in evening.mistakes:
-        what = "the job file" if evening.names_files else "the ledger"
+    for mistake in next_run.mistakes:
+        what = "the job file" if next_run.names_files else "the ledger"
         yield problem(_field(mistake), str(mistake), f"correct that in {what}, then run `pipeline doctor` again")
-    for job in evening.jobs:
-        if not evening.members(job.service):
+    for job in next_run.jobs:
+        if not next_run.members(job.service):
             what = f"{job.name}: the config has no provider `{job.service}`"
             yield problem("jobs", what, "add it under `providers:`, or submit the job with another one")
             continue
         yield well("jobs", _job_words(job))
-        shared = shared_limit_warnings(evening.members(job.service))  # a check of its own says more
+        shared = shared_limit_warnings(next_run.members(job.service))  # a check of its own says more
         for sentence in job.warnings:
             if sentence not in shared:
                 yield warning("jobs", f"{job.name}: {sentence}", "change the job if that is not meant")
-    if not evening.jobs and not evening.mistakes:
+    if not next_run.jobs and not next_run.mistakes:
         yield not_checked("jobs", "nothing is queued, and no job file was given")
 
 
-def check_inputs(evening: Evening) -> Iterator[Check]:
+def check_inputs(next_run: NextRun) -> Iterator[Check]:
     """Yield whether every input image and mask could be prepared; the mistakes themselves are those of the job."""
-    if any(_field(one) in {"inputs", "masks"} for one in evening.mistakes):
+    if any(_field(one) in {"inputs", "masks"} for one in next_run.mistakes):
         return
-    inputs = [one for plan in evening.plans for request in plan.requests for one in request.inputs]
+    inputs = [one for plan in next_run.plans for request in plan.requests for one in request.inputs]
     if inputs:
         files = {one.sha256 for one in inputs}
         masks = {one.sha256 for one in inputs if one.role == "mask"}
         yield well("inputs", f"{counted(len(files), 'file')} prepared, {counted(len(masks), 'mask')} among them")
-    elif not evening.names_files:
+    elif not next_run.names_files:
         yield not_checked("inputs", "those of queued requests were checked when they were submitted")
-    elif evening.mistakes:
+    elif next_run.mistakes:
         yield not_checked("inputs", "a job file has mistakes")
     else:
         yield well("inputs", "no request has any")
@@ -75,9 +75,9 @@ def _job_words(job: JobToMake) -> str:
     return f"{job.name} at `{job.service}`: {counted(job.images, 'image')} missing{time}, {cost}"
 
 
-def check_budgets(evening: Evening) -> Iterator[Check]:
+def check_budgets(next_run: NextRun) -> Iterator[Check]:
     """Yield whether each job's budget is enough for its estimate."""
-    for job in evening.jobs:
+    for job in next_run.jobs:
         if job.budget_usd is None:
             continue
         if job.usd is None:
@@ -89,16 +89,16 @@ def check_budgets(evening: Evening) -> Iterator[Check]:
             continue
         what = f"{job.name}: {budget} stops it before the end, which needs {dollars(needed)}"
         yield warning("budget", what, f"raise `budget_usd` in the job file, or add --budget {needed + 0.005:.2f}")
-    if all(job.budget_usd is None for job in evening.jobs):
-        yield not_checked("budget", "there is none" if evening.jobs else "there is no job")
+    if all(job.budget_usd is None for job in next_run.jobs):
+        yield not_checked("budget", "there is none" if next_run.jobs else "there is no job")
 
 
-def check_prices(evening: Evening) -> Iterator[Check]:
+def check_prices(next_run: NextRun) -> Iterator[Check]:
     """Yield models without a price, and prices of the config that differ from the table of this program."""
-    found = list(_price_faults(evening))
+    found = list(_price_faults(next_run))
     yield from dict.fromkeys(found)
     if not found:
-        priced = {one.model for one in evening.demands}
+        priced = {one.model for one in next_run.demands}
         yield (
             well("prices", f"known for {counted(len(priced), 'model')}")
             if priced
@@ -106,11 +106,11 @@ def check_prices(evening: Evening) -> Iterator[Check]:
         )
 
 
-def _price_faults(evening: Evening) -> Iterator[Check]:
+def _price_faults(next_run: NextRun) -> Iterator[Check]:
     built_in = Models.load()
-    for provider in evening.providers():
-        for demand in evening.demands_at(provider):
-            known = _image_price(evening.models(provider), demand)
+    for provider in next_run.providers():
+        for demand in next_run.demands_at(provider):
+            known = _image_price(next_run.models(provider), demand)
             table = _image_price(built_in, demand)
             if known is None:
                 what = f"`{provider.name}`: the cost of {_what(demand)} is unknown"

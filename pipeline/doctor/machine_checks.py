@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.doctor.check import not_checked, problem, warning, well
+from pipeline.file_descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.files import write_whole
 from pipeline.ledger import database
 from pipeline.ledger.lock import has_locks
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
-    from pipeline.doctor.evening import Demand, Evening
+    from pipeline.doctor.next_run import Demand, NextRun
 
 _MARGIN = 1.3
 _STATE_BYTES = 60_000  # of an image beside it: its thumbnail, its rows and its line of the manifest
@@ -31,9 +31,9 @@ _OTHER_FILES = 100  # of a job
 _PROBE_BYTES = 64 * 1024
 
 
-def check_output(evening: Evening) -> Iterator[Check]:
+def check_output(next_run: NextRun) -> Iterator[Check]:
     """Yield whether the folders of results can be written, and can be locked. Nothing of the probe stays."""
-    for folder in _folders(evening):
+    for folder in _folders(next_run):
         place = _existing(folder)
         try:
             with tempfile.TemporaryDirectory(prefix=".pipeline-doctor-", dir=place) as probe:
@@ -43,7 +43,7 @@ def check_output(evening: Evening) -> Iterator[Check]:
             what = f"{folder} cannot be written: {reason.strerror or reason}"
             yield problem("output", what, "change its permissions, or choose another `output`")
             continue
-        unwritable = [path for path in _own_files(evening, folder) if path.exists() and not os.access(path, os.W_OK)]
+        unwritable = [path for path in _own_files(next_run, folder) if path.exists() and not os.access(path, os.W_OK)]
         if unwritable:
             what = f"{unwritable[0]} cannot be written"
             yield problem("output", what, "change its permissions, or choose another `output`")
@@ -57,13 +57,13 @@ def check_output(evening: Evening) -> Iterator[Check]:
             yield well("output", f"{folder} can be written and locked")
 
 
-def _folders(evening: Evening) -> list[Path]:
-    return list(dict.fromkeys([evening.config.output, evening.config.images_folder]))
+def _folders(next_run: NextRun) -> list[Path]:
+    return list(dict.fromkeys([next_run.config.output, next_run.config.images_folder]))
 
 
-def _own_files(evening: Evening, folder: Path) -> Iterator[Path]:
+def _own_files(next_run: NextRun, folder: Path) -> Iterator[Path]:
     yield folder / LEDGER_FILE
-    for job in evening.jobs:
+    for job in next_run.jobs:
         yield folder / job.name
         yield folder / job.name / "images"
 
@@ -75,19 +75,19 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def check_disk(evening: Evening) -> Iterator[Check]:
+def check_disk(next_run: NextRun) -> Iterator[Check]:
     """Yield whether there is room, and are inodes, for what will come: 1.3 times the estimate."""
-    images = sum(one.images for one in evening.demands)
+    images = sum(one.images for one in next_run.demands)
     if not images:
         yield not_checked("disk", "nothing is missing")
         return
-    image_bytes_needed = sum(one.images * _bytes_of_image(evening, one) for one in evening.demands)
-    if isinstance(evening.config.images, str):  # they are here until the object store has them
-        image_bytes_needed = min(image_bytes_needed, evening.config.spool_bytes)
-    needed = dict.fromkeys(_folders(evening), 0.0)
-    needed[evening.config.images_folder] += image_bytes_needed * _MARGIN
-    needed[evening.config.output] += images * _STATE_BYTES * _MARGIN
-    files = (images * _STATE_FILES + _OTHER_FILES * len(evening.jobs)) * _MARGIN
+    image_bytes_needed = sum(one.images * _bytes_of_image(next_run, one) for one in next_run.demands)
+    if isinstance(next_run.config.images, str):  # they are here until the object store has them
+        image_bytes_needed = min(image_bytes_needed, next_run.config.spool_bytes)
+    needed = dict.fromkeys(_folders(next_run), 0.0)
+    needed[next_run.config.images_folder] += image_bytes_needed * _MARGIN
+    needed[next_run.config.output] += images * _STATE_BYTES * _MARGIN
+    files = (images * _STATE_FILES + _OTHER_FILES * len(next_run.jobs)) * _MARGIN
     for folder, size in needed.items():
         yield from _check_room(folder, size, math.ceil(files))
 
@@ -116,9 +116,9 @@ def _check_room(folder: Path, needed: float, files: int) -> Iterator[Check]:
         yield problem("inodes", what, "delete files there, or choose another `output`")
 
 
-def _bytes_of_image(evening: Evening, demand: Demand) -> float:
-    members = evening.members(demand.service)
-    model = evening.models(members[0]).find(demand.model) if members else None
+def _bytes_of_image(next_run: NextRun, demand: Demand) -> float:
+    members = next_run.members(demand.service)
+    model = next_run.models(members[0]).find(demand.model) if members else None
     return image_bytes(model.with_defaults(demand.served_by, demand.params) if model else demand.params)
 
 
@@ -126,12 +126,12 @@ def _size(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def check_open_files(evening: Evening) -> Iterator[Check]:
+def check_open_files(next_run: NextRun) -> Iterator[Check]:
     """Yield whether the limit of open files allows as many calls at a time as the jobs can use."""
     limit = raise_descriptor_limit()
     calls = descriptors_for_calls(limit)
-    for provider in evening.providers():
-        images = sum(one.images for one in evening.demands_at(provider))
+    for provider in next_run.providers():
+        images = sum(one.images for one in next_run.demands_at(provider))
         useful = min(provider.concurrency, images, _reachable_calls(provider))
         if useful > calls:
             what = f"`{provider.name}`: {limit:,} open files allow {calls:,} calls at a time, and {useful:,} are useful"

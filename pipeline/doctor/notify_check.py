@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pipeline.doctor.check import Check
-    from pipeline.doctor.evening import Evening
+    from pipeline.doctor.next_run import NextRun
 
 _SECONDS = 8.0  # for the one try
 
 
-async def check_notifications(evening: Evening, *, send: bool) -> list[Check]:
+async def check_notifications(next_run: NextRun, *, send: bool) -> list[Check]:
     """Return whether a trial notification arrives by each way; it is sent once. Without `send` nothing is sent."""
-    if evening.config.notify is None:
+    if next_run.config.notify is None:
         return [not_checked("notify", "the config has no `notify:`")]
     try:
-        ways = ways_of(evening.config, evening.environment, trial_message("pipeline run"))
+        ways = ways_of(next_run.config, next_run.environment, trial_message("pipeline run"))
     except ConfigError as error:
         return [problem("notify", str(error), "export that variable")]
     if not send:
         return [not_checked("notify", "--notify sends a trial")]
-    address = evening.config.notify.webhook_url(evening.environment)
+    address = next_run.config.notify.webhook_url(next_run.environment)
     if address is not None and (fault := await name_fault(address)) is not None:
         return [_undelivered("webhook", fault)]
     return list(await asyncio.gather(*(_deliver(how, once) for how, once in ways)))

@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     from pipeline.client.session import ApiSession
     from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
-    from pipeline.doctor.evening import Evening
+    from pipeline.doctor.next_run import NextRun
 
 _LIMITS_PAGE = "https://platform.openai.com/settings/organization/limits"
 
 
-async def check_organization(evening: Evening, provider: Provider, base_url: str) -> list[Check]:
+async def check_organization(next_run: NextRun, provider: Provider, base_url: str) -> list[Check]:
     """Return whether the limits of a provider's project and organization are enough."""
     try:
-        key = read_admin_key(provider, evening.environment)
+        key = read_admin_key(provider, next_run.environment)
     except ConfigError as error:
         return [problem("limit", str(error), f"export {ADMIN_KEY}=… with the whole key")]
     if key is None:
         why = f"{ADMIN_KEY} is not set" if has_admin_api(provider) else "not an organization at OpenAI"
         return [not_checked(name, f"`{provider.name}`: {why}") for name in ("limit", "spend limit")]
-    project = read_project(provider, evening.environment)
+    project = read_project(provider, next_run.environment)
     async with open_admin_session(base_url, key, timeout=CALL_SECONDS) as session:
         client = OrganizationClient(session)
         found = await asyncio.gather(
-            _check_limits(evening, provider, client, project),
-            _check_spending(evening, provider, session, project),
-            _check_permissions(evening, provider, client, project),
+            _check_limits(next_run, provider, client, project),
+            _check_spending(next_run, provider, session, project),
+            _check_permissions(next_run, provider, client, project),
         )
     return [check for part in found for check in part]
 
 
 async def _check_limits(
-    evening: Evening, provider: Provider, client: OrganizationClient, project: str | None
+    next_run: NextRun, provider: Provider, client: OrganizationClient, project: str | None
 ) -> list[Check]:
     if project is None:
         return [not_checked("limit", f"`{provider.name}`: neither {PROJECT} nor its `project:` is set")]
@@ -58,18 +58,18 @@ async def _check_limits(
     except RequestError as error:
         return [_unread("limit", provider, project, error)]
     by_model = {one.model: one for one in limits}
-    models = _models(evening, provider)
+    models = _models(next_run, provider)
     if not models:
         return [not_checked("limit", f"`{provider.name}`: nothing is missing")]
-    return [_check_limit(evening, provider, project, model, by_model) for model in models]
+    return [_check_limit(next_run, provider, project, model, by_model) for model in models]
 
 
-def _models(evening: Evening, provider: Provider) -> list[str]:
-    return list(dict.fromkeys(one.model for one in evening.demands_at(provider) if one.model))
+def _models(next_run: NextRun, provider: Provider) -> list[str]:
+    return list(dict.fromkeys(one.model for one in next_run.demands_at(provider) if one.model))
 
 
 async def _check_permissions(
-    evening: Evening, provider: Provider, client: OrganizationClient, project: str | None
+    next_run: NextRun, provider: Provider, client: OrganizationClient, project: str | None
 ) -> list[Check]:
     """Return the models that a project may not use; nothing if it may use all, or if that is not known."""
     if project is None:
@@ -81,17 +81,17 @@ async def _check_permissions(
     do = f"allow it at {_LIMITS_PAGE}, or name another model in the job"
     return [
         problem("models", f"`{provider.name}`: {project} may not use `{model}`", do)
-        for model in _models(evening, provider)
+        for model in _models(next_run, provider)
         if permissions is not None and not permissions.allows(model)
     ]
 
 
 def _check_limit(
-    evening: Evening, provider: Provider, project: str, model: str, limits: Mapping[str, ProjectRateLimit]
+    next_run: NextRun, provider: Provider, project: str, model: str, limits: Mapping[str, ProjectRateLimit]
 ) -> Check:
     """Return whether the limit of a project for one model is the configured one at least."""
-    known = evening.models(provider).find(model)
-    same = [one for name, one in limits.items() if known is not None and evening.models(provider).find(name) is known]
+    known = next_run.models(provider).find(model)
+    same = [one for name, one in limits.items() if known is not None and next_run.models(provider).find(name) is known]
     row = limits.get(model) or next(iter(same), None)
     if row is not None and row.calls_per_minute == 0:
         what = f"`{provider.name}`: {project} may make no call with `{model}`: its limit is 0 a minute"
@@ -112,20 +112,20 @@ def _check_limit(
 
 
 async def _check_spending(
-    evening: Evening, provider: Provider, session: ApiSession, project: str | None
+    next_run: NextRun, provider: Provider, session: ApiSession, project: str | None
 ) -> list[Check]:
     """Return whether the spend limits of organization and project are above what the month and the jobs cost."""
-    costs = [job.usd for job in evening.jobs if provider in evening.members(job.service)]
+    costs = [job.usd for job in next_run.jobs if provider in next_run.members(job.service)]
     known = [usd for usd in costs if usd is not None]
     if len(known) < len(costs):
         return [not_checked("spend limit", f"`{provider.name}`: the cost of what is missing is unknown")]
     owners = list(dict.fromkeys((None, project)))
-    found = await asyncio.gather(*(_check_owner(evening, provider, session, one, sum(known)) for one in owners))
+    found = await asyncio.gather(*(_check_owner(next_run, provider, session, one, sum(known)) for one in owners))
     return [one for one in found if one is not None] or [well("spend limit", f"`{provider.name}`: there is none")]
 
 
 async def _check_owner(
-    evening: Evening, provider: Provider, session: ApiSession, project: str | None, usd: float
+    next_run: NextRun, provider: Provider, session: ApiSession, project: str | None, usd: float
 ) -> Check | None:
     """Return whether what a project, or the organization, may spend this month is enough; None without a limit."""
     try:
@@ -134,7 +134,7 @@ async def _check_owner(
         return _unread("spend limit", provider, project, error)
     if limit is None:
         return None
-    spent = await _spent_this_month(evening.now, session, project)
+    spent = await _spent_this_month(next_run.now, session, project)
     besides = "what this month has cost is not known" if spent is None else f"this month has cost {dollars(spent)}"
     what = (
         f"`{provider.name}`: {project or 'the organization'} may spend {dollars(limit.usd)} a month, {besides}, and the"

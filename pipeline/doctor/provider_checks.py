@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.client.response import HttpResponse
     from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
-    from pipeline.doctor.evening import Evening
+    from pipeline.doctor.next_run import NextRun
 
 CALL_SECONDS = 8.0
 """How long a provider may take to answer one of these calls, all of which are made at the same time."""
@@ -49,13 +49,13 @@ class ProviderExamination:
 
     provider: Provider
     base_url: str
-    evening: Evening
+    next_run: NextRun
     organization: str | None = None
     checks: list[Check] = field(default_factory=list)
 
     async def run(self, fault: str | None = None) -> list[Check]:
         """Make all calls at the same time, and return the checks; `fault` is why none can be made."""
-        name, environment = self.provider.name, self.evening.environment
+        name, environment = self.provider.name, self.next_run.environment
         try:
             key, headers = self.provider.key(environment), self.provider.header_values(environment)
         except ConfigError as error:
@@ -91,7 +91,7 @@ class ProviderExamination:
         """Return the models that the provider is asked for by name."""
         if "model" in self.provider.dialect.leave_out:
             return []
-        return list(dict.fromkeys(one.model for one in self.evening.demands_at(self.provider) if one.model))[
+        return list(dict.fromkeys(one.model for one in self.next_run.demands_at(self.provider) if one.model))[
             :_MOST_MODELS
         ]
 
@@ -199,7 +199,7 @@ class ProviderExamination:
     def _shutdown(self, model: str, entry: Mapping[str, Any]) -> Check:
         """Return whether a model lives until everything is made. Days begin in UTC."""
         name, day = self.provider.name, _day(entry.get("shutdown_date"))
-        known = self.evening.models(self.provider).find(model)
+        known = self.next_run.models(self.provider).find(model)
         settings = self.provider.sandbox
         if settings is not None and not settings.get("today") and model not in (settings.get("shutdown_dates") or {}):
             return well("models", f"`{model}` may be used, in this rehearsal for ever")
@@ -207,18 +207,18 @@ class ProviderExamination:
             day = known.shutdown if self.provider.host.endswith("openai.com") else None
         if day is None:
             return well("models", f"`{name}` lists `{model}`, without a shutdown")
-        ends_at = self.evening.ends_at(self.provider)
+        ends_at = self.next_run.ends_at(self.provider)
         gone_at = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
         other = f", such as `{known.replacement}`" if known is not None and known.replacement else ""
         instead = f"name another model in the job{other}"
         what = f"`{name}` shuts `{model}` down on {day} (UTC)"
-        if self.evening.now - gone_at > _STALE_DAYS * 86400:
+        if self.next_run.now - gone_at > _STALE_DAYS * 86400:
             return warning("models", f"`{name}` was to shut `{model}` down on {day}, and still lists it", instead)
         if gone_at <= ends_at:
             return problem("models", f"{what}, before everything is made", instead)
         if gone_at <= ends_at + _LATER_SECONDS:
             return warning("models", f"{what}, within a day of the planned end", f"start now, or {instead}")
-        return well("models", f"{what}, in {counted(round((gone_at - self.evening.now) / 86400), 'day')}")
+        return well("models", f"{what}, in {counted(round((gone_at - self.next_run.now) / 86400), 'day')}")
 
 
 async def _get(session: ApiSession, provider: Provider, *steps: str) -> HttpResponse | RequestError:

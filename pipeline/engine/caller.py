@@ -24,10 +24,10 @@ from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage, read_response
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
-from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.engine.failed_downloads import lost, refused
 from pipeline.engine.image_writer import ImageWriter, decode, free_numbers, validate
 from pipeline.errors import BrokenImage, Invalid, RequestError, Unusable
+from pipeline.file_descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.ledger.attempts import ImageUrl
 
 if TYPE_CHECKING:

@@ -141,8 +141,8 @@ class CircuitBreaker:
         assert self._open_since is not None
         if self._known_good:
             return self._open_since + self._give_up_after
-        patience = self._start_seconds if self._may_be_starting else NEVER_ANSWERED_SECONDS
-        return self._open_since + min(patience, self._give_up_after)
+        allowed = self._start_seconds if self._may_be_starting else NEVER_ANSWERED_SECONDS
+        return self._open_since + min(allowed, self._give_up_after)
 
     def _given_up(self, now: float, error: RequestError) -> Stop | None:
         if self._open_since is None or now < self._deadline:

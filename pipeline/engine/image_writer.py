@@ -13,7 +13,7 @@ import pybase64
 
 from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
-from pipeline.images.container import SAVE_AS_IMAGE
+from pipeline.images.container_check import SAVE_AS_IMAGE
 from pipeline.images.limits import MAX_PIXELS, LargeImageError, MemoryBudget, memory_budget, small_images_only
 from pipeline.storage import IMAGES_FOLDER, LocalStore, QuarantinedFile, StoredImage
 

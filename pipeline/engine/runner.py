@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.client.batch_client import BatchClient
 from pipeline.config.batch_rules import BatchRules
-from pipeline.descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.engine.admissions import Admissions
 from pipeline.engine.batches.context import BatchContext
 from pipeline.engine.batches.executor import BatchExecutor
@@ -28,6 +27,7 @@ from pipeline.engine.routing import Routing
 from pipeline.engine.stop_policy import StopPolicy
 from pipeline.engine.uploads import Places, Spool, Uploader
 from pipeline.errors import ConfigError, KeyRefused, PipelineError, ProviderHeld, Stop, WrongAddress
+from pipeline.file_descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.ledger.batches import has_batch_work
 from pipeline.ledger.controls import record_calls_in_flight
 from pipeline.ledger.recovery import requeue_running

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
 from pipeline.images import jpeg, png, tiff
-from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
+from pipeline.images.container_check import NO_END, Container, Size, bytes_after, cut_off
 from pipeline.images.limits import MAX_BLOCKS, MAX_PARTS, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.images.container import Content
+    from pipeline.images.container_check import Content
 
 _SIGNATURES = tuple(
     (name, re.compile(mark, re.DOTALL))

@@ -16,12 +16,12 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.config.environment import child_environment
-from pipeline.descriptors import when_free
 from pipeline.errors import BrokenImage
+from pipeline.file_descriptors import when_free
 from pipeline.images import limits
 
 if TYPE_CHECKING:
-    from pipeline.images.container import Content
+    from pipeline.images.container_check import Content
 
 HEAD: Final = struct.Struct(">QQ??")  # bytes of the image, maximum pixels, `all_frames`, `with_pixels`
 PIXELS: Final = "pixels"

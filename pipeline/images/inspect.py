@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-    from pipeline.images.container import Container, Content, Size
+    from pipeline.images.container_check import Container, Content, Size
 
 _BYTES_PER_PIXEL = {"jpeg": 10, "webp": 16, "avif": 16}  # measured: the image, and what its decoder keeps beside it
 _BYTES_ANIMATED = 16

@@ -12,11 +12,11 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
+from pipeline.images.container_check import NO_END, Container, Size, bytes_after, cut_off
 from pipeline.images.limits import MAX_PARTS, MAX_SCANS, too_long
 
 if TYPE_CHECKING:
-    from pipeline.images.container import Content
+    from pipeline.images.container_check import Content
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in a scan: not a stuffed FF, fill byte or restart marker
 _HUFFMAN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive

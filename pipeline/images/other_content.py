@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.images.container import SAVE_AS_IMAGE
+from pipeline.images.container_check import SAVE_AS_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 import deflate  # libdeflate: twice as fast as zlib, as strict, and one call without the GIL
 
 from pipeline.errors import BrokenImage
-from pipeline.images.container import NO_END, Container, Size, bytes_after, cut_off
+from pipeline.images.container_check import NO_END, Container, Size, bytes_after, cut_off
 from pipeline.images.limits import MAX_PARTS, MemoryBudget, memory_budget, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.images.container import Content
+    from pipeline.images.container_check import Content
 
 _HEAD: Final = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR"
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type → samples a pixel

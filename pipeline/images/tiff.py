@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BrokenImage
-from pipeline.images.container import SAVE_AS_IMAGE, Container, Size, cut_off
+from pipeline.images.container_check import SAVE_AS_IMAGE, Container, Size, cut_off
 from pipeline.images.limits import MAX_PARTS, MIB, too_long
 
 if TYPE_CHECKING:
-    from pipeline.images.container import Content
+    from pipeline.images.container_check import Content
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # field type → bytes
 _REDUCED, _SUB_IMAGES, _DNG = 254, 330, 50706  # NewSubfileType, SubIFDs, DNGVersion

@@ -7,8 +7,8 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
-from pipeline.descriptors import when_free
 from pipeline.errors import LedgerError
+from pipeline.file_descriptors import when_free
 from pipeline.files import PART, disk_error, sync_folder
 from pipeline.ledger.database import BACKUP_NAME, FILE_NAME, file_mode, restore_hint, translated_errors
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.descriptors import none_free, none_was_free
 from pipeline.errors import BadInput, DiskFull, LedgerError, PipelineError
+from pipeline.file_descriptors import none_free, none_was_free
 from pipeline.files import make_folder, make_private
 from pipeline.ledger.error_kind import kind_of_json
 from pipeline.ledger.migrations import MIGRATIONS

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
 
-PATIENCE_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 30.0
 """How long the end of a command waits for a reader that reads nothing."""
 
 MOST_BYTES = 8 * 2**20  # that wait to be read, of each file
@@ -62,7 +62,7 @@ class OutputQueue:
         self.waiting += len(content)
         self.changed.notify_all()
 
-    def drain(self, patience: float) -> bool:
+    def drain(self, longest_wait: float) -> bool:
         """Wait until all is written, as long as some of it is within so many seconds; return whether all is.
 
         What a full disk has no room for is tried no more.
@@ -72,7 +72,7 @@ class OutputQueue:
             self.failure = None  # it is tried once more
             self._is_ending.set()
             while self._pieces:
-                left = max(began, self._moved) + patience - time.monotonic()
+                left = max(began, self._moved) + longest_wait - time.monotonic()
                 if left <= 0 or self.failure is not None:
                     return False
                 self.changed.wait(left)
@@ -250,13 +250,13 @@ def begin_end() -> None:
         stream.begin_end()
 
 
-def deliver(patience: float = PATIENCE_SECONDS) -> None:
+def deliver(longest_wait: float = LONGEST_WAIT_SECONDS) -> None:
     """Wait until all is read, as long as readers read some of it within so many seconds; else say what is not.
 
     Raises OSError if stdout is a file for which there is no room.
     """
     begin_end()
-    unread = [name for name, stream in _streams.items() if not stream.queue.drain(patience)]
+    unread = [name for name, stream in _streams.items() if not stream.queue.drain(longest_wait)]
     failure = _streams["stdout"].queue.failure if "stdout" in unread else None
     if failure is not None and failure.errno in NO_ROOM:
         _streams["stdout"].queue.give_up()

@@ -11,8 +11,8 @@ import pipeline.ray.actor
 from pipeline.engine.worker_events import NodeRefused
 from pipeline.errors import ConfigError, Problem
 from pipeline.ray.actor import WorkerActor
+from pipeline.ray.error_text import error_text
 from pipeline.ray.node_checks import answer_file, find_difference, find_unreachable, question_file
-from pipeline.ray.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ class Cluster:
                     return []
                 faults = await self._find_faults(probe, facts, providers)
         except RayTaskError as reason:  # another program is there, or none
-            self.refuse(facts, f"cannot be used: {words(reason)}")
+            self.refuse(facts, f"cannot be used: {error_text(reason)}")
             return []
         except (RayError, TimeoutError):
             return []

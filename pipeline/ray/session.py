@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine.worker_events import EngineOutput
 from pipeline.errors import OutageGivenUp
-from pipeline.ray.book import WorkerBook
 from pipeline.ray.caller import RayCaller
 from pipeline.ray.cluster import Cluster
 from pipeline.ray.messages import Work
 from pipeline.ray.pool import Pool
 from pipeline.ray.start import connected, find_address_fault
 from pipeline.ray.uploads import SharedInputs
+from pipeline.ray.worker_records import WorkerRecords
 from pipeline.stores import Stores
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def ray_session(
         stack.callback(cluster.close)
         await cluster.check(providers)
         pool = Pool(cluster, work, emit)
-        book = WorkerBook(config.output)
+        book = WorkerRecords(config.output)
         pool.may_renew = book.may_renew
         stack.push_async_callback(pool.close)
         await stack.enter_async_context(book.kept(pool))

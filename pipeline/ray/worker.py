@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.workers import LEASE_SECONDS, WorkerRow
+from pipeline.ray.error_text import error_text
 from pipeline.ray.messages import Answer, Done, Sent
-from pipeline.ray.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,12 +115,12 @@ class RemoteWorker:
                 await asyncio.sleep(0)  # both may be due after a pause of this process
             if not poll.done():
                 poll.cancel()
-                raise WorkerLostError(words(reason) if reason else "it does not answer", is_silent=True)
+                raise WorkerLostError(error_text(reason) if reason else "it does not answer", is_silent=True)
             if (reason := poll.exception()) is None:
                 self._take(pickle.loads(poll.result()))  # noqa: S301 - our own worker's bytes
             elif not _may_recover(reason) or time.monotonic() >= self.lost_at:
                 await asyncio.sleep(max(0.0, self.lost_at - time.monotonic()))
-                what = "its process died" if _is_replaced(reason) else words(reason)
+                what = "its process died" if _is_replaced(reason) else error_text(reason)
                 raise WorkerLostError(what, is_silent=_may_recover(reason))
             else:
                 await asyncio.sleep(_AGAIN_SECONDS)

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ledger.database import transaction
-from pipeline.ledger.found_images import incomplete_requests, record_found_images, unknown_names
+from pipeline.ledger.unrecorded_images import incomplete_requests, record_found_images, unknown_names
 from pipeline.ordinary_file import open_ordinary
 from pipeline.reports.manifest import FILE_NAME
 from pipeline.reports.manifest_evidence import KEPT_NAME

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
-from pipeline.ledger.claim import compare, superseded_warning
 from pipeline.ledger.equal_requests import equal_requests_warning
+from pipeline.ledger.job_name_claim import compare, superseded_warning
 from pipeline.ledger.job_summary import received_images, unsuccessful_requests
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.models.prices import price_key

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import write_whole
 from pipeline.ledger.database import file_mode
-from pipeline.ledger.found_images import known_files
+from pipeline.ledger.unrecorded_images import known_files
 from pipeline.ordinary_file import open_ordinary
 from pipeline.storage import LocalStore
 from pipeline.stores import local_folder

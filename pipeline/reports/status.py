@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider
-    from pipeline.ledger.claim import Claim
+    from pipeline.ledger.job_name_claim import Claim
     from pipeline.ledger.lock import LockOwner
     from pipeline.ledger.request_history import FailedRequest
     from pipeline.ledger.workers import WorkerRow

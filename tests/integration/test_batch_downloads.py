@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from pipeline.config.load import Config, DownloadRules, RetryRules
-from pipeline.engine.batches import line_ends
+from pipeline.engine.batches import line_results
 from pipeline.engine.batches.lines import read_lines, read_output_line
 from tests.support.batch_server import (
     LOST,
@@ -133,7 +133,7 @@ async def test_a_collection_that_died_books_nothing_twice(bench: Bench, monkeypa
         provider = batch_lab(server.url)
         queue(bench, provider, *(painted(number) for number in range(6)))
         seen: list[int] = []
-        record = line_ends.LineEnds.record_response
+        record = line_results.LineResults.record_response
 
         async def dying(self: Any, line: Any) -> None:
             seen.append(1)
@@ -142,7 +142,7 @@ async def test_a_collection_that_died_books_nothing_twice(bench: Bench, monkeypa
             await record(self, line)
 
         with monkeypatch.context() as patch:
-            patch.setattr(line_ends.LineEnds, "record_response", dying)
+            patch.setattr(line_results.LineResults, "record_response", dying)
             with pytest.raises(ExceptionGroup):
                 await bench.run(provider)
         assert fates(bench).get("running")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.engine.batches.fates import stated_limit, verdict_on, verdict_on_refusal
+from pipeline.engine.batches.verdicts import stated_limit, verdict_on, verdict_on_refusal
 from pipeline.engine.events import RequestEnded
 from pipeline.errors import BatchRefused, Invalid, KeyRefused, ModelUnknown, QuotaSpent
 from tests.support.batch_server import OTHER, batch_lab, batch_service, fates, kinds, outcomes, painted, queue, refusal

@@ -16,9 +16,9 @@ from pipeline.config.load import Config
 from pipeline.config.provider import Provider, RateLimit
 from pipeline.doctor import daemon_thread, machine_checks
 from pipeline.doctor.check import Check, check_line, exit_code, problem, warning, well
-from pipeline.doctor.evening import Demand, Evening, JobToMake
 from pipeline.doctor.job_checks import check_budgets, check_prices
 from pipeline.doctor.machine_checks import check_open_files
+from pipeline.doctor.next_run import Demand, JobToMake, NextRun
 from pipeline.doctor.organization_checks import check_organization
 from pipeline.doctor.provider_checks import ProviderExamination, shared_organizations
 from pipeline.doctor.sample_faults import find_fault
@@ -38,14 +38,14 @@ def entry(name: str = MODEL, **more: Any) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 1, "owned_by": "system", **more}
 
 
-def evening(provider: Provider, *, images: int = 10, minutes: float | None = 1.0, **job: Any) -> Evening:
-    """Return an evening with one job of one kind."""
+def next_run(provider: Provider, *, images: int = 10, minutes: float | None = 1.0, **job: Any) -> NextRun:
+    """Return an next_run with one job of one kind."""
     facts = {"requests": images, "images": images, "minutes": minutes, "usd": 0.1, "spent_usd": 0.0, "budget_usd": None}
     one = JobToMake("night", provider.name, **{"rehearsal": False, **facts, **job})
     params = {"model": MODEL, "size": "1024x1024", "quality": "low"}
     demand = Demand("night", provider.name, "generation", MODEL, params, images, images, 0.1)
     config = Config(None, Path("outputs"), provider.name, {provider.name: provider})
-    return Evening(config, ENVIRONMENT, time.time(), [one], [demand])
+    return NextRun(config, ENVIRONMENT, time.time(), [one], [demand])
 
 
 async def examine(
@@ -58,7 +58,7 @@ async def examine(
 
     async with scripted(answer) as server:
         provider = Provider("lab", base_url or server.url, api_key_env="LAB_KEY")
-        examination = ProviderExamination(provider, server.url, evening(provider, minutes=minutes))
+        examination = ProviderExamination(provider, server.url, next_run(provider, minutes=minutes))
         checks = await examination.run()
         assert {request.header("Authorization") for request in server.requests} <= {f"Bearer {KEY}"}
         assert all(request.line.startswith("GET /v1/models") for request in server.requests)
@@ -154,7 +154,7 @@ async def test_a_server_that_cannot_be_reached_leaves_the_rest_unchecked() -> No
     async with scripted(b"") as server:
         pass
     provider = Provider("lab", server.url, api_key_env="LAB_KEY")
-    checks = await ProviderExamination(provider, server.url, evening(provider)).run()
+    checks = await ProviderExamination(provider, server.url, next_run(provider)).run()
     assert [(one.name, one.status) for one in checks] == [
         ("network", "ok"),
         ("server", "problem"),
@@ -175,14 +175,14 @@ async def test_a_proxy_or_a_certificate_that_cannot_be_used_is_found_before_a_ca
 ) -> None:
     monkeypatch.setenv(variable, value)
     provider = Provider("lab", OPENAI, api_key_env="LAB_KEY")
-    found = said(await ProviderExamination(provider, OPENAI, evening(provider)).run(), "network")
+    found = said(await ProviderExamination(provider, OPENAI, next_run(provider)).run(), "network")
     assert words in found[0]
     assert found[0].startswith("problem: ")
 
 
 async def test_providers_of_other_organizations_share_no_limit() -> None:
     one, two, three = (Provider(name, OPENAI) for name in ("one", "two", "three"))
-    tonight = evening(one)
+    tonight = next_run(one)
     examined = [
         ProviderExamination(one, OPENAI, tonight, organization="org-a"),
         ProviderExamination(two, OPENAI, tonight, organization="org-b"),
@@ -206,7 +206,7 @@ async def test_providers_of_other_organizations_share_no_limit() -> None:
 async def test_what_the_admin_api_answers_about_limits_is_understood(answer: bytes, status: str, words: str) -> None:
     async with scripted(answer) as server:
         provider = Provider("lab", server.url, project="proj_1")
-        tonight = replace(evening(provider), environment={"OPENAI_ADMIN_KEY": "sk-admin-1"})
+        tonight = replace(next_run(provider), environment={"OPENAI_ADMIN_KEY": "sk-admin-1"})
         found = await check_organization(tonight, provider, server.url)
     (limit,) = (one for one in found if one.name == "limit")
     assert limit.status == status
@@ -220,38 +220,38 @@ async def test_a_model_that_the_project_may_not_use_is_found_although_it_is_list
 
     async with scripted(answer) as server:
         provider = Provider("lab", server.url, project="proj_1")
-        tonight = replace(evening(provider), environment={"OPENAI_ADMIN_KEY": "sk-admin-1"})
+        tonight = replace(next_run(provider), environment={"OPENAI_ADMIN_KEY": "sk-admin-1"})
         found = await check_organization(tonight, provider, server.url)
     assert said(found, "models") == ["problem: `lab`: proj_1 may not use `gpt-image-2`"]
 
 
 async def test_no_admin_key_goes_to_another_vendor() -> None:
     provider = Provider("lab", "https://api.x.ai/v1")
-    tonight = replace(evening(provider), environment={"OPENAI_ADMIN_KEY": "sk-admin-1"})
+    tonight = replace(next_run(provider), environment={"OPENAI_ADMIN_KEY": "sk-admin-1"})
     found = await check_organization(tonight, provider, "http://127.0.0.1:1/v1")
     assert {one.message for one in found} == {"not checked (`lab`: not an organization at OpenAI)"}
 
 
 def test_open_files_are_compared_with_the_calls_that_are_useful(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = Provider("lab", OPENAI, rate_limit=None, concurrency=500)
-    (enough,) = check_open_files(evening(provider, images=10_000))
+    (enough,) = check_open_files(next_run(provider, images=10_000))
     assert enough.status == "ok"
     monkeypatch.setattr(machine_checks, "raise_descriptor_limit", lambda: 256)
-    (few,) = check_open_files(evening(provider, images=10_000))
+    (few,) = check_open_files(next_run(provider, images=10_000))
     assert (few.status, few.do) == ("warning", "allow more with `ulimit -n 1064`")
     slow = Provider("lab", OPENAI, rate_limit=RateLimit(5, 60))  # at most 50 calls at a time
-    assert next(check_open_files(evening(slow, images=10_000))).status == "ok"
+    assert next(check_open_files(next_run(slow, images=10_000))).status == "ok"
 
 
 def test_a_price_of_another_vendor_is_a_warning_and_a_missing_one_as_well() -> None:
     cheap = {MODEL: {"prices": {"per_million": {"image_out": 3}}}}
     elsewhere = Provider("lab", "https://gateway.example.org/v1", own_models=cheap)
-    (other,) = check_prices(evening(elsewhere))
+    (other,) = check_prices(next_run(elsewhere))
     assert other.status == "warning"
     assert "unless they are what `lab` bills" in str(other.do)
-    (wrong,) = check_prices(evening(Provider("lab", OPENAI, own_models=cheap)))
+    (wrong,) = check_prices(next_run(Provider("lab", OPENAI, own_models=cheap)))
     assert wrong.status == "problem"
-    (missing,) = check_prices(evening(Provider("lab", OPENAI, own_models={MODEL: {"prices": None}})))
+    (missing,) = check_prices(next_run(Provider("lab", OPENAI, own_models={MODEL: {"prices": None}})))
     assert (missing.status, missing.do) == (
         "warning",
         "write its `prices` under `models: {gpt-image-2: …}` in the config",
@@ -259,15 +259,15 @@ def test_a_price_of_another_vendor_is_a_warning_and_a_missing_one_as_well() -> N
 
 
 def test_a_budget_of_a_job_without_a_price_is_not_compared() -> None:
-    (unknown,) = check_budgets(evening(Provider("lab", OPENAI), usd=None, budget_usd=1.0))
+    (unknown,) = check_budgets(next_run(Provider("lab", OPENAI), usd=None, budget_usd=1.0))
     assert unknown.message == "not checked (night: its cost is unknown)"
 
 
 @pytest.mark.parametrize("rehearsal", [False, True])
 def test_a_budget_stops_a_rehearsal_as_it_stops_any_job(rehearsal: bool) -> None:
-    (stopped,) = check_budgets(evening(Provider("lab", OPENAI), usd=2.0, budget_usd=1.0, rehearsal=rehearsal))
+    (stopped,) = check_budgets(next_run(Provider("lab", OPENAI), usd=2.0, budget_usd=1.0, rehearsal=rehearsal))
     assert (stopped.status, stopped.do) == ("warning", "raise `budget_usd` in the job file, or add --budget 2.00")
-    (none,) = check_budgets(replace(evening(Provider("lab", OPENAI)), jobs=[]))
+    (none,) = check_budgets(replace(next_run(Provider("lab", OPENAI)), jobs=[]))
     assert none.message == "not checked (there is no job)"
 
 
@@ -322,6 +322,6 @@ async def test_a_resolver_that_does_not_answer_holds_nothing_up(monkeypatch: pyt
     monkeypatch.setattr("socket.getaddrinfo", lambda *_args, **_more: over.wait(2))
     fault = await daemon_thread.name_fault(OPENAI)
     assert fault == "the name api.openai.com was not resolved within 0.05 s"
-    checks = await ProviderExamination(provider, OPENAI, evening(provider)).run(fault)
+    checks = await ProviderExamination(provider, OPENAI, next_run(provider)).run(fault)
     assert said(checks, "server") == [f"problem: `lab`: {fault}"]
     over.set()

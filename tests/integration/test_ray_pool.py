@@ -14,7 +14,7 @@ from aiohttp import web
 from pipeline.config.load import RateLimit
 from pipeline.engine.worker_events import WorkerLost
 from pipeline.ledger import workers as ledger_workers
-from pipeline.ray import book, lease, service, worker
+from pipeline.ray import lease, service, worker, worker_records
 from tests.support.workbench import PNG, PNG_BASE64, answer_with, benched, lab, request, until, vendor
 
 if TYPE_CHECKING:
@@ -222,8 +222,8 @@ async def test_a_record_of_the_workers_that_is_late_does_not_outlive_the_run(
         ledger_workers.record_workers(*facts)
         has_written.set()
 
-    async with book.WorkerBook(bench.folder).kept(pool[0]):
-        monkeypatch.setattr(book, "record_workers", record_late)
+    async with worker_records.WorkerRecords(bench.folder).kept(pool[0]):
+        monkeypatch.setattr(worker_records, "record_workers", record_late)
         await until(is_writing.is_set)
         asyncio.get_running_loop().call_later(0.1, may_write.set)
     await until(has_written.is_set)

@@ -56,8 +56,8 @@ BATCH_WAY = (
     *("engine/batches/modes", "engine/batches/executor", "engine/batches/drafts", "engine/batches/groups"),
     *("ledger/batches", "engine/batches/outstanding", "engine/batches/creation", "engine/batches/inputs"),
     *("ledger/uploaded_files", "engine/batches/lines", "client/batch_client", "client/batch_objects"),
-    *("engine/batches/patience", "engine/batches/fates", "engine/batches/collection", "client/file_download"),
-    *("engine/batches/line_room", "engine/batches/line_ends", "ledger/batch_lines", "engine/records"),
+    *("engine/batches/unpaid_retry", "engine/batches/verdicts", "engine/batches/collection", "client/file_download"),
+    *("engine/batches/line_room", "engine/batches/line_results", "ledger/batch_lines", "engine/records"),
 )
 """The modules that a batch meets between the queue and its end, in the order of the meeting."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.commands import COMMANDS
+from pipeline.cli.command_table import COMMANDS
 from pipeline.cli.main import cli, main
 from pipeline.errors import ConfigError
 from pipeline.planning.build import JobOptions

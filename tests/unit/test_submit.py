@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.errors import BadInput
 from pipeline.ledger import attempts, submit
-from pipeline.ledger.claim import Claim, check_claim
 from pipeline.ledger.database import open_for_reading
+from pipeline.ledger.job_name_claim import Claim, check_claim
 from pipeline.ledger.job_summary import read_job_summaries
 from tests.support.workbench import LAB, MODEL, plan, request
 

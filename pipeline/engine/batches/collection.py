@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.client.file_download import FileGone
 from pipeline.engine.batches import lines
-from pipeline.engine.batches.line_ends import LineEnds
-from pipeline.engine.batches.patience import Patience
+from pipeline.engine.batches.line_results import LineResults
+from pipeline.engine.batches.unpaid_retry import UnpaidRetry
 from pipeline.engine.events import BatchLineIgnored
 from pipeline.errors import NotSent, OutcomeUnknown, RequestError, ServerFault
 from pipeline.files import disk_error, make_folder
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.client.batch_objects import RemoteBatch
     from pipeline.engine.batches.context import BatchContext
-    from pipeline.engine.batches.line_ends import Collected
+    from pipeline.engine.batches.line_results import Collected
     from pipeline.engine.batches.line_room import LineRoom
     from pipeline.engine.batches.lines import OutputLine
     from pipeline.ledger.batches import BatchRow
@@ -43,7 +43,7 @@ class Collection:
         self._remote = remote
         self._folder = folder
         self._room = room
-        self._ends = LineEnds(context, row)
+        self._ends = LineResults(context, row)
         self._is_lost = False  # the output file is gone
         self._in_work = set[int]()  # attempts with a success response
         self._unreadable = set[int]()  # attempts that malformed lines name
@@ -75,7 +75,7 @@ class Collection:
             if file_id is None:
                 continue
             path = self._folder / f"{self._row.token}.{kind}.jsonl"
-            patience = Patience(self._context)
+            unpaid_retry = UnpaidRetry(self._context)
             while True:
                 try:
                     if not path.exists():
@@ -84,7 +84,7 @@ class Collection:
                     self._is_lost |= kind == "output"
                     break
                 except RequestError as error:
-                    await patience.wait(error)
+                    await unpaid_retry.wait(error)
                 except OSError as reason:
                     raise disk_error(reason, self._folder) from None
                 else:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.engine.batches.lines import custom_id, endpoint_of, input_line
-from pipeline.engine.batches.patience import Patience
+from pipeline.engine.batches.unpaid_retry import UnpaidRetry
 from pipeline.engine.events import RequestEnded
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import (
@@ -135,7 +135,7 @@ class Creation:
 
     async def _upload(self) -> str:
         """Upload the input file; after an answer that was lost, look for it by its name first."""
-        client, patience, is_lost = self._context.client, Patience(self._context, self._is_over), False
+        client, unpaid_retry, is_lost = self._context.client, UnpaidRetry(self._context, self._is_over), False
         while True:
             try:
                 found = await client.find_file(self._row.input_name, "batch", self._since) if is_lost else None
@@ -151,7 +151,7 @@ class Creation:
             except RequestError as error:
                 if error.http_status == 413 or (isinstance(error, Invalid) and _TOO_LARGE.search(error.message)):
                     raise TooLargeError(error) from None
-                await patience.wait(error)
+                await unpaid_retry.wait(error)
                 is_lost = True
             else:
                 return found.id
@@ -162,7 +162,7 @@ class Creation:
         A refusal is repeated only if it says that the service does not see the file yet. Raises FileNotSeenError,
         Withdrawn, and the RequestError of a refusal.
         """
-        row, context, patience = self._row, self._context, Patience(self._context, self._is_over)
+        row, context, unpaid_retry = self._row, self._context, UnpaidRetry(self._context, self._is_over)
         unseen = 0
         while True:
             while context.admission.hold.is_closed and not self._is_over():
@@ -179,7 +179,7 @@ class Creation:
                 )
             except NotSent as error:
                 await context.writer.do(batches.record_not_created, row.pk)
-                await patience.wait(error)
+                await unpaid_retry.wait(error)
             except RequestError as error:
                 if not _is_refusal(error):  # it was sent before now, however long that took
                     await context.writer.do(batches.record_time_of_create, row.pk, time.time())
@@ -207,12 +207,12 @@ class Creation:
         raise QuotaSpent(f"{what}: {said.message}")
 
     async def _has_file(self, file_id: str) -> bool:
-        patience = Patience(self._context)
+        unpaid_retry = UnpaidRetry(self._context)
         while True:
             try:
                 return await self._context.client.get_file(file_id) is not None
             except RequestError as error:
-                await patience.wait(error)
+                await unpaid_retry.wait(error)
 
     async def look(self, row: BatchRow) -> RemoteBatch | None:
         """Look once for a batch whose creation nobody knows the end of, and record that it was not found.

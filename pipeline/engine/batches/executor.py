@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine.batches.creation import delete_inputs
 from pipeline.engine.batches.drafts import cut
-from pipeline.engine.batches.fates import refusal
 from pipeline.engine.batches.groups import Groups
 from pipeline.engine.batches.inputs import UploadedImages
 from pipeline.engine.batches.outstanding import Outstanding
+from pipeline.engine.batches.verdicts import refusal
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import Invalid, RequestError, Stop, WrongAddress, first_error
 from pipeline.ledger.batch_queue import next_of_group

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from pipeline.engine.batches.fates import stated_limit
 from pipeline.engine.batches.line_room import LineRoom
+from pipeline.engine.batches.verdicts import stated_limit
 from pipeline.engine.events import RequestEnded
 from pipeline.errors import BatchRefused, Invalid, RateLimited, Stop
 from pipeline.ledger import attempts, batch_lines, batches

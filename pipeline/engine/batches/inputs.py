@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
 
-from pipeline.engine.batches.patience import Patience
+from pipeline.engine.batches.unpaid_retry import UnpaidRetry
 from pipeline.errors import Invalid, RequestError, first_error
 from pipeline.ledger import uploaded_files
 
@@ -68,7 +68,7 @@ class UploadedImages:
             if known is not None and known.id is not None and known.is_good_until(time.time() + _LEAST_LEFT):
                 return known.id
             async with self._slots:
-                return await self._upload(sha256, file, content_type, known, Patience(self._context, is_over))
+                return await self._upload(sha256, file, content_type, known, UnpaidRetry(self._context, is_over))
 
     async def _upload(
         self,
@@ -76,7 +76,7 @@ class UploadedImages:
         file: str,
         content_type: str,
         known: uploaded_files.InputAtService | None,
-        patience: Patience,
+        unpaid_retry: UnpaidRetry,
     ) -> str | Invalid:
         """Upload an image; first look for one whose upload nobody knows the end of, by its unique name."""
         context, provider = self._context, self._context.provider.name
@@ -98,7 +98,7 @@ class UploadedImages:
                 if isinstance(error, Invalid) and error.http_status is None:  # the image cannot be read
                     await context.writer.do(uploaded_files.withdraw, provider, sha256)
                     return error
-                await patience.wait(error)
+                await unpaid_retry.wait(error)
                 continue
             expires_at = found.expires_at or time.time() + _EXPIRES_SECONDS
             await context.writer.do(uploaded_files.record, provider, sha256, found.id, expires_at)

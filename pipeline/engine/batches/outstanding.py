@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pipeline.backoff import Backoff
 from pipeline.engine.batches.collection import Collection
 from pipeline.engine.batches.creation import Creation, FileNotSeenError, TooLargeError, delete_input
-from pipeline.engine.batches.fates import Verdict, verdict_on, verdict_on_refusal
-from pipeline.engine.batches.patience import Patience
+from pipeline.engine.batches.unpaid_retry import UnpaidRetry
+from pipeline.engine.batches.verdicts import Verdict, verdict_on, verdict_on_refusal
 from pipeline.engine.events import BatchCollected, BatchMoved, BatchSent
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BatchGone, OutcomeUnknown, RequestError
@@ -100,15 +100,15 @@ class Outstanding:
 
     async def _find(self) -> RemoteBatch | None:
         """Look for a batch of which nobody knows whether it was created; create it again if it never was."""
-        patience = Patience(self._context)
+        unpaid_retry = UnpaidRetry(self._context)
         while not self.has_ended:
             self.row = await self._read()
             try:
                 found = await self._creation.look(self.row)
             except RequestError as error:
-                await patience.wait(error)
+                await unpaid_retry.wait(error)
                 continue
-            patience.reset()
+            unpaid_retry.reset()
             self.row = await self._read()
             if found is not None:
                 return found
@@ -155,13 +155,13 @@ class Outstanding:
 
     async def _look_at(self) -> RemoteBatch | None:
         """Ask the service for the batch; None if it is gone, which is a stop unless its user gives it up."""
-        patience, misses = Patience(self._context), 0
+        unpaid_retry, misses = UnpaidRetry(self._context), 0
         assert self.row.id is not None
         while True:
             try:
                 found = await self._context.client.get_batch(self.row.id)
             except RequestError as error:
-                await patience.wait(error)
+                await unpaid_retry.wait(error)
                 continue
             if found is not None:
                 return found
@@ -186,13 +186,13 @@ class Outstanding:
 
     async def _cancel(self) -> RemoteBatch | None:
         """Ask the service to cancel the batch; None if it has ended already."""
-        patience = Patience(self._context)
+        unpaid_retry = UnpaidRetry(self._context)
         assert self.row.id is not None
         while True:
             try:
                 remote = await self._context.client.cancel(self.row.id)
             except RequestError as error:
-                await patience.wait(error)
+                await unpaid_retry.wait(error)
                 continue
             await self._context.writer.do(batches.record_cancelled, self.row.pk, time.time())
             self.row = await self._read()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import ledger
 from pipeline.config.load import budget_in_force
 from pipeline.errors import BadInput, ConfigError, LedgerError
-from pipeline.ledger.claim import check_claim
 from pipeline.ledger.demand import read_budgets, read_queued_demand
+from pipeline.ledger.job_name_claim import check_claim
 from pipeline.ledger.job_summary import read_job_summaries, received_images
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.planning.build import load_models, make_plans
@@ -54,7 +54,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class JobToMake:
-    """One job of the evening: how much is missing, how long that takes, what it costs, and what it may cost."""
+    """One job of the next_run: how much is missing, how long that takes, what it costs, and what it may cost."""
 
     name: str
     service: str
@@ -69,7 +69,7 @@ class JobToMake:
 
 
 @dataclass(frozen=True, slots=True)
-class Evening:
+class NextRun:
     """All that the examination is about. `mistakes` are those of job files, whose jobs are missing in the rest."""
 
     config: Config
@@ -119,14 +119,16 @@ class Evening:
         return self.now + 60 * sum(_UNKNOWN_MINUTES if one is None else one for one in minutes)
 
 
-def read_evening(config: Config, environment: Mapping[str, str], files: Sequence[Path], options: JobOptions) -> Evening:
+def read_next_run(
+    config: Config, environment: Mapping[str, str], files: Sequence[Path], options: JobOptions
+) -> NextRun:
     """Read what is to be made: of these job files, or of the queue if there is none. Raises BadInput of the config."""
     now = time.time()
     if not files:
         try:
-            return _queued_evening(config, environment, now)
+            return _queued_run(config, environment, now)
         except LedgerError as error:
-            return Evening(config, environment, now, mistakes=error.problems)
+            return NextRun(config, environment, now, mistakes=error.problems)
     plans, mistakes = _plan_each(config, files, options)
     jobs, demands = [], []
     for plan in plans:
@@ -136,7 +138,7 @@ def read_evening(config: Config, environment: Mapping[str, str], files: Sequence
             mistakes += error.problems
         else:
             demands += _demands_of_plan(config, plan)
-    return Evening(config, environment, now, jobs, demands, plans, tuple(mistakes), names_files=True)
+    return NextRun(config, environment, now, jobs, demands, plans, tuple(mistakes), names_files=True)
 
 
 def _plan_each(config: Config, files: Sequence[Path], options: JobOptions) -> tuple[list[Plan], list[Problem]]:
@@ -216,7 +218,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _queued_evening(config: Config, environment: Mapping[str, str], now: float) -> Evening:
+def _queued_run(config: Config, environment: Mapping[str, str], now: float) -> NextRun:
     services = config.services
     with ledger.reading(config.output) as connection:
         summaries = [one for one in read_job_summaries(connection, None, config.discounts) if one.unfinished]
@@ -250,4 +252,4 @@ def _queued_evening(config: Config, environment: Mapping[str, str], now: float) 
         )
         for row in rows
     ]
-    return Evening(config, environment, now, jobs, demands)
+    return NextRun(config, environment, now, jobs, demands)

@@ -1,4 +1,4 @@
-"""Fates of batches that the service refuses or fails: what its words mean for their requests."""
+"""Verdicts on batches that the service refuses or fails: what its words mean for their requests."""
 
 from __future__ import annotations
 

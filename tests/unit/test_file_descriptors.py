@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline import descriptors
-from pipeline.descriptors import MAX_LIMIT, descriptors_for_calls, raise_descriptor_limit, when_free
+from pipeline import file_descriptors
 from pipeline.errors import DiskFull, TooManyOpenFiles
+from pipeline.file_descriptors import MAX_LIMIT, descriptors_for_calls, raise_descriptor_limit, when_free
 from pipeline.files import disk_error, sync_folder, write_whole
 from pipeline.ledger.database import translate_error
 from pipeline.storage import LocalStore
@@ -80,7 +80,7 @@ def exhaust(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[int]
         return opened(*arguments, **more)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr(descriptors, "PAUSE", 0.001)
+    monkeypatch.setattr(file_descriptors, "PAUSE", 0.001)
     return failed
 
 
@@ -104,7 +104,7 @@ def test_writing_waits_for_a_descriptor(
 
 def test_waiting_ends_with_a_sentence_that_names_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exhaust(monkeypatch, errno.EMFILE, 1_000_000)
-    monkeypatch.setattr(descriptors, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(file_descriptors, "WAIT_SECONDS", 0.01)
     with pytest.raises(TooManyOpenFiles, match=r"too many open files.*`ulimit -n 4096`.*`concurrency`"):
         LocalStore(tmp_path).put("job/images/a.png", b"paid")
 

@@ -7,7 +7,7 @@ import re
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def words(reason: BaseException) -> str:
+def error_text(reason: BaseException) -> str:
     """Return a failure in a few words: of code that Ray ran, its own error; of a process, that it died or is silent."""
     from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 

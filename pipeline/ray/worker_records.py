@@ -23,7 +23,7 @@ _AHEAD = 5.0
 """How long leases may be extended by one record: the ledger knows the end of a lease before a worker has it."""
 
 
-class WorkerBook:
+class WorkerRecords:
     """Writes the record over a connection of its own."""
 
     def __init__(self, folder: Path) -> None:

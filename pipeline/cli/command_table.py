@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import click
 
-from pipeline.cli.command import EXITS, write_explanation
+from pipeline.cli.explained_command import EXITS, write_explanation
 
 COMMANDS = {
     "run": ("run_commands:run", "Submit jobs and process them to the end; or the whole queue."),

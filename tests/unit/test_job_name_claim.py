@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import JobError
 from pipeline.ledger import submit
-from pipeline.ledger.claim import Claim, check_claim, compare, superseded_warning
+from pipeline.ledger.job_name_claim import Claim, check_claim, compare, superseded_warning
 from tests.support.workbench import plan, request
 
 if TYPE_CHECKING:

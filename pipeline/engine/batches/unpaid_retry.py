@@ -1,4 +1,4 @@
-"""Patience: repeats what asks for no picture until the provider answers, with the waits of all other retries."""
+"""Unpaid retry: repeats what asks for no picture until the provider answers, with the waits of all other retries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_WAITS = 3  # of a run that is not to wait
 _REACTION = 1.0  # seconds after which the end of the exchange is noticed
 
 
-class Patience:
+class UnpaidRetry:
     """The waits of one exchange with a provider that does not answer, or answers with a fault of its own.
 
     They end with Withdrawn once `is_over` returns true, and after a few in a run that is not to wait.

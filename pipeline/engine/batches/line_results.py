@@ -1,4 +1,4 @@
-"""Ends of the lines of one batch: what each response or failure means for its request, as in realtime."""
+"""Results of the lines of one batch: what each response or failure means for its request, as in realtime."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Collected:
     cost_usd: float = 0.0
 
 
-class LineEnds:
+class LineResults:
     """Records the ends of the lines of one batch. A line whose end is recorded already is left alone."""
 
     def __init__(self, context: BatchContext, row: BatchRow) -> None:
