@@ -35,7 +35,6 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def _check_nothing_is_left(stage: Stage, ended: Ended, key: str) -> None:
     """Check that a run with this key has left nothing of Ray, has told nobody its key, and nobody of Ray."""
-    assert "▶ 2 workers ready, on 1 node" in ended.stderr
     assert stage.ask("SELECT count(*) FROM worker_lease") == [(0,)]
     assert key not in (stage.output / "run.log").read_text()
     assert "Ray" not in ended.stderr.replace("on ray", "")
@@ -145,24 +144,21 @@ def test_the_first_signal_lets_calls_of_workers_finish_and_nothing_of_ray_is_lef
     stage.settings["workers"] = 2
     stage.provider("lab", server, concurrency=3)
     inline = stage.job("inline", [{"prompt": "a", "n": 2, "response_format": "b64_json"}])
-    process = stage.start("run", inline, stage.prompts("many", 20), "--on", "ray", key=key)
-    while (
-        len(
-            stage.ask(
-                "SELECT DISTINCT r.job FROM attempt a JOIN request r ON r.pk = a.request WHERE a.outcome = 'answered'"
-            )
-        )
-        < 2
-    ):
+    process = stage.start("run", inline, stage.prompts("many", 200), "--on", "ray", key=key)
+    answered = (
+        "SELECT count(DISTINCT r.job) FROM attempt a JOIN request r ON r.pk = a.request WHERE a.outcome = 'answered'"
+    )
+    while stage.ask(answered) != [(2,)] or stage.ask("SELECT count(*) FROM worker") != [(2,)]:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
     assert ended.exit_code == 128 + signal.SIGTERM, ended.stderr
+    assert "▶ 2 workers ready, on 1 node" in ended.stderr
     _check_nothing_is_left(stage, ended, key)
     standings = stage.standings()
     assert [(one["counts"]["running"], one["maybe_paid"]) for one in standings.values()] == [(0, 0)] * 2
     images = {job: one["images"] for job, one in standings.items()}
     assert images == {job: stage.check_files(job) for job in ("inline", "many")}
     assert images["inline"] == 2
-    assert sum(images.values()) == server.charged() < 22
+    assert sum(images.values()) == server.charged() < 202
