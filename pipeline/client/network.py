@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fnmatch
 import ipaddress
+import math
 import os
 import re
 import ssl
@@ -193,26 +194,25 @@ async def receive(
     pieces: list[bytes] = []
     size = 0
     while True:
-        quiet = asyncio.timeout(QUIET_SECONDS if pieces else None)
+        quiet = Timeout(math.inf, silence=QUIET_SECONDS)
         try:
             async with quiet:
-                piece = await response.content.readany()
+                while piece := await response.content.readany():
+                    size += len(piece)
+                    quiet.progressed()
+                    if progressed is not None:
+                        progressed()
+                    if size > max_bytes:
+                        response.close()
+                        return None
+                    pieces.append(piece)
+                return b"".join(pieces)
         except (aiohttp.ClientError, OSError):
             if is_whole(content := b"".join(pieces), not quiet.expired()):
                 response.close()
                 return content
             if not quiet.expired():
                 raise
-            continue
-        if not piece:
-            return b"".join(pieces)
-        size += len(piece)
-        if progressed is not None:
-            progressed()
-        if size > max_bytes:
-            response.close()
-            return None
-        pieces.append(piece)
 
 
 def is_json(body: bytes) -> bool:

@@ -196,7 +196,7 @@ def _places(value: Mapping[str, Any]) -> Iterator[str]:
 
 def _image_in(text: str, name: str, revised: str | None, base: str) -> LinkedImage | InlineImage | None:
     text = text.strip()
-    if not text or name in _NOT_TEXT or text.lower() in _NOTHING:
+    if not text or name in _NOT_TEXT or text[:10].lower() in _NOTHING:
         return None
     if name == "content":
         stated = _IN_TEXT.search(text)

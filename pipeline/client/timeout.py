@@ -49,6 +49,10 @@ class Timeout:
         """Something has arrived: the silence begins again."""
         self._silent_since = self._loop.time()  # the timer stays: it looks at this when it fires
 
+    def expired(self) -> bool:
+        """Return whether the block has taken too long, or was silent for too long."""
+        return self._limit.expired()
+
     def _next_due(self) -> float:
         return min(self._end, self._silent_since + self._silence)
 
