@@ -29,7 +29,7 @@ from pipeline.client.timeout import Timeout
 from pipeline.file_descriptors import PAUSE, WAIT_SECONDS, is_exhausted, none_free
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from aiohttp import ClientResponse
 
@@ -135,20 +135,22 @@ def network_reason(reason: Exception, proxy: URL | None = None) -> str:
 
 def has_large_headers(reason: BaseException | None) -> bool:
     """Return whether a response was refused since its headers are too large or too many."""
-    while reason is not None:
-        if isinstance(reason, LineTooLong) or "Too many headers" in str(getattr(reason, "message", "")):
-            return True
-        reason = reason.__cause__
-    return False
+    return any(
+        isinstance(one, LineTooLong) or "Too many headers" in str(getattr(one, "message", ""))
+        for one in _causes(reason)
+    )
 
 
 def is_compressed_unasked(reason: BaseException | None) -> bool:
     """Return whether a response was refused since nothing here can decompress it, as brotli or zstd."""
+    return any(isinstance(one, ContentEncodingError) and "install" in str(one) for one in _causes(reason))
+
+
+def _causes(reason: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, then what caused it, and so on."""
     while reason is not None:
-        if isinstance(reason, ContentEncodingError) and "install" in str(reason):
-            return True
+        yield reason
         reason = reason.__cause__
-    return False
 
 
 def is_public(host: str) -> bool:
