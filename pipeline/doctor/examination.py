@@ -33,7 +33,7 @@ _OF_MACHINE: Sequence[Callable[[NextRun], Iterator[Check]]] = (check_output, che
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The checks of one next_run. With `notify`, a trial notification is sent."""
+    """The checks of the next run. With `notify`, a trial notification is sent."""
 
     next_run: NextRun
     notify: bool = False

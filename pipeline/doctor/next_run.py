@@ -54,7 +54,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class JobToMake:
-    """One job of the next_run: how much is missing, how long that takes, what it costs, and what it may cost."""
+    """One job of the next run: how much is missing, how long that takes, what it costs, and what it may cost."""
 
     name: str
     service: str

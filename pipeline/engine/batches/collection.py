@@ -43,7 +43,7 @@ class Collection:
         self._remote = remote
         self._folder = folder
         self._room = room
-        self._ends = LineResults(context, row)
+        self._results = LineResults(context, row)
         self._is_lost = False  # the output file is gone
         self._in_work = set[int]()  # attempts with a success response
         self._unreadable = set[int]()  # attempts that malformed lines name
@@ -59,10 +59,10 @@ class Collection:
             raw = await asyncio.to_thread(lines.line_at, path, offset)
             await self._record_failure(attempt_pk, lines.read_output_line(raw, self._row.token))
         await self._record_rest()
-        await self._ends.settle_stops()
+        await self._results.settle_stops()
         for path in paths:
             _delete(path)
-        return self._ends.collected
+        return self._results.collected
 
     async def _files(self) -> AsyncIterator[Path]:
         """Download the output file and the error file, as far as there are any; yield their paths."""
@@ -126,7 +126,7 @@ class Collection:
 
     async def _record_success(self, line: OutputLine, size: int) -> None:
         try:
-            await self._ends.record_response(line)
+            await self._results.record_response(line)
         finally:
             self._room.give(size)
 
@@ -144,12 +144,12 @@ class Collection:
     async def _record_failure(self, attempt_pk: int, line: OutputLine) -> None:
         """Record a line without images, unless another line of the same id has brought some."""
         if line.status is not None:
-            await self._ends.record_response(line)
+            await self._results.record_response(line)
         elif line.code == "batch_expired" or self._remote.status == "cancelled":
-            await self._ends.record_not_run([attempt_pk], self._not_run())
+            await self._results.record_not_run([attempt_pk], self._not_run())
         else:
             message = self._context.caller.secrets.scrub_text(line.message or line.code or "no response")
-            await self._ends.record_error(attempt_pk, ServerFault(message, code=line.code))
+            await self._results.record_error(attempt_pk, ServerFault(message, code=line.code))
 
     async def _record_rest(self) -> None:
         """Record the lines that no file has: not run if the batch ended early, else of unknown outcome.
@@ -160,13 +160,13 @@ class Collection:
         unreadable = self._unreadable.difference(self._in_work).intersection(left)
         is_whole = self._remote.completed <= len(self._in_work) + len(unreadable)
         if self._remote.status != "completed" and is_whole and not self._is_lost:
-            await self._ends.record_not_run([pk for pk in left if pk not in unreadable], self._not_run())
+            await self._results.record_not_run([pk for pk in left if pk not in unreadable], self._not_run())
             left = sorted(unreadable)
         what = "the files of the batch have no readable line for this request, which may have been made"
         if self._is_lost:
             what = "the service no longer has the output file of the batch"
         for attempt_pk in left:
-            await self._ends.record_error(attempt_pk, OutcomeUnknown(what))
+            await self._results.record_error(attempt_pk, OutcomeUnknown(what))
 
     def _not_run(self) -> RequestError:
         """Return the error of a line that was not run; one of a batch that never passed validation was not sent."""
