@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Listener
     from pipeline.exports.export import Export
     from pipeline.job_queue import Submission
-    from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.folder_identity import HeldFolder
     from pipeline.ledger.put_back import JobPutBack
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan

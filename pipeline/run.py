@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config, Provider
     from pipeline.engine.events import Event, Listener
     from pipeline.engine.runner import Runner
-    from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.folder_identity import HeldFolder
     from pipeline.ledger.job_summary import JobSummary
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Scope

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pipeline.config.provider import Provider
     from pipeline.doctor.check import Check
     from pipeline.engine.events import Listener
-    from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.folder_identity import HeldFolder
     from pipeline.ledger.samples import Sample
     from pipeline.planning.build import JobOptions
     from pipeline.planning.plan import ImageRequest, Plan

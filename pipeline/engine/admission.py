@@ -15,7 +15,7 @@ from pipeline.engine.pauses import Pauses
 from pipeline.engine.permit import Permit
 from pipeline.engine.refusal_guard import RefusalGuard
 from pipeline.engine.room import Room
-from pipeline.engine.share_watch import ShareWatch
+from pipeline.engine.shared_limit import ShareWatch
 from pipeline.engine.stop_policy import StopSignal, Withdrawn
 from pipeline.errors import RateLimited
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.client.batch_client import BatchClient
 from pipeline.config.batch_rules import BatchRules
-from pipeline.engine.admissions import Admissions
+from pipeline.engine.admission_by_provider import Admissions
 from pipeline.engine.batches.context import BatchContext
 from pipeline.engine.batches.executor import BatchExecutor
 from pipeline.engine.batches.modes import Modes
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pipeline.engine.caller import LocalCaller
     from pipeline.engine.events import Listener, ProviderPace
     from pipeline.engine.provider_context import Callers
-    from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.folder_identity import HeldFolder
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Block, Scope
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pipeline.engine.events import Listener
     from pipeline.engine.stop_policy import StopPolicy, StopSignal
-    from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.folder_identity import HeldFolder
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.writer import Writer
     from pipeline.storage import LocalStore

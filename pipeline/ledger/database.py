@@ -15,7 +15,7 @@ from pipeline.file_descriptors import none_free, none_was_free
 from pipeline.files import make_folder, make_private
 from pipeline.ledger.error_kind import kind_of_json
 from pipeline.ledger.migrations import MIGRATIONS
-from pipeline.ledger.rendezvous import rendezvous
+from pipeline.ledger.rendezvous_hashing import rendezvous
 from pipeline.storage import LEDGER_BACKUP_FILE, LEDGER_FILE
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ConfigError, FolderBusy
 from pipeline.ledger.database import NO_LOCKS_HINT, transaction
-from pipeline.ledger.held_folder import HeldFolder
+from pipeline.ledger.folder_identity import HeldFolder
 from pipeline.ledger.processes import is_alive, started_at
 from pipeline.printable import printable
 from pipeline.storage import RUN_LOCK_FILE, sweep_parts

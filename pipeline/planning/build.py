@@ -142,7 +142,7 @@ def _read(given: Path | str | Job) -> Job:
         raise JobError(f"{given!r:.80} is no job: give the path of a job file, or what `make_job` returns")
     path = Path(given)
     if path.suffix.lower() == ".jsonl":
-        from pipeline.planning.batch_file import read_batch_file
+        from pipeline.planning.batch_file_reader import read_batch_file
 
         return read_batch_file(path)
     return read_job(path)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pipeline.batch import Batch
     from pipeline.engine.events import Listener
-    from pipeline.ledger.held_folder import HeldFolder
+    from pipeline.ledger.folder_identity import HeldFolder
     from pipeline.ledger.redo import MadeImage
     from pipeline.planning.plan import Plan
     from pipeline.redo.changed_job import Change

@@ -15,7 +15,7 @@ from pipeline.planning.mode import ServiceMode, local_time
 from pipeline.reports.batches import batch_lines, batches_json, mode_words
 from pipeline.reports.controls import ControlsInForce, work_seconds
 from pipeline.reports.facts import count_facts, counted, duration, expected_facts, spent_facts, utc_time
-from pipeline.reports.failed_requests import failed_json, failed_lines
+from pipeline.reports.status_failed import failed_json, failed_lines
 from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
 if TYPE_CHECKING:

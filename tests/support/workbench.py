@@ -24,7 +24,7 @@ from pipeline.engine.runner import Runner
 from pipeline.ledger import submit
 from pipeline.ledger.controls import read_calls_in_flight, record_calls_in_flight
 from pipeline.ledger.database import open_ledger, transaction
-from pipeline.ledger.held_folder import HeldFolder
+from pipeline.ledger.folder_identity import HeldFolder
 from pipeline.ledger.queue import QueuedRequest, Scope, next_requests
 from pipeline.ledger.recovery import recover
 from pipeline.models.table import Models

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config.routes import Route
 from pipeline.ledger.queue import Block
-from pipeline.ledger.rendezvous import rendezvous
+from pipeline.ledger.rendezvous_hashing import rendezvous
 from pipeline.ledger.route_queue import (
     RouteMember,
     RouteView,

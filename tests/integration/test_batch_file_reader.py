@@ -15,7 +15,7 @@ from pipeline.config.dialect import Dialect, Uploads
 from pipeline.config.provider import Provider
 from pipeline.errors import JobError
 from pipeline.models.table import Models
-from pipeline.planning.batch_file import read_batch_file
+from pipeline.planning.batch_file_reader import read_batch_file
 from pipeline.planning.planner import make_plan
 from tests.support.stage import staged
 from tests.support.workbench import picture

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import DiskFull, FolderGone
 from pipeline.ledger.database import FILE_NAME
-from pipeline.ledger.held_folder import HeldFolder
+from pipeline.ledger.folder_identity import HeldFolder
 from pipeline.storage import LocalStore
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Share watch: notices that others use a shared limit, halves our pace, and takes it back in steps."""
+"""Notices that others use a shared limit, halves our pace, and takes it back in steps."""
 
 from __future__ import annotations
 

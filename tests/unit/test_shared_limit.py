@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.config.load import RateLimit
 from pipeline.engine.call_limits import CallLimits
-from pipeline.engine.share_watch import ShareWatch
+from pipeline.engine.shared_limit import ShareWatch
 from tests.support.virtual_time import run
 from tests.support.workbench import LAB
 
