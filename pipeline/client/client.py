@@ -30,10 +30,13 @@ class ImagesClient:
         self._urls = {operation: session.url(path, dialect.query) for operation, path in dialect.paths.items()}
         self._threads = threads
 
-    async def call(self, operation: str, body: Body, sent: Callable[[], None], max_bytes: int) -> ImagesResponse:
+    async def call(
+        self, operation: str, body: Body, sent: Callable[[], None], max_bytes: int, images: int
+    ) -> ImagesResponse:
         """Make one call with a body from `build_body`; `sent` is called when the first bytes are sent.
 
-        A response of more than `max_bytes`, decompressed, is Unusable.
+        A response of more than `max_bytes`, decompressed, is Unusable; one that is cut after all `images` that the call
+        asks for is complete.
 
         Raises NotSent if none was sent, OutcomeUnknown if some were and no complete response came, else the
         RequestError that the response stands for.
@@ -46,6 +49,7 @@ class ImagesClient:
                 max_bytes=max_bytes,
                 sent=sent,
                 option="`download.max_bytes`",
+                images=images,
                 **body,
             )
         finally:

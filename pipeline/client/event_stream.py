@@ -1,4 +1,4 @@
-"""Event streams: server-sent events, or one JSON object a line, merged into one response body.
+"""Bodies that are more or less than one JSON value: event streams, lines of JSON, JSON in a text, JSON that was cut.
 
 The client never asks for a stream, but `extra: {stream: true}` and some servers do, and its images are paid.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+
+from pydantic_core import from_json
 
 from pipeline.client.response_forms import find_images
 
@@ -59,6 +61,20 @@ def embedded_object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) and find_images(said, "") else None
+
+
+def cut_object(body: bytes, images: int) -> Any:
+    """Return what a body of JSON that was cut says, if all `images` that were asked for are in it; else None.
+
+    With fewer the call may be repeated with its idempotency key, and a server that honours it charges nothing again.
+    """
+    if not images or b"partial" in body:
+        return None
+    try:
+        said = from_json(body, allow_partial=True)
+    except ValueError:
+        return None
+    return said if len(find_images(said, "").images) >= images else None
 
 
 def _events(text: str) -> list[dict[str, Any]]:

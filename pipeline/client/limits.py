@@ -48,6 +48,11 @@ _BYTES_PER_PIXEL: Final = 8  # four channels of 16 bits, not compressed
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 
+def images_asked(params: Mapping[str, Any]) -> int:
+    """Return how many images a call asks for."""
+    return int(params.get("n") or 1)
+
+
 def response_bytes(params: Mapping[str, Any], max_bytes: int) -> int:
     """Return the most bytes of the response to a call, which asks for `n` images; base64 adds a third to each.
 
@@ -56,4 +61,4 @@ def response_bytes(params: Mapping[str, Any], max_bytes: int) -> int:
     """
     size = _SIZE.fullmatch(str(params.get("size")))
     most = max_bytes if size is None else max(max_bytes // 4, int(size[1]) * int(size[2]) * _BYTES_PER_PIXEL)
-    return RESPONSE_BYTES + int(params.get("n") or 1) * min(most, max_bytes) * 4 // 3
+    return RESPONSE_BYTES + images_asked(params) * min(most, max_bytes) * 4 // 3

@@ -26,7 +26,7 @@ from pipeline.client.error_body import (
     text_of,
     word,
 )
-from pipeline.client.event_stream import embedded_object, is_stream, merge_events, merge_lines
+from pipeline.client.event_stream import cut_object, embedded_object, is_stream, merge_events, merge_lines
 from pipeline.client.limits import LIST_ITEMS, URL_CHARACTERS, WORD_CHARACTERS
 from pipeline.client.rate_limit_hints import LONGEST_PAUSE, image_limit, pause, remaining_images, skew
 from pipeline.client.replay import is_replay
@@ -94,7 +94,8 @@ class ImagesResponse:
 class HttpResponse:
     """A response as it was received. `proxy` is the one that forwarded it and may have answered in the server's place:
     that of a plain http call, as host:port. `secrets` are those that the call carried: they are removed from its body
-    as it is parsed; its headers are without them.
+    as it is parsed; its headers are without them. `images` is how many were asked for: a body that is cut after them
+    counts.
     """
 
     status: int
@@ -103,6 +104,7 @@ class HttpResponse:
     url: str
     proxy: str | None = None
     secrets: Secrets = NO_SECRETS
+    images: int = 0
 
     @property
     def request_id(self) -> str | None:
@@ -178,7 +180,8 @@ def _success(http: HttpResponse) -> Any:
         return merged
     if http.status == 202:
         return {}
-    return embedded_object(text) or _text_body(text) or _raise_unreadable(http, kind, http.secrets.scrub_text(text))
+    said = embedded_object(text) or cut_object(http.body, http.images) or _text_body(text)
+    return said or _raise_unreadable(http, kind, http.secrets.scrub_text(text))
 
 
 def _parsed(body: bytes) -> Any:

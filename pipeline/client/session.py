@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from pydantic_core import from_json
 from yarl import URL
 
+from pipeline.client.event_stream import cut_object
 from pipeline.client.limits import HEADER_BYTES, HEADERS
 from pipeline.client.network import (
     Connector,
@@ -105,12 +106,14 @@ class ApiSession:
         sent: Callable[[], None] | None = None,
         timeout: float | None = None,
         option: str | None = None,
+        images: int = 0,
         **body: Any,
     ) -> HttpResponse:
         """Make one call and return its response, whatever its status; `sent` is called when the first bytes are sent;
         if it raises, nothing is.
 
-        A success response of more than `max_bytes`, decompressed, is Unusable; `option` is what can allow it.
+        A success response of more than `max_bytes`, decompressed, is Unusable; `option` is what can allow it. One that
+        is cut after all `images` that were asked for is complete.
 
         Raises NotSent if nothing was sent, and OutcomeUnknown if something was and no complete response came.
         """
@@ -120,12 +123,12 @@ class ApiSession:
             async with limit, self._send(method, url, mark, body) as response:
                 if 200 <= response.status < 300:
                     mark.status = response.status
-                    content = await receive(response, max_bytes, _is_whole)
+                    content = await receive(response, max_bytes, functools.partial(_is_whole, images))
                 else:
                     content = await receive_beginning(response, _REFUSAL_BYTES)
                 if content is None:
                     raise _too_large(response.status, max_bytes, option)
-                return self._received(response, content, mark)
+                return self._received(response, content, mark, images)
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
             raise self._broken(reason, mark) from None
 
@@ -154,11 +157,11 @@ class ApiSession:
         mark.proxy = proxy = self._proxy(url.origin())
         return self._session.request(method, url, allow_redirects=False, trace_request_ctx=mark, proxy=proxy, **options)
 
-    def _received(self, response: aiohttp.ClientResponse, content: bytes, mark: _Mark) -> HttpResponse:
+    def _received(self, response: aiohttp.ClientResponse, content: bytes, mark: _Mark, images: int = 0) -> HttpResponse:
         proxy = mark.proxy
         forwarded = f"{proxy.host}:{proxy.port}" if proxy and response.url.scheme == "http" else None
         headers = self._secrets.scrub_headers(response.headers)
-        return HttpResponse(response.status, headers, content, str(response.url), forwarded, self._secrets)
+        return HttpResponse(response.status, headers, content, str(response.url), forwarded, self._secrets, images)
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
         said = self._secrets.scrub_text(network_reason(reason, mark.proxy))
@@ -178,14 +181,14 @@ class ApiSession:
         return lost
 
 
-def _is_whole(body: bytes, has_ended: bool) -> bool:
+def _is_whole(images: int, body: bytes, has_ended: bool) -> bool:
     """Return whether a body is all that comes. While the connection lives, a line of JSON may be followed by others:
     the progress of a call, or after a partial image the whole one. A stream of events says when it is done.
     """
     if body.rstrip().endswith(b"data: [DONE]"):
         return True
     if not is_json(body):
-        return False
+        return has_ended and cut_object(body, images) is not None
     return has_ended or (b"partial" not in body and bool(find_images(from_json(body), "")))
 
 

@@ -19,7 +19,7 @@ from pipeline.backoff import Backoff
 from pipeline.client.client import ImagesClient
 from pipeline.client.download import Downloader, DownloadFailed, UrlExpired
 from pipeline.client.image_url import expiry, host_of, stated_expiry
-from pipeline.client.limits import response_bytes
+from pipeline.client.limits import images_asked, response_bytes
 from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage, read_response
 from pipeline.client.secrets import Secrets
@@ -193,8 +193,9 @@ class LocalCaller:
             return CallResult("not_sent", None, time.time(), error)
         body["headers"] = {**body.get("headers", {}), **spec.headers}
         try:
+            asked = images_asked(spec.call.params)
             max_bytes = response_bytes(spec.call.params, self._target.download.max_bytes)
-            response = await self._client.call(spec.call.operation, body, sent, max_bytes)
+            response = await self._client.call(spec.call.operation, body, sent, max_bytes, asked)
             on_answered()
             return await self._store(response, spec, sent_at)
         except RequestError as error:

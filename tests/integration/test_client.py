@@ -19,7 +19,7 @@ from yarl import URL
 from pipeline.client.client import ImagesClient
 from pipeline.client.network import proxy_for
 from pipeline.client.request import Call, Upload, build_body
-from pipeline.client.response import ImagesResponse, InlineImage
+from pipeline.client.response import ImagesResponse, InlineImage, LinkedImage
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
 from pipeline.config.dialect import Dialect
@@ -122,7 +122,7 @@ async def door(base_url: str, **more: Any) -> AsyncIterator[ImagesClient]:
 
 
 async def make(api: ImagesClient, call: Call, sent: Callable[[], None]) -> ImagesResponse:
-    return await api.call(call.operation, await build_body(call, Dialect()), sent, MAX_BYTES)
+    return await api.call(call.operation, await build_body(call, Dialect()), sent, MAX_BYTES, call.params.get("n", 1))
 
 
 async def refused(api: ImagesClient, call: Call = CALL) -> tuple[RequestError, int]:
@@ -223,7 +223,7 @@ async def test_a_refused_port_a_name_that_is_none_and_a_failed_handshake_send_no
         b"",
         b"HTTP/1.1 200 OK\r\n",
         b"garbage\r\n\r\n",
-        reply(200, PICTURE[:-1], length=99),
+        reply(200, PICTURE[:-5], length=99),
         reply(200, b"x" * 50, "Content-Encoding: gzip"),
     ],
 )
@@ -259,6 +259,32 @@ async def test_a_whole_body_counts_whose_framing_promises_more(
             response = await make(api, CALL, lambda: None)
             assert response.images == (InlineImage("QUJD", None),)
     assert (len(server.calls), server.connections) == (2, 2)
+
+
+_TWO = b'{"data": [{"b64_json": "QUJD"}, {"url": "https://example.com/a.png"}'
+
+
+@pytest.mark.parametrize("rest", [b"", b"]", b'], "usage": {"total_tokens": 12', b'], "usage": {"total'])
+@pytest.mark.parametrize("length", [999, None], ids=["broken off", "its own length"])
+async def test_a_body_that_is_cut_after_all_images_counts(rest: bytes, length: int | None) -> None:
+    async with serving(reply(200, _TWO + rest, length=length)) as server, door(server.url) as api:
+        response = await make(api, CALL, lambda: None)
+    assert response.images == (InlineImage("QUJD", None), LinkedImage("https://example.com/a.png", None))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _TWO[:-2],  # within the URL of the second
+        PICTURE[:-1],  # one image of two
+        b'{"type": "partial_image", "data": [{"b64_json": "QUJD"}, {"b64_json": "QUJE"}',
+    ],
+)
+async def test_a_body_that_is_cut_before_all_images_is_of_unknown_outcome(body: bytes) -> None:
+    """The call is repeated with its key, and a server that honours it charges nothing again."""
+    async with serving(reply(200, body, length=999)) as server, door(server.url) as api:
+        error, _ = await refused(api)
+    assert type(error) is OutcomeUnknown
 
 
 @pytest.mark.parametrize(
