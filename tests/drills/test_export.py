@@ -54,7 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 
 
 CASES = [
-    *(pytest.param(kind, 5_000, 1, id=f"{kind} short") for kind in SHORT),
+    *(pytest.param(kind, 2_500, 1, id=f"{kind} short") for kind in SHORT),
     *(pytest.param(kind, 100_000, 10, id=f"{kind} long", marks=pytest.mark.long) for kind in KINDS),
 ]
 

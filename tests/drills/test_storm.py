@@ -72,11 +72,15 @@ def test_in_a_storm_of_every_fault_each_picture_comes_and_what_was_paid_again_is
 def test_an_outage_longer_than_any_wait_is_sat_out_and_costs_the_calls_in_flight_alone(
     stage: Stage, away: float, outages: int, each: int
 ) -> None:
-    """The server dies with its calls in flight, and comes back on its port while the run still works."""
+    """The server dies with its calls in flight, and comes back on its port while the run still works.
+
+    No image is downloaded: a download that fails first would say the outage in other words.
+    """
     servers = [stage.serve(rate_limit=None, latency_seconds=[0.1, 0.2], seed=1)]
     _patient(stage, attempts=2)
     stage.provider("lab", servers[0], concurrency=6)
-    process = stage.start("run", stage.prompts("many", each * (outages + 1)), "--quiet")
+    job = stage.prompts("many", each * (outages + 1), response_format="b64_json")
+    process = stage.start("run", job, "--quiet")
     _serving(servers[0], 20)
     for _ in range(outages):
         servers[-1].stop()

@@ -530,10 +530,10 @@ def test_python_m_pipeline_is_the_command(stage: Stage) -> None:
 def test_few_file_descriptors_slow_a_run_down_and_lose_nothing(stage: Stage, limit: str) -> None:
     server = stage.serve(rate_limit=None, latency_seconds=[0.2, 0.2])
     stage.provider("lab", server, rate_limit=None, concurrency=1024)
-    job = stage.prompts("many", 300)
+    job = stage.prompts("many", 160)
     ended = stage.run("run", job, under=("bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash"))
     assert "open files" not in ended.stderr
-    assert stage.standing("many")["counts"]["succeeded"] == server.charged() == 300
+    assert stage.standing("many")["counts"]["succeeded"] == server.charged() == 160
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])

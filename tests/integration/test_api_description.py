@@ -105,7 +105,7 @@ def _examples(short: int, long: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("examples", [pytest.param(short, id="short"), marked])
 
 
-@_examples(80, 400)
+@_examples(40, 400)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_whatever_is_sent_the_answer_is_as_described(
@@ -149,7 +149,7 @@ def sensible(operation: Operation) -> st.SearchStrategy[Case]:
     return cases()
 
 
-@_examples(60, 240)
+@_examples(30, 240)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_success_has_the_described_shape(vendor: Vendor, name: str, examples: int) -> None:
     kinds: Counter[str] = Counter()

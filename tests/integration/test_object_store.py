@@ -16,7 +16,7 @@ from pipeline.config.load import load
 from pipeline.stores import Stores
 from pipeline.stores.object_store import MARKER
 from pipeline.web.image_files import find_served_image
-from tests.support.object_server import CREDENTIALS, object_server
+from tests.support.object_server import CREDENTIALS, descriptions_read_once, object_server
 from tests.support.stage import finish, staged
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ IMAGES = "/images/"
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    with object_server("moto", tmp_path_factory.mktemp("moto")) as server:
+    with object_server("moto", tmp_path_factory.mktemp("moto")) as server, descriptions_read_once():
         yield server
 
 

@@ -41,7 +41,7 @@ def _make(folder: Path, python: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
-            install = ["--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
+            install = ["--python", str(python), "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
             _run(sys.executable, "-m", "pip", *install, *REQUIREMENTS)
         except (subprocess.SubprocessError, OSError) as reason:
             shutil.rmtree(folder, ignore_errors=True)

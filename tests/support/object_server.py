@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
 import shutil
 import socket
@@ -35,6 +36,20 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFA
 BUCKET = "bucket"
 _UNCHECKED = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 _HOP = frozenset({"connection", "transfer-encoding", "content-length", "keep-alive", "date", "server"})
+
+
+@contextlib.contextmanager
+def descriptions_read_once() -> Iterator[None]:
+    """Within the block the S3 library parses its description of the service once, not in each of a file's many runs."""
+    from botocore.loaders import JSONFileLoader
+
+    read = JSONFileLoader.load_file
+    once = functools.cache(lambda path: read(JSONFileLoader(), path))
+    JSONFileLoader.load_file = lambda _, path: once(path)
+    try:
+        yield
+    finally:
+        JSONFileLoader.load_file = read
 
 
 @dataclass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import sqlite3
 from pathlib import Path
 
@@ -71,9 +72,15 @@ FORMS = {
 """The forms of a request before its last one, the manifest's: the name of a class or of the table, and what it is."""
 
 
+@functools.cache
+def syntax_tree(path: Path) -> ast.Module:
+    """Return a module as Python parses it, once in a process: several tests read all modules."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 def summary(path: Path) -> str:
     """Return the first line of a module's docstring."""
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+    return (ast.get_docstring(syntax_tree(path)) or "").splitlines()[0]
 
 
 def modules() -> str:
@@ -131,7 +138,7 @@ def _class(name: str) -> tuple[str, list[str]]:
         (path, node)
         for path in PACKAGE.rglob("*.py")
         if "sandbox" not in path.relative_to(PACKAGE).parts
-        for node in ast.parse(path.read_text()).body
+        for node in syntax_tree(path).body
         if isinstance(node, ast.ClassDef) and node.name == name
     ]
     fields = [

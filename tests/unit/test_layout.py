@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.readme import HOME, PACKAGE, PARTS, README, ROOMS, WAY, written
+from tests.support.readme import HOME, PACKAGE, PARTS, README, ROOMS, WAY, syntax_tree, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def test_generated_parts_of_the_readmes_are_current(path: Path) -> None:
 
 def test_every_module_says_in_its_first_line_what_it_does() -> None:
     for path in PACKAGE.rglob("*.py"):
-        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        docstring = ast.get_docstring(syntax_tree(path))
         assert docstring, path
         assert len(docstring.splitlines()[0]) > 20, path
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import ast
 import base64
 import json
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from multidict import CIMultiDict
 
-import pipeline
 from pipeline.client.response import HttpResponse, InlineImage, read_response
 from pipeline.client.secrets import Secrets
 from pipeline.errors import RequestError
+from tests.support.readme import PACKAGE, syntax_tree
 
 KEY, TOKEN = "sk-test/0123456789+abc=", "team token 0123"
 QUOTED = quote(KEY, safe="")
@@ -114,8 +113,8 @@ def test_no_dataclass_shows_the_environment_in_its_repr() -> None:
     """A bound method shows its object, in the messages of asyncio too."""
     fields = [
         (path.name, ast.unparse(field))
-        for path in Path(pipeline.__file__).parent.rglob("*.py")
-        for made in ast.walk(ast.parse(path.read_text("utf-8")))
+        for path in PACKAGE.rglob("*.py")
+        for made in ast.walk(syntax_tree(path))
         if isinstance(made, ast.ClassDef) and any("dataclass" in ast.unparse(one) for one in made.decorator_list)
         for field in made.body
         if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) in {"environment", "secrets"}

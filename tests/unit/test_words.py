@@ -8,7 +8,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.support.readme import PACKAGE
+from tests.support.readme import PACKAGE, syntax_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 @functools.cache
 def _modules() -> list[tuple[str, ast.Module]]:
     paths = sorted(PACKAGE.rglob("*.py"))
-    return [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in paths]
+    return [(str(path.relative_to(PACKAGE)), syntax_tree(path)) for path in paths]
 
 
 @functools.cache
