@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
-ON_EACH = 2  # workers of a node
 VICTIMS = ["worker"] * 7 + ["node"] * 2 + ["run"]
 
 
 @pytest.fixture(scope="module")
 def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """So many nodes, with room for two workers each."""
-    with ray_nodes(request.param, ON_EACH, STAGE_KEY=KEY) as made:
+    """So many nodes, with room for so many workers each."""
+    with ray_nodes(*request.param, STAGE_KEY=KEY) as made:
         yield made
 
 
@@ -44,7 +43,7 @@ def _until(stage: Stage, process: RunningCommand, question: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("nodes", [2], indirect=True)
+@pytest.mark.parametrize("nodes", [(2, 1)], indirect=True)
 def test_each_node_reads_its_own_environment_unless_keys_are_passed(stage: Stage, nodes: Nodes) -> None:
     server, key = stage.serve(rate_limit=None), f"sk-{secrets.token_hex(16)}"
     stage.settings["workers"] = {"processes": 2, "address": nodes.address}
@@ -69,8 +68,8 @@ def test_each_node_reads_its_own_environment_unless_keys_are_passed(stage: Stage
 @pytest.mark.parametrize(
     ("nodes", "requests", "kinds", "kills"),
     [
-        (2, 100, ["worker", "worker", "node", "run"], 4),
-        pytest.param(4, 6000, VICTIMS, 100, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+        ((2, 1), 100, ["worker", "worker", "node", "run"], 4),
+        pytest.param((4, 2), 6000, VICTIMS, 100, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
     indirect=["nodes"],
 )
@@ -80,7 +79,7 @@ def test_kills_of_workers_nodes_and_runs_lose_nothing_and_buy_only_calls_in_flig
     draw = random.Random(42)
     victims = draw.sample(kinds * (kills // len(kinds)), kills)
     server = stage.serve(rate_limit=None, latency_seconds=[0.1, 0.6], seed=2, faults={"cut_download": 0.1})
-    workers = {"processes": ON_EACH * len(nodes.nodes), "address": nodes.address}
+    workers = {"processes": nodes.cpus * len(nodes.nodes), "address": nodes.address}
     stage.settings |= {"retry": {"unknown": 100}, "workers": workers}
     stage.provider("lab", server, concurrency=32)
     stage.run("submit", stage.prompts("many", requests))
@@ -130,7 +129,7 @@ def test_a_run_whose_ray_loses_its_control_service_finishes_its_calls_and_exits_
 
 @pytest.mark.parametrize(
     ("nodes", "windows", "seconds", "least_use"),
-    [(2, 2, 5.0, 0.8), pytest.param(4, 5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+    [((2, 1), 2, 5.0, 0.8), pytest.param((4, 2), 5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
     indirect=["nodes"],
 )
 def test_a_strict_server_refuses_no_call_of_all_workers_and_the_limit_is_used(
@@ -138,7 +137,7 @@ def test_a_strict_server_refuses_no_call_of_all_workers_and_the_limit_is_used(
 ) -> None:
     images = 50
     server = stage.serve(rate_limit={"images": images, "per_seconds": seconds}, latency_seconds=[0.2, 2.0])
-    stage.settings["workers"] = {"processes": ON_EACH * len(nodes.nodes), "address": nodes.address}
+    stage.settings["workers"] = {"processes": nodes.cpus * len(nodes.nodes), "address": nodes.address}
     stage.provider("lab", server, rate_limit={"images": images, "per_seconds": seconds})
     stage.run("run", stage.prompts("many", images * windows + images // 2), "--on", "ray")
     calls = sorted((call for call in server.books()), key=lambda call: call["mono"])

@@ -416,7 +416,7 @@ def test_the_server_s_clock_decides_where_it_differs_from_ours() -> None:
     assert expiry("https://h/", 600, skew=90.0, now=1000) == 1600
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.text() | st.text().map("https://h.invalid/?se={}".format) | st.text().map("http://{}".format))
 def test_any_text_as_a_url_has_an_end_and_fails_as_a_download(url: str) -> None:
     assert isinstance(expiry(url, 600), float)

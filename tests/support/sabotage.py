@@ -1,4 +1,4 @@
-"""The command with the world broken around it: `python -m tests.support.sabotage WHAT[:ARGUMENT...] run ...`.
+"""The command with the world broken around it: `main([WHAT[:ARGUMENT...], "run", ...])` in a process of its own.
 
 The program itself knows nothing of this: what is replaced is the clock, the disk, or a step that dies.
 
@@ -149,14 +149,10 @@ KINDS: dict[str, Callable[..., None]] = {
 }
 
 
-def main() -> None:
-    """Break what the first argument says, then run the command with the others."""
-    name, *arguments = sys.argv[1].split(":")
+def main(words: list[str]) -> None:
+    """Break what the first word says, then run the command with the others."""
+    name, *arguments = words[0].split(":")
     KINDS[name](*arguments)
     from pipeline.cli.main import main as command
 
-    command(sys.argv[2:])
-
-
-if __name__ == "__main__":
-    main()
+    command(words[1:])

@@ -125,13 +125,14 @@ class Stage:
         """Start the command in the folder: with this sabotage around it (see `sabotage.py`), or under another one."""
         environment = {**os.environ, "STAGE_KEY": key, "PYTHONPATH": str(HOME)}
         words = [str(one) for one in arguments]
-        if sabotage is None and not under:
-            forked = Process("pipeline.cli.main", words, folder=self.folder, environment=environment)
+        if not under:
+            module = "pipeline.cli.main" if sabotage is None else "tests.support.sabotage"
+            words = words if sabotage is None else [sabotage, *words]
+            forked = Process(module, words, folder=self.folder, environment=environment)
             self.stack.callback(forked.end)
             return forked
-        module = ["pipeline"] if sabotage is None else ["tests.support.sabotage", sabotage]
         process = subprocess.Popen(
-            [*under, sys.executable, "-m", *module, *words],
+            [*under, sys.executable, "-m", "pipeline", *words],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

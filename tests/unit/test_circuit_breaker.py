@@ -148,7 +148,7 @@ def test_calls_in_flight_that_fail_during_an_outage_do_not_delay_the_probe() -> 
     run(main())
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     st.lists(st.floats(5, 60), min_size=FAILURES + 1, max_size=20),
     st.floats(1, 3 * HOUR),

@@ -407,14 +407,14 @@ def _read_or_refused(folder: Path, text: str) -> None:
         assert load(path, environment={}).providers
 
 
-@settings(deadline=None, derandomize=True, max_examples=120)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(CONFIG)
 @example({"providers": {"lab": {"base_url": "http://[", "rate_limit": {"images": 10**400}}}})
 def test_any_values_as_a_config_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, values: object) -> None:
     _read_or_refused(tmp_path_factory.getbasetemp(), yaml.safe_dump(values, allow_unicode=True))
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.text(max_size=200))
 def test_any_text_as_a_config_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     _read_or_refused(tmp_path_factory.getbasetemp(), text)

@@ -392,7 +392,7 @@ def test_many_threads_agree_and_no_state_of_pillow_changes() -> None:
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(name=st.sampled_from(sorted(WHOLE)), at=st.floats(0, 1), junk=st.binary(min_size=1, max_size=8))
 def test_damage_ends_in_a_description_or_a_refusal_and_nothing_else(name: str, at: float, junk: bytes) -> None:
     whole = WHOLE[name]

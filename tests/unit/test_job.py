@@ -227,7 +227,7 @@ def _planned_or_refused(folder: Path, text: str) -> None:
 REQUEST: dict[str, Any] = {"prompt": "a", "matrix": {"x": [[1], {"a": 1}, 1.5, "", None, True]}}
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=75)
 @given(JOB | VALUE)
 @example({"requests": [{**REQUEST, "operation": "{{ x }}"}]})
 @example({"requests": [{**REQUEST, "operation": "{{ x }}", "model": "dall-e-2"}]})
@@ -239,7 +239,7 @@ def test_any_values_as_a_job_are_planned_or_refused(tmp_path_factory: pytest.Tem
     _planned_or_refused(tmp_path_factory.getbasetemp(), yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.text(max_size=200))
 def test_any_text_as_a_job_is_planned_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     _planned_or_refused(tmp_path_factory.getbasetemp(), text)

@@ -86,7 +86,7 @@ def test_every_cut_of_a_png_is_left_to_pillow() -> None:
     assert all(complete_png_size(content[:length], MAX_PIXELS) is None for length in range(len(content)))
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=125, deadline=None, derandomize=True)
 @given(
     st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA"]),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=3),

@@ -377,14 +377,14 @@ def test_a_line_of_text_that_looks_like_something_else_is_a_prompt_and_it_is_sai
 LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), min_size=1, max_size=20)
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=75)
 @given(st.lists(LINE.filter(lambda text: bool(text.strip()) and text[0] != "\ufeff"), min_size=1, max_size=5))
 def test_any_lines_come_back_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     found = rows(tmp_path_factory.getbasetemp(), "fuzz.txt", "\n".join(lines))
     assert [variables["prompt"] for _, variables in found] == lines
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=100)
 @given(
     st.sampled_from(["f.csv", "f.tsv", "f.jsonl", "f.txt"]),
     st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")),

@@ -244,7 +244,7 @@ def _read_or_refused(text: str) -> None:
         assert isinstance(parse(text, "a.yaml", JobError), Document)
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=150)
 @given(st.text(max_size=200) | st.text(alphabet="&*a:-[]{}<>!?|'\"# \n\t,%@0.e~\\", max_size=80))
 @example("\ud800")
 @example('"\\ud800"')
@@ -254,13 +254,13 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     _read_or_refused(text)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=100)
 @given(NESTED)
 def test_any_values_that_yaml_can_write_are_read_or_refused(values: object) -> None:
     _read_or_refused(yaml.safe_dump(values, allow_unicode=True))
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=150)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_a_quoted_text_comes_back_as_it_is(text: str) -> None:
     escaped = "".join(character if character.isalnum() else f"\\U{ord(character):08x}" for character in text)
