@@ -85,7 +85,7 @@ def night(stage: Stage, seed: int, faults: dict[str, float]) -> int:
     return deaths
 
 
-@pytest.mark.parametrize("wanted", [pytest.param(15, id="short"), pytest.param(150, id="long", marks=pytest.mark.long)])
+@pytest.mark.parametrize("wanted", [pytest.param(8, id="short"), pytest.param(150, id="long", marks=pytest.mark.long)])
 @pytest.mark.parametrize("faults", [pytest.param({}, id="calm"), pytest.param(FAULTS, id="every fault")])
 @pytest.mark.timeout(3600)
 def test_kill_9_loses_no_line_and_buys_none_twice(

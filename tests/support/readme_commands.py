@@ -12,9 +12,15 @@ import signal
 import stat
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-_STUBS = ("pip", "pytest", "ruff", "mypy", "lint-imports", "apt-get", "chromium")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_STUBS = ("pip", "ruff", "mypy", "lint-imports", "apt-get", "chromium")
+_PYTEST = """for one; do
+    case "$one" in */*) [ -e "${one%%::*}" ] || { echo "pytest: there is no $one" >&2; exit 64; } ;; esac
+done"""
 _PIPELINE = ("pipeline", "image-batch-pipeline")
 _PYTHON = ("python", "python3")
 
@@ -24,9 +30,15 @@ def install(folder: Path) -> Path:
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f"PATH={shlex.quote(str(programs))}:$PATH\n")
-    for name in (*_STUBS, *_PIPELINE, *_PYTHON):
+    this = f'exec {shlex.quote(sys.executable)} {shlex.quote(__file__)} {{}} "$@"'
+    texts = {
+        **dict.fromkeys(_STUBS, ""),
+        "pytest": _PYTEST,
+        **{name: this.format(name) for name in (*_PIPELINE, *_PYTHON)},
+    }
+    for name, text in texts.items():
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(__file__)} {name} "$@"\n')
+        program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return programs
 
@@ -35,10 +47,7 @@ def main(name: str, arguments: list[str]) -> int:
     """Do as the program called `name`; return its exit code."""
     if name in _PIPELINE:
         return _pipeline(arguments)
-    if name in _PYTHON:
-        return _python(arguments)
-    missing = [one for one in arguments if "/" in one and not Path(one.partition("::")[0]).exists()]
-    return _refuse(f"{name}: there is no {missing[0]}") if missing and name == "pytest" else 0
+    return _python(arguments)
 
 
 def _pipeline(arguments: list[str]) -> int:
