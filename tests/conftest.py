@@ -77,8 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is there now alone for good when garbage is looked for: the tests, and all that they import."""
+    """Leave what is there now alone for good when garbage is looked for: the tests, and all that they import.
+
+    What the tests leave grows, too, and is looked through less often than by default: that takes a twentieth less time.
+    """
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     gc.enable()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from tests.support.object_server import Action, ObjectServer
     from tests.support.stage import RunningCommand, Server, Stage
 
-pytest.importorskip("s3fs", reason="the extra [s3] is not installed")
-pytest.importorskip("moto", reason="moto is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("s3fs") is None or find_spec("moto") is None, reason="the extra [s3] or moto is not installed"
+)
 
 IMAGES = 40
 MOST_STEPS = 8 * IMAGES  # that a run writes to disk, about

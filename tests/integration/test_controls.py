@@ -75,10 +75,10 @@ async def test_a_pause_takes_hold_with_200_calls_in_flight_and_its_end_too(bench
         await _followed(bench, Held, 1, time.monotonic())
         await until(lambda: not counter.inside)
         held = time.monotonic()
+        await until(lambda: bench.one("SELECT count(*) FROM request WHERE status = 'running'") == 0)
         await asyncio.sleep(1.0)
         assert counter.since(held) == [], "calls in flight have ended, and none has followed"
         assert counter.inside == 0
-        assert bench.one("SELECT count(*) FROM request WHERE status = 'running'") == 0
         await asyncio.to_thread(_controls(bench, provider).unpause)
         released = time.monotonic()
         await _followed(bench, Held, 2, released)

@@ -8,6 +8,7 @@ import json
 import signal
 import tarfile
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from tests.support.object_server import Action, ObjectServer
     from tests.support.stage import Stage
 
-pytest.importorskip("s3fs", reason="the extra [s3] is not installed")
-pytest.importorskip("moto", reason="moto is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("s3fs") is None or find_spec("moto") is None, reason="the extra [s3] or moto is not installed"
+)
 
 IMAGES = "/images/"
 

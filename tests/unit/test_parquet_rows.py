@@ -58,24 +58,26 @@ MOMENT = dt.datetime(2026, 11, 28, 13, 5, tzinfo=dt.UTC)
 
 
 @pytest.mark.parametrize(
-    ("array", "value"),
+    ("cell", "kind", "value"),
     [
-        (pa.array([MOMENT.date()]), "2026-11-28"),
-        (pa.array([MOMENT.date()], pa.date64()), "2026-11-28"),
-        (pa.array([MOMENT], pa.timestamp("us", "UTC")), "2026-11-28T13:05:00+00:00"),
-        (pa.array([MOMENT.replace(tzinfo=None)], pa.timestamp("s")), "2026-11-28T13:05:00"),
-        (pa.array([1_000_000_001], pa.timestamp("ns")), "1970-01-01T00:00:01"),
-        (pa.array([1_000_000_001], pa.time64("ns")), "00:00:01"),
-        (pa.array([1_000_000_001], pa.duration("ns")), "0:00:01"),
-        (pa.array([Decimal("1.50")]), "1.50"),
-        (pa.array(["a"]).dictionary_encode(), "a"),
-        (pa.array(["a"], pa.large_string()), "a"),
-        (pa.array([[1, None]]), [1, None]),
-        (pa.array([{"a": [MOMENT.date()], "b": None}]), {"a": ["2026-11-28"], "b": None}),
+        (MOMENT.date(), None, "2026-11-28"),
+        (MOMENT.date(), pa.date64(), "2026-11-28"),
+        (MOMENT, pa.timestamp("us", "UTC"), "2026-11-28T13:05:00+00:00"),
+        (MOMENT.replace(tzinfo=None), pa.timestamp("s"), "2026-11-28T13:05:00"),
+        (1_000_000_001, pa.timestamp("ns"), "1970-01-01T00:00:01"),
+        (1_000_000_001, pa.time64("ns"), "00:00:01"),
+        (1_000_000_001, pa.duration("ns"), "0:00:01"),
+        (Decimal("1.50"), None, "1.50"),
+        ("a", pa.dictionary(pa.int32(), pa.string()), "a"),
+        ("a", pa.large_string(), "a"),
+        ([1, None], None, [1, None]),
+        ({"a": [MOMENT.date()], "b": None}, None, {"a": ["2026-11-28"], "b": None}),
     ],
 )
-def test_dates_become_iso_text_and_other_values_what_json_has(tmp_path: Path, array: Any, value: Any) -> None:
-    assert rows(tmp_path, {"x": array}) == [(1, {"x": value})]
+def test_dates_become_iso_text_and_other_values_what_json_has(
+    tmp_path: Path, cell: Any, kind: pa.DataType | None, value: Any
+) -> None:
+    assert rows(tmp_path, {"x": pa.array([cell], kind)}) == [(1, {"x": value})]
 
 
 def test_a_column_of_bytes_is_no_variable_and_a_number_that_is_none_is_a_wrong_row(tmp_path: Path) -> None:
