@@ -35,7 +35,7 @@ def _images() -> list[str]:
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no such signals")
 @pytest.mark.parametrize(
     ("moments", "seconds"),
-    [(5, 1.5), pytest.param(50, 1.0, marks=pytest.mark.long)],  # the long form runs alone
+    [(3, 1.5), pytest.param(50, 1.0, marks=pytest.mark.long)],  # the long form runs alone
 )
 @pytest.mark.timeout(600)
 async def test_the_second_signal_ends_a_run_of_hostile_images_at_any_moment(

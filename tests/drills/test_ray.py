@@ -127,15 +127,11 @@ def test_a_run_whose_ray_loses_its_control_service_finishes_its_calls_and_exits_
     stage.run("run", "--on", "local")
 
 
-@pytest.mark.parametrize(
-    ("nodes", "windows", "seconds", "least_use"),
-    [((2, 1), 2, 5.0, 0.8), pytest.param((4, 2), 5, 60.0, 0.98, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
-    indirect=["nodes"],
-)
-def test_a_strict_server_refuses_no_call_of_all_workers_and_the_limit_is_used(
-    stage: Stage, nodes: Nodes, windows: int, seconds: float, least_use: float
-) -> None:
-    images = 50
+@pytest.mark.long
+@pytest.mark.parametrize("nodes", [(4, 2)], indirect=True)
+@pytest.mark.timeout(900)
+def test_a_strict_server_refuses_no_call_of_all_workers_and_the_limit_is_used(stage: Stage, nodes: Nodes) -> None:
+    images, seconds, windows = 50, 60.0, 5
     server = stage.serve(rate_limit={"images": images, "per_seconds": seconds}, latency_seconds=[0.2, 2.0])
     stage.settings["workers"] = {"processes": nodes.cpus * len(nodes.nodes), "address": nodes.address}
     stage.provider("lab", server, rate_limit={"images": images, "per_seconds": seconds})
@@ -146,4 +142,4 @@ def test_a_strict_server_refuses_no_call_of_all_workers_and_the_limit_is_used(
     moments = [call["mono"] for call in calls]
     use = (len(moments) - 1) * seconds / images / (moments[-1] - moments[0])
     print(f"{use:.4f} of the limit in windows of {seconds:.0f} seconds")
-    assert use >= least_use
+    assert use >= 0.98

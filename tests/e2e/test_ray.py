@@ -102,6 +102,7 @@ def test_a_run_that_is_killed_leaves_no_process_and_no_folder_and_the_next_one_g
     assert stage.check_files("job") == 4, ended.stderr
 
 
+@pytest.mark.long
 def test_workers_put_images_into_an_object_store_and_what_it_refuses_goes_through_the_spool(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
