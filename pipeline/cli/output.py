@@ -245,7 +245,7 @@ def summary_json(result: Result) -> SummaryForm:
     """Return the last event of `--json`: how the run ended, its jobs and the causes of failure."""
     from pipeline import ledger
     from pipeline.reports.facts import rfc3339
-    from pipeline.reports.failure_causes import causes_json, read_causes
+    from pipeline.reports.failure_report import causes_json, read_causes
     from pipeline.reports.next_command import NextCommand
     from pipeline.reports.status import status_json
 

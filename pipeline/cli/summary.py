@@ -12,7 +12,7 @@ from pipeline.progress.event_text import one_line
 from pipeline.reports.advice import stop_advice
 from pipeline.reports.batches import left_out_lines
 from pipeline.reports.facts import counted, job_line
-from pipeline.reports.failure_causes import BUDGET_OPTION, read_causes, stop_commands
+from pipeline.reports.failure_report import BUDGET_OPTION, read_causes, stop_commands
 from pipeline.reports.needed_budget import needed_budget
 from pipeline.reports.stops import read_holding_stops, stop_lines
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.ledger.job_summary import JobSummary
-    from pipeline.reports.failure_causes import FailureCause
+    from pipeline.reports.failure_report import FailureCause
     from pipeline.reports.next_command import NextCommand
     from pipeline.result import Result
 

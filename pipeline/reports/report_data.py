@@ -11,7 +11,7 @@ from pipeline.ledger.image_flags import read_flags
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.reports.batches import batch_facts, batch_sentence
 from pipeline.reports.facts import spent_facts
-from pipeline.reports.failure_causes import cause_key, read_causes
+from pipeline.reports.failure_report import cause_key, read_causes
 from pipeline.reports.manifest import shown_image, shown_params
 from pipeline.reports.next_command import WITHOUT_OPTIONS
 from pipeline.reports.stops import read_holding_stops, stops_json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.image_flags import ImageFlags
     from pipeline.ledger.queries import RecordedRequest
-    from pipeline.reports.failure_causes import CauseKey, FailureCause
+    from pipeline.reports.failure_report import CauseKey, FailureCause
     from pipeline.reports.next_command import NextCommand
     from pipeline.storage import StoredImage
     from pipeline.stores import Addresses

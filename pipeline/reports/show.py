@@ -11,7 +11,7 @@ from pipeline.ledger.failure_queries import read_job_files
 from pipeline.ledger.image_flags import read_flags
 from pipeline.ledger.request_history import check_ids, read_attempts
 from pipeline.reports.facts import clock, counted, dollars, rfc3339
-from pipeline.reports.failure_causes import FailureCause, JobFailures, cause_key
+from pipeline.reports.failure_report import FailureCause, JobFailures, cause_key
 from pipeline.reports.manifest import entries_of, shown_error
 from pipeline.reports.stops import read_holding_stops, stop_lines
 from pipeline.stores import Addresses

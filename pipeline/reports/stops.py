@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.stops import read_stops
 from pipeline.reports.advice import advice_for_stop
-from pipeline.reports.failure_causes import BUDGET_OPTION, stop_commands
+from pipeline.reports.failure_report import BUDGET_OPTION, stop_commands
 from pipeline.reports.needed_budget import needed_budget
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pipeline.ledger.queries import read_captions
 from pipeline.progress.from_ledger import make_view
 from pipeline.reports.batches import batch_sentence
 from pipeline.reports.facts import count_facts, counted, dollars, expected_facts, spent_facts
-from pipeline.reports.failure_causes import read_causes
+from pipeline.reports.failure_report import read_causes
 from pipeline.reports.next_command import WITHOUT_OPTIONS
 from pipeline.reports.stops import stops_json
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.lock import LockOwner
     from pipeline.progress.view import ProviderView
     from pipeline.reports.controls import ControlsInForce
-    from pipeline.reports.failure_causes import FailureCause
+    from pipeline.reports.failure_report import FailureCause
     from pipeline.reports.next_command import NextCommand
 
 NEWEST = 24

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import Moderated, ServerFault
 from pipeline.ledger.error_kind import error_json
 from pipeline.ledger.put_back import JobPutBack, Selection, find_ended, put_back
-from pipeline.reports.failure_causes import read_causes
+from pipeline.reports.failure_report import read_causes
 from pipeline.reports.next_command import WITHOUT_OPTIONS
 from pipeline.reports.put_back import put_back_lines
 from tests.support.workbench import request

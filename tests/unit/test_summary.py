@@ -14,7 +14,7 @@ from pipeline.reports.advice import request_advice
 from pipeline.reports.next_command import NextCommand
 from pipeline.result import Result
 from tests.support.workbench import request
-from tests.unit.test_failure_causes import BUSY, POLICY, fail
+from tests.unit.test_failure_report import BUSY, POLICY, fail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from pipeline.engine.failed_calls import REFUSALS
 from pipeline.errors import Invalid, Moderated, OutcomeUnknown, RequestError, ServerFault, Stop, TryAgain, Unusable
 from pipeline.ledger import attempts
 from pipeline.reports.advice import ADVICE, STOP_ADVICE
-from pipeline.reports.failure_causes import causes_json, read_causes
+from pipeline.reports.failure_report import causes_json, read_causes
 from pipeline.reports.next_command import NextCommand
 from pipeline.storage import QuarantinedFile
 from tests.support.workbench import request
