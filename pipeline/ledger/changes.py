@@ -19,7 +19,7 @@ class _Recorded:
     id: str
     n: int
     status: str
-    spent_usd: float
+    spent_usd: float | None
     is_stated: bool
 
 
@@ -35,8 +35,8 @@ class Changes:
     changed: list[ImageRequest] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     superseded: list[str] = field(default_factory=list)
-    kept_usd: float = 0.0  # spent
-    superseded_usd: float = 0.0
+    kept_usd: float | None = 0.0  # spent; None if that of one of them is unknown
+    superseded_usd: float | None = 0.0
     kept_unmade: Counter[str] = field(default_factory=Counter)
     """Of those kept: how many have failed, are cancelled, came back partial, or are put back."""
 
@@ -56,14 +56,18 @@ def find_changes(connection: sqlite3.Connection, plan: Plan) -> Changes:
             changes.new.append(request)
         else:
             changes.kept.append(request.id)
-            changes.kept_usd += known.spent_usd
+            changes.kept_usd = _sum(changes.kept_usd, known.spent_usd)
             if state := _unmade(known):
                 changes.kept_unmade[state] += 1
     for key, one in recorded.items() if not plan.is_part else ():
         if one.is_stated and key not in planned and one.id.lower() not in ids:
             changes.superseded.append(one.id)
-            changes.superseded_usd += one.spent_usd
+            changes.superseded_usd = _sum(changes.superseded_usd, one.spent_usd)
     return changes
+
+
+def _sum(known: float | None, more: float | None) -> float | None:
+    return None if known is None or more is None else known + more
 
 
 def _unmade(known: _Recorded) -> str | None:
@@ -75,7 +79,8 @@ def _unmade(known: _Recorded) -> str | None:
 def _read(connection: sqlite3.Connection, name: str) -> dict[str, _Recorded]:
     """Return the requests that a job states or has stated, by their keys, in their order."""
     rows = connection.execute(
-        "SELECT r.key, r.id, r.n, r.status, coalesce(r.cost_usd, 0.0), r.stated = j.revision"
+        "SELECT r.key, r.id, r.n, r.status, CASE WHEN r.received THEN r.cost_usd ELSE coalesce(r.cost_usd, 0.0) END,"
+        " r.stated = j.revision"
         " FROM request r JOIN job j ON j.pk = r.job WHERE j.name = ? AND r.stated <= j.revision ORDER BY r.position",
         (name,),
     )

@@ -30,7 +30,7 @@ def read_changes(folder: Path, plan: Plan) -> Changes:
 def diff_json(changes: Changes, costs: Mapping[str, float | None]) -> DiffForm:
     """Return the changes as `plan --diff --json` shows them; `costs` are those of what is missing, by key.
 
-    What is new or changed has what it will cost, null if that is unknown; the rest has what was spent.
+    What is new or changed has what it will cost, null if that is unknown; the rest has what was spent, likewise.
     """
     return {
         "new": _to_come(changes.new, costs),
@@ -47,8 +47,8 @@ def _to_come(requests: Sequence[ImageRequest], costs: Mapping[str, float | None]
     return {"count": len(usd), "cost_usd": cost, "ids": [request.id for request in requests]}
 
 
-def _spent(ids: list[str], usd: float) -> ChangeForm:
-    return {"count": len(ids), "cost_usd": round(usd, 6), "ids": ids}
+def _spent(ids: list[str], usd: float | None) -> ChangeForm:
+    return {"count": len(ids), "cost_usd": None if usd is None else round(usd, 6), "ids": ids}
 
 
 def diff_lines(diff: Mapping[str, Any], kept_unmade: Mapping[str, int]) -> Iterator[str]:
@@ -58,7 +58,9 @@ def diff_lines(diff: Mapping[str, Any], kept_unmade: Mapping[str, int]) -> Itera
         unmade = [f"{number:,} {state}" for state, number in sorted(kept_unmade.items())] if kind == "kept" else []
         beside = f" ({', '.join(unmade)})" if unmade else ""
         cost = "unknown cost" if found["cost_usd"] is None else dollars(found["cost_usd"])
-        money = f"{cost} {'spent' if kind in {'kept', 'superseded'} else 'to come'}"
+        money = (
+            f"{cost} to come" if kind in {"new", "changed"} else cost if found["cost_usd"] is None else f"{cost} spent"
+        )
         more = f" and {found['count'] - _MAX_IDS:,} more" if found["count"] > _MAX_IDS else ""
         ids = f": {', '.join(found['ids'][:_MAX_IDS])}{more}" if found["ids"] else ""
         yield f"{sign} {kind}: {counted(found['count'], 'request')}{beside}, {money}{ids}"

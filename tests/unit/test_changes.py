@@ -111,6 +111,18 @@ def test_a_cost_that_is_unknown_is_null_and_only_ten_ids_are_shown(bench: Bench)
     ]
 
 
+def test_what_images_without_a_price_have_cost_is_unknown(bench: Bench) -> None:
+    bench.submit(request(1, id="made"), request(2, id="left"), request(3, id="failed"))
+    bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE id != 'failed'")
+    changes = read_changes(bench.folder, plan(request(1, id="made"), request(3, id="failed")))
+    view = estimate_plan(bench.folder, plan(request(1, id="made")), models(), changes=changes)["diff"]
+    assert (view["kept"]["cost_usd"], view["superseded"]["cost_usd"]) == (None, None)
+    assert list(diff_lines(view, {}))[2:] == [
+        "= kept: 2 requests, unknown cost: made, failed",
+        "- superseded: 1 request, unknown cost: left",
+    ]
+
+
 def test_after_the_submit_all_is_kept_whatever_was_edited(bench: Bench) -> None:
     rng = random.Random(7)
     numbers = iter(range(10_000))
