@@ -51,7 +51,7 @@ def _as_tiff(image: Image.Image) -> bytes:
     """Return the pixels and the color profile, in a format that has every mode and is not compressed."""
     plain = image.copy()  # without the tags that a TIFF had
     buffer = io.BytesIO()
-    plain.save(buffer, "TIFF", icc_profile=image.info.get("icc_profile"))
+    plain.save(buffer, "TIFF", compression="raw", icc_profile=image.info.get("icc_profile"))  # else as it was
     return buffer.getvalue()
 
 

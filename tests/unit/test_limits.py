@@ -286,3 +286,13 @@ def test_a_tiff_with_two_compressions_writes_nothing_either(capfd: pytest.Captur
     with pytest.raises(BrokenImage):
         inspect(bytes(damaged))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("mode", "compression"), [("RGB", "tiff_lzw"), ("1", "tiff_ccitt"), ("1", "group4")])
+def test_what_a_process_has_decoded_comes_back_without_compression(mode: str, compression: str) -> None:
+    """Else a thread would decode it a second time, with what writes to the terminal."""
+    content = encoded(Image.effect_noise((47, 36), 60).convert(mode), "tiff", compression=compression)
+    _, pixels = decoder.decode_apart("tiff", content, 10_000, with_pixels=True)
+    with Image.open(io.BytesIO(pixels)) as image:
+        assert image.info["compression"] == "raw"
+        assert image.tobytes() == Image.open(io.BytesIO(content)).tobytes()
