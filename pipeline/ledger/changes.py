@@ -35,8 +35,8 @@ class Changes:
     changed: list[ImageRequest] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     superseded: list[str] = field(default_factory=list)
-    kept_usd: float | None = 0.0  # spent; None if that of one of them is unknown
-    superseded_usd: float | None = 0.0
+    kept_usd: list[float | None] = field(default_factory=list)  # spent for each; None if that is unknown
+    superseded_usd: list[float | None] = field(default_factory=list)
     kept_unmade: Counter[str] = field(default_factory=Counter)
     """Of those kept: how many have failed, are cancelled, came back partial, or are put back."""
 
@@ -56,18 +56,14 @@ def find_changes(connection: sqlite3.Connection, plan: Plan) -> Changes:
             changes.new.append(request)
         else:
             changes.kept.append(request.id)
-            changes.kept_usd = _sum(changes.kept_usd, known.spent_usd)
+            changes.kept_usd.append(known.spent_usd)
             if state := _unmade(known):
                 changes.kept_unmade[state] += 1
     for key, one in recorded.items() if not plan.is_part else ():
         if one.is_stated and key not in planned and one.id.lower() not in ids:
             changes.superseded.append(one.id)
-            changes.superseded_usd = _sum(changes.superseded_usd, one.spent_usd)
+            changes.superseded_usd.append(one.spent_usd)
     return changes
-
-
-def _sum(known: float | None, more: float | None) -> float | None:
-    return None if known is None or more is None else known + more
 
 
 def _unmade(known: _Recorded) -> str | None:

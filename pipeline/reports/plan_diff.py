@@ -35,20 +35,18 @@ def diff_json(changes: Changes, costs: Mapping[str, float | None]) -> DiffForm:
     return {
         "new": _to_come(changes.new, costs),
         "changed": _to_come(changes.changed, costs),
-        "kept": _spent(changes.kept, changes.kept_usd),
-        "superseded": _spent(changes.superseded, changes.superseded_usd),
+        "kept": _form(changes.kept, changes.kept_usd),
+        "superseded": _form(changes.superseded, changes.superseded_usd),
     }
 
 
 def _to_come(requests: Sequence[ImageRequest], costs: Mapping[str, float | None]) -> ChangeForm:
-    usd = [costs.get(request.key, 0.0) for request in requests]
+    return _form([request.id for request in requests], [costs.get(request.key, 0.0) for request in requests])
+
+
+def _form(ids: list[str], usd: Sequence[float | None]) -> ChangeForm:
     known = [one for one in usd if one is not None]
-    cost = round(sum(known), 6) if len(known) == len(usd) else None
-    return {"count": len(usd), "cost_usd": cost, "ids": [request.id for request in requests]}
-
-
-def _spent(ids: list[str], usd: float | None) -> ChangeForm:
-    return {"count": len(ids), "cost_usd": None if usd is None else round(usd, 6), "ids": ids}
+    return {"count": len(ids), "cost_usd": round(sum(known, 0.0), 6) if len(known) == len(usd) else None, "ids": ids}
 
 
 def diff_lines(diff: Mapping[str, Any], kept_unmade: Mapping[str, int]) -> Iterator[str]:
@@ -57,10 +55,13 @@ def diff_lines(diff: Mapping[str, Any], kept_unmade: Mapping[str, int]) -> Itera
         found = diff[kind]
         unmade = [f"{number:,} {state}" for state, number in sorted(kept_unmade.items())] if kind == "kept" else []
         beside = f" ({', '.join(unmade)})" if unmade else ""
-        cost = "unknown cost" if found["cost_usd"] is None else dollars(found["cost_usd"])
-        money = (
-            f"{cost} to come" if kind in {"new", "changed"} else cost if found["cost_usd"] is None else f"{cost} spent"
-        )
+        money = _money(found["cost_usd"], is_spent=kind in {"kept", "superseded"})
         more = f" and {found['count'] - _MAX_IDS:,} more" if found["count"] > _MAX_IDS else ""
         ids = f": {', '.join(found['ids'][:_MAX_IDS])}{more}" if found["ids"] else ""
         yield f"{sign} {kind}: {counted(found['count'], 'request')}{beside}, {money}{ids}"
+
+
+def _money(usd: float | None, *, is_spent: bool) -> str:
+    if usd is None:
+        return "unknown cost" if is_spent else "unknown cost to come"
+    return f"{dollars(usd)} {'spent' if is_spent else 'to come'}"
