@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
+import pytest
 from aiohttp import ClientSession, web
 
 if TYPE_CHECKING:
@@ -45,11 +46,9 @@ def descriptions_read_once() -> Iterator[None]:
 
     read = JSONFileLoader.load_file
     once = functools.cache(lambda path: read(JSONFileLoader(), path))
-    JSONFileLoader.load_file = lambda _, path: once(path)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: once(path))
         yield
-    finally:
-        JSONFileLoader.load_file = read
 
 
 @dataclass
