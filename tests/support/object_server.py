@@ -81,17 +81,18 @@ class ObjectServer:
         response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=10)  # noqa: S310
         return response
 
-    def make_bucket(self) -> None:
-        """Create the bucket, as soon as the server listens."""
+    def make_bucket(self, process: subprocess.Popen[bytes]) -> bool:
+        """Create the bucket as soon as the server listens; return False if its process has ended instead."""
         until = time.monotonic() + 60
-        while True:
+        while process.poll() is None:
             try:
                 self._send("PUT", BUCKET).close()
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 assert time.monotonic() < until, "the server does not start"
                 time.sleep(0.1)
             else:
-                return
+                return True
+        return False
 
     def names(self) -> list[str]:
         """Return the keys of all objects."""
@@ -160,18 +161,27 @@ def free_port() -> int:
 @contextlib.contextmanager
 def object_server(kind: Literal["moto", "weed"], folder: Path) -> Iterator[ObjectServer]:
     """Start a server and its proxy, and end both after the block."""
-    port = free_port()
-    log = (folder / f"{kind}.log").open("wb")
-    process = subprocess.Popen(_command(kind, port, folder), stdout=log, stderr=log, cwd=folder)
-    server = ObjectServer(f"http://127.0.0.1:{port}", is_open=kind == "weed")
-    try:
-        server.make_bucket()
-        with _proxied(server):
-            yield server
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
+    with _started(kind, folder) as server, _proxied(server):
+        yield server
+
+
+@contextlib.contextmanager
+def _started(kind: Literal["moto", "weed"], folder: Path) -> Iterator[ObjectServer]:
+    """Start a server with a bucket: on other ports if one of them was taken before the server had it."""
+    for _ in range(5):
+        port = free_port()
+        server = ObjectServer(f"http://127.0.0.1:{port}", is_open=kind == "weed")
+        with (
+            (folder / f"{kind}.log").open("wb") as log,
+            subprocess.Popen(_command(kind, port, folder), stdout=log, stderr=log, cwd=folder) as process,
+        ):
+            try:
+                if server.make_bucket(process):
+                    yield server
+                    return
+            finally:
+                process.kill()
+    raise AssertionError(f"the server does not start: {(folder / f'{kind}.log').read_text()}")
 
 
 def _command(kind: str, port: int, folder: Path) -> list[str]:
