@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import random
+from typing import TYPE_CHECKING
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROTATED = 0x0112  # the EXIF tag of an image's orientation
 
@@ -41,15 +45,19 @@ def _cut_out(image: Image.Image) -> Image.Image:
     return image
 
 
+PHOTOGRAPHS: dict[str, Callable[[], bytes]] = {
+    "square.png": lambda: _encoded(detailed((512, 512), 1), "png"),
+    "square with alpha.png": lambda: _encoded(_cut_out(detailed((400, 400), 2)), "png"),
+    "wide.png": lambda: _encoded(detailed((450, 300), 3), "png"),
+    "tall.png": lambda: _encoded(detailed((300, 450), 4), "png"),
+    "nearly square.jpg": lambda: _encoded(detailed((350, 305), 5), "jpeg"),
+    "wide.jpg": lambda: _encoded(detailed((420, 280), 6), "jpeg"),
+    "turned.jpg": lambda: _turned(detailed((450, 300), 7), 6),
+}
+"""How each image is made, by its file name; those called square are what the oldest models take as it is."""
+
+
 @functools.cache
-def photographs() -> dict[str, bytes]:
-    """Return the images by their file names; those called square are what the oldest models take as it is."""
-    return {
-        "square.png": _encoded(detailed((512, 512), 1), "png"),
-        "square with alpha.png": _encoded(_cut_out(detailed((400, 400), 2)), "png"),
-        "wide.png": _encoded(detailed((450, 300), 3), "png"),
-        "tall.png": _encoded(detailed((300, 450), 4), "png"),
-        "large.jpg": _encoded(detailed((700, 610), 5), "jpeg"),
-        "wide.jpg": _encoded(detailed((640, 427), 6), "jpeg"),
-        "turned.jpg": _turned(detailed((450, 300), 7), 6),
-    }
+def photograph(name: str) -> bytes:
+    """Return the file of this name in `PHOTOGRAPHS`."""
+    return PHOTOGRAPHS[name]()

@@ -21,7 +21,7 @@ from pipeline.images.prepared_cache import PreparedCache, write_inputs
 from pipeline.images.source import ImageSource
 from pipeline.models.table import Models
 from tests.support.error_table import naming
-from tests.support.photographs import photographs
+from tests.support.photographs import PHOTOGRAPHS, photograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -439,10 +439,10 @@ def test_several_pictures_keep_their_order_and_the_mask_comes_last() -> None:
     assert [one.content for one in prepared[:3]] == [CORPUS[name] for name in names]
 
 
-@pytest.mark.parametrize("photo", photographs())
+@pytest.mark.parametrize("photo", PHOTOGRAPHS)
 @pytest.mark.parametrize("fit", FITS)
 def test_a_photograph_goes_through_edits_and_variations(photo: str, fit: Fit) -> None:
-    source = ImageSource.of(photographs()[photo], name=photo)
+    source = ImageSource.of(photograph(photo), name=photo)
     (one,) = prepare([source], ImageOptions(fit=fit), VARIATION, "dall-e-2")
     meets(one, VARIATION, carries_mask=False)
     for requirements, model in ((DALLE_EDIT, "dall-e-2"), (GPT, "gpt-image-2")):
@@ -453,7 +453,8 @@ def test_a_photograph_goes_through_edits_and_variations(photo: str, fit: Fit) ->
 
 
 def test_photographs_without_fit_are_sent_or_refused_as_they_are() -> None:
-    for name, content in photographs().items():
+    for name in PHOTOGRAPHS:
+        content = photograph(name)
         source = ImageSource.of(content, name=name)
         (one,) = prepare([source], ImageOptions(), GPT, "gpt-image-2")
         assert one.content == content
