@@ -21,6 +21,10 @@ _STUBS = ("pip", "ruff", "mypy", "lint-imports", "apt-get", "chromium")
 _PYTEST = """for one; do
     case "$one" in */*) [ -e "${one%%::*}" ] || { echo "pytest: there is no $one" >&2; exit 64; } ;; esac
 done"""
+_COMMAND = """case "$*" in
+    serve*|sandbox*|*--watch*) exec {python} {this} pipeline "$@" ;;
+    *) unset PYTHONSAFEPATH; exec {python} -m pipeline "$@" ;;
+esac"""
 _PIPELINE = ("pipeline", "image-batch-pipeline")
 _PYTHON = ("python", "python3")
 
@@ -30,11 +34,12 @@ def install(folder: Path) -> Path:
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f"PATH={shlex.quote(str(programs))}:$PATH\n")
-    this = f'exec {shlex.quote(sys.executable)} {shlex.quote(__file__)} {{}} "$@"'
+    python, this = shlex.quote(sys.executable), shlex.quote(__file__)
     texts = {
         **dict.fromkeys(_STUBS, ""),
         "pytest": _PYTEST,
-        **{name: this.format(name) for name in (*_PIPELINE, *_PYTHON)},
+        **dict.fromkeys(_PIPELINE, _COMMAND.format(python=python, this=this)),
+        **dict.fromkeys(_PYTHON, f'exec {python} {this} python "$@"'),
     }
     for name, text in texts.items():
         program = programs / name
@@ -45,15 +50,12 @@ def install(folder: Path) -> Path:
 
 def main(name: str, arguments: list[str]) -> int:
     """Do as the program called `name`; return its exit code."""
-    if name in _PIPELINE:
-        return _pipeline(arguments)
-    return _python(arguments)
+    return _serving(arguments) if name == "pipeline" else _python(arguments)
 
 
-def _pipeline(arguments: list[str]) -> int:
+def _serving(arguments: list[str]) -> int:
+    """Run a command that serves until it is stopped, and stop it after its first line."""
     command = [sys.executable, "-m", "pipeline", *arguments]
-    if arguments[:1] not in (["serve"], ["sandbox"]) and "--watch" not in arguments:
-        os.execv(command[0], command)  # noqa: S606 - the command itself, without a shell
     if "--port" in arguments:
         command[command.index("--port") + 1] = "0"
     elif "serve" in arguments:
