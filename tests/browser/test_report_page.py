@@ -136,7 +136,8 @@ def test_a_status_is_chosen(viewer: Viewer, url: str) -> None:
     assert page.locator("#status option").all_inner_texts() == ["all (6)", "succeeded (5)", "failed (1)"]
     page.select_option("#status", "failed")
     assert _captions(page) == ["heron bauhaus"]
-    assert page.locator(".tile .word").inner_text() == "failed"
+    page.locator(".tile .word").wait_for()  # what is not drawn yet has no inner text
+    assert page.locator(".tile .word").text_content() == "failed"
     assert page.locator("#count").inner_text() == "1 request without an image"
     page.select_option("#status", "succeeded")
     assert page.locator(".tile").count() == 6
