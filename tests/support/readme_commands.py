@@ -6,7 +6,6 @@ test or measure for minutes only have their arguments checked.
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import stat
@@ -23,7 +22,7 @@ _PYTEST = """for one; do
 done"""
 _COMMAND = """case "$*" in
     serve*|sandbox*|*--watch*) exec {python} {this} pipeline "$@" ;;
-    *) unset PYTHONSAFEPATH; exec {python} -m pipeline "$@" ;;
+    *) exec {python} -m pipeline "$@" ;;
 esac"""
 _PIPELINE = ("pipeline", "image-batch-pipeline")
 _PYTHON = ("python", "python3")
@@ -43,7 +42,7 @@ def install(folder: Path) -> Path:
     }
     for name, text in texts.items():
         program = programs / name
-        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.write_text(f"#!/bin/sh\nunset PYTHONSAFEPATH\n{text}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return programs
 
@@ -84,6 +83,5 @@ def _refuse(sentence: str) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTHONSAFEPATH", None)
     sys.path.pop(0)
     sys.exit(main(sys.argv[1], sys.argv[2:]))
