@@ -66,6 +66,14 @@ class Cluster:
 
         ray.kill(actor, no_restart=False)
 
+    def has_room(self) -> bool:
+        """Return whether a node is large enough for a worker, and as many processors are free in all."""
+        import ray
+
+        cpus = self.settings.cpus
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self.refused]
+        return any(one.get("CPU", 0) >= cpus for one in nodes) and ray.available_resources().get("CPU", 0) >= cpus
+
     def room(self) -> str:
         """Return how many processors the nodes have, in words."""
         import ray

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 START_SECONDS = 30.0
 """How long a run waits for its first worker, and until it says how many there are."""
 
+SLOW_START_SECONDS = 180.0
+"""How long it waits for its first worker if processors are free: what they start is slow on a busy machine."""
+
 _BUNDLE_SECONDS = 0.02  # in which orders are gathered into blocks
 _AGAIN_SECONDS = 1.0  # between two tries to set up a worker that Ray has not placed again yet
 
@@ -58,20 +61,21 @@ class Pool:
 
     async def start(self, processes: int) -> None:
         """Ask Ray for workers and wait for the first one. Raises ConfigError if there is none in time."""
+        seconds = SLOW_START_SECONDS if self._cluster.has_room() else START_SECONDS
         for number in range(1, processes + 1):
             self._spawn(self._keep(number), f"worker {number}")
         self._spawn(self._say_ready(processes), "workers ready")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not self.workers:
                     self._changed.clear()
                     await self._changed.wait()
         if not self.workers:
-            raise ConfigError(self._nobody())
+            raise ConfigError(self._nobody(seconds))
 
-    def _nobody(self) -> str:
+    def _nobody(self, seconds: float) -> str:
         reasons = "".join(f"; {node} {reason}" for node, reason in self._cluster.refused.values())
-        said = "no node can be used" if reasons else f"Ray placed no worker within {START_SECONDS:.0f} seconds"
+        said = "no node can be used" if reasons else f"Ray placed no worker within {seconds:.0f} seconds"
         hint = "" if reasons else f": {self._cluster.room()}; lower `workers.processes` or `workers.cpus`, or add nodes"
         return f"{said}{reasons}{hint}"
 

@@ -68,7 +68,7 @@ def test_each_node_reads_its_own_environment_unless_keys_are_passed(stage: Stage
 @pytest.mark.parametrize(
     ("nodes", "requests", "killed"),
     [
-        ((2, 1), 100, ["worker", "worker", "node", "run"]),
+        pytest.param((2, 1), 100, ["worker", "worker", "node", "run"], marks=pytest.mark.timeout(300)),
         pytest.param((4, 2), 6000, VICTIMS * 10, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
     indirect=["nodes"],

@@ -12,7 +12,8 @@ import pytest
 from aiohttp import web
 
 from pipeline.config.load import RateLimit
-from pipeline.engine.worker_events import WorkerLost
+from pipeline.engine.worker_events import WorkerLost, WorkersReady
+from pipeline.errors import ConfigError
 from pipeline.ledger import workers as ledger_workers
 from pipeline.ray import lease, service, worker, worker_records
 from tests.support.workbench import PNG, PNG_BASE64, answer_with, benched, lab, request, until, vendor
@@ -247,3 +248,30 @@ async def test_without_any_worker_a_halt_withdraws_what_waits_and_nothing_counts
     assert bench.statuses() == {next(iter(bench.statuses())): "pending"}
     assert bench.ask("SELECT outcome FROM attempt") == [("not_sent",)]
     assert bench.ask("SELECT attempts, maybe_paid FROM request") == [(0, 0)]
+
+
+async def test_a_first_worker_that_is_slow_to_start_is_waited_for_if_processors_are_free(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support.workers_here import ClusterHere, workers_here
+
+    monkeypatch.setattr("pipeline.ray.pool.START_SECONDS", 0.05)
+    may_start = asyncio.Event()
+
+    async def admit_late(*_: object) -> bool:
+        return await may_start.wait()
+
+    async def start_late() -> None:
+        await until(lambda: bench.events)
+        may_start.set()
+
+    monkeypatch.setattr(ClusterHere, "admits", admit_late)
+    starting = asyncio.create_task(start_late())
+    async with workers_here(bench):
+        await starting
+    assert bench.events[:1] == [WorkersReady(0, 2, 0)], "said after START_SECONDS"
+    monkeypatch.setattr(ClusterHere, "has_room", lambda _: False)
+    may_start.clear()
+    with pytest.raises(ConfigError, match="Ray placed no worker within "):
+        async with workers_here(bench):
+            pass

@@ -133,6 +133,10 @@ class ClusterHere:
         """Note that a node is not used."""
         self.refused[facts["node_id"]] = facts["host"], reason
 
+    def has_room(self) -> bool:
+        """Return whether there is room for a worker."""
+        return True
+
     def room(self) -> str:
         """Return how much room there is, in words."""
         return "there is no limit here"
@@ -146,8 +150,8 @@ async def workers_here(bench: Bench, processes: int = 2) -> AsyncIterator[tuple[
     inputs = SharedInputs(Stores(bench.folder), bench.folder)
     make: Callable[..., RayCaller] = functools.partial(RayCaller, pool=pool, inputs=inputs)
     bench.make = make
-    await pool.start(processes)
     try:
+        await pool.start(processes)
         yield pool, cluster
     finally:
         await pool.close()
