@@ -214,6 +214,7 @@ def _whole_queue(budget_usd: float | None) -> list[str]:
 def cancel(options: Options, job: str) -> int:
     """Take what is still pending out of the queue, and cancel the job's batches."""
     from pipeline.reports.facts import counted
+    from pipeline.reports.status import read_status
 
     job, batch = options.job(job), options.batch()
     with work_line(options, "taking requests out of the queue"):
@@ -222,7 +223,10 @@ def cancel(options: Options, job: str) -> int:
         again = f"to put {'it' if number == 1 else 'them'} back: {options.next_command('resume', job)}"
         echo(f"{counted(number, 'request')} of `{job}` taken out of the queue; {again}")
     batches = batch.count_batches(job)
-    if not number and not batches:
+    (summary,) = read_status(batch.folder, job)
+    if in_flight := summary.counts["running"] - summary.in_batches.requests:
+        echo(f"{counted(in_flight, 'request')} of `{job}` in flight: what comes is kept, and no other call follows")
+    elif not number and not batches:
         echo(f"nothing of `{job}` was queued")
     return _cancel_batches(options, batch, job) if batches else 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine.events import CallEnded, CallSent, ImagesLeftOut, ImageStored, RequestEnded, UsageIgnored
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BudgetSpent, DiskFull, NotSent
-from pipeline.ledger import attempts, batches, purchases, queue
+from pipeline.ledger import attempts, batches, purchases, queue, recovery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ class Records:
 
     def requeue(self, request: QueuedRequest) -> None:
         """Return a request to the queue, without waiting for the record."""
-        self._writer.post(queue.requeue, request.pk)
+        self._writer.post(recovery.requeue, request.pk)
 
     async def begin(self, request: QueuedRequest, permit: Permit, body: str) -> Attempt:
         """Reserve the money of a call and record the call, before it is sent. `body` is the digest of what is sent.

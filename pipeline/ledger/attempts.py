@@ -90,7 +90,7 @@ def begin(
         return None
     number = connection.execute(
         "UPDATE request SET status = 'running', stem = ?, attempts = attempts + 1, endpoint = ?, finished_at = NULL,"
-        " cut_off = 0 WHERE pk = ? RETURNING attempts",
+        " cut_off = 0, cancel_asked = 0 WHERE pk = ? RETURNING attempts",
         (stem, endpoint, request_pk),
     ).fetchone()[0]
     call = (request_pk, provider, n, estimate_usd, now, body, str(uuid.uuid4()))

@@ -184,6 +184,13 @@ def _add_input_uploads(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE batch ADD COLUMN input_sent_at REAL")
 
 
+def _add_cancelled_calls(connection: sqlite3.Connection) -> None:
+    """Add whether the job of a running request was cancelled: the call in flight ends, and no other one follows."""
+    connection.execute(
+        "ALTER TABLE request ADD COLUMN cancel_asked INTEGER NOT NULL DEFAULT 0 CHECK (cancel_asked IN (0, 1))"
+    )
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -202,5 +209,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_calls_in_flight,
     _add_withheld,
     _add_input_uploads,
+    _add_cancelled_calls,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

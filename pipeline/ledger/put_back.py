@@ -106,6 +106,10 @@ FROM counted GROUP BY job_pk ORDER BY job_pk
 """  # the columns are in the order of the fields
 
 
+_KEEP_CALLING = """UPDATE request SET cancel_asked = 0 WHERE cancel_asked AND :cancelled AND job IN
+ (SELECT pk FROM job WHERE :names IS NULL OR name IN (SELECT value FROM json_each(:names)))"""
+
+
 def find_ended(
     connection: sqlite3.Connection, selection: Selection, discounts: Mapping[str, float] | None = None
 ) -> list[JobPutBack]:
@@ -160,6 +164,7 @@ def put_back(
             f" (SELECT r.pk FROM request r JOIN job j ON j.pk = r.job WHERE {_ENDED} AND {_CHOSEN})",
             selection.parameters(),
         )
+        connection.execute(_KEEP_CALLING, selection.parameters())
         if for_run_at_work:
             names = json.dumps([one.job for one in found if one.requests])
             connection.execute(

@@ -165,17 +165,12 @@ def claim(connection: sqlite3.Connection, request_pk: int) -> str | None:
     """Mark a request as running and return the stem of its file names; None if it is no longer to be processed."""
     stem = free_stem(connection, request_pk)
     if stem is not None:
-        connection.execute("UPDATE request SET status = 'running', stem = ? WHERE pk = ?", (stem, request_pk))
+        connection.execute(
+            "UPDATE request SET cancel_asked = cancel_asked AND status = 'running', status = 'running', stem = ?"
+            " WHERE pk = ?",
+            (stem, request_pk),
+        )
     return stem
-
-
-def requeue(connection: sqlite3.Connection, request_pk: int) -> None:
-    """Return a running request to the queue, unless it has gone by batch meanwhile."""
-    connection.execute(
-        "UPDATE request SET status = 'pending' WHERE pk = ?1 AND status = 'running' AND NOT EXISTS"
-        " (SELECT 1 FROM attempt WHERE request = ?1 AND outcome IS NULL AND batch IS NOT NULL)",
-        (request_pk,),
-    )
 
 
 def missing_images(connection: sqlite3.Connection, request_pk: int) -> int:
@@ -193,7 +188,8 @@ def free_stem(connection: sqlite3.Connection, request_pk: int, images: int | Non
     row = connection.execute(
         "SELECT r.pk, r.job, r.id, r.key FROM request r JOIN job j ON j.pk = r.job"
         " WHERE r.pk = ?1 AND r.status IN ('pending', 'running') AND r.stated = j.revision"
-        f" AND (?2 IS NULL OR ({_MISSING} >= ?2 AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = r.pk"
+        " AND (?2 IS NULL OR (NOT (r.status = 'running' AND r.cancel_asked)"
+        f" AND {_MISSING} >= ?2 AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = r.pk"
         " AND a.outcome IS NULL AND a.batch IS NOT NULL)))",
         (request_pk, images),
     ).fetchone()

@@ -1,4 +1,4 @@
-"""Recovery of the ledger after a stop, a kill or a power failure: requests left running are queued again."""
+"""Requests that are at work no more and have not ended go back to the queue: after a stop, a kill, a power failure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SENT_LATE = 1.0  # seconds that may pass between recording a call and sending its first byte
+
+_RETURNED = """status = CASE WHEN cancel_asked THEN 'cancelled' ELSE 'pending' END,
+ finished_at = CASE WHEN cancel_asked THEN :now ELSE finished_at END"""
+"""What becomes of a running request that has not ended."""
 
 
 def recover(connection: sqlite3.Connection, now: float | None = None) -> int:
@@ -51,10 +55,20 @@ def requeue_running(connection: sqlite3.Connection, now: float, sent_at: float |
         (now, _SENT_LATE, sent_at),
     ).rowcount
     connection.execute(
-        "UPDATE request SET status = 'pending' WHERE status = 'running'"
-        " AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.pk AND a.outcome IS NULL)"
+        f"UPDATE request SET {_RETURNED} WHERE status = 'running'"
+        " AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.pk AND a.outcome IS NULL)",
+        {"now": now},
     )
     return lost
+
+
+def requeue(connection: sqlite3.Connection, request_pk: int) -> None:
+    """Return a running request to the queue, unless it has gone by batch meanwhile; cancel it if that was asked for."""
+    connection.execute(
+        f"UPDATE request SET {_RETURNED} WHERE pk = :pk AND status = 'running' AND NOT EXISTS"
+        " (SELECT 1 FROM attempt WHERE request = :pk AND outcome IS NULL AND batch IS NOT NULL)",
+        {"pk": request_pk, "now": time.time()},
+    )
 
 
 def requeue_lost_images(connection: sqlite3.Connection, image_pks: Iterable[int]) -> None:

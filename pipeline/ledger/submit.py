@@ -174,14 +174,21 @@ UPDATE request SET status = 'cancelled', finished_at = ? WHERE (job, stated) =
  AND NOT EXISTS (SELECT 1 FROM image WHERE request = request.pk AND state = 'paid'))
 """
 
+_CANCEL_LATER = """
+UPDATE request SET cancel_asked = 1 WHERE status = 'running' AND (job, stated) =
+ (SELECT pk, revision FROM job WHERE name = ?)
+"""
+
 
 def cancel(connection: sqlite3.Connection, name: str, now: float | None = None) -> int:
     """Take the requests of a job out of the queue that are pending, or wait in a run until they are called again.
 
-    Return how many. Calls and downloads in flight still finish.
+    Return how many. Calls and downloads in flight still finish, and no other call follows them.
     """
     with transaction(connection):
-        return connection.execute(_CANCEL, (time.time() if now is None else now, name)).rowcount
+        cancelled = connection.execute(_CANCEL, (time.time() if now is None else now, name)).rowcount
+        connection.execute(_CANCEL_LATER, (name,))
+        return cancelled
 
 
 def known_names(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:

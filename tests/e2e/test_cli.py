@@ -248,6 +248,11 @@ def test_cancel_takes_out_what_is_pending_and_resume_puts_it_back(stage: Stage) 
     stage.run("submit", stage.prompts("many", 3))
     assert "3 requests of `many` taken out of the queue" in stage.run("cancel", "many").stdout
     assert stage.run("cancel", "many").stdout == "nothing of `many` was queued\n"
+    with sqlite3.connect(stage.output / "ledger.sqlite3") as connection:
+        connection.execute("UPDATE request SET status = 'running' WHERE pk = 1")
+    connection.close()
+    in_flight = "1 request of `many` in flight: what comes is kept, and no other call follows\n"
+    assert stage.run("cancel", "many").stdout == in_flight
     stage.run("run")
     assert (stage.standing("many")["counts"]["cancelled"], server.books()) == (3, [])
     stage.run("resume", "many")

@@ -14,8 +14,7 @@ from pipeline.engine.batches.modes import Modes
 from pipeline.engine.events import BatchCollected, BatchMoved, CallSent, Stopped
 from pipeline.engine.stop_policy import StopPolicy
 from pipeline.errors import BatchRefused
-from pipeline.ledger import attempts
-from pipeline.ledger import queue as ledger_queue
+from pipeline.ledger import attempts, recovery
 from pipeline.ledger.controls import throttle
 from pipeline.ledger.database import open_ledger, transaction
 from pipeline.ledger.writer import Writer
@@ -316,7 +315,7 @@ async def test_a_request_in_a_batch_is_neither_called_nor_put_back_by_a_worker_t
         await bench.run(provider, waits=False)
         with transaction(bench.connection):
             assert attempts.begin(bench.connection, 1, "lab", "x", 1, None, 1.0) is None
-            ledger_queue.requeue(bench.connection, 1)
+            recovery.requeue(bench.connection, 1)
         assert fates(bench) == {"running": 1}
 
 

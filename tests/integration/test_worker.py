@@ -15,7 +15,7 @@ from aiohttp import web
 from pipeline.config.load import RateLimit, RetryRules
 from pipeline.engine.events import CallEnded, CallSent, LimitLowered, ProviderDown, ProviderUp, RequestEnded
 from pipeline.errors import DiskFull
-from pipeline.ledger import attempts
+from pipeline.ledger import attempts, submit
 from pipeline.ledger.put_back import Selection, put_back
 from tests.support.workbench import PNG, PNG_BASE64, Body, answer_with, lab, request, vendor
 
@@ -294,6 +294,31 @@ async def test_a_request_cancelled_in_another_try_s_wait_is_left_alone(bench: Be
         bench.submit(request(1))
         await bench.run(lab(base_url))
     assert (len(served.bodies), bench.one("SELECT status FROM request")) == (1, "cancelled")
+
+
+async def test_a_job_that_is_cancelled_during_its_calls_is_not_called_again(bench: Bench) -> None:
+    def refuse(_: Body) -> web.Response:
+        submit.cancel(bench.connection, "job")
+        return web.json_response({"error": {"message": "busy"}}, status=503)
+
+    def answer(body: Body) -> web.StreamResponse:
+        submit.cancel(bench.connection, "images")
+        return _whole(body)
+
+    served, serving = Vendor(refuse, _whole), Vendor(answer, _whole)
+    async with vendor(served) as base_url, vendor(serving) as other_url:
+        bench.submit(request(1))
+        await bench.run(lab(base_url))
+        assert (len(served.bodies), bench.one("SELECT status FROM request")) == (1, "cancelled")
+        assert "busy" in bench.one("SELECT error FROM request")
+        many = request(2, n=3)
+        bench.submit(many, name="images")
+        one_by_one = lab(other_url, images_per_call=1)
+        await bench.run(one_by_one)
+        assert (len(serving.bodies), bench.statuses("images")) == (1, {many.id: "cancelled"})
+        put_back(bench.connection, Selection(("images",)))
+        await bench.run(one_by_one)
+        assert (len(serving.bodies), bench.statuses("images")) == (3, {many.id: "succeeded"})
 
 
 async def test_a_picture_that_was_paid_and_could_not_be_filed_is_counted_when_the_run_ends(bench: Bench) -> None:

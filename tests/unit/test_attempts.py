@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import Moderated, NotSent, OutcomeUnknown, RequestError, ServerFault
-from pipeline.ledger import attempts, queue
+from pipeline.ledger import attempts, recovery
 from pipeline.ledger.attempts import ImageUrl, ResponseRecord
 from pipeline.storage import StoredImage
 from tests.support.workbench import request
@@ -121,7 +121,7 @@ def test_costs_of_several_answers_add_up_and_an_unknown_one_takes_nothing_away(b
     for cost in (0.25, None, 0.5):
         queued, attempt = _begin(bench)
         attempts.record_response(bench.connection, queued, attempt, _reply(cost_usd=cost, moderated=1), [], [])
-        queue.requeue(bench.connection, queued.pk)
+        recovery.requeue(bench.connection, queued.pk)
     assert bench.ask("SELECT cost_usd, moderated FROM request") == [(0.75, 3)]
 
 
@@ -132,7 +132,7 @@ def test_a_lost_url_is_forgotten_and_its_number_is_free_again(bench: Bench) -> N
         bench.connection, queued, attempt, _reply(), [ImageUrl(1, "http://x", 900, None)], []
     )
     attempts.record_expired_url(bench.connection, paid[0].image_pk)
-    queue.requeue(bench.connection, queued.pk)
+    recovery.requeue(bench.connection, queued.pk)
     (again,) = bench.works()
     assert (again.numbers, again.missing, again.urls) == (frozenset(), 1, ())
 
@@ -168,7 +168,7 @@ def test_an_end_does_not_undo_what_somebody_else_decided(bench: Bench) -> None:
     bench.submit(request(1))
     bench.set("UPDATE request SET status = 'cancelled'")
     attempts.finish(bench.connection, 1, ServerFault("busy"), 150)
-    queue.requeue(bench.connection, 1)
+    recovery.requeue(bench.connection, 1)
     assert bench.one("SELECT status FROM request") == "cancelled"
 
 

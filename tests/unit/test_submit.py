@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.ledger import attempts, submit
+from pipeline.ledger import attempts, queue, recovery, submit
 from pipeline.ledger.database import open_for_reading
 from pipeline.ledger.job_name_claim import Claim, check_claim
 from pipeline.ledger.job_summary import read_job_summaries
+from pipeline.ledger.put_back import Selection, put_back
 from tests.support.workbench import LAB, MODEL, plan, request
 
 if TYPE_CHECKING:
@@ -184,6 +185,21 @@ def test_cancel_takes_out_what_waits_to_be_called_again_and_nothing_in_flight(be
     assert bench.statuses() == {"waits": "cancelled", "called": "running", "paid": "running", "new": "running"}
     begun = attempts.begin(bench.connection, 1, "lab", "http://127.0.0.1/v1", 1, None, 60.0)
     assert begun is None, "the worker that waits calls no more"
+    for pk in (2, 3, 4):
+        assert attempts.begin(bench.connection, pk, "lab", "http://127.0.0.1/v1", 1, None, 60.0) is None
+    assert queue.claim(bench.connection, 3) == "paid", "it is downloaded"
+    recovery.requeue(bench.connection, 4)
+    assert recovery.recover(bench.connection, 70.0) == 1
+    assert set(bench.statuses().values()) == {"cancelled"}
+
+
+def test_who_puts_a_cancelled_job_back_means_its_calls_in_flight_too(bench: Bench) -> None:
+    bench.submit(request(1, id="called"), request(2, id="new"))
+    bench.set("UPDATE request SET status = 'running' WHERE id = 'called'")
+    submit.cancel(bench.connection, "job", 50)
+    put_back(bench.connection, Selection(("job",)))
+    recovery.requeue(bench.connection, 1)
+    assert bench.statuses() == {"called": "pending", "new": "pending"}
 
 
 def test_names_are_given_as_the_ledger_spells_them_and_unknown_ones_are_refused(bench: Bench) -> None:
