@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from pipeline.client.error_body import text_of
 from pipeline.client.response_forms import find_images
 
 _FIELD = re.compile(r"(?:event|data|id|retry)?:(?!image/)")  # not a data: URL
@@ -64,16 +65,21 @@ def embedded_object(text: str) -> dict[str, Any] | None:
 
 
 def cut_object(body: bytes, images: int) -> Any:
-    """Return what a body of JSON that was cut says, if all `images` that were asked for are in it; else None.
+    """Return what a body that was cut says, if all `images` that were asked for are in it; else None.
 
     With fewer the call may be repeated with its idempotency key, and a server that honours it charges nothing again.
     """
-    if not images or b"partial" in body:
+    if not images:
         return None
-    try:
-        said = from_json(body, allow_partial=True)
-    except ValueError:
-        return None
+    if is_stream(text := text_of(body)):
+        said = merge_events(text)
+    else:
+        try:
+            said = from_json(body, allow_partial=True)
+        except ValueError:
+            return None
+        if isinstance(said, dict) and _is_partial(said):
+            return None
     return said if len(find_images(said, "").images) >= images else None
 
 

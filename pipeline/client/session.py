@@ -12,7 +12,8 @@ from multidict import CIMultiDict
 from pydantic_core import from_json
 from yarl import URL
 
-from pipeline.client.event_stream import cut_object
+from pipeline.client.error_body import text_of
+from pipeline.client.event_stream import cut_object, is_stream
 from pipeline.client.limits import HEADER_BYTES, HEADERS
 from pipeline.client.network import (
     Connector,
@@ -47,6 +48,7 @@ outcome of a call that is sent at that moment is unknown.
 NO_HTTP = "ClientResponseError"
 """Type of the errors of responses that are not valid HTTP: aiohttp's name."""
 
+_START_BYTES = 64  # of a body that tell whether it is a stream of events
 _REFUSAL_BYTES = 1024 * 1024  # of an error body that are read: the error is at its beginning
 
 
@@ -183,12 +185,13 @@ class ApiSession:
 
 def _is_whole(images: int, body: bytes, has_ended: bool) -> bool:
     """Return whether a body is all that comes. While the connection lives, a line of JSON may be followed by others:
-    the progress of a call, or after a partial image the whole one. A stream of events says when it is done.
+    the progress of a call, or after a partial image the whole one. A stream of events is done if it says so, or once it
+    has brought all `images` that were asked for.
     """
     if body.rstrip().endswith(b"data: [DONE]"):
         return True
     if not is_json(body):
-        return has_ended and cut_object(body, images) is not None
+        return (has_ended or is_stream(text_of(body[:_START_BYTES]))) and cut_object(body, images) is not None
     return has_ended or (b"partial" not in body and bool(find_images(from_json(body), "")))
 
 

@@ -261,6 +261,21 @@ async def test_a_whole_body_counts_whose_framing_promises_more(
     assert (len(server.calls), server.connections) == (2, 2)
 
 
+_FINAL = b'data: {"type": "image_generation.completed", "b64_json": "QUJD"}\n\n'
+
+
+@pytest.mark.parametrize("rest", [b"", b": ping\n\n", b'data: {"type": "image_generation.part'])
+@pytest.mark.parametrize("stay", [False, True])
+async def test_a_stream_counts_once_all_images_have_come_whatever_it_lacks(
+    rest: bytes, stay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.client.network.QUIET_SECONDS", 0.05)
+    answer = reply(200, _FINAL + _FINAL + rest, "Content-Type: text/event-stream", length=999)
+    async with serving(answer, stay=stay) as server, door(server.url) as api:
+        response = await make(api, CALL, lambda: None)
+    assert response.images == (InlineImage("QUJD", None),) * 2
+
+
 _TWO = b'{"data": [{"b64_json": "QUJD"}, {"url": "https://example.com/a.png"}'
 
 
@@ -278,6 +293,7 @@ async def test_a_body_that_is_cut_after_all_images_counts(rest: bytes, length: i
         _TWO[:-2],  # within the URL of the second
         PICTURE[:-1],  # one image of two
         b'{"type": "partial_image", "data": [{"b64_json": "QUJD"}, {"b64_json": "QUJE"}',
+        _FINAL + _FINAL[:-5],
     ],
 )
 async def test_a_body_that_is_cut_before_all_images_is_of_unknown_outcome(body: bytes) -> None:
