@@ -98,7 +98,7 @@ def typed_command() -> list[str]:
     words, options = [context.info_name or ""], []
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
-        if value in (None, False, ()):
+        if value is None or value is False or value == ():  # 0 is an amount
             continue
         values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
         if isinstance(parameter, click.Argument):

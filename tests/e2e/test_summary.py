@@ -64,6 +64,13 @@ def test_a_stop_says_what_stopped_it_what_is_left_and_how_to_go_on(stage: Stage)
     assert _typed(stage, command).exit_code == 0
 
 
+def test_a_budget_of_nothing_is_a_budget(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("many", 1)
+    ended = stage.run("run", job, "--budget", "0", exit_code=3)
+    assert _command(ended.stderr, "run") == f"pipeline run {job} --budget 0.02"
+
+
 def test_a_signal_says_how_to_go_on(stage: Stage) -> None:
     server = stage.serve(rate_limit=None, latency_seconds=[0.3, 0.3])
     stage.provider("lab", server, concurrency=1)
