@@ -45,10 +45,9 @@ class StopSignal:
 
     def interrupt(self) -> None:
         """End every interruptible wait in progress with Withdrawn, and none that follows."""
-        now = asyncio.get_running_loop().time()
         for deadline in self._deadlines:
             if not deadline.expired():  # it may have been interrupted just now
-                deadline.reschedule(now)
+                deadline.reschedule(asyncio.get_running_loop().time())
 
     @contextlib.asynccontextmanager
     async def interruptible(self, *others: StopSignal) -> AsyncIterator[None]:
@@ -84,7 +83,7 @@ class StopPolicy:
         self.blocks: set[Block] = set()
         self._emit = emit
         self._by_provider: dict[int, str | None] = {}  # by the id of a stop: whose requests it reaches
-        self._halted = False
+        self.halting = StopSignal()  # set once no further call is made to any provider
         self._stopped: set[str] = set()  # providers
         self._signals: dict[str, StopSignal] = {}
         self._ends: dict[str, StopSignal] = {}
@@ -93,7 +92,7 @@ class StopPolicy:
     @property
     def halted(self) -> bool:
         """Whether no further call is made to any provider."""
-        return self._halted
+        return self.halting.is_set
 
     def at(self, providers: Collection[str]) -> list[tuple[str, Stop]]:
         """Return the stops that reach requests at one of these providers alone, each with its name."""
@@ -115,13 +114,13 @@ class StopPolicy:
         """
         if provider not in self._ends:
             self._ends[provider] = StopSignal()
-            if self._halted or provider in self._refusing:
+            if self.halted or provider in self._refusing:
                 self._ends[provider].set()
         return self._ends[provider]
 
     def is_stopped(self, provider: str) -> bool:
         """Return whether no further call is made to a provider."""
-        return self._halted or provider in self._stopped
+        return self.halted or provider in self._stopped
 
     def allows(self, request: QueuedRequest) -> bool:
         """Return whether a request may be called."""
@@ -133,14 +132,13 @@ class StopPolicy:
 
     def halt(self) -> None:
         """Make no further call; calls in flight are completed."""
-        self._halted = True
-        for signal in (*self._signals.values(), *self._ends.values()):
+        for signal in (self.halting, *self._signals.values(), *self._ends.values()):
             signal.set()
 
     def stop(self, error: Stop, request: QueuedRequest | None) -> None:
         """Stop as much as the cause of an error reaches, and report it once. Without a request that is everything."""
         if request is None or error.reach == "everything":
-            self._keep(error, Block(), None if self._halted else "everything")
+            self._keep(error, Block(), None if self.halted else "everything")
             self.halt()
         elif error.reach == "provider":
             self.stop_provider(request.provider, error)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from pipeline.engine.events import Listener
-    from pipeline.engine.stop_policy import StopPolicy, StopSignal
+    from pipeline.engine.stop_policy import StopPolicy
     from pipeline.ledger.folder_identity import HeldFolder
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.writer import Writer
@@ -144,7 +144,7 @@ class Uploader:
 
     async def _until_empty(self) -> None:
         """Wait until everything is uploaded; once the run is stopped, only for uploads in progress, and not long."""
-        signal = self._signal
+        signal = self.stops.halting
         with contextlib.suppress(Withdrawn):
             async with signal.interruptible():
                 while self.spool.images:
@@ -152,14 +152,9 @@ class Uploader:
         if signal.is_set and self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=GRACE_SECONDS)
 
-    @property
-    def _signal(self) -> StopSignal:
-        """The signal that the run is stopped."""
-        return self.stops.end_signal("images")
-
     async def _feed(self, group: asyncio.TaskGroup) -> None:
         """Start an upload for each image that comes."""
-        while not self._signal.is_set:
+        while not self.stops.halting.is_set:
             changed = self.spool.changed
             room = AT_ONCE - len(self._tasks)
             if room and self.spool.images > len(self._tasks):
@@ -209,7 +204,7 @@ class Uploader:
                     is_there = await store.upload(f"{image.job}/{file}", content, kind)
                 except StoreDown as error:
                     self._is_silent(store, error, time.monotonic() - since)
-                    async with self._signal.interruptible():
+                    async with self.stops.halting.interruptible():
                         await asyncio.sleep(backoff.next())
                 else:
                     break

@@ -73,6 +73,15 @@ async def test_a_stop_ends_the_waits_of_its_provider_and_of_no_other(queued: Que
     assert policy.signal("late").is_set
 
 
+async def test_a_provider_of_any_name_ends_no_run(queued: QueuedRequest) -> None:
+    policy = StopPolicy(lambda _: None)
+    for name in ("images", "uploads", ""):
+        policy.stop_provider(name, KeyRefused("no"))
+    assert (policy.halting.is_set, policy.allows(queued)) == (False, True)
+    policy.halt()
+    assert policy.halting.is_set
+
+
 async def test_an_error_inside_an_interruptible_block_is_not_a_withdrawal() -> None:
     signal = StopPolicy(lambda _: None).signal("lab")
     with pytest.raises(ZeroDivisionError):
