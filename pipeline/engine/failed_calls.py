@@ -21,6 +21,7 @@ from pipeline.errors import (
     Unusable,
     WrongAddress,
 )
+from pipeline.ledger.error_kind import INTERRUPTED
 
 if TYPE_CHECKING:
     from pipeline.engine.provider_context import ProviderContext
@@ -153,7 +154,7 @@ class FailedCalls:
         broken = self._history.broken
         if self._cut_off > self._context.retry.unknown:
             what = "the last run died during this call: it may be paid"
-            raise FailedError(OutcomeUnknown(what, type="interrupted"))
+            raise FailedError(OutcomeUnknown(what, type=INTERRUPTED))
         if self._cut_off:
             self._cut_off, ended = 0, self._admission.calls_ended
             await self._admission.park(lambda: self._admission.calls_ended > ended)

@@ -10,11 +10,16 @@ if TYPE_CHECKING:
 
     from pipeline.errors import RequestError
 
+INTERRUPTED = "interrupted"
+"""The type of the error of a call that the death of a run cut off."""
+
 
 def kind_of(error: Mapping[str, Any]) -> str:
     """Return the class of a recorded error."""
     if kind := error.get("kind"):
         return str(kind)
+    if error.get("type") == INTERRUPTED:
+        return "OutcomeUnknown"
     if error.get("code") in {"content_policy_violation", "moderation_blocked"}:
         return "Moderated"
     status = error.get("http_status")
@@ -29,5 +34,10 @@ def kind_of_json(error: str | None) -> str:
 
 def error_json(error: RequestError) -> str:
     """Return an error as the manifest shows it; `kind` is the name of its class."""
+    return json.dumps(error_fields(error), ensure_ascii=False)
+
+
+def error_fields(error: RequestError) -> dict[str, Any]:
+    """Return the fields of an error as the manifest, the events and the ledger show them; `kind` is its class."""
     fields = {"http_status": error.http_status, "type": error.type, "code": error.code, "message": error.message}
-    return json.dumps({**fields, "kind": type(error).__name__}, ensure_ascii=False)
+    return {**fields, "kind": type(error).__name__}

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ledger.error_kind import INTERRUPTED
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Mapping
@@ -55,13 +57,17 @@ class LostCall:
 
 
 def read_lost_calls(connection: sqlite3.Connection, job: str) -> list[LostCall]:
-    """Return the calls of a job that ended as OutcomeUnknown, the shortest first; no line of a batch is cut in time."""
+    """Return the calls of a job that ended as OutcomeUnknown, the shortest first.
+
+    No line of a batch is cut in time, and no call that the death of a run cut off.
+    """
     rows = connection.execute(
         "SELECT a.http_status, json_extract(a.error, '$.type'), a.ended_at - a.sent_at AS seconds, a.estimate_usd"
         " FROM attempt a JOIN request r ON r.pk = a.request JOIN job j ON j.pk = r.job WHERE j.name = ?"
         " AND a.outcome = 'unknown' AND a.batch IS NULL"
-        " AND json_extract(a.error, '$.kind') = 'OutcomeUnknown' ORDER BY seconds",
-        (job,),
+        " AND json_extract(a.error, '$.kind') = 'OutcomeUnknown' AND json_extract(a.error, '$.type') IS NOT ?"
+        " ORDER BY seconds",
+        (job, INTERRUPTED),
     )
     return [LostCall(*row) for row in rows]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pipeline.errors import OutcomeUnknown
 from pipeline.ledger.batch_lines import withdraw_unsent
 from pipeline.ledger.database import transaction
+from pipeline.ledger.error_kind import INTERRUPTED, error_json
 from pipeline.ledger.workers import forget_workers, leases_end
 
 if TYPE_CHECKING:
@@ -49,10 +51,9 @@ def requeue_running(connection: sqlite3.Connection, now: float, sent_at: float |
     )
     lost = connection.execute(
         "UPDATE attempt SET outcome = 'unknown', ended_at = ?1,"
-        " sent_at = max(sent_at, coalesce(?3, min(?1, sent_at + ?2))),"
-        """ error = '{"http_status": null, "type": "interrupted", "code": null, "message": "the run died during"""
-        """ this call"}' WHERE outcome IS NULL AND batch IS NULL""",
-        (now, _SENT_LATE, sent_at),
+        " sent_at = max(sent_at, coalesce(?3, min(?1, sent_at + ?2))), error = ?4"
+        " WHERE outcome IS NULL AND batch IS NULL",
+        (now, _SENT_LATE, sent_at, error_json(OutcomeUnknown("the run died during this call", type=INTERRUPTED))),
     ).rowcount
     connection.execute(
         f"UPDATE request SET {_RETURNED} WHERE status = 'running'"

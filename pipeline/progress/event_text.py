@@ -11,6 +11,7 @@ from pipeline.engine import events, worker_events
 from pipeline.engine.control_events import Held, Reprioritised, Throttled
 from pipeline.engine.events import CallEnded, CallSent, RequestEnded
 from pipeline.errors import RequestError
+from pipeline.ledger.error_kind import error_fields
 from pipeline.planning.mode import local_time
 from pipeline.printable import printable
 from pipeline.progress.batch_waves import BAD_ENDS, BatchEvent, BatchWave
@@ -194,8 +195,7 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6 if name.endswith("_usd") else 3)
     if isinstance(value, RequestError):
-        said = {"http_status": value.http_status, "type": value.type, "code": value.code, "message": value.message}
-        return {**said, "kind": type(value).__name__}
+        return error_fields(value)
     return value
 
 

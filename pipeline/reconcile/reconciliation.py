@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.ledger.error_kind import INTERRUPTED
 from pipeline.reconcile.matching import MINUTE, Counted, Expected, Kind, Matching
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _finding(call: ChargedCall, slowest: float, result: Reconciliation, *, is_fo
 def _expect(call: ChargedCall, models: Models, slowest: float, now: float) -> Expected:
     """Return when, and of which kind, the images of a call were made if they were."""
     latest = likely = now if call.ended_at is None else call.ended_at
-    if not call.is_known and call.error_type == "interrupted":  # it ended when the next run began
+    if not call.is_known and call.error_type == INTERRUPTED:  # it ended when the next run began
         likely, latest = call.sent_at + slowest / 2, call.sent_at + slowest + _AFTERWARDS
     elif not call.is_known and _is_worked_on(call):
         latest += _AFTERWARDS
@@ -142,7 +143,7 @@ def _over(call: ChargedCall, slowest: float) -> float:
     """
     if call.ended_at is None or call.is_line:
         return math.inf
-    if call.error_type == "interrupted":
+    if call.error_type == INTERRUPTED:
         return call.sent_at + 2 * slowest
     return call.ended_at + (_AFTERWARDS if _is_worked_on(call) else 0.0)
 

@@ -24,6 +24,8 @@ from pipeline.ledger.database import (
     transaction,
     translated_errors,
 )
+from pipeline.ledger.error_kind import kind_of_json
+from pipeline.ledger.failure_queries import read_lost_calls
 from pipeline.ledger.migrations import MIGRATIONS
 from pipeline.ledger.queries import read_requests
 from pipeline.ledger.recovery import recover
@@ -239,7 +241,11 @@ def test_recover_counts_calls_without_an_end_as_unknown_and_sent_a_little_later(
     ]
     assert bench.ask("SELECT status FROM request") == [("pending",)] * 3
     assert bench.ask("SELECT maybe_paid FROM request ORDER BY pk") == [(2,), (0,), (0,)]
-    assert json.loads(bench.one("SELECT error FROM attempt"))["type"] == "interrupted"
+    error = bench.one("SELECT error FROM attempt")
+    assert json.loads(error)["type"] == "interrupted"
+    old = json.dumps({**json.loads(error), "kind": None})  # as it was recorded before classes were
+    assert [kind_of_json(one) for one in (error, old)] == ["OutcomeUnknown"] * 2, "it may be paid"
+    assert read_lost_calls(bench.connection, "job") == [], "no gateway cut it"
     assert recover(bench.connection, 300) == 0
     assert bench.one("SELECT total(maybe_paid) FROM request") == 2
 
