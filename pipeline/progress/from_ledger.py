@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline import ledger
@@ -61,11 +61,16 @@ def make_view(
     """Return the view of these jobs and of the providers that they wait for; `owner` is the run at work, if any is."""
     jobs = [_job(summary) for summary in summaries]
     controls = ControlsInForce.read(connection, providers)
+    windows = {name: provider.window for name, provider in providers.items() if provider.window is not None}
     shown = []
     for name in dict.fromkeys(name for summary in summaries if summary.unfinished for name in summary.serving):
         limit = controls.at_work(providers[name]).rate_limit if name in providers else None
         activity = read_activity(connection, name, limit, owner, now)
-        shown.append(_provider(activity, limit, out_at(name, jobs), owner))
+        view = _provider(activity, limit, out_at(name, jobs), owner)
+        hours = windows.get(name)
+        if hours is not None and not hours.is_open(now):
+            view = replace(view, bottleneck="held", until=hours.next_change(now))
+        shown.append(view)
     speeds = {
         one.name: speed
         for one in shown
@@ -74,7 +79,6 @@ def make_view(
     starts = {one.name: max(now, one.until or now) for one in shown}
     stops = read_holding_stops(connection, [one.name for one in summaries])
     status = FolderStatus(summaries, owner, stops, controls)
-    windows = {name: one.window for name, one in providers.items() if one.window is not None}
     return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds, windows), shown), status)
 
 

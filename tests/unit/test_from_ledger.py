@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.config.load import Config, RateLimit
+from pipeline.config.opening_hours import DailySpan, OpeningHours
+from pipeline.engine.hold import Hold
 from pipeline.errors import BadInput
 from pipeline.ledger import attempts
 from pipeline.ledger.lock import run_lock
@@ -143,6 +146,22 @@ def test_a_pause_is_said_with_its_end_and_a_past_one_is_not(bench: Bench) -> Non
     attempts.record_pause(bench.connection, "lab", NOW + 600)
     assert (lab(bench).bottleneck, lab(bench).until) == ("paused", NOW + 600)
     assert look(bench).total.ends_at == NOW + 660
+
+
+@pytest.mark.usefixtures("owner")
+def test_outside_its_opening_hours_a_provider_is_held_as_the_run_at_work_says(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    bench.submit(request(1, n=50))
+    minute = int(NOW // 60) % 1440
+    for start, end, is_closed in ((minute + 5, minute + 60, True), (minute - 5, minute + 60, False)):
+        hours = OpeningHours((DailySpan(start % 1440, end % 1440, "UTC"),))
+        provider = dataclasses.replace(LIMITED, window=hours)
+        (shown,) = read_view(Config(None, bench.folder, None, {"lab": provider}), None, NOW).view.providers
+        opens = NOW // 60 * 60 + 300 if is_closed else None
+        assert (shown.bottleneck, shown.until) == ("held" if is_closed else "", opens)
+        assert Hold(hours).is_closed is is_closed
 
 
 @pytest.mark.usefixtures("owner")
