@@ -6,6 +6,7 @@ it is sent; each of its lines is an attempt, which is open until the batch is co
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from pipeline.ledger.uploaded_files import input_name
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pipeline.ledger.queue import Scope
 
@@ -206,14 +207,15 @@ def batch_jobs(connection: sqlite3.Connection, scope: Scope) -> list[BatchJob]:
     return [BatchJob(*row) for row in rows]
 
 
-def unfinished_images(connection: sqlite3.Connection, job_pk: int) -> int:
-    """Count the images of a job that are still to be made, those in batches included."""
-    row = connection.execute(
-        "SELECT total(r.n - r.received - r.moderated) FROM request r JOIN job j ON j.pk = r.job"
-        " WHERE r.job = ? AND r.stated = j.revision AND r.status IN ('pending', 'running')",
-        (job_pk,),
-    ).fetchone()
-    return max(0, int(row[0]))
+def unfinished_images(connection: sqlite3.Connection, job_pks: Collection[int]) -> dict[int, int]:
+    """Count the images that are still to be made, those in batches included, by job; a job without any is left out."""
+    rows = connection.execute(
+        "SELECT j.pk, sum(r.n - r.received - r.moderated) AS images FROM request r JOIN job j ON j.pk = r.job"
+        " WHERE j.pk IN (SELECT value FROM json_each(?)) AND r.stated = j.revision"
+        " AND r.status IN ('pending', 'running') GROUP BY j.pk HAVING images > 0",
+        (json.dumps(list(job_pks)),),
+    )
+    return dict(rows.fetchall())
 
 
 def record_realtime(connection: sqlite3.Connection, job_pk: int, now: float) -> BatchJob:

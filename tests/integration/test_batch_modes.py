@@ -223,6 +223,27 @@ async def test_jobs_that_share_a_limit_share_the_time(bench: Bench) -> None:
     assert [row[0] for row in bench.ask("SELECT realtime_since IS NULL FROM job ORDER BY pk")] == [1, 0, 1]
 
 
+async def test_each_job_with_a_deadline_asks_the_ledger_one_more_question(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    do = Writer.do
+
+    def count(self: Writer, statement: Any, *args: Any) -> Any:
+        asked.append(statement)
+        return do(self, statement, *args)
+
+    monkeypatch.setattr(Writer, "do", count)
+    provider = batch_lab("http://127.0.0.1:9/v1")
+    questions = []
+    for number in range(4):
+        queue(bench, provider, painted(1), mode="auto", name=f"job {number}", deadline=time.time() + 9e5)
+        await refreshed(bench, provider)
+        questions.append(len(asked))
+        asked.clear()
+    assert questions == [questions[0] + number for number in range(4)]
+
+
 async def test_the_switch_stays_over_restarts_until_there_is_a_new_deadline(bench: Bench) -> None:
     async with batch_service() as server:
         provider = batch_lab(server.url)

@@ -133,7 +133,8 @@ def test_the_unfinished_images_of_a_job_are_those_that_are_pending_or_out(bench:
     begun(bench, 1)
     bench.set("UPDATE request SET received = 1 WHERE pk = 1")
     bench.set("UPDATE request SET status = 'failed' WHERE pk = 2")
-    assert batches.unfinished_images(bench.connection, 1) == 7
+    bench.submit(request(9), name="other")
+    assert batches.unfinished_images(bench.connection, [1, 2, 3]) == {1: 7, 2: 1}
 
 
 def test_money_that_is_out_is_committed_until_it_is_withdrawn(bench: Bench) -> None:

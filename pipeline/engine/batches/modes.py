@@ -19,9 +19,9 @@ from pipeline.models.batch_deadline import CALL_SECONDS, is_late
 from pipeline.models.batch_eligibility import batch_fault, realtime_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pipeline.config.load import Config
+    from pipeline.config.load import Config, Provider
     from pipeline.engine.events import Listener
     from pipeline.engine.stop_policy import StopPolicy
     from pipeline.errors import RequestError
@@ -61,8 +61,7 @@ class Modes:
     async def refresh(self) -> None:
         """Decide anew. A job of mode auto whose deadline has come near is in realtime from now on."""
         self.living = await self._writer.do(batches.living_batches, self._scope)
-        found = await self._writer.do(batches.batch_jobs, self._scope)
-        jobs = [await self._at_its_time(job, found) for job in found]
+        jobs = await self._switch_late(await self._writer.do(batches.batch_jobs, self._scope))
         realtime, by_batch = set[Block](), list[Block]()
         for job in jobs:
             if job.cancel_since is not None:
@@ -145,22 +144,43 @@ class Modes:
             what = f"{fault}; to make its requests in realtime, type `pipeline run --mode realtime`"
             self._stops.stop_block(block, f"job `{job.name}` and its model `{group.model}`", BatchRefused(what))
 
-    async def _at_its_time(self, job: BatchJob, jobs: Sequence[BatchJob]) -> BatchJob:
-        """Return a job as it is now: past the moment at which its deadline can only be met in realtime, or not.
+    async def _switch_late(self, jobs: Sequence[BatchJob]) -> list[BatchJob]:
+        """Return the jobs as they are now: one whose deadline can only be met in realtime goes that way from now on."""
+        undecided = [job for job in jobs if job.mode == "auto" and job.deadline and job.realtime_since is None]
+        if not undecided:
+            return list(jobs)
+        providers = {name: self._config.services.get(name) for name in {job.provider for job in undecided}}
+        images = await self._writer.do(batches.unfinished_images, [job.pk for job in jobs])
+        controls = await self._writer.do(read_controls)
+        speeds = {
+            name: (provider.throttled(controls.of(name).throttle), await self._call_seconds(provider))
+            for name, provider in providers.items()
+            if provider is not None
+        }
+        late = {
+            job.pk
+            for job in undecided
+            if job.pk in images and job.provider in speeds and _is_late(job, jobs, images, *speeds[job.provider])
+        }
+        return [
+            await self._writer.do(batches.record_realtime, job.pk, time.time()) if job.pk in late else job
+            for job in jobs
+        ]
 
-        The provider's limit is shared with the jobs whose deadlines come before.
-        """
-        provider = self._config.services.get(job.provider)
-        if job.mode != "auto" or job.deadline is None or job.realtime_since is not None or provider is None:
-            return job
-        images = await self._writer.do(batches.unfinished_images, job.pk)
-        rules = provider.batch or BatchRules()
-        for other in jobs:
-            if other.pk != job.pk and other.provider == job.provider and (other.deadline or math.inf) <= job.deadline:
-                images += await self._writer.do(batches.unfinished_images, other.pk) if images else 0
-        latency = None if provider.rate_limit else await self._writer.do(mean_latency, job.provider)
-        seconds = CALL_SECONDS if latency is None else latency
-        provider = provider.throttled((await self._writer.do(read_controls)).of(provider.name).throttle)
-        if not images or not is_late(time.time(), job.deadline, images, provider, rules, seconds):
-            return job
-        return await self._writer.do(batches.record_realtime, job.pk, time.time())
+    async def _call_seconds(self, provider: Provider) -> float:
+        """Return how long a call to a provider takes, if no limit says how many there may be."""
+        latency = None if provider.rate_limit else await self._writer.do(mean_latency, provider.name)
+        return CALL_SECONDS if latency is None else latency
+
+
+def _is_late(
+    job: BatchJob, jobs: Sequence[BatchJob], images: Mapping[int, int], provider: Provider, call_seconds: float
+) -> bool:
+    """Return whether a job's deadline can only be met in realtime.
+
+    The provider's limit is shared with the jobs whose deadlines come before; `images` are unfinished, by job.
+    """
+    deadline = job.deadline or math.inf
+    sharing = [one.pk for one in jobs if one.provider == job.provider and (one.deadline or math.inf) <= deadline]
+    due = sum(images.get(pk, 0) for pk in sharing)
+    return is_late(time.time(), deadline, due, provider, provider.batch or BatchRules(), call_seconds)
