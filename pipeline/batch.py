@@ -16,7 +16,7 @@ from pipeline.controls import FolderControls
 from pipeline.exports.kinds import ExportOptions
 from pipeline.job_queue import JobQueue
 from pipeline.ledger import job_changes, submit
-from pipeline.ledger.batches import living_batches, wish_to_cancel
+from pipeline.ledger.batches import living_batches, request_cancel
 from pipeline.ledger.database import transaction
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
 from pipeline.ledger.lock import find_owner, run_lock
@@ -186,7 +186,7 @@ class Batch:
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
             with transaction(connection):
-                wish_to_cancel(connection, name, time.time())
+                request_cancel(connection, name, time.time())
             return submit.cancel(connection, name)
 
     def count_batches(self, name: str) -> int:

@@ -224,7 +224,7 @@ def record_realtime(connection: sqlite3.Connection, job_pk: int, now: float) -> 
     return BatchJob(*connection.execute(f"{_JOB} WHERE pk = ?", (job_pk,)).fetchone())
 
 
-def wish_to_cancel(connection: sqlite3.Connection, name: str, now: float) -> int:
+def request_cancel(connection: sqlite3.Connection, name: str, now: float) -> int:
     """Record that the living batches of a job are to be cancelled; return their number."""
     count = connection.execute(
         "SELECT count(*) FROM batch b JOIN job j ON j.pk = b.job WHERE j.name = ? AND b.ended_at IS NULL", (name,)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.engine.events import BatchMoved
 from pipeline.errors import BatchGone
-from pipeline.ledger.batches import living_batches, wish_to_cancel
+from pipeline.ledger.batches import living_batches, request_cancel
 from pipeline.ledger.database import open_ledger, transaction
 from tests.support.batch_server import (
     DROPPED,
@@ -61,7 +61,7 @@ async def test_one_404_alone_does_not_make_a_batch_gone(bench: Bench) -> None:
 async def test_a_batch_that_is_gone_and_cancelled_is_given_up_as_unknown(bench: Bench) -> None:
     async with batch_service(course=("in_progress",)) as server:
         provider = await out(bench, server)
-        assert wish_to_cancel(bench.connection, "job", time.time()) == 1
+        assert request_cancel(bench.connection, "job", time.time()) == 1
         server.script("GET /batches/*", GONE, GONE, GONE)
         runner = await bench.run(provider)
         assert runner.stops == []
@@ -82,7 +82,7 @@ async def test_cancel_cancels_at_the_service_waits_and_collects_what_was_made(be
 
         server.work = half
         provider = await out(bench, server, 3)
-        wish_to_cancel(bench.connection, "job", time.time())
+        request_cancel(bench.connection, "job", time.time())
         await bench.run(provider)
         assert server.count("POST /batches/*/cancel") == 1
         assert fates(bench) == {"succeeded": 1, "cancelled": 2}
@@ -98,7 +98,7 @@ async def test_a_409_means_collect(bench: Bench) -> None:
         provider = await out(bench, server)
         server.script("POST /batches/*/cancel", refusal("Cannot cancel", status=409))
         server._left[server.batches[0]["id"]] = ["in_progress", "finalizing", "completed"]
-        wish_to_cancel(bench.connection, "job", time.time())
+        request_cancel(bench.connection, "job", time.time())
         await bench.run(provider)
         assert fates(bench) == {"succeeded": 2}
         assert server.count("POST /batches/*/cancel") == 1
@@ -120,7 +120,7 @@ async def test_a_wish_to_cancel_beside_a_run_is_carried_out_by_it(bench: Bench) 
 async def test_a_wish_that_was_interrupted_stays(bench: Bench) -> None:
     async with batch_service(course=("in_progress",)) as server:
         provider = await out(bench, server)
-        wish_to_cancel(bench.connection, "job", time.time())
+        request_cancel(bench.connection, "job", time.time())
         server.cancelled_as, server.work = ("cancelling",), lambda _line: []
         await bench.run(provider, waits=False)
         assert bench.one("SELECT cancel_since FROM job") is not None
@@ -133,7 +133,7 @@ async def test_a_wish_that_was_interrupted_stays(bench: Bench) -> None:
 async def test_a_batch_that_was_cancelled_before_it_was_valid_spends_no_attempt(bench: Bench) -> None:
     async with batch_service(course=("validating",)) as server:
         provider = await out(bench, server)
-        wish_to_cancel(bench.connection, "job", time.time())
+        request_cancel(bench.connection, "job", time.time())
         await bench.run(provider)
         assert bench.ask("SELECT attempts, maybe_paid FROM request") == [(0, 0)] * 2
         assert outcomes(bench) == {"not_sent": 2}
@@ -146,7 +146,7 @@ async def test_a_cancelled_job_whose_create_is_unknown_is_not_created_again(benc
         server.script("POST /batches", DROPPED)
         queue(bench, provider, painted(1))
         await bench.run(provider, waits=False)
-        wish_to_cancel(bench.connection, "job", time.time())
+        request_cancel(bench.connection, "job", time.time())
         await bench.run(provider)
         assert server.count("POST /batches") == 1
         assert fates(bench) == {"cancelled": 1}
@@ -155,7 +155,7 @@ async def test_a_cancelled_job_whose_create_is_unknown_is_not_created_again(benc
 async def test_a_job_without_batches_has_nothing_to_cancel(bench: Bench) -> None:
     provider = batch_lab("http://127.0.0.1:9/v1")
     queue(bench, provider, painted(1))
-    assert wish_to_cancel(bench.connection, "job", 1.0) == 0
+    assert request_cancel(bench.connection, "job", 1.0) == 0
     assert bench.one("SELECT cancel_since FROM job") is None
 
 
@@ -177,7 +177,7 @@ async def test_whatever_asks_for_no_picture_is_repeated_through_a_short_outage(b
 
 def _wish(bench: Bench) -> None:
     with contextlib.closing(open_ledger(bench.folder)) as other, transaction(other):
-        wish_to_cancel(other, "job", time.time())
+        request_cancel(other, "job", time.time())
 
 
 async def test_a_wish_to_cancel_ends_an_upload_that_is_not_answered(bench: Bench) -> None:

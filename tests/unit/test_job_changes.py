@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import BadInput, DiskFull, KeyRefused
 from pipeline.ledger import job_changes
 from pipeline.ledger.attempts import paused_until
-from pipeline.ledger.batches import wish_to_cancel
+from pipeline.ledger.batches import request_cancel
 from pipeline.ledger.job_changes import finish_folder_changes, forget_job, rename_job
 from pipeline.ledger.queue import Block
 from pipeline.ledger.stops import read_stops, record_stop
@@ -219,9 +219,9 @@ def test_batches_go_along_with_a_renamed_job(bench: Bench) -> None:
 
 def test_a_wish_to_cancel_is_recorded_once_and_only_for_what_is_out(bench: Bench) -> None:
     bench.submit(request(1), request(2))
-    assert wish_to_cancel(bench.connection, "job", 5.0) == 0
+    assert request_cancel(bench.connection, "job", 5.0) == 0
     assert bench.one("SELECT cancel_since FROM job") is None
     bench.send_batch(1)
     bench.send_batch(2)
-    assert [wish_to_cancel(bench.connection, "JOB", now) for now in (6.0, 7.0)] == [2, 2]
+    assert [request_cancel(bench.connection, "JOB", now) for now in (6.0, 7.0)] == [2, 2]
     assert bench.one("SELECT cancel_since FROM job") == 6.0
