@@ -157,25 +157,22 @@ def record_response(
             " ELSE coalesce(cost_usd, 0) + ?2 END WHERE pk = ?3",
             (response.moderated, response.cost_usd, request.pk),
         )
-    paid = [
-        PaidUrl(
-            *(_insert_url(connection, request, attempt_pk, url), url.number, url.url, url.expires_at, request.provider)
-        )
-        for url in urls
-    ]
+    paid = [_insert_url(connection, request, attempt_pk, url) for url in urls]
     for image in images:
         insert_image(connection, request, attempt_pk, image)
     _insert_broken(connection, request, attempt_pk, len(urls) + len(images), response.broken)
     return paid, count_received(connection, request.pk, len(images), response.ended_at)
 
 
-def _insert_url(connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, url: ImageUrl) -> int:
+def _insert_url(connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, url: ImageUrl) -> PaidUrl:
     row = connection.execute(
         "INSERT INTO image (request, attempt, job, state, number, url, expires_at, revised_prompt)"
         " VALUES (?, ?, ?, 'paid', ?, ?, ?, ?) RETURNING pk",
         (request.pk, attempt_pk, request.job_pk, url.number, url.url, url.expires_at, url.revised_prompt),
     ).fetchone()
-    return int(row[0])
+    return PaidUrl(
+        image_pk=row[0], number=url.number, url=url.url, expires_at=url.expires_at, provider=request.provider
+    )
 
 
 def insert_image(connection: sqlite3.Connection, request: QueuedRequest, attempt_pk: int, image: StoredImage) -> None:
@@ -243,7 +240,7 @@ def record_quarantine(connection: sqlite3.Connection, request_pk: int, files: Se
     """Record bytes that were paid and are not a valid image; the same bytes are recorded once."""
     connection.executemany(
         "INSERT OR IGNORE INTO quarantine (request, file, sha256, bytes, reason) VALUES (?, ?, ?, ?, ?)",
-        [(request_pk, one.file, one.sha256, one.bytes, one.reason) for one in files],
+        [(request_pk, file.file, file.sha256, file.bytes, file.reason) for file in files],
     )
 
 

@@ -19,7 +19,7 @@ MIN_LOSS = 10
 """Requests that a job must lose, besides more than half of what is unfinished, for a submit to be refused."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A job's name as the ledger spells it, the file that it belongs to, and what a plan changes, in requests."""
 
@@ -128,7 +128,7 @@ def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:
         "SELECT pk, name, file, revision FROM job WHERE name = ? AND revision > 0", (plan.name,)
     ).fetchone()
     if job is None:
-        return Claim(plan.name, entering=len(plan.requests))
+        return Claim(name=plan.name, entering=len(plan.requests))
     planned = {request.key for request in plan.requests}
     stated = leaving = unfinished = unfinished_leaving = known = made = queued = 0
     for key, is_stated, is_unfinished, is_whole in connection.execute(
@@ -150,7 +150,13 @@ def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:
     if plan.is_part:
         leaving, unfinished_leaving, part_of = 0, 0, unfinished_leaving
     return Claim(
-        *(job["name"], job["file"], stated, leaving, entering, unfinished, unfinished_leaving),
+        name=job["name"],
+        file=job["file"],
+        stated=stated,
+        leaving=leaving,
+        entering=entering,
+        unfinished=unfinished,
+        unfinished_leaving=unfinished_leaving,
         known=known,
         made=made,
         queued=queued,

@@ -60,19 +60,19 @@ def test_a_file_may_be_called_by_another_path(bench: Bench, tmp_path: Path) -> N
 
 
 def test_what_a_plan_changes_is_counted_in_requests(bench: Bench) -> None:
-    assert compare(bench.connection, stating(range(3))) == Claim("job", entering=3)
+    assert compare(bench.connection, stating(range(3))) == Claim(name="job", entering=3)
     bench.submit(request(90), request(91))
     bench.submit(*map(request, range(10)))
     bench.set("UPDATE request SET status = 'succeeded', received = 1 WHERE position < 4")
     bench.set("UPDATE request SET status = 'running' WHERE position = 4")
     bench.set("UPDATE request SET status = 'failed' WHERE position = 9")
     changed = compare(bench.connection, stating([0, 2, 4, 6, 8, 90, 100]))
-    assert changed == Claim("job", None, stated=10, leaving=5, entering=2, unfinished=5, unfinished_leaving=2)
+    assert changed == Claim(name="job", stated=10, leaving=5, entering=2, unfinished=5, unfinished_leaving=2)
 
 
 @pytest.mark.parametrize(("leaving", "said"), [(0, None), (1, "1 request leaves"), (1037, "1,037 requests leave")])
 def test_how_many_leave_is_a_sentence(leaving: int, said: str | None) -> None:
-    assert superseded_warning(Claim("job", leaving=leaving)) == (
+    assert superseded_warning(Claim(name="job", leaving=leaving)) == (
         said and f"{said} the job: no longer made; images that are here stay"
     )
 

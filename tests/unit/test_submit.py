@@ -104,7 +104,7 @@ def test_a_first_submit_that_dies_leaves_no_job_to_be_seen_and_no_claim_to_its_n
     assert read_job_summaries(bench.connection) == []
     with pytest.raises(BadInput, match="nothing has been submitted"):
         submit.known_names(bench.connection, ["job"])
-    assert check_claim(bench.connection, plan(file=tmp_path / "two.yaml")) == Claim("job")
+    assert check_claim(bench.connection, plan(file=tmp_path / "two.yaml")) == Claim(name="job")
 
 
 @pytest.mark.parametrize(
