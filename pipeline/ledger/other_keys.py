@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipeline.planning.identity import is_generated_id
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
@@ -47,20 +49,22 @@ def _with_expansion(
     first_prompt, _ = kept.get(known.get(request.expansion_key, ""), (None, ""))
     prompt, known_id = kept.get(request.key, (first_prompt, ""))
     end = request.id.rpartition("-")[2]
-    is_generated = len(end) >= 8 and request.key.startswith(end) and known_id.endswith(f"-{end}")
+    has_known_id = is_generated_id(request.id, request.key) and known_id.endswith(f"-{end}")
     return replace(
         request,
         prompt=request.prompt if prompt is None else prompt,
-        id=known_id if is_generated else request.id,
+        id=known_id if has_known_id else request.id,
     )
 
 
 def _known(request: ImageRequest, known: dict[str, str]) -> ImageRequest:
-    key = next((known[one] for one in (request.key, *request.other_keys) if one in known), request.key)
+    key = next(
+        (known[candidate] for candidate in (request.key, *request.other_keys) if candidate in known), request.key
+    )
     if key == request.key:
         return request
     stem, _, end = request.id.rpartition("-")
-    is_generated = stem and len(end) >= 8 and request.key.startswith(end)
+    is_generated = is_generated_id(request.id, request.key)
     return replace(
         request,
         key=key,

@@ -79,6 +79,12 @@ def generated_id(prompt: str | None, source: str | None, key: str) -> str:
     return f"{_slug(prompt, source)}-{key[:SHORT]}"
 
 
+def is_generated_id(request_id: str, key: str) -> bool:
+    """Return whether an id ends with the beginning of the key, as generated ids do."""
+    stem, _, end = request_id.rpartition("-")
+    return bool(stem) and len(end) >= SHORT and key.startswith(end)
+
+
 def longer_id(generated: str, key: str) -> str:
     """Return a generated id with more characters of the key."""
     return f"{generated.rpartition('-')[0]}-{key[:LONG]}"
