@@ -99,7 +99,7 @@ def read_activity(
 
 def _keeps_pace(calls: Sequence[_RecentCall], limit: RateLimit, now: float) -> bool:
     """Return whether calls are sent as fast as the limit allows: in its window, or since the first of them."""
-    sent = [(now - one.sent_at, one.n) for one in calls if one.outcome != "not_sent"]
+    sent = [(now - call.sent_at, call.n) for call in calls if call.outcome != "not_sent"]
     sent = [(ago, images) for ago, images in sent if ago < limit.window]
     seconds = max((ago for ago, _ in sent), default=0.0)
     allowed = limit.images * seconds / limit.window
@@ -111,4 +111,4 @@ def _per_minute(calls: Sequence[_RecentCall], owner: LockOwner | None, now: floa
     if not calls:
         return None
     start = max(now - _SECONDS, calls[-1].sent_at, owner.started_at if owner is not None else 0.0)
-    return sum(one.stored for one in calls) / max(1.0, now - start) * 60
+    return sum(call.stored for call in calls) / max(1.0, now - start) * 60

@@ -55,14 +55,14 @@ class BatchesOut:
     @classmethod
     def of(cls, batches: Iterable[RecordedBatch]) -> BatchesOut:
         """Add up those of these batches that are out."""
-        living = [one for one in batches if one.is_living]
+        living = [batch for batch in batches if batch.is_living]
         return cls(
             batches=len(living),
-            requests=sum(one.requests for one in living),
-            completed=sum(one.completed for one in living),
-            failed=sum(one.failed for one in living),
-            sent_at=min((one.sent_at for one in living if one.sent_at is not None), default=None),
-            expires_at=max((one.expires_at for one in living if one.expires_at is not None), default=None),
+            requests=sum(batch.requests for batch in living),
+            completed=sum(batch.completed for batch in living),
+            failed=sum(batch.failed for batch in living),
+            sent_at=min((batch.sent_at for batch in living if batch.sent_at is not None), default=None),
+            expires_at=max((batch.expires_at for batch in living if batch.expires_at is not None), default=None),
         )
 
 

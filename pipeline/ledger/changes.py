@@ -44,7 +44,9 @@ class Changes:
 def find_changes(connection: sqlite3.Connection, plan: Plan) -> Changes:
     """Return what submitting a plan would change; its keys are those under which the ledger knows its requests."""
     recorded = _read(connection, plan.name)
-    stated = {one.id.lower(): key for key, one in recorded.items() if one.is_stated}
+    stated = {
+        recorded_request.id.lower(): key for key, recorded_request in recorded.items() if recorded_request.is_stated
+    }
     changes, planned, ids = Changes(), set(), set()
     for request in plan.requests:
         planned.add(request.key)
@@ -59,10 +61,10 @@ def find_changes(connection: sqlite3.Connection, plan: Plan) -> Changes:
             changes.kept_usd.append(known.spent_usd)
             if state := _unmade(known):
                 changes.kept_unmade[state] += 1
-    for key, one in recorded.items() if not plan.is_part else ():
-        if one.is_stated and key not in planned and one.id.lower() not in ids:
-            changes.superseded.append(one.id)
-            changes.superseded_usd.append(one.spent_usd)
+    for key, recorded_request in recorded.items() if not plan.is_part else ():
+        if recorded_request.is_stated and key not in planned and recorded_request.id.lower() not in ids:
+            changes.superseded.append(recorded_request.id)
+            changes.superseded_usd.append(recorded_request.spent_usd)
     return changes
 
 

@@ -74,7 +74,7 @@ def hold(connection: sqlite3.Connection, providers: Iterable[str], now: float) -
 def release(connection: sqlite3.Connection, provider: str | None) -> list[str]:
     """End the pause of a provider, or all pauses; return the names of those that were paused."""
     with transaction(connection):
-        held = [name for name, one in read_controls(connection).providers.items() if one.held_since is not None]
+        held = [name for name, control in read_controls(connection).providers.items() if control.held_since is not None]
         released = [name for name in held if provider in {None, name}]
         for name in released:
             _set(connection, name, "held_since", None)

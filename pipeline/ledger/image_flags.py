@@ -84,7 +84,7 @@ def images_without_fingerprint(connection: sqlite3.Connection, job: str) -> dict
 
 def record_fingerprints(connection: sqlite3.Connection, found: Mapping[int, Fingerprint]) -> None:
     """Record fingerprints by the primary keys of their images, in short transactions, since a run may be at work."""
-    rows = [(*one, pk) for pk, one in found.items()]
+    rows = [(*fingerprint, pk) for pk, fingerprint in found.items()]
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
         with transaction(connection):
             connection.executemany(
@@ -119,7 +119,7 @@ class _Hash(NamedTuple):
 
     def is_near(self, other: _Hash) -> bool:
         return (self.bits ^ other.bits).bit_count() <= _MOST_BITS and all(
-            abs(one - another) <= _MOST_COLOUR for one, another in zip(self.colour, other.colour, strict=True)
+            abs(own - another) <= _MOST_COLOUR for own, another in zip(self.colour, other.colour, strict=True)
         )
 
 

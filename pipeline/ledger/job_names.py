@@ -26,7 +26,7 @@ def known_hint(connection: sqlite3.Connection, name: str) -> str:
     if not known:
         return "nothing has been submitted here yet"
     meant = Path(name).stem if name.endswith(_SUFFIXES) else name
-    rehearsals = (one for one in known if one.lower().startswith(f"{meant.lower()}."))
+    rehearsals = (candidate for candidate in known if candidate.lower().startswith(f"{meant.lower()}."))
     if close := yaml_document.nearest(meant, known) or next(rehearsals, None):
         return f"did you mean `{close}`?"
     more = f" and {len(known) - _MAX_NAMES:,} more" if len(known) > _MAX_NAMES else ""
@@ -57,7 +57,9 @@ def find_job(connection: sqlite3.Connection, given: str, nothing_submitted: str)
     if name is not None and (not claims or name in claims):
         return name
     if claims:
-        raise BadInput(f"`{given}` is the file of {', '.join(f'`{one}`' for one in claims)}: write one of these names")
+        raise BadInput(
+            f"`{given}` is the file of {', '.join(f'`{claim}`' for claim in claims)}: write one of these names"
+        )
     raise BadInput(f"job `{stated}` of {given} has not been submitted; {known_hint(connection, stated)}")
 
 

@@ -44,10 +44,10 @@ def _from_proc(pid: int) -> float | None:
 def _from_ps(pid: int) -> float | None:
     """Read the state and the elapsed time, as [[days-]hours:]minutes:seconds, from the `ps` of POSIX."""
     command = ["ps", "-o", "stat=", "-o", "etime=", "-p", str(pid)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()  # noqa: S603
-    if said[0].startswith("Z"):
+    fields = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()  # noqa: S603
+    if fields[0].startswith("Z"):
         return None
-    days, _, clock = said[1].rpartition("-")
+    days, _, clock = fields[1].rpartition("-")
     seconds = 0
     for part in clock.split(":"):
         seconds = seconds * 60 + int(part)

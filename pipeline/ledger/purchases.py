@@ -98,15 +98,15 @@ def _settle_replay(connection: sqlite3.Connection, attempt_pk: int) -> float:
         (attempt_pk,),
     ).fetchall()
     connection.executemany(
-        "UPDATE attempt SET settled = 'replayed', cost_usd = 0.0 WHERE pk = ?", [(one["pk"],) for one in earlier]
+        "UPDATE attempt SET settled = 'replayed', cost_usd = 0.0 WHERE pk = ?", [(call["pk"],) for call in earlier]
     )
-    charged = sum(one["cost_usd"] or 0.0 for one in earlier)
+    charged = sum(call["cost_usd"] or 0.0 for call in earlier)
     connection.execute(
         "UPDATE request SET maybe_paid = maybe_paid - ?, cost_usd = cost_usd - ?"
         " WHERE pk = (SELECT request FROM attempt WHERE pk = ?)",
-        (sum(one["is_open"] for one in earlier), charged, attempt_pk),
+        (sum(call["is_open"] for call in earlier), charged, attempt_pk),
     )
-    return float(sum(one["cost_usd"] or one["estimate_usd"] or 0.0 for one in earlier))
+    return float(sum(call["cost_usd"] or call["estimate_usd"] or 0.0 for call in earlier))
 
 
 def most_of_calls(connection: sqlite3.Connection, job: str) -> float:

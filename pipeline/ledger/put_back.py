@@ -47,7 +47,7 @@ class Selection:
             "names": json.dumps(self.names) if self.names else None,
             "kinds": _as_list(self.kinds),
             "statuses": _as_list(self.statuses),
-            "ids": _as_list(one.lower() for one in self.ids),
+            "ids": _as_list(request_id.lower() for request_id in self.ids),
             "cancelled": self.cancelled or (is_asked and not self.kinds),
             "cancelled_of_kind": "cancelled" in self.statuses,
             "moderated": is_asked,
@@ -134,11 +134,13 @@ def select(
 
     Raises BadInput for an unknown job or id, and if filters are given and no request matches them.
     """
-    names, kinds, statuses, ids = ([one] if isinstance(one, str) else one for one in (names, kinds, statuses, ids))
+    names, kinds, statuses, ids = (
+        [given] if isinstance(given, str) else given for given in (names, kinds, statuses, ids)
+    )
     chosen = frozenset(kinds), cancelled, False, frozenset(statuses), frozenset(ids)
     selection = Selection(tuple(known_names(connection, names)), *chosen)
     check_ids(connection, selection.names or None, ids)
-    if selection.filters and not any(one.requests for one in find_ended(connection, selection)):
+    if selection.filters and not any(job.requests for job in find_ended(connection, selection)):
         where = f"of {' and '.join(f'`{name}`' for name in selection.names)} " if selection.names else ""
         what = f"no request {where}that failed, came back partial or was cancelled matches {selection.filters}"
         raise BadInput(f"{what}; `pipeline status --failed` lists what failed")
@@ -166,7 +168,7 @@ def put_back(
         )
         connection.execute(_KEEP_CALLING, selection.parameters())
         if for_run_at_work:
-            names = json.dumps([one.job for one in found if one.requests])
+            names = json.dumps([job.job for job in found if job.requests])
             connection.execute(
                 "UPDATE job SET submitted_at = ? WHERE name IN (SELECT value FROM json_each(?))", (time.time(), names)
             )

@@ -7,5 +7,5 @@ import hashlib
 
 def rendezvous(alike: str, *members: str | None) -> str | None:
     """Return the member with the highest hash of its name and of what is alike: SQL's `rendezvous`."""
-    known = [one for one in members if one is not None]
-    return max(known, key=lambda one: hashlib.sha256(f"{one}\n{alike}".encode()).digest(), default=None)
+    known = [member for member in members if member is not None]
+    return max(known, key=lambda member: hashlib.sha256(f"{member}\n{alike}".encode()).digest(), default=None)

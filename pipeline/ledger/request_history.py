@@ -78,11 +78,11 @@ def check_ids(connection: sqlite3.Connection, jobs: Collection[str] | None, ids:
     known = (
         "FROM request r JOIN job j ON j.pk = r.job WHERE (?1 IS NULL OR j.name IN (SELECT value FROM json_each(?1)))"
     )
-    for one in ids:
-        if connection.execute(f"SELECT 1 {known} AND r.id = ?2 COLLATE NOCASE LIMIT 1", (names, one)).fetchone():
+    for request_id in ids:
+        if connection.execute(f"SELECT 1 {known} AND r.id = ?2 COLLATE NOCASE LIMIT 1", (names, request_id)).fetchone():
             continue
         found = connection.execute(f"SELECT DISTINCT r.id {known} LIMIT {_MOST_IDS}", (names,))
-        near = yaml_document.nearest(one, [row[0] for row in found])
+        near = yaml_document.nearest(request_id, [row[0] for row in found])
         where = f" in {' and '.join(f'`{name}`' for name in jobs)}" if jobs else ""
         hint = f"did you mean `{near}`?" if near else "the manifest lists the ids of a job"
-        raise BadInput(f"there is no request `{one}`{where}; {hint}")
+        raise BadInput(f"there is no request `{request_id}`{where}; {hint}")

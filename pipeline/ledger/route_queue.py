@@ -69,7 +69,7 @@ class RouteView:
         if self.route.same:
             home, turn = _home(self.living, self.route.same), turn or "0"
             first = turn if self.route.policy == "fallback" else f"{_rendezvous(self)} = {self._name}"
-            if alone := {pk for one in self.living for pk in one.barred}:
+            if alone := {pk for member in self.living for pk in member.barred}:
                 first = f"CASE WHEN r.pk IN {_values(alone)} THEN ({turn}) ELSE ({first}) END"
             return f"({own}) AND CASE WHEN {home} IS NULL THEN {first} ELSE {home} = {self._name} END"
         return None if turn is None else f"({own}) AND ({turn})"
@@ -136,7 +136,7 @@ def paid_of_routes(
     found: dict[int, None] = {}
     names, since = scope_values(scope)
     for view in views:
-        others = _values(one.name for one in view.living if one.name != view.member.name)
+        others = _values(member.name for member in view.living if member.name != view.member.name)
         rows = connection.execute(
             "SELECT r.pk FROM image i JOIN request r ON r.pk = i.request JOIN job j ON j.pk = r.job"
             " JOIN attempt a ON a.pk = i.attempt WHERE i.state = 'paid' AND r.status = 'pending'"
@@ -154,7 +154,7 @@ def has_prospects(
     """Return whether a member may serve any pending request of its routes, now or later."""
     names, since = scope_values(scope)
     for view in views:
-        others = _values(one.name for one in view.living if one.name != view.member.name)
+        others = _values(member.name for member in view.living if member.name != view.member.name)
         never = f"r.pk IN {_values(view.member.refused)}"
         paid = f"EXISTS ({_PAID} AND (SELECT provider FROM attempt WHERE pk = i.attempt) NOT IN {others})"
         jobs = connection.execute(
@@ -184,7 +184,7 @@ def policy_refusals(connection: sqlite3.Connection, route: str) -> list[tuple[Qu
     found: dict[int, set[str]] = {}
     for request_pk, provider in rows:
         found.setdefault(request_pk, set()).add(provider)
-    return [(one, found[one.pk]) for one in read_queued(connection, list(found))]
+    return [(request, found[request.pk]) for request in read_queued(connection, list(found))]
 
 
 def record_members(connection: sqlite3.Connection, routes: Mapping[str, Route], providers: Iterable[str]) -> None:
@@ -248,9 +248,9 @@ def _alike(same: Iterable[str]) -> str:
 def _able(living: Sequence[RouteMember]) -> str:
     """Return the names of the members that can serve a request, as expressions that are else NULL."""
     names = []
-    for one in living:
-        barred = f" AND r.pk NOT IN {_values(one.barred)}" if one.barred else ""
-        names.append(f"CASE WHEN {one.can_serve()}{barred} THEN {text_literal(one.name)} END")
+    for member in living:
+        barred = f" AND r.pk NOT IN {_values(member.barred)}" if member.barred else ""
+        names.append(f"CASE WHEN {member.can_serve()}{barred} THEN {text_literal(member.name)} END")
     return ", ".join(names)
 
 

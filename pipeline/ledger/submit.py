@@ -110,7 +110,7 @@ def _state(
             request.id,
             request.custom_id,
             _JSON.encode(request.variables),
-            _JSON.encode([asdict(one) for one in request.inputs]) if request.inputs else "[]",
+            _JSON.encode([asdict(input_file) for input_file in request.inputs]) if request.inputs else "[]",
             request.n,
             request.estimate_usd,
         )
@@ -158,7 +158,7 @@ def _make_count(connection: sqlite3.Connection, plan: Plan, job_pk: int, revisio
         (
             None if plan.file is None or plan.reads_stdin else str(plan.file),  # else the file states the job
             plan.provider.name,
-            json.dumps([one.name for one in plan.members]) if plan.members else None,
+            json.dumps([member.name for member in plan.members]) if plan.members else None,
             plan.provider.sandbox is not None,
             *(plan.budget_usd, revision, now, job_pk),
         ),
