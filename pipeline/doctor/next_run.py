@@ -14,10 +14,10 @@ from pipeline.ledger.demand import read_budgets, read_queued_demand
 from pipeline.ledger.job_name_claim import check_claim
 from pipeline.ledger.job_summary import read_job_summaries, received_images
 from pipeline.ledger.other_keys import with_known_keys
+from pipeline.ledger.purchases import committed_of_job
 from pipeline.planning.build import load_models, make_plans
 from pipeline.reports.controls import ControlsInForce, images_seconds
 from pipeline.reports.estimate import estimate_plan
-from pipeline.reports.needed_budget import committed_of_job
 
 if TYPE_CHECKING:
     import sqlite3

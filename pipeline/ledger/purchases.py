@@ -109,6 +109,12 @@ def _settle_replay(connection: sqlite3.Connection, attempt_pk: int) -> float:
     return float(sum(call["cost_usd"] or call["estimate_usd"] or 0.0 for call in earlier))
 
 
+def committed_of_job(connection: sqlite3.Connection, name: str) -> float:
+    """Return what a job has spent, or may have spent; nothing if it is unknown."""
+    row = connection.execute("SELECT pk FROM job WHERE name = ?", (name,)).fetchone()
+    return 0.0 if row is None else attempts.committed_usd(connection, row[0])
+
+
 def most_of_calls(connection: sqlite3.Connection, job: str) -> float:
     """Return how many times their estimate in realtime a job's calls could have cost at most; 1 before the first."""
     most, estimate = connection.execute(

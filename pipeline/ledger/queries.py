@@ -311,3 +311,8 @@ def jobs_in_scope(connection: sqlite3.Connection, scope: Scope) -> list[str]:
     return [
         name for name, submitted_at in rows if scope.names is None or name in scope.names or submitted_at > scope.since
     ]
+
+
+def has_owner_record(connection: sqlite3.Connection) -> bool:
+    """Return whether a run is recorded as the owner of the folder; its process may be dead."""
+    return connection.execute("SELECT 1 FROM holder").fetchone() is not None

@@ -13,12 +13,12 @@ from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_name_claim import compare, superseded_warning
 from pipeline.ledger.job_summary import received_images, unsuccessful_requests
 from pipeline.ledger.other_keys import with_known_keys
+from pipeline.ledger.purchases import committed_of_job
 from pipeline.models.prices import price_key
 from pipeline.reports.controls import ControlsInForce
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
 from pipeline.reports.mode_estimates import estimate_modes, mode_lines
-from pipeline.reports.needed_budget import committed_of_job
 from pipeline.reports.plan_diff import diff_json
 
 if TYPE_CHECKING:

@@ -1,24 +1,17 @@
-"""What a job has committed of its budget, and the budget that is enough for the rest of it."""
+"""The budget that is enough for the rest of a job."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from pipeline.ledger.attempts import committed_usd
-from pipeline.ledger.purchases import most_of_calls
+from pipeline.ledger.purchases import committed_of_job, most_of_calls
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
     from pipeline.ledger.job_summary import JobSummary
-
-
-def committed_of_job(connection: sqlite3.Connection, name: str) -> float:
-    """Return what a job has spent, or may have spent; nothing if it is unknown."""
-    row = connection.execute("SELECT pk FROM job WHERE name = ?", (name,)).fetchone()
-    return 0.0 if row is None else committed_usd(connection, row[0])
 
 
 def needed_budget(connection: sqlite3.Connection, summaries: Iterable[JobSummary]) -> float | None:

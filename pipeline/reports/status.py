@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.ledger.job_summary import JobSummary, read_job_summaries
+from pipeline.ledger.queries import has_owner_record
 from pipeline.ledger.request_history import read_failed_requests
 from pipeline.ledger.submit import known_names
 from pipeline.ledger.workers import read_workers
@@ -82,7 +83,7 @@ def read_folder_status(
 
 
 def _find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
-    if connection.execute("SELECT 1 FROM holder").fetchone() is None:
+    if not has_owner_record(connection):
         return None
     from pipeline.ledger.lock import find_owner  # with filelock, a third of the time that `status` takes
 

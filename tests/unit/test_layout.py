@@ -38,3 +38,22 @@ def test_ci_and_the_readme_use_one_test_command() -> None:
     command = re.search(r"```sh tests\n(.+)\n```", README.read_text())
     assert command is not None
     assert command[1] in (HOME / ".ci" / "run").read_text()
+
+
+def test_sql_is_in_the_ledger_only() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if not path.is_relative_to(PACKAGE / "ledger")]
+    calls = [
+        f"{path.relative_to(HOME)}:{node.lineno}"
+        for path in modules
+        for node in ast.walk(syntax_tree(path))
+        if isinstance(node, ast.Call) and _executes_text(node)
+    ]
+    assert calls == []
+
+
+def _executes_text(call: ast.Call) -> bool:
+    return (
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr in {"execute", "executemany", "executescript"}
+        and any(isinstance(argument, ast.Constant | ast.JoinedStr) for argument in call.args[:1])
+    )
