@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger.database import file_mode
-from pipeline.reports.report_data import MOST, read_report_data
+from pipeline.reports.report_data import read_report_data
 from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
@@ -47,23 +47,22 @@ def write_report(
     name: str,
     folder: Path,
     command: NextCommand,
-    most: int = MOST,
     addresses: Addresses = Addresses(),
 ) -> Path:
     """Write the report of a job into its folder below `folder`; return its path. Raises DiskFull."""
     path = folder / name / FILE_NAME
     try:
         make_folder(path.parent)
-        text = page(read_report_data(connection, name, most, command, addresses), addresses.images_url)
+        text = page(read_report_data(connection, name, command=command, addresses=addresses), addresses.images_url)
         write_whole(path, text.encode("utf-8", "replace"), file_mode(folder))
     except OSError as reason:
         raise disk_error(reason, folder) from None
     return path
 
 
-def report_page(connection: sqlite3.Connection, name: str, command: NextCommand, most: int = MOST) -> str:
+def report_page(connection: sqlite3.Connection, name: str, command: NextCommand) -> str:
     """Return the report of a job as an HTML page that is served: the server finds its images."""
-    return page(read_report_data(connection, name, most, command))
+    return page(read_report_data(connection, name, command=command))
 
 
 def page(data: dict[str, Any], images_url: str | None = None) -> str:
