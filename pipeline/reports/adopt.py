@@ -68,13 +68,15 @@ def _adopt(
     with transaction(connection):
         for key, request in incomplete_requests(connection, job, entries).items():
             entry = entries[key]
-            proven = {found.number: found for one in entry["images"] if (found := _prove(images, job, one))}
+            proven = {
+                found.number: found for listed_image in entry["images"] if (found := _prove(images, job, listed_image))
+            }
             missing = [image for number, image in proven.items() if number not in request.numbers][: request.missing]
             if missing:
                 cost, request_id = entry.get("cost_usd"), entry.get("request_id")
                 total = float(cost) if isinstance(cost, int | float) and 0 <= cost < _MOST_USD else None
                 known_id = request_id if isinstance(request_id, str) else None
-                by_number = {_number(one): one.get("provider") for one in entry["images"]}
+                by_number = {_number(listed_image): listed_image.get("provider") for listed_image in entry["images"]}
                 for provider, images_of_one in groupby(missing, key=lambda image: by_number[image.number]):
                     made_by = provider if isinstance(provider, str) and provider else None
                     record_found_images(connection, request, list(images_of_one), known_id, total, made_by)

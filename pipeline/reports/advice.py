@@ -120,8 +120,8 @@ class TimeCut:
 def find_cut(calls: Sequence[LostCall], http_status: int | None) -> TimeCut | None:
     """Return the largest group of calls of this status that took about the same time, None if all differ."""
     least = _LEAST_TIMEOUT if http_status in _TIMEOUTS else _LEAST_CUT
-    same = sorted((one for one in calls if one.http_status == http_status), key=lambda call: call.seconds)
-    same = [one for one in same if one.seconds >= least or _is_own(one)]
+    same = sorted((call for call in calls if call.http_status == http_status), key=lambda call: call.seconds)
+    same = [call for call in same if call.seconds >= least or _is_own(call)]
     best: Sequence[LostCall] = ()
     for begin, first in enumerate(same):
         most = first.seconds + max(first.seconds * _SAME_SECONDS, _LEAST_SECONDS)
@@ -129,7 +129,7 @@ def find_cut(calls: Sequence[LostCall], http_status: int | None) -> TimeCut | No
         best = max(best, group, key=len)
     if len(best) < _SAME_CALLS:
         return None
-    prices = [one.estimate_usd for one in best if one.estimate_usd is not None]
+    prices = [call.estimate_usd for call in best if call.estimate_usd is not None]
     cost = sum(prices) if len(prices) == len(best) else None
     return TimeCut(best[len(best) // 2].seconds, len(best), cost, all(map(_is_own, best)))
 

@@ -86,17 +86,17 @@ def batches_json(batches: Iterable[RecordedBatch]) -> list[BatchForm]:
     """Return batches in the fields that scripts know."""
     return [
         {
-            "id": one.id,
-            "provider": one.provider,
-            "model": one.model,
-            "status": one.status,
-            "requests": one.requests,
-            "completed": one.completed,
-            "failed": one.failed,
-            "sent_at": utc_time(one.sent_at),
-            "expires_at": utc_time(one.expires_at),
+            "id": batch.id,
+            "provider": batch.provider,
+            "model": batch.model,
+            "status": batch.status,
+            "requests": batch.requests,
+            "completed": batch.completed,
+            "failed": batch.failed,
+            "sent_at": utc_time(batch.sent_at),
+            "expires_at": utc_time(batch.expires_at),
         }
-        for one in batches
+        for batch in batches
     ]
 
 

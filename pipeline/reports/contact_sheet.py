@@ -72,7 +72,7 @@ def write_sheet(connection: sqlite3.Connection, name: str, folder: Path, stores:
 
 def _read_images(connection: sqlite3.Connection, job: str) -> list[SheetImage]:
     with read_transaction(connection):
-        requests = [one for one in read_requests(connection, job, MOST) if one.status != "superseded"]
+        requests = [request for request in read_requests(connection, job, MOST) if request.status != "superseded"]
         images = read_images_of_job(connection, job, {request.request_pk for request in requests})
     return [
         SheetImage(f"{job}/{image.file}", image.sha256, image.format, request.prompt or request.id, image)

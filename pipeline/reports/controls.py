@@ -47,18 +47,18 @@ class ControlsInForce:
 
     def service_at_work(self, service: Provider, members: Sequence[Provider]) -> Provider:
         """Return a provider, or a route of these members, with the limit that is in force."""
-        if [one.name for one in members] == [service.name]:
+        if [member.name for member in members] == [service.name]:
             return self.at_work(service)
-        return replace(service, rate_limit=sum_of_limits([self.at_work(one) for one in members]))
+        return replace(service, rate_limit=sum_of_limits([self.at_work(member) for member in members]))
 
     def lines(self, command: NextCommand, only: Collection[str] | None = None) -> Iterator[str]:
         """Yield what is in force at these providers, or at all, each with what takes it back; then priorities."""
         for name, provider in self.providers.items():
             if only is None or name in only:
                 yield from self._provider_lines(provider, command)
-        for one in self.facts.priorities:
-            if one.is_waiting:
-                yield f"job `{one.job}` has priority {one.priority}"
+        for job_priority in self.facts.priorities:
+            if job_priority.is_waiting:
+                yield f"job `{job_priority.job}` has priority {job_priority.priority}"
 
     def _provider_lines(self, provider: Provider, command: NextCommand) -> Iterator[str]:
         name, control = provider.name, self.facts.of(provider.name)
@@ -114,14 +114,16 @@ def images_seconds(members: Sequence[Provider], images: int, now: float) -> floa
 
     None if one of them has no limit; infinity if no window ever opens.
     """
-    rates = [0.0 if one.rate_limit is None else one.rate_limit.per_minute / 60 for one in members]
+    rates = [0.0 if member.rate_limit is None else member.rate_limit.per_minute / 60 for member in members]
     if not all(rates):
         return None
-    windows = [one.window for one in members]
+    windows = [member.window for member in members]
     moment, left = now, float(images)
     while left > 0:
-        change = min((one.next_change(moment) for one in windows if one is not None), default=math.inf)
-        rate = sum(rate for rate, one in zip(rates, windows, strict=True) if one is None or one.is_open(moment))
+        change = min((window.next_change(moment) for window in windows if window is not None), default=math.inf)
+        rate = sum(
+            rate for rate, window in zip(rates, windows, strict=True) if window is None or window.is_open(moment)
+        )
         if rate * (change - moment) >= left if rate else change == math.inf:
             return moment + left / rate - now if rate else math.inf
         left -= rate * (change - moment) if rate else 0.0

@@ -53,7 +53,7 @@ def estimate_plan(
     with ledger.reading(folder) as connection:
         plan = with_known_keys(connection, plan)
         have, claim = received_images(connection, plan.name), compare(connection, plan)
-        controls = ControlsInForce.read(connection, {one.name: one for one in plan.serving})
+        controls = ControlsInForce.read(connection, {provider.name: provider for provider in plan.serving})
         others = (equal_requests_warning(connection, plan), _ended_warning(connection, plan, have))
         warnings = filter(None, [superseded_warning(claim), *others])
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
@@ -62,7 +62,7 @@ def estimate_plan(
     missing = [(request, count) for request in plan.requests if (count := request.n - have.get(request.key, 0)) > 0]
     images = sum(count for _, count in missing)
     full, least, assumed = _estimate(missing, plan.serving, models, tables or {})
-    priced = [(*one, usd) for one, usd in zip(missing, full, strict=True)]
+    priced = [(request, count, usd) for (request, count), usd in zip(missing, full, strict=True)]
     modes = estimate_modes(plan, priced, models, time.time())
     costs = {request.key: usd for (request, _), usd in zip(missing, modes.costs, strict=True)}
     known, cost = [usd for usd in modes.costs if usd is not None], modes.chosen["cost_usd"]
@@ -99,7 +99,7 @@ def estimate_plan(
 def _ended_warning(connection: sqlite3.Connection, plan: Plan, have: Mapping[str, int]) -> str | None:
     """Return a sentence on missing requests that a run leaves alone, since they have ended; None if there is none."""
     ended = unsuccessful_requests(connection, plan.name)
-    left = sum(have.get(one.key, 0) < one.n <= ended.get(one.key, 0) for one in plan.requests)
+    left = sum(have.get(request.key, 0) < request.n <= ended.get(request.key, 0) for request in plan.requests)
     if not left:
         return None
     were, them = ("request has", "it") if left == 1 else ("requests have", "them")
@@ -126,14 +126,14 @@ def _estimate(
     assumed: dict[str, None] = {}
     priced: dict[PriceKey, tuple[float | None, float | None]] = {}
     for request, count in missing:
-        images = sum(one.role == "image" for one in request.inputs)
+        images = sum(input_file.role == "image" for input_file in request.inputs)
         key = price_key(request.served_by, request.prompt, request.params, count, images)
         if key not in priced:
             estimates = list(_at_members(request, count, serving, models, tables))
-            known = [one.usd for one in estimates if one.usd is not None]
+            known = [estimate.usd for estimate in estimates if estimate.usd is not None]
             is_known = bool(known) and len(known) == len(estimates)
             priced[key] = (max(known), min(known)) if is_known else (None, None)
-            assumed.update(dict.fromkeys(line for one in estimates for line in one.assumed))
+            assumed.update(dict.fromkeys(line for estimate in estimates for line in estimate.assumed))
         highest, lowest = priced[key]
         costs.append(highest)
         least.append(lowest)
@@ -146,11 +146,13 @@ def _at_members(
 ) -> Iterator[Estimate]:
     """Yield what a request costs at each provider that serves it and knows its model; equal tables count once."""
     name = request.params.get("model")
-    able = [one for one in serving if one.serves(name, request.served_by)]
-    for table in {id(table): table for table in (tables.get(one.name, models) for one in able)}.values():
+    able = [provider for provider in serving if provider.serves(name, request.served_by)]
+    for table in {id(table): table for table in (tables.get(provider.name, models) for provider in able)}.values():
         model = table.find(name)
         if model is not None:
-            sizes = [(one.width, one.height) for one in request.inputs if one.role == "image"]
+            sizes = [
+                (input_file.width, input_file.height) for input_file in request.inputs if input_file.role == "image"
+            ]
             yield model.estimate(request.served_by, request.prompt, request.params, count, sizes)
 
 

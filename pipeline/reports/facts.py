@@ -66,10 +66,10 @@ def utc_time(moment: float | None) -> str | None:
 def clock(moment: float, now: float, *, seconds: bool = False) -> str:
     """Return a moment in local time, with its day if that is not today."""
     then, today = time.localtime(moment), time.localtime(now)
-    said = time.strftime("%H:%M:%S" if seconds else "%H:%M", then)
+    text = time.strftime("%H:%M:%S" if seconds else "%H:%M", then)
     if then[:3] == today[:3]:
-        return said
-    return time.strftime("%a ", then) + said if abs(moment - now) < 6 * 86400 else time.strftime("%d %b ", then) + said
+        return text
+    return time.strftime("%a ", then) + text if abs(moment - now) < 6 * 86400 else time.strftime("%d %b ", then) + text
 
 
 def count_facts(summary: JobSummary) -> list[Fact]:

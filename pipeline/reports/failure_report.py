@@ -127,14 +127,14 @@ def _cause(connection: sqlite3.Connection, key: CauseKey, failures: Sequence[Rec
         by_job.setdefault(failure.job, []).append(failure)
     jobs = [
         JobFailures(
-            first.job,
-            first.file,
-            first.provider,
-            sum(one.count for one in same),
-            first.id,
-            first.prompt,
-            (first.error or {}).get("message") or _NO_REASON,
-            next((one.quarantined for one in same if one.quarantined), None),
+            job=first.job,
+            file=first.file,
+            provider=first.provider,
+            count=sum(failure.count for failure in same),
+            id=first.id,
+            prompt=first.prompt,
+            message=(first.error or {}).get("message") or _NO_REASON,
+            quarantined=next((failure.quarantined for failure in same if failure.quarantined), None),
         )
         for first, same in ((same[0], same) for same in by_job.values())
     ]
@@ -142,7 +142,7 @@ def _cause(connection: sqlite3.Connection, key: CauseKey, failures: Sequence[Rec
     cut = None
     if key[0] == "OutcomeUnknown":
         cuts = (find_cut(read_lost_calls(connection, job.job), key[1]) for job in jobs)
-        cut = next((one for one in cuts if one is not None), None)
+        cut = next((candidate for candidate in cuts if candidate is not None), None)
     return FailureCause(key, (failures[0].error or {}).get("code"), tuple(jobs), cut)
 
 
@@ -164,8 +164,12 @@ def stop_commands(
     if not files and _STOPS_IN_JOB_FILE.isdisjoint(kinds):
         return [tuple(again)]
     budget = again[again.index(BUDGET_OPTION) :][:2] if BUDGET_OPTION in again else ()
-    others = [one for one in read_job_files(connection, jobs) if one.file is None or Path(one.file) not in files]
-    runs = dict.fromkeys(_resubmission(one.job, one.file, one.provider) for one in others)
+    others = [
+        job_file
+        for job_file in read_job_files(connection, jobs)
+        if job_file.file is None or Path(job_file.file) not in files
+    ]
+    runs = dict.fromkeys(_resubmission(job_file.job, job_file.file, job_file.provider) for job_file in others)
     if not files:
         return [(*words, *budget) for words in runs if words] or [tuple(again)]
     own = [tuple(again)] if len(others) < len(jobs) or not runs else []

@@ -27,7 +27,7 @@ def first_requests_json(requests: Sequence[ImageRequest]) -> list[FirstRequest]:
             "size": request.params.get("size"),
             "n": request.n,
             "prompt": request.prompt,
-            "inputs": [one.source for one in request.inputs],
+            "inputs": [input_file.source for input_file in request.inputs],
         }
         for request in requests[:_SHOWN]
     ]

@@ -83,11 +83,11 @@ def entries_of(
     responses, made = queries.read_responses(connection, keys), queries.read_images(connection, keys)
     for request in requests:
         images: tuple[list[ManifestImage], list[ManifestImage]] = ([], [])
-        for one in made.get(request.request_pk, ()):
-            images[one.is_replaced].append(_image(request.job, one, flags, addresses))
+        for image in made.get(request.request_pk, ()):
+            images[image.is_replaced].append(_image(request.job, image, flags, addresses))
         files: list[QuarantinedForm] = [
-            {"file": one.file, "sha256": one.sha256, "bytes": one.bytes, "reason": one.reason}
-            for one in quarantined.get(request.request_pk, ())
+            {"file": file.file, "sha256": file.sha256, "bytes": file.bytes, "reason": file.reason}
+            for file in quarantined.get(request.request_pk, ())
         ]
         yield _entry(request, responses.get(request.request_pk, ()), *images, files)
 
@@ -100,7 +100,7 @@ def _entry(
     quarantined: list[QuarantinedForm],
 ) -> ManifestLine:
     """Return one object of the manifest; `responses` are the newest first."""
-    last = next((one for one in responses if one.mode is not None), None)  # that brought images
+    last = next((response for response in responses if response.mode is not None), None)  # that brought images
     return {
         "id": request.id,
         "key": request.key,
@@ -114,8 +114,13 @@ def _entry(
         "params": shown_params(request),
         "variables": dict(request.variables),
         "inputs": [
-            {"role": one["role"], "source": one["source"], "file": one["file"], "sha256": one["sha256"]}
-            for one in request.inputs
+            {
+                "role": input_file["role"],
+                "source": input_file["source"],
+                "file": input_file["file"],
+                "sha256": input_file["sha256"],
+            }
+            for input_file in request.inputs
         ],
         "status": cast("Status", request.status),
         "attempts": request.attempts,
@@ -124,13 +129,13 @@ def _entry(
         "images": images,
         "replaced": replaced,
         "quarantined": quarantined,
-        "usage": _sum([one.usage for one in responses if one.usage is not None]),
+        "usage": _sum([response.usage for response in responses if response.usage is not None]),
         "cost_usd": None if request.cost_usd is None else round(request.cost_usd, 6),
-        "settings": dict(next((one.settings for one in responses if one.settings), {})),
+        "settings": dict(next((response.settings for response in responses if response.settings), {})),
         "rehearsal": request.rehearsal,
         "mode": None if last is None else last.mode,
         "batch_id": None if last is None else last.batch_id,
-        "request_id": next((one.request_id for one in responses if one.request_id is not None), None),
+        "request_id": next((response.request_id for response in responses if response.request_id is not None), None),
         "created_at": utc_time(request.created_at),
         "finished_at": utc_time(request.finished_at),
     }

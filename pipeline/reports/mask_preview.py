@@ -21,11 +21,11 @@ def write_previews(plan: Plan, spool: Path, folder: Path) -> list[Path]:
     """
     made: dict[tuple[str, ...], Path] = {}
     for request in plan.requests:
-        files = (request.operation, *(one.file for one in request.inputs))
-        first = next((one for one in request.inputs if one.role == "image"), None)
+        files = (request.operation, *(input_file.file for input_file in request.inputs))
+        first = next((input_file for input_file in request.inputs if input_file.role == "image"), None)
         if first is None or files in made:
             continue
-        mask = next((spool / one.file for one in request.inputs if one.role == "mask"), None)
+        mask = next((spool / input_file.file for input_file in request.inputs if input_file.role == "mask"), None)
         content, is_edit = (spool / first.file).read_bytes(), request.operation == "edit"
         drawn = draw_mask_overlay(content, mask.read_bytes() if mask else None, is_edit=is_edit)
         make_folder(folder)

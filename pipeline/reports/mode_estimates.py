@@ -79,7 +79,7 @@ class _Batched:
         if lines is None:
             self._realtime_images += n
             return usd
-        sizes = [(one.width, one.height) for one in request.inputs]
+        sizes = [(input_file.width, input_file.height) for input_file in request.inputs]
         lines.append(self._estimate_params(request).line(request.prompt, n, sizes))
         rules = self.plan.provider.batch
         return None if usd is None or rules is None else usd * (1 - rules.discount)

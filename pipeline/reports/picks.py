@@ -35,13 +35,13 @@ def read_picks(path: Path) -> list[Pick]:
     except FileNotFoundError:
         raise BadInput([Problem(str(path), "does not exist; save it in the report with `Save picks.jsonl`")]) from None
     except (OSError, ValueError) as reason:
-        said = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
-        raise BadInput([Problem(str(path), f"cannot be read: {said}")]) from None
+        message = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
+        raise BadInput([Problem(str(path), f"cannot be read: {message}")]) from None
     lines = enumerate(text.split("\n"), start=1)
     found = [_read_line(line, f"{path}, line {number}") for number, line in lines if line.strip()]
-    if problems := [one for one in found if isinstance(one, Problem)]:
+    if problems := [problem for problem in found if isinstance(problem, Problem)]:
         raise BadInput(problems[:_MOST_PROBLEMS])
-    return list({(one.file, one.sha256): one for one in found if isinstance(one, Pick)}.values())
+    return list({(pick.file, pick.sha256): pick for pick in found if isinstance(pick, Pick)}.values())
 
 
 def _read_line(line: str, location: str) -> Pick | Problem:

@@ -45,7 +45,7 @@ def _to_come(requests: Sequence[ImageRequest], costs: Mapping[str, float | None]
 
 
 def _form(ids: list[str], usd: Sequence[float | None]) -> ChangeForm:
-    known = [one for one in usd if one is not None]
+    known = [cost for cost in usd if cost is not None]
     return {"count": len(ids), "cost_usd": round(sum(known, 0.0), 6) if len(known) == len(usd) else None, "ids": ids}
 
 

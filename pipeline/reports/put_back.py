@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 def put_back_lines(found: Sequence[JobPutBack], command: NextCommand) -> Iterator[str]:
     """Yield a line for each job that gets requests back, and one for each kind of request that is left alone."""
-    chosen = [one for one in found if one.requests]
-    for one in chosen:
-        yield f"put back: {counted(one.requests, 'request')} of `{one.job}`: {_cost(one)}"
+    chosen = [job for job in found if job.requests]
+    for job in chosen:
+        yield f"put back: {counted(job.requests, 'request')} of `{job.job}`: {_cost(job)}"
     if not chosen:
         yield "nothing to put back"
-    for one in found:
-        if one.cancelled_left:
+    for job in found:
+        if job.cancelled_left:
             yield (
-                f"left alone: {counted(one.cancelled_left, 'cancelled request')} of `{one.job}`; to put back, type:"
-                f" {command.line('resume', one.job)}"
+                f"left alone: {counted(job.cancelled_left, 'cancelled request')} of `{job.job}`; to put back, type:"
+                f" {command.line('resume', job.job)}"
             )
-        if one.moderated_left:
+        if job.moderated_left:
             yield (
-                f"left alone: {counted(one.moderated_left, 'request')} of `{one.job}` that the content policy refused;"
-                f" change the prompt and run the job file, or type: {command.line('resume', one.job)}"
+                f"left alone: {counted(job.moderated_left, 'request')} of `{job.job}` that the content policy refused;"
+                f" change the prompt and run the job file, or type: {command.line('resume', job.job)}"
             )
-        if one.others_left:
-            others = counted(one.others_left, "other request")
-            yield f"left alone: {others} of `{one.job}` that failed or came back partial"
+        if job.others_left:
+            others = counted(job.others_left, "other request")
+            yield f"left alone: {others} of `{job.job}` that failed or came back partial"
 
 
-def _cost(one: JobPutBack) -> str:
-    parts = [str(counted(one.images, "image"))] if one.images or not one.paid else []
-    if one.images:
-        parts.append("cost unknown" if one.cost_usd is None else f"about {dollars(one.cost_usd)}")
-        parts += ["a rehearsal: nothing is billed"] if one.rehearsal else []
-    if one.paid:
-        parts.append(f"{counted(one.paid, 'image')} paid already and downloaded at no cost")
+def _cost(job: JobPutBack) -> str:
+    parts = [str(counted(job.images, "image"))] if job.images or not job.paid else []
+    if job.images:
+        parts.append("cost unknown" if job.cost_usd is None else f"about {dollars(job.cost_usd)}")
+        parts += ["a rehearsal: nothing is billed"] if job.rehearsal else []
+    if job.paid:
+        parts.append(f"{counted(job.paid, 'image')} paid already and downloaded at no cost")
     return ", ".join(parts)

@@ -72,11 +72,13 @@ def read_report_data(
         "written_at": time.time(),
         "requests": [
             {
-                **_request(one, seconds.get(one.request_pk)),
-                "images": [_shown_image(name, image, flags, addresses) for image in images.get(one.request_pk, ())],
-                "replaced": [_shown_image(name, image, flags, addresses) for image in replaced.get(one.request_pk, ())],
+                **_request(request, seconds.get(request.request_pk)),
+                "images": [_shown_image(name, image, flags, addresses) for image in images.get(request.request_pk, ())],
+                "replaced": [
+                    _shown_image(name, image, flags, addresses) for image in replaced.get(request.request_pk, ())
+                ],
             }
-            for one in requests
+            for request in requests
         ],
         "causes": _causes(causes, requests, command),
         "commands": {
@@ -116,7 +118,7 @@ def _request(request: RecordedRequest, seconds: float | None) -> dict[str, Any]:
         "prompt": request.prompt,
         "params": shown_params(request),
         "variables": request.variables,
-        "inputs": [{"role": one["role"], "file": one["file"]} for one in request.inputs],
+        "inputs": [{"role": input_file["role"], "file": input_file["file"]} for input_file in request.inputs],
         "status": request.status,
         "attempts": request.attempts,
         "maybe_paid": request.maybe_paid,

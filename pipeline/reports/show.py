@@ -47,9 +47,9 @@ def read_shown(config: Config, job: str, request_id: str) -> list[ShownRequest]:
         check_ids(connection, [job], [request_id])
         found = sorted(
             queries.read_requests(connection, job, request_id=request_id),
-            key=lambda one: (one.status == "superseded", -one.request_pk),
+            key=lambda request: (request.status == "superseded", -request.request_pk),
         )
-        return [_shown(connection, one, Addresses.of(config)) for one in found]
+        return [_shown(connection, request, Addresses.of(config)) for request in found]
 
 
 def _shown(connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses) -> ShownRequest:
@@ -89,9 +89,14 @@ def _cause(connection: sqlite3.Connection, request: RecordedRequest, entry: Mapp
     """Return the cause of a failed request, with what helps."""
     (job,) = read_job_files(connection, [request.job])
     error = request.error or {}
-    kept = [one["file"] for one in entry["quarantined"]]
+    kept = [file["file"] for file in entry["quarantined"]]
     failure = JobFailures(
-        *(request.job, job.file, job.provider, 1, request.id, request.prompt),
+        job=request.job,
+        file=job.file,
+        provider=job.provider,
+        count=1,
+        id=request.id,
+        prompt=request.prompt,
         message=error.get("message") or "no reason was recorded",
         quarantined=kept[-1] if kept else None,
     )
@@ -102,7 +107,7 @@ def shown_json(shown: ShownRequest, command: NextCommand) -> dict[str, Any]:
     """Return a request as `show --json` prints it: the manifest's object with `attempts` as a list."""
     return {
         **shown.entry,
-        "attempts": [_attempt_json(one) for one in shown.attempts],
+        "attempts": [_attempt_json(attempt) for attempt in shown.attempts],
         "reason": shown.reason,
         "commands": [command.line(*words) for words in shown.commands],
     }
@@ -143,8 +148,8 @@ def shown_lines(shown: ShownRequest, output: str, command: NextCommand, now: flo
     for attempt in shown.attempts:
         yield f"    {_attempt_line(attempt, now)}"
     for name in ("images", "replaced", "quarantined"):
-        for one in entry[name]:
-            yield f"  {_file_line(name, one, folder)}"
+        for file in entry[name]:
+            yield f"  {_file_line(name, file, folder)}"
 
 
 def _asked(entry: Mapping[str, Any]) -> Iterator[str]:
@@ -154,8 +159,8 @@ def _asked(entry: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {entry['operation']} at {entry['provider']}: {params}"
     if entry["variables"]:
         yield f"  variables: {', '.join(f'{name} {value}' for name, value in entry['variables'].items())}"
-    for one in entry["inputs"]:
-        yield f"  {one['role']}: {one['source']}, uploaded as {one['file']}"
+    for input_file in entry["inputs"]:
+        yield f"  {input_file['role']}: {input_file['source']}, uploaded as {input_file['file']}"
 
 
 def _cost(entry: Mapping[str, Any]) -> str:

@@ -127,12 +127,12 @@ def folder_json(status: FolderStatus, command: NextCommand) -> StatusForm:
         "stops": stops_json(status.stops, command),
         "providers": status.controls.json(),
         "workers": [
-            {"id": one.id, "node": one.node, "pid": one.pid, "calls": one.calls, "images": one.images}
-            for one in status.workers
+            {"id": worker.id, "node": worker.node, "pid": worker.pid, "calls": worker.calls, "images": worker.images}
+            for worker in status.workers
         ],
     }
     if status.failed is not None:
-        view["failed"] = [failed_json(one) for one in status.failed]
+        view["failed"] = [failed_json(request) for request in status.failed]
     return view
 
 
@@ -152,11 +152,11 @@ def status_json(summaries: Sequence[JobSummary], *, living_only: bool = False) -
                 "provider": summary.provider,
                 "providers": [
                     {
-                        "name": one.provider,
-                        "images": one.images,
-                        "cost_usd": None if one.cost_usd is None else round(one.cost_usd, 6),
+                        "name": served.provider,
+                        "images": served.images,
+                        "cost_usd": None if served.cost_usd is None else round(served.cost_usd, 6),
                     }
-                    for one in summary.by_provider
+                    for served in summary.by_provider
                 ],
                 "counts": dict(summary.counts),
                 "images": summary.images,

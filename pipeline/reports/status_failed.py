@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def failed_lines(failed: Sequence[FailedRequest], command: NextCommand) -> Iterator[str]:
     """Yield a line for each request that failed, then the commands that say more and that try them again."""
-    for one in failed:
-        error = one.error or {}
-        came = f"{one.received:,} of {one.n:,} images" if one.status == "partial" else "no image"
+    for request in failed:
+        error = request.error or {}
+        came = f"{request.received:,} of {request.n:,} images" if request.status == "partial" else "no image"
         reason = " ".join(str(part) for part in (error.get("http_status"), error.get("message")) if part)
-        yield f"{one.job} {one.id}: {one.status}, {came}, {kind_of(error)}{f': {reason}' if reason else ''}"
+        yield f"{request.job} {request.id}: {request.status}, {came}, {kind_of(error)}{f': {reason}' if reason else ''}"
     if failed:
         first = failed[0]
         yield f"everything about one of them: {command.line('show', first.job, first.id)}"

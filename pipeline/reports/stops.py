@@ -52,11 +52,11 @@ def read_holding_stops(connection: sqlite3.Connection, jobs: Collection[str] | N
 
 def stop_lines(stops: Sequence[HoldingStop], command: NextCommand) -> Iterator[str]:
     """Yield each stop: when, what and why; then what mends it; then the commands that continue."""
-    for one in stops:
-        yield f"stopped {_moment(one.stop.stopped_at)}, {one.stop.reach}: {one.stop.message}"
-        if one.advice is not None:
-            yield f"  first: {one.advice}"
-        for words in one.commands:
+    for holding_stop in stops:
+        yield f"stopped {_moment(holding_stop.stop.stopped_at)}, {holding_stop.stop.reach}: {holding_stop.stop.message}"
+        if holding_stop.advice is not None:
+            yield f"  first: {holding_stop.advice}"
+        for words in holding_stop.commands:
             yield f"  then: {command.line(*words)}"
 
 
@@ -64,17 +64,17 @@ def stops_json(stops: Sequence[HoldingStop], command: NextCommand) -> list[StopF
     """Return the stops as plain values for JSON."""
     return [
         {
-            "kind": one.stop.kind,
-            "message": one.stop.message,
-            "reach": one.stop.reach,
-            "job": one.stop.job,
-            "provider": one.stop.provider,
-            "model": one.stop.model,
-            "at": round(one.stop.stopped_at, 3),
-            "advice": one.advice,
-            "commands": [command.line(*words) for words in one.commands],
+            "kind": holding_stop.stop.kind,
+            "message": holding_stop.stop.message,
+            "reach": holding_stop.stop.reach,
+            "job": holding_stop.stop.job,
+            "provider": holding_stop.stop.provider,
+            "model": holding_stop.stop.model,
+            "at": round(holding_stop.stop.stopped_at, 3),
+            "advice": holding_stop.advice,
+            "commands": [command.line(*words) for words in holding_stop.commands],
         }
-        for one in stops
+        for holding_stop in stops
     ]
 
 

@@ -71,7 +71,7 @@ def make_thumbnails(
     """
     existing = _existing(folder / FOLDER)
     known = existing.difference(unread)
-    missing = {one.sha256: one for one in sources if one.format != "svg" and one.sha256 not in known}
+    missing = {source.sha256: source for source in sources if source.format != "svg" and source.sha256 not in known}
     if not missing:
         return {}
     count(0, len(missing))

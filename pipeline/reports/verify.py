@@ -140,7 +140,7 @@ def _confirm(connection: sqlite3.Connection, find: FindFault, image: RecordedIma
 
 def _confirmed(connection: sqlite3.Connection, find: FindFault, damages: Iterable[Damage]) -> Iterator[Damage]:
     """Yield those of the damages that are still there, as the ledger has them now."""
-    jobs = {one.name for one in read_job_summaries(connection)}
+    jobs = {summary.name for summary in read_job_summaries(connection)}
     for damage in damages:
         if damage.image is None:
             yield from [damage] if damage.job in jobs else []
