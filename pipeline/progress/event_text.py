@@ -162,19 +162,19 @@ def _describe_batches(same: Sequence[BatchEvent]) -> str:
     first = same[0]
     which = f"batch {first.id}" if len(same) == 1 else f"{len(same):,} batches"
     if isinstance(first, events.BatchSent):
-        sent = [one for one in same if isinstance(one, events.BatchSent)]
-        requests, images = sum(one.requests for one in sent), sum(one.images for one in sent)
+        sent = [event for event in same if isinstance(event, events.BatchSent)]
+        requests, images = sum(event.requests for event in sent), sum(event.images for event in sent)
         return f"→ {which}: {counted(requests, 'request')} for {counted(images, 'image')} sent to {first.provider}"
     if isinstance(first, events.BatchMoved):
-        moved = [one for one in same if isinstance(one, events.BatchMoved)]
-        completed, failed = sum(one.completed for one in moved), sum(one.failed for one in moved)
+        moved = [event for event in same if isinstance(event, events.BatchMoved)]
+        completed, failed = sum(event.completed for event in moved), sum(event.failed for event in moved)
         glyph = "!" if first.status in BAD_ENDS else "~"
         return f"{glyph} {which}: {first.status}; {completed:,} made, {failed:,} failed"
-    got = [one for one in same if isinstance(one, events.BatchCollected)]
-    facts = {"made": sum(one.succeeded for one in got), "failed": sum(one.failed for one in got)}
-    facts["returned to the queue"] = sum(one.returned for one in got)
-    said = [f"{number:,} {what}" for what, number in facts.items() if number or what == "made"]
-    return f"← {which} collected: {', '.join([*said, dollars(sum(one.cost_usd for one in got))])}"
+    got = [event for event in same if isinstance(event, events.BatchCollected)]
+    facts = {"made": sum(event.succeeded for event in got), "failed": sum(event.failed for event in got)}
+    facts["returned to the queue"] = sum(event.returned for event in got)
+    parts = [f"{number:,} {what}" for what, number in facts.items() if number or what == "made"]
+    return f"← {which} collected: {', '.join([*parts, dollars(sum(event.cost_usd for event in got))])}"
 
 
 def _describe_pace(pace: events.ProviderPace) -> str:
@@ -209,7 +209,7 @@ def _error_text(error: RequestError | None) -> str:
 
 def _stop_text(error: RequestError) -> str:
     """Return why nothing is sent any more, without the name of our class, which the sentence says in words."""
-    stated = [str(one) for one in (error.http_status, error.code) if one]
+    stated = [str(code) for code in (error.http_status, error.code) if code]
     return ": ".join([*([" ".join(dict.fromkeys(stated))] if stated else []), one_line(error.message)])
 
 

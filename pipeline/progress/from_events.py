@@ -192,7 +192,7 @@ class EventTotals:
                 if speed is not None and provider.down_since is None:
                     starts[provider.name], speeds[provider.name] = max(now, provider.until or now), speed
         at_work = {name for job in jobs if job.left for name in job.members or (job.provider,)}
-        shown = [one for one in providers if one.in_flight or one.name in at_work] or providers
+        shown = [provider for provider in providers if provider.in_flight or provider.name in at_work] or providers
         found = with_ends(jobs, starts, speeds, self._windows)
         return View(now, found, shown, self._stopping, thumbnails=self._thumbnails)
 

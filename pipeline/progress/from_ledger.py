@@ -77,7 +77,7 @@ def make_view(
         if owner is not None and (speed := speed_of(one.limit, one.per_minute or None, one.bottleneck))
     }
     starts = {one.name: max(now, one.until or now) for one in shown}
-    stops = read_holding_stops(connection, [one.name for one in summaries])
+    stops = read_holding_stops(connection, [summary.name for summary in summaries])
     status = FolderStatus(summaries, owner, stops, controls)
     return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds, windows), shown), status)
 

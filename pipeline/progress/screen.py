@@ -101,10 +101,10 @@ def _job_lines(jobs: Sequence[JobView], now: float, width: int) -> tuple[list[Te
     ends = ends if has_ends else [""] * len(jobs)
     bar = min(_MOST_BAR, rest - _length(facts) - _length(ends))
     lines = []
-    for job, said, end in zip(jobs, facts, ends, strict=True):
+    for job, row, end in zip(jobs, facts, ends, strict=True):
         head = Text(_shortened(printable(job.name), name).ljust(name + 1))
         if bar >= _LEAST_BAR:
-            lines.append(head + _bar(job, bar) + Text(said) + Text(end, "dim"))
+            lines.append(head + _bar(job, bar) + Text(row) + Text(end, "dim"))
         else:
             lines.append(head + _bar(job, max(1, width - name - 1)))
             lines += _wrapped([Text(fact) for fact in job_facts(job)], width, indent=2)

@@ -99,17 +99,17 @@ def _blocks(config: Config) -> Callable[[LedgerView, NextCommand], None]:
 def _json(reading: LedgerView, command: NextCommand) -> None:
     view = reading.view
     live = {
-        one.name: {
-            "images_per_minute": one.per_minute and round(one.per_minute, 2),
-            "limit_per_minute": one.limit,
-            "in_flight": one.in_flight,
-            "bottleneck": one.bottleneck,
-            "until": one.until,
-            "expires_at": one.expires_at,
+        provider.name: {
+            "images_per_minute": provider.per_minute and round(provider.per_minute, 2),
+            "limit_per_minute": provider.limit,
+            "in_flight": provider.in_flight,
+            "bottleneck": provider.bottleneck,
+            "until": provider.until,
+            "expires_at": provider.expires_at,
         }
-        for one in view.providers
+        for provider in view.providers
     }
-    controls = {one["name"]: one for one in reading.status.controls.json()}
+    controls = {control["name"]: control for control in reading.status.controls.json()}
     providers = [{"name": name, **controls.get(name, {}), **facts} for name, facts in live.items()]
     shown = {"at": round(view.now, 3), **folder_json(reading.status, command), "providers": providers}
     _print(printable_json({**shown, "ends_at": view.total.ends_at}))
