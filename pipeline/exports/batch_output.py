@@ -32,7 +32,7 @@ def write_batch_output(target: Path, listing: Listing, originals: Originals, *, 
     work = originals.check if no_images else originals.read
     with whole_file(target / "output.jsonl") as file:
         found = originals.each(listing.pictures(), work)
-        for _, images in itertools.groupby(found, key=lambda one: one[0].entry["key"]):
+        for _, images in itertools.groupby(found, key=lambda item: item[0].entry["key"]):
             _write_success(file, images)
     with whole_file(target / "errors.jsonl") as file:
         for request in listing:

@@ -134,7 +134,7 @@ def _make_listing(connection: sqlite3.Connection, job: str, picks: Picks | None,
         for entry in stack.enter_context(contextlib.closing(entries(connection, job))):
             if entry["status"] == "superseded":
                 continue
-            images = tuple(one for one in _images(connection, entry) if picks is None or picks.take(one))
+            images = tuple(image for image in _images(connection, entry) if picks is None or picks.take(image))
             if images or (with_failures and picks is None and entry["status"] == "failed"):
                 listing.add(ListedRequest({name: value for name, value in entry.items() if name not in _LISTS}, images))
         if picks is not None:

@@ -37,7 +37,7 @@ class DamagedImages(BrokenImage):
 
     def __init__(self, damaged: list[DamagedFile]) -> None:
         self.damaged = tuple(damaged)
-        super().__init__("\n".join(f"{one.file}: {one.what}" for one in damaged))
+        super().__init__("\n".join(f"{file.file}: {file.what}" for file in damaged))
 
 
 class Originals:

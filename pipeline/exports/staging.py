@@ -43,7 +43,7 @@ def _is_replaceable(path: Path, output: Path) -> bool:
     """Return whether `path` is an export or, outside the output folder, any ordinary file."""
     if path.is_symlink() or not path.is_dir():
         return path.is_file() and (not is_inside(path, output) or _is_table(path))
-    names = {one.name for one in path.iterdir()}
+    names = {entry.name for entry in path.iterdir()}
     return any(typical <= names for typical in _TYPICAL) or all(_SHARD.fullmatch(name) for name in names)
 
 
