@@ -45,10 +45,10 @@ class Change:
     def of(cls, prompt_suffix: str | None, settings: Sequence[str]) -> Change | None:
         """Return the change that options ask for, None if they ask for none. Raises BadInput."""
         pairs = []
-        for one in settings:
-            key, sign, value = one.partition("=")
+        for setting in settings:
+            key, sign, value = setting.partition("=")
             if not sign or not key.strip():
-                raise BadInput(f"--set {one:.100}: write it as key=value, as in --set quality=high")
+                raise BadInput(f"--set {setting:.100}: write it as key=value, as in --set quality=high")
             if (key := key.strip()) in _FIXED:
                 raise BadInput(f"--set {key}: is no parameter of the call; edit the job file instead")
             pairs.append((key, value))
@@ -79,14 +79,20 @@ def plan_changed(
 
     A request that this job has already gets as many more. Raises BadInput.
     """
-    wanted = Counter(one.request_pk for one in images)
-    requests = [one for one in read_requests(connection, job.name) if one.request_pk in wanted]
+    wanted = Counter(image.request_pk for image in images)
+    requests = [request for request in read_requests(connection, job.name) if request.request_pk in wanted]
     models = load_models(config, config.find_provider(job.provider))
     made = make_job(
         f"{job.name}{END}",
         [
-            _entry(one, change, models.find(_model_name(one, change)), wanted[one.request_pk], config.output / job.name)
-            for one in requests
+            _entry(
+                request,
+                change,
+                models.find(_model_name(request, change)),
+                wanted[request.request_pk],
+                config.output / job.name,
+            )
+            for request in requests
         ],
         provider=job.provider,
         budget_usd=budget_left(connection, job.name),
@@ -95,7 +101,9 @@ def plan_changed(
     (plan,) = make_plans(config, [made], JobOptions(allow_large=True), staging)
     known = read_wanted_images(connection, plan.name)
     return replace(
-        plan, is_part=True, requests=[_with_more(one, *known.get(one.key, (0, "new"))) for one in plan.requests]
+        plan,
+        is_part=True,
+        requests=[_with_more(request, *known.get(request.key, (0, "new"))) for request in plan.requests],
     )
 
 
@@ -106,8 +114,8 @@ def _model_name(request: RecordedRequest, change: Change) -> str | None:
 
 def _entry(request: RecordedRequest, change: Change, model: Model | None, images: int, folder: Path) -> dict[str, Any]:
     """Return a request as an entry of a job; its uploads are those that were made of its images."""
-    sources = [folder / one["file"] for one in request.inputs if one["role"] == "image"]
-    masks = [folder / one["file"] for one in request.inputs if one["role"] == "mask"]
+    sources = [folder / input_file["file"] for input_file in request.inputs if input_file["role"] == "image"]
+    masks = [folder / input_file["file"] for input_file in request.inputs if input_file["role"] == "mask"]
     return {
         "id": request.id,
         "operation": request.operation,
@@ -124,8 +132,8 @@ def _literal(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("{{", "{{ '{{' }}")
     if isinstance(value, list):
-        return [_literal(one) for one in value]
-    return {key: _literal(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_literal(item) for item in value]
+    return {key: _literal(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _with_more(request: ImageRequest, n: int, status: str) -> ImageRequest:

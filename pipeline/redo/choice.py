@@ -42,18 +42,18 @@ def choose(connection: sqlite3.Connection, job: str, choice: Choice) -> list[Mad
     """
     choice.check()
     made = read_made_images(connection, job)
-    current = [one for one in made if not one.superseded and one.redo != "replaced"]
+    current = [image for image in made if not image.superseded and image.redo != "replaced"]
     if choice.picks is not None:
         return _picked(job, made, choice.picks)
     if choice.flags:
         found = read_flags(connection, job)
         return _or_refuse(
-            [one for one in current if not set(choice.flags).isdisjoint(found.get(one.file, NO_FLAGS).flags)],
+            [image for image in current if not set(choice.flags).isdisjoint(found.get(image.file, NO_FLAGS).flags)],
             f"no image of `{job}` has the flag {' or '.join(choice.flags)}",
         )
     chosen = _of_requests(connection, job, current, choice.ids) if choice.ids else current
-    asked = {one.request_pk for one in chosen if one.redo == "asked"}
-    chosen = [one for one in chosen if one.redo == "asked" or one.request_pk not in asked]
+    asked = {image.request_pk for image in chosen if image.redo == "asked"}
+    chosen = [image for image in chosen if image.redo == "asked" or image.request_pk not in asked]
     return _or_refuse(chosen, f"nothing of `{job}` can be made again: it has no image yet")
 
 
@@ -68,12 +68,12 @@ def _of_requests(
 ) -> list[MadeImage]:
     """Return the images of these requests. Raises BadInput for a request that has none."""
     check_ids(connection, [job], ids)
-    wanted = {one.lower() for one in ids}
-    found = [one for one in current if one.request_id.lower() in wanted]
-    for one in ids:
-        if not any(image.request_id.lower() == one.lower() for image in found):
-            again = f"to try it again, type: pipeline resume {job} --id {one}"
-            raise BadInput(f"request `{one}` of `{job}` has no image that can be made again; {again}")
+    wanted = {request_id.lower() for request_id in ids}
+    found = [image for image in current if image.request_id.lower() in wanted]
+    for request_id in ids:
+        if not any(image.request_id.lower() == request_id.lower() for image in found):
+            again = f"to try it again, type: pipeline resume {job} --id {request_id}"
+            raise BadInput(f"request `{request_id}` of `{job}` has no image that can be made again; {again}")
     return found
 
 
@@ -82,7 +82,7 @@ def _picked(job: str, made: Sequence[MadeImage], path: Path) -> list[MadeImage]:
 
     Raises BadInput with every line that names no image of the job.
     """
-    by_file = {one.file: one for one in made}
+    by_file = {made_image.file: made_image for made_image in made}
     chosen: dict[int, MadeImage] = {}
     problems, replaced = [], 0
     for pick in read_picks(path):

@@ -87,10 +87,13 @@ def prepared(batch: Batch, job: str, choice: Choice, change: Change | None = Non
 
 def _cost(connection: sqlite3.Connection, job: str, images: list[MadeImage], plan: Plan | None) -> RedoCost:
     if plan is None:
-        return find_redo_cost(connection, job, [one.image_pk for one in images])
+        return find_redo_cost(connection, job, [image.image_pk for image in images])
     have = received_images(connection, plan.name)
     missing = {request.key: max(0, request.n - have.get(request.key, 0)) for request in plan.requests}
-    costs = [None if one.estimate_usd is None else one.estimate_usd * missing[one.key] / one.n for one in plan.requests]
+    costs = [
+        None if request.estimate_usd is None else request.estimate_usd * missing[request.key] / request.n
+        for request in plan.requests
+    ]
     known = [usd for usd in costs if usd is not None]
     total = sum(known) if len(known) == len(costs) else None
     return RedoCost(len(plan.requests), sum(missing.values()), 0, total)
@@ -115,8 +118,8 @@ async def process(batch: Batch, redo: Redo, options: JobOptions, emit: Listener)
 
 def _check_images(connection: sqlite3.Connection, redo: Redo) -> None:
     """Check that the images are still those that were chosen: a person may take long to answer. Raises BadInput."""
-    made = {(one.image_pk, one.sha256) for one in read_made_images(connection, redo.job) if not one.superseded}
-    if not made.issuperset((one.image_pk, one.sha256) for one in redo.images):
+    made = {(image.image_pk, image.sha256) for image in read_made_images(connection, redo.job) if not image.superseded}
+    if not made.issuperset((image.image_pk, image.sha256) for image in redo.images):
         raise BadInput(f"images of `{redo.job}` were changed after they were chosen; nothing is made again: try again")
 
 
@@ -125,11 +128,11 @@ async def _run(
 ) -> Result:
     since = time.time()
     if redo.plan is None:
-        chosen = ask_again(connection, [one.image_pk for one in redo.images])
+        chosen = ask_again(connection, [image.image_pk for image in redo.images])
         scope = Scope(frozenset([redo.target]), since, limited_until=time.time(), only_redo=True)
     else:
         (queued,) = JobQueue(batch.config, connection).add([redo.plan], redo.staging, JobOptions())
-        chosen = find_requests(connection, redo.target, [one.key for one in queued.plan.requests])
+        chosen = find_requests(connection, redo.target, [request.key for request in queued.plan.requests])
         scope = Scope(frozenset([redo.target]), since)
     run = Run(batch.config, batch.environment, connection, held, scope, options.budget_usd, options.wait, chosen)
     return await run.execute(emit)
@@ -142,5 +145,5 @@ def _leave(connection: sqlite3.Connection, batch: Batch, redo: Redo) -> None:
     if redo.plan is not None:
         queue.add_beside([redo.plan], redo.staging, JobOptions(), lambda _plans: None, ModeChange())
     who = queue.run_at_work()
-    ask_again(connection, [one.image_pk for one in redo.images], for_run_at_work=True)
+    ask_again(connection, [image.image_pk for image in redo.images], for_run_at_work=True)
     raise LeftToRunAtWork(left_sentence(connection, redo.target, who))
