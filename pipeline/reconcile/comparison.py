@@ -47,7 +47,7 @@ class Account:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the providers."""
-        return tuple(one.name for one in self.providers)
+        return tuple(provider.name for provider in self.providers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Compared:
     @property
     def is_explained(self) -> bool:
         """Whether nothing is left that nobody can explain."""
-        return self.result.is_explained and not any(one.differs for one in self.prices)
+        return self.result.is_explained and not any(price.differs for price in self.prices)
 
 
 async def compare(
@@ -81,23 +81,25 @@ async def compare(
     ):
         await prepare_ledger(connection, config.output, lambda _event: None)
         found = await _compare_all(config, connection, accounts, since)
-        for one in found:
-            _settle(config, connection, one.result)
+        for comparison in found:
+            _settle(config, connection, comparison.result)
         return found
 
 
 def find_accounts(config: Config, environment: Mapping[str, str], name: str | None, called: set[str]) -> list[Account]:
     """Return the accounts that are compared, each with all its providers. Raises ConfigError."""
     if name is None:
-        chosen = [one for one in config.providers.values() if one.name in called and has_admin_api(one)]
-        chosen = [one for one in chosen if one.sandbox is None] or chosen
+        chosen = [
+            provider for provider in config.providers.values() if provider.name in called and has_admin_api(provider)
+        ]
+        chosen = [provider for provider in chosen if provider.sandbox is None] or chosen
     else:
         found = config.find_provider(name)
         members = config.routes[name].members if name in config.routes else (found.name,)
         chosen = [config.providers[member] for member in members]
     accounts: dict[tuple[str | None, str | None], Account] = {}
-    for one in chosen:
-        key, place = _key(one, environment), _place(one, environment)
+    for provider in chosen:
+        key, place = _key(provider, environment), _place(provider, environment)
         sharing = tuple(other for other in config.providers.values() if _place(other, environment) == place)
         accounts.setdefault(place, Account(sharing, key, place[1]))
     if not accounts and not environment.get(ADMIN_KEY, "").strip():
@@ -130,15 +132,15 @@ async def _compare_all(
 ) -> list[Compared]:
     async with AsyncExitStack() as processes:
         sandboxes = SandboxProcesses(config.output, processes)
-        return [await _compare(config, connection, one, sandboxes, since) for one in accounts]
+        return [await _compare(config, connection, account, sandboxes, since) for account in accounts]
 
 
 def _settle(config: Config, connection: sqlite3.Connection, result: Reconciliation) -> None:
     """Record what became of calls, and write the manifests of their jobs again."""
-    settled = [one for one in result.unknown if one.finding != "open"]
-    calls = [(one.call.attempt_pk, one.finding, one.cost_usd) for one in settled]
+    settled = [unknown_call for unknown_call in result.unknown if unknown_call.finding != "open"]
+    calls = [(unknown_call.call.attempt_pk, unknown_call.finding, unknown_call.cost_usd) for unknown_call in settled]
     settle_calls(connection, calls, result.providers, result.complete_until)
-    for job in sorted({one.call.job for one in settled}):
+    for job in sorted({unknown_call.call.job for unknown_call in settled}):
         write_manifest(connection, job, config.output, Addresses.of(config))
 
 
@@ -159,14 +161,14 @@ async def _compare(
     models = Models.load(config.models, first.own_models)
     calls = read_charged_calls(connection, account.names, start - _BEFORE)
     result = reconcile(account.names, calls, used, models, since=start, now=now)
-    names = sorted({name for name in (*(one.model for one in calls), *(one.model for one in used)) if name})
+    names = sorted({name for name in (*(call.model for call in calls), *(images.model for images in used)) if name})
     prices = compare_prices(result, costs, models, names, now)
     return Compared(result, tuple(prices))
 
 
 async def _read_usage(client: UsageClient, start: int, end: int) -> list[UsedImages]:
     """Return what was made by the minute; only days on which anything was made are asked for."""
-    days = sorted({one.start // DAY * DAY for one in await client.images(start // DAY * DAY, end, DAY)})
+    days = sorted({images.start // DAY * DAY for images in await client.images(start // DAY * DAY, end, DAY)})
     used: list[UsedImages] = []
     for day in days:
         if (first := max(day, start)) < min(day + DAY, end):

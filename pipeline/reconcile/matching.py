@@ -60,8 +60,8 @@ class Matching:
 
     def __init__(self, counted: Iterable[Counted]) -> None:
         self._minutes: dict[int, list[Counted]] = {}
-        for one in counted:
-            self._minutes.setdefault(one.start, []).append(one)
+        for images in counted:
+            self._minutes.setdefault(images.start, []).append(images)
         self._found: dict[int, Counted] = {}
 
     def explain(self, calls: Iterable[Expected]) -> set[int]:
@@ -69,18 +69,18 @@ class Matching:
 
         A call's images are made at once, so all of them are in one minute: in that of `likely` if possible.
         """
-        waiting = sorted(calls, key=lambda one: (one.latest, one.pk))
+        waiting = sorted(calls, key=lambda call: (call.latest, call.pk))
         for exactly in (True, False):
             for is_wide in (False, True):
-                waiting = [one for one in waiting if not self._take(one, exactly=exactly, is_wide=is_wide)]
-        return self._found.keys() - {one.pk for one in waiting}
+                waiting = [call for call in waiting if not self._take(call, exactly=exactly, is_wide=is_wide)]
+        return self._found.keys() - {call.pk for call in waiting}
 
     def _take(self, call: Expected, *, exactly: bool, is_wide: bool) -> bool:
         for minute in _minutes(call) if is_wide else [_minute(call.likely)]:
-            for one in self._minutes.get(minute, ()):
-                if one.left >= call.images and one.kind.agrees(call.kind, exactly=exactly):
-                    one.left -= call.images
-                    self._found[call.pk] = one
+            for images in self._minutes.get(minute, ()):
+                if images.left >= call.images and images.kind.agrees(call.kind, exactly=exactly):
+                    images.left -= call.images
+                    self._found[call.pk] = images
                     return True
         return False
 
@@ -88,9 +88,9 @@ class Matching:
         """Explain what is left by responses that had fewer images than were asked for; return how many it is."""
         explained = 0
         for call in calls:
-            if call.lacking and (one := self._found.get(call.pk)) is not None:
-                taken = min(one.left, call.lacking)
-                one.left -= taken
+            if call.lacking and (images := self._found.get(call.pk)) is not None:
+                taken = min(images.left, call.lacking)
+                images.left -= taken
                 explained += taken
         return explained
 
@@ -100,7 +100,7 @@ class Matching:
 
     def left(self) -> Sequence[Counted]:
         """Return what no call explains, oldest first."""
-        return [one for start in sorted(self._minutes) for one in self._minutes[start] if one.left]
+        return [images for start in sorted(self._minutes) for images in self._minutes[start] if images.left]
 
 
 def _minute(moment: float) -> int:

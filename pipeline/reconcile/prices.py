@@ -61,9 +61,9 @@ def compare_prices(
     A line of the invoice begins with the name of its model; lines of other models, as of texts, are left alone.
     """
     ours, foreign = day_costs(result, models), dict[tuple[int, str | None], int]()
-    for one in result.foreign:
-        key = (one.start // DAY * DAY, one.kind.model)
-        foreign[key] = foreign.get(key, 0) + one.images
+    for foreign_images in result.foreign:
+        key = (foreign_images.start // DAY * DAY, foreign_images.kind.model)
+        foreign[key] = foreign.get(key, 0) + foreign_images.images
     charged: dict[tuple[int, str], float] = {}
     for cost in costs:
         model = _model_of(cost.line_item, names)

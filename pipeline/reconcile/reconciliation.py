@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DAY = 86400
 Finding = Literal["charged", "not_charged", "open"]
-_SOURCES = {one: f"image.{one}" for one in ("generation", "edit", "variation")}
+_SOURCES = {operation: f"image.{operation}" for operation in ("generation", "edit", "variation")}
 _AFTERWARDS = 15 * MINUTE  # how long a server may work on after a call was cut off on our side
 _TIMEOUTS = frozenset({408, 504, 524})
 """Statuses by which a gateway says that it no longer waits: the server behind it works on."""
@@ -67,7 +67,7 @@ class Reconciliation:
 
     def found(self, finding: str) -> list[UnknownCall]:
         """Return the calls of unknown outcome with one finding."""
-        return [one for one in self.unknown if one.finding == finding]
+        return [call for call in self.unknown if call.finding == finding]
 
     @property
     def is_explained(self) -> bool:
@@ -85,27 +85,28 @@ def reconcile(
     now: float,
 ) -> Reconciliation:
     """Compare calls with what was counted since a moment; calls that ended before it may explain, and need not."""
-    known, unknown = [one for one in calls if one.is_known and one.images], [one for one in calls if not one.is_known]
-    answers = [one for one in known if one.outcome == "answered" and one.ended_at is not None and not one.is_line]
-    slowest = max((one.ended_at - one.sent_at for one in answers if one.ended_at), default=0.0)
-    expected = {one.attempt_pk: _expect(one, models, slowest, now) for one in (*known, *unknown)}
-    matching = Matching(_counted(one, models) for one in used)
-    matching.explain(expected[one.attempt_pk] for one in known)
-    found = matching.explain(expected[one.attempt_pk] for one in unknown)
-    ends = [one.ended_at for one in answers if one.attempt_pk in found and one.ended_at]
-    complete = (min(now, (one // MINUTE + 1) * MINUTE) for one in ends)
+    known = [call for call in calls if call.is_known and call.images]
+    unknown = [call for call in calls if not call.is_known]
+    answers = [call for call in known if call.outcome == "answered" and call.ended_at is not None and not call.is_line]
+    slowest = max((call.ended_at - call.sent_at for call in answers if call.ended_at), default=0.0)
+    expected = {call.attempt_pk: _expect(call, models, slowest, now) for call in (*known, *unknown)}
+    matching = Matching(_counted(images, models) for images in used)
+    matching.explain(expected[call.attempt_pk] for call in known)
+    found = matching.explain(expected[call.attempt_pk] for call in unknown)
+    ends = [call.ended_at for call in answers if call.attempt_pk in found and call.ended_at]
+    complete = (min(now, (end // MINUTE + 1) * MINUTE) for end in ends)
     result = Reconciliation(tuple(sorted(providers)), since, max([_yesterday(now), *complete]))
-    result.matched = matching.explain_lacking(expected[one.attempt_pk] for one in known)
-    result.matched += sum(one.images for one in calls if one.attempt_pk in found and _is_since(one, since))
+    result.matched = matching.explain_lacking(expected[call.attempt_pk] for call in known)
+    result.matched += sum(call.images for call in calls if call.attempt_pk in found and _is_since(call, since))
     result.made_on = {pk: matching.start_of(pk) // DAY * DAY for pk in found}
-    result.known = [one for one in known if one.attempt_pk in found]
+    result.known = [call for call in known if call.attempt_pk in found]
     costs = _Costs(known)
     for call in unknown:
         if _is_since(call, since):
             finding = _finding(call, slowest, result, is_found=call.attempt_pk in found)
             result.unknown.append(UnknownCall(call, finding, costs.of(call) if finding == "charged" else None))
-    result.missing = [one for one in known if one.attempt_pk not in found and _is_due(one, since, result)]
-    result.foreign = [Foreign(one.start, one.kind, one.left, costs.mean(one)) for one in matching.left()]
+    result.missing = [call for call in known if call.attempt_pk not in found and _is_due(call, since, result)]
+    result.foreign = [Foreign(images.start, images.kind, images.left, costs.mean(images)) for images in matching.left()]
     return result
 
 
@@ -174,11 +175,11 @@ class _Costs:
     def __init__(self, known: Iterable[ChargedCall]) -> None:
         self._requests: dict[tuple[int, int], float] = {}
         self._kinds: dict[tuple[str | None, ...], list[float]] = {}
-        for one in known:
-            if one.cost_usd is not None and not one.is_line and one.images == one.n:
-                self._requests[one.request_pk, one.n] = one.cost_usd
-                for kind in (_key(one), (one.model,)):
-                    self._kinds.setdefault(kind, []).append(one.cost_usd / one.images)
+        for call in known:
+            if call.cost_usd is not None and not call.is_line and call.images == call.n:
+                self._requests[call.request_pk, call.n] = call.cost_usd
+                for kind in (_key(call), (call.model,)):
+                    self._kinds.setdefault(kind, []).append(call.cost_usd / call.images)
 
     def of(self, call: ChargedCall) -> float | None:
         """Return what an unknown call cost, if it was charged."""
@@ -205,8 +206,8 @@ def _mean(values: Sequence[float] | None) -> float | None:
 def day_costs(result: Reconciliation, models: Models) -> Mapping[tuple[int, str | None], tuple[int, float]]:
     """Return the images of our own by day of UTC and model, with what they cost by usage and by the price table."""
     costs: dict[tuple[int, str | None], tuple[int, float]] = {}
-    charged = [(one.call, one.cost_usd) for one in result.found("charged")]
-    for call, cost in (*((one, one.cost_usd) for one in result.known), *charged):
+    charged = [(unknown_call.call, unknown_call.cost_usd) for unknown_call in result.found("charged")]
+    for call, cost in (*((known_call, known_call.cost_usd) for known_call in result.known), *charged):
         day, kind = result.made_on.get(call.attempt_pk), _kind(models, call.model, None, None)
         if day is not None:
             images, usd = costs.get((day, kind.model), (0, 0.0))

@@ -22,18 +22,18 @@ _MOST_LINES = 50  # of one kind, for people
 
 def comparison_json(found: Sequence[Compared]) -> dict[str, Any]:
     """Return the document. `matched` counts images, `unknown` calls; `calls` are these calls, each by its name."""
-    results = [one.result for one in found]
-    unknown = [one for result in results for one in result.unknown]
+    results = [comparison.result for comparison in found]
+    unknown = [call for result in results for call in result.unknown]
     return {
         "providers": [name for result in results for name in result.providers],
         "since": _moment(min((result.since for result in results), default=None)),
         "matched": sum(result.matched for result in results),
-        "unknown": {finding: sum(one.finding == finding for one in unknown) for finding in _FINDINGS},
-        "unknown_usd": _usd(sum(one.cost_usd or 0.0 for one in unknown)),
-        "calls": [_call_json(one) for one in unknown],
-        "missing": [_name_json(one) for result in results for one in result.missing],
-        "foreign": [_foreign_json(one) for result in results for one in result.foreign],
-        "prices": [_price_json(price) for one in found for price in one.prices],
+        "unknown": {finding: sum(call.finding == finding for call in unknown) for finding in _FINDINGS},
+        "unknown_usd": _usd(sum(call.cost_usd or 0.0 for call in unknown)),
+        "calls": [_call_json(call) for call in unknown],
+        "missing": [_name_json(call) for result in results for call in result.missing],
+        "foreign": [_foreign_json(foreign) for result in results for foreign in result.foreign],
+        "prices": [_price_json(price) for comparison in found for price in comparison.prices],
         "complete_until": _moment(min((result.complete_until for result in results), default=None)),
     }
 
@@ -52,27 +52,27 @@ def _name_json(call: ChargedCall) -> dict[str, Any]:
     }
 
 
-def _call_json(one: UnknownCall) -> dict[str, Any]:
-    return {**_name_json(one.call), "finding": one.finding, "cost_usd": _usd(one.cost_usd)}
+def _call_json(call: UnknownCall) -> dict[str, Any]:
+    return {**_name_json(call.call), "finding": call.finding, "cost_usd": _usd(call.cost_usd)}
 
 
-def _foreign_json(one: Foreign) -> dict[str, Any]:
-    kind = {"model": one.kind.model, "size": one.kind.size, "source": one.kind.source}
-    return {"minute": _moment(one.start), **kind, "images": one.images, "cost_usd": _usd(one.cost_usd)}
+def _foreign_json(foreign: Foreign) -> dict[str, Any]:
+    kind = {"model": foreign.kind.model, "size": foreign.kind.size, "source": foreign.kind.source}
+    return {"minute": _moment(foreign.start), **kind, "images": foreign.images, "cost_usd": _usd(foreign.cost_usd)}
 
 
-def _price_json(one: DayPrice) -> dict[str, Any]:
+def _price_json(price: DayPrice) -> dict[str, Any]:
     return {
-        "day": _day(one.day),
-        "model": one.model,
-        "images": one.images,
-        "foreign_images": one.foreign,
-        "charged_usd": _usd(one.charged_usd),
-        "charged_per_image_usd": _usd(one.charged_per_image),
-        "table_usd": _usd(one.known_usd),
-        "table_per_image_usd": _usd(one.known_per_image),
-        "incomplete": one.is_incomplete,
-        "differs": one.differs,
+        "day": _day(price.day),
+        "model": price.model,
+        "images": price.images,
+        "foreign_images": price.foreign,
+        "charged_usd": _usd(price.charged_usd),
+        "charged_per_image_usd": _usd(price.charged_per_image),
+        "table_usd": _usd(price.known_usd),
+        "table_per_image_usd": _usd(price.known_per_image),
+        "incomplete": price.is_incomplete,
+        "differs": price.differs,
     }
 
 
@@ -80,17 +80,17 @@ def comparison_lines(found: Sequence[Compared], *, applied: bool, apply_command:
     """Yield what was found, in sentences; the last one is what to type."""
     if not found:
         yield "no provider that states what it charged was called yet"
-    for one in found:
-        yield from _account_lines(one)
-    unsettled = sum(call.finding != "open" for one in found for call in one.result.unknown)
+    for comparison in found:
+        yield from _account_lines(comparison)
+    unsettled = sum(call.finding != "open" for comparison in found for call in comparison.result.unknown)
     if applied:
         yield f"{counted(unsettled, 'call')} of unknown outcome settled in the ledger"
     elif unsettled:
         yield f"to settle {'it' if unsettled == 1 else 'them'} in the ledger, run: {apply_command}"
 
 
-def _account_lines(one: Compared) -> Iterator[str]:
-    result = one.result
+def _account_lines(comparison: Compared) -> Iterator[str]:
+    result = comparison.result
     who = ", ".join(result.providers)
     yield f"{who}: {counted(result.matched, 'image')} matched since {_moment(result.since)}"
     words = {"charged": "was charged", "not_charged": "was not charged", "open": "is open: not complete yet"}
@@ -99,8 +99,8 @@ def _account_lines(one: Compared) -> Iterator[str]:
         if not calls:
             continue
         usd = sum(call.cost_usd or 0.0 for call in calls)
-        said = f", {dollars(usd)}" if usd else ""
-        yield f"calls of unknown outcome, {finding.replace('_', ' ')}: {len(calls):,}{said}"
+        cost = f", {dollars(usd)}" if usd else ""
+        yield f"calls of unknown outcome, {finding.replace('_', ' ')}: {len(calls):,}{cost}"
         yield from _bounded([f"  {_name(call.call)} {words[finding]}{_cost(call.cost_usd)}" for call in calls])
     yield from _bounded([f"answered and not counted by the provider: {_name(call)}" for call in result.missing])
     yield from _bounded(
@@ -110,7 +110,7 @@ def _account_lines(one: Compared) -> Iterator[str]:
             for other in result.foreign
         ]
     )
-    yield from (_price_line(price) for price in one.prices)
+    yield from (_price_line(price) for price in comparison.prices)
     yield f"the provider's usage is complete until {_moment(result.complete_until)}"
 
 
@@ -134,16 +134,16 @@ def _cost(usd: float | None, about: str = "") -> str:
     return "" if usd is None else f", {about}{dollars(usd)}"
 
 
-def _price_line(one: DayPrice) -> str:
+def _price_line(price: DayPrice) -> str:
     def per_image(usd: float | None) -> str:
         return "" if usd is None else f" ({dollars(usd)} an image)"
 
-    invoice = f"{dollars(one.charged_usd)}{per_image(one.charged_per_image)}"
-    known = f"{dollars(one.known_usd)}{per_image(one.known_per_image)}"
-    foreign = f" and {counted(one.foreign, 'image')} that {'is' if one.foreign == 1 else 'are'} not ours"
-    note = "; incomplete" if one.is_incomplete else "; this is a difference" if one.differs else ""
-    images = f"{counted(one.images, 'image')}{foreign if one.foreign else ''}"
-    return f"{_day(one.day)} {one.model}: {images}, charged {invoice}, by usage and price table {known}{note}"
+    invoice = f"{dollars(price.charged_usd)}{per_image(price.charged_per_image)}"
+    known = f"{dollars(price.known_usd)}{per_image(price.known_per_image)}"
+    foreign = f" and {counted(price.foreign, 'image')} that {'is' if price.foreign == 1 else 'are'} not ours"
+    note = "; incomplete" if price.is_incomplete else "; this is a difference" if price.differs else ""
+    images = f"{counted(price.images, 'image')}{foreign if price.foreign else ''}"
+    return f"{_day(price.day)} {price.model}: {images}, charged {invoice}, by usage and price table {known}{note}"
 
 
 def _usd(usd: float | None) -> float | None:
