@@ -54,7 +54,7 @@ def ask_resume(batch: Batch, name: str) -> Question:
     with ledger.reading(batch.folder, name) as connection:
         selection = Selection(tuple(known_names(connection, [name])), only_retryable=True)
         found = find_ended(connection, selection, batch.config.discounts)
-    number = sum(one.requests for one in found)
+    number = sum(job.requests for job in found)
     yes = f"Put {counted(number, 'request')} back" if number else None
     return Question(tuple(put_back_lines(found, _command(batch))), yes, "Leave as it is")
 
@@ -63,12 +63,12 @@ def resume(batch: Batch, name: str) -> ActionResult:
     """Queue again what failed or came back partial, as `pipeline resume` does. Starts no run. Raises BadInput."""
     found = batch.put_back(name)
     lines = tuple(put_back_lines(found, _command(batch)))
-    if not any(one.requests for one in found):
+    if not any(job.requests for job in found):
         return ActionResult(lines)
     with ledger.reading(batch.folder) as connection:
         owner = find_owner(batch.folder, connection)
         if owner is not None:
-            return ActionResult((*lines, *(left_sentence(connection, one.job, owner.who) for one in found)))
+            return ActionResult((*lines, *(left_sentence(connection, job.job, owner.who) for job in found)))
     return ActionResult((*lines, "no run is at work; to start one, type"), _command(batch).line("run"))
 
 

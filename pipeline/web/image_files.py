@@ -51,7 +51,7 @@ def find_job_file(folder: Path, stores: Stores, job: str, file: str) -> ServedFi
     kind, _, name = file.partition("/")
     with ledger.reading(folder) as connection:
         if kind == "inputs":
-            uploaded = any(one.file == file for one in read_uploaded_files(connection, job))
+            uploaded = any(upload.file == file for upload in read_uploaded_files(connection, job))
             path = _inside(folder / job / file, folder / job / "inputs", folder) if uploaded else None
             return None if path is None else ServedFile(path, media_type(path.suffix[1:]))
         small = kind == thumbnails.FOLDER

@@ -39,15 +39,15 @@ def read_snapshot(
 ) -> dict[str, Any]:
     """Return how all jobs stand, what works on them, and the commands that continue, as plain values for JSON."""
     summaries = read_job_summaries(connection, None, config.discounts)
-    to_resume = {one.job: one.requests for one in find_ended(connection, Selection())}
+    to_resume = {job.job: job.requests for job in find_ended(connection, Selection())}
     reading = make_view(connection, summaries, config.providers, owner, now)
     view = reading.view
     ends_at = view.total.ends_at
     return {
-        "jobs": [_job(connection, one, to_resume.get(one.name, 0), command, now) for one in summaries],
+        "jobs": [_job(connection, summary, to_resume.get(summary.name, 0), command, now) for summary in summaries],
         "run": None if owner is None else {"who": owner.who, "since": owner.started_at},
-        "providers": [_provider(one) for one in view.providers],
-        "controls": _controls(reading.status.controls, [one.name for one in view.providers], command),
+        "providers": [_provider(provider) for provider in view.providers],
+        "controls": _controls(reading.status.controls, [provider.name for provider in view.providers], command),
         "minutes_left": None if ends_at is None else max(0.0, ends_at - now) / 60,
         "spent": _spent(summaries),
         "stops": stops_json(reading.status.stops, command),
@@ -80,7 +80,7 @@ def _job(
         "in_batch": [out.completed, out.requests],
         "unfinished": summary.unfinished,
         "unsuccessful": summary.unsuccessful,
-        "causes": [_cause(one, command) for one in causes],
+        "causes": [_cause(cause, command) for cause in causes],
     }
 
 
@@ -110,19 +110,26 @@ def _controls(controls: ControlsInForce, names: Collection[str], command: NextCo
     """Return what people have set, in lines, and the providers that can be paused or throttled: those that have work,
     and those that are paused.
     """
-    providers = [one for one in controls.json() if one["name"] in names or one["paused"] or one["throttle"]]
-    return {"lines": list(controls.lines(command, {one["name"] for one in providers})), "providers": providers}
+    providers = [
+        provider
+        for provider in controls.json()
+        if provider["name"] in names or provider["paused"] or provider["throttle"]
+    ]
+    return {
+        "lines": list(controls.lines(command, {provider["name"] for provider in providers})),
+        "providers": providers,
+    }
 
 
 def _spent(summaries: Sequence[JobSummary]) -> str | None:
     """Return what all jobs but rehearsals have cost, None if that is known of none."""
-    costs = [one.cost_usd for one in summaries if not one.rehearsal and one.cost_usd is not None]
+    costs = [summary.cost_usd for summary in summaries if not summary.rehearsal and summary.cost_usd is not None]
     return dollars(sum(costs)) if costs else None
 
 
 def read_shown_images(connection: sqlite3.Connection, image_pks: Collection[int]) -> list[dict[str, Any]]:
     """Return what the page shows of these images."""
     return [
-        {"pk": one.image_pk, "job": one.job, "file": one.file, "id": one.id, "prompt": one.prompt}
-        for one in read_captions(connection, image_pks)
+        {"pk": image.image_pk, "job": image.job, "file": image.file, "id": image.id, "prompt": image.prompt}
+        for image in read_captions(connection, image_pks)
     ]
