@@ -62,7 +62,7 @@ def make_view(
     jobs = [_job(summary) for summary in summaries]
     controls = ControlsInForce.read(connection, providers)
     windows = {name: provider.window for name, provider in providers.items() if provider.window is not None}
-    shown = []
+    views = []
     for name in dict.fromkeys(name for summary in summaries if summary.unfinished for name in summary.serving):
         limit = controls.at_work(providers[name]).rate_limit if name in providers else None
         activity = read_activity(connection, name, limit, owner, now)
@@ -70,16 +70,16 @@ def make_view(
         hours = windows.get(name)
         if hours is not None and not hours.is_open(now):
             view = replace(view, bottleneck="held", until=hours.next_change(now))
-        shown.append(view)
+        views.append(view)
     speeds = {
-        one.name: speed
-        for one in shown
-        if owner is not None and (speed := speed_of(one.limit, one.per_minute or None, one.bottleneck))
+        view.name: speed
+        for view in views
+        if owner is not None and (speed := speed_of(view.limit, view.per_minute or None, view.bottleneck))
     }
-    starts = {one.name: max(now, one.until or now) for one in shown}
+    starts = {view.name: max(now, view.until or now) for view in views}
     stops = read_holding_stops(connection, [summary.name for summary in summaries])
     status = FolderStatus(summaries, owner, stops, controls)
-    return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds, windows), shown), status)
+    return LedgerView(summaries, View(now, with_ends(jobs, starts, speeds, windows), views), status)
 
 
 def _job(summary: JobSummary) -> JobView:
