@@ -146,7 +146,7 @@ def _body_fields(operation: str, body: Any) -> tuple[dict[str, Any], dict[str, A
         if not isinstance(fields.get(key, ""), str):
             raise _Mistake(f"body.{key}", f"must be text, not {fields[key]!r:.60}")
     images = _images(body)
-    contents = {name: _data_content(name, one) for name, one in images.items()}
+    contents = {name: _data_content(name, reference) for name, reference in images.items()}
     if any(content is None for content in contents.values()):
         return fields, {key: body[key] for key in ("images", "mask") if body.get(key) is not None}
     sources = {name: ImageSource.of(content, name) for name, content in contents.items()}
@@ -162,12 +162,12 @@ def _images(body: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     images = body.get("images")
     if images is not None and not (isinstance(images, list) and images):
         raise _Mistake("body.images", 'must be a list: [{"image_url": "data:…"}]')
-    named = {f"images[{number}]": one for number, one in enumerate(images or [])}
+    named = {f"images[{number}]": reference for number, reference in enumerate(images or [])}
     if body.get("mask") is not None:
         named["mask"] = body["mask"]
-    for name, one in named.items():
-        is_reference = isinstance(one, dict) and len(one) == 1 and not one.keys().isdisjoint({"image_url", "file_id"})
-        if not is_reference or not isinstance(next(iter(one.values())), str):
+    for name, reference in named.items():
+        is_object = isinstance(reference, dict) and len(reference) == 1
+        if not is_object or not isinstance(reference.get("image_url", reference.get("file_id")), str):
             raise _Mistake(f"body.{name}", 'must be {"image_url": "…"} or {"file_id": "…"}')
     return named
 

@@ -62,7 +62,7 @@ def _unknown(name: str | None, model: Model | None) -> Iterator[str]:
 
 def _named(ids: Sequence[str]) -> str:
     """Return which requests these are: all of a few, else the first and their number."""
-    shown = ", ".join(f"`{one}`" for one in ids[:_MAX_IDS])
+    shown = ", ".join(f"`{request_id}`" for request_id in ids[:_MAX_IDS])
     if len(ids) == 1:
         return f"{shown} is"
     return f"{shown} are" if len(ids) <= _MAX_IDS else f"{len(ids):,} requests, such as {shown}, are"

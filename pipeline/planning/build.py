@@ -186,7 +186,7 @@ def _plan_at(
     from pipeline.planning.planner import Member, make_plan
 
     members = config.members(provider.name) if provider.name in config.routes else []
-    own = {one.name: load_models(config, one) for one in (provider, *members) if one.own_models}
+    own = {candidate.name: load_models(config, candidate) for candidate in (provider, *members) if candidate.own_models}
     return make_plan(
         *(job, provider, own.get(provider.name, models)),
         name=name,
@@ -194,8 +194,8 @@ def _plan_at(
         allow_large=options.allow_large,
         staging=staging,
         service=service,
-        members=[Member(one, own.get(one.name, models)) for one in members],
-        other_names=[one.name for one in members or config.routes_with(provider.name)],
+        members=[Member(member, own.get(member.name, models)) for member in members],
+        other_names=[other.name for other in members or config.routes_with(provider.name)],
         config_folder=config.file and config.file.absolute().parent,
     )
 

@@ -129,7 +129,9 @@ class Combinations:
 
     def _not_excluded(self, entry: Entry, found: Iterator[Combination]) -> Iterator[Combination]:
         """Yield what no rule excludes. Rules that name unknown variables, or exclude everything, are errors."""
-        rules = [{name: {value_text(one) for one in values} for name, values in rule.items()} for rule in entry.exclude]
+        rules = [
+            {name: {value_text(value) for value in values} for name, values in rule.items()} for rule in entry.exclude
+        ]
         names: set[str] = set()
         matches = [0] * len(rules)
         has_own_names = entry.rows is not None and entry.rows.lower().endswith((STDIN, ".jsonl"))  # in each row
@@ -168,9 +170,11 @@ class Combinations:
         """
         assert entry.sample is not None
         n, seed = entry.sample
-        ranked = ((_rank(seed, one[1]), position, one) for position, one in enumerate(found))
-        lowest = heapq.nsmallest(n, ranked, key=lambda one: one[:2])
-        yield from (one for _rank, _position, one in sorted(lowest, key=lambda one: one[1]))
+        ranked = ((_rank(seed, combination[1]), position, combination) for position, combination in enumerate(found))
+        lowest = heapq.nsmallest(n, ranked, key=lambda ranked_item: ranked_item[:2])
+        yield from (
+            combination for _rank, _position, combination in sorted(lowest, key=lambda ranked_item: ranked_item[1])
+        )
 
     def _error(self, entry: Entry, field: str, message: str) -> JobError:
         return JobError([Problem(self.job.location(entry, field), message)])

@@ -38,7 +38,7 @@ class DynamicPrompts:
     @classmethod
     def beside(cls, job: Path, config: Path | None) -> DynamicPrompts:
         """Return the expansion of prompts whose wildcard files are in a folder beside the job, or else the config."""
-        return cls([one / FOLDER for one in dict.fromkeys((job, config)) if one is not None])
+        return cls([parent / FOLDER for parent in dict.fromkeys((job, config)) if parent is not None])
 
     def expand(self, template: str, variables: Mapping[str, Any], occurrence: int) -> str:
         """Return one prompt: always the same one for equal arguments, with one version of the library and the files.
@@ -48,7 +48,7 @@ class DynamicPrompts:
         if not any(sign in template for sign in ("{", "__", "}")):
             return template
         if self._sample is None:
-            folder = next((one for one in self.folders if one.is_dir()), None)
+            folder = next((candidate for candidate in self.folders if candidate.is_dir()), None)
             self._sample = _load(folder, self.folders)
         rank = hashlib.sha256(canonical([template, variables, occurrence]).encode("utf-8", "surrogatepass")).digest()
         return self._sample(template, int.from_bytes(rank[:8]))
@@ -107,6 +107,6 @@ def _load(folder: Path | None, folders: Sequence[Path]) -> Callable[[str, int], 
 def _missing(wildcard: str, folder: Path | None, folders: Sequence[Path]) -> str:
     name = wildcard.strip("_")
     if folder is None:
-        places = " or ".join(str(one) for one in folders) or f"a folder `{FOLDER}` beside the job"
+        places = " or ".join(str(candidate) for candidate in folders) or f"a folder `{FOLDER}` beside the job"
         return f"wildcard `__{name:.100}__`: there is no {places}; write its values into {name:.100}.txt there"
     return f"wildcard `__{name:.100}__` has no values in {folder}: write them into {name:.100}.txt there, one a line"

@@ -151,5 +151,5 @@ class Expansion:
 
 def _without_empty(value: list[Any] | dict[str, Any]) -> list[Any] | dict[str, Any]:
     if isinstance(value, list):
-        return [one for one in value if one is not None and one != ""]
-    return {key: one for key, one in value.items() if one is not None and one != ""}
+        return [item for item in value if item is not None and item != ""]
+    return {key: item for key, item in value.items() if item is not None and item != ""}

@@ -52,7 +52,7 @@ class RequestIds:
                 if earlier[0] is given[0] and request.variables and not is_template(given[0].fields.get("id")):
                     message += f": write, for example, `{request.id}-{{{{ {next(iter(request.variables))} }}}}`"
                 self.diagnostics.add_entry_problem(*given, "id", message)
-            for one in (first, index):
-                if requests[one].key not in self._given:
-                    longer = identity.longer_id(requests[one].id, requests[one].key)
-                    requests[one] = dataclasses.replace(requests[one], id=longer)
+            for position in (first, index):
+                if requests[position].key not in self._given:
+                    longer = identity.longer_id(requests[position].id, requests[position].key)
+                    requests[position] = dataclasses.replace(requests[position], id=longer)

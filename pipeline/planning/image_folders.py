@@ -50,18 +50,18 @@ def read_folder(kind: Kind, folder: Path) -> list[FoundImage]:
     if problems:
         raise BadInput(problems)
     if not found:
-        below = next((one for one in _files(folder) if _is_image(one)), None)
+        below = next((file for file in _files(folder) if _is_image(file)), None)
         hint = "" if below is None else f"; {below.parent} has: name that folder, or write `imagefolder`"
         raise BadInput([Problem(str(folder), f"has no images ({', '.join(SUFFIXES)}){hint}")])
     return found
 
 
-def _read_pictures(folder: Path, problems: list[Problem]) -> Iterator[FoundImage]:
+def _read_plain_folder(folder: Path, problems: list[Problem]) -> Iterator[FoundImage]:
     """Yield the images of a folder with `x.txt`, the prompt, and `x.mask.png` beside them."""
-    files = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
-    images = [one for one in files if _is_image(one)]
-    stems = {one.stem for one in images}
-    masks = {one.name.removesuffix(_MASK): one for one in files if one.name.endswith(_MASK)}
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    images = [file for file in files if _is_image(file)]
+    stems = {image.stem for image in images}
+    masks = {file.name.removesuffix(_MASK): file for file in files if file.name.endswith(_MASK)}
     for stem, mask in masks.items():
         if stem not in stems:
             problems.append(Problem(str(mask), f"is the mask of no image: there is no {stem}{SUFFIXES[0]} or the like"))
@@ -74,9 +74,9 @@ def _read_pictures(folder: Path, problems: list[Problem]) -> Iterator[FoundImage
 def _read_imagefolder(folder: Path, problems: list[Problem]) -> Iterator[FoundImage]:
     """Yield the images that metadata names, with its prompts; without metadata every image, in any folder below."""
     files = list(_files(folder))
-    tables = [one for one in files if one.name in {"metadata.csv", "metadata.jsonl", "metadata.parquet"}]
+    tables = [file for file in files if file.name in {"metadata.csv", "metadata.jsonl", "metadata.parquet"}]
     if not tables:
-        yield from (FoundImage(one) for one in files if _is_image(one))
+        yield from (FoundImage(file) for file in files if _is_image(file))
     for table in tables:
         try:
             for line, row in read_rows(table, str(table), str(table)):
@@ -98,7 +98,7 @@ def _of_row(folder: Path, row: Mapping[str, object], add: Callable[[Problem], No
     if not (folder / name).is_file():
         return f"`{name:.200}` does not exist"
     texts = (row.get(column) for column in _PROMPTS)
-    text = next((one for one in texts if one is not None and one != ""), None)
+    text = next((value for value in texts if value is not None and value != ""), None)
     if text is not None and not isinstance(text, str):
         return f"has a prompt that is no text: {text!r:.60}"
     mask = row.get("mask_file_name")
@@ -115,15 +115,15 @@ def _of_row(folder: Path, row: Mapping[str, object], add: Callable[[Problem], No
 
 _READERS: Mapping[Kind, Callable[[Path, list[Problem]], Iterable[FoundImage]]] = {
     "imagefolder": _read_imagefolder,
-    "folder": _read_pictures,
+    "folder": _read_plain_folder,
 }
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield all files below a folder, hidden ones left out, in the order of their paths."""
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
-        yield from (Path(place, one) for one in sorted(names) if not one.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _is_image(path: Path) -> bool:

@@ -80,13 +80,13 @@ class InputImages:
         requirements = model.image_requirements(operation) if model else default_requirements()
         try:
             prepared = self._cache.prepare(images, options, requirements, model.name if model else None)
-            content = [*(one.source_sha256 for one in prepared if one.role == "image"), options.canonical()]
+            content = [*(image.source_sha256 for image in prepared if image.role == "image"), options.canonical()]
         except ImageError as error:
             self._add_problems(expanded, error, options.mask)
             return (), []
         if self.staging is not None:
             write_inputs(self.staging, prepared)
-        return tuple(_input_file(one) for one in prepared), content
+        return tuple(_input_file(image) for image in prepared), content
 
     def _add_problems(self, expanded: ExpandedRequest, error: ImageError, mask: ImageSource | None = None) -> None:
         for problem in error.problems:
@@ -107,6 +107,6 @@ def _as_list(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [] if given is None else [given]
 
 
-def _input_file(one: PreparedInput) -> InputFile:
-    content_type = _CONTENT_TYPES.get(one.format, f"image/{one.format}")
-    return InputFile(one.role, one.source, one.file, one.sha256, content_type, one.width, one.height)
+def _input_file(image: PreparedInput) -> InputFile:
+    content_type = _CONTENT_TYPES.get(image.format, f"image/{image.format}")
+    return InputFile(image.role, image.source, image.file, image.sha256, content_type, image.width, image.height)

@@ -163,7 +163,13 @@ def _entries(doc: Document, value: Mapping[str, Any], invalid_paths: frozenset[K
         matrix, rows, zipped = (fields.pop(key, None) for key in ("matrix", "rows", "zip"))
         exclude, sample = fields.pop("exclude", ()), fields.pop("sample", None)
         yield Entry(
-            *(index, fields, frozenset(own), matrix, rows, frozenset(invalid), zipped),
+            index=index,
+            fields=fields,
+            own_keys=frozenset(own),
+            matrix=matrix,
+            rows=rows,
+            invalid=frozenset(invalid),
+            zip=zipped,
             exclude=tuple(_rule(doc, rule, ("requests", index, "exclude", at)) for at, rule in enumerate(exclude)),
             sample=sample and (sample["n"], sample.get("seed", 0)),
             is_dynamic=fields.pop("prompts", None) is not None,

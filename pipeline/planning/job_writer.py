@@ -41,28 +41,28 @@ def write_job(
 
     Raises BadInput for an edit without a prompt, and for names of files that no job can state.
     """
-    chosen = [operation or ("variation" if one.prompt is None and one.mask is None else "edit") for one in images]
+    chosen = [operation or ("variation" if image.prompt is None and image.mask is None else "edit") for image in images]
     problems = [
-        Problem(str(one.path), f"has no prompt: an edit needs one; {_where_prompt(one)}")
-        for one, what in zip(images, chosen, strict=True)
-        if what == "edit" and one.prompt is None
+        Problem(str(image.path), f"has no prompt: an edit needs one; {_where_prompt(image)}")
+        for image, what in zip(images, chosen, strict=True)
+        if what == "edit" and image.prompt is None
     ]
     problems += [
-        Problem(_printable(one.path), "has a name that is not UTF-8; rename it")
-        for one in images
-        if not _is_utf8(one.path) or (one.mask is not None and not _is_utf8(one.mask))
+        Problem(_printable(image.path), "has a name that is not UTF-8; rename it")
+        for image in images
+        if not _is_utf8(image.path) or (image.mask is not None and not _is_utf8(image.mask))
     ]
     if problems:
         raise BadInput(problems)
     ids = UniqueIds()
     lines = [*_head(folder, file), "", "requests:"]
-    for one, what in zip(images, chosen, strict=True):
-        name = os.path.relpath(one.path.with_suffix(""), folder).replace(os.sep, "/")
-        lines += _request(one, what, ids.of(name), file)
+    for image, what in zip(images, chosen, strict=True):
+        name = os.path.relpath(image.path.with_suffix(""), folder).replace(os.sep, "/")
+        lines += _request(image, what, ids.of(name), file)
     variations = chosen.count("variation")
     left_out = sum(
-        what == "variation" and (one.prompt is not None or one.mask is not None)
-        for one, what in zip(images, chosen, strict=True)
+        what == "variation" and (image.prompt is not None or image.mask is not None)
+        for image, what in zip(images, chosen, strict=True)
     )
     return WrittenJob("\n".join(lines) + "\n", len(images) - variations, variations, left_out)
 

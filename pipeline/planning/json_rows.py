@@ -84,7 +84,7 @@ def no_rows(name: str) -> str:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = {sys.intern(name): one for name, one in pairs}  # a hundred thousand rows have the same names
+    value = {sys.intern(name): item for name, item in pairs}  # a hundred thousand rows have the same names
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         duplicate = next(name for name in names if names.count(name) > 1)

@@ -114,8 +114,8 @@ def _plain(value: Any) -> Any:
         case decimal.Decimal() | dt.timedelta():
             return str(value)
         case dict():
-            return {str(name): _plain(one) for name, one in value.items()}
+            return {str(name): _plain(item) for name, item in value.items()}
         case list() | tuple():
-            return [_plain(one) for one in value]
+            return [_plain(item) for item in value]
         case _:
             raise _NoValue(f"holds a value of the type {type(value).__name__}, which cannot be a variable")

@@ -50,7 +50,7 @@ def missing_hint(path: str) -> str:
 def nearest_file_hint(path: Path, name: str) -> str:
     """Return which file of the same folder may be meant by a missing one, called `name`, for the end of a message."""
     try:
-        close = nearest(path.name, [one.name for one in path.parent.iterdir()])
+        close = nearest(path.name, [file.name for file in path.parent.iterdir()])
     except OSError:
         return ""
     return f"; did you mean `{Path(name).with_name(close)}`?" if close else ""

@@ -70,7 +70,7 @@ def make_plan(
         Expansion(job, models, diagnostics, max_requests, DynamicPrompts.beside(job.folder, config_folder)),
         (provider.name, *other_names),
         diagnostics,
-        RequestValidator(provider, models, diagnostics, service.mode, [one.provider for one in serving]),
+        RequestValidator(provider, models, diagnostics, service.mode, [member.provider for member in serving]),
         InputImages(diagnostics, staging),
         RequestIds(diagnostics),
         _HighestCosts(serving),
@@ -90,7 +90,7 @@ def make_plan(
         is_part=limit is not None,
         mode=service.mode,
         deadline=service.deadline,
-        members=tuple(one.provider for one in members),
+        members=tuple(member.provider for member in members),
         reads_stdin=bool(job.reads_stdin),
     )
 
@@ -127,7 +127,7 @@ class _HighestCosts:
 
     def of(self, resolved: _ResolvedRequest, n: int) -> float | None:
         """Return the highest cost of `n` images; None if one of the providers has no price."""
-        sizes = [(one.width, one.height) for one in resolved.inputs if one.role == "image"]
+        sizes = [(file.width, file.height) for file in resolved.inputs if file.role == "image"]
         key = price_key(resolved.served_by, resolved.prompt, resolved.params, n, len(sizes))
         if key not in self._known:
             self._known[key] = self._highest(resolved, n, sizes)
@@ -135,9 +135,9 @@ class _HighestCosts:
 
     def _highest(self, resolved: _ResolvedRequest, n: int, sizes: Sequence[tuple[int, int]]) -> float | None:
         costs = []
-        for one in self.serving:
-            own = one.models.find(resolved.params.get("model"))
-            if own is not None and one.provider.serves(resolved.params.get("model"), resolved.served_by):
+        for member in self.serving:
+            own = member.models.find(resolved.params.get("model"))
+            if own is not None and member.provider.serves(resolved.params.get("model"), resolved.served_by):
                 costs.append(own.estimate(resolved.served_by, resolved.prompt, resolved.params, n, sizes).usd)
         known = [usd for usd in costs if usd is not None]
         return max(known) if known and len(known) == len(costs) else None

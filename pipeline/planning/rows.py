@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, TextIO
 
     Warn = Callable[[int, str], None]
-    """Takes the number of a line, and what is said of it."""
+    """Takes the number of a line, and the message about it."""
 
 MAX_ROWS_BYTES = 4 * 2**30
 """Maximum size of a rows file; it is read row by row."""

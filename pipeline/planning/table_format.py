@@ -92,13 +92,13 @@ def find_separator(header: str, expected: str) -> str:
     Raises ValueError with a sentence if the header could be read in more than one way.
     """
     start = header[:_MAX_HEADER]
-    cells = {one: next(csv.reader([start], delimiter=one), []) for one in SEPARATORS}
-    others = [one for one in SEPARATORS if len(cells[one]) > 1]
+    cells = {separator: next(csv.reader([start], delimiter=separator), []) for separator in SEPARATORS}
+    others = [separator for separator in SEPARATORS if len(cells[separator]) > 1]
     if len(cells[expected]) > 1 or not others:
         return expected
     if len(others) == 1 and all(map(_NAME.fullmatch, cells[others[0]])):
         return others[0]
-    found = " or ".join(SEPARATORS[one] for one in others)
+    found = " or ".join(SEPARATORS[separator] for separator in others)
     raise ValueError(
         f"looks separated by {found}, not by {SEPARATORS[expected]}: separate the cells by {SEPARATORS[expected]}, "
         f"say what separates them in a first line like `sep={others[0]}`, or put a column's name in quotes"

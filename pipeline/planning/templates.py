@@ -88,7 +88,8 @@ def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
     except TemplateError as reason:
         missing_one = re.fullmatch(r"'(\w+)' is undefined", str(reason))
         hint = f" ({_BRACES})" if isinstance(reason, TemplateSyntaxError) else ""
-        if hint and (column := next((one for one in variables if _is_named(one, text)), None)) is not None:
+        columns = (variable for variable in variables if _is_named(variable, text))
+        if hint and (column := next(columns, None)) is not None:
             hint = f"; {_rename_hint(column)}"
         message = _undefined(missing_one[1], variables) if missing_one else f"template: {reason!s:.300}{hint}"
         raise ValueError(message) from None

@@ -24,7 +24,9 @@ def unused_variables(entry: Entry, variables: Variables) -> Iterator[tuple[str, 
     if not variables or entry.is_dynamic or entry.custom_id is not None:
         return
     texts = [(key, text) for key, value in entry.fields.items() for text in _texts(value)]
-    used = {word for _, text in texts for one in _EXPRESSION.findall(text) for word in re.findall(r"\w+", one)}
+    used = {
+        word for _, text in texts for expression in _EXPRESSION.findall(text) for word in re.findall(r"\w+", expression)
+    }
     one_brace = [(key, name) for key, text in texts for name in _ONE_BRACE.findall(text) if name in variables]
     for key, name in one_brace:
         if name not in used:

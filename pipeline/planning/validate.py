@@ -70,10 +70,10 @@ class RequestValidator:
     def _check_served(self, expanded: ExpandedRequest, operation: str) -> None:
         """Record if no provider of the job serves a request."""
         name = expanded.fields.get("model")
-        if not self.serving or any(one.serves(name, operation) for one in self.serving):
+        if not self.serving or any(member.serves(name, operation) for member in self.serving):
             return
-        has_model = any(one.models is None or name in one.models for one in self.serving)
-        who = ", ".join(f"`{one.name}`" for one in self.serving)
+        has_model = any(member.models is None or name in member.models for member in self.serving)
+        who = ", ".join(f"`{member.name}`" for member in self.serving)
         what = f"makes {operation}s with `{name}`" if has_model else f"serves the model `{name}`"
         message = f"no provider of the job ({who}) {what}: see `models` and `operations` in the config"
         self.diagnostics.add_field_problem(expanded, "operation" if has_model else "model", message)
@@ -84,7 +84,7 @@ class RequestValidator:
         if not references:
             return
         images = [*references.get("images", ()), *([references["mask"]] if "mask" in references else [])]
-        kinds = dict.fromkeys(key for one in images for key in one)
+        kinds = dict.fromkeys(key for reference in images for key in reference)
         for provider in self.serving or [self.provider]:
             if wrong := next((kind for kind in kinds if not provider.takes_reference(kind)), None):
                 message = f"provider `{provider.name}` takes no `{wrong}`: put the image into the line, as a data URL"
@@ -95,7 +95,7 @@ class RequestValidator:
         name, model = expanded.fields.get("model"), expanded.model
         if self.provider.batch is None:
             return
-        by_batch = next((one for one in self.serving if one.batch is not None), self.provider)
+        by_batch = next((member for member in self.serving if member.batch is not None), self.provider)
         fault = batch_fault(name, model, operation, self.provider.batch)
         if fault is None and not by_batch.serves(name, operation):
             fault = f"`{by_batch.name}`, the first provider with a Batch API, does not serve it"
@@ -142,7 +142,7 @@ def _problems(
     problems = validate(model, operation, prompt, {}, images, mask=has_mask)
     if operation not in params.problems:
         everything = validate(model, operation, prompt, params.values, images, mask=has_mask)
-        params.problems[operation] = [one for one in everything if one not in problems]
+        params.problems[operation] = [problem for problem in everything if problem not in problems]
     if operation not in OPERATIONS:
-        problems = [one for one in problems if one.field == "operation"]
+        problems = [problem for problem in problems if problem.field == "operation"]
     return [*problems, *params.problems[operation]]
