@@ -31,7 +31,7 @@ def write_batch_output(target: Path, listing: Listing, originals: Originals, *, 
     make_folder(target)
     work = originals.check if no_images else originals.read
     with whole_file(target / "output.jsonl") as file:
-        found = originals.each(listing.pictures(), work)
+        found = originals.each(listing.iter_images(), work)
         for _, images in itertools.groupby(found, key=lambda item: item[0].entry["key"]):
             _write_success(file, images)
     with whole_file(target / "errors.jsonl") as file:

@@ -41,7 +41,7 @@ def write_imagefolder(target: Path, listing: Listing, originals: Originals, *, l
         _link(image, path, originals) if link else _copy(image, path, originals)
 
     with whole_file(target / METADATA) as file:
-        for request, image, _ in originals.each(listing.pictures(exemplars_first=True), place):
+        for request, image, _ in originals.each(listing.iter_images(exemplars_first=True), place):
             variables = listing.variables.shown(request.entry["variables"])
             file.write(json_bytes(row(request, image, f"{IMAGES}/{_file_name(image)}", variables)) + b"\n")
 

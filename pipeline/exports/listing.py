@@ -105,7 +105,7 @@ class Listing:
             entry, images = json.loads(line)
             yield ListedRequest(entry, tuple(StoredImage(*image) for image in images))
 
-    def pictures(self, *, exemplars_first: bool = False) -> Iterator[tuple[ListedRequest, StoredImage]]:
+    def iter_images(self, *, exemplars_first: bool = False) -> Iterator[tuple[ListedRequest, StoredImage]]:
         """Yield each image with its request; with `exemplars_first`, those first that make columns known."""
         first = set(self.exemplars) if exemplars_first else set()
         for is_first in (True, False) if first else (False,):

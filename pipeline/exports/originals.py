@@ -67,14 +67,14 @@ class Originals:
             raise BrokenImage(fault)
 
     def each(
-        self, pictures: Iterable[tuple[C, StoredImage]], work: Callable[[StoredImage], T]
+        self, images: Iterable[tuple[C, StoredImage]], work: Callable[[StoredImage], T]
     ) -> Iterator[tuple[C, StoredImage, T]]:
         """Do some work on each image, in order, and yield what it returns; damaged images are left out.
 
         What comes with an image is yielded with it. The work is done ahead for a few images, in threads, if an object
         store has one.
         """
-        with contextlib.closing(self._ahead(pictures, work)) as started:
+        with contextlib.closing(self._ahead(images, work)) as started:
             for context, image, result in started:
                 if self._count is not None:
                     self._count(self._done, self._total)
@@ -87,12 +87,12 @@ class Originals:
                     yield context, image, found
 
     def _ahead(
-        self, pictures: Iterable[tuple[C, StoredImage]], work: Callable[[StoredImage], T]
+        self, images: Iterable[tuple[C, StoredImage]], work: Callable[[StoredImage], T]
     ) -> Generator[tuple[C, StoredImage, Callable[[], T]]]:
         waiting: deque[tuple[C, StoredImage, Callable[[], T]]] = deque()
         with ThreadPoolExecutor(_AT_ONCE, "export") as pool:  # a thread starts with its first work
             try:
-                for context, image in pictures:
+                for context, image in images:
                     is_remote = self.stores.local(image) is None
                     result = pool.submit(work, image).result if is_remote else functools.partial(work, image)
                     waiting.append((context, image, result))

@@ -22,7 +22,7 @@ def write_sidecars(listing: Listing, originals: Originals, *, force: bool, mode:
     before every image was checked: Raises DamagedImages. Raises OSError.
     """
     missing, others = 0, []
-    for request, image, found in originals.each(listing.pictures(), lambda image: _checked(image, originals)):
+    for request, image, found in originals.each(listing.iter_images(), lambda image: _checked(image, originals)):
         missing += found is None
         if found is not None and found != _content(request, image):
             others.append(_name(image, originals))
@@ -33,7 +33,7 @@ def write_sidecars(listing: Listing, originals: Originals, *, force: bool, mode:
             raise ConfigError(f"{others[0]}{more} is there with other content: add --force to replace it")
         if not missing:
             raise ConfigError(f"the sidecars of job `{listing.job}` are there already: add --force to write them again")
-    for request, image in listing.pictures():
+    for request, image in listing.iter_images():
         _write(image, _content(request, image), originals, mode)
     sync_all()
 

@@ -81,7 +81,7 @@ def _rows(
 ) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield the row of each image, and about how many bytes it has; images that are not embedded are checked."""
     work = originals.read if embed else originals.check
-    for request, image, content in originals.each(listing.pictures(), work):
+    for request, image, content in originals.each(listing.iter_images(), work):
         name = plain_name(image) if embed else reference(originals, image, folder)
         variables = json_bytes(request.entry["variables"]).decode()
         found = row(request, image, name, variables)

@@ -67,7 +67,7 @@ def _members(listing: Listing) -> Iterator[_Member]:
     """Yield the images of a listing, each with the number of its shard."""
     shard, images, size = 0, 0, _END
     keys: set[str] = set()
-    for request, image in listing.pictures():
+    for request, image in listing.iter_images():
         member = _member(shard, request, image, keys)
         if images and (images == MOST_IMAGES or size + member.size > MOST_BYTES):
             shard, images, size = shard + 1, 0, _END

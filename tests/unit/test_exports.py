@@ -99,11 +99,11 @@ def test_what_makes_a_column_known_comes_first_if_it_is_far_from_the_beginning()
     late = ListedRequest(_entry(120, animal="cat", count=None), (_image("late.png"),))
     later = ListedRequest(_entry(121, animal="dog", count=1), (_image("later.png"),))
     with _listing(*many, late, later, later) as listing:
-        files = [image.file for _, image in listing.pictures(exemplars_first=True)]
+        files = [image.file for _, image in listing.iter_images(exemplars_first=True)]
         assert files[:3] == ["images/late.png", "images/later.png", "images/0.png"]
         assert files[-1] == "images/later.png"
         assert len(files) == 123
-        assert next(listing.pictures())[1].file == "images/0.png"
+        assert next(listing.iter_images())[1].file == "images/0.png"
 
 
 def test_a_custom_id_stands_in_place_of_the_id_in_batch_output_and_beside_it_in_tables() -> None:
