@@ -13,7 +13,7 @@ from pipeline.doctor.check import not_checked, problem, warning, well
 from pipeline.file_descriptors import descriptors_for_calls, raise_descriptor_limit
 from pipeline.files import write_whole
 from pipeline.ledger import database
-from pipeline.ledger.lock import has_locks
+from pipeline.ledger.lock import supports_flock
 from pipeline.models.batch_estimate import image_bytes
 from pipeline.storage import LEDGER_FILE
 
@@ -38,7 +38,7 @@ def check_output(next_run: NextRun) -> Iterator[Check]:
         try:
             with tempfile.TemporaryDirectory(prefix=".pipeline-doctor-", dir=place) as probe:
                 write_whole(Path(probe) / "probe", bytes(_PROBE_BYTES))
-                lockable = has_locks(Path(probe)), database.has_locks(Path(probe) / LEDGER_FILE)
+                lockable = supports_flock(Path(probe)), database.supports_sqlite_locks(Path(probe) / LEDGER_FILE)
         except OSError as reason:
             what = f"{folder} cannot be written: {reason.strerror or reason}"
             yield problem("output", what, "change its permissions, or choose another `output`")

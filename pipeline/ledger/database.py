@@ -81,12 +81,12 @@ def _execute_first(connection: sqlite3.Connection, statement: str, path: Path) -
     except sqlite3.OperationalError as reason:
         if reason.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
-        if not has_locks(path):
+        if not supports_sqlite_locks(path):
             raise LedgerError(f"the ledger {path} cannot be locked: {reason}; {NO_LOCKS_HINT}") from None
         execute_when_free(connection, statement, _BUSY_SECONDS)
 
 
-def has_locks(path: Path) -> bool:
+def supports_sqlite_locks(path: Path) -> bool:
     """Return whether SQLite can lock a file of its own beside the ledger."""
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:

@@ -118,7 +118,7 @@ def _marker(path: Path) -> BaseFileLock:
 def exclusive(path: Path) -> Iterator[None]:
     """Wait for the lock of a file, and hold it for a short work. Raises ConfigError if it cannot be locked."""
     try:
-        lock = FileLock(path) if has_locks(path.parent) else _marker(path)
+        lock = FileLock(path) if supports_flock(path.parent) else _marker(path)
         lock.acquire()
     except OSError as reason:
         raise lock_error(reason, path.parent) from None
@@ -142,7 +142,7 @@ def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None
         return None
     owner = LockOwner(f"process {row['pid']} on {row['host']}", row["started_at"])
     try:
-        if not has_locks(folder):
+        if not supports_flock(folder):
             return owner if (folder / RUN_LOCK_FILE).exists() else None
         lock = FileLock(folder / RUN_LOCK_FILE)
         lock.acquire(blocking=False)
@@ -155,7 +155,7 @@ def find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None
 def _acquire(folder: Path, connection: sqlite3.Connection, warn: Callable[[str], object]) -> BaseFileLock:
     """Acquire the lock, or else the marker, and record this process as its owner. Raises Timeout and OSError."""
     lock: BaseFileLock
-    if has_locks(folder):
+    if supports_flock(folder):
         lock = FileLock(folder / RUN_LOCK_FILE)
         lock.acquire(blocking=False)
         try:
@@ -190,7 +190,7 @@ def _record_owner(connection: sqlite3.Connection) -> None:
     )
 
 
-def has_locks(folder: Path) -> bool:
+def supports_flock(folder: Path) -> bool:
     """Return whether the file system of a folder supports locks, tried on a file of its own. Raises OSError."""
     if sys.platform == "win32":
         return True
