@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def complete_jobs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Return the names of the jobs in the ledger that begin so, the newest first."""
+    """Return the names of the jobs in the ledger that begin so, sorted by name."""
     from pipeline import ledger
     from pipeline.errors import PipelineError
     from pipeline.ledger.job_names import read_names
@@ -44,14 +44,14 @@ def complete_settings(context: click.Context, _parameter: click.Parameter, incom
 
     name, separator, value = incomplete.partition("=")
     if not separator:
-        return _beginning(name, (f"{one}=" for one in sorted({"model", *known_parameters()})))
+        return _beginning(name, (f"{parameter}=" for parameter in sorted({"model", *known_parameters()})))
     config = _config(context)
     try:
         models = Models.load(config.models if config else None)
     except PipelineError:
         models = Models.load()
     known = models.by_name if name == "model" else _values(models, name)
-    return [f"{name}={one}" for one in _beginning(value, known)]
+    return [f"{name}={choice}" for choice in _beginning(value, known)]
 
 
 def _values(models: Models, parameter: str) -> Iterable[str]:
@@ -70,4 +70,4 @@ def _config(context: click.Context) -> Config | None:
 
 
 def _beginning(start: str, known: Iterable[str]) -> list[str]:
-    return [one for one in known if one.startswith(start)]
+    return [word for word in known if word.startswith(start)]

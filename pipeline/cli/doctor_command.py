@@ -111,7 +111,7 @@ def _buy(
     from pipeline.progress.run_log import Log
     from pipeline.run import run_in_loop
 
-    if any(one.status == "problem" for one in checks):
+    if any(check.status == "problem" for check in checks):
         return [not_checked("canary", "first mend the problems above")], None
     batch = options.batch()
     with (

@@ -54,11 +54,11 @@ def export(options: Options, /, job: str, kind: str, dest: Path | None, as_json:
             damaged = ()
     if as_json:
         whole = {} if damaged else {"path": str(found.path), "images": found.images, "bytes": found.bytes}
-        files = [{"file": one.file, "what": one.what} for one in damaged]
+        files = [{"file": file.file, "what": file.what} for file in damaged]
         echo_json({"job": name, "kind": kind, "path": None, "images": 0, "bytes": 0, **whole, "damaged": files})
     elif damaged:
-        for one in damaged:
-            echo(f"{one.file}: {one.what}")
+        for file in damaged:
+            echo(f"{file.file}: {file.what}")
     else:
         echo(found.path)
     if not options.quiet and damaged:

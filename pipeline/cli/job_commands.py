@@ -104,25 +104,27 @@ def plan(
         if preview is not None:
             from pipeline.reports.mask_preview import write_previews
 
-            for one in plans:
-                for path in write_previews(one, staging, preview if len(plans) == 1 else preview / one.name):
+            for job_plan in plans:
+                for path in write_previews(job_plan, staging, preview if len(plans) == 1 else preview / job_plan.name):
                     echo(path, err=True)
     models = load_models(config)
     with work_line(options, "estimating"):
-        changes = [read_changes(config.output, one) if diff else None for one in plans]
+        changes = [read_changes(config.output, job_plan) if diff else None for job_plan in plans]
         estimates = [
             estimate_plan(
-                *(config.output, one, models),
-                budget_in_force(chosen.budget_usd, one.budget_usd, config.budget_usd),
-                {member.name: load_models(config, member) for member in one.serving if member.own_models},
-                changed,
+                config.output,
+                job_plan,
+                models,
+                budget_usd=budget_in_force(chosen.budget_usd, job_plan.budget_usd, config.budget_usd),
+                tables={member.name: load_models(config, member) for member in job_plan.serving if member.own_models},
+                changes=changed,
             )
-            for one, changed in zip(plans, changes, strict=True)
+            for job_plan, changed in zip(plans, changes, strict=True)
         ]
     if as_json:
         echo_json(estimates[0] if len(estimates) == 1 else estimates)
     else:
-        serving = {member.name for one in plans for member in one.serving}
+        serving = {member.name for job_plan in plans for member in job_plan.serving}
         for line in FolderControls(config).read().lines(NextCommand.here(config), serving):
             echo_prose(line, err=False)
         for number, estimate in enumerate(estimates):
@@ -134,8 +136,8 @@ def plan(
                 for line in diff_lines(estimate["diff"], changed.kept_unmade):
                     echo_prose(line, err=False)
     with ledger.reading(config.output) as connection:
-        for one in plans:
-            check_claim(connection, with_known_keys(connection, one), allow_shrink=chosen.allow_shrink)
+        for job_plan in plans:
+            check_claim(connection, with_known_keys(connection, job_plan), allow_shrink=chosen.allow_shrink)
     return 0
 
 

@@ -146,7 +146,11 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
             from pipeline.progress.display import Progress
 
             live = not (as_json and sys.stdout.isatty())  # no live screen between lines of JSON
-            windows = {name: one.window for name, one in batch.config.providers.items() if one.window is not None}
+            windows = {
+                name: provider.window
+                for name, provider in batch.config.providers.items()
+                if provider.window is not None
+            }
             progress = Progress(batch.summaries, verbose=options.verbose, live=live, windows=windows)
             listeners.append(stack.enter_context(progress))
         else:
@@ -235,7 +239,7 @@ def _reach(result: Result, stop: Stop) -> str:
 
     with contextlib.suppress(PipelineError), ledger.reading(result.folder) as connection:
         found = read_stops(connection, [summary.name for summary in result.summaries])
-        reach = next((one.reach for one in found if one.message == stop.message), None)
+        reach = next((recorded.reach for recorded in found if recorded.message == stop.message), None)
         if reach is not None and reach not in stop.message:
             return f" (no further calls for {reach})"
     return ""

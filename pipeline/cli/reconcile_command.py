@@ -53,7 +53,7 @@ def reconcile(options: Options, provider: str | None, since: str | None, apply: 
         words = ["reconcile", *([provider] if provider else []), *(["--since", since] if since else []), "--apply"]
         for line in comparison_lines(found, applied=apply, apply_command=options.next_command(*words)):
             echo_prose(line, err=False)
-    return int(not all(one.is_explained for one in found))
+    return int(not all(comparison.is_explained for comparison in found))
 
 
 def _read_since(text: str) -> float:
@@ -69,6 +69,6 @@ def _read_since(text: str) -> float:
     except (ValueError, OverflowError, OSError):
         raise BadInput(f"--since `{text:.60}` is no moment; {_HOW}") from None
     if seconds < 0 or seconds > time.time():
-        said = "lies in the future" if seconds > 0 else "is before 1970"
-        raise BadInput(f"--since `{text:.60}` {said} ({datetime.now(UTC):%Y-%m-%dT%H:%MZ} is now); {_HOW}")
+        fault = "lies in the future" if seconds > 0 else "is before 1970"
+        raise BadInput(f"--since `{text:.60}` {fault} ({datetime.now(UTC):%Y-%m-%dT%H:%MZ} is now); {_HOW}")
     return seconds

@@ -41,11 +41,11 @@ def show(options: Options, job: str, request_id: str, as_json: bool) -> int:
     config = options.load()
     found, command = read_shown(config, options.job(job), request_id), NextCommand.here(config)
     if as_json:
-        shown = [shown_json(one, command) for one in found]
+        shown = [shown_json(request, command) for request in found]
         echo_json(shown[0] if len(shown) == 1 else shown)
         return 0
-    for one in found:
-        for line in shown_lines(one, str(config.output), command, time.time()):
+    for request in found:
+        for line in shown_lines(request, str(config.output), command, time.time()):
             echo_prose(line, err=False)
     return 0
 

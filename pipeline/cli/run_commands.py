@@ -43,7 +43,7 @@ def _error_kinds() -> dict[str, str]:
     while classes:
         below = classes.pop().__subclasses__()
         classes += below
-        found.update({one.__name__.lower(): one.__name__ for one in below})
+        found.update({error_class.__name__.lower(): error_class.__name__ for error_class in below})
     return found
 
 
@@ -88,9 +88,9 @@ def run(options: Options, /, jobs: tuple[Path, ...], as_json: bool, no_wait: boo
 
     def started(plans: list[Plan]) -> None:
         line.close()
-        from_stdin.extend(one.name for one in plans if one.reads_stdin)
-        for one in plans:
-            print_notes(options, one)
+        from_stdin.extend(plan.name for plan in plans if plan.reads_stdin)
+        for plan in plans:
+            print_notes(options, plan)
 
     from_stdin: list[str] = []
     with run_output(options, batch, "checking and queueing", as_json=as_json) as (emit, line):
@@ -117,11 +117,11 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
     batch = options.batch()
     with work_line(options, "checking and queueing"):
         submissions = batch.submissions(jobs, JobOptions(**extra))
-    for one in submissions:
-        print_notes(options, one.plan)
-        echo(submission_line(one.plan, one.claim))
+    for submission in submissions:
+        print_notes(options, submission.plan)
+        echo(submission_line(submission.plan, submission.claim))
     if not options.quiet:
-        queued = sum(read_status(batch.folder, one.plan.name)[0].unfinished for one in submissions)
+        queued = sum(read_status(batch.folder, submission.plan.name)[0].unfinished for submission in submissions)
         line = (
             f"to start, run: {options.next_command('run')}"
             if queued

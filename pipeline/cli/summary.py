@@ -83,14 +83,14 @@ def _older_stops(result: Result, command: NextCommand) -> Iterator[str]:
     with ledger.reading(result.folder) as connection:
         stops = read_holding_stops(connection, [summary.name for summary in result.summaries])
     own = {stop.message for stop in result.stops}
-    yield from stop_lines([one for one in stops if one.stop.message not in own], command)
+    yield from stop_lines([holding_stop for holding_stop in stops if holding_stop.stop.message not in own], command)
 
 
 def _jobs(summaries: Sequence[JobSummary]) -> Iterator[str]:
     for summary in summaries[:_MAX_JOBS]:
         yield job_line(summary)
     if rest := summaries[_MAX_JOBS:]:
-        images, unsuccessful = sum(one.images for one in rest), sum(one.unsuccessful for one in rest)
+        images, unsuccessful = sum(summary.images for summary in rest), sum(summary.unsuccessful for summary in rest)
         yield f"{len(rest)} more jobs: {images:,} images; {unsuccessful:,} failed"
 
 
