@@ -85,8 +85,8 @@ def _read_poll_seconds(rules: Section, default: tuple[float, float]) -> tuple[fl
     if not isinstance(value, list) or len(value) != 2:
         rules.add_problem("poll_seconds", f"must be two numbers like [60, 300], not {value!r:.60}")
         return default
-    for one in value:
-        if fault := find_number_fault(one, 0.001):
+    for seconds in value:
+        if fault := find_number_fault(seconds, 0.001):
             rules.add_problem("poll_seconds", f"each {fault}")
             return default
     if value[0] > value[1]:

@@ -83,12 +83,12 @@ class Config:
     @property
     def discounts(self) -> dict[str, float]:
         """The discount of batches at each provider or route that has a Batch API."""
-        return {name: one.batch.discount for name, one in self.services.items() if one.batch is not None}
+        return {name: service.batch.discount for name, service in self.services.items() if service.batch is not None}
 
     @property
     def services(self) -> dict[str, Provider]:
         """Whatever a job may name: the providers, and each route as if it were one."""
-        return {**self.providers, **{name: one.as_provider(self.providers) for name, one in self.routes.items()}}
+        return {**self.providers, **{name: route.as_provider(self.providers) for name, route in self.routes.items()}}
 
     def members(self, name: str) -> list[Provider]:
         """Return the providers of a route, or the one of this name. Raises ConfigError, as `find_provider` does."""

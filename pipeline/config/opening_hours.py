@@ -112,9 +112,9 @@ def read_opening_hours(section: Section) -> OpeningHours | None:
     if given is None:
         return None
     spans = []
-    for one in given if isinstance(given, list) and given else [given]:
+    for span in given if isinstance(given, list) and given else [given]:
         try:
-            spans.append(_read_span(one))
+            spans.append(_read_span(span))
         except ValueError as fault:
             section.add_problem("window", str(fault))
     return OpeningHours(tuple(spans)) if spans else None

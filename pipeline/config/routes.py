@@ -43,16 +43,16 @@ class Route:
             name=self.name,
             base_url=None,
             rate_limit=sum_of_limits(members),
-            concurrency=sum(one.concurrency for one in members),
-            images_per_call=max(one.images_per_call for one in members),
-            sandbox={} if all(one.sandbox is not None for one in members) else None,
-            batch=next((one.batch for one in members if one.batch is not None), None),
+            concurrency=sum(member.concurrency for member in members),
+            images_per_call=max(member.images_per_call for member in members),
+            sandbox={} if all(member.sandbox is not None for member in members) else None,
+            batch=next((member.batch for member in members if member.batch is not None), None),
         )
 
 
 def sum_of_limits(members: Sequence[Provider]) -> RateLimit | None:
     """Return the limit of several providers together; None if one of them has none."""
-    limits = [one.rate_limit for one in members if one.rate_limit is not None]
+    limits = [member.rate_limit for member in members if member.rate_limit is not None]
     if len(limits) < len(members):
         return None
     seconds = max(limit.per_seconds for limit in limits)
@@ -80,9 +80,9 @@ def _read_route(section: Section, name: str, value: Any) -> Route:
     own = section.section(name)
     own.reject_unknown_keys(*_KEYS)
     same = own.texts("same")
-    for one in same:
-        if not _VARIABLE.fullmatch(one):
-            own.add_problem("same", f"`{one:.60}` cannot be the name of a variable")
+    for variable in same:
+        if not _VARIABLE.fullmatch(variable):
+            own.add_problem("same", f"`{variable:.60}` cannot be the name of a variable")
     policy: Policy = own.choice("policy", "spread", get_args(Policy))
     moderation: Moderation = own.choice("moderation", "refuse", get_args(Moderation))
     return Route(name, tuple(own.texts("providers")), policy, tuple(same), moderation)
@@ -120,13 +120,13 @@ def _member_faults(route: Route, providers: Mapping[str, Provider], routes: Mapp
 def shared_limit_warnings(members: Sequence[Provider]) -> list[str]:
     """Return a warning for members at one server: the keys of one account share one limit."""
     found: dict[str, list[Provider]] = {}
-    for one in members:
-        if one.base_url is not None:
-            found.setdefault(one.base_url, []).append(one)
+    for member in members:
+        if member.base_url is not None:
+            found.setdefault(member.base_url, []).append(member)
     warnings = []
     for base_url, group in found.items():
         if len(group) > 1:
-            names = " and ".join(f"`{one.name}`" for one in group)
+            names = " and ".join(f"`{member.name}`" for member in group)
             what = f"{names} are at {base_url}: keys of one organization or project share one limit"
             warnings.append(f"{what}, and then the sum of their `rate_limit` must not exceed it")
     return warnings

@@ -84,11 +84,11 @@ def read(path: Path, error: type[BadInput]) -> Document:
 def _nearest_file(path: Path) -> str:
     """Return which YAML file of the same folder may be meant, for the end of a message."""
     try:
-        files = [one for one in path.parent.iterdir() if one.suffix in {".yaml", ".yml"}]
+        files = [file for file in path.parent.iterdir() if file.suffix in {".yaml", ".yml"}]
     except OSError:
         return ""
-    close = nearest(path.stem if path.suffix in {".yaml", ".yml"} else path.name, [one.stem for one in files])
-    return next((f"; did you mean `{one}`?" for one in files if one.stem == close), "")
+    close = nearest(path.stem if path.suffix in {".yaml", ".yml"} else path.name, [file.stem for file in files])
+    return next((f"; did you mean `{file}`?" for file in files if file.stem == close), "")
 
 
 def parse(text: str, name: str, error: type[BadInput]) -> Document:
@@ -217,7 +217,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is closest to `word`, or None if none is close."""
     if len(word) > _MAX_WORD:
         return None
-    words = {one.lower(): one for one in known}
+    words = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.75)
     return words[close[0]] if close else None
 

@@ -75,7 +75,7 @@ def compose(text: str) -> yaml.Node | None:
         details = ", ".join(part for part in (reason.context, reason.problem) if part)
         last = text.rstrip().count("\n")  # libyaml reports an unclosed value on the line after the last
         line = _blamed_line(text, min(mark.line, last) if mark else 0, details)
-        lines = [one.translate(originals) for one in text.splitlines()[line : line + 1]]
+        lines = [raw_line.translate(originals) for raw_line in text.splitlines()[line : line + 1]]
         hint = _PAIR_HINT if lines and _PAIR.search(lines[0]) else "" if is_open else _quoting_hint(lines)
         raise InvalidYaml(line + 1, f"is not YAML: {_plain_reason(details, ''.join(lines))}{hint}") from None
     except InvalidYaml:
@@ -210,5 +210,5 @@ class _Expansion:
 
 def _children(node: yaml.Node) -> list[tuple[yaml.Node, bool]]:
     if isinstance(node, yaml.MappingNode):
-        return [(one, index == 0) for pair in node.value for index, one in enumerate(pair)]
-    return [(one, False) for one in node.value] if isinstance(node, yaml.SequenceNode) else []
+        return [(child, index == 0) for pair in node.value for index, child in enumerate(pair)]
+    return [(child, False) for child in node.value] if isinstance(node, yaml.SequenceNode) else []
