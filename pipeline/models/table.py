@@ -98,7 +98,7 @@ def read_models(built_in: Mapping[str, Any], extra: Mapping[str, Any]) -> list[M
             problems += error.problems
         except ValidationError as error:
             details = error.errors(include_url=False)
-            problems += [_problem(str(name), dict(one)) for one in details if _is_own(entry, one["loc"])]
+            problems += [_problem(str(name), dict(detail)) for detail in details if _is_own(entry, detail["loc"])]
     if problems:
         raise ConfigError(problems)
     return found
