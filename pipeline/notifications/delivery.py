@@ -98,14 +98,14 @@ async def run_command(words: Sequence[str], environment: Mapping[str, str], mess
         raise DeliveryError(f"{words[0]}: {getattr(reason, 'strerror', None) or reason}") from None
     try:
         facts = json.dumps(dict(message.facts), ensure_ascii=False).encode()
-        _, said = await asyncio.gather(_write(process.stdin, facts), _read_end(process.stderr))
+        _, stderr = await asyncio.gather(_write(process.stdin, facts), _read_end(process.stderr))
         await process.wait()
     finally:
         if process.returncode is None:
             _kill(process)
             await process.wait()
     if process.returncode:
-        last = said.decode(errors="replace").strip().splitlines()[-1:]
+        last = stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise DeliveryError(f"{words[0]} exited with {process.returncode}" + "".join(f": {line}" for line in last))
 
 

@@ -39,10 +39,11 @@ def end_message(
     """Return the message about how a run ended, with what mends it and what continues it if requests are left."""
     reasons = [stop.message for stop in stops]
     stopped = exit_code not in {0, 1}
-    failed, in_batches = sum(one.unsuccessful for one in summaries), sum(one.in_batches.requests for one in summaries)
-    left = sum(one.unfinished for one in summaries) - in_batches
+    failed = sum(summary.unsuccessful for summary in summaries)
+    in_batches = sum(summary.in_batches.requests for summary in summaries)
+    left = sum(summary.unfinished for summary in summaries) - in_batches
     out = left_out_lines(summaries, command)
-    images = sum(one.images for one in summaries)
+    images = sum(summary.images for summary in summaries)
     names = summaries[0].name if len(summaries) == 1 else f"{len(summaries)} jobs"
     how = "waits for batches" if out and not stops and signal is None else "stopped" if stopped else "ended"
     title = f"{how}: {names}, {counted(images, 'image')}" + (f", {failed:,} failed" * bool(failed))
@@ -58,10 +59,10 @@ def end_message(
 
 def failure_message(error: BaseException, command: str) -> Message:
     """Return the message that an error ended a run."""
-    said = one_line(str(error) or type(error).__name__)
+    reason = one_line(str(error) or type(error).__name__)
     exit_code = getattr(error, "exit_code", 70)
-    facts = {"exit": exit_code, "signal": None, "stops": [said], "jobs": [], "command": command}
-    return _message("stop", "stopped by an error", [said, f"to continue, type: {command}"], facts)
+    facts = {"exit": exit_code, "signal": None, "stops": [reason], "jobs": [], "command": command}
+    return _message("stop", "stopped by an error", [reason, f"to continue, type: {command}"], facts)
 
 
 def pause_message(provider: str, reason: str, since: float, until: float | None) -> Message:
