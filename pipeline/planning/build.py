@@ -188,7 +188,9 @@ def _plan_at(
     members = config.members(provider.name) if provider.name in config.routes else []
     own = {candidate.name: load_models(config, candidate) for candidate in (provider, *members) if candidate.own_models}
     return make_plan(
-        *(job, provider, own.get(provider.name, models)),
+        job,
+        provider,
+        own.get(provider.name, models),
         name=name,
         limit=options.limit,
         allow_large=options.allow_large,
