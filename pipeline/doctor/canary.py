@@ -101,8 +101,8 @@ class Canary:
 
     async def _buy_all(self, shop: _Shop, plans: Sequence[Plan]) -> None:
         by_kind: dict[_Kind, list[_Candidate]] = {}
-        for one in sorted(shop.candidates(plans, self.options.limit), key=lambda one: one.usd):
-            by_kind.setdefault(one.kind, []).append(one)
+        for candidate in sorted(shop.candidates(plans, self.options.limit), key=lambda candidate: candidate.usd):
+            by_kind.setdefault(candidate.kind, []).append(candidate)
         left = self.kinds
         for same in by_kind.values():
             if left == 0:
@@ -116,30 +116,30 @@ class Canary:
 
     async def _try_kind(self, shop: _Shop, same: Sequence[_Candidate]) -> Check | None:
         """Examine the newest image of a kind, else buy its cheapest request; None if none could be bought."""
-        made = newest_made(shop.connection, [one.pk for one in same if one.pk is not None])
+        made = newest_made(shop.connection, [candidate.pk for candidate in same if candidate.pk is not None])
         if made is not None:
             return self._examined(read_sample(shop.connection, made), is_old=True)
-        reasons = [why_not_now(shop.connection, one) for one in self.config.members(same[0].kind[0])]
+        reasons = [why_not_now(shop.connection, member) for member in self.config.members(same[0].kind[0])]
         if None not in reasons:
             return not_checked("canary", " and ".join(filter(None, reasons)))
-        for one in [one for one in same if one.is_missing][:_MOST_MODERATED]:
-            request_pk, result = await shop.buy(one)
+        for candidate in [candidate for candidate in same if candidate.is_missing][:_MOST_MODERATED]:
+            request_pk, result = await shop.buy(candidate)
             self.signal = result.signal
             sample = read_sample(shop.connection, request_pk)
             if sample.images:
                 return self._examined(sample, is_old=False)
             if sample.error_kind == Moderated.__name__ and sample.error_message is not None:
                 continue
-            said = next((stop.message for stop in result.stops), sample.error_message)
-            if said is None:
-                said = f"it was not made (status {sample.status})"
+            reason = next((stop.message for stop in result.stops), sample.error_message)
+            if reason is None:
+                reason = f"it was not made (status {sample.status})"
             do = "mend what it says; nothing more was bought, and `pipeline status` shows what is left"
-            return problem("canary", f"{sample.job}/{sample.id}: {said}", do)
+            return problem("canary", f"{sample.job}/{sample.id}: {reason}", do)
         return None
 
     def _examined(self, sample: Sample, *, is_old: bool) -> Check:
         members = self.config.members(sample.provider)
-        exact = all(one.dialect.size_as != "aspect_ratio" for one in members)
+        exact = all(member.dialect.size_as != "aspect_ratio" for member in members)
         fault = find_fault(sample, _least_usd(self.config, members, sample), exact_size=exact)
         who = f"{sample.job}/{sample.id}{', which is here already' if is_old else ''}"
         if fault is None:
@@ -166,11 +166,11 @@ class _Shop:
         names = [plan.name for plan in plans] or unfinished_jobs(self.connection)
         known = read_stated(self.connection, names)
         if not plans:
-            for one in known:
-                kind = _kind(one.provider, one.params)
-                yield _Candidate(one.job, kind, _price(one.usd), one.status == "pending", one.pk)
+            for stated in known:
+                kind = _kind(stated.provider, stated.params)
+                yield _Candidate(stated.job, kind, _price(stated.usd), stated.status == "pending", stated.pk)
         for plan in plans:
-            by_key = {one.key: one for one in known if one.job.lower() == plan.name.lower()}
+            by_key = {stated.key: stated for stated in known if stated.job.lower() == plan.name.lower()}
             for request in plan.requests[:limit]:
                 found = next((by_key[key] for key in (request.key, *request.other_keys) if key in by_key), None)
                 kind = _kind(plan.provider.name, request.params)
@@ -178,13 +178,13 @@ class _Shop:
                 request_pk = None if found is None else found.pk
                 yield _Candidate(plan.name, kind, _price(request.estimate_usd), is_missing, request_pk, plan, request)
 
-    async def buy(self, one: _Candidate) -> tuple[int, Result]:
+    async def buy(self, candidate: _Candidate) -> tuple[int, Result]:
         """Queue a request, if it is not queued yet, and process it alone; return its primary key and how that ended."""
-        request_pk, job = one.pk, one.job
+        request_pk, job = candidate.pk, candidate.job
         if request_pk is None:
-            assert one.plan is not None
-            assert one.request is not None
-            part = replace(one.plan, requests=[one.request], is_part=True)
+            assert candidate.plan is not None
+            assert candidate.request is not None
+            part = replace(candidate.plan, requests=[candidate.request], is_part=True)
             (queued,) = JobQueue(self.config, self.connection).add([part], self.staging, self.options)
             (request,), job = queued.plan.requests, queued.plan.name
             stated = read_stated(self.connection, [job])

@@ -13,7 +13,7 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One examined fact. `do` says what mends it; None if nothing is to be done."""
+    """One examined fact. `do` is how to fix it; None if nothing is to be done."""
 
     name: str
     status: Status
@@ -32,12 +32,12 @@ def not_checked(name: str, why: str) -> Check:
 
 
 def warning(name: str, message: str, do: str) -> Check:
-    """Return a check that found what may harm the night."""
+    """Return a check that found what may harm the run."""
     return Check(name, "warning", message, do)
 
 
 def problem(name: str, message: str, do: str) -> Check:
-    """Return a check that found what would ruin the night."""
+    """Return a check that found what would make the run fail."""
     return Check(name, "problem", message, do)
 
 
@@ -50,11 +50,13 @@ def check_line(check: Check) -> str:
 def checks_json(checks: Sequence[Check]) -> dict[str, Any]:
     """Return the checks as `doctor --json` shows them."""
     return {
-        "checks": [{"name": one.name, "status": one.status, "message": one.message, "do": one.do} for one in checks]
+        "checks": [
+            {"name": check.name, "status": check.status, "message": check.message, "do": check.do} for check in checks
+        ]
     }
 
 
 def exit_code(checks: Sequence[Check], *, strict: bool) -> int:
     """Return 2 if there is a problem, 1 for a warning if these are `strict`, else 0."""
-    found = {one.status for one in checks}
+    found = {check.status for check in checks}
     return 2 if "problem" in found else int(strict and "warning" in found)

@@ -71,12 +71,14 @@ class Examination:
                     )
                 else:
                     examined.append(ProviderExamination(provider, base_url, self.next_run))
-            results = await asyncio.gather(*(self._examine(one) for one in examined))
+            results = await asyncio.gather(*(self._examine(examination) for examination in examined))
         return [*found, *(check for result in results for check in result), *shared_organizations(examined)]
 
-    async def _examine(self, one: ProviderExamination) -> list[Check]:
-        if (fault := await name_fault(one.base_url)) is not None:
-            return await one.run(fault)
-        own, limits = await asyncio.gather(one.run(), check_organization(self.next_run, one.provider, one.base_url))
+    async def _examine(self, examination: ProviderExamination) -> list[Check]:
+        if (fault := await name_fault(examination.base_url)) is not None:
+            return await examination.run(fault)
+        own, limits = await asyncio.gather(
+            examination.run(), check_organization(self.next_run, examination.provider, examination.base_url)
+        )
         is_found = any(check.name == "models" and check.status == "problem" for check in own)
         return [*own, *(check for check in limits if check.name != "models" or not is_found)]

@@ -80,7 +80,8 @@ def _pauses(connection: sqlite3.Connection, next_run: NextRun) -> Iterator[Check
 
 def _stops(connection: sqlite3.Connection, next_run: NextRun) -> Iterator[Check]:
     command = NextCommand.here(next_run.config)
-    for one in read_holding_stops(connection, [job.name for job in next_run.jobs]):
-        again = " and ".join(command.line(*words) for words in one.commands)
-        what = f"stopped at {clock(one.stop.stopped_at, next_run.now)}, {one.stop.reach}: {one.stop.message}"
-        yield warning("held", what, f"{one.advice or 'mend what it names'}; then {again}")
+    for holding_stop in read_holding_stops(connection, [job.name for job in next_run.jobs]):
+        again = " and ".join(command.line(*words) for words in holding_stop.commands)
+        stop = holding_stop.stop
+        what = f"stopped at {clock(stop.stopped_at, next_run.now)}, {stop.reach}: {stop.message}"
+        yield warning("held", what, f"{holding_stop.advice or 'mend what it names'}; then {again}")

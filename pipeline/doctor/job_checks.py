@@ -44,12 +44,12 @@ def check_jobs(next_run: NextRun) -> Iterator[Check]:
 
 def check_inputs(next_run: NextRun) -> Iterator[Check]:
     """Yield whether every input image and mask could be prepared; the mistakes themselves are those of the job."""
-    if any(_field(one) in {"inputs", "masks"} for one in next_run.mistakes):
+    if any(_field(mistake) in {"inputs", "masks"} for mistake in next_run.mistakes):
         return
-    inputs = [one for plan in next_run.plans for request in plan.requests for one in request.inputs]
+    inputs = [file for plan in next_run.plans for request in plan.requests for file in request.inputs]
     if inputs:
-        files = {one.sha256 for one in inputs}
-        masks = {one.sha256 for one in inputs if one.role == "mask"}
+        files = {file.sha256 for file in inputs}
+        masks = {file.sha256 for file in inputs if file.role == "mask"}
         yield well("inputs", f"{counted(len(files), 'file')} prepared, {counted(len(masks), 'mask')} among them")
     elif not next_run.names_files:
         yield not_checked("inputs", "those of queued requests were checked when they were submitted")
@@ -98,7 +98,7 @@ def check_prices(next_run: NextRun) -> Iterator[Check]:
     found = list(_price_faults(next_run))
     yield from dict.fromkeys(found)
     if not found:
-        priced = {one.model for one in next_run.demands}
+        priced = {demand.model for demand in next_run.demands}
         yield (
             well("prices", f"known for {counted(len(priced), 'model')}")
             if priced

@@ -77,11 +77,11 @@ def _existing(folder: Path) -> Path:
 
 def check_disk(next_run: NextRun) -> Iterator[Check]:
     """Yield whether there is room, and are inodes, for what will come: 1.3 times the estimate."""
-    images = sum(one.images for one in next_run.demands)
+    images = sum(demand.images for demand in next_run.demands)
     if not images:
         yield not_checked("disk", "nothing is missing")
         return
-    image_bytes_needed = sum(one.images * _bytes_of_image(next_run, one) for one in next_run.demands)
+    image_bytes_needed = sum(demand.images * _bytes_of_image(next_run, demand) for demand in next_run.demands)
     if isinstance(next_run.config.images, str):  # they are here until the object store has them
         image_bytes_needed = min(image_bytes_needed, next_run.config.spool_bytes)
     needed = dict.fromkeys(_folders(next_run), 0.0)
@@ -131,7 +131,7 @@ def check_open_files(next_run: NextRun) -> Iterator[Check]:
     limit = raise_descriptor_limit()
     calls = descriptors_for_calls(limit)
     for provider in next_run.providers():
-        images = sum(one.images for one in next_run.demands_at(provider))
+        images = sum(demand.images for demand in next_run.demands_at(provider))
         useful = min(provider.concurrency, images, _reachable_calls(provider))
         if useful > calls:
             what = f"`{provider.name}`: {limit:,} open files allow {calls:,} calls at a time, and {useful:,} are useful"

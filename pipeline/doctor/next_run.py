@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config
     from pipeline.config.provider import Provider
     from pipeline.errors import Problem
+    from pipeline.ledger.demand import QueuedDemand
     from pipeline.models.table import Models
     from pipeline.planning.build import JobOptions
     from pipeline.planning.plan import ImageRequest, Plan
@@ -35,7 +36,7 @@ _UNKNOWN_MINUTES = 12 * 60.0  # that a night without a limit may take
 _BATCH_MINUTES = 24 * 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """What is missing of a job's requests that share operation, model, size, quality and format.
 
@@ -94,8 +95,10 @@ class NextRun:
         if not services and self.config.provider is not None:
             services = dict.fromkeys([self.config.provider])
         if not services:
-            services = dict.fromkeys(name for name, one in self.config.providers.items() if one.sandbox is None)
-        members = {one.name: one for name in services for one in self.members(name)}
+            services = dict.fromkeys(
+                name for name, provider in self.config.providers.items() if provider.sandbox is None
+            )
+        members = {provider.name: provider for name in services for provider in self.members(name)}
         return list(members.values())
 
     def members(self, service: str) -> list[Provider]:
@@ -108,15 +111,15 @@ class NextRun:
     def demands_at(self, provider: Provider) -> list[Demand]:
         """Return what a provider may be asked for."""
         return [
-            one
-            for one in self.demands
-            if provider in self.members(one.service) and provider.serves(one.model, one.served_by)
+            demand
+            for demand in self.demands
+            if provider in self.members(demand.service) and provider.serves(demand.model, demand.served_by)
         ]
 
     def ends_at(self, provider: Provider) -> float:
         """Return when a provider will have made everything, in seconds since 1970, if it begins now."""
         minutes = [job.minutes for job in self.jobs if provider in self.members(job.service) and job.images]
-        return self.now + 60 * sum(_UNKNOWN_MINUTES if one is None else one for one in minutes)
+        return self.now + 60 * sum(_UNKNOWN_MINUTES if estimate is None else estimate for estimate in minutes)
 
 
 def read_next_run(
@@ -157,7 +160,7 @@ def _plan_each(config: Config, files: Sequence[Path], options: JobOptions) -> tu
 
 
 def _job_of_plan(config: Config, plan: Plan, options: JobOptions) -> JobToMake:
-    tables = {one.name: load_models(config, one) for one in plan.serving if one.own_models}
+    tables = {provider.name: load_models(config, provider) for provider in plan.serving if provider.own_models}
     budget = budget_in_force(options.budget_usd, plan.budget_usd, config.budget_usd)
     with ledger.reading(config.output) as connection:
         check_claim(connection, with_known_keys(connection, plan), allow_shrink=options.allow_shrink)
@@ -202,9 +205,14 @@ def _demands_of_plan(config: Config, plan: Plan) -> list[Demand]:
         known = [usd for usd in costs if usd is not None]
         demands.append(
             Demand(
-                *(plan.name, plan.provider.name, first.served_by, _text(first.params.get("model"))),
-                *(first.params, len(same), sum(missing for _, missing in same)),
-                sum(known) if len(known) == len(costs) else None,
+                job=plan.name,
+                service=plan.provider.name,
+                served_by=first.served_by,
+                model=_text(first.params.get("model")),
+                params=first.params,
+                requests=len(same),
+                images=sum(missing for _, missing in same),
+                usd=sum(known) if len(known) == len(costs) else None,
             )
         )
     return demands
@@ -221,35 +229,42 @@ def _text(value: Any) -> str | None:
 def _queued_run(config: Config, environment: Mapping[str, str], now: float) -> NextRun:
     services = config.services
     with ledger.reading(config.output) as connection:
-        summaries = [one for one in read_job_summaries(connection, None, config.discounts) if one.unfinished]
+        summaries = [
+            summary for summary in read_job_summaries(connection, None, config.discounts) if summary.unfinished
+        ]
         controls = ControlsInForce.read(connection, config.providers)
         budgets, rows = read_budgets(connection), read_queued_demand(connection)
-        spent = {one.name: committed_of_job(connection, one.name) for one in summaries}
+        spent = {summary.name: committed_of_job(connection, summary.name) for summary in summaries}
     jobs = []
-    for one in summaries:
-        members = controls.members_at_work(config.members(one.provider)) if one.provider in services else ()
-        seconds = images_seconds(members, one.missing, now) if members else None
-        minutes = _BATCH_MINUTES if one.goes_by_batch else None if seconds is None else seconds / 60
-        budget = budget_in_force(None, budgets[one.name], config.budget_usd)
+    for summary in summaries:
+        members = controls.members_at_work(config.members(summary.provider)) if summary.provider in services else ()
+        seconds = images_seconds(members, summary.missing, now) if members else None
+        minutes = _BATCH_MINUTES if summary.goes_by_batch else None if seconds is None else seconds / 60
+        budget = budget_in_force(None, budgets[summary.name], config.budget_usd)
         jobs.append(
             JobToMake(
-                name=one.name,
-                service=one.provider,
-                rehearsal=one.rehearsal,
-                requests=one.unfinished,
-                images=one.missing,
+                name=summary.name,
+                service=summary.provider,
+                rehearsal=summary.rehearsal,
+                requests=summary.unfinished,
+                images=summary.missing,
                 minutes=minutes,
-                usd=one.expected_usd,
-                spent_usd=spent[one.name],
+                usd=summary.expected_usd,
+                spent_usd=spent[summary.name],
                 budget_usd=budget,
             )
         )
-    demands = [
-        Demand(
-            *(row.job, row.provider, row.served_by, row.model),
-            {"model": row.model, "size": row.size, "quality": row.quality, "output_format": row.output_format},
-            *(row.requests, row.images, row.usd),
-        )
-        for row in rows
-    ]
-    return NextRun(config, environment, now, jobs, demands)
+    return NextRun(config, environment, now, jobs, [_queued_demand(row) for row in rows])
+
+
+def _queued_demand(row: QueuedDemand) -> Demand:
+    return Demand(
+        job=row.job,
+        service=row.provider,
+        served_by=row.served_by,
+        model=row.model,
+        params={"model": row.model, "size": row.size, "quality": row.quality, "output_format": row.output_format},
+        requests=row.requests,
+        images=row.images,
+        usd=row.usd,
+    )

@@ -42,13 +42,13 @@ async def _deliver(how: str, once: Callable[[], Awaitable[None]]) -> Check:
         async with asyncio.timeout(_SECONDS):
             await once()
     except TimeoutError:
-        said = f"it took longer than {_SECONDS:g} s"
-    except DeliveryError as reason:
-        said = str(reason)
+        reason = f"it took longer than {_SECONDS:g} s"
+    except DeliveryError as error:
+        reason = str(error)
     else:
         return well("notify", f"delivered by {how}")
-    return _undelivered(how, said)
+    return _undelivered(how, reason)
 
 
-def _undelivered(how: str, said: str) -> Check:
-    return problem("notify", f"not delivered by {how}: {said}", f"correct `{how}` under `notify:` in the config")
+def _undelivered(how: str, reason: str) -> Check:
+    return problem("notify", f"not delivered by {how}: {reason}", f"correct `{how}` under `notify:` in the config")

@@ -57,7 +57,7 @@ async def _check_limits(
         limits = await client.rate_limits(project)
     except RequestError as error:
         return [_unread("limit", provider, project, error)]
-    by_model = {one.model: one for one in limits}
+    by_model = {limit.model: limit for limit in limits}
     models = _models(next_run, provider)
     if not models:
         return [not_checked("limit", f"`{provider.name}`: nothing is missing")]
@@ -65,7 +65,7 @@ async def _check_limits(
 
 
 def _models(next_run: NextRun, provider: Provider) -> list[str]:
-    return list(dict.fromkeys(one.model for one in next_run.demands_at(provider) if one.model))
+    return list(dict.fromkeys(demand.model for demand in next_run.demands_at(provider) if demand.model))
 
 
 async def _check_permissions(
@@ -91,7 +91,9 @@ def _check_limit(
 ) -> Check:
     """Return whether the limit of a project for one model is the configured one at least."""
     known = next_run.models(provider).find(model)
-    same = [one for name, one in limits.items() if known is not None and next_run.models(provider).find(name) is known]
+    same = [
+        limit for name, limit in limits.items() if known is not None and next_run.models(provider).find(name) is known
+    ]
     row = limits.get(model) or next(iter(same), None)
     if row is not None and row.calls_per_minute == 0:
         what = f"`{provider.name}`: {project} may make no call with `{model}`: its limit is 0 a minute"
@@ -120,8 +122,8 @@ async def _check_spending(
     if len(known) < len(costs):
         return [not_checked("spend limit", f"`{provider.name}`: the cost of what is missing is unknown")]
     owners = list(dict.fromkeys((None, project)))
-    found = await asyncio.gather(*(_check_owner(next_run, provider, session, one, sum(known)) for one in owners))
-    return [one for one in found if one is not None] or [well("spend limit", f"`{provider.name}`: there is none")]
+    found = await asyncio.gather(*(_check_owner(next_run, provider, session, owner, sum(known)) for owner in owners))
+    return [check for check in found if check is not None] or [well("spend limit", f"`{provider.name}`: there is none")]
 
 
 async def _check_owner(
@@ -155,7 +157,7 @@ async def _spent_this_month(now: float, session: ApiSession, project: str | None
             costs = await UsageClient(session, project).costs(int(first.timestamp()), math.ceil(now) + 1)
     except (RequestError, TimeoutError):
         return None
-    return float(sum(one.usd for one in costs))
+    return float(sum(cost.usd for cost in costs))
 
 
 def _unread(name: str, provider: Provider, project: str | None, error: RequestError) -> Check:

@@ -65,12 +65,14 @@ class ProviderExamination:
             what = f"`{name}`: the key in ${self.provider.api_key_env} is an admin key, which makes no images"
             return [problem("key", what, "put the key of a project there, and the admin key into OPENAI_ADMIN_KEY")]
         found = list(self._network())
-        if any(one.status == "problem" for one in found):
+        if any(check.status == "problem" for check in found):
             return found
         if fault is not None:
             return [*found, *self._unreached(fault, f"check the network, the proxy, and `base_url` of `{name}`")]
         async with ApiSession(
-            *(self.base_url, key, headers),
+            self.base_url,
+            key,
+            headers,
             dialect=self.provider.dialect,
             timeout=CALL_SECONDS,
             connections=_MOST_MODELS + 1,
@@ -79,7 +81,7 @@ class ProviderExamination:
             models = self._models()
             listed, *single = await asyncio.gather(
                 _get(session, self.provider, "models"),
-                *(_get(session, self.provider, "models", one) for one in models),
+                *(_get(session, self.provider, "models", model) for model in models),
             )
         found += self._server(listed, has_key=key is not None)
         if not isinstance(listed, Exception):
@@ -91,9 +93,8 @@ class ProviderExamination:
         """Return the models that the provider is asked for by name."""
         if "model" in self.provider.dialect.leave_out:
             return []
-        return list(dict.fromkeys(one.model for one in self.next_run.demands_at(self.provider) if one.model))[
-            :_MOST_MODELS
-        ]
+        models = dict.fromkeys(demand.model for demand in self.next_run.demands_at(self.provider) if demand.model)
+        return list(models)[:_MOST_MODELS]
 
     def _network(self) -> Iterator[Check]:
         """Yield whether proxies and certificates of the environment can be used."""
@@ -129,7 +130,7 @@ class ProviderExamination:
     def _unreached(self, why: str, do: str) -> Iterator[Check]:
         name = self.provider.name
         yield problem("server", f"`{name}`: {why}", do)
-        yield from (not_checked(one, f"`{name}` has not answered") for one in ("key", "clock", "models"))
+        yield from (not_checked(check_name, f"`{name}` has not answered") for check_name in ("key", "clock", "models"))
 
     def _key(self, listed: HttpResponse, *, has_key: bool) -> Iterator[Check]:
         name = self.provider.name
@@ -238,7 +239,7 @@ def _entries(listed: HttpResponse) -> dict[str, Mapping[str, Any]] | None:
         return None
     if not isinstance(items, list):
         return None
-    return {one["id"]: one for one in items if isinstance(one, dict) and isinstance(one.get("id"), str)}
+    return {item["id"]: item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)}
 
 
 def _object(answer: HttpResponse | RequestError) -> Mapping[str, Any]:
@@ -264,9 +265,9 @@ def _day(value: Any) -> date | None:
 def shared_organizations(examined: Sequence[ProviderExamination]) -> Iterator[Check]:
     """Yield a warning for providers at one server whose keys are of one organization, as far as it says."""
     found: dict[tuple[str, str | None], list[str]] = {}
-    for one in examined:
-        if one.provider.base_url is not None:
-            found.setdefault((one.base_url, one.organization), []).append(one.provider.name)
+    for examination in examined:
+        if examination.provider.base_url is not None:
+            found.setdefault((examination.base_url, examination.organization), []).append(examination.provider.name)
     for (base_url, organization), names in found.items():
         if len(names) > 1:
             who = " and ".join(f"`{name}`" for name in names)

@@ -43,7 +43,16 @@ def next_run(provider: Provider, *, images: int = 10, minutes: float | None = 1.
     facts = {"requests": images, "images": images, "minutes": minutes, "usd": 0.1, "spent_usd": 0.0, "budget_usd": None}
     one = JobToMake("night", provider.name, **{"rehearsal": False, **facts, **job})
     params = {"model": MODEL, "size": "1024x1024", "quality": "low"}
-    demand = Demand("night", provider.name, "generation", MODEL, params, images, images, 0.1)
+    demand = Demand(
+        job="night",
+        service=provider.name,
+        served_by="generation",
+        model=MODEL,
+        params=params,
+        requests=images,
+        images=images,
+        usd=0.1,
+    )
     config = Config(None, Path("outputs"), provider.name, {provider.name: provider})
     return NextRun(config, ENVIRONMENT, time.time(), [one], [demand])
 
