@@ -18,7 +18,7 @@ COMMANDS = {
     "status": ("job_commands:status", "Show who works, requests by status, images, cost, stops."),
     "show": ("request_commands:show", "Show everything that is known of one request."),
     "plan": ("job_commands:plan", "Check jobs; show their requests, images, time and cost."),
-    "doctor": ("doctor_command:doctor", "Find what would ruin the night, before it begins."),
+    "doctor": ("doctor_command:doctor", "Check jobs, providers and this machine before a run; buys nothing."),
     "manifest": ("job_commands:manifest", "Write the job's manifest again from the ledger."),
     "report": ("job_commands:report", "Write the job's report again: a page of its images."),
     "verify": ("job_commands:verify", "Read every image again and compare it with the ledger."),

@@ -1,4 +1,4 @@
-"""`pipeline doctor`: finds what would ruin the night and buys nothing; with --canary, a few images first."""
+"""`pipeline doctor`: checks jobs, providers and this machine before a run; only --canary buys images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def doctor(
     as_json: bool,
     **extra: Any,
 ) -> int:
-    """Find what would ruin the night, of these jobs or of what is queued, and buy nothing."""
+    """Check jobs, providers and this machine before a run; buys nothing."""
     import os
 
     from pipeline.doctor.check import checks_json, exit_code

@@ -43,7 +43,7 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
     left = [summary for summary in result.summaries if summary.unfinished > summary.in_batches.requests]
     needed = _needed_budget(result, left)
     for advice in stop_advice(result.stops, needed):
-        yield f"to mend it: {advice}"
+        yield f"to fix it: {advice}"
     yield from left_out_lines(result.summaries, command.line("run"))
     if left:
         again = _with_budget(again, needed)

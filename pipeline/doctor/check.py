@@ -43,8 +43,8 @@ def problem(name: str, message: str, do: str) -> Check:
 
 def check_line(check: Check) -> str:
     """Return a check as one line for people."""
-    mend = "" if check.do is None else f"; to mend it: {check.do}"
-    return f"{check.name}: {check.status}: {check.message}{mend}"
+    advice = "" if check.do is None else f"; to fix it: {check.do}"
+    return f"{check.name}: {check.status}: {check.message}{advice}"
 
 
 def checks_json(checks: Sequence[Check]) -> dict[str, Any]:

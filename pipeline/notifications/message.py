@@ -36,7 +36,7 @@ class Message:
 def end_message(
     exit_code: int, summaries: Sequence[JobSummary], stops: Sequence[Stop], signal: str | None, command: str
 ) -> Message:
-    """Return the message about how a run ended, with what mends it and what continues it if requests are left."""
+    """Return the message about how a run ended, how to fix it, and what continues it if requests are left."""
     reasons = [stop.message for stop in stops]
     stopped = exit_code not in {0, 1}
     failed = sum(summary.unsuccessful for summary in summaries)
@@ -50,7 +50,7 @@ def end_message(
     lines = [*(one_line(reason) for reason in dict.fromkeys(reasons)), *([f"by {signal}"] if signal else [])]
     lines += [job_line(summary) for summary in summaries[:_MOST_JOBS]]
     lines += [f"and {len(summaries) - _MOST_JOBS} more jobs"] * (len(summaries) > _MOST_JOBS)
-    lines += [f"to mend it: {advice}" for advice in stop_advice(stops)]
+    lines += [f"to fix it: {advice}" for advice in stop_advice(stops)]
     lines += out
     lines += [f"{counted(left, 'request')} still queued; to continue, type: {command}"] * bool(left)
     facts = {"exit": exit_code, "signal": signal, "stops": reasons, **status_json(summaries, living_only=True)}

@@ -176,11 +176,11 @@ def test_the_doctor_finds_a_disk_that_is_full_without_inodes_or_read_only(stage:
     job = stage.job("many", [{"prompt": "a cat", "n": 2}], defaults=defaults)
     with _mounted(stage.output, "1m,nr_inodes=30"):
         full = stage.run("doctor", job, exit_code=2).stdout
-        assert "has 1.0 MB free, and about 3.6 MB will come; to mend it: free some space" in full
+        assert "has 1.0 MB free, and about 3.6 MB will come; to fix it: free some space" in full
         assert "inodes: problem: " in full
         _remount(stage.output, "size=64m,nr_inodes=4000")
         assert ": problem: " not in stage.run("doctor", job).stdout
         _remount(stage.output, "ro")
         locked = stage.run("doctor", job, exit_code=2).stdout
-        assert "cannot be written: Read-only file system; to mend it: change its permissions" in locked
+        assert "cannot be written: Read-only file system; to fix it: change its permissions" in locked
         assert not list(stage.output.iterdir()), "a probe leaves nothing"

@@ -235,7 +235,7 @@ def test_a_stop_names_what_mends_it_and_the_command_then_goes_on(
     if again == "resume":
         stage.run("submit", job)
     ended = stage.run(again, job if again == "run" else "many", exit_code=3)
-    mend = ended.stderr.index("to mend it: ")
+    mend = ended.stderr.index("to fix it: ")
     assert fix in ended.stderr[mend:].partition("\n")[0]
     assert mend < ended.stderr.index("to continue, run:")
     vendor.odd = lambda _: None

@@ -70,7 +70,7 @@ def test_a_budget_that_was_too_small_is_answered_with_one_that_is_enough(stage: 
     job = stage.prompts("night", 5)
     ended = stage.run("run", job, "--budget", 0.04, exit_code=3)
     advice = "raise `budget_usd` in the job file, or `--budget`, to what the rest needs: $0.08 in all"
-    assert f"to mend it: {advice}\n" in ended.stderr
+    assert f"to fix it: {advice}\n" in ended.stderr
     assert f"\n    pipeline run {job} --budget 0.08\n" in ended.stderr
     shown = stage.run("status", "night").stdout.splitlines()
     assert shown[2:4] == [f"  first: {advice}", f"  then: pipeline run {job} --budget 0.08"]

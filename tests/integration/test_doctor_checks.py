@@ -282,7 +282,7 @@ def test_a_budget_stops_a_rehearsal_as_it_stops_any_job(rehearsal: bool) -> None
 
 def test_checks_are_lines_and_an_exit_code() -> None:
     checks = [well("a", "fine"), warning("b", "low", "raise it")]
-    assert [check_line(one) for one in checks] == ["a: ok: fine", "b: warning: low; to mend it: raise it"]
+    assert [check_line(one) for one in checks] == ["a: ok: fine", "b: warning: low; to fix it: raise it"]
     assert [exit_code(checks, strict=strict) for strict in (False, True)] == [0, 1]
     assert exit_code([*checks, problem("c", "bad", "mend it")], strict=False) == 2
 

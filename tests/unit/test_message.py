@@ -21,7 +21,7 @@ def test_an_end_says_what_is_there_and_a_stop_how_to_go_on() -> None:
         "no money",
         "lounge: 3 requests: 3 pending; 0 images; $1.50 spent",
         "birds: 2 requests: 2 pending; 0 images",
-        "to mend it: top up the account at the provider, or raise its limit",
+        "to fix it: top up the account at the provider, or raise its limit",
         "5 requests still queued; to continue, type: pipeline run",
     ]
     assert (stop.facts["exit"], stop.facts["stops"], stop.facts["command"]) == (3, ["no\nmoney"], "pipeline run")

@@ -90,7 +90,7 @@ def test_a_stop_says_what_mends_it_before_the_command_that_continues(bench: Benc
     bench.submit(request(1), file=tmp_path / "job.yaml")
     money = [QuotaSpent("no money"), QuotaSpent("none at all")]
     assert lines(bench, stops=money)[1:] == [
-        "to mend it: top up the account at the provider, or raise its limit",
+        "to fix it: top up the account at the provider, or raise its limit",
         "still queued: 1 request for 1 image; to continue, run:",
         "    pipeline run",
     ]
