@@ -50,6 +50,15 @@ class EnvironmentVariable:
     variable: str
 
 
+class UnusableVariable(ConfigError):
+    """An environment variable that is unset or cannot be sent. `fault` is its message without the advice."""
+
+    def __init__(self, variable: str, fault: str, advice: str | None = None) -> None:
+        super().__init__(fault if advice is None else f"{fault}: {advice}")
+        self.variable = variable
+        self.fault = fault
+
+
 def child_environment(
     environment: Mapping[str, str], names: frozenset[str] = BASIC_VARIABLES, secret: Collection[str] = ()
 ) -> dict[str, str]:
@@ -85,7 +94,7 @@ def resolve_headers(
 ) -> dict[str, str]:
     """Return the headers with their values; `who` names the user of them in messages.
 
-    Raises ConfigError if a variable is unset or empty.
+    Raises UnusableVariable if a variable is unset or cannot be sent.
     """
     return {
         name: read_variable(environment, value.variable, f"{who} takes its header {name} from")
@@ -104,34 +113,34 @@ def parse_variable_reference(value: object) -> EnvironmentVariable | None:
 def read_variable(environment: Mapping[str, str], name: str, purpose: str) -> str:
     """Return the value of an environment variable, without white space around it.
 
-    Raises ConfigError, which begins with `purpose` and never repeats the value, if it is unset, empty, not usable in an
-    HTTP header, or holds more than the value: quotes, or the name of the variable.
+    Raises UnusableVariable, which begins with `purpose` and never repeats the value, if it is unset, empty, not usable
+    in an HTTP header, or holds more than the value: quotes, or the name of the variable.
     """
     value = environment.get(name, "").strip()
     if not value:
-        raise ConfigError(f"{purpose} ${name}, which is unset or empty: export {name}=…")
+        raise UnusableVariable(name, f"{purpose} ${name}, which is unset or empty", f"export {name}=…")
     fault = _find_fault(value, name)
     if fault is not None:
-        raise ConfigError(f"{purpose} ${name}, which {fault}")
+        raise UnusableVariable(name, f"{purpose} ${name}, which {fault}")
     return value
 
 
 def read_key(environment: Mapping[str, str], name: str, purpose: str, header: str, scheme: str | None) -> str:
     """Return a key, which is one word; `header` and `scheme` are what is written before it when it is sent.
 
-    Raises ConfigError as `read_variable` does, and if the key holds spaces, or the words that are added to it.
+    Raises UnusableVariable as `read_variable` does, and if the key holds spaces, or the words that are added to it.
     """
-    value = read_variable(environment, name, purpose)
+    value, which = read_variable(environment, name, purpose), f"{purpose} ${name}, which"
     added = re.match(rf"(?:{re.escape(header)}|Authorization)\s*:", value, re.IGNORECASE)
     words = {"Bearer", "Token", "Basic", scheme or "Bearer"}
     is_whole_value = scheme is None and header.lower() == "authorization"  # the key brings its own word
     if added is not None:
-        raise ConfigError(f"{purpose} ${name}, which begins with the name of a header; leave in it the key alone")
+        raise UnusableVariable(name, f"{which} begins with the name of a header; leave in it the key alone")
     for word in () if is_whole_value else sorted(words):
         if value.lower().startswith(f"{word.lower()} "):
-            raise ConfigError(f"{purpose} ${name}, which begins with `{word} `; that word is added when it is sent")
+            raise UnusableVariable(name, f"{which} begins with `{word} `; that word is added when it is sent")
     if not is_whole_value and re.search(r"\s", value):
-        raise ConfigError(f"{purpose} ${name}, which holds a space within it; a key is one word")
+        raise UnusableVariable(name, f"{which} holds a space within it; a key is one word")
     return value
 
 

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from pipeline.config.environment import (
     EnvironmentVariable,
+    UnusableVariable,
     parse_variable_reference,
     read_headers,
     read_variable,
     resolve_headers,
 )
-from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,16 +36,17 @@ class NotificationSettings:
     pause_minutes: float = 15.0
 
     def webhook_url(self, environment: Mapping[str, str]) -> str | None:
-        """Return the webhook's URL. Raises ConfigError, without the value, if its variable does not hold a URL."""
+        """Return the webhook's URL. Raises UnusableVariable, without the value, if its variable does not hold a URL."""
         if not isinstance(self.webhook, EnvironmentVariable):
             return self.webhook
         url = read_variable(environment, self.webhook.variable, "`notify` takes its webhook from")
         if not _is_url(url, self.template):
-            raise ConfigError(f"`notify` takes its webhook from ${self.webhook.variable}, which does not hold a URL")
+            name = self.webhook.variable
+            raise UnusableVariable(name, f"`notify` takes its webhook from ${name}, which does not hold a URL")
         return url
 
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return the webhook's headers. Raises ConfigError if a variable is unset or empty."""
+        """Return the webhook's headers. Raises UnusableVariable if a variable is unset or cannot be sent."""
         return resolve_headers(self.headers, environment, "`notify`")
 
 

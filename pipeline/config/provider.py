@@ -96,7 +96,7 @@ class Provider:
         return kind == "image_url" and uploads.encoding == "json" and uploads.reference not in {"data_url", "base64"}
 
     def key(self, environment: Mapping[str, str]) -> str | None:
-        """Return the provider's key, or None if it takes none. Raises ConfigError if it is unset, empty or no key."""
+        """Return the provider's key, or None if it takes none. Raises UnusableVariable if it is unset or no key."""
         if self.api_key_env is None:
             return None if self.sandbox is None else "sandbox"
         purpose = f"provider `{self.name}` takes its key from"
@@ -123,7 +123,7 @@ class Provider:
         return None if url.scheme == "https" or place_of(host) == "loopback" else host
 
     def header_values(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return the extra headers. Raises ConfigError if a variable is unset or empty."""
+        """Return the extra headers. Raises UnusableVariable if a variable is unset or cannot be sent."""
         return resolve_headers(self.headers, environment, f"provider `{self.name}`")
 
 

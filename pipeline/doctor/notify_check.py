@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from pipeline.config.environment import UnusableVariable
 from pipeline.doctor.check import not_checked, problem, well
 from pipeline.doctor.daemon_thread import name_fault
-from pipeline.errors import ConfigError
 from pipeline.notifications.delivery import DeliveryError
 from pipeline.notifications.message import trial_message
 from pipeline.notifications.notifier import ways_of
@@ -27,8 +27,8 @@ async def check_notifications(next_run: NextRun, *, send: bool) -> list[Check]:
         return [not_checked("notify", "the config has no `notify:`")]
     try:
         ways = ways_of(next_run.config, next_run.environment, trial_message("pipeline run"))
-    except ConfigError as error:
-        return [problem("notify", str(error), "export that variable")]
+    except UnusableVariable as error:
+        return [problem("notify", error.fault, f"export {error.variable}=… with the whole value")]
     if not send:
         return [not_checked("notify", "--notify sends a trial")]
     address = next_run.config.notify.webhook_url(next_run.environment)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.client.organization import OrganizationClient, open_admin_session
 from pipeline.client.usage import UsageClient
-from pipeline.config.environment import ADMIN_KEY
+from pipeline.config.environment import ADMIN_KEY, UnusableVariable
 from pipeline.config.organization import PROJECT, has_admin_api, read_admin_key, read_project
 from pipeline.doctor.check import not_checked, problem, warning, well
 from pipeline.doctor.provider_checks import CALL_SECONDS
-from pipeline.errors import ConfigError, KeyRefused, RequestError, WrongPath
+from pipeline.errors import KeyRefused, RequestError, WrongPath
 from pipeline.reports.facts import dollars, rate
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ async def check_organization(next_run: NextRun, provider: Provider, base_url: st
     """Return whether the limits of a provider's project and organization are enough."""
     try:
         key = read_admin_key(provider, next_run.environment)
-    except ConfigError as error:
-        return [problem("limit", str(error), f"export {ADMIN_KEY}=… with the whole key")]
+    except UnusableVariable as error:
+        return [problem("limit", error.fault, f"export {ADMIN_KEY}=… with the whole key")]
     if key is None:
         why = f"{ADMIN_KEY} is not set" if has_admin_api(provider) else "not an organization at OpenAI"
         return [not_checked(name, f"`{provider.name}`: {why}") for name in ("limit", "spend limit")]

@@ -19,10 +19,11 @@ from pipeline.client.rate_limit_hints import skew
 from pipeline.client.response import read_error, read_object
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
+from pipeline.config.environment import UnusableVariable
 from pipeline.config.hosts import place_of
 from pipeline.config.organization import is_openai
 from pipeline.doctor.check import not_checked, problem, warning, well
-from pipeline.errors import ConfigError, KeyRefused, ModelUnknown, NotSent, RequestError, WrongAddress
+from pipeline.errors import KeyRefused, ModelUnknown, NotSent, RequestError, WrongAddress
 from pipeline.reports.facts import counted, duration
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class ProviderExamination:
         name, environment = self.provider.name, self.next_run.environment
         try:
             key, headers = self.provider.key(environment), self.provider.header_values(environment)
-        except ConfigError as error:
-            do = f"export {self.provider.api_key_env or 'the variable'}=… with the whole key"
-            return [problem("key", str(error), do)]
+        except UnusableVariable as error:
+            what = "key" if error.variable == self.provider.api_key_env else "value"
+            return [problem("key", error.fault, f"export {error.variable}=… with the whole {what}")]
         if key is not None and key.startswith("sk-admin-"):
             what = f"`{name}`: the key in ${self.provider.api_key_env} is an admin key, which makes no images"
             return [problem("key", what, "put the key of a project there, and the admin key into OPENAI_ADMIN_KEY")]

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.config.environment import EnvironmentVariable
 from pipeline.config.load import Config
+from pipeline.config.notifications import NotificationSettings
 from pipeline.config.provider import Provider, RateLimit
 from pipeline.doctor import daemon_thread, machine_checks
 from pipeline.doctor.check import Check, check_line, exit_code, problem, warning, well
 from pipeline.doctor.job_checks import check_budgets, check_prices
 from pipeline.doctor.machine_checks import check_open_files
 from pipeline.doctor.next_run import Demand, JobToMake, NextRun
+from pipeline.doctor.notify_check import check_notifications
 from pipeline.doctor.organization_checks import check_organization
 from pipeline.doctor.provider_checks import ProviderExamination, shared_organizations
 from pipeline.doctor.sample_faults import find_fault
@@ -285,6 +288,24 @@ def test_checks_are_lines_and_an_exit_code() -> None:
     assert [check_line(one) for one in checks] == ["a: ok: fine", "b: warning: low; to fix it: raise it"]
     assert [exit_code(checks, strict=strict) for strict in (False, True)] == [0, 1]
     assert exit_code([*checks, problem("c", "bad", "mend it")], strict=False) == 2
+
+
+async def test_the_advice_for_a_variable_that_is_unset_is_printed_once() -> None:
+    headers = {"X-Tenant": EnvironmentVariable("TENANT")}
+    for api_key_env, words in (
+        ("OTHER_KEY", "its key from $OTHER_KEY"),
+        ("LAB_KEY", "its header X-Tenant from $TENANT"),
+    ):
+        provider = Provider("lab", OPENAI, api_key_env=api_key_env, headers=headers)
+        (unset,) = await ProviderExamination(provider, OPENAI, next_run(provider)).run()
+        variable, what = words.rpartition("$")[2], "key" if api_key_env == "OTHER_KEY" else "value"
+        advice = f"to fix it: export {variable}=… with the whole {what}"
+        assert check_line(unset) == f"key: problem: provider `lab` takes {words}, which is unset or empty; {advice}"
+    about = next_run(Provider("lab", OPENAI))
+    config = replace(about.config, notify=NotificationSettings(EnvironmentVariable("HOOK")))
+    (unset,) = await check_notifications(replace(about, config=config), send=True)
+    assert unset.message == "`notify` takes its webhook from $HOOK, which is unset or empty"
+    assert unset.do == "export HOOK=… with the whole value"
 
 
 def sample(**more: Any) -> Sample:
