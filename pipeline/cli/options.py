@@ -100,7 +100,7 @@ def typed_command() -> list[str]:
         value = context.params.get(parameter.name or "")
         if value is None or value is False or value == ():  # 0 is an amount
             continue
-        values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+        values = [str(word) for word in (value if isinstance(value, tuple) else (value,))]
         if isinstance(parameter, click.Argument):
             words += values
         else:
