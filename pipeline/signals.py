@@ -17,6 +17,9 @@ SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if 
 END_SECONDS = 0.6
 """Seconds that a process has after the second signal, to close the ledger. Then it ends, whatever its threads do."""
 
+_ONE_SIGNAL_SECONDS = 0.05
+"""Seconds in which the same signal counts once: `timeout` and terminals send it to a process, and to its group."""
+
 _WORDS_SECONDS = 0.2  # for the last line: a pipe that nobody reads must not keep the process
 
 
@@ -113,9 +116,10 @@ class Shutdown:
 
     @contextlib.contextmanager
     def listening(self, stop: Callable[[signal.Signals], None]) -> Iterator[None]:
-        """Within the block, call `stop` at the first signal, and cancel the current task at the second.
+        """Within the block, call `stop` after the first signal, and cancel the current task at the second.
 
-        The first one may have come before, so that a command may handle signals in several blocks.
+        The first one may have come before, so that a command may handle signals in several blocks. One that is the same
+        and comes before `stop` is called is no second one: nobody can have reacted to it.
         """
         import asyncio  # not at the start of a command that needs no event loop
 
@@ -123,14 +127,22 @@ class Shutdown:
         assert task is not None
         loop, end = asyncio.get_running_loop(), _process_end or ProcessEnd(lambda: None)
 
+        stopping: asyncio.TimerHandle | None = None  # until `stop` is called
+
+        def begin_to_stop(number: signal.Signals) -> None:
+            nonlocal stopping
+            stopping = None
+            stop(number)
+
         def handle(number: signal.Signals) -> None:
+            nonlocal stopping
             if self.signal is None and not end.is_stopping:
                 self.signal, end.is_stopping = number, True
-                stop(number)
-                return
-            if end is _process_end:
-                end.begin(number)
-            task.cancel(f"second {number.name}")
+                stopping = loop.call_later(_ONE_SIGNAL_SECONDS, begin_to_stop, number)
+            elif stopping is None or number != self.signal:
+                if end is _process_end:
+                    end.begin(number)
+                task.cancel(f"second {number.name}")
 
         try:
             with contextlib.ExitStack() as handlers:
@@ -144,5 +156,8 @@ class Shutdown:
                     handle(signal.SIGINT)
                 yield
         finally:
+            if stopping is not None and self.signal is not None:
+                stopping.cancel()
+                stop(self.signal)
             if end.is_stopping and end is _process_end:
                 end.arm()

@@ -19,7 +19,7 @@ from tests.support.workbench import answer_with, picture, vendor
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from tests.support.stage import Stage
+    from tests.support.stage import RunningCommand, Stage
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -30,6 +30,14 @@ def _images() -> list[str]:
     hostile = [bomb(), tiff_bomb(), jpeg_of_empty_scans(), *(draw(random.Random(number)) for number in range(40))]
     images = [one for image in hostile for one in (*[picture()] * 5, image)]
     return [base64.b64encode(image).decode() for image in images]
+
+
+def _heard(process: RunningCommand) -> None:
+    """Wait until a run says that it has heard a signal: the same one is no second one before."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "a second signal stops at once" in line:
+            break
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no such signals")
@@ -59,7 +67,8 @@ async def test_the_second_signal_ends_a_run_of_hostile_images_at_any_moment(
             await called.wait()
             await asyncio.sleep(draw.uniform(0, 1.5))
             process.send_signal(draw.choice(SIGNALS))
-            await asyncio.sleep(draw.uniform(0.02, 0.4))
+            await asyncio.to_thread(_heard, process)
+            await asyncio.sleep(draw.uniform(0, 0.4))
             assert process.poll() is None
             second, began = draw.choice(SIGNALS), time.monotonic()
             process.send_signal(second)

@@ -57,6 +57,34 @@ def test_a_signal_whose_interrupt_python_discards_is_not_lost() -> None:
     assert (ended.returncode, ended.stdout) == (0, "stop SIGINT\n"), ended.stderr
 
 
+TWICE = """
+import asyncio, os
+from pipeline.signals import Shutdown, ending_process
+
+async def main():
+    stopped = asyncio.Event()
+
+    def stop(number):
+        print("stop", number.name)
+        stopped.set()
+
+    with Shutdown().listening(stop):
+        os.kill(os.getpid(), NUMBER)
+        os.kill(os.getpid(), NUMBER)  # as `timeout` and a terminal that is closed do
+        await stopped.wait()
+
+with ending_process(lambda: print("last words", flush=True)):
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_that_is_sent_to_a_process_and_to_its_group_is_one(number: signal.Signals) -> None:
+    script = TWICE.replace("NUMBER", str(int(number)))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (0, f"stop {number.name}\n"), ended.stderr
+
+
 AFTER_THE_RUN = """
 import asyncio, hashlib, os
 from pipeline.signals import Shutdown, ending_process
