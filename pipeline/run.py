@@ -24,7 +24,7 @@ from pipeline.reports.manifest import write_manifest
 from pipeline.reports.thumbnails import make_thumbnail
 from pipeline.reports.write import ThumbnailWork, make_report_thumbnails, write_reports
 from pipeline.result import Result
-from pipeline.sandbox_process import SandboxProcesses
+from pipeline.sandbox_process import sandbox_processes
 from pipeline.stores import Addresses, Stores
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.queries import RecordedImage
     from pipeline.ledger.queue import Scope
     from pipeline.ray.session import RaySession
+    from pipeline.sandbox_process import SandboxProcesses
 
 T = TypeVar("T")
 
@@ -127,7 +128,8 @@ class Run:
         async with AsyncExitStack() as stack:
             workers = await stack.enter_async_context(AsyncExitStack())
             session = await self._open_workers(workers, before, emit)
-            runner = self._make_runner(stack, stores, session, emit)
+            sandboxes = await stack.enter_async_context(sandbox_processes(self.config.output))
+            runner = self._make_runner(sandboxes, stores, session, emit)
             try:  # signals are handled from here on: `ray.init` replaces the handler of SIGTERM
                 with shutdown.listening(functools.partial(_stop, runner, session, emit)):
                     emit(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
@@ -138,8 +140,10 @@ class Run:
             except BaseExceptionGroup as group:
                 raise first_error(group) from None
             finally:
-                await workers.aclose()  # what follows may take longer than a lease
-                manifests, reports, unwritten = self._write_outputs(emit)
+                try:
+                    await workers.aclose()  # what follows may take longer than a lease
+                finally:
+                    manifests, reports, unwritten = self._write_outputs(emit)
         names_at_end = jobs_in_scope(self.connection, self.scope)
         return Result(
             config=self.config,
@@ -173,11 +177,13 @@ class Run:
         providers = self._at_work(before)
         return await stack.enter_async_context(ray_session(settings, self.config, self.environment, providers, emit))
 
-    def _make_runner(self, stack: AsyncExitStack, stores: Stores, session: RaySession | None, emit: Listener) -> Runner:
+    def _make_runner(
+        self, sandboxes: SandboxProcesses, stores: Stores, session: RaySession | None, emit: Listener
+    ) -> Runner:
         from pipeline.engine.provider_context import Callers
         from pipeline.engine.runner import Runner
 
-        callers = Callers(self.environment, SandboxProcesses(self.config.output, stack).base_url)
+        callers = Callers(self.environment, sandboxes.base_url)
         if session is not None:
             callers = replace(callers, make=session.make)
         runner = Runner(

@@ -12,12 +12,12 @@ import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from pipeline.background import background_tasks
 from pipeline.config.environment import BASIC_VARIABLES, PYTHON_VARIABLES, child_environment
 from pipeline.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AsyncExitStack
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider
@@ -60,9 +60,9 @@ class SandboxProcesses:
     One that ends before, as by the kernel for want of memory, is started again: a run would wait hours for its server.
     """
 
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, keepers: asyncio.TaskGroup) -> None:
         self._folder = folder
-        self._stack = stack
+        self._keepers = keepers
         self._at_work: dict[str, _Sandbox] = {}
 
     async def base_url(self, provider: Provider) -> str:
@@ -77,8 +77,7 @@ class SandboxProcesses:
         for port in _ports(self._folder, provider.name):
             if started := await _start(provider, port):
                 self._at_work[provider.name] = started
-                keeper = asyncio.create_task(self._keep(provider, port), name=f"sandbox {provider.name}")
-                self._stack.push_async_callback(self._end, provider.name, keeper)
+                self._keepers.create_task(self._keep(provider, port), name=f"sandbox {provider.name}")
                 return started.base_url
         raise ConfigError(f"the sandbox `{provider.name}` found no free port")
 
@@ -92,17 +91,28 @@ class SandboxProcesses:
                     await self._at_work[provider.name].stop()
                     self._at_work[provider.name] = started
 
-    async def _end(self, name: str, keeper: asyncio.Task[None]) -> None:
-        keeper.cancel()
-        await asyncio.wait([keeper])
-        await self._at_work[name].stop()
+    async def stop(self) -> None:
+        """End all, once nothing starts them again."""
+        for sandbox in self._at_work.values():
+            await sandbox.stop()
+
+
+@contextlib.asynccontextmanager
+async def sandbox_processes(folder: Path) -> AsyncIterator[SandboxProcesses]:
+    """Have the sandbox processes of an output folder; all end with the block."""
+    try:
+        async with background_tasks() as keepers:
+            processes = SandboxProcesses(folder, keepers)
+            yield processes
+    finally:
+        await processes.stop()
 
 
 async def _start(provider: Provider, port: int) -> _Sandbox | None:
     """Start a sandbox; return it once it listens, or None if the port is in use. Raises ConfigError."""
     with contextlib.ExitStack() as stack:
-        errors = stack.enter_context(tempfile.TemporaryFile())  # since a pipe that nobody reads fills up
         try:
+            errors = stack.enter_context(tempfile.TemporaryFile())  # since a pipe that nobody reads fills up
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "pipeline.sandbox", "--with-stdin", "--port", str(port)),
@@ -113,7 +123,7 @@ async def _start(provider: Provider, port: int) -> _Sandbox | None:
                 env=child_environment(os.environ, BASIC_VARIABLES | PYTHON_VARIABLES),
                 start_new_session=True,  # Ctrl-C must not end the sandbox: calls in flight still need their responses
             )
-        except OSError as reason:  # no such interpreter, too many processes, no memory
+        except OSError as reason:  # no such interpreter, too many processes, no memory, a full disk
             raise ConfigError(f"the sandbox `{provider.name}` does not start: {reason.strerror}") from None
         assert process.stdin is not None
         assert process.stdout is not None

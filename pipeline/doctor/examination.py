@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from pipeline.doctor.notify_check import check_notifications
 from pipeline.doctor.organization_checks import check_organization
 from pipeline.doctor.provider_checks import ProviderExamination, shared_organizations
 from pipeline.errors import ConfigError
-from pipeline.sandbox_process import SandboxProcesses
+from pipeline.sandbox_process import sandbox_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,8 +58,7 @@ class Examination:
 
     async def _providers(self) -> list[Check]:
         """Return the checks of all providers, each examined at the same time."""
-        async with AsyncExitStack() as stack:
-            sandboxes = SandboxProcesses(self.next_run.config.output, stack)
+        async with sandbox_processes(self.next_run.config.output) as sandboxes:
             examined, found = [], []
             for provider in self.next_run.providers():
                 try:

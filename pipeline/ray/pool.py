@@ -54,17 +54,19 @@ class Pool:
         self._waiting: list[OrderTicket] = []  # to be handed out
         self._bundling: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._is_halted = False
         self.empty_since: float | None = None  # on the monotonic clock
         self._has_said = False
 
-    async def start(self, processes: int) -> None:
-        """Ask Ray for workers and wait for the first one. Raises ConfigError if there is none in time."""
+    async def start(self, processes: int, tasks: asyncio.TaskGroup) -> None:
+        """Ask Ray for workers and wait for the first one. Raises ConfigError if there is none in time.
+
+        Each worker is kept by one of `tasks`; all workers end with these.
+        """
         seconds = SLOW_START_SECONDS if self._cluster.has_room() else START_SECONDS
         for number in range(1, processes + 1):
-            self._spawn(self._keep(number), f"worker {number}")
-        self._spawn(self._say_ready(processes), "workers ready")
+            tasks.create_task(self._keep(number), name=f"worker {number}")
+        tasks.create_task(self._say_ready(processes), name="workers ready")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.workers:
@@ -89,27 +91,16 @@ class Pool:
         self._emit(WorkersReady(len(self.workers), processes, len({one.node_id for one in self.workers})))
         self._has_said = True
 
-    def _spawn(self, work: Any, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """End all workers."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._bundling is not None:
-            self._bundling.cancel()
-
     async def _keep(self, number: int) -> None:
         """Keep one worker at work: set up what Ray has placed, serve it until it is lost, and again."""
+        from ray.exceptions import RayError
+
         actor = self._cluster.actor()
         while True:
             worker = await self._set_up(number, actor)
             if worker is None:
-                actor = self._cluster.actor(instead_of=actor)
+                with contextlib.suppress(RayError):  # Ray itself is gone
+                    actor = self._cluster.actor(instead_of=actor)
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue
             self._add(worker)
@@ -118,7 +109,8 @@ class Pool:
             except WorkerLostError as reason:
                 self._bury(worker, str(reason))
                 if reason.is_silent:
-                    await asyncio.to_thread(self._cluster.restart, actor)  # not at once, if Ray itself is gone
+                    with contextlib.suppress(RayError):
+                        await asyncio.to_thread(self._cluster.restart, actor)  # not at once, if Ray itself is gone
             finally:
                 self._remove(worker)
 

@@ -133,9 +133,12 @@ class Service:
 
     async def _end_without_lease(self) -> None:
         """End the process once the lease is over and nothing is at work, or if that takes too long."""
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            over_for, is_busy = self._lease.over_for, bool(self._tasks or self._reports)
-            if 0 <= over_for < math.inf and (not is_busy or over_for >= ORPHAN_SECONDS):
-                self._end()
-                return
+        try:
+            while True:
+                await asyncio.sleep(_WATCH_SECONDS)
+                over_for, is_busy = self._lease.over_for, bool(self._tasks or self._reports)
+                if 0 <= over_for < math.inf and (not is_busy or over_for >= ORPHAN_SECONDS):
+                    break
+        except Exception:  # noqa: BLE001 - a bug: without this watch the process might never end
+            traceback.print_exc()  # into the log of the run
+        self._end()

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.background import background_tasks
 from pipeline.engine.worker_events import EngineOutput
 from pipeline.errors import OutageGivenUp
 from pipeline.ray.caller import RayCaller
@@ -89,12 +90,11 @@ async def ray_session(
         pool = Pool(cluster, work, emit)
         book = WorkerRecords(config.output)
         pool.may_renew = book.may_renew
-        stack.push_async_callback(pool.close)
+        tasks = await stack.enter_async_context(background_tasks())
         await stack.enter_async_context(book.kept(pool))
-        await pool.start(settings.processes)
+        await pool.start(settings.processes, tasks)
         session = RaySession(pool, SharedInputs(stores, config.output))
-        watch = asyncio.create_task(session.watch(address), name="watch over Ray")
-        stack.callback(watch.cancel)
+        tasks.create_task(session.watch(address), name="watch over Ray")
         yield session
 
 

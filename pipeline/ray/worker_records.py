@@ -8,6 +8,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING
 
+from pipeline.background import background_tasks
 from pipeline.errors import PipelineError
 from pipeline.ledger.database import open_ledger
 from pipeline.ledger.workers import LEASE_SECONDS, forget_workers, record_workers
@@ -39,12 +40,15 @@ class WorkerRecords:
         """Keep the record current within the block, and delete it after it."""
         await asyncio.to_thread(self._write, pool)
         ended = asyncio.Event()
-        task = asyncio.create_task(self._keep(pool, ended), name="record of workers")
         try:
-            yield
+            async with background_tasks() as tasks:
+                task = tasks.create_task(self._keep(pool, ended), name="record of workers")
+                try:
+                    yield
+                finally:
+                    ended.set()  # a thread that writes cannot be cancelled, and would write after the deletion
+                    await asyncio.wait([task])
         finally:
-            ended.set()  # a thread that writes cannot be cancelled, and would write after the deletion
-            await asyncio.gather(task, return_exceptions=True)
             await asyncio.to_thread(self._forget)
 
     async def _keep(self, pool: Pool, ended: asyncio.Event) -> None:

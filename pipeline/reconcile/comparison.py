@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from pipeline.preparation import prepare_ledger
 from pipeline.reconcile.prices import compare_prices
 from pipeline.reconcile.reconciliation import reconcile
 from pipeline.reports.manifest import write_manifest
-from pipeline.sandbox_process import SandboxProcesses
+from pipeline.sandbox_process import sandbox_processes
 from pipeline.stores import Addresses
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.config.load import Config, Provider
     from pipeline.reconcile.prices import DayPrice
     from pipeline.reconcile.reconciliation import Reconciliation
+    from pipeline.sandbox_process import SandboxProcesses
 
 _SECONDS = 30.0  # for one call of the admin API
 _BEFORE = 2 * MINUTE  # calls that ended so long before may be counted in the first minute
@@ -130,8 +130,7 @@ def _place(provider: Provider, environment: Mapping[str, str]) -> tuple[str | No
 async def _compare_all(
     config: Config, connection: sqlite3.Connection, accounts: Iterable[Account], since: float | None
 ) -> list[Compared]:
-    async with AsyncExitStack() as processes:
-        sandboxes = SandboxProcesses(config.output, processes)
+    async with sandbox_processes(config.output) as sandboxes:
         return [await _compare(config, connection, account, sandboxes, since) for account in accounts]
 
 

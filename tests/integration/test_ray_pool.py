@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import threading
 import time
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from pipeline.config.load import RateLimit
+from pipeline.config.load import Config, RateLimit
+from pipeline.config.workers import WorkerSettings
 from pipeline.engine.worker_events import WorkerLost, WorkersReady
 from pipeline.errors import ConfigError
 from pipeline.ledger import workers as ledger_workers
 from pipeline.ray import lease, service, worker, worker_records
+from pipeline.ray.messages import Work
 from tests.support.workbench import PNG, PNG_BASE64, answer_with, benched, lab, request, until, vendor
 
 if TYPE_CHECKING:
@@ -275,3 +278,73 @@ async def test_a_first_worker_that_is_slow_to_start_is_waited_for_if_processors_
     with pytest.raises(ConfigError, match="Ray placed no worker within "):
         async with workers_here(bench):
             pass
+
+
+def _fail(*_: object, **_more: object) -> None:
+    raise TypeError("a bug")
+
+
+async def test_an_unexpected_error_of_a_workers_keeper_ends_the_start_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support.workers_here import ClusterHere, workers_here
+
+    began = time.monotonic()
+    monkeypatch.setattr(ClusterHere, "actor", _fail)
+    with pytest.raises(TypeError, match="a bug"):
+        async with workers_here(bench):
+            pass
+    assert time.monotonic() - began < 5
+
+
+async def test_an_unexpected_error_of_a_workers_keeper_ends_a_run(bench: Bench) -> None:
+    from tests.support.workers_here import workers_here
+
+    server = Server()
+
+    async def spoil(pool: Pool) -> None:
+        await until(lambda: server.calls)
+        for remote in pool.workers:
+            remote._handle = _fail
+        server.may_answer.set()
+
+    async def run() -> None:
+        async with vendor(server.answer) as base_url, workers_here(bench) as (pool, _):
+            bench.submit(request(1))
+            await asyncio.gather(spoil(pool), bench.run(lab(base_url)))
+
+    with pytest.raises(TypeError, match="a bug"):
+        await run()
+
+
+async def test_an_unexpected_error_of_the_watch_over_ray_ends_the_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.ray import session
+    from tests.support.workers_here import ClusterHere
+
+    @contextlib.asynccontextmanager
+    async def connected(*_: object) -> AsyncIterator[str]:
+        yield "127.0.0.1:1"
+
+    cluster = ClusterHere()
+    monkeypatch.setattr(session, "connected", connected)
+    monkeypatch.setattr(session, "Cluster", lambda *_: cluster)
+    monkeypatch.setattr(session, "find_address_fault", _fail)
+    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.01)
+    config = Config(None, bench.folder, None, {})
+    with pytest.raises(TypeError, match="a bug"):
+        async with session.ray_session(WorkerSettings(processes=1), config, {}, (), bench.events.append):
+            await asyncio.Event().wait()
+    await cluster.end()
+
+
+async def test_a_worker_whose_lease_watch_fails_ends_itself_and_tells_why(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = asyncio.Event()
+    made = service.Service(Work(bench.folder, None, {}, {}), ended.set)
+    vars(made)["_lease"] = None
+    await ended.wait()
+    assert "AttributeError" in capsys.readouterr().err
+    await made._stack.aclose()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
+import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from pipeline import sandbox_process
 from pipeline.config.load import Config, Provider
 from pipeline.errors import ConfigError
-from pipeline.sandbox_process import SandboxProcesses, check_settings
+from pipeline.sandbox_process import check_settings, sandbox_processes
 from tests.support.workbench import lab, until
 
 SANDBOX = Provider("sandbox", None, sandbox={"rate_limit": None})
@@ -32,20 +34,18 @@ async def _models(base_url: str) -> int:
 
 
 async def test_it_answers_until_the_run_ends_and_is_started_once(tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
-        processes = SandboxProcesses(tmp_path, stack)
+    async with sandbox_processes(tmp_path) as processes:
         base_url = await processes.base_url(SANDBOX)
         assert await processes.base_url(SANDBOX) == base_url
         assert await _models(base_url) == 200
     with pytest.raises(aiohttp.ClientConnectorError):
         await _models(base_url)
-    async with AsyncExitStack() as stack:
-        assert await SandboxProcesses(tmp_path, stack).base_url(SANDBOX) == base_url, "its URLs survive a restart"
+    async with sandbox_processes(tmp_path) as processes:
+        assert await processes.base_url(SANDBOX) == base_url, "its URLs survive a restart"
 
 
 async def test_it_is_started_again_if_it_is_killed(tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
-        processes = SandboxProcesses(tmp_path, stack)
+    async with sandbox_processes(tmp_path) as processes:
         base_url = await processes.base_url(SANDBOX)
         killed = processes._at_work[SANDBOX.name].process
         killed.kill()
@@ -56,12 +56,40 @@ async def test_it_is_started_again_if_it_is_killed(tmp_path: Path) -> None:
         await _models(base_url)
 
 
+async def test_an_unexpected_error_of_a_restart_ends_what_waits_for_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise TypeError("a bug")
+
+    async def wait() -> None:
+        async with sandbox_processes(tmp_path) as processes:
+            await processes.base_url(SANDBOX)
+            monkeypatch.setattr(sandbox_process, "_start", fail)
+            processes._at_work[SANDBOX.name].process.kill()
+            await asyncio.Event().wait()
+
+    with pytest.raises(TypeError, match="a bug"):
+        await wait()
+
+
+async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    async with sandbox_processes(tmp_path) as processes:
+        with pytest.raises(ConfigError, match="the sandbox `sandbox` does not start: No space left on device"):
+            await processes.base_url(SANDBOX)
+
+
 async def test_its_files_are_there_again_at_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     async def files(*, upload: bool) -> int:
         async with AsyncExitStack() as stack:
-            base_url = await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
+            processes = await stack.enter_async_context(sandbox_processes(tmp_path))
+            base_url = await processes.base_url(SANDBOX)
             session = await stack.enter_async_context(aiohttp.ClientSession(headers={"Authorization": "Bearer x"}))
             form = aiohttp.FormData({"purpose": "vision"})
             form.add_field("file", b"x", filename="x.png")
@@ -80,29 +108,29 @@ async def test_where_its_port_is_taken_it_takes_the_next(tmp_path: Path) -> None
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", first))
         taken.listen()
-        async with AsyncExitStack() as stack:
-            assert f":{second}/" in await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
+        async with sandbox_processes(tmp_path) as processes:
+            assert f":{second}/" in await processes.base_url(SANDBOX)
 
 
 async def test_a_provider_with_an_address_needs_no_sandbox(tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
-        assert await SandboxProcesses(tmp_path, stack).base_url(lab("http://x/v1")) == "http://x/v1"
+    async with sandbox_processes(tmp_path) as processes:
+        assert await processes.base_url(lab("http://x/v1")) == "http://x/v1"
 
 
 async def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
+    async with sandbox_processes(tmp_path) as processes:
         broken = Provider("sandbox", None, sandbox={"latency": 3})
         with pytest.raises(ConfigError, match=r"does not start.*latency"):
-            await SandboxProcesses(tmp_path, stack).base_url(broken)
+            await processes.base_url(broken)
 
 
 async def test_a_folder_of_uploads_that_is_a_link_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / f"image-batch-pipeline-sandbox-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
-    async with AsyncExitStack() as stack:
+    async with sandbox_processes(tmp_path) as processes:
         with pytest.raises(ConfigError, match=r"does not start.*is a link or a file, not a folder; remove it"):
-            await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
+            await processes.base_url(SANDBOX)
 
 
 def test_wrong_settings_are_named_before_anything_is_queued(tmp_path: Path) -> None:
@@ -115,9 +143,9 @@ def test_wrong_settings_are_named_before_anything_is_queued(tmp_path: Path) -> N
 
 async def test_an_interpreter_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    async with AsyncExitStack() as stack:
+    async with sandbox_processes(tmp_path) as processes:
         with pytest.raises(ConfigError, match="the sandbox `sandbox` does not start: No such file or directory"):
-            await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)
+            await processes.base_url(SANDBOX)
 
 
 async def test_its_process_has_no_secret_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +162,7 @@ async def test_its_process_has_no_secret_of_ours(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(asyncio, "create_subprocess_exec", look)
     for name in ("OPENAI_API_KEY", "STRANGE_TOKEN", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9/sk-0123456789")
-    async with AsyncExitStack() as stack:
-        assert await _models(await SandboxProcesses(tmp_path, stack).base_url(SANDBOX)) == 200
+    async with sandbox_processes(tmp_path) as processes:
+        assert await _models(await processes.base_url(SANDBOX)) == 200
     assert seen
     assert not any("sk-0123456789" in one for one in seen)

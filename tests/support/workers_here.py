@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from pipeline.background import background_tasks
 from pipeline.ray.actor import WorkerActor
 from pipeline.ray.caller import RayCaller
 from pipeline.ray.messages import Work
@@ -125,9 +126,22 @@ class ClusterHere:
         handle.actor.die()
         self.replace(handle)
 
+    async def check(self, *_: object) -> None:
+        """Find no fault in any node."""
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
     async def admits(self, *_: object) -> bool:
         """Admit every node."""
         return True
+
+    async def end(self) -> None:
+        """End all actors that were ever started."""
+        for actor in self.actors:
+            actor.die()
+            if actor._service is not None:
+                await actor._service._stack.aclose()
 
     def refuse(self, facts: dict[str, Any], reason: str) -> None:
         """Note that a node is not used."""
@@ -151,11 +165,8 @@ async def workers_here(bench: Bench, processes: int = 2) -> AsyncIterator[tuple[
     make: Callable[..., RayCaller] = functools.partial(RayCaller, pool=pool, inputs=inputs)
     bench.make = make
     try:
-        await pool.start(processes)
-        yield pool, cluster
+        async with background_tasks() as tasks:
+            await pool.start(processes, tasks)
+            yield pool, cluster
     finally:
-        await pool.close()
-        for actor in cluster.actors:
-            actor.die()
-            if actor._service is not None:
-                await actor._service._stack.aclose()
+        await cluster.end()
