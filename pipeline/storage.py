@@ -45,6 +45,12 @@ _MEDIA_TYPES = {"svg": "image/svg+xml"} | {
 _READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer does not wait for one
 
 
+def candidate_names(file: str, sha256: str) -> tuple[str, str, str]:
+    """Return the names that an image may have: `<stem>-<number>`, then such as contain a part of its hash, or all."""
+    stem, _, number = file.rpartition("-")
+    return file, f"{stem}-{sha256[:8]}-{number}", f"{stem}-{sha256}-{number}"
+
+
 class StoredImage(NamedTuple):
     """An image that is whole under its final name. `file` is relative to the job's folder."""
 

@@ -15,7 +15,7 @@ from pipeline.errors import BrokenImage, DiskFull
 from pipeline.images import inspect, png
 from pipeline.images.container_check import SAVE_AS_IMAGE
 from pipeline.images.limits import MAX_PIXELS, LargeImageError, MemoryBudget, memory_budget, small_images_only
-from pipeline.storage import IMAGES_FOLDER, LocalStore, QuarantinedFile, StoredImage
+from pipeline.storage import IMAGES_FOLDER, LocalStore, QuarantinedFile, StoredImage, candidate_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -147,8 +147,8 @@ def _put(image: ValidImage, store: LocalStore, names: FileNames, number: int) ->
     Such a file is in no row of the ledger, for example since an older copy of the ledger was restored. It may be paid,
     so it stays. The names that contain the image's own hash cannot be those of another image of this response.
     """
-    for stem in (names.stem, f"{names.stem}-{image.sha256[:8]}", f"{names.stem}-{image.sha256}"):
-        file = f"{IMAGES_FOLDER}/{stem}-{number}.{inspect.extension(image.format)}"
+    own_name = f"{IMAGES_FOLDER}/{names.stem}-{number}.{inspect.extension(image.format)}"
+    for file in candidate_names(own_name, image.sha256):
         try:
             store.put(f"{names.job}/{file}", image.content)
         except FileExistsError:

@@ -21,11 +21,11 @@ from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import ConfigError, DiskFull, Stop, StoreRefused
 from pipeline.files import disk_error
 from pipeline.ledger import spooled_images
-from pipeline.storage import media_type
+from pipeline.storage import candidate_names, media_type
 from pipeline.stores.object_errors import StoreDown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from pipeline.engine.events import Listener
     from pipeline.engine.stop_policy import StopPolicy
@@ -197,7 +197,7 @@ class Uploader:
     async def _put(self, store: RemoteStore, image: RecordedImage, content: bytes) -> str:
         """Put an image under the first name that no other content has, and return that. Raises Stop and Withdrawn."""
         kind = media_type(image.format)
-        for file in _names(image):
+        for file in candidate_names(image.file, image.sha256):
             backoff, since = Backoff(_FIRST_WAIT, _LONGEST_WAIT), time.monotonic()
             while True:
                 try:
@@ -228,14 +228,6 @@ class Uploader:
         if self._silent_since is not None:
             self.emit(StoreAnswers(store.root, time.monotonic() - self._silent_since))
             self._silent_since = None
-
-
-def _names(image: RecordedImage) -> Iterator[str]:
-    """Yield the names that an image may have in its job: its own, then such as contain its hash."""
-    yield image.file
-    stem, _, number = image.file.rpartition("-")
-    yield f"{stem}-{image.sha256[:8]}-{number}"
-    yield f"{stem}-{image.sha256}-{number}"
 
 
 def _read_whole(spool: LocalStore, store: RemoteStore, image: RecordedImage) -> bytes | None:

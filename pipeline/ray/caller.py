@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.engine.caller import CallResult, LocalCaller
 from pipeline.errors import DiskFull, Invalid, PipelineError, RequestError
 from pipeline.ray.messages import CallOrder, Failure, FetchOrder
+from pipeline.storage import candidate_names
 from pipeline.stores.object_errors import StoreDown
 
 if TYPE_CHECKING:
@@ -108,20 +109,18 @@ class RayCaller(LocalCaller):
     def _store_left(self, left: Sequence[LeftBytes], names: FileNames) -> dict[str, str]:
         """Put images into the spool, and put other bytes aside; return the names of the images there, by their own."""
         renamed = {}
-        for one in left:
-            if one.reason is not None:
-                self._images.put_aside(names.job, names.stem, one.content, one.reason)
+        for item in left:
+            if item.reason is not None:
+                self._images.put_aside(names.job, names.stem, item.content, item.reason)
                 continue
-            file = one.name.removeprefix(f"{names.job}/")
-            renamed[file] = _put(self._images, names.job, file, one.content)
+            file = item.name.removeprefix(f"{names.job}/")
+            renamed[file] = _put(self._images, names.job, file, item.content)
         return renamed
 
 
 def _put(images: LocalStore, job: str, file: str, content: bytes) -> str:
     """Store an image under the first name that no other content has; return that name. Raises DiskFull."""
-    stem, _, number = file.rpartition("-")
-    sha256 = hashlib.sha256(content).hexdigest()
-    for name in (file, f"{stem}-{sha256[:8]}-{number}", f"{stem}-{sha256}-{number}"):
+    for name in candidate_names(file, hashlib.sha256(content).hexdigest()):
         try:
             images.put(f"{job}/{name}", content)
         except FileExistsError:
