@@ -71,8 +71,9 @@ class Cluster:
         import ray
 
         cpus = self.settings.cpus
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self.refused]
-        return any(one.get("CPU", 0) >= cpus for one in nodes) and ray.available_resources().get("CPU", 0) >= cpus
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self.refused]
+        is_any_large = any(node["Resources"].get("CPU", 0) >= cpus for node in nodes)
+        return is_any_large and ray.available_resources().get("CPU", 0) >= cpus
 
     def room(self) -> str:
         """Return how many processors the nodes have, in words."""

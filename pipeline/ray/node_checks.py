@@ -70,8 +70,9 @@ def find_unreachable(own: Mapping[str, Any], facts: Mapping[str, Any], providers
     if facts["machine"] == own["machine"]:
         return []
     return [
-        f"is another machine, and cannot reach provider `{one.name}`, which is on this one only"
-        f" ({'the sandbox' if one.base_url is None else one.base_url}): use an address that all nodes can reach"
-        for one in providers
-        if one.is_loopback
+        f"is another machine, and cannot reach provider `{provider.name}`, which is on this one only"
+        f" ({'the sandbox' if provider.base_url is None else provider.base_url}):"
+        " use an address that all nodes can reach"
+        for provider in providers
+        if provider.is_loopback
     ]

@@ -56,7 +56,6 @@ class Pool:
         self._changed = asyncio.Event()
         self._is_halted = False
         self.empty_since: float | None = None  # on the monotonic clock
-        self._has_said = False
 
     async def start(self, processes: int, tasks: asyncio.TaskGroup) -> None:
         """Ask Ray for workers and wait for the first one. Raises ConfigError if there is none in time.
@@ -66,30 +65,29 @@ class Pool:
         seconds = SLOW_START_SECONDS if self._cluster.has_room() else START_SECONDS
         for number in range(1, processes + 1):
             tasks.create_task(self._keep(number), name=f"worker {number}")
-        tasks.create_task(self._say_ready(processes), name="workers ready")
+        tasks.create_task(self._emit_ready(processes), name="workers ready")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.workers:
                     self._changed.clear()
                     await self._changed.wait()
         if not self.workers:
-            raise ConfigError(self._nobody(seconds))
+            raise ConfigError(self._no_worker_message(seconds))
 
-    def _nobody(self, seconds: float) -> str:
+    def _no_worker_message(self, seconds: float) -> str:
         reasons = "".join(f"; {node} {reason}" for node, reason in self._cluster.refused.values())
-        said = "no node can be used" if reasons else f"Ray placed no worker within {seconds:.0f} seconds"
+        problem = "no node can be used" if reasons else f"Ray placed no worker within {seconds:.0f} seconds"
         hint = "" if reasons else f": {self._cluster.room()}; lower `workers.processes` or `workers.cpus`, or add nodes"
-        return f"{said}{reasons}{hint}"
+        return f"{problem}{reasons}{hint}"
 
-    async def _say_ready(self, processes: int) -> None:
+    async def _emit_ready(self, processes: int) -> None:
         """Emit how many workers there are: when all are ready, or after `START_SECONDS`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 while len(self.workers) < processes:
                     self._changed.clear()
                     await self._changed.wait()
-        self._emit(WorkersReady(len(self.workers), processes, len({one.node_id for one in self.workers})))
-        self._has_said = True
+        self._emit(WorkersReady(len(self.workers), processes, len({worker.node_id for worker in self.workers})))
 
     async def _keep(self, number: int) -> None:
         """Keep one worker at work: set up what Ray has placed, serve it until it is lost, and again."""
@@ -107,7 +105,7 @@ class Pool:
             try:
                 await worker.serve()
             except WorkerLostError as reason:
-                self._bury(worker, str(reason))
+                self._fail_lost_worker(worker, str(reason))
                 if reason.is_silent:
                     with contextlib.suppress(RayError):
                         await asyncio.to_thread(self._cluster.restart, actor)  # not at once, if Ray itself is gone
@@ -154,7 +152,7 @@ class Pool:
         self._targets.append(target)
         for worker, fault in zip(
             list(self.workers),
-            await asyncio.gather(*(one.open(target) for one in self.workers), return_exceptions=True),
+            await asyncio.gather(*(worker.open(target) for worker in self.workers), return_exceptions=True),
             strict=True,
         ):
             if isinstance(fault, str):
@@ -215,7 +213,7 @@ class Pool:
     def give_up(self) -> None:
         """Count the calls in flight as unknown: what their workers report does not arrive any more."""
         for worker in list(self.workers):
-            self._bury(worker, "Ray is gone")
+            self._fail_lost_worker(worker, "Ray is gone")
 
     def _handle(self, worker: RemoteWorker, ticket: OrderTicket, done: Done) -> None:
         """Complete a ticket by what its worker reports."""
@@ -231,7 +229,7 @@ class Pool:
             worker.images += len(value.images) if isinstance(value, CallResult) else 1
         ticket.done.set_result(done)
 
-    def _bury(self, worker: RemoteWorker, reason: str) -> None:
+    def _fail_lost_worker(self, worker: RemoteWorker, reason: str) -> None:
         """Decide on the orders of a worker whose lease is over: its calls are unknown, and its downloads are free."""
         self._remove(worker)
         now, calls = time.time(), 0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 2.0  # between two looks at Ray's control service, and at most for one
 _MISSED = 3  # looks in a row, after which it counts as gone; Ray ends this process 60 seconds after its death
 _LAST_CALLS_SECONDS = 40.0  # for calls in flight, after that
-_NOBODY_SECONDS = 120.0  # without a single worker
+_NO_WORKER_SECONDS = 120.0  # without a single worker
 
 
 @dataclass(slots=True)
@@ -59,8 +59,8 @@ class RaySession:
             alone = self.pool.empty_since
             if missed >= _MISSED:
                 reason = f"Ray's control service at {address} is gone ({fault})"
-            elif alone is not None and time.monotonic() - alone > _NOBODY_SECONDS:
-                reason = f"no worker has been alive for {_NOBODY_SECONDS:.0f} seconds"
+            elif alone is not None and time.monotonic() - alone > _NO_WORKER_SECONDS:
+                reason = f"no worker has been alive for {_NO_WORKER_SECONDS:.0f} seconds"
         self.stop(OutageGivenUp(f"{reason}; start Ray again, then run `pipeline run` to continue"))
         self.pool.halt()
         await asyncio.sleep(_LAST_CALLS_SECONDS)
@@ -81,24 +81,24 @@ async def ray_session(
     named = {name: environment.get(name, "") for name in config.secret_variables()}
     work = Work(config.output, config.images, config.images_options, named if settings.pass_keys else {})
     async with AsyncExitStack() as stack:
-        stack.callback(_delete_halves, stores.new)
+        stack.callback(_delete_partial_images, stores.new)
         address = await stack.enter_async_context(connected(settings, environment, emit))
         folder = config.images_folder if stores.remote is None else None
         cluster = Cluster(settings, settings.address is None, emit, folder)
         stack.callback(cluster.close)
         await cluster.check(providers)
         pool = Pool(cluster, work, emit)
-        book = WorkerRecords(config.output)
-        pool.may_renew = book.may_renew
+        records = WorkerRecords(config.output)
+        pool.may_renew = records.may_renew
         tasks = await stack.enter_async_context(background_tasks())
-        await stack.enter_async_context(book.kept(pool))
+        await stack.enter_async_context(records.kept(pool))
         await pool.start(settings.processes, tasks)
         session = RaySession(pool, SharedInputs(stores, config.output))
         tasks.create_task(session.watch(address), name="watch over Ray")
         yield session
 
 
-def _delete_halves(images: LocalStore) -> None:
+def _delete_partial_images(images: LocalStore) -> None:
     """Delete the half-written images of workers that were killed; they are all gone now."""
     with contextlib.suppress(OSError):
         for name in images.leftovers():

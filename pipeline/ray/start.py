@@ -174,7 +174,7 @@ def find_address_fault(address: str, seconds: float = CONNECT_SECONDS) -> str | 
         with socket.create_connection((host.strip("[]"), int(port)), seconds) as connection:
             connection.settimeout(seconds)
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            if len(said := connection.recv(9)) > 3 and said[3:4] != _SETTINGS:  # with which an HTTP/2 server begins
+            if len(answer := connection.recv(9)) > 3 and answer[3:4] != _SETTINGS:  # with which an HTTP/2 server begins
                 return "what answers there is not Ray"
     except ConnectionResetError:
         return None

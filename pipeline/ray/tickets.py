@@ -49,7 +49,7 @@ def share_out(tickets: Sequence[OrderTicket], workers: Mapping[T, int]) -> list[
     shares = []
     for start in range(0, len(tickets), size):
         block = list(tickets[start : start + size])
-        worker = min(loads, key=lambda one: loads[one])
+        worker = min(loads, key=lambda candidate: loads[candidate])
         loads[worker] += len(block)
         shares.append((worker, block))
     return shares

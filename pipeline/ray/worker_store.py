@@ -56,7 +56,7 @@ class ObjectWriter(LocalStore):
         starts = (f"{job}/images/{stem}-", f"{job}/{stem}")
         with self._lock:
             kept = self._left.pop(job, [])
-            taken = [one for one in kept if one.name.startswith(starts[0]) or one.name == starts[1]]
-            if rest := [one for one in kept if one not in taken]:
+            taken = [left for left in kept if left.name.startswith(starts[0]) or left.name == starts[1]]
+            if rest := [left for left in kept if left not in taken]:
                 self._left[job] = rest
         return tuple(taken)
