@@ -34,13 +34,13 @@ class StoreDown(Exception):
 def store_error(reason: BaseException, root: str) -> StoreRefused | StoreDown:
     """Return what an error of a store's library means for all images of a root."""
     chain = list(_chain(reason))
-    said = next((text for one in chain if (text := " ".join(str(one).split())[:300])), type(reason).__name__)
-    if any(_is_refused(one) for one in chain):
+    message = next((text for cause in chain if (text := " ".join(str(cause).split())[:300])), type(reason).__name__)
+    if any(_is_refused(cause) for cause in chain):
         return StoreRefused(
-            f"{root} takes no images: {said}; paid images wait in the job's `spool/`. Correct that, then run"
+            f"{root} takes no images: {message}; paid images wait in the job's `spool/`. Correct that, then run"
             " `pipeline run`, which uploads them first"
         )
-    return StoreDown(f"{root} does not answer as it should: {said}")
+    return StoreDown(f"{root} does not answer as it should: {message}")
 
 
 def _chain(reason: BaseException) -> Iterator[BaseException]:
@@ -58,4 +58,4 @@ def _is_refused(reason: BaseException) -> bool:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return response.get("Error", {}).get("Code") in _REFUSED_CODES or status in _REFUSED_STATUSES
     status = getattr(reason, "code", None) or getattr(reason, "status_code", None) or getattr(reason, "status", None)
-    return str(status) in {str(one) for one in _REFUSED_STATUSES} or str(reason).startswith("Forbidden")
+    return str(status) in {str(refused) for refused in _REFUSED_STATUSES} or str(reason).startswith("Forbidden")

@@ -88,10 +88,10 @@ class RemoteStore:
         """Do some work in the loop of fsspec, from any loop. Raises StoreRefused, StoreDown and FileNotFoundError."""
         return await asyncio.wrap_future(self._start(work, seconds))
 
-    def _wait(self, work: Coroutine[Any, Any, T], seconds: float = 10 * _READ_SECONDS) -> T:
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Do some work in the loop of fsspec and block until it is done. Raises ConfigError and FileNotFoundError."""
         try:
-            return self._start(work, seconds).result()
+            return self._start(work, 10 * _READ_SECONDS).result()
         except (StoreRefused, StoreDown) as error:
             raise ConfigError(str(error)) from None
 
