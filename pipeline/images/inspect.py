@@ -149,9 +149,9 @@ _DEFAULT_LIMIT = PixelLimit()
 _NO_LIMIT = PixelLimit(1 << 62)
 
 
-def open_image(content: bytes | memoryview, limit: PixelLimit = _DEFAULT_LIMIT) -> tuple[ImageInfo, ImageFile]:
+def open_image(content: bytes | memoryview) -> tuple[ImageInfo, ImageFile]:
     """Decode the first frame; return the info and Pillow's image with its pixels in memory. Raises BrokenImage."""
-    with opened_image(content, limit) as (info, image, _):
+    with opened_image(content) as (info, image, _):
         return info, image
 
 
@@ -162,23 +162,21 @@ def mended(content: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def opened_image(
-    content: bytes | memoryview, limit: PixelLimit = _DEFAULT_LIMIT
-) -> Iterator[tuple[ImageInfo, ImageFile, Content]]:
+def opened_image(content: bytes | memoryview) -> Iterator[tuple[ImageInfo, ImageFile, Content]]:
     """Decode the first frame: the info, Pillow's image, and the content that was decoded.
 
     The memory is held until the block ends. What a process has to decode is decoded there, not only tried. Raises
     BrokenImage.
     """
-    name, container = _checked(content, limit)
+    name, container = _checked(content, _DEFAULT_LIMIT)
     with memory_budget.hold(_memory(name, container)):
         if container.is_opaque:
-            fields, pixels = decode_apart(name, content, limit.pixels, with_pixels=True)
-            yield ImageInfo.of_json(fields), _decode("tiff", pixels, limit)[1], container.content
+            fields, pixels = decode_apart(name, content, _DEFAULT_LIMIT.pixels, with_pixels=True)
+            yield ImageInfo.of_json(fields), _decode("tiff", pixels, _DEFAULT_LIMIT)[1], container.content
             return
         if container.is_heavy:
-            decode_apart(name, content, limit.pixels)
-        yield _decode_first(name, container, limit)
+            decode_apart(name, content, _DEFAULT_LIMIT.pixels)
+        yield _decode_first(name, container, _DEFAULT_LIMIT)
 
 
 def _checked(content: bytes | memoryview, limit: PixelLimit) -> tuple[str, Container]:

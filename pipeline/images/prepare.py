@@ -72,7 +72,7 @@ def prepare(
             problems += error.problems
     if problems:
         raise ImageError(problems)
-    return tuple(sorted(prepared, key=lambda one: one.role == "mask"))
+    return tuple(sorted(prepared, key=lambda prepared_input: prepared_input.role == "mask"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,15 +68,15 @@ class PreparedCache:
 
 def write_inputs(folder: Path, prepared: Sequence[PreparedInput]) -> None:
     """Write the images atomically under their `file` below `folder`; keep files of the same size. Raises OSError."""
-    for one in prepared:
-        path = folder / one.file
+    for image in prepared:
+        path = folder / image.file
         try:
-            is_written = path.stat().st_size == len(one.content)
+            is_written = path.stat().st_size == len(image.content)
         except FileNotFoundError:
             is_written = False
         if not is_written:
             make_folder(path.parent)
-            write_whole(path, one.content)
+            write_whole(path, image.content)
 
 
 def _key(
@@ -92,4 +92,4 @@ def _key(
 
 
 def _size(prepared: Sequence[PreparedInput]) -> int:
-    return sum(len(one.content) for one in prepared)
+    return sum(len(image.content) for image in prepared)
