@@ -35,7 +35,7 @@ class CheckedCall:
     @property
     def digest(self) -> str:
         """The SHA-256 of the call and its uploads."""
-        uploads = [one.sha256 for one in self.uploads.all] if self.uploads else []
+        uploads = [upload.sha256 for upload in self.uploads.all] if self.uploads else []
         return hashlib.sha256(repr((self.call, uploads)).encode("utf-8", "replace")).hexdigest()
 
 

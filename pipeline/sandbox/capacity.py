@@ -31,7 +31,7 @@ def read_capacity(value: object) -> CapacitySettings | None:
         return None
     mapping = mapping_of("capacity", value)
     refuse_unknown_keys(mapping, ["calls", "beyond"], "capacity.")
-    beyond = next((one for one in BEYOND if one == mapping.get("beyond", "wait")), None)
+    beyond = next((known for known in BEYOND if known == mapping.get("beyond", "wait")), None)
     if beyond is None:
         raise ValueError(f"capacity.beyond: expected one of {', '.join(BEYOND)}, got {mapping.get('beyond')!r}")
     return CapacitySettings(integer("capacity.calls", mapping.get("calls"), low=1), beyond)

@@ -53,4 +53,4 @@ class Charges:
 
     def between(self, start: float, end: float) -> list[Charge]:
         """Return the charges from `start` on and before `end`."""
-        return [one for one in self._all if start <= one.at < end]
+        return [charge for charge in self._all if start <= charge.at < end]

@@ -81,7 +81,7 @@ class FileStore:
         self._files: dict[str, StoredFile] = {}
         for path in folder.glob(f"*{RECORD}"):
             record = read_record(path)
-            if path.with_suffix("").exists() and record.keys() == {one.name for one in fields(StoredFile)}:
+            if path.with_suffix("").exists() and record.keys() == {field.name for field in fields(StoredFile)}:
                 stored = StoredFile(**record)
                 self._files[stored.id] = stored
         for path in folder.iterdir():

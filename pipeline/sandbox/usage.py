@@ -52,7 +52,7 @@ def serve_image_usage(service: Service, query: MultiMapping[str]) -> Response:
     asked = _read(service, query, WIDTHS[word], PAGES[word], USAGE_GROUPS, {**USAGE_FILTERS, **KEY_FILTERS})
 
     def result(values: dict[str, str | None], charges: Sequence[Charge]) -> dict[str, object]:
-        images, calls = sum(one.images for one in charges), len(charges)
+        images, calls = sum(charge.images for charge in charges), len(charges)
         return {
             "object": "organization.usage.images.result",
             "images": images,
@@ -71,8 +71,8 @@ def serve_costs(service: Service, query: MultiMapping[str]) -> Response:
     asked = _read(service, query, WIDTHS["1d"], COST_PAGE, COST_GROUPS, filters)
 
     def result(values: dict[str, str | None], charges: Sequence[Charge]) -> dict[str, object]:
-        usd = sum(one.cost_usd for one in charges)
-        counted = {"quantity": sum(one.images for one in charges), "quantity_unit": "images"}
+        usd = sum(charge.cost_usd for charge in charges)
+        counted = {"quantity": sum(charge.images for charge in charges), "quantity_unit": "images"}
         return {
             "object": "organization.costs.result",
             "amount": {"value": f"{usd:.10f}", "currency": "usd"},
@@ -121,10 +121,10 @@ def _page(
     project, data = service.settings.organization.project, []
     last = min(asked.first + asked.buckets * asked.width, EPOCH_END)
     buckets: dict[int, dict[tuple[str | None, ...], list[Charge]]] = {}
-    for one in service.admission.charges.between(max(asked.first, asked.start), min(last, asked.end)):
-        if all(one.dimension(name, project) in wanted for name, wanted in asked.filters.items()):
-            rows = buckets.setdefault(int(one.at // asked.width) * asked.width, {})
-            rows.setdefault(tuple(one.dimension(name, project) for name in asked.groups), []).append(one)
+    for charge in service.admission.charges.between(max(asked.first, asked.start), min(last, asked.end)):
+        if all(charge.dimension(name, project) in wanted for name, wanted in asked.filters.items()):
+            rows = buckets.setdefault(int(charge.at // asked.width) * asked.width, {})
+            rows.setdefault(tuple(charge.dimension(name, project) for name in asked.groups), []).append(charge)
     start = asked.first
     while start < min(last, asked.end):
         found = buckets.get(start, {}).items()

@@ -79,7 +79,7 @@ def texts(key: str, value: object) -> tuple[str, ...]:
     """Return a list of strings, none of them empty."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(f"{key}: expected a list of names, got {value!r}")  # noqa: TRY004 - as above
-    return tuple(text(key, one) for one in value)
+    return tuple(text(key, item) for item in value)
 
 
 def choice(key: str, value: object, known: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ def page_of(
     objects: Sequence[Mapping[str, object]], after: str | None, limit: int, missing: Callable[[str], ApiError]
 ) -> Response:
     """Return the page that begins behind the object with the id `after`; `missing` is the error if there is none."""
-    ids = [one["id"] for one in objects]
+    ids = [item["id"] for item in objects]
     if after is not None and after not in ids:
         raise missing(after)
     start = 0 if after is None else ids.index(after) + 1

@@ -134,7 +134,7 @@ class BatchStore:
 
     def enqueued_tokens(self, model: str) -> int:
         """Return the tokens of a model's living batches."""
-        return sum(one.tokens for one in self.all() if one.model == model and one.status in ENQUEUED)
+        return sum(batch.tokens for batch in self.all() if batch.model == model and batch.status in ENQUEUED)
 
     def input(self, batch: Batch) -> Path:
         """Return where the input of a batch is."""

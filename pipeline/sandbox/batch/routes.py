@@ -56,20 +56,20 @@ class BatchRoutes:
     batches_made: SlidingWindow = field(default_factory=lambda: SlidingWindow(BATCHES))
 
     async def serve(
-        self, request: web.Request, route: Route, one: str, request_id: str, started: float
+        self, request: web.Request, route: Route, object_id: str, request_id: str, started: float
     ) -> web.StreamResponse:
-        """Answer a request of this route for the file or batch with the id `one`. Raises ApiError."""
+        """Answer a request of this route for the file or batch with the id `object_id`. Raises ApiError."""
         authenticate(request, self.service.settings)
         check_query(request, self.service.settings.dialect)
         if request.method not in METHODS[route]:
             raise errors.wrong_method(request.method, request.path, METHODS[route])
         headers = service_headers(request_id, started)
         if route == ("files", "*", "content"):
-            return await self.contents.send(request, one, headers)
-        response = await self._answer(request, route, one)
+            return await self.contents.send(request, object_id, headers)
+        response = await self._answer(request, route, object_id)
         return drop(request) if response is None else await send(request, response, headers)
 
-    async def _answer(self, request: web.Request, route: Route, one: str) -> Response | None:
+    async def _answer(self, request: web.Request, route: Route, object_id: str) -> Response | None:
         match route, request.method:
             case ("files",), "POST":
                 self._admit("uploads", self.uploads_made)
@@ -77,18 +77,18 @@ class BatchRoutes:
             case ("files",), _:
                 return files.list_files(self.service, request)
             case ("files", _), "DELETE":
-                return files.delete_file(self.service, one)
+                return files.delete_file(self.service, object_id)
             case ("files", _), _:
-                return files.retrieve_file(self.service, one)
+                return files.retrieve_file(self.service, object_id)
             case ("batches",), "POST":
                 self._admit("batches", self.batches_made)
                 return await self.batches.create(request)
             case ("batches",), _:
                 return self.batches.list_batches(request.query)
             case ("batches", _), _:
-                return self.batches.retrieve(one)
+                return self.batches.retrieve(object_id)
             case _:
-                return self.batches.cancel(one)
+                return self.batches.cancel(object_id)
 
     def _admit(self, what: str, window: SlidingWindow) -> None:
         """Admit one creation. Raises ApiError if the window is full."""
