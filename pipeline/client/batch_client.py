@@ -97,7 +97,7 @@ class BatchClient:
 
     async def delete_named(self, names: Container[str], purpose: str, since: float) -> set[str]:
         """Delete the files of these names that were uploaded after `since`; return the names that were there."""
-        found = [one async for one in self.list_files(purpose, since) if one.name in names]
+        found = [file async for file in self.list_files(purpose, since) if file.name in names]
         for file in found:
             await self.delete_file(file.id)
         return {file.name for file in found}

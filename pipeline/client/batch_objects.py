@@ -102,8 +102,8 @@ def read_page(http: HttpResponse) -> ObjectPage:
 
 def _unknown(http: HttpResponse, what: str) -> Unusable:
     """Return the error of an object of another kind; what it says of an error is a part of it."""
-    said = read_error_body(http.body, http.secrets.scrub).message
-    message = f"the server answered {http.status} with an object that is not {what}: {said:.200}"
+    server_message = read_error_body(http.body, http.secrets.scrub).message
+    message = f"the server answered {http.status} with an object that is not {what}: {server_message:.200}"
     return Unusable(message, http_status=http.status, request_id=http.request_id)
 
 
@@ -139,13 +139,15 @@ def batch_of(body: Mapping[str, Any]) -> RemoteBatch | None:
     )
 
 
-def _errors(said: Any) -> tuple[BatchError, ...]:
+def _errors(value: Any) -> tuple[BatchError, ...]:
     """Return the errors of a batch: the list itself, or one in `data`."""
-    found = said.get("data") if isinstance(said, dict) else said
-    errors = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    found = value.get("data") if isinstance(value, dict) else value
+    errors = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     return tuple(
-        BatchError(word(one.get("code")), _text(one.get("message")), word(one.get("param")), _whole(one.get("line")))
-        for one in errors[:BATCH_ERRORS]
+        BatchError(
+            word(error.get("code")), _text(error.get("message")), word(error.get("param")), _whole(error.get("line"))
+        )
+        for error in errors[:BATCH_ERRORS]
     )
 
 

@@ -116,12 +116,12 @@ class Downloader:
     @contextlib.contextmanager
     def tracking(self, expires_at: float) -> Iterator[None]:
         """Count a download as in progress until the block ends."""
-        one = object()
-        self._expiries[one] = expires_at
+        token = object()
+        self._expiries[token] = expires_at
         try:
             yield
         finally:
-            del self._expiries[one]
+            del self._expiries[token]
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -226,12 +226,12 @@ class Downloader:
             refused = getattr(reason, "os_error", None)  # aiohttp wraps what a resolver raises
             if isinstance(refused, PrivateHostError):
                 raise HostRefused(str(refused), option=_naming(refused.host)) from None
-            said = network_reason(reason, proxy).partition("?")[0]
+            text = network_reason(reason, proxy).partition("?")[0]
             if has_large_headers(reason):
-                what = f"the response cannot be read: {said}"
+                what = f"the response cannot be read: {text}"
                 raise DownloadFailed(what, definite=True, deterministic=True) from None
             has_service = not _is_no_service(reason, refused)
-            raise DownloadFailed(f"the download broke: {said}", definite=False, has_service=has_service) from None
+            raise DownloadFailed(f"the download broke: {text}", definite=False, has_service=has_service) from None
 
     def _check(self, url: URL) -> None:
         """Refuse another scheme, and names and addresses of this machine or its network."""
@@ -256,12 +256,14 @@ class Downloader:
     def _is_named(self, host: str | None) -> bool:
         """Return whether `picture_hosts` or `download.allow_hosts` names a host, itself or as `*.example.org`."""
         name = (host or "").lower()
-        return name in self._named or any(name.endswith(one[1:]) for one in self._named if one.startswith("*."))
+        return name in self._named or any(
+            name.endswith(pattern[1:]) for pattern in self._named if pattern.startswith("*.")
+        )
 
     async def _receive(self, response: aiohttp.ClientResponse, expires_at: float, limit: Timeout) -> bytes:
         if response.status not in _SUCCESSES:
-            said = await receive_beginning(response, _REFUSAL_BYTES)
-            raise _refusal(response.status, said[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
+            beginning = await receive_beginning(response, _REFUSAL_BYTES)
+            raise _refusal(response.status, beginning[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
         if (response.content_length or 0) > self._max_bytes:
             raise self._too_large()
         content = await receive(response, self._max_bytes, ends_as_image, limit.progressed)
@@ -277,13 +279,13 @@ class Downloader:
 def _refusal(status: int, text: str, expires_at: float) -> DownloadFailed:
     """Return the error of a status: expired, refused, or a passing failure (Azure's storage answers XML)."""
     code = re.search(r"<Code>(\w+)</Code>", text)
-    said = f"the image host answered {status}" + (f" {code[1]}" if code else "")
+    message = f"the image host answered {status}" + (f" {code[1]}" if code else "")
     if status >= 500 or status in {408, 425, 429}:
-        return DownloadFailed(said, http_status=status, definite=False)
+        return DownloadFailed(message, http_status=status, definite=False)
     times = re.search(r"Expiry \[(.+?)\] - Current \[(.+?)\]", text)
     told = "Request has expired" in text or (times is not None and is_past(times[1], times[2]))  # Amazon's words
     kind = UrlExpired if told or time.time() >= expires_at else DownloadFailed
-    return kind(said, http_status=status, definite=True)
+    return kind(message, http_status=status, definite=True)
 
 
 def _is_no_service(reason: Exception, os_error: OSError | None) -> bool:

@@ -82,10 +82,10 @@ def error_body_of(value: Any) -> ErrorBody:
     if not isinstance(error, dict):
         names = word(outer.get("type")), word(outer.get("code"))
         return ErrorBody(_message(error), *names, None, _nested(outer), _wait_of(outer))
-    said = next((error[name] for name in _MESSAGES if error.get(name)), None)
+    stated = next((error[name] for name in _MESSAGES if error.get(name)), None)
     kind = word(error.get("type")) or word(error.get("status"))  # Google's: RESOURCE_EXHAUSTED
     upstream = _upstream(error)
-    message = _message(said or error)
+    message = _message(stated or error)
     if upstream and upstream.message and upstream.message not in message:
         message = plain(f"{message}: {upstream.message}", MESSAGE_CHARACTERS)
     inner = _nested(error) | (_nested(outer) if outer is not error else frozenset())
@@ -97,7 +97,7 @@ def error_body_of(value: Any) -> ErrorBody:
 def error_of_items(value: Any, depth: int = 9) -> ErrorBody | None:
     """Return the error, or the model's refusal, that stands in place of an image in a list of results."""
     if isinstance(value, list) and depth:
-        return next(filter(None, (error_of_items(one, depth - 1) for one in value[:9])), None)
+        return next(filter(None, (error_of_items(item, depth - 1) for item in value[:9])), None)
     if not isinstance(value, dict) or not depth:
         return None
     if isinstance(refusal := value.get("refusal"), str) and refusal.strip():
@@ -111,9 +111,9 @@ def error_of_items(value: Any, depth: int = 9) -> ErrorBody | None:
 def _wait_of(error: Mapping[str, Any]) -> str | None:
     """Return the wait that an error asks for in a field: seconds, or text; Google's is among the details."""
     details = error.get("details")
-    for one in (error, *(details[:9] if isinstance(details, list) else ())):
-        for name in _WAITS if isinstance(one, dict) else ():
-            if isinstance(one.get(name), str | int | float) and (wait := _message(str(one[name]))):
+    for part in (error, *(details[:9] if isinstance(details, list) else ())):
+        for name in _WAITS if isinstance(part, dict) else ():
+            if isinstance(part.get(name), str | int | float) and (wait := _message(str(part[name]))):
                 return wait[:WORD_CHARACTERS]
     return None
 
@@ -140,33 +140,33 @@ def _nested(error: Mapping[str, Any], depth: int = 5) -> frozenset[str]:
     found = {word(error.get(name)) for name in _NAMES}
     for name in _NESTED if depth else ():
         value = error.get(name)
-        for one in value[:9] if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
+        for inner in value[:9] if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
                 found |= {
-                    word(one.get("code")),
-                    word(one.get("type")),
-                    word(one.get("reason")),
-                    *_nested(one, depth - 1),
+                    word(inner.get("code")),
+                    word(inner.get("type")),
+                    word(inner.get("reason")),
+                    *_nested(inner, depth - 1),
                 }
     if error.get("reasons") or error.get("flagged_input"):  # OpenRouter's metadata
         found.add("moderation_reasons")
     for name in ("content_filter_result", "content_filter_results"):  # Azure's
         if '"filtered": true' in _line(error.get(name)):
             found.add("content_filter")
-    return frozenset(one for one in found if one)
+    return frozenset(filter(None, found))
 
 
 def _rest_of(text: str) -> ErrorBody | None:
     """Parse a truncated error object; None if it has no field. A type, code or param that is itself cut is ignored."""
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for found in _NAMED.finditer(text):
         name, value = found["name"], found["number"] or found["text"]
         if value and (found["number"] or found["end"] or name not in {"type", "code", "param"}):
-            said.setdefault(name, value if found["number"] else _unescaped(value))
-    message = next((said[name] for name in ("message", "detail", "msg", "error") if name in said), None)
-    if message is None and not said:
+            fields.setdefault(name, value if found["number"] else _unescaped(value))
+    message = next((fields[name] for name in ("message", "detail", "msg", "error") if name in fields), None)
+    if message is None and not fields:
         return None
-    kind, code, param = (word(said.get(name)) for name in ("type", "code", "param"))
+    kind, code, param = (word(fields.get(name)) for name in ("type", "code", "param"))
     return ErrorBody(plain(message or text, MESSAGE_CHARACTERS), kind, code, param)
 
 
@@ -182,32 +182,32 @@ def _page(text: str) -> str:
     return plain(re.sub(r"(?is)<(style|script)\b.*?(?:</\1>|$)|<[^>]*>", " ", text), 300)
 
 
-def _message(said: Any) -> str:
+def _message(value: Any) -> str:
     """Return a message as one line; FastAPI's list of {"loc", "msg"} becomes "body.image: field required; …"."""
-    if said is None:
+    if value is None:
         return ""
-    if isinstance(said, str):
-        return plain(said, MESSAGE_CHARACTERS)
-    if isinstance(said, list) and said and all(isinstance(item, dict) and "msg" in item for item in said):
+    if isinstance(value, str):
+        return plain(value, MESSAGE_CHARACTERS)
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "msg" in item for item in value):
         return plain(
-            "; ".join(f"{_place(item.get('loc'))}: {_line(item['msg'])}" for item in said[:9]), MESSAGE_CHARACTERS
+            "; ".join(f"{_place(item.get('loc'))}: {_line(item['msg'])}" for item in value[:9]), MESSAGE_CHARACTERS
         )
-    if isinstance(said, list) and said and all(_text(item) for item in said):  # Stability's and Cloudflare's errors
-        return plain("; ".join(_text(item) for item in said[:9]), MESSAGE_CHARACTERS)
-    return _line(said)
+    if isinstance(value, list) and value and all(_text(item) for item in value):  # Stability's and Cloudflare's errors
+        return plain("; ".join(_text(item) for item in value[:9]), MESSAGE_CHARACTERS)
+    return _line(value)
 
 
-def _text(said: Any) -> str:
+def _text(item: Any) -> str:
     """Return an item of a list of errors as text; empty if it is none."""
-    text = said.get("message") if isinstance(said, dict) else said
+    text = item.get("message") if isinstance(item, dict) else item
     return text if isinstance(text, str) else ""
 
 
-def _line(said: Any) -> str:
-    if isinstance(said, str):
-        return plain(said, MESSAGE_CHARACTERS)
+def _line(value: Any) -> str:
+    if isinstance(value, str):
+        return plain(value, MESSAGE_CHARACTERS)
     try:
-        return plain(json.dumps(said), MESSAGE_CHARACTERS)
+        return plain(json.dumps(value), MESSAGE_CHARACTERS)
     except RecursionError:
         return ""
 

@@ -131,8 +131,8 @@ def own_words(message: str) -> str:
 
 def says_moderated(message: str) -> bool:
     """Return whether a message says that the content policy refused the request, rather than the account."""
-    said = without_quotes(message)
-    return _any_of(_MODERATED).search(said) is not None and not _OF_THE_ACCOUNT.search(said)
+    text = without_quotes(message)
+    return _any_of(_MODERATED).search(text) is not None and not _OF_THE_ACCOUNT.search(text)
 
 
 @functools.cache  # compiled at the first error: it takes 8 ms, which a run without errors saves
@@ -143,10 +143,10 @@ def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
 def without_quotes(message: str) -> str:
     """Return a message without what it quotes, which may be a prompt; values of a JSON error within it stay."""
     text = message.replace('\\"', '"')
-    said, at = [], 0
+    parts, at = [], 0
     for found in _QUOTED.finditer(text):
         before = text[max(0, found.start() - 40) : found.start()]
         is_value = _AFTER_A_NAME.search(before) or re.match(r"\s*:", text[found.end() :])
-        said += [text[at : found.start()], found[0] if is_value else " "]
+        parts += [text[at : found.start()], found[0] if is_value else " "]
         at = found.end()
-    return "".join(said) + text[at:]
+    return "".join(parts) + text[at:]

@@ -28,19 +28,19 @@ def merge_events(text: str) -> dict[str, Any]:
     """Return the body that a stream stands for; partial images are left out."""
     body: dict[str, Any] = {}
     items: list[Any] = []
-    for said in _events(text):
-        if said.get("error"):
-            body["error"] = said["error"]
-        elif said.get("type") == "error":
-            body["error"] = said
-        elif _is_partial(said):
+    for event in _events(text):
+        if event.get("error"):
+            body["error"] = event["error"]
+        elif event.get("type") == "error":
+            body["error"] = event
+        elif _is_partial(event):
             continue
         else:
-            body |= {name: value for name, value in said.items() if name not in _OF_IMAGES}
-            if isinstance(said.get("data"), list):  # a complete response in one event
-                items += said["data"]
-            elif find_images(said, ""):
-                items.append(said)
+            body |= {name: value for name, value in event.items() if name not in _OF_IMAGES}
+            if isinstance(event.get("data"), list):  # a complete response in one event
+                items += event["data"]
+            elif find_images(event, ""):
+                items.append(event)
     return {**body, "data": items}
 
 
@@ -58,10 +58,10 @@ def embedded_object(text: str) -> dict[str, Any] | None:
     """
     start = text.find("{", 0, _PREFIX)
     try:
-        said, _ = json.JSONDecoder().raw_decode(text, start) if start >= 0 else (None, 0)
+        value, _ = json.JSONDecoder().raw_decode(text, start) if start >= 0 else (None, 0)
     except (ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) and find_images(said, "") else None
+    return value if isinstance(value, dict) and find_images(value, "") else None
 
 
 def cut_object(body: bytes, images: int) -> Any:
@@ -72,15 +72,15 @@ def cut_object(body: bytes, images: int) -> Any:
     if not images:
         return None
     if is_stream(text := text_of(body)):
-        said = merge_events(text)
+        parsed = merge_events(text)
     else:
         try:
-            said = from_json(body, allow_partial=True)
+            parsed = from_json(body, allow_partial=True)
         except ValueError:
             return None
-        if isinstance(said, dict) and _is_partial(said):
+        if isinstance(parsed, dict) and _is_partial(parsed):
             return None
-    return said if len(find_images(said, "").images) >= images else None
+    return parsed if len(find_images(parsed, "").images) >= images else None
 
 
 def _events(text: str) -> list[dict[str, Any]]:
@@ -92,14 +92,14 @@ def _events(text: str) -> list[dict[str, Any]]:
     return events
 
 
-def _is_partial(said: dict[str, Any]) -> bool:
-    return "partial" in str(said.get("type")) or "partial_image_index" in said
+def _is_partial(event: dict[str, Any]) -> bool:
+    return "partial" in str(event.get("type")) or "partial_image_index" in event
 
 
 def _object(text: str) -> dict[str, Any]:
     """Return the data of an event; empty if it is not an object, as [DONE] is not."""
     try:
-        said = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return value if isinstance(value, dict) else {}

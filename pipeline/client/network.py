@@ -43,7 +43,7 @@ _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/9
 
 
 class Connector(aiohttp.TCPConnector):
-    """Waits for a file descriptor if none is free, as long as `descriptors.when_free`, instead of failing."""
+    """Waits for a file descriptor if none is free, as long as `file_descriptors.when_free`, instead of failing."""
 
     async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
         """Return a connection from the pool, or a new one. Raises ClientConnectorError."""
@@ -71,7 +71,9 @@ def proxy_for(url: URL) -> URL | None:
     name = next((name for name in (url.scheme, "all") if stated.get(name)), None)
     if name is None or _is_loopback(host) or _is_bypassed(host, url.port, stated.get("no", "")) or proxy_bypass(host):
         return None
-    variable = next((one for one in (f"{name}_proxy", f"{name.upper()}_PROXY") if one in os.environ), "the proxy")
+    variable = next(
+        (spelling for spelling in (f"{name}_proxy", f"{name.upper()}_PROXY") if spelling in os.environ), "the proxy"
+    )
     try:
         proxy = URL(stated[name] if "://" in stated[name] else f"http://{stated[name]}")
         is_valid = bool(proxy.host) and proxy.port != 0
@@ -129,21 +131,21 @@ def network_reason(reason: Exception, proxy: URL | None = None) -> str:
         return "nothing speaks TLS at this port"
     if isinstance(reason, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return f"its certificate is not accepted ({reason})"
-    said = str(reason).replace(" ssl:default", "").replace("[None]", "[closed]") or type(reason).__name__
-    return f"through {through}: {said}" if proxy else said
+    text = str(reason).replace(" ssl:default", "").replace("[None]", "[closed]") or type(reason).__name__
+    return f"through {through}: {text}" if proxy else text
 
 
 def has_large_headers(reason: BaseException | None) -> bool:
     """Return whether a response was refused since its headers are too large or too many."""
     return any(
-        isinstance(one, LineTooLong) or "Too many headers" in str(getattr(one, "message", ""))
-        for one in _causes(reason)
+        isinstance(cause, LineTooLong) or "Too many headers" in str(getattr(cause, "message", ""))
+        for cause in _causes(reason)
     )
 
 
 def is_compressed_unasked(reason: BaseException | None) -> bool:
     """Return whether a response was refused since nothing here can decompress it, as brotli or zstd."""
-    return any(isinstance(one, ContentEncodingError) and "install" in str(one) for one in _causes(reason))
+    return any(isinstance(cause, ContentEncodingError) and "install" in str(cause) for cause in _causes(reason))
 
 
 def _causes(reason: BaseException | None) -> Iterator[BaseException]:

@@ -59,7 +59,7 @@ Body = dict[str, Any]
 
 async def build_body(call: Call, dialect: Dialect) -> Body:
     """Return the body of a call. Raises Invalid if an uploaded file cannot be read."""
-    fields = spoken(call.params, dialect)
+    fields = to_dialect(call.params, dialect)
     if not call.uploads and call.operation == "generation":
         return {"json": fields}
     if not call.uploads and isinstance(fields.get("images"), list):
@@ -79,12 +79,12 @@ def body_digest(call: Call, dialect: Dialect) -> str:
 
     Input images are named by the hash of their content, so that their bytes need not be read.
     """
-    uploads = [(one.role, one.path.name, one.content_type) for one in call.uploads]
-    content = (call.operation, spoken(call.params, dialect), uploads, astuple(dialect.uploads) if uploads else ())
+    uploads = [(upload.role, upload.path.name, upload.content_type) for upload in call.uploads]
+    content = (call.operation, to_dialect(call.params, dialect), uploads, astuple(dialect.uploads) if uploads else ())
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def spoken(params: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+def to_dialect(params: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
     """Return a call's parameters translated to the server's dialect."""
     fields = {name: value for name, value in {**dialect.body, **params}.items() if name not in dialect.leave_out}
     for name, theirs in dialect.values.items():
@@ -156,7 +156,7 @@ def _with_own_references(fields: Mapping[str, Any], words: Uploads) -> dict[str,
     body = dict(fields)
     if words.encoding != "json":
         return body
-    images = [{words.reference: next(iter(one.values()))} for one in body.pop("images")]
+    images = [{words.reference: next(iter(image.values()))} for image in body.pop("images")]
     mask = body.pop("mask", None)
     body[words.images if len(images) > 1 or words.image is None else words.image] = (
         images[0] if len(images) == 1 and words.image is not None else images

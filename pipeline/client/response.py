@@ -180,8 +180,8 @@ def _success(http: HttpResponse) -> Any:
         return merged
     if http.status == 202:
         return {}
-    said = embedded_object(text) or cut_object(http.body, http.images) or _text_body(text)
-    return said or _raise_unreadable(http, kind, http.secrets.scrub_text(text))
+    body = embedded_object(text) or cut_object(http.body, http.images) or _text_body(text)
+    return body or _raise_unreadable(http, kind, http.secrets.scrub_text(text))
 
 
 def _parsed(body: bytes) -> Any:
@@ -277,9 +277,9 @@ def _hidden_error(http: HttpResponse, error_body: ErrorBody, now: float) -> Requ
 
 
 def _error(kind: type[RequestError], http: HttpResponse, error_body: ErrorBody, wait: float | None) -> RequestError:
-    said: dict[str, Any] = {name: getattr(error_body, name) for name in ("type", "code", "param")}
+    named: dict[str, Any] = {name: getattr(error_body, name) for name in ("type", "code", "param")}
     known: dict[str, Any] = {"http_status": http.status, "request_id": http.request_id, "retry_after": wait}
-    error = kind(_sentence(kind, http, error_body.message, wait), **said, **known)
+    error = kind(_sentence(kind, http, error_body.message, wait), **named, **known)
     if isinstance(error, RateLimited) and error_body.type != "tokens":
         error.limit = image_limit(http.headers, error_body.message)
     return error
@@ -297,14 +297,14 @@ _ADVICE: dict[type[RequestError], str] = {
 
 def _sentence(kind: type[RequestError], http: HttpResponse, message: str, wait: float | None) -> str:
     target = http.headers.get("location") if 300 <= http.status < 400 else None
-    said = f"redirects to {plain(target.partition('?')[0], 200)}" if target else message or "no reason given"
+    sentence = f"redirects to {plain(target.partition('?')[0], 200)}" if target else message or "no reason given"
     advice = _ADVICE.get(kind)
     if http.proxy:
-        said = f"through the proxy {http.proxy}: {said}"
+        sentence = f"through the proxy {http.proxy}: {sentence}"
         advice = "check HTTP_PROXY and NO_PROXY" if kind is WrongAddress else advice
     if kind is PausedTooLong and wait is not None:
         advice = f"run again in {min(wait, 1e9) / 3600:.1f} hours"
-    return f"{said} ({advice})" if advice else said
+    return f"{sentence} ({advice})" if advice else sentence
 
 
 def _unusable(http: HttpResponse, what: str) -> Unusable:

@@ -159,8 +159,8 @@ def _collect_of_object(
     if is_withheld(value):
         found.withheld += 1
         return
-    said = value.get("revised_prompt")
-    revised = encodable(said[:PROMPT_CHARACTERS]) if isinstance(said, str) else revised
+    prompt = value.get("revised_prompt")
+    revised = encodable(prompt[:PROMPT_CHARACTERS]) if isinstance(prompt, str) else revised
     before, count = (found.withheld, found.returned), len(found.images)
     places = _places(value)
     for name in places:  # the names of single images are asked for only if no container has any
@@ -247,15 +247,15 @@ def _absolute(url: str, base: str) -> str:
 
 def is_withheld(item: Mapping[str, Any]) -> bool:
     """Return whether the service withheld this image, whatever it sent in its place (Stability: a blurred one)."""
-    said = (item.get("finishReason"), item.get("finish_reason"), item.get("finish_reason_code"))
+    reasons = (item.get("finishReason"), item.get("finish_reason"), item.get("finish_reason_code"))
     is_unsafe = bool(item.get("raiFilteredReason")) or item.get("is_image_safe") is False  # Google's, Ideogram's
-    return is_unsafe or any(str(word).lower() in _WITHHELD for word in said if word)
+    return is_unsafe or any(str(word).lower() in _WITHHELD for word in reasons if word)
 
 
 def _is_refused(item: Any) -> bool:
     """Return whether this stands in place of an image that the content policy refused, beside others that came."""
-    said = error_of_items(item)
-    return said is not None and error_class_of_words(200, said, {}) is Moderated
+    error = error_of_items(item)
+    return error is not None and error_class_of_words(200, error, {}) is Moderated
 
 
 def says_failure(body: Mapping[str, Any]) -> bool:
@@ -278,8 +278,8 @@ def says_failure(body: Mapping[str, Any]) -> bool:
 
 def says_something(body: Mapping[str, Any]) -> bool:
     """Return whether an object has a message that says more than that all is well."""
-    said = [body.get("message"), body.get("msg")]
-    return any(one and str(one).strip().lower().rstrip(".!") not in _FINE for one in said)
+    messages = [body.get("message"), body.get("msg")]
+    return any(message and str(message).strip().lower().rstrip(".!") not in _FINE for message in messages)
 
 
 def is_unknown_form(body: Any) -> bool:
@@ -312,8 +312,6 @@ def key_names(body: Any) -> str:
 
 
 def _names_of(value: Any) -> list[str]:
-    one = value[0] if isinstance(value, list) and value else value
-    names = (
-        [plain(re.sub(r"[^\w.:/ -]", "?", str(name)), 30) for name in list(one)[:10]] if isinstance(one, dict) else []
-    )
-    return [name for name in names if name]
+    first = value[0] if isinstance(value, list) and value else value
+    names = list(first)[:10] if isinstance(first, dict) else []
+    return [text for name in names if (text := plain(re.sub(r"[^\w.:/ -]", "?", str(name)), 30))]

@@ -166,17 +166,17 @@ class ApiSession:
         return HttpResponse(response.status, headers, content, str(response.url), forwarded, self._secrets, images)
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
-        said = self._secrets.scrub_text(network_reason(reason, mark.proxy))
+        text = self._secrets.scrub_text(network_reason(reason, mark.proxy))
         if mark.sent_at is None:
-            error = NotSent(f"{self.base_url} cannot be reached: {said}", type=type(reason).__name__)
+            error = NotSent(f"{self.base_url} cannot be reached: {text}", type=type(reason).__name__)
             error.deterministic = isinstance(reason, ProxyRefusedError)
             return error
         after = time.monotonic() - mark.sent_at
         if has_large_headers(reason) or is_compressed_unasked(reason):
-            lost = OutcomeUnknown(f"the response to a call that was sent cannot be read: {said}")
+            lost = OutcomeUnknown(f"the response to a call that was sent cannot be read: {text}")
             lost.deterministic = True
             return lost
-        what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({said})"
+        what = "no complete response" if isinstance(reason, TimeoutError) else f"the connection broke ({text})"
         lost = OutcomeUnknown(f"{what} within {after:.1f} s after the call was sent", type=type(reason).__name__)
         if not isinstance(reason, TimeoutError):  # a server that hangs is down, whatever it began to send
             lost.http_status = mark.status

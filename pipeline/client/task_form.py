@@ -13,12 +13,12 @@ _LATER = frozenset(
 _TASKS = ("data", "output", "result")  # where a task may be described
 
 
-def is_a_task(said: Any, depth: int = 2) -> bool:
+def is_a_task(value: Any, depth: int = 2) -> bool:
     """Return whether this is the id of a task whose image will be made later, as some gateways return it."""
-    if isinstance(said, list):
-        return any(is_a_task(one, depth) for one in said[:9])
-    if not isinstance(said, dict):
+    if isinstance(value, list):
+        return any(is_a_task(item, depth) for item in value[:9])
+    if not isinstance(value, dict):
         return False
-    stated = (said.get("status"), said.get("task_status"), said.get("state"))
-    is_task = said.get("task_id") or any(isinstance(one, str) and one.lower() in _LATER for one in stated)
-    return bool(is_task) or (depth > 0 and any(is_a_task(said.get(name), depth - 1) for name in _TASKS))
+    stated = (value.get("status"), value.get("task_status"), value.get("state"))
+    is_task = value.get("task_id") or any(isinstance(status, str) and status.lower() in _LATER for status in stated)
+    return bool(is_task) or (depth > 0 and any(is_a_task(value.get(name), depth - 1) for name in _TASKS))

@@ -111,7 +111,7 @@ class UsageClient:
 def _list(value: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """Return a list of objects. Raises Unusable."""
     found = value.get(name)
-    if not isinstance(found, list) or len(found) > _MOST_ROWS or not all(isinstance(one, dict) for one in found):
+    if not isinstance(found, list) or len(found) > _MOST_ROWS or not all(isinstance(row, dict) for row in found):
         raise Unusable(f"the admin API answered without a list `{name}`")
     return found
 

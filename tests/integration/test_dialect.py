@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from pipeline.client.request import spoken
+from pipeline.client.request import to_dialect
 from pipeline.config.dialect import Dialect, Uploads
 
 if TYPE_CHECKING:
@@ -198,12 +198,12 @@ def test_the_key_is_in_its_header_alone_and_the_query_in_no_log(stage: Stage) ->
     ],
 )
 def test_a_size_is_said_in_the_server_s_style(size: str, style: Any, said: dict[str, Any]) -> None:
-    assert spoken({"size": size}, Dialect(size_as=style)) == said
+    assert to_dialect({"size": size}, Dialect(size_as=style)) == said
 
 
 def test_what_the_request_states_wins_over_what_the_provider_adds() -> None:
     dialect = Dialect(body={"steps": 4, "response_format": "b64_json"}, leave_out=frozenset({"model", "user"}))
-    said = spoken({"response_format": "url", "model": "m", "n": 2}, dialect)
+    said = to_dialect({"response_format": "url", "model": "m", "n": 2}, dialect)
     assert said == {"steps": 4, "response_format": "url", "n": 2}
 
 
@@ -212,4 +212,4 @@ def test_the_defaults_are_openai_s() -> None:
     assert Dialect().credentials(None) == {}
     assert Dialect(auth_header="api-key", auth_scheme=None).credentials("k") == {"api-key": "k"}
     assert Uploads() == Uploads("multipart", "image", "image[]", "mask")
-    assert json.dumps(spoken({"prompt": "x", "size": "auto"}, Dialect())) == '{"prompt": "x", "size": "auto"}'
+    assert json.dumps(to_dialect({"prompt": "x", "size": "auto"}, Dialect())) == '{"prompt": "x", "size": "auto"}'

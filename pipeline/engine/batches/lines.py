@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json, to_json
 
 from pipeline.client.error_body import word
-from pipeline.client.request import spoken
+from pipeline.client.request import to_dialect
 from pipeline.client.response import HttpResponse
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def input_line(
 ) -> bytes:
     """Return a line that asks for images of a request; `file_ids` are those of its input images, by hash."""
     prompt = {} if request.prompt is None else {"prompt": request.prompt}
-    body: dict[str, Any] = spoken({**prompt, **request.params, "n": images}, dialect)
+    body: dict[str, Any] = to_dialect({**prompt, **request.params, "n": images}, dialect)
     references = [(one["role"], {"file_id": file_ids[one["sha256"]]}) for one in request.inputs]
     if references:
         body["images"] = [reference for role, reference in references if role == "image"]
