@@ -87,7 +87,7 @@ class Batch:
 
         With `options.limit` the first requests of each job are queued, and what was queued before stays.
         """
-        return [one.plan for one in self.submissions(jobs, options)]
+        return [submission.plan for submission in self.submissions(jobs, options)]
 
     def submissions(self, jobs: Sequence[Path | str | Job], options: JobOptions = JobOptions()) -> list[Submission]:
         """Do what `submit` does, and return also how each plan differed from the ledger."""
@@ -121,7 +121,7 @@ class Batch:
         """
         with staging_folder() as staging:
             plans = make_plans(self.config, jobs, replace(options, limit=None), staging)
-            for provider in {one.name: one for plan in plans for one in plan.serving}.values():
+            for provider in {member.name: member for plan in plans for member in plan.serving}.values():
                 check_credentials(provider, self.environment)
             check_settings(self.config, self.environment, options.on)
             with self._writing() as connection, contextlib.ExitStack() as stack:
@@ -131,7 +131,7 @@ class Batch:
                 held = stack.enter_context(run_lock(self.folder, self.stores.new, connection, beside))
                 await prepare_ledger(connection, self.folder, emit)
                 since = time.time()
-                queued = [one.plan for one in queue.add(plans, staging, options)]
+                queued = [submission.plan for submission in queue.add(plans, staging, options)]
                 change.apply(connection)
                 started(queued)
                 record_found_images(connection, self.config, emit)
@@ -231,7 +231,7 @@ class Batch:
 
         Its provider pauses until the calls that the ledger forgets are out of the window of the rate limit.
         """
-        limits = {one.name: one.rate_limit for one in self.config.providers.values()}
+        limits = {provider.name: provider.rate_limit for provider in self.config.providers.values()}
         windows = {name: limit.window for name, limit in limits.items() if limit is not None}
         with self._writing(name) as connection:
             (name,) = submit.known_names(connection, [name])
@@ -282,11 +282,11 @@ class Batch:
             if find_owner(self.folder, connection) is not None:
                 return []
             found = unknown_names(connection, self.stores.names())
-        return [one for one in found if name is None or one.partition("/")[0].lower() == name.lower()]
+        return [image for image in found if name is None or image.partition("/")[0].lower() == name.lower()]
 
     def _check_credentials(self, connection: sqlite3.Connection, selection: Selection) -> None:
         """Check the credentials of every provider that has queued requests, or gets some back. Raises ConfigError."""
-        waiting = [one.provider for one in find_ended(connection, selection) if one.requests]
+        waiting = [ended.provider for ended in find_ended(connection, selection) if ended.requests]
         summaries = read_job_summaries(connection, selection.names or None)
         waiting += [summary.provider for summary in summaries if summary.unfinished]
         for name in dict.fromkeys(waiting):

@@ -70,7 +70,7 @@ class FolderControls:
     def provider(self, name: str, verb: str) -> Provider:
         """Return the provider of this name. Raises BadInput for a route, which is no provider, and ConfigError."""
         if name in self.config.routes:
-            members = ", ".join(f"`{one.name}`" for one in self.config.members(name))
+            members = ", ".join(f"`{member.name}`" for member in self.config.members(name))
             raise BadInput(f"`{name}` is a route; {verb} its members one by one: {members}")
         return self.config.find_provider(name)
 

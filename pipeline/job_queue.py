@@ -67,9 +67,9 @@ class JobQueue:
                     Submission(_claimed(self.connection, plan, claim), claim)
                     for plan, claim in zip(plans, claims, strict=True)
                 ]
-                for one in queued:
-                    self._copy_inputs(one.plan, staging)
-                    submit.submit(self.connection, one.plan)
+                for submission in queued:
+                    self._copy_inputs(submission.plan, staging)
+                    submit.submit(self.connection, submission.plan)
         except OSError as reason:
             raise disk_error(reason, self.config.output) from None
         return queued
@@ -81,8 +81,8 @@ class JobQueue:
         """
         queued = self.add(plans, staging, options)
         if find_owner(self.config.output, self.connection) is not None:
-            for one in queued:
-                adopt_images_of(self.connection, self.config.output, Stores.of(self.config).new, one.plan.name)
+            for submission in queued:
+                adopt_images_of(self.connection, self.config.output, Stores.of(self.config).new, submission.plan.name)
         return queued
 
     def mode_change(self, options: JobOptions, selection: Selection | None = None) -> ModeChange:
@@ -96,7 +96,10 @@ class JobQueue:
         names = selection.names if selection else ()
         ended = find_ended(self.connection, selection) if selection else []
         if not names:
-            names = (*unfinished_jobs(self.connection), *(one.job for one in ended if one.requests))
+            names = (
+                *unfinished_jobs(self.connection),
+                *(job_put_back.job for job_put_back in ended if job_put_back.requests),
+            )
         change = ModeChange(tuple(dict.fromkeys(names)), asked)
         change.check(self.connection, self.config.services, load_models(self.config), is_put_back=bool(selection))
         return change
@@ -129,11 +132,14 @@ class JobQueue:
                         f" work ({who}) would process them too; run this again when it has ended"
                     )
         queued = self.add_to_run(plans, staging, options)
-        started([one.plan for one in queued])
-        left = LeftToRunAtWork("\n".join(left_sentence(self.connection, one.plan.name, who) for one in queued))
-        summaries = read_job_summaries(self.connection, [one.plan.name for one in queued])
-        if not any(one.unfinished for one in summaries):  # the other run has just made it, or an earlier one had
-            left.exit_code = int(any(one.unsuccessful for one in summaries))
+        queued_plans = [submission.plan for submission in queued]
+        started(queued_plans)
+        left = LeftToRunAtWork("\n".join(queued_message(self.connection, plan.name, who) for plan in queued_plans))
+        summaries = read_job_summaries(self.connection, [plan.name for plan in queued_plans])
+        if not any(
+            summary.unfinished for summary in summaries
+        ):  # the other run has just made it, or an earlier one had
+            left.exit_code = int(any(summary.unsuccessful for summary in summaries))
         raise left
 
     def put_back_beside(
@@ -146,10 +152,10 @@ class JobQueue:
         change.apply(self.connection)
         found = put_back(self.connection, selection, self.config.discounts, for_run_at_work=True)
         started(found)
-        jobs = [one.job for one in found if one.requests]
+        jobs = [job_put_back.job for job_put_back in found if job_put_back.requests]
         if jobs:
             who = self.run_at_work()
-            raise LeftToRunAtWork("\n".join(left_sentence(self.connection, name, who) for name in jobs))
+            raise LeftToRunAtWork("\n".join(queued_message(self.connection, name, who) for name in jobs))
         self._leave_changed(change)
 
     def _leave_changed(self, change: ModeChange) -> None:
@@ -188,7 +194,7 @@ class JobQueue:
         return "another process" if owner is None else owner.who
 
     def _copy_inputs(self, plan: Plan, staging: Path) -> None:
-        for file in dict.fromkeys(one.file for request in plan.requests for one in request.inputs):
+        for file in dict.fromkeys(image.file for request in plan.requests for image in request.inputs):
             target = self.config.output / plan.name / file
             if not target.exists() or target.stat().st_size != (staging / file).stat().st_size:
                 make_folder(target.parent)
@@ -200,7 +206,7 @@ def _claimed(connection: sqlite3.Connection, plan: Plan, claim: Claim) -> Plan:
     return replace(plan, name=claim.name, warnings=(*plan.warnings, *filter(None, warnings)))
 
 
-def left_sentence(connection: sqlite3.Connection, name: str, who: str) -> str:
+def queued_message(connection: sqlite3.Connection, name: str, who: str) -> str:
     """Return how many requests of a job are queued for the run at work."""
     (summary,) = read_job_summaries(connection, [name])
     if not summary.unfinished:

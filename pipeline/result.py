@@ -100,7 +100,7 @@ class Result:
 
     def raise_for_error(self) -> None:
         """Raise the RequestError that stopped the run, else that of the first failed request, if there is one."""
-        failed = (one.error for one in self.requests if one.status in {"failed", "partial"})
+        failed = (request.error for request in self.requests if request.status in {"failed", "partial"})
         passed_on = [] if self.unreached else [id(stop) for _, stop in self.passed_on]
         decisive = [stop for stop in self.stops if id(stop) not in passed_on]
         error = next(iter(decisive), None) or next(failed, None)
@@ -112,7 +112,11 @@ class Result:
         """The exit code of the command line, as the README lists it."""
         if self.signal is not None:
             return 128 + self.signal
-        if len(self.stops) > len(self.passed_on) or self.unreached or any(one.out.batches for one in self.summaries):
+        if (
+            len(self.stops) > len(self.passed_on)
+            or self.unreached
+            or any(summary.out.batches for summary in self.summaries)
+        ):
             return 3
         if self.unsuccessful is not None:
             return int(self.unsuccessful > 0)

@@ -120,7 +120,7 @@ class Run:
         for provider in self._at_work(before):
             check_credentials(provider, self.environment)
         stores = Stores.of(self.config)
-        if any(one.unfinished for one in before) and stores.remote is not None:
+        if any(summary.unfinished for summary in before) and stores.remote is not None:
             from pipeline.engine.uploads import check_store
 
             await check_store(stores.remote, ledger_id(self.connection))
@@ -132,7 +132,9 @@ class Run:
             runner = self._make_runner(sandboxes, stores, session, emit)
             try:  # signals are handled from here on: `ray.init` replaces the handler of SIGTERM
                 with shutdown.listening(functools.partial(_stop, runner, session, emit)):
-                    emit(RunStarted(tuple(one.name for one in before if names is not None or one.unfinished)))
+                    emit(
+                        RunStarted(tuple(summary.name for summary in before if names is not None or summary.unfinished))
+                    )
                     for provider in self._at_work(before):
                         if host := provider.exposed_host:
                             emit(KeyExposed(provider.name, host))
@@ -170,7 +172,7 @@ class Run:
     ) -> RaySession | None:
         """Have workers if calls are to be made by them, and there is something to do. Raises ConfigError."""
         settings = workers_in_force(self.config, self.on)
-        if settings is None or not any(one.unfinished for one in before):
+        if settings is None or not any(summary.unfinished for summary in before):
             return None
         from pipeline.ray.session import ray_session
 

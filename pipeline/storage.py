@@ -255,7 +255,7 @@ def sweep_parts(folder: Path, now: float) -> None:
     be deleted stays.
     """
     inner = (path for path in folder.glob("*/*/") if path.name != IMAGES_FOLDER)
-    for path in itertools.chain(*(one.glob(f".*{PART}") for one in (folder, *folder.glob("*/"), *inner))):
+    for path in itertools.chain(*(place.glob(f".*{PART}") for place in (folder, *folder.glob("*/"), *inner))):
         if not _PART_NAME.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError):

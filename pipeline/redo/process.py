@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.errors import BadInput, LeftToRunAtWork
-from pipeline.job_queue import JobQueue, left_sentence
+from pipeline.job_queue import JobQueue, queued_message
 from pipeline.ledger.job_changes import finish_folder_changes
 from pipeline.ledger.job_modes import ModeChange
 from pipeline.ledger.job_summary import read_job_summaries, received_images
@@ -146,4 +146,4 @@ def _leave(connection: sqlite3.Connection, batch: Batch, redo: Redo) -> None:
         queue.add_beside([redo.plan], redo.staging, JobOptions(), lambda _plans: None, ModeChange())
     who = queue.run_at_work()
     ask_again(connection, [image.image_pk for image in redo.images], for_run_at_work=True)
-    raise LeftToRunAtWork(left_sentence(connection, redo.target, who))
+    raise LeftToRunAtWork(queued_message(connection, redo.target, who))

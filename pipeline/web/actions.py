@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ledger
-from pipeline.job_queue import left_sentence
+from pipeline.job_queue import queued_message
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import find_owner
 from pipeline.ledger.put_back import Selection, find_ended
@@ -68,7 +68,7 @@ def resume(batch: Batch, name: str) -> ActionResult:
     with ledger.reading(batch.folder) as connection:
         owner = find_owner(batch.folder, connection)
         if owner is not None:
-            return ActionResult((*lines, *(left_sentence(connection, job.job, owner.who) for job in found)))
+            return ActionResult((*lines, *(queued_message(connection, job.job, owner.who) for job in found)))
     return ActionResult((*lines, "no run is at work; to start one, type"), _command(batch).line("run"))
 
 
