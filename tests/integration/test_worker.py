@@ -305,20 +305,20 @@ async def test_a_job_that_is_cancelled_during_its_calls_is_not_called_again(benc
         submit.cancel(bench.connection, "images")
         return _whole(body)
 
-    served, serving = Vendor(refuse, _whole), Vendor(answer, _whole)
-    async with vendor(served) as base_url, vendor(serving) as other_url:
+    served = Vendor(refuse, answer, _whole)
+    async with vendor(served) as base_url:
         bench.submit(request(1))
         await bench.run(lab(base_url))
         assert (len(served.bodies), bench.one("SELECT status FROM request")) == (1, "cancelled")
         assert "busy" in bench.one("SELECT error FROM request")
         many = request(2, n=3)
         bench.submit(many, name="images")
-        one_by_one = lab(other_url, images_per_call=1)
+        one_by_one = lab(base_url, images_per_call=1)
         await bench.run(one_by_one)
-        assert (len(serving.bodies), bench.statuses("images")) == (1, {many.id: "cancelled"})
+        assert (len(served.bodies), bench.statuses("images")) == (2, {many.id: "cancelled"})
         put_back(bench.connection, Selection(("images",)))
         await bench.run(one_by_one)
-        assert (len(serving.bodies), bench.statuses("images")) == (3, {many.id: "succeeded"})
+        assert (len(served.bodies), bench.statuses("images")) == (4, {many.id: "succeeded"})
 
 
 async def test_a_picture_that_was_paid_and_could_not_be_filed_is_counted_when_the_run_ends(bench: Bench) -> None:
