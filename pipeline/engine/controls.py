@@ -117,20 +117,24 @@ class Controls:
     def _follow_priorities(self, before: ControlFacts | None) -> None:
         """Emit the priorities that have changed, at first those of jobs that wait; the lines are formed anew."""
         assert self._facts is not None
-        found = {one.job_pk: one for one in self._facts.priorities}
+        found = {job_priority.job_pk: job_priority for job_priority in self._facts.priorities}
         if before is None:
-            changed = {pk: one for pk, one in found.items() if one.is_waiting}
+            changed = {pk: job_priority for pk, job_priority in found.items() if job_priority.is_waiting}
         else:
-            known = {one.job_pk: one for one in before.priorities}
-            changed = {pk: one for pk, one in found.items() if self._priorities.get(pk) != one.priority}
+            known = {job_priority.job_pk: job_priority for job_priority in before.priorities}
+            changed = {
+                pk: job_priority
+                for pk, job_priority in found.items()
+                if self._priorities.get(pk) != job_priority.priority
+            }
             for pk in known.keys() - found.keys():
                 self._emit(Reprioritised(known[pk].job, 0))
             if not changed and known.keys() <= found.keys():
                 return
         self._priorities.clear()
-        self._priorities.update({pk: one.priority for pk, one in found.items()})
-        for one in changed.values():
-            self._emit(Reprioritised(one.job, one.priority))
+        self._priorities.update({pk: job_priority.priority for pk, job_priority in found.items()})
+        for job_priority in changed.values():
+            self._emit(Reprioritised(job_priority.job, job_priority.priority))
         for admission in self._admissions.values():
             admission.give_way()
 

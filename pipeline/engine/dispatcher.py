@@ -103,7 +103,7 @@ class Dispatcher:
         if not self._admission.halted:
             return found
         if self._routing is not None:  # others take what this one has not begun
-            self._routing.busy.difference_update(one.pk for one in found if one.route is not None)
+            self._routing.busy.difference_update(request.pk for request in found if request.route is not None)
             self._routing.wake()
         return []
 
@@ -126,7 +126,7 @@ class Dispatcher:
             next_requests,
             self._provider.name,
             self._scope,
-            frozenset({*self._active, *(one.pk for one in found)}),
+            frozenset({*self._active, *(request.pk for request in found)}),
             room,
             frozenset(self._stops.blocks),
             self._modes.realtime,
@@ -148,7 +148,9 @@ class Dispatcher:
         room = min(room - len(found), self.call_room(priority) - taken)
         if room > 0:
             more = await self._next_of_routes(routing, room + sum(routing.rooms(name).values()), priority)
-            found += self._keep(routing, routing.choose(name, [one for one in more if one.pk not in busy], room))
+            found += self._keep(
+                routing, routing.choose(name, [request for request in more if request.pk not in busy], room)
+            )
         return found
 
     async def _next_of_routes(self, routing: Routing, most: int, priority: int | None) -> list[QueuedRequest]:
@@ -158,8 +160,8 @@ class Dispatcher:
 
     def _keep(self, routing: Routing, found: list[QueuedRequest]) -> list[QueuedRequest]:
         """Return what no other member has taken meanwhile, and mark it as busy."""
-        kept = [one for one in found if one.pk not in routing.busy]
-        routing.busy.update(one.pk for one in kept)
+        kept = [request for request in found if request.pk not in routing.busy]
+        routing.busy.update(request.pk for request in kept)
         return kept
 
     async def give_way(self) -> None:

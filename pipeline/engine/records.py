@@ -305,5 +305,9 @@ class Records:
         model = self._models.find(request.model)
         if model is None:
             return None
-        sizes = [(one["width"], one["height"]) for one in request.inputs if one["role"] == "image"]
+        sizes = [
+            (input_image["width"], input_image["height"])
+            for input_image in request.inputs
+            if input_image["role"] == "image"
+        ]
         return model.max_cost(request.served_by, request.prompt, request.params, images, sizes)

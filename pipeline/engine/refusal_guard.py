@@ -125,7 +125,11 @@ class RefusalGuard:
         self._met[request.pk] = (count + 1, since)
         if count and self.others_passed(request, error):
             return self._alone(request, error)
-        for other in [one for one, held in self._suspicions.items() if one != scope and held.first_pk == request.pk]:
+        for other in [
+            suspected
+            for suspected, held in self._suspicions.items()
+            if suspected != scope and held.first_pk == request.pk
+        ]:
             del self._suspicions[other]  # the same request is refused for another reason, of another reach
         suspicion = self._suspicions.get(scope)
         if suspicion is None:
@@ -185,7 +189,7 @@ class RefusalGuard:
 
     def ended(self, request: QueuedRequest) -> None:
         """This request is over: a refusal that only it could confirm is forgotten."""
-        for scope in [scope for scope, one in self._suspicions.items() if one.first_pk == request.pk]:
+        for scope in [scope for scope, suspicion in self._suspicions.items() if suspicion.first_pk == request.pk]:
             del self._suspicions[scope]
             self._changed.set()
 

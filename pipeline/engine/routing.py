@@ -83,7 +83,7 @@ class Routing:
     def _remember(self, route: Route, refusals: Sequence[tuple[QueuedRequest, set[str]]]) -> None:
         """Take over which content policies refused a request in earlier runs, unless all did: then it begins anew."""
         for request, members in refusals:
-            if any(one not in members and self._can_serve(request, one) for one in route.members):
+            if any(member not in members and self._can_serve(request, member) for member in route.members):
                 self.history(request).refused |= members
 
     def start(self, name: str, member: MemberAtWork) -> None:
@@ -106,12 +106,12 @@ class Routing:
         return [self._view(route, name) for route in routes if route.name in self._in_use]
 
     def _view(self, route: Route, name: str) -> RouteView:
-        living = tuple(self._member(one) for one in self.living(route))
-        return RouteView(route, next(one for one in living if one.name == name), living)
+        living = tuple(self._member(member) for member in self.living(route))
+        return RouteView(route, next(member for member in living if member.name == name), living)
 
     def living(self, route: Route) -> list[str]:
         """Return the members of a route that have not stopped, in order."""
-        return [one for one in route.members if not self._stops.is_stopped(one)]
+        return [member for member in route.members if not self._stops.is_stopped(member)]
 
     def home_rules(self, request: QueuedRequest) -> tuple[tuple[str, ...], list[str]] | None:
         """Return the variables by which a request has a home, and the members that it may have; None if by none.
@@ -119,17 +119,23 @@ class Routing:
         What a member does not take is made by another one without its home moving.
         """
         route = self._config.routes.get(request.route or "")
-        if route is None or not route.same or any(self._is_barred(self.history(request), one) for one in route.members):
+        if (
+            route is None
+            or not route.same
+            or any(self._is_barred(self.history(request), member) for member in route.members)
+        ):
             return None
-        return route.same, [one for one in self.living(route) if self._can_serve(request, one)]
+        return route.same, [member for member in self.living(route) if self._can_serve(request, member)]
 
     def _member(self, name: str) -> RouteMember:
         provider = self._config.providers[name]
         blocked = frozenset(block for block in self._stops.blocks if block.provider in {None, name})
         barred = frozenset(
-            pk for pk, (_, one) in self._histories.items() if self._is_barred(one, name) or name in one.unavailable
+            pk
+            for pk, (_, history) in self._histories.items()
+            if self._is_barred(history, name) or name in history.unavailable
         )
-        refused = frozenset(pk for pk, (_, one) in self._histories.items() if name in one.refused)
+        refused = frozenset(pk for pk, (_, history) in self._histories.items() if name in history.refused)
         return RouteMember(name, provider.models, provider.operations, blocked, self._is_up(name), barred, refused)
 
     def _is_up(self, name: str) -> bool:
@@ -170,8 +176,8 @@ class Routing:
     def _next(self, request: QueuedRequest, history: History) -> str | None:
         """Return the first member that may still be asked for a request that others refused."""
         route = self._config.routes[request.route or ""]
-        able = (one for one in self.living(route) if self._can_serve(request, one))
-        return next((one for one in able if not self._is_barred(history, one)), None)
+        able = (member for member in self.living(route) if self._can_serve(request, member))
+        return next((member for member in able if not self._is_barred(history, member)), None)
 
     def rooms(self, name: str) -> dict[str, int]:
         """Return how many calls each other member at work has room for now."""
@@ -200,23 +206,27 @@ class Routing:
         _, history = self._histories.get(request.pk, (request, History()))
         now = asyncio.get_running_loop().time()
         able = [
-            one
-            for one in route.members
-            if one == name
+            member
+            for member in route.members
+            if member == name
             or (
-                rooms.get(one, 0) > 0
-                and self._can_serve(request, one)
-                and not self._waits(request, history, one, now)
-                and not self._is_anothers(request, history, one)
+                rooms.get(member, 0) > 0
+                and self._can_serve(request, member)
+                and not self._waits(request, history, member, now)
+                and not self._is_anothers(request, history, member)
             )
         ]
-        return min(able, key=lambda one: (self._price(one, request), route.members.index(one)))
+        return min(able, key=lambda member: (self._price(member, request), route.members.index(member)))
 
     def _price(self, name: str, request: QueuedRequest) -> float:
         model = self._tables[name].find(request.model)
         if model is None:
             return math.inf
-        sizes = [(one["width"], one["height"]) for one in request.inputs if one["role"] == "image"]
+        sizes = [
+            (input_image["width"], input_image["height"])
+            for input_image in request.inputs
+            if input_image["role"] == "image"
+        ]
         usd = model.max_cost(request.served_by, request.prompt, request.params, request.missing, sizes)
         return math.inf if usd is None else usd
 
@@ -277,7 +287,7 @@ class Routing:
         if not isinstance(error, ServerFault) or error.http_status != _FREE_STATUS or route.same:
             return error.counted
         history.unavailable.add(request.provider)
-        if any(self._can_serve(request, one) and one not in history.unavailable for one in self.living(route)):
+        if any(self._can_serve(request, member) and member not in history.unavailable for member in self.living(route)):
             return False
         history.unavailable.clear()
         return True

@@ -95,8 +95,8 @@ class Runner:
         self._dispatchers: dict[str, Dispatcher] = {}
         self._admissions = Admissions(config, self._stops, self._spool)
         self._tables = {
-            name: Models.load(config.models, one.own_models) if one.own_models else models
-            for name, one in config.providers.items()
+            name: Models.load(config.models, provider.own_models) if provider.own_models else models
+            for name, provider in config.providers.items()
         }
         self._routing = Routing(config, self._tables, self._admissions, self._stops)
         self._controls = Controls(config, self._admissions, self._stops, emit)

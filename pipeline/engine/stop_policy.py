@@ -56,17 +56,17 @@ class StopSignal:
         Raises Withdrawn, also if one is set already.
         """
         signals = (self, *others)
-        if any(one.is_set for one in signals):
+        if any(signal.is_set for signal in signals):
             raise Withdrawn
         try:
             async with asyncio.timeout(None) as deadline:
-                for one in signals:
-                    one._deadlines.add(deadline)
+                for signal in signals:
+                    signal._deadlines.add(deadline)
                 try:
                     yield
                 finally:
-                    for one in signals:
-                        one._deadlines.discard(deadline)
+                    for signal in signals:
+                        signal._deadlines.discard(deadline)
         except TimeoutError:
             raise Withdrawn from None
 

@@ -63,7 +63,7 @@ class WindowScheduler:
         last = next(reversed(self._queue), ticket)
         self._queue[ticket] = None
         if last.priority < priority:
-            self._queue = dict.fromkeys(sorted(self._queue, key=lambda one: -one.priority))
+            self._queue = dict.fromkeys(sorted(self._queue, key=lambda queued: -queued.priority))
         return ticket
 
     def grant(self, now: float) -> Ticket | None:

@@ -186,7 +186,10 @@ class Worker:
         """Return the call for this many images. Raises Invalid if an upload is gone, before the call is recorded."""
         request, folder = self._request, self._context.inputs / self._request.job_name
         prompt = {} if request.prompt is None else {"prompt": request.prompt}
-        uploads = [Upload(one["role"], folder / one["file"], one["content_type"]) for one in request.inputs]
+        uploads = [
+            Upload(input_image["role"], folder / input_image["file"], input_image["content_type"])
+            for input_image in request.inputs
+        ]
         for upload in uploads:
             upload.check()
         return Call(request.served_by, {**prompt, **request.params, "n": images}, uploads)
@@ -238,7 +241,9 @@ class Worker:
         await self._await_deliveries(failures)
         if failures and len(failures) == len(urls) and (stop := self._admission.delivery.ended(self._request.pk)):
             raise stop
-        for failure in sorted(failures, key=lambda one: (isinstance(one, UrlLost), isinstance(one, DownloadRefused))):
+        for failure in sorted(
+            failures, key=lambda error: (isinstance(error, UrlLost), isinstance(error, DownloadRefused))
+        ):
             if not isinstance(failure, UrlLost) or len(failures) == len(urls):
                 raise failure
 
@@ -283,7 +288,9 @@ class Worker:
 
     async def _await_deliveries(self, failures: Sequence[BaseException]) -> None:
         """If time cannot help a download, wait until others arrive: then this request fails alone, else it stops."""
-        refused = next((one for one in failures if isinstance(one, DownloadRefused) and one.deterministic), None)
+        refused = next(
+            (failure for failure in failures if isinstance(failure, DownloadRefused) and failure.deterministic), None
+        )
         if refused is not None:
             self._failed_calls.check_delivery(refused.cause, deterministic=True, option=refused.option)
             before = self._admission.delivery.deliveries

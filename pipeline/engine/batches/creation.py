@@ -192,19 +192,19 @@ class Creation:
                     await self.check_file(file_id, error)
                 await asyncio.sleep(context.rules.poll_seconds[0])
 
-    async def check_file(self, file_id: str, said: RequestError) -> NoReturn:
+    async def check_file(self, file_id: str, error: RequestError) -> NoReturn:
         """The service says that it cannot find a file, the input file unless it names another.
 
         Raise FileNotSeenError if that is so. If it can be read all the same, the message disguises a spent monthly
         budget, and QuotaSpent is raised.
         """
-        named = list(dict.fromkeys(_FILE_ID.findall(said.message)))[:_MOST_FILES]
-        lost = [one for one in named or [file_id] if not await self._has_file(one)]
+        named = list(dict.fromkeys(_FILE_ID.findall(error.message)))[:_MOST_FILES]
+        lost = [candidate for candidate in named or [file_id] if not await self._has_file(candidate)]
         if lost:
             await self._context.writer.do(uploaded_files.forget, self._context.provider.name, lost)
-            raise FileNotSeenError(said)
+            raise FileNotSeenError(error)
         what = "the service refuses batches, although their file is there, as it does when a monthly budget is spent"
-        raise QuotaSpent(f"{what}: {said.message}")
+        raise QuotaSpent(f"{what}: {error.message}")
 
     async def _has_file(self, file_id: str) -> bool:
         unpaid_retry = UnpaidRetry(self._context)
@@ -269,7 +269,7 @@ async def delete_inputs(context: BatchContext) -> None:
     lost = await context.writer.do(uploaded_files.lost_inputs, context.provider.name, since)
     if lost:
         with contextlib.suppress(RequestError):
-            await _delete_lost(context, {one.name: one for one in lost})
+            await _delete_lost(context, {lost_input.name: lost_input for lost_input in lost})
 
 
 async def _delete_lost(context: BatchContext, lost: Mapping[str, LostInput]) -> None:
@@ -277,8 +277,8 @@ async def _delete_lost(context: BatchContext, lost: Mapping[str, LostInput]) -> 
 
     One that was sent lately may be listed later: a later run looks for it again.
     """
-    since = min(one.sent_at for one in lost.values()) - _CLOCKS
+    since = min(lost_input.sent_at for lost_input in lost.values()) - _CLOCKS
     known = await context.client.delete_named(lost, "batch", since)
-    for one in lost.values():
-        if one.name in known or one.sent_at < time.time() - _LISTED_SECONDS:
-            await context.writer.do(uploaded_files.forget_input_file, one.batch_pk)
+    for lost_input in lost.values():
+        if lost_input.name in known or lost_input.sent_at < time.time() - _LISTED_SECONDS:
+            await context.writer.do(uploaded_files.forget_input_file, lost_input.batch_pk)

@@ -36,7 +36,7 @@ def cut(
     for request in requests:
         own = list(_lines_of(request, model, images_per_call))
         takes = [line.takes for line in own]
-        if room is not None and total.tokens + sum(one.tokens for one in takes) > room:
+        if room is not None and total.tokens + sum(estimate.tokens for estimate in takes) > room:
             return lines, True
         if lines and not _fits(total, takes, rules):
             break
@@ -49,16 +49,16 @@ def cut(
 def _fits(total: BatchEstimate, takes: list[LineEstimate], rules: BatchRules) -> bool:
     """Return whether all lines of a request may be added: a request is not spread over batches."""
     whole = LineEstimate(
-        sum(one.images for one in takes),
-        sum(one.output_bytes for one in takes),
-        sum(one.tokens for one in takes),
-        sum(one.input_bytes for one in takes),
+        sum(estimate.images for estimate in takes),
+        sum(estimate.output_bytes for estimate in takes),
+        sum(estimate.tokens for estimate in takes),
+        sum(estimate.input_bytes for estimate in takes),
     )
     return total.requests + len(takes) <= rules.most_requests and total.has_room(whole, rules)
 
 
 def _lines_of(request: QueuedRequest, model: Model | None, images_per_call: int) -> Iterator[DraftLine]:
-    sizes = [(one["width"], one["height"]) for one in request.inputs]
+    sizes = [(input_image["width"], input_image["height"]) for input_image in request.inputs]
     left = request.missing
     while left > 0:
         images = min(left, images_per_call)

@@ -57,8 +57,8 @@ class UploadedImages:
             raise first_error(reasons) from None
         found = {sha256: task.result() for sha256, task in tasks.items()}
         return (
-            {sha256: one for sha256, one in found.items() if isinstance(one, str)},
-            {sha256: one for sha256, one in found.items() if isinstance(one, Invalid)},
+            {sha256: file_id for sha256, file_id in found.items() if isinstance(file_id, str)},
+            {sha256: error for sha256, error in found.items() if isinstance(error, Invalid)},
         )
 
     async def _file_id(self, sha256: str, file: str, content_type: str, is_over: Callable[[], bool]) -> str | Invalid:

@@ -51,7 +51,7 @@ def input_line(
     """Return a line that asks for images of a request; `file_ids` are those of its input images, by hash."""
     prompt = {} if request.prompt is None else {"prompt": request.prompt}
     body: dict[str, Any] = to_dialect({**prompt, **request.params, "n": images}, dialect)
-    references = [(one["role"], {"file_id": file_ids[one["sha256"]]}) for one in request.inputs]
+    references = [(input_image["role"], {"file_id": file_ids[input_image["sha256"]]}) for input_image in request.inputs]
     if references:
         body["images"] = [reference for role, reference in references if role == "image"]
     for role, reference in references:
@@ -82,8 +82,8 @@ class OutputLine:
     def largest_image(self) -> int:
         """About how many bytes the largest image of the response has."""
         data = self.body.get("data") if isinstance(self.body, dict) else None
-        images = [one.get("b64_json") for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        return max((len(one) * 3 // 4 for one in images if isinstance(one, str)), default=0)
+        images = [item.get("b64_json") for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+        return max((len(encoded) * 3 // 4 for encoded in images if isinstance(encoded, str)), default=0)
 
     def as_response(self, secrets: Secrets) -> HttpResponse:
         """Return the line's response as if it had come over HTTP."""

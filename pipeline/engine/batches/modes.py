@@ -88,7 +88,7 @@ class Modes:
         if route is None:
             return group
         members = [self._config.providers[name] for name in route.members]
-        first = next((one.name for one in members if one.batch is not None), route.members[0])
+        first = next((member.name for member in members if member.batch is not None), route.members[0])
         return replace(group, provider=first)
 
     def groups(self, provider: str) -> list[Block]:
@@ -122,7 +122,7 @@ class Modes:
         if group not in self._refused:
             self._refused.add(group)
             self._emit(Stopped(f"batches of job `{job.name}`, which is made in realtime instead", error))
-        self._by_batch = [one for one in self._by_batch if one != group]
+        self._by_batch = [other for other in self._by_batch if other != group]
         return True
 
     def _fault(self, job: BatchJob, group: Block) -> str | None:

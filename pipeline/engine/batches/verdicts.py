@@ -40,25 +40,28 @@ class Verdict:
 
 def verdict_on(errors: Sequence[BatchError]) -> Verdict:
     """Return what follows from the errors of a batch that failed validation."""
-    message = (
-        "; ".join(dict.fromkeys(str(one.message or one.code) for one in errors[:_MOST_ERRORS])) or "without a reason"
+    reasons = (
+        "; ".join(dict.fromkeys(str(error.message or error.code) for error in errors[:_MOST_ERRORS]))
+        or "without a reason"
     )
-    said = f"the service failed a batch: {message}"
+    message = f"the service failed a batch: {reasons}"
     code = errors[0].code if errors else None
-    if any(one.code == _NO_ROOM for one in errors):
-        return Verdict("wait for room", Invalid(said, code=_NO_ROOM))
-    for one in errors:
-        if one.code == "model_not_found" or _NOT_SUPPORTED.search(one.message or ""):
-            return Verdict("refuse", ModelUnknown(said, code=one.code, param=one.param))
-        if stop := _stop_of(one, said):
+    if any(error.code == _NO_ROOM for error in errors):
+        return Verdict("wait for room", Invalid(message, code=_NO_ROOM))
+    for error in errors:
+        if error.code == "model_not_found" or _NOT_SUPPORTED.search(error.message or ""):
+            return Verdict("refuse", ModelUnknown(message, code=error.code, param=error.param))
+        if stop := _stop_of(error, message):
             return Verdict("stop", stop)
-    if any(cannot_find_file(one.message or "") for one in errors):
-        return Verdict("check file", BatchRefused(said, code=code))
-    lines = [(one.line, one) for one in errors if one.line is not None and (one.param or "").startswith("body.")]
+    if any(cannot_find_file(error.message or "") for error in errors):
+        return Verdict("check file", BatchRefused(message, code=code))
+    lines = [
+        (error.line, error) for error in errors if error.line is not None and (error.param or "").startswith("body.")
+    ]
     if lines:
-        bad = ((line, Invalid(one.message or said, code=one.code, param=one.param)) for line, one in lines)
-        return Verdict("fail lines", BatchRefused(said, code=code), tuple(bad))
-    return Verdict("again", BatchRefused(said, code=code))
+        bad = ((line, Invalid(error.message or message, code=error.code, param=error.param)) for line, error in lines)
+        return Verdict("fail lines", BatchRefused(message, code=code), tuple(bad))
+    return Verdict("again", BatchRefused(message, code=code))
 
 
 def verdict_on_refusal(error: RequestError, provider: str) -> Verdict:
@@ -89,8 +92,8 @@ def stated_limit(message: str) -> int | None:
     return int(found[1].replace(",", "")[:15]) if found else None
 
 
-def _stop_of(one: BatchError, said: str) -> Stop | None:
+def _stop_of(error: BatchError, message: str) -> Stop | None:
     """Return the stop that an error of money or of the key means, whatever batch it is about."""
-    body = ErrorBody(message=one.message or "", type=None, code=one.code, param=one.param)
+    body = ErrorBody(message=error.message or "", type=None, code=error.code, param=error.param)
     kind = error_class(400, body, {})
-    return kind(said, code=one.code) if issubclass(kind, QuotaSpent | KeyRefused) else None
+    return kind(message, code=error.code) if issubclass(kind, QuotaSpent | KeyRefused) else None
