@@ -35,14 +35,14 @@ class Callers:
 
 @dataclass(frozen=True, slots=True)
 class ProviderContext:
-    """What the workers of one provider share. `inputs` is the folder of the jobs' uploads.
+    """What the workers of one provider share. `output` is the output folder, which has the jobs' uploads.
 
     `is_realtime` returns whether a request may be called, and is not to go by batch; `find_caller` the caller of
     another provider, None for one that is not known any more.
     """
 
     target: Target
-    inputs: Path
+    output: Path
     retry: RetryRules
     admission: Admission
     caller: LocalCaller
@@ -62,7 +62,7 @@ class ProviderContext:
     async def open(
         cls,
         target: Target,
-        inputs: Path,
+        output: Path,
         retry: RetryRules,
         admission: Admission,
         records: Records,
@@ -73,4 +73,4 @@ class ProviderContext:
     ) -> AsyncIterator[ProviderContext]:
         """Open a provider's HTTP sessions and threads, and close them after the block. Raises ConfigError."""
         async with caller:
-            yield cls(target, inputs, retry, admission, caller, records, is_realtime, routing, find_caller)
+            yield cls(target, output, retry, admission, caller, records, is_realtime, routing, find_caller)

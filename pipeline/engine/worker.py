@@ -184,7 +184,7 @@ class Worker:
 
     def _build_call(self, images: int) -> Call:
         """Return the call for this many images. Raises Invalid if an upload is gone, before the call is recorded."""
-        request, folder = self._request, self._context.inputs / self._request.job_name
+        request, folder = self._request, self._context.output / self._request.job_name
         prompt = {} if request.prompt is None else {"prompt": request.prompt}
         uploads = [
             Upload(input_image["role"], folder / input_image["file"], input_image["content_type"])

@@ -61,9 +61,9 @@ class BatchContext:
         return self.shared.retry
 
     @property
-    def inputs(self) -> Path:
+    def output(self) -> Path:
         """The output folder, with the jobs' uploads."""
-        return self.shared.inputs
+        return self.shared.output
 
     @property
     def caller(self) -> LocalCaller:

@@ -183,4 +183,4 @@ class BatchExecutor:
             self._groups.stop(row, error)
 
     def _folder(self, job_name: str) -> Path:
-        return self._context.inputs / job_name / BATCHES_FOLDER
+        return self._context.output / job_name / BATCHES_FOLDER

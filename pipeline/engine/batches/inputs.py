@@ -80,7 +80,7 @@ class UploadedImages:
     ) -> str | Invalid:
         """Upload an image; first look for one whose upload nobody knows the end of, by its unique name."""
         context, provider = self._context, self._context.provider.name
-        path = context.inputs / file
+        path = context.output / file
         name = known.name if known is not None and known.id is None else None
         while True:
             try:
