@@ -25,7 +25,7 @@ from pipeline.ledger.error_kind import INTERRUPTED
 
 if TYPE_CHECKING:
     from pipeline.engine.provider_context import ProviderContext
-    from pipeline.engine.refusal_guard import Verdict
+    from pipeline.engine.refusal_guard import GuardDecision
     from pipeline.engine.routing import History
     from pipeline.ledger.queue import QueuedRequest
 
@@ -59,13 +59,13 @@ class FailedCalls:
         self._admission = context.admission
         self._records = context.records
         self._request = request
-        self._verdict: Verdict = "stop"  # on the last refusal
+        self._decision: GuardDecision = "stop"  # on the last refusal
         self._history = history
         self._cut_off = request.cut_off  # calls that may be paid, until they are looked at
 
     def refused(self, error: Stop) -> None:
         """Report a refusal, while its call is still in flight."""
-        self._verdict = self._admission.refusals.refused(self._request, error, self._admission.in_flight - 1)
+        self._decision = self._admission.refusals.refused(self._request, error, self._admission.in_flight - 1)
 
     async def resolve(self, error: RequestError, *, was_sent: bool) -> None:
         """Decide what follows from a failed call: return if it is to be made again, else raise what ends it."""
@@ -85,16 +85,16 @@ class FailedCalls:
 
     async def _resolve_refusal(self, error: Stop) -> None:
         """One refusal is one refusal: it is a stop only if the guard confirms it."""
-        guard, verdict = self._admission.refusals, self._verdict
-        if verdict == "await first":
+        guard, decision = self._admission.refusals, self._decision
+        if decision == "await first":
             works = await self._admission.park(lambda: guard.known_good or not self._admission.in_flight)
-            verdict = "retry" if works and guard.known_good else "stop"
-        if verdict == "park":
+            decision = "retry" if works and guard.known_good else "stop"
+        if decision == "park":
             await self._admission.park(lambda: guard.others_passed(self._request, error))
-            verdict = guard.refused_again(self._request, error)
-        if verdict == "stop":
+            decision = guard.refused_again(self._request, error)
+        if decision == "stop":
             raise error
-        if verdict == "fail":
+        if decision == "fail":
             raise FailedError(error)
 
     async def _resolve_invalid(self, error: Invalid) -> None:

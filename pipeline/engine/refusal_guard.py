@@ -40,13 +40,13 @@ class _Suspicion:
     is_confirmed_for_first: bool = False  # the first request was refused again: another one probes
 
 
-Verdict = Literal["stop", "fail", "retry", "park", "await first"]
+GuardDecision = Literal["stop", "fail", "retry", "park", "await first"]
 """What follows from a refusal: a stop; the failure of this request; another attempt, when the guard admits it; or
 parking until others have passed (`fail`) or nothing is left that could pass (`stop`); or parking until the calls in
 flight show whether the provider works at all.
 """
 
-Scope = tuple[str, str | None] | None
+RefusalScope = tuple[str, str | None] | None
 """What a refusal may concern: ("model", its name), ("operation", its name), or None for the whole provider."""
 
 
@@ -55,16 +55,16 @@ class RefusalGuard:
 
     def __init__(self, *, known_good: bool) -> None:
         self.known_good = known_good
-        self._successes: dict[Scope, int] = {}
-        self._suspicions: dict[Scope, _Suspicion] = {}
-        self._refused_alone: dict[Scope, set[int]] = {}
+        self._successes: dict[RefusalScope, int] = {}
+        self._suspicions: dict[RefusalScope, _Suspicion] = {}
+        self._refused_alone: dict[RefusalScope, set[int]] = {}
         self._invalid: dict[str, set[int]] = {}  # message -> requests, since the last success
         self._tried_again: set[int] = set()
         self._met: dict[int, tuple[int, float]] = {}  # request -> its refusals, and when the first was
-        self._last_good: dict[Scope, float] = {}  # when the last call that has passed was sent
+        self._last_good: dict[RefusalScope, float] = {}  # when the last call that has passed was sent
         self._changed = asyncio.Event()
 
-    def scope_of(self, request: QueuedRequest, error: Stop) -> Scope:
+    def scope_of(self, request: QueuedRequest, error: Stop) -> RefusalScope:
         """Return what a refusal may concern: the operation of a wrong path, a model that the message names, or all."""
         if error.reach == "operation":
             return "operation", request.served_by
@@ -80,7 +80,7 @@ class RefusalGuard:
         suspicion = self._suspicion_of(request)
         return suspicion is not None and suspicion.probing != request.pk
 
-    def successes(self, scope: Scope) -> int:
+    def successes(self, scope: RefusalScope) -> int:
         """Return how many requests of this scope have passed in this run."""
         return self._successes.get(scope, 0)
 
@@ -111,7 +111,7 @@ class RefusalGuard:
         self._invalid.clear()
         self._changed.set()
 
-    def refused(self, request: QueuedRequest, error: Stop, in_flight: int) -> Verdict:
+    def refused(self, request: QueuedRequest, error: Stop, in_flight: int) -> GuardDecision:
         """Record a refusal, and decide what follows from it. `in_flight` counts the other calls.
 
         OpenAI's own codes of a spent quota stop at once, other words about money if the same request meets them again;
@@ -150,24 +150,24 @@ class RefusalGuard:
         """Return whether a call that was sent after this request was first refused has passed."""
         return self._last_good.get(self.scope_of(request, error), -math.inf) > self._met[request.pk][1]
 
-    def _confirmed(self, request: QueuedRequest, scope: Scope, error: Stop) -> Verdict:
+    def _confirmed(self, request: QueuedRequest, scope: RefusalScope, error: Stop) -> GuardDecision:
         """A refusal repeats: it stops the model that it names, or that alone never passed, else the provider."""
         suspicion = self._suspicions.pop(scope, None)
         self._changed.set()
-        own: Scope = ("model", request.model)
+        own: RefusalScope = ("model", request.model)
         same_model = suspicion is not None and suspicion.model == request.model is not None
         only_model = same_model and not self.successes(own) and self.successes(None) > 0
         if error.reach == "provider" and (scope == own or only_model):
             error.reach = "provider's model"
         return "stop"
 
-    def refused_again(self, request: QueuedRequest, error: Stop) -> Verdict:
+    def refused_again(self, request: QueuedRequest, error: Stop) -> GuardDecision:
         """Return what follows for a request that was parked: it fails if others have passed, else it stops."""
         if self.others_passed(request, error):
             return self._alone(request, error)
         return self._confirmed(request, self.scope_of(request, error), error)
 
-    def _alone(self, request: QueuedRequest, error: Stop) -> Verdict:
+    def _alone(self, request: QueuedRequest, error: Stop) -> GuardDecision:
         """A request is refused while others pass: it fails, unless all requests of its kind are refused."""
         kind: tuple[str, str | None] = (
             ("operation", request.served_by) if error.reach == "operation" else ("model", request.model)
@@ -216,5 +216,5 @@ class RefusalGuard:
         return True
 
 
-def _scopes(request: QueuedRequest) -> tuple[Scope, ...]:
+def _scopes(request: QueuedRequest) -> tuple[RefusalScope, ...]:
     return None, ("model", request.model), ("operation", request.served_by)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.engine.batches.verdicts import stated_limit, verdict_on, verdict_on_refusal
+from pipeline.engine.batches.verdicts import classify_errors, classify_refusal, stated_limit
 from pipeline.engine.events import RequestEnded
 from pipeline.errors import BatchRefused, Invalid, KeyRefused, ModelUnknown, QuotaSpent
 from tests.support.batch_server import OTHER, batch_lab, batch_service, fates, kinds, outcomes, painted, queue, refusal
@@ -244,9 +244,9 @@ def test_verdicts_prefer_what_reaches_furthest() -> None:
     full = BatchError("token_limit_exceeded", "full", None, None)
     cap = BatchError("invalid_request", CAP, None, None)
     line = BatchError("invalid_value", "no", "body.n", 1)
-    assert verdict_on([line, cap, full]).fate == "wait for room"
-    assert verdict_on([line, cap]).fate == "check file"
-    assert verdict_on([line, BatchError("x", "", None, None)]).fate == "fail lines"
-    assert verdict_on([BatchError(None, "", None, None)]).error.message.endswith(": None")
-    assert verdict_on_refusal(Invalid("no", http_status=400), "lab").fate == "again"
+    assert classify_errors([line, cap, full]).fate == "wait for room"
+    assert classify_errors([line, cap]).fate == "check file"
+    assert classify_errors([line, BatchError("x", "", None, None)]).fate == "fail lines"
+    assert classify_errors([BatchError(None, "", None, None)]).error.message.endswith(": None")
+    assert classify_refusal(Invalid("no", http_status=400), "lab").fate == "again"
     assert refusal("a")[0] == 400

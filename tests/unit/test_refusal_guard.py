@@ -25,16 +25,16 @@ def key_refused(message: str = "Incorrect API key") -> Stop:
 
 
 async def probe(guard: RefusalGuard, pk: int, *, passes: bool = False, model: str = "dall-e-2") -> str | None:
-    """Call with a request as soon as it may: it passes, or is refused; return the verdict."""
+    """Call with a request as soon as it may: it passes, or is refused; return the decision."""
     one = request(pk, model)
     await guard.admit(one)
-    verdict = None
+    decision = None
     if passes:
         guard.passed(one, now())
     else:
-        verdict = guard.refused(one, key_refused(), 0)
+        decision = guard.refused(one, key_refused(), 0)
     guard.released(one)
-    return verdict
+    return decision
 
 
 def test_a_refusal_before_the_first_success_stops_at_once() -> None:
@@ -140,9 +140,9 @@ def test_a_model_that_never_passed_while_another_did_is_stopped_alone() -> None:
         for pk in (1, 1, 2):
             one = request(pk, "gpt-image-1")
             await guard.admit(one)
-            verdict = guard.refused(one, error, 0)
+            decision = guard.refused(one, error, 0)
             guard.released(one)
-        assert (verdict, error.reach) == ("stop", "provider's model")
+        assert (decision, error.reach) == ("stop", "provider's model")
 
     run(main())
 

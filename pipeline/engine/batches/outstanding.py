@@ -11,7 +11,7 @@ from pipeline.backoff import Backoff
 from pipeline.engine.batches.collection import Collection
 from pipeline.engine.batches.creation import Creation, FileNotSeenError, TooLargeError, delete_input
 from pipeline.engine.batches.unpaid_retry import UnpaidRetry
-from pipeline.engine.batches.verdicts import Verdict, verdict_on, verdict_on_refusal
+from pipeline.engine.batches.verdicts import BatchFailure, classify_errors, classify_refusal
 from pipeline.engine.events import BatchCollected, BatchMoved, BatchSent
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BatchGone, OutcomeUnknown, RequestError
@@ -89,12 +89,12 @@ class Outstanding:
         try:
             return await self._creation.create(file_id)
         except FileNotSeenError as error:
-            await self._judge(Verdict("upload anew", error.reason))
+            await self._judge(BatchFailure("upload anew", error.reason))
             await self._withdraw()
         except Withdrawn:
             await self._withdraw()
         except RequestError as error:
-            await self._judge(verdict_on_refusal(error, self.row.provider))
+            await self._judge(classify_refusal(error, self.row.provider))
             await self._withdraw()
         return None
 
@@ -211,43 +211,43 @@ class Outstanding:
 
     async def _fail(self, remote: RemoteBatch) -> None:
         """The batch failed validation: nothing was run. Decide what follows for its requests."""
-        verdict = verdict_on(remote.errors)
+        failure = classify_errors(remote.errors)
         named: dict[int, tuple[QueuedRequest, RequestError]] = {}
-        if verdict.fate == "check file":
-            verdict = await self._check_file(verdict.error)
-        for number, reason in verdict.lines:
+        if failure.fate == "check file":
+            failure = await self._check_file(failure.error)
+        for number, reason in failure.lines:
             request = await self._context.writer.do(batch_lines.request_at, self.row.pk, number)
             if request is not None:
                 named.setdefault(request.pk, (request, reason))
         for request, error in named.values():
             await self._groups.fail([request], error)
-        if verdict.fate == "fail lines" and not named:
-            verdict = Verdict("again", verdict.error)
-        await self._judge(verdict)
+        if failure.fate == "fail lines" and not named:
+            failure = BatchFailure("again", failure.error)
+        await self._judge(failure)
         await self._withdraw()
 
-    async def _check_file(self, error: RequestError) -> Verdict:
-        """Return what follows from the service's word that it cannot find a file."""
+    async def _check_file(self, error: RequestError) -> BatchFailure:
+        """Return what follows if the service states that it cannot find a file."""
         try:
             await self._creation.check_file(self.row.input_file_id or "", error)
         except FileNotSeenError:
-            return Verdict("upload anew", error)
+            return BatchFailure("upload anew", error)
         except RequestError as reason:
-            return Verdict("stop", reason)
+            return BatchFailure("stop", reason)
 
-    async def _judge(self, verdict: Verdict) -> None:
-        """Do what a verdict says, before the batch is withdrawn and its requests may be sent again."""
-        match verdict.fate:
+    async def _judge(self, failure: BatchFailure) -> None:
+        """Do what follows from a failure, before the batch is withdrawn and its requests may be sent again."""
+        match failure.fate:
             case "wait for room":
-                await self._groups.wait_for_room(self.row, verdict.error)
+                await self._groups.wait_for_room(self.row, failure.error)
             case "refuse":
-                self._groups.refuse(self.row, verdict.error)
+                self._groups.refuse(self.row, failure.error)
             case "again":
-                self._groups.failed(self.row, verdict.error)
+                self._groups.failed(self.row, failure.error)
             case "upload anew":
-                self._groups.upload_anew(self.row, verdict.error)
+                self._groups.upload_anew(self.row, failure.error)
             case "stop":
-                self._groups.stop(self.row, verdict.error)
+                self._groups.stop(self.row, failure.error)
             case _:
                 pass
 

@@ -30,15 +30,15 @@ _MOST_ERRORS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The fate of a failed batch, with the error that says why."""
+class BatchFailure:
+    """What follows from the failure of a batch, and the error that is the reason."""
 
     fate: Fate
     error: RequestError
     lines: tuple[tuple[int, Invalid], ...] = ()  # numbers from 1, as the service counts
 
 
-def verdict_on(errors: Sequence[BatchError]) -> Verdict:
+def classify_errors(errors: Sequence[BatchError]) -> BatchFailure:
     """Return what follows from the errors of a batch that failed validation."""
     reasons = (
         "; ".join(dict.fromkeys(str(error.message or error.code) for error in errors[:_MOST_ERRORS]))
@@ -47,36 +47,36 @@ def verdict_on(errors: Sequence[BatchError]) -> Verdict:
     message = f"the service failed a batch: {reasons}"
     code = errors[0].code if errors else None
     if any(error.code == _NO_ROOM for error in errors):
-        return Verdict("wait for room", Invalid(message, code=_NO_ROOM))
+        return BatchFailure("wait for room", Invalid(message, code=_NO_ROOM))
     for error in errors:
         if error.code == "model_not_found" or _NOT_SUPPORTED.search(error.message or ""):
-            return Verdict("refuse", ModelUnknown(message, code=error.code, param=error.param))
+            return BatchFailure("refuse", ModelUnknown(message, code=error.code, param=error.param))
         if stop := _stop_of(error, message):
-            return Verdict("stop", stop)
+            return BatchFailure("stop", stop)
     if any(cannot_find_file(error.message or "") for error in errors):
-        return Verdict("check file", BatchRefused(message, code=code))
+        return BatchFailure("check file", BatchRefused(message, code=code))
     lines = [
         (error.line, error) for error in errors if error.line is not None and (error.param or "").startswith("body.")
     ]
     if lines:
         bad = ((line, Invalid(error.message or message, code=error.code, param=error.param)) for line, error in lines)
-        return Verdict("fail lines", BatchRefused(message, code=code), tuple(bad))
-    return Verdict("again", BatchRefused(message, code=code))
+        return BatchFailure("fail lines", BatchRefused(message, code=code), tuple(bad))
+    return BatchFailure("again", BatchRefused(message, code=code))
 
 
-def verdict_on_refusal(error: RequestError, provider: str) -> Verdict:
+def classify_refusal(error: RequestError, provider: str) -> BatchFailure:
     """Return what follows from a create that the service refuses at once."""
     if error.code == _NO_ROOM or _LIMIT.search(error.message):
-        return Verdict("wait for room", error)
+        return BatchFailure("wait for room", error)
     if isinstance(error, RateLimited):
-        return Verdict("wait for room", error)
+        return BatchFailure("wait for room", error)
     if isinstance(error, WrongAddress):
-        return Verdict("refuse", refusal(provider, error))
+        return BatchFailure("refuse", refusal(provider, error))
     if isinstance(error, ModelUnknown) or _NOT_SUPPORTED.search(error.message):
-        return Verdict("refuse", error)
+        return BatchFailure("refuse", error)
     if not isinstance(error, Invalid):
-        return Verdict("stop", error)
-    return Verdict("again", BatchRefused(f"the service refuses a batch: {error.message}", code=error.code))
+        return BatchFailure("stop", error)
+    return BatchFailure("again", BatchRefused(f"the service refuses a batch: {error.message}", code=error.code))
 
 
 def refusal(provider: str, error: RequestError) -> BatchRefused:
