@@ -192,7 +192,7 @@ class Records:
         if result.error is not None:
             return await self._complete_failed(request, attempt, result, result.error)
         cost = self._cost(request, result, attempt.discount)
-        moderated = 0 if result.moderated and self._asks_next(request, attempt) else result.moderated
+        moderated = 0 if result.moderated and self._try_next_member(request, attempt) else result.moderated
         response = attempts.ResponseRecord(
             http_status=result.http_status or 200,
             request_id=result.request_id,
@@ -220,11 +220,13 @@ class Records:
         settled = len(result.images) + len(result.urls) + moderated
         return Completion(urls, settled, succeeded, cost or 0.0)
 
-    def _asks_next(self, request: QueuedRequest, attempt: Attempt) -> bool:
-        """Return whether another member of a route is to be asked for images that the content policy withheld."""
+    def _try_next_member(self, request: QueuedRequest, attempt: Attempt) -> bool:
+        """Exclude this member of a route from a request of which its content policy withheld images, if another one may
+        still be asked; return whether that is so.
+        """
         if self._routing is None or request.route is None or attempt.is_line:
             return False
-        return self._routing.asks_next(request)
+        return self._routing.try_next_member(request)
 
     def _cost(self, request: QueuedRequest, result: CallResult, discount: float) -> float | None:
         """Return what an answered call cost, less the discount.

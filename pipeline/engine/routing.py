@@ -159,14 +159,14 @@ class Routing:
         return {
             pk
             for pk, (request, history) in self._histories.items()
-            if self._waits(request, history, name, now) or self._is_anothers(request, history, name)
+            if self._waits(request, history, name, now) or self._belongs_to_other_member(request, history, name)
         }
 
     def _waits(self, request: QueuedRequest, history: History, name: str, now: float) -> bool:
         until = history.waits.get(name, 0.0)
         return until > now and (until < math.inf or self._next(request, history) is not None)
 
-    def _is_anothers(self, request: QueuedRequest, history: History, name: str) -> bool:
+    def _belongs_to_other_member(self, request: QueuedRequest, history: History, name: str) -> bool:
         """Return whether a request that a content policy refused is not for this member to be asked next."""
         if name in history.refused:
             return True
@@ -213,7 +213,7 @@ class Routing:
                 rooms.get(member, 0) > 0
                 and self._can_serve(request, member)
                 and not self._waits(request, history, member, now)
-                and not self._is_anothers(request, history, member)
+                and not self._belongs_to_other_member(request, history, member)
             )
         ]
         return min(able, key=lambda member: (self._price(member, request), route.members.index(member)))
@@ -238,10 +238,9 @@ class Routing:
         """A request has ended."""
         self._histories.pop(request.pk, None)
 
-    def asks_next(self, request: QueuedRequest) -> bool:
-        """Return whether another member is to be asked for what its member's content policy refuses of a request.
-
-        Then that member is not asked again.
+    def try_next_member(self, request: QueuedRequest) -> bool:
+        """Exclude the member whose content policy has refused a request, if another one may still be asked; return
+        whether that is so.
         """
         history = self.history(request)
         if self._config.routes[request.route or ""].moderation != "next":
@@ -255,16 +254,18 @@ class Routing:
         """Return whether its member is not asked again for what is missing, by its content policy."""
         return request.provider in self.history(request).refused
 
-    def moves(self, request: QueuedRequest, error: RequestError, *, is_final: bool, is_probe: bool) -> float | None:
-        """Record what a request has met at its member; return the seconds until that member may be asked again, if it
-        goes back to the queue for all members; None if it has failed.
+    def record_failure(
+        self, request: QueuedRequest, error: RequestError, *, is_final: bool, is_probe: bool
+    ) -> float | None:
+        """Record a failure of a request at its member. Return the seconds until that member may be asked again, if the
+        request goes back to the queue for all members; None if the request has failed.
         """
         history, member = self.history(request), request.provider
         if isinstance(error, Stop):  # which concerns this request alone
             history.waits[member] = math.inf
             return None if self._next(request, history) is None else math.inf
         if isinstance(error, Moderated):
-            return math.inf if self.asks_next(request) else None
+            return math.inf if self.try_next_member(request) else None
         if is_final or not isinstance(error, TryAgain):
             return None
         if not is_probe and self._counts(request, history, error):

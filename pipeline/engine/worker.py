@@ -106,7 +106,7 @@ class Worker:
     def _go_on(self, routing: Routing, error: RequestError | None, *, is_final: bool) -> None:
         """Decide whether a request of a route has ended. Raises Withdrawn if it goes back to the queue for all."""
         if error is not None:
-            seconds = routing.moves(self._request, error, is_final=is_final, is_probe=self._is_probe)
+            seconds = routing.record_failure(self._request, error, is_final=is_final, is_probe=self._is_probe)
             if seconds is not None:
                 if seconds < math.inf:
                     self._records.emit(Retrying(self._request.job_name, self._request.id, seconds, error))
