@@ -129,7 +129,7 @@ class Admission:
                 throttle.woke(since)
         seconds = self.hold.look()
         if seconds:
-            self._breaker.forgive(seconds)
+            self._breaker.exclude_seconds(seconds)
             self._pauses.interrupted()
             self.changed.set()
 

@@ -120,8 +120,8 @@ class CircuitBreaker:
         self._changed.set()
         return self._given_up(now, error)
 
-    def forgive(self, seconds: float) -> None:
-        """These last seconds do not count as an outage, since nobody was to call."""
+    def exclude_seconds(self, seconds: float) -> None:
+        """Do not count the last `seconds` as part of an outage: calls were held."""
         if self._open_since is not None:
             self._open_since = min(self._open_since + seconds, asyncio.get_running_loop().time())
 

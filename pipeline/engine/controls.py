@@ -69,7 +69,7 @@ class Controls:
             self._remember(name, admission)
         self._follow_priorities(before)
 
-    def equip(self, admission: Admission, name: str) -> None:
+    def apply_to(self, admission: Admission, name: str) -> None:
         """Apply the controls to the admission of a provider that is about to be called."""
         admission.priorities = self._priorities
         self._follow_hold(name, admission)

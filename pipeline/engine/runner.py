@@ -263,7 +263,7 @@ class Runner:
             return None
         target = Target(provider, base_url, self._config.download, self._config.images_folder)
         admission = await self._admissions.open(provider, base_url, writer)
-        self._controls.equip(admission, provider.name)
+        self._controls.apply_to(admission, provider.name)
         routing = self._routing if self._config.routes_with(provider.name) else None
         records = Records(
             *(target, Places(self._held, self._spool), self._tables[provider.name], writer, self._budget, self._stops),

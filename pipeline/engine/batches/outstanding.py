@@ -89,12 +89,12 @@ class Outstanding:
         try:
             return await self._creation.create(file_id)
         except FileNotSeenError as error:
-            await self._judge(BatchFailure("upload anew", error.reason))
+            await self._act_on_failure(BatchFailure("upload anew", error.reason))
             await self._withdraw()
         except Withdrawn:
             await self._withdraw()
         except RequestError as error:
-            await self._judge(classify_refusal(error, self.row.provider))
+            await self._act_on_failure(classify_refusal(error, self.row.provider))
             await self._withdraw()
         return None
 
@@ -141,7 +141,7 @@ class Outstanding:
             remote = remote or await self._look_at()
             if remote is None:
                 return None
-            await self._note(remote)
+            await self._record_progress(remote)
             if remote.status in FINAL:
                 return remote
             if self._context.modes.is_cancelled(self.row.job_pk) and self.row.cancelled_at is None:
@@ -167,11 +167,11 @@ class Outstanding:
                 return found
             misses += 1
             if misses >= _GONE_AFTER:
-                await self._gone()
+                await self._handle_missing_batch()
                 return None
             await asyncio.sleep(self._context.rules.poll_seconds[0])
 
-    async def _note(self, remote: RemoteBatch) -> None:
+    async def _record_progress(self, remote: RemoteBatch) -> None:
         """Record and report what the service says of the batch, if it is new."""
         seen = (remote.status, remote.completed, remote.failed)
         if seen == self._seen:
@@ -223,7 +223,7 @@ class Outstanding:
             await self._groups.fail([request], error)
         if failure.fate == "fail lines" and not named:
             failure = BatchFailure("again", failure.error)
-        await self._judge(failure)
+        await self._act_on_failure(failure)
         await self._withdraw()
 
     async def _check_file(self, error: RequestError) -> BatchFailure:
@@ -235,7 +235,7 @@ class Outstanding:
         except RequestError as reason:
             return BatchFailure("stop", reason)
 
-    async def _judge(self, failure: BatchFailure) -> None:
+    async def _act_on_failure(self, failure: BatchFailure) -> None:
         """Do what follows from a failure, before the batch is withdrawn and its requests may be sent again."""
         match failure.fate:
             case "wait for room":
@@ -251,8 +251,8 @@ class Outstanding:
             case _:
                 pass
 
-    async def _gone(self) -> None:
-        """The service does not know the batch any more: stop, or give its lines up if its job is cancelled."""
+    async def _handle_missing_batch(self) -> None:
+        """Stop, since the service does not know the batch any more; if its job is cancelled, give it up instead."""
         what = (
             f"{self.row.provider} does not know the batch {self.row.id} of job `{self.row.job_name}`: it belongs to"
             " another key or project, or was deleted. Its requests may be paid and are not sent again; set the key of"
