@@ -1,4 +1,4 @@
-"""Adaptive concurrency: how many calls a server without a stated limit serves at once, found while calls are made.
+"""Adaptive concurrency: how many calls a server without a stated limit serves at once, measured while calls are made.
 
 Doubled with each latency at the start while latency stays, so that images per second grow; then one more per round, as
 Vegas does for TCP (Brakmo and Peterson 1994); three quarters of it when the server refuses, and then up to what it
@@ -61,17 +61,17 @@ class _Round:
 class AdaptiveSlots:
     """Slots for the calls in flight of one provider, as many as its server seems to serve. Moments are the loop's.
 
-    `level` is what was found in an earlier run, None if nothing was.
+    `initial_level` is what an earlier run measured, None if none did.
     """
 
-    def __init__(self, most: int, level: int | None) -> None:
+    def __init__(self, most: int, initial_level: int | None) -> None:
         self._most = most
-        self._is_starting = level is None
-        first = min(most, level or FIRST_LEVEL)
+        self._is_starting = initial_level is None
+        first = min(most, initial_level or FIRST_LEVEL)
         self._slots = Slots(first)
         self._round = _Round(first, 0.0, min(most, 2 * first) if self._is_starting else first)
         self._base: dict[Hashable, float] = {}  # latency by kind of call, when none queued
-        self._proven = level or 0  # a whole round was served
+        self._proven = initial_level or 0  # a whole round was served
         self._ceiling = math.inf  # more was refused, although it was not proven
         self._probe_at, self._probe_seconds = 0.0, _FIRST_PROBE
         self._reduced_at = -math.inf
@@ -80,7 +80,7 @@ class AdaptiveSlots:
         self._before_refresh: tuple[int, float] | None = None  # the level, and how much longer latency was
 
     @property
-    def found(self) -> int | None:
+    def measured_level(self) -> int | None:
         """The number of calls that the server seems to serve at once; None as long as that is not known."""
         if self._before_refresh is not None:
             return self._before_refresh[0]

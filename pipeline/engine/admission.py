@@ -45,7 +45,7 @@ class Admission:
         *,
         known_good: bool = False,
         spool: Spool | None = None,
-        found: int | None = None,
+        initial_level: int | None = None,
     ) -> None:
         outage = rules.outage_hours * 3600
         self.limits = CallLimits(provider.rate_limit, provider.share)
@@ -59,7 +59,7 @@ class Admission:
         self.delivery = DeliveryBreaker(provider.name, outage)
         self._breaker = CircuitBreaker(base_url, outage, start_seconds=rules.start_minutes * 60, known_good=known_good)
         self._spool = spool
-        self.room = Room(provider, found)
+        self.room = Room(provider, initial_level)
         self._pauses = Pauses(rules.max_wait_seconds, outage)
         self._waiting = 0
         self._sleeping = 0

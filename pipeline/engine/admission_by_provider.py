@@ -36,7 +36,7 @@ class Admissions(dict[str, Admission]):
             self._stops.signal(name),
             known_good=await writer.do(attempts.has_succeeded, name),
             spool=self._spool,
-            found=await writer.do(read_calls_in_flight, name),
+            initial_level=await writer.do(read_calls_in_flight, name),
         )
         if limit is not None:
             sent = await writer.do(attempts.sent_since, name, now - limit.window)

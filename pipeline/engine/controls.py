@@ -31,7 +31,7 @@ FOLLOW_SECONDS = 0.3
 class Controls:
     """Passes the controls on to the admission of each provider, and emits what has changed.
 
-    `record` gets how many calls in flight were found to be right for a provider, to write it down.
+    `record` is called with a provider and the number of calls in flight that was measured to be right for it.
     """
 
     def __init__(self, config: Config, admissions: Mapping[str, Admission], stops: StopPolicy, emit: Listener) -> None:
@@ -44,7 +44,7 @@ class Controls:
         self._priorities: dict[int, int] = {}  # by primary key of the job
         self._held: dict[str, HoldReason | None] = {}  # by provider, as it was emitted last
         self._throttled: dict[str, int | None] = {}  # the same
-        self._found: dict[str, int] = {}  # calls in flight, by provider, as they were recorded last
+        self._measured_levels: dict[str, int] = {}  # calls in flight, by provider, as they were recorded last
 
     async def keep_following(self, writer: Writer, dispatchers: Mapping[str, Dispatcher]) -> None:
         """Follow what people set until this is cancelled."""
@@ -92,10 +92,10 @@ class Controls:
 
     def _remember(self, name: str, admission: Admission) -> None:
         """Record how many calls a provider without a stated limit serves at once, if that has changed."""
-        found = None if admission.room.adaptive is None else admission.room.adaptive.found
-        if found is not None and found != self._found.get(name):
-            self._found[name] = found
-            self.record(name, found)
+        level = None if admission.room.adaptive is None else admission.room.adaptive.measured_level
+        if level is not None and level != self._measured_levels.get(name):
+            self._measured_levels[name] = level
+            self.record(name, level)
 
     def _follow_others(self, name: str, admission: Admission) -> None:
         """Emit the limit that is in force since others use it, too, or leave more of it."""

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """The calls of one provider that may be in flight. `found` is how many an earlier run found to be right."""
+    """The calls of one provider that may be in flight. `initial_level` is the number that an earlier run measured."""
 
-    def __init__(self, provider: Provider, found: int | None = None) -> None:
+    def __init__(self, provider: Provider, initial_level: int | None = None) -> None:
         self._slots = Slots(provider.concurrency)
-        self.adaptive = AdaptiveSlots(provider.concurrency, found) if provider.rate_limit is None else None
+        self.adaptive = AdaptiveSlots(provider.concurrency, initial_level) if provider.rate_limit is None else None
 
     @property
     def in_flight(self) -> int:

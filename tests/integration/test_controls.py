@@ -324,7 +324,7 @@ async def test_a_run_finds_how_many_calls_a_server_serves_at_once_and_the_next_o
         await runner.run()
         adaptive = runner._admissions["lab"].room.adaptive
         assert adaptive is not None
-        assert adaptive.found == found
+        assert adaptive.measured_level == found
 
 
 def test_a_window_is_said_by_status_and_plan_and_ends_a_run_that_is_not_to_wait(stage: Stage) -> None:

@@ -108,8 +108,8 @@ def test_within_a_minute_it_is_nearly_as_fast_as_the_best_fixed_number(capacity:
 
     tally, slots = run(main())
     assert tally.answered / 40 >= 0.95 * best_fixed(make, capacity)
-    assert slots.found is not None
-    assert capacity <= slots.found <= max(8, 3 * capacity), "latency does not suffer beyond need"
+    assert slots.measured_level is not None
+    assert capacity <= slots.measured_level <= max(8, 3 * capacity), "latency does not suffer beyond need"
 
 
 @pytest.mark.parametrize(("capacity", "latency"), [(1, 0.2), (8, 0.5), (32, 1.0)])
@@ -149,7 +149,7 @@ def test_a_server_without_bounds_is_used_as_far_as_the_config_allows() -> None:
         return await measure(Server(10**6, lambda: 1.0), slots, 60.0, 50.0), slots
 
     tally, slots = run(main())
-    assert slots.found == 100
+    assert slots.measured_level == 100
     assert tally.answered / 50 >= 0.95 * 100 / (1.0 + GAP)
 
 
@@ -171,7 +171,7 @@ def test_a_server_that_becomes_slow_by_itself_keeps_its_calls() -> None:
         await asyncio.sleep(30)
         slow = True
         await measuring
-        return slots.found
+        return slots.measured_level
 
     assert run(main()) == 64
 
@@ -182,7 +182,7 @@ def test_a_server_whose_capacity_shrinks_is_followed() -> None:
         measuring = asyncio.create_task(measure(server, slots, 60.0, 90.0))
         await asyncio.sleep(50)
         server.free = asyncio.Semaphore(8)
-        return await measuring, slots.found
+        return await measuring, slots.measured_level
 
     tally, found = run(main())
     assert found in {8, 9}
@@ -194,7 +194,7 @@ async def test_what_an_earlier_run_found_is_where_the_next_begins() -> None:
     assert AdaptiveSlots(16, 37).room == 16
     assert AdaptiveSlots(1024, None).room == FIRST_LEVEL
     assert AdaptiveSlots(2, None).room == 2
-    assert AdaptiveSlots(1024, None).found is None, "nothing is known yet"
+    assert AdaptiveSlots(1024, None).measured_level is None, "nothing is known yet"
 
 
 async def test_a_burst_of_refusals_reduces_once_and_what_calls_in_flight_cannot_explain_is_said() -> None:
