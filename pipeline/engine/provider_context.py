@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.engine.caller import LocalCaller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from pipeline.config.load import Provider, RetryRules
@@ -56,21 +55,3 @@ class ProviderContext:
         if provider == self.target.provider.name or self.find_caller is None:
             return self.caller
         return await self.find_caller(provider) or self.caller
-
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls,
-        target: Target,
-        output: Path,
-        retry: RetryRules,
-        admission: Admission,
-        records: Records,
-        caller: LocalCaller,
-        is_realtime: Callable[[QueuedRequest], bool],
-        routing: Routing | None = None,
-        find_caller: Callable[[str], Awaitable[LocalCaller | None]] | None = None,
-    ) -> AsyncIterator[ProviderContext]:
-        """Open a provider's HTTP sessions and threads, and close them after the block. Raises ConfigError."""
-        async with caller:
-            yield cls(target, output, retry, admission, caller, records, is_realtime, routing, find_caller)

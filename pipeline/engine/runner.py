@@ -40,7 +40,8 @@ from pipeline.stores import Stores
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from pipeline.config.load import Config, Provider, RateLimit
     from pipeline.engine.caller import LocalCaller
@@ -144,21 +145,22 @@ class Runner:
                 await writer.do(requeue_running, time.time())
                 await writer.do(delete_overcome_stops)
 
-    @contextlib.asynccontextmanager
-    async def _uploads(self, writer: Writer) -> AsyncIterator[None]:
+    def _uploads(self, writer: Writer) -> AbstractAsyncContextManager[None]:
         """Upload images to their object store: before the block what waits, and all that the block makes."""
         if self._stores.remote is None and not self._stores.spool.names():
-            yield
-            return
-        hours = self._config.retry.outage_hours
-        uploader = Uploader(*(self._stores, self._spool, writer, self._stops, hours, self._emit, self._keep_thumbnail))
-        async with uploader.working():
-            yield
+            return contextlib.nullcontext()
+        return Uploader(
+            stores=self._stores,
+            spool=self._spool,
+            writer=writer,
+            stops=self._stops,
+            outage_hours=self._config.retry.outage_hours,
+            emit=self._emit,
+            keep_thumbnail=self._keep_thumbnail,
+        ).working()
 
     async def _run_providers(self, writer: Writer) -> None:
-        """Run a dispatcher for each provider that has pending requests, and a batch executor for each that has
-        batches, until there is none.
-        """
+        """Run a dispatcher, a batch executor or both for each provider that has work, until none has."""
         modes = Modes(self._config, self._models, self._scope, writer, self._stops, self._emit)
         async with asyncio.TaskGroup() as group:
             running: dict[tuple[str, Way], asyncio.Task[None]] = {}
@@ -189,10 +191,9 @@ class Runner:
             return []
         try:
             blocks = frozenset(self._stops.blocks)
-            names, is_batch = await writer.do(_read_waiting, self._scope, blocks, modes.realtime)
-            if is_batch or modes.is_in_use:
+            if modes.is_in_use or await writer.do(has_batch_work):
                 await modes.refresh()
-                names = await writer.do(waiting_providers, self._scope, blocks, modes.realtime)
+            names = await writer.do(waiting_providers, self._scope, blocks, modes.realtime)
             names = await self._with_members(names, writer, modes)
         except Stop as error:  # no room even to read: calls in flight are completed nevertheless
             self._stops.stop(error, None)
@@ -266,8 +267,14 @@ class Runner:
         self._controls.apply_to(admission, provider.name)
         routing = self._routing if self._config.routes_with(provider.name) else None
         records = Records(
-            *(target, Places(self._held, self._spool), self._tables[provider.name], writer, self._budget, self._stops),
-            *(self._emit, routing),
+            target=target,
+            places=Places(self._held, self._spool),
+            models=self._tables[provider.name],
+            writer=writer,
+            budget=self._budget,
+            stops=self._stops,
+            emit=self._emit,
+            routing=routing,
         )
 
         async def find_caller(name: str) -> LocalCaller | None:
@@ -276,11 +283,18 @@ class Runner:
 
         try:
             caller = self._callers.make(target, self._held.images, self._callers.environment)
-            opened = ProviderContext.open(
-                *(target, self._config.output, self._config.retry, admission, records, caller),
-                *(modes.is_realtime, routing, find_caller),
+            await self._opened.enter_async_context(caller)
+            return ProviderContext(
+                target=target,
+                output=self._config.output,
+                retry=self._config.retry,
+                admission=admission,
+                records=records,
+                caller=caller,
+                is_realtime=modes.is_realtime,
+                routing=routing,
+                find_caller=find_caller,
             )
-            return await self._opened.enter_async_context(opened)
         except ConfigError as reason:  # submitted beside this run, which was not asked for this key when it started
             self._stops.stop_provider(provider.name, KeyRefused(str(reason)))
             return None
@@ -288,15 +302,15 @@ class Runner:
     def _batch_context(self, context: ProviderContext, writer: Writer, modes: Modes) -> BatchContext:
         provider = context.target.provider
         return BatchContext(
-            context,
-            provider.batch or BatchRules(),
-            BatchClient(context.caller.session, provider.dialect),
-            modes,
-            self._tables[provider.name],
-            self._scope,
-            writer,
-            self._stops,
-            self._waits,
+            shared=context,
+            rules=provider.batch or BatchRules(),
+            client=BatchClient(context.caller.session, provider.dialect),
+            modes=modes,
+            models=self._tables[provider.name],
+            scope=self._scope,
+            writer=writer,
+            stops=self._stops,
+            waits=self._waits,
         )
 
 
@@ -304,10 +318,3 @@ def _record_stop(writer: Writer, block: Block, error: Stop) -> None:
     """Record a stop, without waiting for the record; a pause is a fact in the ledger already."""
     if not isinstance(error, ProviderHeld):
         writer.post(record_stop, block, error)
-
-
-def _read_waiting(
-    connection: sqlite3.Connection, scope: Scope, blocks: frozenset[Block], realtime: frozenset[Block]
-) -> tuple[list[str], bool]:
-    """Return the providers that have pending requests in realtime, and whether any job goes by batch."""
-    return waiting_providers(connection, scope, blocks, realtime), has_batch_work(connection)
