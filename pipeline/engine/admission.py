@@ -223,7 +223,7 @@ class Admission:
     def released(self, request: QueuedRequest) -> None:
         """This request's call is over, or was never made: if it was to be a probe, another may be."""
         self._breaker.released(request.pk)
-        self.refusals.released(request)
+        self.refusals.on_released(request)
         self.changed.set()
 
     def ended(self, request: QueuedRequest) -> None:
@@ -233,7 +233,7 @@ class Admission:
 
     def yield_probes(self, request: QueuedRequest) -> None:
         """This request probes no more, since it is over or waits itself: others that wait for it may probe."""
-        self.refusals.ended(request)
+        self.refusals.on_ended(request)
         self.delivery.released(request.pk)
 
     def progressed(self) -> None:
@@ -247,7 +247,7 @@ class Admission:
         """
         self._pauses.succeeded()
         self.calls_ended += 1
-        self.refusals.passed(request, asyncio.get_running_loop().time() if sent_at is None else sent_at)
+        self.refusals.on_passed(request, asyncio.get_running_loop().time() if sent_at is None else sent_at)
         down_for = self.down_for
         self._breaker.succeeded(request.pk)
         self.progressed()

@@ -65,7 +65,7 @@ class FailedCalls:
 
     def refused(self, error: Stop) -> None:
         """Report a refusal, while its call is still in flight."""
-        self._decision = self._admission.refusals.refused(self._request, error, self._admission.in_flight - 1)
+        self._decision = self._admission.refusals.decide_on_refusal(self._request, error, self._admission.in_flight - 1)
 
     async def resolve(self, error: RequestError, *, was_sent: bool) -> None:
         """Decide what follows from a failed call: return if it is to be made again, else raise what ends it."""
@@ -91,7 +91,7 @@ class FailedCalls:
             decision = "retry" if works and guard.known_good else "stop"
         if decision == "park":
             await self._admission.park(lambda: guard.others_passed(self._request, error))
-            decision = guard.refused_again(self._request, error)
+            decision = guard.decide_after_parking(self._request, error)
         if decision == "stop":
             raise error
         if decision == "fail":
@@ -103,7 +103,7 @@ class FailedCalls:
         if guard.may_try_again(self._request):
             await self._admission.sleep(FIRST_WAIT)
             return
-        if stop := guard.invalid(self._request, error):
+        if stop := guard.stop_after_invalid(self._request, error):
             raise stop
         before = guard.successes(None)
         await self._admission.park(lambda: guard.successes(None) > before)

@@ -100,7 +100,7 @@ class RefusalGuard:
     def _suspicion_of(self, request: QueuedRequest) -> _Suspicion | None:
         return next((self._suspicions[scope] for scope in _scopes(request) if scope in self._suspicions), None)
 
-    def passed(self, request: QueuedRequest, sent_at: float) -> None:
+    def on_passed(self, request: QueuedRequest, sent_at: float) -> None:
         """The provider served a call that was sent at this moment: no earlier refusal concerns all requests like it."""
         self.known_good = True
         for scope in _scopes(request):
@@ -111,8 +111,8 @@ class RefusalGuard:
         self._invalid.clear()
         self._changed.set()
 
-    def refused(self, request: QueuedRequest, error: Stop, in_flight: int) -> GuardDecision:
-        """Record a refusal, and decide what follows from it. `in_flight` counts the other calls.
+    def decide_on_refusal(self, request: QueuedRequest, error: Stop, in_flight: int) -> GuardDecision:
+        """Record a refusal, and return what follows from it. `in_flight` counts the other calls.
 
         OpenAI's own codes of a spent quota stop at once, other words about money if the same request meets them again;
         a 402 is confirmed as other refusals are.
@@ -124,7 +124,7 @@ class RefusalGuard:
         count, since = self._met.get(request.pk, (0, now))
         self._met[request.pk] = (count + 1, since)
         if count and self.others_passed(request, error):
-            return self._alone(request, error)
+            return self._decide_alone(request, error)
         for other in [
             suspected
             for suspected, held in self._suspicions.items()
@@ -137,7 +137,7 @@ class RefusalGuard:
         elif suspicion.probing == request.pk and (
             request.pk != suspicion.first_pk or (is_quota and error.http_status != 402)
         ):
-            return self._confirmed(request, scope, error)
+            return self._decide_confirmed(request, scope, error)
         self._changed.set()
         if not self.known_good:
             return "await first"
@@ -150,7 +150,7 @@ class RefusalGuard:
         """Return whether a call that was sent after this request was first refused has passed."""
         return self._last_good.get(self.scope_of(request, error), -math.inf) > self._met[request.pk][1]
 
-    def _confirmed(self, request: QueuedRequest, scope: RefusalScope, error: Stop) -> GuardDecision:
+    def _decide_confirmed(self, request: QueuedRequest, scope: RefusalScope, error: Stop) -> GuardDecision:
         """A refusal repeats: it stops the model that it names, or that alone never passed, else the provider."""
         suspicion = self._suspicions.pop(scope, None)
         self._changed.set()
@@ -161,13 +161,13 @@ class RefusalGuard:
             error.reach = "provider's model"
         return "stop"
 
-    def refused_again(self, request: QueuedRequest, error: Stop) -> GuardDecision:
+    def decide_after_parking(self, request: QueuedRequest, error: Stop) -> GuardDecision:
         """Return what follows for a request that was parked: it fails if others have passed, else it stops."""
         if self.others_passed(request, error):
-            return self._alone(request, error)
-        return self._confirmed(request, self.scope_of(request, error), error)
+            return self._decide_alone(request, error)
+        return self._decide_confirmed(request, self.scope_of(request, error), error)
 
-    def _alone(self, request: QueuedRequest, error: Stop) -> GuardDecision:
+    def _decide_alone(self, request: QueuedRequest, error: Stop) -> GuardDecision:
         """A request is refused while others pass: it fails, unless all requests of its kind are refused."""
         kind: tuple[str, str | None] = (
             ("operation", request.served_by) if error.reach == "operation" else ("model", request.model)
@@ -180,20 +180,20 @@ class RefusalGuard:
             error.reach = "provider's model"
         return "stop"
 
-    def released(self, request: QueuedRequest) -> None:
+    def on_released(self, request: QueuedRequest) -> None:
         """A call of this request is over: it probes no more."""
         for suspicion in self._suspicions.values():
             if suspicion.probing == request.pk:
                 suspicion.probing = None
                 self._changed.set()
 
-    def ended(self, request: QueuedRequest) -> None:
+    def on_ended(self, request: QueuedRequest) -> None:
         """This request is over: a refusal that only it could confirm is forgotten."""
         for scope in [scope for scope, suspicion in self._suspicions.items() if suspicion.first_pk == request.pk]:
             del self._suspicions[scope]
             self._changed.set()
 
-    def invalid(self, request: QueuedRequest, error: Invalid) -> Stop | None:
+    def stop_after_invalid(self, request: QueuedRequest, error: Invalid) -> Stop | None:
         """Record an invalid request; return a stop if every request in a row is refused with the same message."""
         message = _CHANGING.sub("…", error.message)
         for what, most in ((f"{error.http_status} {message}", IN_A_ROW), (str(error.http_status), 4 * IN_A_ROW)):

@@ -30,10 +30,10 @@ async def probe(guard: RefusalGuard, pk: int, *, passes: bool = False, model: st
     await guard.admit(one)
     decision = None
     if passes:
-        guard.passed(one, now())
+        guard.on_passed(one, now())
     else:
-        decision = guard.refused(one, key_refused(), 0)
-    guard.released(one)
+        decision = guard.decide_on_refusal(one, key_refused(), 0)
+    guard.on_released(one)
     return decision
 
 
@@ -47,7 +47,7 @@ def test_a_refusal_before_the_first_success_stops_at_once() -> None:
 def test_a_refusal_before_the_first_success_waits_for_the_calls_in_flight() -> None:
     async def main() -> None:
         guard = RefusalGuard(known_good=False)
-        assert guard.refused(request(1), key_refused(), 3) == "await first"
+        assert guard.decide_on_refusal(request(1), key_refused(), 3) == "await first"
 
     run(main())
 
@@ -84,7 +84,7 @@ def test_a_request_that_is_refused_while_others_pass_fails_alone() -> None:
         await probe(guard, 1)
         assert await probe(guard, 1) == "park"
         await probe(guard, 2, passes=True)
-        assert guard.refused_again(request(1), key_refused()) == "fail"
+        assert guard.decide_after_parking(request(1), key_refused()) == "fail"
 
     run(main())
 
@@ -94,7 +94,7 @@ def test_a_success_that_was_sent_before_the_refusal_proves_nothing() -> None:
         guard, before = RefusalGuard(known_good=True), now()
         await asyncio.sleep(1)
         await probe(guard, 1)
-        guard.passed(request(2), before)
+        guard.on_passed(request(2), before)
         assert guard.holds(request(3))
 
     run(main())
@@ -103,9 +103,9 @@ def test_a_success_that_was_sent_before_the_refusal_proves_nothing() -> None:
 def test_a_spent_quota_stops_at_once_and_a_402_is_met_again() -> None:
     async def main() -> None:
         guard = RefusalGuard(known_good=True)
-        assert guard.refused(request(1), QuotaSpent("rotated", http_status=402), 0) == "retry"
+        assert guard.decide_on_refusal(request(1), QuotaSpent("rotated", http_status=402), 0) == "retry"
         quota = QuotaSpent("exceeded", http_status=429, code="insufficient_quota")
-        assert guard.refused(request(2), quota, 3) == "stop"
+        assert guard.decide_on_refusal(request(2), quota, 3) == "stop"
 
     run(main())
 
@@ -113,9 +113,9 @@ def test_a_spent_quota_stops_at_once_and_a_402_is_met_again() -> None:
 def test_words_about_money_stop_at_the_second_answer() -> None:
     async def main() -> None:
         guard, error = RefusalGuard(known_good=True), QuotaSpent("please top up", http_status=400)
-        assert guard.refused(request(1), error, 0) == "retry"
+        assert guard.decide_on_refusal(request(1), error, 0) == "retry"
         await guard.admit(request(1))
-        assert guard.refused(request(1), error, 0) == "stop"
+        assert guard.decide_on_refusal(request(1), error, 0) == "stop"
 
     run(main())
 
@@ -123,9 +123,9 @@ def test_words_about_money_stop_at_the_second_answer() -> None:
 def test_what_names_a_model_holds_and_stops_that_model_alone() -> None:
     async def main() -> None:
         guard, error = RefusalGuard(known_good=True), ModelUnknown("model gpt-image-1 needs access", http_status=403)
-        guard.passed(request(9, "dall-e-2"), now())
+        guard.on_passed(request(9, "dall-e-2"), now())
         await asyncio.sleep(1)
-        guard.refused(request(1, "gpt-image-1"), error, 0)
+        guard.decide_on_refusal(request(1, "gpt-image-1"), error, 0)
         assert guard.holds(request(2, "gpt-image-1"))
         assert not guard.holds(request(3, "dall-e-2"))
 
@@ -135,13 +135,13 @@ def test_what_names_a_model_holds_and_stops_that_model_alone() -> None:
 def test_a_model_that_never_passed_while_another_did_is_stopped_alone() -> None:
     async def main() -> None:
         guard, error = RefusalGuard(known_good=True), key_refused("must be verified")
-        guard.passed(request(9, "dall-e-2"), now())
+        guard.on_passed(request(9, "dall-e-2"), now())
         await asyncio.sleep(1)
         for pk in (1, 1, 2):
             one = request(pk, "gpt-image-1")
             await guard.admit(one)
-            decision = guard.refused(one, error, 0)
-            guard.released(one)
+            decision = guard.decide_on_refusal(one, error, 0)
+            guard.on_released(one)
         assert (decision, error.reach) == ("stop", "provider's model")
 
     run(main())
@@ -161,7 +161,7 @@ def test_the_end_of_the_only_request_that_could_confirm_a_refusal_frees_the_othe
     async def main() -> None:
         guard = RefusalGuard(known_good=True)
         await probe(guard, 1)
-        guard.ended(request(1))
+        guard.on_ended(request(1))
         assert not guard.holds(request(2))
 
     run(main())
@@ -174,7 +174,7 @@ def invalid(message: str, status: int = 400) -> Invalid:
 def test_requests_that_are_refused_in_a_row_with_one_message_stop() -> None:
     async def main() -> None:
         guard = RefusalGuard(known_good=True)
-        found = [guard.invalid(request(pk), invalid(f"request req_{pk}7 denied")) for pk in range(IN_A_ROW)]
+        found = [guard.stop_after_invalid(request(pk), invalid(f"request req_{pk}7 denied")) for pk in range(IN_A_ROW)]
         assert [type(one) for one in found] == [type(None)] * (IN_A_ROW - 1) + [RepeatedRefusal]
         assert "request req_47 denied" in str(found[-1])
 
@@ -184,10 +184,10 @@ def test_requests_that_are_refused_in_a_row_with_one_message_stop() -> None:
 def test_different_messages_stop_later_and_other_statuses_count_apart() -> None:
     async def main() -> None:
         guard, words = RefusalGuard(known_good=True), "abcdefghijklmnopqrst"
-        found = [guard.invalid(request(pk), invalid(f"no {word}")) for pk, word in enumerate(words)]
+        found = [guard.stop_after_invalid(request(pk), invalid(f"no {word}")) for pk, word in enumerate(words)]
         assert [type(one) for one in found[:-1]] == [type(None)] * 19
         assert isinstance(found[-1], RepeatedRefusal)
-        assert guard.invalid(request(30), invalid("no", 422)) is None
+        assert guard.stop_after_invalid(request(30), invalid("no", 422)) is None
 
     run(main())
 
@@ -196,9 +196,9 @@ def test_a_success_begins_the_count_of_invalid_requests_again() -> None:
     async def main() -> None:
         guard = RefusalGuard(known_good=True)
         for pk in range(IN_A_ROW - 1):
-            guard.invalid(request(pk), invalid("denied"))
-        guard.passed(request(20), now())
-        assert guard.invalid(request(21), invalid("denied")) is None
+            guard.stop_after_invalid(request(pk), invalid("denied"))
+        guard.on_passed(request(20), now())
+        assert guard.stop_after_invalid(request(21), invalid("denied")) is None
 
     run(main())
 
