@@ -106,7 +106,7 @@ class AdaptiveSlots:
         """Return a slot."""
         self._slots.release()
 
-    def answered(self, kind: Hashable, sent_at: float, latency: float) -> None:
+    def on_answered(self, kind: Hashable, sent_at: float, latency: float) -> None:
         """A call of this kind has succeeded after so many seconds."""
         self._is_reduction_answered = True
         if self._slots.most < self._round.most:
@@ -125,8 +125,9 @@ class AdaptiveSlots:
         elif self._slots.most == self._round.level + 1:
             self._round.grown_at = now
 
-    def refused(self, sent_at: float, in_flight: int) -> bool:
-        """A call was refused that was sent when so many were in flight; return whether that many explain it.
+    def reduce_after_refusal(self, sent_at: float, in_flight: int) -> bool:
+        """Reduce the calls in flight after a refusal of a call that was sent when `in_flight` were; return whether that
+        number explains the refusal.
 
         Refusals of calls that were sent before the last reduction are of the same burst.
         """

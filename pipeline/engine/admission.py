@@ -126,7 +126,7 @@ class Admission:
         """Go on if the provider is not held any more: the time in which it was is no part of an outage."""
         if self.hold.has_slept and (since := self.hold.looked_at) is not None:
             for throttle in self.limits.throttles:
-                throttle.woke(since)
+                throttle.on_woken(since)
         seconds = self.hold.look()
         if seconds:
             self._breaker.exclude_seconds(seconds)
@@ -182,8 +182,15 @@ class Admission:
             reservations = await self.limits.reserve(request.model, images, priority)
             if not self.hold.is_closed and (is_probe or not self._is_held(request)):
                 self.in_flight += 1
-                over, parts = functools.partial(self._permit_over, request), (self.hold, self.throttle, self.room)
-                return Permit(request, reservations, *parts, over, is_probe=is_probe)
+                return Permit(
+                    request,
+                    reservations,
+                    hold=self.hold,
+                    throttle=self.throttle,
+                    room=self.room,
+                    on_released=functools.partial(self._on_permit_released, request),
+                    is_probe=is_probe,
+                )
             for reservation in reservations:  # the provider went down, was refused or held while this call was queued
                 reservation.cancel()
             self._breaker.released(request.pk)
@@ -215,7 +222,7 @@ class Admission:
         """End all parking: nothing else is left to send."""
         self._parking.unpark_all()
 
-    def _permit_over(self, request: QueuedRequest) -> None:
+    def _on_permit_released(self, request: QueuedRequest) -> None:
         self.in_flight -= 1
         self.released(request)
         self.progressed()

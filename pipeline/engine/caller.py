@@ -24,7 +24,7 @@ from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage, read_response
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
-from pipeline.engine.failed_downloads import lost, refused
+from pipeline.engine.failed_downloads import download_refused, url_lost
 from pipeline.engine.image_writer import ImageWriter, decode, free_numbers, validate
 from pipeline.errors import BrokenImage, Invalid, RequestError, Unusable
 from pipeline.file_descriptors import descriptors_for_calls, raise_descriptor_limit
@@ -278,19 +278,19 @@ class LocalCaller:
                 try:
                     image = await self.fetch(url.url, until, names, url.number, is_last=is_last)
                 except UrlExpired as error:
-                    raise lost(error) from None
+                    raise url_lost(error) from None
                 except (DownloadFailed, BrokenImage) as error:
                     reason: DownloadFailed | BrokenImage = error
                 else:
                     self._proven_hosts.add(host_of(url.url))
                     return image
                 if isinstance(reason, DownloadFailed) and reason.deterministic:
-                    raise refused(reason, deterministic=True, option=reason.option)
+                    raise download_refused(reason, deterministic=True, option=reason.option)
                 invalid += isinstance(reason, BrokenImage)
                 if time.monotonic() >= expires_at:
                     if is_stated or host_of(url.url) in self._proven_hosts:
-                        raise lost(reason)
-                    raise refused(reason, deterministic=False, option=None)
+                        raise url_lost(reason)
+                    raise download_refused(reason, deterministic=False, option=None)
                 await wait(reason, max(0.0, min(backoff.next(), expires_at - time.monotonic())))
 
     async def fetch(
@@ -307,7 +307,7 @@ class LocalCaller:
         except BrokenImage as reason:
             if not is_last:
                 raise
-            error = refused(reason, deterministic=True, option=None)
+            error = download_refused(reason, deterministic=True, option=None)
             error.quarantined = await self._writer.put_aside(content, names, str(reason))
             raise error from None
 

@@ -63,8 +63,8 @@ class FailedCalls:
         self._history = history
         self._cut_off = request.cut_off  # calls that may be paid, until they are looked at
 
-    def refused(self, error: Stop) -> None:
-        """Report a refusal, while its call is still in flight."""
+    def on_refused(self, error: Stop) -> None:
+        """Decide what follows from a refusal, while its call is still in flight; `resolve` does it."""
         self._decision = self._admission.refusals.decide_on_refusal(self._request, error, self._admission.in_flight - 1)
 
     async def resolve(self, error: RequestError, *, was_sent: bool) -> None:

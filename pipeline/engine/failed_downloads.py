@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.errors import BrokenImage, DownloadRefused, UrlLost
 
 
-def refused(reason: Exception, *, deterministic: bool, option: str | None) -> DownloadRefused:
+def download_refused(reason: Exception, *, deterministic: bool, option: str | None) -> DownloadRefused:
     """Return the error of an image that cannot be downloaded now; `option` is the setting that would allow it."""
     allow = f"; to allow it, set {option}" if option else ""
     error = DownloadRefused(
@@ -15,7 +15,7 @@ def refused(reason: Exception, *, deterministic: bool, option: str | None) -> Do
     return error
 
 
-def lost(reason: Exception) -> UrlLost:
+def url_lost(reason: Exception) -> UrlLost:
     """Return the error of an image whose URL has expired."""
     return UrlLost(f"the URL of a paid image expired before the image was downloaded: {_reason(reason)}")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Permit:
     """Permission to send one call of `images` images, once; `is_probe` if the call probes an outage.
 
-    `released` is called when the call is over, or will not be sent.
+    `on_released` is called when the call is over, or will not be sent.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Permit:
         hold: Hold,
         throttle: Throttle,
         room: Room,
-        released: Callable[[], None],
+        on_released: Callable[[], None],
         *,
         is_probe: bool,
     ) -> None:
@@ -44,7 +44,7 @@ class Permit:
         self._hold = hold
         self._throttle = throttle
         self._room = room
-        self._released = released
+        self._on_released = on_released
 
     def check(self) -> None:
         """Check that the call may be sent at this moment. Raises HeldBack if the provider is held."""
@@ -54,33 +54,37 @@ class Permit:
     def send(self) -> None:
         """The call's first bytes are sent next. Raises HeldBack, and then they are not."""
         self.check()
-        self.sent()
+        self.on_sent()
 
-    def sent(self) -> None:
+    def on_sent(self) -> None:
         """The call's first bytes are sent now, or were by a worker that reports it."""
         self.sent_at = asyncio.get_running_loop().time()
         for reservation in self._reservations:
-            reservation.sent()
+            reservation.on_sent()
         self.used, self._in_flight = self._throttle.used, self._room.in_flight
 
-    def answered(self) -> None:
+    def on_answered(self) -> None:
         """A success response has come, and is stored next: the server is free for another call."""
         adaptive = self._room.adaptive
         if adaptive is not None and self.sent_at is not None and not self._is_answered:
             self._is_answered = True
             params, seconds = self._request.params, asyncio.get_running_loop().time() - self.sent_at
             kind = (self._request.model, params.get("size"), params.get("quality"), self.images)
-            adaptive.answered(kind, self.sent_at, seconds)
+            adaptive.on_answered(kind, self.sent_at, seconds)
             adaptive.release()
 
-    def refused(self) -> bool:
-        """The call was refused by a 429 or a 503; return whether the number of calls in flight explains that."""
+    def reduce_after_refusal(self) -> bool:
+        """Reduce the calls in flight after a 429 or a 503; return whether their number explains it."""
         adaptive = self._room.adaptive
-        return adaptive is not None and self.sent_at is not None and adaptive.refused(self.sent_at, self._in_flight)
+        return (
+            adaptive is not None
+            and self.sent_at is not None
+            and adaptive.reduce_after_refusal(self.sent_at, self._in_flight)
+        )
 
     def release(self) -> None:
         """The call is over, or will not be sent: room in the window that it did not use is free again."""
         for reservation in self._reservations:
             reservation.cancel()
         self._room.release(is_answered=self._is_answered)
-        self._released()
+        self._on_released()

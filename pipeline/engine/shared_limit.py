@@ -28,11 +28,11 @@ class ShareWatch:
         self._raised_at = 0.0
         self._news = ""
 
-    def refused(self) -> None:
+    def on_refused(self) -> None:
         """A call was refused by the rate limit."""
         self._notice("a 429 that our own calls do not explain: others use this limit")
 
-    def answered(self, remaining: int | None, used: int) -> None:
+    def on_answered(self, remaining: int | None, used: int) -> None:
         """A call was answered with so many images left in the window; `used` were our own when it was sent."""
         limit = self._limits.throttle.limit
         if remaining is None or limit is None:

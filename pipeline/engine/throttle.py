@@ -80,17 +80,17 @@ class Pace:
 
 
 class Reservation:
-    """Room in the window for one call of `images` images: used by `sent`, or freed by `cancel`."""
+    """Room in the window for one call of `images` images: used by `on_sent`, or freed by `cancel`."""
 
     def __init__(self, throttle: Throttle, images: int, ticket: Ticket | None) -> None:
         self.images = images
         self._throttle = throttle
         self._ticket = ticket
 
-    def sent(self) -> None:
+    def on_sent(self) -> None:
         """The call's first bytes are sent now."""
         if self._ticket is not None:
-            self._throttle._sent(self._ticket)
+            self._throttle._on_sent(self._ticket)
 
     def cancel(self) -> None:
         """Free the room of a call that will not be sent. No effect on a call that was sent."""
@@ -113,7 +113,7 @@ class Throttle:
         self._idle_since = -math.inf
         self._changed = asyncio.Event()
         self._paused_until = 0.0
-        self.has_slept: Callable[[], bool] = lambda: False  # the process: nothing is granted before `woke`
+        self.has_slept: Callable[[], bool] = lambda: False  # the process: nothing is granted before `on_woken`
 
     @property
     def limit(self) -> RateLimit | None:
@@ -142,7 +142,7 @@ class Throttle:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
         self._changed.set()
 
-    def woke(self, asleep_since: float) -> None:
+    def on_woken(self, asleep_since: float) -> None:
         """The process goes on after a sleep; what it was about to send then may have been sent only now."""
         if self._scheduler is not None:
             self._scheduler.postpone(asleep_since - _ABOUT_TO_SEND, asyncio.get_running_loop().time())
@@ -241,9 +241,9 @@ class Throttle:
         except TimeoutError:
             pass
 
-    def _sent(self, ticket: Ticket) -> None:
+    def _on_sent(self, ticket: Ticket) -> None:
         if self._scheduler:
-            self._scheduler.sent(ticket, asyncio.get_running_loop().time())
+            self._scheduler.on_sent(ticket, asyncio.get_running_loop().time())
             self._changed.set()
 
     def _withdraw(self, ticket: Ticket) -> None:

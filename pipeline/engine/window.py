@@ -80,7 +80,7 @@ class WindowScheduler:
         """Return the moment at which the window has more room; infinity if time alone makes none."""
         return self._log[0][0] + self.limit.window if self._log else math.inf
 
-    def sent(self, ticket: Ticket, now: float) -> None:
+    def on_sent(self, ticket: Ticket, now: float) -> None:
         """Log that a granted call is sent now. No effect on any other."""
         if ticket in self._granted:
             self._granted.remove(ticket)

@@ -146,8 +146,8 @@ class Worker:
             spec = CallSpec(self._context.target, call, self._names, frozenset(self._numbers), attempt.headers)
             try:
                 permit.check()
-                sent = permit.sent if self._caller.is_elsewhere else permit.send
-                result = await self._caller.call(spec, sent, permit.answered)
+                on_sent = permit.on_sent if self._caller.is_elsewhere else permit.send
+                result = await self._caller.call(spec, on_sent, permit.on_answered)
             except HeldBack:
                 await self._records.withdraw(self._request, attempt)
                 return
@@ -199,17 +199,17 @@ class Worker:
         admission, emit, name = self._admission, self._records.emit, self._context.target.provider.name
         error = result.error
         if error is None:
-            admission.others.answered(result.remaining, permit.used)
+            admission.others.on_answered(result.remaining, permit.used)
             down_for, stop = admission.succeeded(self._request, permit.sent_at), None
         elif result.outcome == "not_sent" and isinstance(error, Invalid):
             return  # no call was made
         else:
             is_refused = isinstance(error, RateLimited) or error.http_status == _OVERLOADED
-            is_explained = is_refused and permit.refused() and error.retry_after is None
+            is_explained = is_refused and permit.reduce_after_refusal() and error.retry_after is None
             if isinstance(error, RateLimited) and not is_explained:
                 self._pause(error)
             if isinstance(error, REFUSALS):
-                self._failed_calls.refused(error)
+                self._failed_calls.on_refused(error)
             down_for = admission.down_for
             stop = admission.failed(self._request, error)
             if admission.down_for is not None and down_for is None:
@@ -230,7 +230,7 @@ class Worker:
             model = self._request.model if self._admission.limits.stated is not limit else None
             self._records.emit(LimitLowered(name, limit.images, limit.per_seconds, error.message, model))
         else:
-            self._admission.others.refused()
+            self._admission.others.on_refused()
 
     async def _download_all(self) -> None:
         """Download all pending URLs concurrently. Raises UrlLost if every one expired, and DownloadRefused."""

@@ -69,9 +69,9 @@ async def measure(server: Server, slots: AdaptiveSlots | None, warm: float, seco
             sent_at, in_flight = now(), slots.in_flight if slots is not None else 0
             is_served = await server.serve()
             if slots is not None and is_served:
-                slots.answered("kind", sent_at, now() - sent_at)
+                slots.on_answered("kind", sent_at, now() - sent_at)
             elif slots is not None:
-                slots.refused(sent_at, in_flight)
+                slots.reduce_after_refusal(sent_at, in_flight)
             if slots is not None:
                 slots.release()
             if now() - begin >= warm:
@@ -200,13 +200,13 @@ async def test_what_an_earlier_run_found_is_where_the_next_begins() -> None:
 async def test_a_burst_of_refusals_reduces_once_and_what_calls_in_flight_cannot_explain_is_said() -> None:
     slots = AdaptiveSlots(1024, 16)
     begin = asyncio.get_running_loop().time() - 1
-    assert slots.refused(begin, 16), "sixteen at once may be too many"
-    assert slots.refused(begin, 15)
-    assert slots.refused(begin, 14)
+    assert slots.reduce_after_refusal(begin, 16), "sixteen at once may be too many"
+    assert slots.reduce_after_refusal(begin, 15)
+    assert slots.reduce_after_refusal(begin, 14)
     assert slots.room == 12, "three quarters"
     later = asyncio.get_running_loop().time() + 1
-    assert not slots.refused(later, 12), "again, and nothing has succeeded since"
-    slots.answered("kind", later + 1, 0.5)
+    assert not slots.reduce_after_refusal(later, 12), "again, and nothing has succeeded since"
+    slots.on_answered("kind", later + 1, 0.5)
     alone = AdaptiveSlots(1, None)
-    assert not alone.refused(begin, 1), "one call cannot be too many"
+    assert not alone.reduce_after_refusal(begin, 1), "one call cannot be too many"
     assert math.isclose(alone.room, 1)

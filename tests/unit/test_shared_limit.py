@@ -28,8 +28,8 @@ def test_a_429_halves_the_pace_for_a_window_and_steps_take_it_back() -> None:
     async def main() -> None:
         limits, watch = _watch()
         assert watch.step() == ""
-        watch.refused()
-        watch.refused()  # of the same burst
+        watch.on_refused()
+        watch.on_refused()  # of the same burst
         assert "others use this limit" in watch.step()
         assert watch.step() == "", "it is said once"
         seen = []
@@ -45,17 +45,17 @@ def test_a_429_halves_the_pace_for_a_window_and_steps_take_it_back() -> None:
 def test_a_sign_within_the_window_prolongs_it_and_one_after_it_halves_again() -> None:
     async def main() -> None:
         limits, watch = _watch()
-        watch.refused()
+        watch.on_refused()
         await asyncio.sleep(50)
-        watch.refused()
+        watch.on_refused()
         await asyncio.sleep(50)
         watch.step()
         assert _images(limits) == 16
-        watch.refused()
+        watch.on_refused()
         assert _images(limits) == 8
         for _ in range(9):
             await asyncio.sleep(61)
-            watch.refused()
+            watch.on_refused()
         assert _images(limits) == 1, "and never less"
 
     run(main())
@@ -71,7 +71,7 @@ async def test_fewer_images_left_than_our_calls_leave_are_a_sign() -> None:
         (0, 32, 32),
     ):
         limits, watch = _watch()
-        watch.answered(remaining, used)
+        watch.on_answered(remaining, used)
         assert _images(limits) == expected, (remaining, used)
 
 
@@ -79,9 +79,9 @@ async def test_without_a_share_nothing_is_watched() -> None:
     plain = replace(LAB, rate_limit=RateLimit(50, 60.0))
     limits = CallLimits(plain.rate_limit)
     watch = ShareWatch(limits, plain)
-    watch.refused()
-    watch.answered(0, 1)
-    ShareWatch(CallLimits(None), LAB).answered(0, 1)
+    watch.on_refused()
+    watch.on_answered(0, 1)
+    ShareWatch(CallLimits(None), LAB).on_answered(0, 1)
     assert (_images(limits), watch.step()) == (50, "")
 
 

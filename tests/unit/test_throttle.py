@@ -82,7 +82,7 @@ async def call(throttle: Throttle, caller: Caller, record: Record) -> None:
     if caller.unsent:
         reservation.cancel()
     else:
-        reservation.sent()
+        reservation.on_sent()
         reservation.cancel()  # as the runner does in its `finally`: without effect
         record.stamps.append((now(), reservation.images))
 
@@ -192,7 +192,7 @@ def test_a_lower_limit_holds_at_once_for_those_in_line_too() -> None:
 
         async def send(images: int) -> None:
             reservation = await throttle.reserve(images)
-            reservation.sent()
+            reservation.on_sent()
             stamps.append((now(), reservation.images))
 
         waiting = [asyncio.create_task(send(10)) for _ in range(40)]
@@ -213,11 +213,11 @@ def test_a_lower_limit_holds_at_once_for_those_in_line_too() -> None:
 def test_a_lower_limit_has_its_own_pace() -> None:
     async def main() -> None:
         throttle, moments = Throttle(LIMIT), []
-        (await throttle.reserve(1)).sent()
+        (await throttle.reserve(1)).on_sent()
         await asyncio.sleep(100)
         throttle.enforce(RateLimit(5, 60.0))
         for _ in range(5):
-            (await throttle.reserve(1)).sent()
+            (await throttle.reserve(1)).on_sent()
             moments.append(now())
         gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
         assert min(gaps) == pytest.approx(60 * 1.005 / 5, abs=0.01)
@@ -230,7 +230,7 @@ def test_a_higher_limit_holds_at_once_for_those_in_line_too() -> None:
         throttle, moments = Throttle(RateLimit(1, 600.0)), []
 
         async def send() -> None:
-            (await throttle.reserve(1)).sent()
+            (await throttle.reserve(1)).on_sent()
             moments.append(now())
 
         waiting = [asyncio.create_task(send()) for _ in range(5)]
@@ -251,7 +251,7 @@ def test_a_higher_priority_goes_first() -> None:
         throttle, went = Throttle(RateLimit(60, 60.0)), []
 
         async def send(priority: int) -> None:
-            (await throttle.reserve(1, priority)).sent()
+            (await throttle.reserve(1, priority)).on_sent()
             went.append(priority)
 
         async with asyncio.TaskGroup() as group:
@@ -270,7 +270,7 @@ def test_calls_that_are_called_off_cost_no_time(images: int) -> None:
             reservation = await throttle.reserve(images)
             await asyncio.sleep(0.001)
             reservation.cancel()
-        (await throttle.reserve(images)).sent()
+        (await throttle.reserve(images)).on_sent()
         assert now() - begin < 1
         await throttle.reserve(1)
         assert now() - begin >= images * LIMIT.window / LIMIT.images
@@ -285,7 +285,7 @@ def test_of_those_in_line_many_may_be_called_off_and_the_others_go_on() -> None:
         async def ask(number: int) -> None:
             reservation = await throttle.reserve(1)
             await asyncio.sleep(0.01)
-            (reservation.sent if number % 20 == 0 else reservation.cancel)()
+            (reservation.on_sent if number % 20 == 0 else reservation.cancel)()
 
         await asyncio.gather(*(ask(number) for number in range(200)))
         assert 9 * LIMIT.window / LIMIT.images <= now() - begin < 14 * LIMIT.window / LIMIT.images
@@ -329,7 +329,7 @@ def test_small_calls_go_ahead_of_a_large_one_that_waits_and_do_not_delay_it() ->
         throttle, begin, order = Throttle(RateLimit(images=10, per_seconds=10.0, margin=1.0)), now(), []
 
         async def send(name: str, images: int) -> None:
-            (await throttle.reserve(images)).sent()
+            (await throttle.reserve(images)).on_sent()
             order.append(name)
             if name == "large":
                 order.append(f"{now() - begin:.2f}")
@@ -404,7 +404,7 @@ def test_the_window_begins_when_a_call_is_sent_and_not_at_its_turn() -> None:
         throttle = Throttle(limit)
         reservation = await throttle.reserve(1)
         await asyncio.sleep(25)
-        reservation.sent()
+        reservation.on_sent()
         begin = now()
         await throttle.reserve(1)
         assert now() - begin >= limit.window
@@ -415,7 +415,7 @@ def test_the_window_begins_when_a_call_is_sent_and_not_at_its_turn() -> None:
 def test_a_cancelled_head_lets_the_next_one_go() -> None:
     async def main() -> None:
         throttle = Throttle(RateLimit(images=10, per_seconds=10.0))
-        (await throttle.reserve(6)).sent()
+        (await throttle.reserve(6)).on_sent()
         large = asyncio.create_task(throttle.reserve(10))
         small = asyncio.create_task(throttle.reserve(1))
         await asyncio.sleep(7)

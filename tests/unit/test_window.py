@@ -48,7 +48,7 @@ class Day:
         self.pace = max(self.now - self.credit * self.limit.window, self.pace) + ticket.images * self.scheduler.spacing
         self.order.append(ticket)
         self.at[ticket] = self.now
-        self.scheduler.sent(ticket, self.now + self.delay)
+        self.scheduler.on_sent(ticket, self.now + self.delay)
         self.sends.append((self.now + self.delay, ticket.images))
         return ticket
 
@@ -144,8 +144,8 @@ def test_no_window_ever_holds_more_than_the_limit_whatever_comes(
             assert run_lock <= scheduler.limit.images
         elif what == "send" and value < len(granted):
             ticket = granted.pop(int(value))
-            scheduler.sent(ticket, now)
-            scheduler.sent(ticket, now)
+            scheduler.on_sent(ticket, now)
+            scheduler.on_sent(ticket, now)
             scheduler.withdraw(ticket)  # as the worker does at last: without effect
             sends.append((now, ticket.images))
         elif what == "leave" and value < len(tickets):
@@ -216,7 +216,7 @@ def test_a_granted_call_that_is_not_sent_gives_its_room_back_and_one_that_was_se
     assert scheduler.next_change() == math.inf
     scheduler.withdraw(first)
     assert scheduler.grant(1000.0) is second
-    scheduler.sent(second, 1001.0)
+    scheduler.on_sent(second, 1001.0)
     scheduler.withdraw(second)
     scheduler.enqueue(1)
     assert scheduler.grant(1001.0 + 10.0) is None
