@@ -193,7 +193,7 @@ class Admission:
                 )
             for reservation in reservations:  # the provider went down, was refused or held while this call was queued
                 reservation.cancel()
-            self._breaker.released(request.pk)
+            self._breaker.on_released(request.pk)
 
     def _is_held(self, request: QueuedRequest) -> bool:
         is_down = self._breaker.open_since is not None
@@ -229,7 +229,7 @@ class Admission:
 
     def released(self, request: QueuedRequest) -> None:
         """This request's call is over, or was never made: if it was to be a probe, another may be."""
-        self._breaker.released(request.pk)
+        self._breaker.on_released(request.pk)
         self.refusals.on_released(request)
         self.changed.set()
 
@@ -241,7 +241,7 @@ class Admission:
     def yield_probes(self, request: QueuedRequest) -> None:
         """This request probes no more, since it is over or waits itself: others that wait for it may probe."""
         self.refusals.on_ended(request)
-        self.delivery.released(request.pk)
+        self.delivery.on_released(request.pk)
 
     def progressed(self) -> None:
         """Something has happened that parked requests may wait for."""
@@ -256,14 +256,14 @@ class Admission:
         self.calls_ended += 1
         self.refusals.on_passed(request, asyncio.get_running_loop().time() if sent_at is None else sent_at)
         down_for = self.down_for
-        self._breaker.succeeded(request.pk)
+        self._breaker.on_succeeded(request.pk)
         self.progressed()
         return down_for
 
     def failed(self, request: QueuedRequest, error: RequestError) -> Stop | None:
         """Record a failed call; return the stop that follows, if any."""
         self.calls_ended += 1
-        stop = self._breaker.failed(request.pk, error)
+        stop = self._breaker.stop_after_failure(request.pk, error)
         if isinstance(error, RateLimited):
             stop = stop or self._pauses.given_up(error)
         else:

@@ -84,8 +84,8 @@ class CircuitBreaker:
             self._changed.set()
         return False
 
-    def succeeded(self, request_pk: int | None = None) -> None:
-        """The provider gave an answer that is not a fault of its own. `request_pk` is the request that it served:
+    def on_succeeded(self, request_pk: int | None = None) -> None:
+        """The provider has sent an answer that is not a fault of its own. `request_pk` is the request that it served:
         requests that failed in the meantime may themselves be at fault.
         """
         self._known_good = True
@@ -97,12 +97,12 @@ class CircuitBreaker:
         self._intervals.reset()
         self._changed.set()
 
-    def failed(self, request_pk: int, error: RequestError) -> Stop | None:
-        """Record a failure; return the stop that follows if the outage has lasted long enough."""
+    def stop_after_failure(self, request_pk: int, error: RequestError) -> Stop | None:
+        """Record a failure; return the stop that follows once the outage has lasted for too long."""
         if error.type == WORKER_LOST:
             return None
         if error.deterministic or not isinstance(error, NotSent | ServerFault | OutcomeUnknown | Unusable):
-            self.succeeded()
+            self.on_succeeded()
             return None
         now = asyncio.get_running_loop().time()
         is_starting = error.http_status in {502, 503} or error.type == _REFUSED_CONNECTION
@@ -118,14 +118,14 @@ class CircuitBreaker:
             longest = LONGEST_PAID_PROBE if error.outcome == "unknown" else LONGEST_PROBE
             self._schedule_probe(now, longest, error.retry_after)
         self._changed.set()
-        return self._given_up(now, error)
+        return self._stop_after_outage(now, error)
 
     def exclude_seconds(self, seconds: float) -> None:
         """Do not count the last `seconds` as part of an outage: calls were held."""
         if self._open_since is not None:
             self._open_since = min(self._open_since + seconds, asyncio.get_running_loop().time())
 
-    def released(self, request_pk: int) -> None:
+    def on_released(self, request_pk: int) -> None:
         """The probe is over, or was never made: another request may probe."""
         if self._probing == request_pk:
             self._probing = None
@@ -144,7 +144,7 @@ class CircuitBreaker:
         allowed = self._start_seconds if self._may_be_starting else NEVER_ANSWERED_SECONDS
         return self._open_since + min(allowed, self._give_up_after)
 
-    def _given_up(self, now: float, error: RequestError) -> Stop | None:
+    def _stop_after_outage(self, now: float, error: RequestError) -> Stop | None:
         if self._open_since is None or now < self._deadline:
             return None
         seconds = now - self._open_since

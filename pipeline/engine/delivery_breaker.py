@@ -84,8 +84,10 @@ class DeliveryBreaker:
             is_timed = self._probing is None and not self._downloading
             await until_changed(self._changed, self._probe_at - now if is_timed else None)
 
-    def delivered(self) -> float | None:
-        """An image has arrived: everything may be bought again. Return for how many seconds nothing was, if any."""
+    def record_delivery(self) -> float | None:
+        """Record that an image has arrived, so that all may buy again. Return for how many seconds purchases were held,
+        None if they were not.
+        """
         self.deliveries += 1
         self._overdue.clear()
         if self._open_since is None:
@@ -96,8 +98,10 @@ class DeliveryBreaker:
         self._changed.set()
         return held_for
 
-    def overdue(self, request_pk: int, reason: str, *, deterministic: bool, option: str | None = None) -> Stop | None:
-        """A paid response has brought no image so far; return the stop that follows, if any.
+    def stop_after_overdue(
+        self, request_pk: int, reason: str, *, deterministic: bool, option: str | None = None
+    ) -> Stop | None:
+        """Record that a paid response has brought no image so far; return the stop that follows, if any.
 
         `deterministic` if time cannot help; `option` is then what would allow it.
         """
@@ -113,15 +117,15 @@ class DeliveryBreaker:
         self._changed.set()
         return None
 
-    def released(self, request_pk: int) -> None:
+    def on_released(self, request_pk: int) -> None:
         """If this request was a probe, it shows nothing: another may probe."""
         if self._probing == request_pk:
             self._probing = None
             self._probe_at = asyncio.get_running_loop().time() + self._intervals.next()
             self._changed.set()
 
-    def ended(self, request_pk: int) -> Stop | None:
-        """What a request bought has brought no image and never will; return the stop that follows if it was a probe."""
+    def stop_after_probe(self, request_pk: int) -> Stop | None:
+        """Record that what a request bought never brings an image; return the stop that follows if it was a probe."""
         if self._probing != request_pk or self._open_since is None:
             return None
         now = asyncio.get_running_loop().time()

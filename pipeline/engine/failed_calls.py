@@ -125,7 +125,7 @@ class FailedCalls:
         is_starting = not self._admission.refusals.known_good and error.http_status in {502, 503}
         if self._is_paid(error) or error.deterministic:
             self.check_delivery(error.message, deterministic=error.deterministic)
-            if stop := self._admission.delivery.ended(self._request.pk):
+            if stop := self._admission.delivery.stop_after_probe(self._request.pk):
                 raise stop
             self._admission.yield_probes(self._request)
         if not is_starting:
@@ -166,7 +166,7 @@ class FailedCalls:
         """Report that a paid response has brought no image. Raises the stop that may follow."""
         delivery = self._admission.delivery
         was_open = delivery.is_open
-        stop = delivery.overdue(self._request.pk, reason, deterministic=deterministic, option=option)
+        stop = delivery.stop_after_overdue(self._request.pk, reason, deterministic=deterministic, option=option)
         if stop is not None:
             raise stop
         if delivery.is_open and not was_open:

@@ -164,7 +164,7 @@ class Worker:
             await self._failed_calls.resolve(result.error, was_sent=was_sent)
             return
         if result.images:
-            self._delivered()
+            self._on_delivered()
         self._numbers.update(image.number for images in (result.images, result.urls) for image in images)
         self._urls, self._succeeded = list(completion.urls), completion.succeeded
         self._missing -= completion.settled
@@ -176,9 +176,9 @@ class Worker:
         if not self._context.is_realtime(self._request):
             raise Withdrawn
 
-    def _delivered(self) -> None:
+    def _on_delivered(self) -> None:
         """Report that an image has arrived."""
-        held_for = self._admission.delivery.delivered()
+        held_for = self._admission.delivery.record_delivery()
         if held_for is not None:
             self._records.emit(PurchasesResumed(self._context.target.provider.name, held_for))
 
@@ -239,7 +239,11 @@ class Worker:
             results = await asyncio.gather(*(self._download(url) for url in urls), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         await self._await_deliveries(failures)
-        if failures and len(failures) == len(urls) and (stop := self._admission.delivery.ended(self._request.pk)):
+        if (
+            failures
+            and len(failures) == len(urls)
+            and (stop := self._admission.delivery.stop_after_probe(self._request.pk))
+        ):
             raise stop
         for failure in sorted(
             failures, key=lambda error: (isinstance(error, UrlLost), isinstance(error, DownloadRefused))
@@ -273,7 +277,7 @@ class Worker:
             raise
         else:
             self._succeeded |= await self._records.record_download(self._request, url, image)
-            self._delivered()
+            self._on_delivered()
             self._admission.progressed()
 
     async def _wait_for_download(self, reason: Exception, seconds: float) -> None:

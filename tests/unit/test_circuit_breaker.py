@@ -39,14 +39,14 @@ async def probe_until_stopped(breaker: CircuitBreaker, error: RequestError) -> t
     while True:
         assert await breaker.admit(1)
         moments.append(round(now() - begin, 2))
-        if stop := breaker.failed(1, error):
+        if stop := breaker.stop_after_failure(1, error):
             return moments, stop
 
 
 def test_a_call_that_never_left_is_an_outage_at_once_and_is_probed_at_growing_intervals() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", 300.0, known_good=True)
-        breaker.failed(1, NotSent("refused"))
+        breaker.stop_after_failure(1, NotSent("refused"))
         assert breaker.open_since == pytest.approx(now(), abs=0.01)
         moments, stop = await probe_until_stopped(breaker, NotSent("refused"))
         assert moments == pytest.approx([1, 3, 7, 15, 31, 63, 123, 183, 243, 300], abs=0.05)
@@ -60,7 +60,7 @@ def test_a_provider_that_never_answered_is_a_wrong_address_after_a_minute(error:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", 12 * HOUR)
         for request in range(1, FAILURES + 1):
-            breaker.failed(request, error)
+            breaker.stop_after_failure(request, error)
         moments, stop = await probe_until_stopped(breaker, error)
         assert moments == pytest.approx([1, 3, 7, 15, 31, 60], abs=0.05)
         assert isinstance(stop, WrongAddress)
@@ -73,9 +73,9 @@ def test_five_different_requests_that_fail_in_a_row_are_an_outage() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES - 1):
-            breaker.failed(request, fault())
+            breaker.stop_after_failure(request, fault())
             assert breaker.open_since is None
-        breaker.failed(FAILURES, fault())
+        breaker.stop_after_failure(FAILURES, fault())
         assert breaker.open_since is not None
 
     run(main())
@@ -85,7 +85,7 @@ def test_one_poisoned_request_alone_never_is() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for _ in range(50):
-            breaker.failed(1, fault())
+            breaker.stop_after_failure(1, fault())
             assert not await breaker.admit(2)
 
     run(main())
@@ -96,9 +96,9 @@ def test_any_answer_between_begins_the_count_again(error: RequestError) -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES - 1):
-            breaker.failed(request, fault())
-        assert breaker.failed(7, error) is None
-        breaker.failed(8, fault())
+            breaker.stop_after_failure(request, fault())
+        assert breaker.stop_after_failure(7, error) is None
+        breaker.stop_after_failure(8, fault())
         assert breaker.open_since is None
 
     run(main())
@@ -107,12 +107,12 @@ def test_any_answer_between_begins_the_count_again(error: RequestError) -> None:
 def test_one_probes_while_all_others_wait_and_an_answer_lets_them_go() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
-        breaker.failed(0, NotSent("refused"))
+        breaker.stop_after_failure(0, NotSent("refused"))
         waiting = {request: asyncio.create_task(breaker.admit(request)) for request in range(1, 6)}
         await asyncio.sleep(500)
         probing = [request for request, task in waiting.items() if task.done()]
         assert len(probing) == 1
-        breaker.succeeded()
+        breaker.on_succeeded()
         assert sorted(await asyncio.gather(*waiting.values())) == [False] * 4 + [True]
         assert breaker.open_since is None
 
@@ -122,14 +122,14 @@ def test_one_probes_while_all_others_wait_and_an_answer_lets_them_go() -> None:
 def test_a_probe_that_is_called_off_lets_another_one_probe() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
-        breaker.failed(0, NotSent("refused"))
+        breaker.stop_after_failure(0, NotSent("refused"))
         assert await breaker.admit(1)
         other = asyncio.create_task(breaker.admit(2))
         await asyncio.sleep(50)
-        breaker.released(3)  # was not the probe
+        breaker.on_released(3)  # was not the probe
         await asyncio.sleep(50)
         assert not other.done()
-        breaker.released(1)
+        breaker.on_released(1)
         assert await other
 
     run(main())
@@ -138,10 +138,10 @@ def test_a_probe_that_is_called_off_lets_another_one_probe() -> None:
 def test_calls_in_flight_that_fail_during_an_outage_do_not_delay_the_probe() -> None:
     async def main() -> None:
         breaker, begin = CircuitBreaker("http://x/v1", HOUR), now()
-        breaker.failed(0, NotSent("refused"))
+        breaker.stop_after_failure(0, NotSent("refused"))
         for request in range(1, 9):
             await asyncio.sleep(0.1)
-            breaker.failed(request, OutcomeUnknown("cut"))
+            breaker.stop_after_failure(request, OutcomeUnknown("cut"))
         assert await breaker.admit(9)
         assert now() - begin == pytest.approx(1, abs=0.01)
 
@@ -163,7 +163,7 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
     async def main() -> float:
         breaker, begin = CircuitBreaker("http://x/v1", 12 * HOUR), now()
         probing: set[int] = set()  # in the outage that lasts
-        breaker.succeeded()
+        breaker.on_succeeded()
 
         async def carry(request: int, latency: float) -> None:
             calls.append(0)
@@ -179,10 +179,10 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
                 probing.discard(request)
                 if not is_down:
                     probing.clear()
-                    breaker.succeeded()
+                    breaker.on_succeeded()
                     return
-                assert breaker.failed(request, error) is None
-                breaker.released(request)
+                assert breaker.stop_after_failure(request, error) is None
+                breaker.on_released(request)
 
         await asyncio.gather(*(carry(*one) for one in enumerate(latencies)))
         return now() - begin
@@ -198,9 +198,9 @@ def test_whatever_the_latencies_an_outage_costs_each_request_few_tries_and_ends_
 def test_probes_that_may_be_billed_become_rarer_than_free_ones() -> None:
     async def main(error: RequestError) -> int:
         breaker = CircuitBreaker("http://x/v1", 12 * HOUR)
-        breaker.succeeded()
+        breaker.on_succeeded()
         for request in range(FAILURES):
-            breaker.failed(request, error)
+            breaker.stop_after_failure(request, error)
         moments, _ = await probe_until_stopped(breaker, error)
         return len(moments)
 
@@ -213,14 +213,14 @@ def test_who_has_not_failed_yet_probes_before_who_has() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for request in range(FAILURES):
-            breaker.failed(request, fault())
+            breaker.stop_after_failure(request, fault())
         failed = [asyncio.create_task(breaker.admit(request)) for request in range(FAILURES)]
         await asyncio.sleep(0)
         fresh = asyncio.create_task(breaker.admit(77))
         assert await fresh
         assert not any(task.done() for task in failed)
-        breaker.failed(77, fault())
-        breaker.released(77)
+        breaker.stop_after_failure(77, fault())
+        breaker.on_released(77)
         await asyncio.sleep(50)
         assert sum(task.done() for task in failed) == 1, "where all have failed, one of them probes"
         for task in failed:
@@ -233,15 +233,15 @@ def test_requests_that_fail_while_others_are_served_are_no_outage() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for poisoned in range(FAILURES - 1):
-            breaker.failed(poisoned, fault())
-        breaker.succeeded(50)
+            breaker.stop_after_failure(poisoned, fault())
+        breaker.on_succeeded(50)
         for _ in range(3):
             for poisoned in range(FAILURES - 1):
-                breaker.failed(poisoned, fault())
-            breaker.failed(FAILURES, fault())
+                breaker.stop_after_failure(poisoned, fault())
+            breaker.stop_after_failure(FAILURES, fault())
         assert breaker.open_since is None
         for other in range(60, 60 + FAILURES):
-            breaker.failed(other, fault())
+            breaker.stop_after_failure(other, fault())
         assert breaker.open_since is not None, "others that fail too still are one"
 
     run(main())
@@ -250,11 +250,11 @@ def test_requests_that_fail_while_others_are_served_are_no_outage() -> None:
 def test_a_request_that_is_served_after_all_is_no_suspect_any_more() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
-        breaker.failed(1, fault())
-        breaker.succeeded(2)
-        breaker.succeeded(1)
+        breaker.stop_after_failure(1, fault())
+        breaker.on_succeeded(2)
+        breaker.on_succeeded(1)
         for request in range(1, FAILURES + 1):
-            breaker.failed(request, fault())
+            breaker.stop_after_failure(request, fault())
         assert breaker.open_since is not None
 
     run(main())
@@ -265,11 +265,11 @@ def test_after_an_outage_the_intervals_begin_anew() -> None:
         breaker = CircuitBreaker("http://x/v1", HOUR)
         for _ in range(2):
             begin = now()
-            breaker.failed(0, NotSent("refused"))
+            breaker.stop_after_failure(0, NotSent("refused"))
             assert await breaker.admit(1)
             assert now() - begin == pytest.approx(1, abs=0.01)
-            breaker.failed(1, NotSent("refused"))
+            breaker.stop_after_failure(1, NotSent("refused"))
             assert await breaker.admit(1)
-            breaker.succeeded()
+            breaker.on_succeeded()
 
     run(main())

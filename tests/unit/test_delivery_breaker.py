@@ -25,7 +25,9 @@ def broken(*requests: int, deterministic: bool = False, hours: float = 12) -> tu
     """Return a breaker that was told of paid responses of these requests, and the last stop."""
     breaker, stop = DeliveryBreaker("lab", hours * HOUR), None
     for request in requests:
-        stop = breaker.overdue(request, "host unreachable", deterministic=deterministic, option="`picture_hosts`")
+        stop = breaker.stop_after_overdue(
+            request, "host unreachable", deterministic=deterministic, option="`picture_hosts`"
+        )
     return breaker, stop
 
 
@@ -55,8 +57,8 @@ def test_one_request_counts_once_however_often_it_is_told() -> None:
 def test_an_image_in_between_begins_the_count_again() -> None:
     async def main() -> None:
         breaker, _ = broken(*range(OVERDUE - 1))
-        breaker.delivered()
-        breaker.overdue(7, "late", deterministic=False)
+        breaker.record_delivery()
+        breaker.stop_after_overdue(7, "late", deterministic=False)
         assert not breaker.is_open
 
     run(main())
@@ -85,8 +87,8 @@ def test_one_request_at_a_time_probes_after_growing_waits() -> None:
         second = asyncio.create_task(waits(breaker, 11))
         await asyncio.sleep(100)
         assert not second.done()
-        breaker.overdue(10, "host unreachable", deterministic=False)
-        assert breaker.ended(10) is None
+        breaker.stop_after_overdue(10, "host unreachable", deterministic=False)
+        assert breaker.stop_after_probe(10) is None
         assert await second == pytest.approx(110)
 
     run(main())
@@ -110,8 +112,8 @@ def test_probes_without_an_image_stop_the_provider() -> None:
         for request in range(10, 10 + PROBES):
             assert stop is None
             await breaker.admit(request)
-            breaker.overdue(request, "host unreachable", deterministic=False)
-            stop = breaker.ended(request)
+            breaker.stop_after_overdue(request, "host unreachable", deterministic=False)
+            stop = breaker.stop_after_probe(request)
         assert isinstance(stop, NotDelivered)
 
     run(main())
@@ -122,8 +124,8 @@ def test_the_first_probe_after_the_longest_outage_is_the_last() -> None:
         breaker, _ = broken(*range(OVERDUE), hours=1)
         await asyncio.sleep(2 * HOUR)
         await breaker.admit(10)
-        breaker.overdue(10, "host unreachable", deterministic=False)
-        assert isinstance(breaker.ended(10), NotDelivered)
+        breaker.stop_after_overdue(10, "host unreachable", deterministic=False)
+        assert isinstance(breaker.stop_after_probe(10), NotDelivered)
 
     run(main())
 
@@ -134,7 +136,7 @@ def test_an_image_admits_all_that_wait_at_once() -> None:
         await breaker.admit(10)
         others = [asyncio.create_task(waits(breaker, number)) for number in range(11, 14)]
         await asyncio.sleep(20)
-        breaker.delivered()
+        breaker.record_delivery()
         assert await asyncio.gather(*others) == pytest.approx([20] * 3)
         assert not breaker.is_open
 
@@ -144,6 +146,6 @@ def test_an_image_admits_all_that_wait_at_once() -> None:
 def test_the_end_of_a_request_that_does_not_probe_means_nothing() -> None:
     async def main() -> None:
         breaker, _ = broken(*range(OVERDUE))
-        assert [breaker.ended(0) for _ in range(PROBES + 1)] == [None] * (PROBES + 1)
+        assert [breaker.stop_after_probe(0) for _ in range(PROBES + 1)] == [None] * (PROBES + 1)
 
     run(main())
