@@ -130,7 +130,7 @@ class Admission:
         seconds = self.hold.look()
         if seconds:
             self._breaker.exclude_seconds(seconds)
-            self._pauses.interrupted()
+            self._pauses.on_interrupted()
             self.changed.set()
 
     def give_way(self, priority: int | None = None) -> None:
@@ -165,7 +165,7 @@ class Admission:
         except BaseException:
             if held_slot:
                 self.room.release()
-            self.released(request)
+            self.on_released(request)
             raise
         finally:
             self._waiting -= 1
@@ -224,51 +224,51 @@ class Admission:
 
     def _on_permit_released(self, request: QueuedRequest) -> None:
         self.in_flight -= 1
-        self.released(request)
-        self.progressed()
+        self.on_released(request)
+        self.on_progress()
 
-    def released(self, request: QueuedRequest) -> None:
+    def on_released(self, request: QueuedRequest) -> None:
         """This request's call is over, or was never made: if it was to be a probe, another may be."""
         self._breaker.on_released(request.pk)
         self.refusals.on_released(request)
         self.changed.set()
 
-    def ended(self, request: QueuedRequest) -> None:
+    def on_ended(self, request: QueuedRequest) -> None:
         """A request is over, or back in the queue."""
         self.yield_probes(request)
-        self.progressed()
+        self.on_progress()
 
     def yield_probes(self, request: QueuedRequest) -> None:
         """This request probes no more, since it is over or waits itself: others that wait for it may probe."""
         self.refusals.on_ended(request)
         self.delivery.on_released(request.pk)
 
-    def progressed(self) -> None:
+    def on_progress(self) -> None:
         """Something has happened that parked requests may wait for."""
-        self._parking.progressed()
+        self._parking.on_progress()
 
-    def succeeded(self, request: QueuedRequest, sent_at: float | None = None) -> float | None:
-        """Record a response to a call that was sent at `sent_at` (the loop's clock, now if it is None).
+    def record_success(self, request: QueuedRequest, sent_at: float | None = None) -> float | None:
+        """Record a success of a call that was sent at `sent_at` (the loop's clock, now if it is None).
 
         Return for how many seconds the provider had been down, None if it had not.
         """
-        self._pauses.succeeded()
+        self._pauses.on_succeeded()
         self.calls_ended += 1
         self.refusals.on_passed(request, asyncio.get_running_loop().time() if sent_at is None else sent_at)
         down_for = self.down_for
         self._breaker.on_succeeded(request.pk)
-        self.progressed()
+        self.on_progress()
         return down_for
 
-    def failed(self, request: QueuedRequest, error: RequestError) -> Stop | None:
+    def stop_after_failure(self, request: QueuedRequest, error: RequestError) -> Stop | None:
         """Record a failed call; return the stop that follows, if any."""
         self.calls_ended += 1
         stop = self._breaker.stop_after_failure(request.pk, error)
         if isinstance(error, RateLimited):
-            stop = stop or self._pauses.given_up(error)
+            stop = stop or self._pauses.stop_after_refusals(error)
         else:
-            self._pauses.interrupted()
-        self.progressed()
+            self._pauses.on_interrupted()
+        self.on_progress()
         self.give_back()
         return stop
 

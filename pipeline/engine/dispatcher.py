@@ -222,7 +222,7 @@ class Dispatcher:
             raise
         finally:
             self._active.discard(request.pk)
-            self._admission.ended(request)
+            self._admission.on_ended(request)
             self._admission.changed.set()
             if self._routing is not None and request.route is not None:
                 self._routing.busy.discard(request.pk)

@@ -42,7 +42,7 @@ class Parking:
         """End all parking: nothing else is left to send."""
         self._unpark(lambda _: True, result=False)
 
-    def progressed(self) -> None:
+    def on_progress(self) -> None:
         """Something has happened that parked requests may wait for."""
         self._unpark(lambda condition: condition(), result=True)
 

@@ -24,12 +24,12 @@ class Pauses:
         self._give_up_after = give_up_after
         self._refused_since: float | None = None  # when the provider began to answer with nothing but 429s
 
-    def succeeded(self) -> None:
+    def on_succeeded(self) -> None:
         """A call was answered."""
         self._backoff.reset()
-        self.interrupted()
+        self.on_interrupted()
 
-    def interrupted(self) -> None:
+    def on_interrupted(self) -> None:
         """The provider answered with something else, or nobody called it for a while."""
         self._refused_since = None
 
@@ -39,8 +39,8 @@ class Pauses:
         asked = delay if error.retry_after is None else error.retry_after
         return random.uniform(asked, asked * (1 + _MORE) + 0.01)
 
-    def given_up(self, error: RateLimited) -> OutageGivenUp | None:
-        """Return a stop if the provider has answered with nothing but 429s for too long: its limit is zero."""
+    def stop_after_refusals(self, error: RateLimited) -> OutageGivenUp | None:
+        """Record a 429; return a stop if nothing else was answered for too long: then the limit is zero."""
         now = asyncio.get_running_loop().time()
         self._refused_since = now if self._refused_since is None else self._refused_since
         seconds = now - self._refused_since

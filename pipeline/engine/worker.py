@@ -200,7 +200,7 @@ class Worker:
         error = result.error
         if error is None:
             admission.others.on_answered(result.remaining, permit.used)
-            down_for, stop = admission.succeeded(self._request, permit.sent_at), None
+            down_for, stop = admission.record_success(self._request, permit.sent_at), None
         elif result.outcome == "not_sent" and isinstance(error, Invalid):
             return  # no call was made
         else:
@@ -211,7 +211,7 @@ class Worker:
             if isinstance(error, REFUSALS):
                 self._failed_calls.on_refused(error)
             down_for = admission.down_for
-            stop = admission.failed(self._request, error)
+            stop = admission.stop_after_failure(self._request, error)
             if admission.down_for is not None and down_for is None:
                 until = time.time() + error.retry_after if error.retry_after else None
                 emit(ProviderDown(name, error.message, until))
@@ -278,7 +278,7 @@ class Worker:
         else:
             self._succeeded |= await self._records.record_download(self._request, url, image)
             self._on_delivered()
-            self._admission.progressed()
+            self._admission.on_progress()
 
     async def _wait_for_download(self, reason: Exception, seconds: float) -> None:
         """Wait between two downloads of a URL, and hold purchases if too many images are overdue."""

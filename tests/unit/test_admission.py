@@ -72,12 +72,12 @@ async def test_a_stop_does_not_affect_a_call_in_flight() -> None:
 async def test_a_429_pauses_for_what_the_server_says_or_longer_each_time_up_to_our_own_longest() -> None:
     admission = _admission()
     assert 5 <= admission.pause(RateLimited("slow", retry_after=5)) < 5.5
-    admission.succeeded(queued_request(1))
+    admission.record_success(queued_request(1))
     pauses = [admission.pause(RateLimited("slow")) for _ in range(5)]
     for pause, least in zip(pauses, (2, 4, 8, 8, 8), strict=True):
         assert least <= pause <= 1.05 * least + 0.01
     assert admission.throttle.paused_for > 7
-    admission.succeeded(queued_request(1))
+    admission.record_success(queued_request(1))
     assert 2 <= admission.pause(RateLimited("slow")) < 2.2
 
 
@@ -87,16 +87,18 @@ def test_nothing_but_429s_for_as_long_as_an_outage_may_last_is_one_and_any_other
         end = asyncio.get_running_loop().time() + seconds
         while True:
             admission.pause(error)
-            if (stop := admission.failed(queued_request(1), error)) or asyncio.get_running_loop().time() > end:
+            if (
+                stop := admission.stop_after_failure(queued_request(1), error)
+            ) or asyncio.get_running_loop().time() > end:
                 return stop
             (await admission.acquire(queued_request(1), 1)).release()
 
     async def main() -> None:
         admission = _admission()
         assert await refused_for(3000, admission) is None
-        admission.succeeded(queued_request(1))
+        admission.record_success(queued_request(1))
         assert await refused_for(3000, admission) is None
-        assert admission.failed(queued_request(2), Invalid("no", http_status=400)) is None
+        assert admission.stop_after_failure(queued_request(2), Invalid("no", http_status=400)) is None
         assert await refused_for(3500, admission) is None
         stop = await refused_for(200, admission)
         assert isinstance(stop, OutageGivenUp)
@@ -119,12 +121,12 @@ async def test_the_limit_that_a_429_states_is_adopted_where_it_is_lower() -> Non
 
 async def test_an_outage_lets_one_probe_through_and_its_answer_all_the_others() -> None:
     admission = _admission()
-    assert admission.failed(queued_request(1), NotSent("no way")) is None
+    assert admission.stop_after_failure(queued_request(1), NotSent("no way")) is None
     assert admission.down_for is not None
     waiting = [asyncio.create_task(admission.acquire(queued_request(number), 1)) for number in (1, 2, 3)]
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert [task.result().is_probe for task in done] == [True]
-    seconds = admission.succeeded(queued_request(1))
+    seconds = admission.record_success(queued_request(1))
     assert seconds is not None
     assert seconds >= 1
     assert sorted(permit.is_probe for permit in await asyncio.gather(*waiting)) == [False, False, True]
@@ -132,7 +134,7 @@ async def test_an_outage_lets_one_probe_through_and_its_answer_all_the_others() 
 
 async def test_a_probe_that_is_never_made_leaves_its_place_to_another() -> None:
     admission = _admission()
-    admission.failed(queued_request(1), NotSent("no way"))
+    admission.stop_after_failure(queued_request(1), NotSent("no way"))
     permit = await admission.acquire(queued_request(1), 1)
     assert permit.is_probe
     second = asyncio.create_task(admission.acquire(queued_request(2), 1))
@@ -144,11 +146,11 @@ async def test_a_probe_that_is_never_made_leaves_its_place_to_another() -> None:
 
 async def test_a_refusal_too_shows_that_the_provider_is_back() -> None:
     admission = _admission()
-    admission.failed(queued_request(1), NotSent("no way"))
-    assert admission.failed(queued_request(1), ModelUnknown("no such model", http_status=404)) is None
+    admission.stop_after_failure(queued_request(1), NotSent("no way"))
+    assert admission.stop_after_failure(queued_request(1), ModelUnknown("no such model", http_status=404)) is None
     assert admission.down_for is None
 
 
 async def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.engine.circuit_breaker.NEVER_ANSWERED_SECONDS", 0.0)
-    assert isinstance(_admission().failed(queued_request(1), NotSent("no way")), WrongAddress)
+    assert isinstance(_admission().stop_after_failure(queued_request(1), NotSent("no way")), WrongAddress)

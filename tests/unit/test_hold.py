@@ -74,7 +74,7 @@ def test_hours_in_which_nobody_called_are_no_part_of_an_outage() -> None:
         admission = Admission(lab("http://x/v1"), "http://x/v1", RetryRules(outage_hours=1.0), known_good=True)
         admission.follow_hold()
         request = queued_request(1)
-        assert admission.failed(request, NotSent("no way")) is None
+        assert admission.stop_after_failure(request, NotSent("no way")) is None
         admission.hold.set_paused(paused=True)
         admission.follow_hold()
         for _ in range(12):
@@ -84,13 +84,13 @@ def test_hours_in_which_nobody_called_are_no_part_of_an_outage() -> None:
         admission.follow_hold()
         admission.hold.set_paused(paused=False)
         admission.follow_hold()
-        assert admission.failed(request, NotSent("no way")) is None
+        assert admission.stop_after_failure(request, NotSent("no way")) is None
         assert admission.down_for is not None
         assert admission.down_for < 60
         for _ in range(3700):
             await asyncio.sleep(1)
             admission.follow_hold()
-        assert isinstance(admission.failed(request, NotSent("no way")), OutageGivenUp)
+        assert isinstance(admission.stop_after_failure(request, NotSent("no way")), OutageGivenUp)
 
     run(main())
 
