@@ -53,7 +53,7 @@ class Budget:
         if job_pk in self._committed:
             self._committed[job_pk] -= usd
 
-    def exceeded(self, request: QueuedRequest, requested: int, returned: int) -> BudgetSpent | None:
+    def stop_if_exceeded(self, request: QueuedRequest, requested: int, returned: int) -> BudgetSpent | None:
         """Return the stop that follows if a response cost more than its estimate, and more than the budget had left."""
         limit = self.limit(request)
         committed = self._committed.get(request.job_pk, 0.0)

@@ -213,7 +213,7 @@ class Records:
         self._emit_ended(request, attempt, cost, None)
         if result.beyond:
             self.emit(ImagesLeftOut(request.job_name, request.id, self._provider, result.returned, result.beyond))
-        if stop := self._budget.exceeded(request, attempt.images, result.returned):
+        if stop := self._budget.stop_if_exceeded(request, attempt.images, result.returned):
             self._stops.stop(stop, request)
         for image in result.images:
             self._emit_stored(request, image)

@@ -63,7 +63,7 @@ class Groups:
         used = await self._context.writer.do(batches.living_tokens, group.provider or "", group.model)
         return whole - used if used else whole
 
-    def ended(self, row: BatchRow) -> None:
+    def on_ended(self, row: BatchRow) -> None:
         """A batch has ended: its model's queue has room."""
         self._full_until.pop(row.model, None)
         self.changed.set()
@@ -72,7 +72,7 @@ class Groups:
         """Follow a batch no further in this run."""
         self.left.add(row.pk)
 
-    async def too_large(self, row: BatchRow, error: RequestError) -> None:
+    async def on_too_large(self, row: BatchRow, error: RequestError) -> None:
         """The input file of a batch is too large: halve the next one. A lone request fails."""
         requests = await self._context.writer.do(batch_lines.requests_of, row.pk)
         if len(requests) > 1:
@@ -106,7 +106,7 @@ class Groups:
         if not self._context.modes.refuse(row.group, error):
             self.stop(row, error)
 
-    def failed(self, row: BatchRow, error: RequestError) -> None:
+    def on_failed(self, row: BatchRow, error: RequestError) -> None:
         """A batch has failed for its form, or for a reason that is not known: once more, then none of its group."""
         count = self._failures[row.group] = self._failures.get(row.group, 0) + 1
         if count >= _FAILURES:

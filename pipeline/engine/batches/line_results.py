@@ -80,7 +80,13 @@ class LineResults:
         request, records = found.request, self._context.records
         started = time.monotonic() - max(0.0, time.time() - (self._row.sent_at or time.time()))
         attempt = Attempt(
-            found.attempt_pk, found.stem, found.images, found.estimate_usd, started, self._discount, is_line=True
+            pk=found.attempt_pk,
+            stem=found.stem,
+            images=found.images,
+            estimate_usd=found.estimate_usd,
+            started=started,
+            discount=self._discount,
+            is_line=True,
         )
         await records.know_budget(request)
         completion = await records.complete(request, attempt, result)

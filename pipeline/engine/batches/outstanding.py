@@ -56,7 +56,7 @@ class Outstanding:
         try:
             file_id = await self._creation.upload(lines, images)
         except TooLargeError as error:
-            await self._groups.too_large(self.row, error.reason)
+            await self._groups.on_too_large(self.row, error.reason)
             await self._withdraw()
             return None
         if file_id is None:
@@ -196,7 +196,8 @@ class Outstanding:
                 continue
             await self._context.writer.do(batches.record_cancelled, self.row.pk, time.time())
             self.row = await self._read()
-            self._polls = Backoff(*(self._context.rules.poll_seconds[0],) * 2, jitter=(0.9, 1.0))
+            seconds = self._context.rules.poll_seconds[0]
+            self._polls = Backoff(seconds, seconds, jitter=(0.9, 1.0))
             return remote
 
     async def _collect(self, remote: RemoteBatch) -> None:
@@ -243,7 +244,7 @@ class Outstanding:
             case "refuse":
                 self._groups.refuse(self.row, failure.error)
             case "again":
-                self._groups.failed(self.row, failure.error)
+                self._groups.on_failed(self.row, failure.error)
             case "upload anew":
                 self._groups.upload_anew(self.row, failure.error)
             case "stop":
@@ -283,7 +284,7 @@ class Outstanding:
     async def _end(self) -> None:
         await self._context.writer.do(batches.end_batch, self.row.pk, time.time())
         self.has_ended = True
-        self._groups.ended(self.row)
+        self._groups.on_ended(self.row)
 
     async def _read(self) -> BatchRow:
         return await self._context.writer.do(batches.read_batch, self.row.pk)
