@@ -182,7 +182,7 @@ class LocalCaller:
         """
         sent_at: float | None = None
 
-        def sent() -> None:
+        def on_first_bytes() -> None:
             nonlocal sent_at
             on_sent()
             sent_at = time.time()
@@ -195,7 +195,7 @@ class LocalCaller:
         try:
             asked = images_asked(spec.call.params)
             max_bytes = response_bytes(spec.call.params, self._target.download.max_bytes)
-            response = await self._client.call(spec.call.operation, body, sent, max_bytes, asked)
+            response = await self._client.call(spec.call.operation, body, on_first_bytes, max_bytes, asked)
             on_answered()
             return await self._store(response, spec, sent_at)
         except RequestError as error:

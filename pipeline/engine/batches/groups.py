@@ -112,8 +112,8 @@ class Groups:
         if count >= _FAILURES:
             self.refuse(row, error)
 
-    def upload_anew(self, row: BatchRow, error: RequestError) -> None:
-        """The service has lost a file of a batch: it is uploaded anew, as often as that may be an accident."""
+    def on_lost_file(self, row: BatchRow, error: RequestError) -> None:
+        """The service has lost a file of a batch, which is uploaded anew; after several, its group is refused."""
         count = self._lost[row.group] = self._lost.get(row.group, 0) + 1
         if count >= _LOSSES:
             self.refuse(row, error)

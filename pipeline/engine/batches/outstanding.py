@@ -246,7 +246,7 @@ class Outstanding:
             case "again":
                 self._groups.on_failed(self.row, failure.error)
             case "upload anew":
-                self._groups.upload_anew(self.row, failure.error)
+                self._groups.on_lost_file(self.row, failure.error)
             case "stop":
                 self._groups.stop(self.row, failure.error)
             case _:
