@@ -19,6 +19,7 @@ from pipeline.errors import (
     ServerFault,
     Stop,
     Unusable,
+    UrlLost,
     WrongAddress,
 )
 from pipeline.ledger.error_kind import INTERRUPTED
@@ -140,6 +141,12 @@ class FailedCalls:
         """Count a response that brought broken images beside whole ones: the call for what is missing repeats it."""
         self._count_repeat()
         self._history.broken = reason
+
+    def count_lost(self, error: UrlLost) -> None:
+        """Count a response with a URL that expired: it is paid. Raises FailedError after `retry.unknown` repeats."""
+        self._count_repeat()
+        if self._history.repeats > self._context.retry.unknown:
+            raise FailedError(error)
 
     def _count_repeat(self) -> None:
         """Count a call that may be paid, also for the next worker of the request in this run."""

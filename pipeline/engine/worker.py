@@ -239,16 +239,19 @@ class Worker:
             results = await asyncio.gather(*(self._download(url) for url in urls), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         await self._await_deliveries(failures)
-        if (
-            failures
-            and len(failures) == len(urls)
-            and (stop := self._admission.delivery.stop_after_probe(self._request.pk))
-        ):
+        has_none = bool(failures) and len(failures) == len(urls)
+        expired = (failure for failure in failures if isinstance(failure, UrlLost))
+        lost = next(expired, None) if self._has_called else None  # another worker may have bought it days ago
+        if lost is not None and has_none:
+            self._failed_calls.check_delivery(lost.message, deterministic=False)
+        if has_none and (stop := self._admission.delivery.stop_after_probe(self._request.pk)):
             raise stop
+        if lost is not None:
+            self._failed_calls.count_lost(lost)
         for failure in sorted(
             failures, key=lambda error: (isinstance(error, UrlLost), isinstance(error, DownloadRefused))
         ):
-            if not isinstance(failure, UrlLost) or len(failures) == len(urls):
+            if not isinstance(failure, UrlLost) or has_none:
                 raise failure
 
     async def _download(self, url: PaidUrl) -> None:

@@ -297,6 +297,47 @@ async def test_images_that_a_rule_refuses_stop_the_provider_with_the_option_that
     assert bench.one("SELECT count(*) FROM image WHERE state = 'paid'") == host.calls
 
 
+@pytest.mark.parametrize("good", [0, 6])
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_urls_that_expire_before_their_downloads_stop_purchases(
+    bench: Bench, concurrency: int, good: int
+) -> None:
+    class Expiring(Host):
+        given = 0
+
+        async def give(self, http: web.Request) -> web.Response:
+            self.given += 1
+            return await super().give(http) if self.given <= good else refuse(403, "Request has expired")
+
+    host = Expiring()
+    runner = await nothing_arrives(bench, host, concurrency, seconds=60)
+    assert [type(stop) for stop in runner.stops] == [NotDelivered]
+    late = concurrency  # URLs that expire while the last good images arrive
+    assert host.calls <= good + late + concurrency + delivery_breaker.OVERDUE + delivery_breaker.PROBES
+    assert bench.one("SELECT count(*) FROM image WHERE state = 'stored'") == good
+
+
+async def test_an_image_whose_urls_always_expire_is_bought_again_as_often_as_is_allowed(bench: Bench) -> None:
+    host = Host("/image/{number}")
+
+    async def answer(body: Body) -> web.StreamResponse:
+        host.calls += 1
+        expired = {"url": "/image/x?se=2020-01-01T00:00:00Z"}
+        return answer_with(*({"url": f"/image/{host.calls}-{number}"} for number in range(body["n"] - 1)), expired)
+
+    async def give(http: web.Request) -> web.Response:
+        return refuse(403) if "se" in http.query else web.Response(body=PNG)
+
+    bench.retry = RetryRules(attempts=10, unknown=2, max_wait_seconds=0.01)
+    async with vendor(answer, give) as base_url:
+        bench.submit(request(1, n=3))
+        await bench.run(lab(base_url))
+    assert host.calls == 3
+    assert bench.ask("SELECT status, received, json_extract(error, '$.kind') FROM request") == [
+        ("partial", 2, "UrlLost")
+    ]
+
+
 async def test_one_image_that_is_refused_fails_alone(bench: Bench) -> None:
     class Odd(Host):
         async def __call__(self, body: Body) -> web.StreamResponse:
