@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+_MOST_DAYS = 100_000  # `ps` of Linux prints more for a process that began a moment ago, by its rounded clock
+
 
 def is_alive(pid: int) -> bool:
     """Return whether a process exists; on Windows, always true."""
@@ -48,6 +50,8 @@ def _from_ps(pid: int) -> float | None:
     if fields[0].startswith("Z"):
         return None
     days, _, clock = fields[1].rpartition("-")
+    if int(days or 0) > _MOST_DAYS:
+        return time.time()
     seconds = 0
     for part in clock.split(":"):
         seconds = seconds * 60 + int(part)

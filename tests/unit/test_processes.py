@@ -21,6 +21,13 @@ def test_the_start_of_a_process_is_known_to_a_second_or_two(source: str) -> None
         assert getattr(processes, source)(os.getppid()) < before + 2
 
 
+def test_an_elapsed_time_of_less_than_nothing_is_a_start_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = subprocess.CompletedProcess([], 0, "S    441077234-00:18:40\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: printed)
+    before = time.time()
+    assert before <= (processes._from_ps(1) or 0) <= time.time()
+
+
 @pytest.mark.parametrize("source", ["_from_proc", "_from_ps"])
 def test_a_process_that_has_ended_has_no_start_though_its_parent_has_not_noticed(source: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
