@@ -12,7 +12,7 @@ from pipeline.progress.event_text import one_line
 from pipeline.reports.advice import stop_advice
 from pipeline.reports.batches import left_out_lines
 from pipeline.reports.facts import counted, job_line
-from pipeline.reports.failure_report import BUDGET_OPTION, read_causes, stop_commands
+from pipeline.reports.failure_report import BUDGET_OPTION, read_causes, stop_commands, with_budget
 from pipeline.reports.needed_budget import needed_budget
 from pipeline.reports.stops import read_holding_stops, stop_lines
 
@@ -41,12 +41,14 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
         yield from _failures(causes, command)
     yield from _older_stops(result, command)
     left = [summary for summary in result.summaries if summary.unfinished > summary.in_batches.requests]
-    needed = _needed_budget(result, left)
+    stopped = _stopped_by_budget(result, left)
+    needed = _needed_budget(result, stopped)
     for advice in stop_advice(result.stops, needed):
         yield f"to fix it: {advice}"
     yield from left_out_lines(result.summaries, command.line("run"))
     if left:
-        again = _with_budget(again, needed)
+        if BUDGET_OPTION in again or len(stopped) == len(left):  # else another job would get this budget, too
+            again = with_budget(again, needed)
         requests = sum(summary.unfinished - summary.in_batches.requests for summary in left)
         images = sum(summary.missing - summary.in_batches.images for summary in left)
         yield f"still queued: {counted(requests, 'request')} for {counted(images, 'image')}; to continue, run:"
@@ -57,23 +59,22 @@ def summary_lines(result: Result, command: NextCommand, again: Sequence[str]) ->
             yield f"    {command.line(*words)}"
 
 
-def _needed_budget(result: Result, left: Sequence[JobSummary]) -> float | None:
-    """Return the budget that is enough for the rest of every job that its budget has stopped in this run."""
+def _stopped_by_budget(result: Result, left: Sequence[JobSummary]) -> list[str]:
+    """Return the names of the jobs that their budget has stopped in this run."""
     if not any(isinstance(stop, BudgetSpent) for stop in result.stops):
-        return None
+        return []
     with ledger.reading(result.folder) as connection:
         stops = read_stops(connection, [summary.name for summary in left])
-        stopped = {stop.job for stop in stops if stop.kind == BudgetSpent.__name__}
-        names = [summary.name for summary in left if summary.name in stopped]
-        return needed_budget(connection, read_job_summaries(connection, names))
+    stopped = {stop.job for stop in stops if stop.kind == BudgetSpent.__name__}
+    return [summary.name for summary in left if summary.name in stopped]
 
 
-def _with_budget(again: Sequence[str], needed: float | None) -> list[str]:
-    """Return the words of a command with another budget, if they state one that was too small."""
-    words = list(again)
-    if needed is not None and BUDGET_OPTION in words:
-        words[words.index(BUDGET_OPTION) + 1] = f"{needed:.2f}"
-    return words
+def _needed_budget(result: Result, stopped: Sequence[str]) -> float | None:
+    """Return the budget that is enough for the rest of each of these jobs; None for no job, or without a price."""
+    if not stopped:
+        return None
+    with ledger.reading(result.folder) as connection:
+        return needed_budget(connection, read_job_summaries(connection, stopped))
 
 
 def _older_stops(result: Result, command: NextCommand) -> Iterator[str]:

@@ -176,6 +176,14 @@ def stop_commands(
     return [*own, *((*(words or ("run",)), *budget) for words in runs)]
 
 
+def with_budget(words: Sequence[str], needed: float | None) -> list[str]:
+    """Return the words of a command with the budget that is needed, added or in place of its own; None changes none."""
+    if needed is None:
+        return list(words)
+    place = words.index(BUDGET_OPTION) if BUDGET_OPTION in words else len(words)
+    return [*words[:place], BUDGET_OPTION, f"{needed:.2f}", *words[place + 2 :]]
+
+
 def cause_key(error: Mapping[str, Any] | None) -> CauseKey:
     """Return what identifies the cause of an error."""
     error = error or {}

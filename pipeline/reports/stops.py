@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.stops import read_stops
 from pipeline.reports.advice import advice_for_stop
-from pipeline.reports.failure_report import BUDGET_OPTION, stop_commands
+from pipeline.reports.failure_report import stop_commands, with_budget
 from pipeline.reports.needed_budget import needed_budget
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def read_holding_stops(connection: sqlite3.Connection, jobs: Collection[str] | N
             if stop.job in {None, summary.name} and stop.provider in {None, *summary.serving}
         ]
         needed = needed_budget(connection, reached) if stop.kind == "BudgetSpent" else None
-        again = ["run"] if needed is None else ["run", BUDGET_OPTION, f"{needed:.2f}"]
+        again = with_budget(["run"], needed)
         commands = stop_commands(connection, [stop.kind], again, [summary.name for summary in reached])
         found.append(HoldingStop(stop, tuple(commands), advice_for_stop(stop.kind, needed)))
     return found

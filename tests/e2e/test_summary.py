@@ -64,6 +64,27 @@ def test_a_stop_says_what_stopped_it_what_is_left_and_how_to_go_on(stage: Stage)
     assert _typed(stage, command).exit_code == 0
 
 
+def test_a_budget_in_the_job_file_is_raised_by_the_command_that_continues(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    job = stage.prompts("many", 4)
+    job.write_text(f"budget_usd: 0.04\n{job.read_text()}")
+    ended = stage.run("run", job, exit_code=3)
+    command = _command(ended.stderr, "run")
+    assert command == f"pipeline run {job} --budget 0.07"
+    assert command in stage.run("status").stdout, "the same command"
+    assert _typed(stage, command).exit_code == 0
+
+
+def test_a_job_that_its_budget_did_not_stop_gets_no_budget(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.provider("wrong", stage.serve(rate_limit=None), base_url=f"{stage.providers['lab']['base_url']}/wrong")
+    dear, other = stage.prompts("dear", 4), stage.prompts("other", 2)
+    dear.write_text(f"budget_usd: 0.04\n{dear.read_text()}")
+    other.write_text(f"provider: wrong\n{other.read_text()}")
+    ended = stage.run("run", dear, other, exit_code=3)
+    assert _command(ended.stderr, "run") == f"pipeline run {dear} {other}"
+
+
 def test_a_budget_of_nothing_is_a_budget(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
     job = stage.prompts("many", 1)
