@@ -9,13 +9,13 @@ import click
 from pipeline.cli.completion import complete_jobs
 from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, typed_command
-from pipeline.cli.output import echo, print_notes, print_put_back, print_result, run_output, warn_if_late
+from pipeline.cli.output import echo, echo_prose, print_notes, print_put_back, print_result, run_output, warn_if_late
 from pipeline.cli.work_line import work_line
 from pipeline.config.engine_names import ENGINES
 from pipeline.errors import BadInput, LeftToRunAtWork, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pipeline.batch import Batch
@@ -112,7 +112,7 @@ def run(options: Options, /, jobs: tuple[Path, ...], as_json: bool, no_wait: boo
 def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
     """Check, expand and queue jobs, without calling a provider. With --limit, only the first N are added."""
     from pipeline.planning.build import JobOptions
-    from pipeline.reports.status import read_status, submission_line
+    from pipeline.reports.status import submission_line
 
     batch = options.batch()
     with work_line(options, "checking and queueing"):
@@ -121,14 +121,24 @@ def submit(options: Options, /, jobs: tuple[Path, ...], **extra: Any) -> int:
         print_notes(options, submission.plan)
         echo(submission_line(submission.plan, submission.claim))
     if not options.quiet:
-        queued = sum(read_status(batch.folder, submission.plan.name)[0].unfinished for submission in submissions)
-        line = (
-            f"to start, run: {options.next_command('run')}"
-            if queued
-            else "nothing to start: no request of it is queued"
-        )
-        echo(line, err=True)
+        for line in _next_lines(options, batch, [submission.plan.name for submission in submissions]):
+            echo_prose(line)
     return 0
+
+
+def _next_lines(options: Options, batch: Batch, names: Sequence[str]) -> list[str]:
+    """Return what starts jobs that were submitted: a command, or the run at work."""
+    from pipeline import ledger
+    from pipeline.job_queue import queued_message
+    from pipeline.ledger.job_summary import read_job_summaries
+    from pipeline.ledger.lock import find_owner
+
+    with ledger.reading(batch.folder) as connection:
+        if owner := find_owner(batch.folder, connection):
+            return [queued_message(connection, name, owner.who) for name in names]
+        if any(summary.unfinished for summary in read_job_summaries(connection, names)):
+            return [f"to start, run: {options.next_command('run')}"]
+    return ["nothing to start: no request of it is queued"]
 
 
 @click.command(cls=ExplainedCommand, example="pipeline resume night", exits=(0, 1, 2, 3, 130))

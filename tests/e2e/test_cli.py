@@ -151,6 +151,24 @@ def test_a_second_run_queues_names_the_first_and_exits_3(stage: Stage) -> None:
 
 
 @pytest.mark.processes
+def test_submit_beside_a_run_says_who_takes_the_job_up(stage: Stage) -> None:
+    server = stage.serve(rate_limit=None, latency_seconds=[0.5, 0.5])
+    stage.provider("lab", server, concurrency=1)
+    made, job = stage.prompts("made", 1), stage.prompts("many", 2)
+    stage.run("run", made)
+    process = stage.start("run", stage.prompts("first", 6))
+    while len(server.books()) < 2:
+        assert process.poll() is None
+    ended = stage.run("submit", job, made)
+    assert f"queued: many, 2 requests; the run at work (process {process.pid} on " in ended.stderr
+    assert "nothing to queue: `made` has no request that is still to be made" in ended.stderr
+    assert "to start, run" not in ended.stderr
+    assert finish(process).exit_code == 0
+    assert stage.standing("many")["counts"]["succeeded"] == 2
+    assert "to start, run: pipeline run\n" in stage.run("submit", stage.prompts("later", 1)).stderr
+
+
+@pytest.mark.processes
 def test_a_second_run_whose_job_is_made_already_exits_0(stage: Stage) -> None:
     server = stage.serve(rate_limit=None, latency_seconds=[0.5, 0.5])
     stage.provider("lab", server, concurrency=1)
