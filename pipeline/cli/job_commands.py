@@ -10,7 +10,7 @@ import click
 from pipeline.cli.completion import complete_jobs
 from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options, job_options, mode_options, parse_seconds
-from pipeline.cli.output import can_ask, echo, echo_json, echo_prose, echo_stderr, thumbnail_work
+from pipeline.cli.output import ask, can_ask, echo, echo_json, echo_prose, echo_stderr, thumbnail_work
 from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput
 
@@ -239,7 +239,7 @@ def rename(options: Options, old: str, new: str) -> int:
 @click.command(
     cls=ExplainedCommand,
     example="pipeline forget night",
-    exits=(0, 2, 3),
+    exits=(0, 2, 3, 130),
 )
 @click.argument("job", shell_complete=complete_jobs)
 @click.option("--files", is_flag=True, help="Delete the job's folder with its images, too.")
@@ -256,8 +256,7 @@ def forget(options: Options, job: str, files: bool, yes: bool) -> int:
     if not yes:
         if not can_ask():
             raise BadInput(f"there is no terminal to ask on; add --yes if this is meant: {question}")
-        if not click.confirm(question, err=True):
-            echo("nothing was changed", err=True)
+        if not ask(question):
             return 2
     with work_line(options, "forgetting, and deleting files" if files else "forgetting"):
         batch.forget(summary.name, files=files)

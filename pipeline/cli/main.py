@@ -95,7 +95,8 @@ def _say_stopped(options: Options) -> None:
     if sys.stderr.isatty():
         with contextlib.suppress(OSError):
             click.echo(_SHOW_CURSOR, nl=False, err=True)  # which a live screen hides; not printable
-    echo_stderr(f"stopped at once; run `{options.next_command('run')}` to recover and continue")
+    recover = f"; run `{options.next_command('run')}` to recover and continue" if options.is_run_begun else ""
+    echo_stderr(f"stopped at once{recover}")
     deliver(_WORDS_SECONDS)
 
 

@@ -36,6 +36,7 @@ class Options:
     quiet: bool = False
     verbose: bool = False
     is_config_named: bool = False  # by --verbose, once
+    is_run_begun: bool = False  # stopped at once, it may leave calls to recover
 
     def next_command(self, *words: str) -> str:
         """Return a command for the same config and the same output folder, to be typed in the current folder."""

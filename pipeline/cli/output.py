@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(r"(^ *|: )pipeline ")
+
+_UNCHANGED = "nothing was changed"
+_INTERRUPTED = 130
 
 
 def echo(line: object, *, err: bool = False) -> None:
@@ -73,18 +76,36 @@ def echo_stderr(line: str) -> None:
         echo(line, err=True)
 
 
+def ask(question: str) -> bool:
+    """Ask on stderr; print that nothing was changed unless the answer is yes. Ctrl-C and Ctrl-D exit with 130."""
+    *lines, last = _pieces(f"{question} [y/N]:", sys.stderr)
+    for line in lines:
+        echo_stderr(line)
+    try:
+        is_meant = click.confirm(printable(last), prompt_suffix=" ", show_default=False, err=True)
+    except click.Abort:
+        echo_stderr("")  # the question's line ends
+        echo_stderr(_UNCHANGED)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
+    if not is_meant:
+        echo_stderr(_UNCHANGED)
+    return is_meant
+
+
 def echo_prose(line: str, *, err: bool = True) -> None:
     """Print a line; on a terminal it breaks between words. A command stays whole, so that it can be copied."""
-    stream = sys.stderr if err else sys.stdout
-    pieces = [line]
-    if stream.isatty() and not _COMMAND.search(line):
-        with contextlib.suppress(OSError):  # the terminal is gone
-            pieces = _wrapped(line, os.get_terminal_size(stream.fileno()).columns)
-    for piece in pieces:
+    for piece in _pieces(line, sys.stderr if err else sys.stdout):
         if err:
             echo_stderr(piece)
         else:
             echo(piece)
+
+
+def _pieces(line: str, stream: TextIO) -> list[str]:
+    if stream.isatty() and not _COMMAND.search(line):
+        with contextlib.suppress(OSError):  # the terminal is gone
+            return _wrapped(line, os.get_terminal_size(stream.fileno()).columns)
+    return [line]
 
 
 def _wrapped(line: str, columns: int) -> list[str]:
@@ -136,6 +157,7 @@ def run_output(options: Options, batch: Batch, what: str, *, as_json: bool) -> I
     from pipeline.progress.event_text import event_json
     from pipeline.progress.run_log import Log
 
+    options.is_run_begun = True
     queue_output({"stdout": _lost_events if as_json else _lost_lines, "stderr": _lost_lines})
     with contextlib.ExitStack() as stack:
         stack.callback(begin_end)

@@ -10,7 +10,7 @@ import click
 from pipeline.cli.completion import complete_jobs, complete_settings
 from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, budget_option, common_options
-from pipeline.cli.output import can_ask, echo, echo_json, echo_prose, print_result, run_output
+from pipeline.cli.output import ask, can_ask, echo_json, echo_prose, print_result, run_output
 from pipeline.cli.work_line import work_line
 from pipeline.errors import BadInput
 
@@ -114,7 +114,6 @@ def redo(
     with work_line(options, "reading the ledger") as line, prepared(batch, job, choice, change) as found:
         line.close()
         if not _is_meant(options, found, yes=yes):
-            echo("nothing was changed", err=True)
             return 2
         with run_output(options, batch, "queueing", as_json=as_json) as (emit, work):
             work.close()
@@ -129,5 +128,5 @@ def _is_meant(options: Options, redo: Redo, *, yes: bool) -> bool:
     if not yes and not can_ask():
         raise BadInput(f"there is no terminal to ask on; add --yes if this is meant: {what}")
     if not options.quiet or not yes:
-        echo(f"{what[0].upper()}{what[1:]}; the old ones stay on disk", err=True)
-    return yes or click.confirm("Make them again?", err=True)
+        echo_prose(f"{what[0].upper()}{what[1:]}; the old ones stay on disk")
+    return yes or ask("Make them again?")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
+from pipeline.storage import SUBMIT_LOCK_FILE
 from tests.support.stage import finish
 from tests.support.terminal import terminal
 
@@ -184,6 +185,35 @@ def test_forget_names_what_is_lost_asks_on_a_terminal_and_needs_yes_elsewhere(st
             assert seen.read_to_the_end() == code
         assert (stage.output / "many").exists() == bool(code)
     assert stage.standings() == {}
+
+
+@pytest.mark.parametrize("words", [("redo", "many", "--all"), ("forget", "many", "--files")])
+@pytest.mark.parametrize("keys", ["\x03", "\x04", "n\n"], ids=["Ctrl-C", "Ctrl-D", "no"])
+def test_a_question_that_is_not_answered_with_yes_changes_nothing(
+    stage: Stage, words: tuple[str, ...], keys: str
+) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None))
+    stage.run("run", stage.prompts("many", 2))
+    before = stage.standings()
+    with terminal(stage.folder, *words, columns=60) as seen:
+        seen.read_until(lambda: "[y/N]" in seen.text and seen.is_asleep())
+        assert all(len(line.split()) > 1 for line in seen.lines), "no line breaks within a word"
+        seen.type_keys(keys)
+        assert seen.read_to_the_end() == (2 if keys == "n\n" else 130)
+    assert seen.lines[-1] == "nothing was changed"
+    assert "recover and continue" not in seen.text
+    assert stage.standings() == before
+
+
+def test_stopped_at_once_before_a_run_has_begun_there_is_nothing_to_recover(stage: Stage) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    job = stage.prompts("many", 2)
+    stage.output.mkdir()
+    with FileLock(stage.output / SUBMIT_LOCK_FILE), terminal(stage.folder, "submit", job) as seen:
+        seen.read_until(lambda: "checking and queueing" in seen.text)
+        seen.press_ctrl_c()
+        assert seen.read_to_the_end() == 130
+    assert seen.lines[-1] == "stopped at once"
 
 
 def test_a_limit_supersedes_nothing_and_the_rest_stays_queued(stage: Stage) -> None:

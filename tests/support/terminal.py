@@ -12,13 +12,13 @@ import subprocess
 import sys
 import termios
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyte
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 class CountingScreen(pyte.Screen):
@@ -71,13 +71,22 @@ class Terminal:
             pass
         return self.process.wait()
 
+    def is_asleep(self) -> bool:
+        """Say whether the command waits, as at a question: a signal before it waits is seen after it only."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "S"
+
     def press_ctrl_c(self) -> None:
         """Type it, so that the terminal signals everyone in it."""
         os.write(self.ours, b"\x03")
 
     def type_line(self, line: str) -> None:
         """Type a line, and Enter."""
-        os.write(self.ours, f"{line}\n".encode())
+        self.type_keys(f"{line}\n")
+
+    def type_keys(self, keys: str) -> None:
+        """Type these characters, such as Ctrl-D."""
+        os.write(self.ours, keys.encode())
 
     def _read(self) -> bool:
         ended = self.process.poll() is not None
