@@ -30,6 +30,7 @@ from pipeline.reports.manifest import write_manifest
 from pipeline.reports.status import read_status
 from pipeline.reports.verify import verify_images
 from pipeline.reports.write import write_job_report
+from pipeline.result import Result
 from pipeline.run import Run, check_credentials, check_settings, make_missing_thumbnails, run_in_loop
 from pipeline.stores import Addresses, Stores
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from pipeline.planning.job import Job
     from pipeline.planning.plan import Plan
     from pipeline.reports.verify import CountImages, Damages
-    from pipeline.result import Result
 
 
 @dataclass
@@ -124,6 +124,8 @@ class Batch:
             for provider in {member.name: member for plan in plans for member in plan.serving}.values():
                 check_credentials(provider, self.environment)
             check_settings(self.config, self.environment, options.on)
+            if not jobs and ledger.is_absent(self.folder):
+                return Result.of_nothing(self.config)
             with self._writing() as connection, contextlib.ExitStack() as stack:
                 queue = JobQueue(self.config, connection)
                 change = queue.mode_change(JobOptions() if jobs else options)
@@ -159,6 +161,10 @@ class Batch:
         `cancelled` and these. `started` gets what is put back before it is processed.
         """
         check_settings(self.config, self.environment, options.on)
+        if not names and ledger.is_absent(self.folder):
+            with ledger.reading(self.folder) as connection:
+                select(connection, names, kinds, statuses, ids)
+            return Result.of_nothing(self.config)
         with self._writing(names[0] if names else None) as connection:
             selection = select(connection, names, kinds, statuses, ids, cancelled=cancelled)
             queue = JobQueue(self.config, connection)

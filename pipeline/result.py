@@ -88,6 +88,11 @@ class Result:
     passed_on: Sequence[tuple[str, Stop]] = ()
     unsuccessful: int | None = None
 
+    @classmethod
+    def of_nothing(cls, config: Config) -> Result:
+        """Return how a run ends for which nothing was ever submitted."""
+        return cls(config, summaries=(), stops=(), signal=None, manifests=(), lowered={})
+
     @property
     def requests(self) -> list[Outcome]:
         """The outcome of each request of these jobs, in their order; read from the ledger each time."""

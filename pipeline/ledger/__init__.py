@@ -1,5 +1,5 @@
 """The SQLite ledger: schema, migrations, and every statement that reads or writes it."""
 
-from pipeline.ledger.database import reading, writing
+from pipeline.ledger.database import is_absent, reading, writing
 
-__all__ = ["reading", "writing"]
+__all__ = ["is_absent", "reading", "writing"]

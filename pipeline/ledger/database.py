@@ -115,6 +115,11 @@ def _refuse_to_start_over(path: Path) -> None:
         raise LedgerError(f"{what}; to start over, move the whole folder away")
 
 
+def is_absent(folder: Path) -> bool:
+    """Return whether an output folder has no ledger, and had none: there is no copy of one."""
+    return not any((folder / name).exists() for name in (FILE_NAME, BACKUP_NAME))
+
+
 def open_for_reading(folder: Path) -> sqlite3.Connection | None:
     """Open the ledger to read from it, on a full disk too; return None if there is none. Raises LedgerError."""
     path = folder / FILE_NAME

@@ -375,10 +375,13 @@ def test_in_a_wrong_folder_the_folder_that_was_looked_at_is_named(stage: Stage) 
     assert no_config in stage.run("status").stdout
     assert f"there is no job `many`: {no_config}" in stage.run("report", "many", exit_code=2).stderr
     assert no_config in stage.run("verify").stderr
-    assert not stage.output.exists(), "nobody makes a folder to say that it is empty"
     assert no_config in stage.run("run").stderr
     assert no_config in stage.run("resume").stderr
     assert stage.run("run", "--quiet").stderr == ""
+    summary = json.loads(stage.run("run", "--json").stdout)
+    assert (summary["event"], summary["exit"], summary["jobs"]) == ("summary", 0, [])
+    assert "matches" in stage.run("resume", "--kind", "ServerFault", exit_code=2).stderr
+    assert not stage.output.exists(), "nobody makes a folder to say that it is empty"
     stage.provider("lab", "http://127.0.0.1:9/v1")
     stage.run("submit", stage.prompts("many", 2))
     below = dataclasses.replace(stage, folder=stage.folder / "jobs" / "deep")
