@@ -124,11 +124,26 @@ def parse_seconds(_context: click.Context, _parameter: click.Parameter, value: s
     return number
 
 
-def parse_dollars(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
-    """Return an amount of dollars; click takes `nan` and `inf` for numbers. Raises click's BadParameter."""
+def parse_dollars(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """Parse an amount of dollars; `nan` and `inf` are none. Raises click's BadParameter."""
     from pipeline.config.validation import find_number_fault
 
-    if value is not None and (fault := find_number_fault(value, 0)):
+    if value is None:
+        return None
+    try:
+        amount = float(value)
+    except ValueError:
+        raise click.BadParameter(f"takes US dollars, such as 5 or 0.50, not {value!r:.60}") from None
+    if fault := find_number_fault(amount, 0):
+        raise click.BadParameter(fault)
+    return amount
+
+
+def parse_limit(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+    """Return a number of requests. Raises click's BadParameter."""
+    from pipeline.config.validation import find_number_fault
+
+    if value is not None and (fault := find_number_fault(value, 1, whole=True)):
         raise click.BadParameter(fault)
     return value
 
@@ -172,7 +187,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def budget_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option of commands that a budget stops, or that say where it would."""
     return click.option(
-        "--budget", "budget_usd", type=float, callback=parse_dollars, metavar="USD", help="Spend no more on any job."
+        "--budget", "budget_usd", callback=parse_dollars, metavar="USD", help="Spend no more on any job."
     )(command)
 
 
@@ -215,7 +230,8 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--allow-large", is_flag=True, help="Allow a job of more than 1,000,000 requests."),
         click.option(
             "--limit",
-            type=click.IntRange(min=1),
+            type=int,
+            callback=parse_limit,
             metavar="N",
             help="The first N requests only; the others stay as they are.",
         ),

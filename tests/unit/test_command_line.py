@@ -36,6 +36,13 @@ def code_of(*arguments: str) -> object:
 def test_a_budget_that_is_no_wall_is_refused(command: str, amount: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(command, "--budget", amount) == 2
     assert "'--budget': must be a number of at " in capsys.readouterr().err
+
+
+def test_an_option_says_what_it_takes_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("run", "--budget", "5usd") == 2
+    assert "'--budget': takes US dollars, such as 5 or 0.50, not '5usd'" in capsys.readouterr().err
+    assert code_of("plan", "x.yaml", "--limit", "0") == 2
+    assert "'--limit': must be a whole number of at least 1, not 0" in capsys.readouterr().err
     assert not Path("outputs").exists()
 
 
@@ -59,7 +66,7 @@ def test_options_made_in_python_are_numbers_in_their_range(options: dict[str, fl
 def test_a_limit_beyond_any_number_of_requests_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     Path("j.yaml").write_text(JOB)
     assert code_of("plan", "j.yaml", "--allow-large", "--limit", str(10**30)) == 2
-    assert "limit: must be a whole number of at most 1,000,000,000,000" in capsys.readouterr().err
+    assert "'--limit': must be a whole number of at most 1,000,000,000,000" in capsys.readouterr().err
 
 
 # --- The table of commands
