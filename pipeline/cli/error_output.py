@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.output import echo, print_text
+from pipeline.cli.output import echo, echo_prose, print_text
 from pipeline.errors import BadInput, DiskFull, LedgerError, LeftToRunAtWork, PipelineError
 from pipeline.file_descriptors import is_exhausted, none_was_free
 from pipeline.printable import printable_lines
@@ -47,7 +47,7 @@ def print_error(error: Exception, options: Options) -> int:
 def _print_sentences(error: PipelineError) -> None:
     prefix = "" if isinstance(error, LeftToRunAtWork) else "error: "
     for line in _error_lines(error):
-        echo(f"{prefix}{line}", err=True)
+        echo_prose(f"{prefix}{line}")
     is_explained = isinstance(error, LedgerError) or not isinstance(error, BadInput | LeftToRunAtWork)
     if is_explained:
         echo(f"see: pipeline help {type(error).__name__}", err=True)
@@ -58,7 +58,8 @@ def _show(error: click.ClickException) -> None:
     buffer = io.StringIO()
     error.show(buffer)
     text = buffer.getvalue().replace("\n\t", "\n    ")  # click's list of choices
-    print_text(printable_lines(text.rstrip("\n")), err=True)
+    for line in text.rstrip("\n").split("\n"):
+        echo_prose(line)
 
 
 def _error_lines(error: PipelineError) -> Iterable[object]:

@@ -216,6 +216,19 @@ def test_stopped_at_once_before_a_run_has_begun_there_is_nothing_to_recover(stag
     assert seen.lines[-1] == "stopped at once"
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("help", "KeyRefusd"), "error: there is no kind of error `KeyRefusd`; did you mean `KeyRefused`?"),
+        (("run", "--budget", "5usd"), "Invalid value for '--budget': takes US dollars, such as 5 or 0.50, not '5usd'"),
+    ],
+)
+def test_on_a_terminal_an_error_breaks_between_words(stage: Stage, words: tuple[str, ...], sentence: str) -> None:
+    with terminal(stage.folder, *words, columns=40) as seen:
+        assert seen.read_to_the_end() == 2
+    assert sentence in " ".join(line.strip() for line in seen.lines)
+
+
 def test_a_limit_supersedes_nothing_and_the_rest_stays_queued(stage: Stage) -> None:
     server = stage.serve(rate_limit=None)
     stage.provider("lab", server)
