@@ -10,7 +10,7 @@ import click
 from pipeline.cli.completion import complete_jobs
 from pipeline.cli.explained_command import ExplainedCommand
 from pipeline.cli.options import PATH, common_options
-from pipeline.cli.output import echo, echo_json
+from pipeline.cli.output import echo, echo_json, echo_prose
 from pipeline.cli.work_line import work_line
 from pipeline.exports.kinds import KINDS, ExportOptions
 
@@ -43,6 +43,8 @@ def export(options: Options, /, job: str, kind: str, dest: Path | None, as_json:
     from pipeline.exports.originals import DamagedImages
     from pipeline.reports.facts import counted
 
+    if kind == "sidecar" and dest is not None and not options.quiet:
+        echo_prose("warning: --dest changes nothing for sidecar: each file is written beside its image")
     batch, name = options.batch(), options.job(job)
     with work_line(options, "exporting", as_json=as_json) as line:
         count = functools.partial(line.count, "exporting", with_bar=True)

@@ -212,6 +212,7 @@ def test_sidecars_stand_beside_their_images(small: Stage) -> None:
         described = json.loads(path.with_suffix(".json").read_text())
         assert described["sha256"] == _sha256(path.read_bytes())
         assert described["prompt"].startswith("prompt number")
+    assert shown.stderr.startswith("warning: --dest changes nothing for sidecar")
     assert not (small.folder / "ignored").exists()
     assert small.run("verify").stdout == ""
     assert "not in the ledger" not in small.run("verify").stderr
