@@ -42,7 +42,8 @@ def write_starter(folder: Path) -> list[Path]:
 
     paths = [folder / name for name in _FILES]
     if taken := [path for path in paths if os.path.lexists(path)]:
-        raise BadInput([Problem(str(path), "is there already; nothing was written") for path in taken])
+        names = " and ".join(map(str, taken))
+        raise BadInput([Problem(names, f"{'is' if len(taken) == 1 else 'are'} there already; nothing was written")])
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,12 @@ def test_a_file_that_is_there_is_refused_and_nothing_is_written(
     assert kind != "file" or Path(name).read_text() == "mine"
 
 
+def test_a_second_init_names_both_files_and_no_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("init") == 0
+    assert code_of("init") == 2
+    assert capsys.readouterr().err == "error: config.yaml and first.yaml: are there already; nothing was written\n"
+
+
 def test_other_files_do_not_matter(capsys: pytest.CaptureFixture[str]) -> None:
     Path("outputs").mkdir()
     Path("second.yaml").touch()
