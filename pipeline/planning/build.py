@@ -208,6 +208,8 @@ def _choose_provider(config: Config, job: Job, asked: str | None) -> Provider:
     if name is None:
         known = ", ".join(sorted(config.services))
         place = "add a line `provider: NAME`" + (" to the config" if job.is_batch_file else "")
+        if job.file is None:
+            place = "pass `provider=` to `make_job` or to `Batch.open`"
         message = f"names no provider, and there is no default: {place} ({known})"
         raise JobError([Problem(location, message)])
     if asked is None and job.provider is not None and name not in config.services:

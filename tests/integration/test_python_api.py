@@ -237,3 +237,13 @@ def test_everything_handed_out_is_there_and_nothing_heavy_is_imported_for_it() -
     assert set(pipeline.__all__) <= set(dir(pipeline)), "a notebook completes them"
     with pytest.raises(AttributeError):
         _ = pipeline.nothing
+
+
+def test_a_job_made_in_python_is_told_where_python_takes_a_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = make_job("many", [{"prompt": "x"}])
+    with pytest.raises(BadInput, match=r"no default: pass `provider=` to `make_job` or to `Batch\.open` \(openai, "):
+        Batch.open(output="there").submit([job])
+    assert Batch.open(output="there", provider="sandbox").submit([job])
