@@ -79,6 +79,8 @@ def test_an_error_is_explained_offline_and_an_unknown_one_has_a_suggestion(stage
     every = stage.run("help").stdout
     assert {"KeyRefused", "BudgetSpent", "DiskFull", "JobError"} <= set(re.findall(r"^  (\w+) ", every, re.MULTILINE))
     assert max(map(len, every.splitlines())) <= 80
+    sentences = re.findall(r"^  \w+ +(.*)$", every, re.MULTILINE)
+    assert [words for words in sentences if len(words.split()) < 4] == [], "no line ends before its verb"
     assert "did you mean `KeyRefused`?" in stage.run("help", "KeyRefusd", exit_code=2).stderr
     assert "`pipeline help` lists the kinds" in stage.run("help", "weather", exit_code=2).stderr
     assert "Take what is still pending" in stage.run("help", "cancel").stdout
