@@ -188,22 +188,26 @@ async def receive(
     max_bytes: int,
     is_whole: Callable[[bytes, bool], bool],
     progressed: Callable[[], None] | None = None,
+    pieces: list[bytes] | None = None,
 ) -> bytes | None:
     """Return a response's body; None if it is larger than `max_bytes`, and the connection is closed then.
 
     A body that `is_whole` counts although its framing says that more is to come: if the connection has ended (then its
-    second argument is true), or if nothing has arrived for a while. `progressed` is called with each piece that
-    arrives. Raises ClientError, TimeoutError and OSError, as aiohttp does.
+    second argument is true), or if nothing but keep-alives has arrived for a while. `progressed` is called with each
+    piece that arrives, and `pieces` receives it, for a caller whose own timeout ends the wait. Raises ClientError,
+    TimeoutError and OSError, as aiohttp does.
     """
-    pieces: list[bytes] = []
-    size = 0
+    pieces = [] if pieces is None else pieces
+    size, is_untested = 0, False
     while True:
         quiet = Timeout(math.inf, silence=QUIET_SECONDS)
         try:
             async with quiet:
                 while piece := await response.content.readany():
                     size += len(piece)
-                    quiet.progressed()
+                    if not is_keep_alive(piece):
+                        is_untested = True
+                        quiet.progressed()
                     if progressed is not None:
                         progressed()
                     if size > max_bytes:
@@ -212,11 +216,19 @@ async def receive(
                     pieces.append(piece)
                 return b"".join(pieces)
         except (aiohttp.ClientError, OSError):
-            if is_whole(content := b"".join(pieces), not quiet.expired()):
+            has_ended = not quiet.expired()
+            if (has_ended or is_untested) and is_whole(content := b"".join(pieces), has_ended):
                 response.close()
                 return content
-            if not quiet.expired():
+            if has_ended:
                 raise
+            is_untested = False  # megabytes are parsed once, however long keep-alives follow
+
+
+def is_keep_alive(piece: bytes) -> bool:
+    """Return whether a piece of a body is nothing but white space and whole comments of a stream of events."""
+    lines = piece.splitlines(keepends=True)
+    return all(not line.strip() or (line.startswith(b":") and line.endswith((b"\n", b"\r"))) for line in lines)
 
 
 def is_json(body: bytes) -> bool:

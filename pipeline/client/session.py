@@ -21,6 +21,7 @@ from pipeline.client.network import (
     has_large_headers,
     is_compressed_unasked,
     is_json,
+    is_keep_alive,
     network_reason,
     proxy_for,
     receive,
@@ -48,6 +49,7 @@ outcome of a call that is sent at that moment is unknown.
 NO_HTTP = "ClientResponseError"
 """Type of the errors of responses that are not valid HTTP: aiohttp's name."""
 
+_DONE = b"data: [DONE]"  # the last event of a stream
 _START_BYTES = 64  # of a body that tell whether it is a stream of events
 _REFUSAL_BYTES = 1024 * 1024  # of an error body that are read: the error is at its beginning
 
@@ -115,23 +117,26 @@ class ApiSession:
         if it raises, nothing is.
 
         A success response of more than `max_bytes`, decompressed, is Unusable; `option` is what can allow it. One that
-        is cut after all `images` that were asked for is complete.
+        is cut, or at the timeout still open, after all `images` that were asked for is complete.
 
         Raises NotSent if nothing was sent, and OutcomeUnknown if something was and no complete response came.
         """
         mark = _Mark(sent)
+        pieces: list[bytes] = []
+        limit = Timeout(self.timeout if timeout is None else timeout)
         try:
-            limit = Timeout(self.timeout if timeout is None else timeout)
             async with limit, self._send(method, url, mark, body) as response:
                 if 200 <= response.status < 300:
                     mark.status = response.status
-                    content = await receive(response, max_bytes, functools.partial(_is_whole, images))
+                    content = await receive(response, max_bytes, functools.partial(_is_whole, images), pieces=pieces)
                 else:
                     content = await receive_beginning(response, _REFUSAL_BYTES)
                 if content is None:
                     raise _too_large(response.status, max_bytes, option)
                 return self._received(response, content, mark, images)
         except (aiohttp.ClientError, TimeoutError, OSError) as reason:
+            if limit.expired() and pieces and _has_all(images, arrived := b"".join(pieces)):
+                return self._received(response, arrived, mark, images)
             raise self._broken(reason, mark) from None
 
     @contextlib.asynccontextmanager
@@ -188,11 +193,17 @@ def _is_whole(images: int, body: bytes, has_ended: bool) -> bool:
     the progress of a call, or after a partial image the whole one. A stream of events is done if it says so, or once it
     has brought all `images` that were asked for.
     """
-    if body.rstrip().endswith(b"data: [DONE]"):
+    done = body.rfind(_DONE)
+    if done >= 0 and is_keep_alive(body[done + len(_DONE) :]):
         return True
     if not is_json(body):
         return (has_ended or is_stream(text_of(body[:_START_BYTES]))) and cut_object(body, images) is not None
     return has_ended or (b"partial" not in body and bool(find_images(from_json(body), "")))
+
+
+def _has_all(images: int, body: bytes) -> bool:
+    """Return whether a body that is still open at the timeout holds what was paid for."""
+    return cut_object(body, images) is not None or _is_whole(images, body, has_ended=False)
 
 
 def _too_large(status: int, max_bytes: int, option: str | None) -> Unusable:

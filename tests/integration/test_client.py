@@ -54,10 +54,11 @@ def reply(status: int, body: bytes = b"", *headers: str, length: int | None = No
 
 @dataclass
 class Server:
-    """Answers each call with the same bytes, after `hold` is set; then closes, or stays as it is."""
+    """Answers each call with the same bytes, after `hold` is set; then repeats `beat`, closes, or stays as it is."""
 
     answer: bytes
     stay: bool = False
+    beat: bytes = b""
     calls: list[bytes] = field(default_factory=list)
     connections: int = 0
     hold: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,6 +79,10 @@ class Server:
                 await self.hold.wait()
                 writer.write(self.answer)
                 await writer.drain()
+                while self.beat and not writer.is_closing():
+                    await asyncio.sleep(0.01)
+                    writer.write(self.beat)
+                    await writer.drain()
                 if not self.stay:
                     break
         writer.close()
@@ -96,8 +101,8 @@ async def chunked(reader: asyncio.StreamReader) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(answer: bytes, *, stay: bool = False, hold: bool = False) -> AsyncIterator[Server]:
-    server = Server(answer, stay)
+async def serving(answer: bytes, *, stay: bool = False, hold: bool = False, beat: bytes = b"") -> AsyncIterator[Server]:
+    server = Server(answer, stay, beat)
     if not hold:
         server.hold.set()
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
@@ -274,6 +279,49 @@ async def test_a_stream_counts_once_all_images_have_come_whatever_it_lacks(
     async with serving(answer, stay=stay) as server, door(server.url) as api:
         response = await make(api, CALL, lambda: None)
     assert response.images == (InlineImage("QUJD", None),) * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "beat"),
+    [(_FINAL + _FINAL, b": ping\n\n"), (_STREAM, b": ping\r\n\r\n"), (PICTURE, b"\n"), (PICTURE + b"\n", b" ")],
+)
+async def test_keep_alives_after_a_whole_body_do_not_delay_it(
+    body: bytes, beat: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.client.network.QUIET_SECONDS", 0.1)
+    async with serving(reply(200, body, length=900_000), beat=beat) as server, door(server.url, timeout=9999) as api:
+        response = await make(api, CALL, lambda: None)
+    assert set(response.images) == {InlineImage("QUJD", None)}
+
+
+@pytest.mark.parametrize("beat", [b"", b" "])
+@pytest.mark.parametrize("start", [b"", b"\n", b": ping\n\n"])
+async def test_keep_alives_before_a_body_are_waited_for_until_the_timeout(
+    start: bytes, beat: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.client.network.QUIET_SECONDS", 0.01)
+    answer = reply(200, start, length=900_000)
+    async with serving(answer, stay=True, beat=beat) as server, door(server.url, timeout=0.3) as api:
+        error, _ = await refused(api)
+    assert (type(error), len(server.calls)) == (OutcomeUnknown, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "beat"),
+    [
+        (_FINAL + _FINAL, b'event: ping\ndata: {"type": "ping"}\n\n'),
+        (_STREAM, b": ping\n\n"),
+        (PICTURE, b""),
+        (b'{"data": [{"b64_json": "QUJD"}, {"b64_json": "QUJD", "revised_prompt": "a partial view"}]}', b""),
+        (b'{"data": [{"b64_json": "QUJD"}, {"b64_json": "QUJD"}], "text": "', b"more"),
+    ],
+)
+async def test_a_body_with_all_images_counts_at_the_timeout(body: bytes, beat: bytes) -> None:
+    """They are paid, and the next call would end in the same way."""
+    answer = reply(200, body, length=900_000)
+    async with serving(answer, stay=True, beat=beat) as server, door(server.url, timeout=0.3) as api:
+        response = await make(api, CALL, lambda: None)
+    assert {image.base64 for image in response.images if isinstance(image, InlineImage)} == {"QUJD"}
 
 
 _TWO = b'{"data": [{"b64_json": "QUJD"}, {"url": "https://example.com/a.png"}'
