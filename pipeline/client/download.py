@@ -25,6 +25,7 @@ from pipeline.client.network import (
     receive_beginning,
 )
 from pipeline.client.public_resolver import PrivateHostError, PublicResolver, private_host
+from pipeline.client.rate_limit_hints import retry_after
 from pipeline.client.timeout import Timeout
 from pipeline.config.hosts import place_of
 from pipeline.errors import PipelineError
@@ -48,7 +49,7 @@ class DownloadFailed(PipelineError):
     """This attempt brought no image. `definite` if the server refused it, as opposed to a network failure.
 
     `deterministic` if time cannot help, since a rule of this program refuses the URL or its image; `option` is then
-    the option that allows it, if there is one.
+    the option that allows it, if there is one. `retry_after` is for how many seconds the host asks to wait.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class DownloadFailed(PipelineError):
         deterministic: bool = False,
         option: str | None = None,
         has_service: bool = True,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.http_status = http_status
         self.has_service = has_service  # false if nothing at the port speaks the URL's protocol, as far as is known
         self.definite = definite
@@ -199,7 +202,10 @@ class Downloader:
         message = f"the image URL on {host} is http, the provider is https, and https does not serve it ({reason})"
         if (reason.definite or not reason.has_service) and host not in self._secure_hosts:
             return HostRefused(message, option=_naming(host))
-        return DownloadFailed(message, http_status=reason.http_status, definite=False, option=_naming(host))
+        wait = reason.retry_after
+        return DownloadFailed(
+            message, http_status=reason.http_status, definite=False, option=_naming(host), retry_after=wait
+        )
 
     async def _get(self, url: URL, expires_at: float, connect_seconds: float = _CONNECT_SECONDS) -> bytes | URL:
         """Send one request. Raises DownloadFailed."""
@@ -263,7 +269,9 @@ class Downloader:
     async def _receive(self, response: aiohttp.ClientResponse, expires_at: float, limit: Timeout) -> bytes:
         if response.status not in _SUCCESSES:
             beginning = await receive_beginning(response, _REFUSAL_BYTES)
-            raise _refusal(response.status, beginning[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
+            failure = _refusal(response.status, beginning[:_REFUSAL_BYTES].decode("utf-8", "replace"), expires_at)
+            failure.retry_after = retry_after(response.headers, time.time())
+            raise failure
         if (response.content_length or 0) > self._max_bytes:
             raise self._too_large()
         content = await receive(response, self._max_bytes, ends_as_image, limit.progressed)

@@ -44,7 +44,7 @@ def pause(
 
     A wait of zero is ignored: accounts with a limit of 0 are told one for ever.
     """
-    stated = [_retry_after(headers, now), _in_words(message), _plausible((in_body or "").removesuffix("s"))]
+    stated = [retry_after(headers, now), _in_words(message), _plausible((in_body or "").removesuffix("s"))]
     if status == 429 and not any(stated):  # other responses have these headers too, without that meaning
         stated = [duration(headers.get(name, "")) for name in _RESETS]
         stated = [reset for reset in stated if reset is not None and reset <= LONGEST_PAUSE]  # until all is there again
@@ -94,7 +94,7 @@ def skew(headers: Mapping[str, str], now: float) -> float:
     return ahead if abs(ahead) > 2 else 0.0
 
 
-def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Parse `retry-after-ms`, then `Retry-After` as seconds or as an HTTP date (compared with the server's clock).
 
     What is no plausible number of seconds is ignored, so that our own backoff applies.

@@ -24,7 +24,7 @@ from pipeline.client.request import build_body
 from pipeline.client.response import InlineImage, LinkedImage, read_response
 from pipeline.client.secrets import Secrets
 from pipeline.client.session import ApiSession
-from pipeline.engine.failed_downloads import download_refused, url_lost
+from pipeline.engine.failed_downloads import download_refused, seconds_until_next, url_lost
 from pipeline.engine.image_writer import ImageWriter, decode, free_numbers, validate
 from pipeline.errors import BrokenImage, Invalid, RequestError, Unusable
 from pipeline.file_descriptors import descriptors_for_calls, raise_descriptor_limit
@@ -291,7 +291,7 @@ class LocalCaller:
                     if is_stated or host_of(url.url) in self._proven_hosts:
                         raise url_lost(reason)
                     raise download_refused(reason, deterministic=False, option=None)
-                await wait(reason, max(0.0, min(backoff.next(), expires_at - time.monotonic())))
+                await wait(reason, seconds_until_next(reason, backoff.next(), expires_at - time.monotonic()))
 
     async def fetch(
         self, url: str, expires_at: float, names: FileNames, number: int, *, is_last: bool = False

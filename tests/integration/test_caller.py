@@ -149,8 +149,9 @@ SIGNED = "/p?sig=secret&expires=9999999999"
 class Host:
     """Answers with one status after another, the last for ever; 200 returns the image, 299 half of it."""
 
-    def __init__(self, folder: Path, *statuses: int) -> None:
+    def __init__(self, folder: Path, *statuses: int, retry_after: str = "") -> None:
         self.statuses = list(statuses)
+        self.headers = {"Retry-After": retry_after} if retry_after else {}
         self.waits: list[float] = []
         self.folder = folder
         self.asked = 0
@@ -160,7 +161,7 @@ class Host:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         if status == 299:
             return web.Response(body=PNG[:40])
-        return web.Response(status=status, body=PNG if status == 200 else b"no")
+        return web.Response(status=status, body=PNG if status == 200 else b"no", headers=self.headers)
 
     async def _sleep(self, _reason: Exception, seconds: float) -> None:
         self.waits.append(seconds)
@@ -196,6 +197,24 @@ async def test_the_waits_grow_and_have_an_end(tmp_path: Path) -> None:
     for number, wait in enumerate(host.waits):
         full = min(module._FIRST_WAIT * 2**number, module._LONGEST_WAIT)
         assert full / 2 <= wait <= full
+
+
+@pytest.mark.parametrize(
+    ("asked", "lives", "least", "most"),
+    [
+        ("120", 3600, 120, 120),
+        ("86400", 9_999_999, 3600, 3600),
+        ("3001", 2000, 990, 1000),  # half of what is left: the URL would expire meanwhile
+        ("soon", 3600, 0, module._LONGEST_WAIT),
+    ],
+)
+async def test_a_host_that_asks_to_wait_is_obeyed_while_the_url_lives(
+    tmp_path: Path, asked: str, lives: float, least: float, most: float
+) -> None:
+    host = Host(tmp_path, 429, 503, 200, retry_after=asked)
+    await host.fetch(lives=lives)
+    assert all(least <= wait <= most for wait in host.waits)
+    assert len(host.waits) == 2
 
 
 @pytest.mark.parametrize("status", [403, 404, 401, 451])
