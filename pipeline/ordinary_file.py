@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+_PIECE_BYTES = 64 * 1024
 _VIEWS = tuple(f"{os.sep}{name}{os.sep}" for name in ("proc", "sys"))  # their files show processes and their secrets
 
 
@@ -23,6 +26,15 @@ def open_ordinary(path: Path) -> BinaryIO:
         file.close()
         raise OSError("it is no ordinary file")
     return file
+
+
+def read_up_to(file: BinaryIO, most: int) -> bytes:
+    """Return the bytes of a file, or somewhat more than `most` of them if it is larger.
+
+    `read(most + 1)` would allocate as much for the smallest file, and fail where memory is limited.
+    """
+    pieces = iter(functools.partial(file.read, _PIECE_BYTES), b"")
+    return b"".join(itertools.islice(pieces, most // _PIECE_BYTES + 1))
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -72,7 +72,8 @@ def _error_lines(error: PipelineError) -> Iterable[object]:
 
 def _without_secrets(text: str, options: Options) -> str:
     """Remove keys from a traceback, since the message of an error may contain values that it was given."""
-    with contextlib.suppress(PipelineError, OSError):
-        for secret in options.load().secrets(os.environ):
+    with contextlib.suppress(Exception):  # it would hide the error that is printed
+        config = options.loaded or options.load()
+        for secret in config.secrets(os.environ):
             text = text.replace(secret, "***")
     return text

@@ -31,6 +31,7 @@ PATH = PathType()
 class Options:
     """The values of the options of all commands."""
 
+    loaded: Config | None = None  # the last config that was loaded
     config: Path | None = None
     output: Path | None = None
     quiet: bool = False
@@ -52,7 +53,7 @@ class Options:
         """Load the config that these options name. Raises ConfigError."""
         from pipeline.config.load import load
 
-        config = load(self.config, output=self.output)
+        self.loaded = config = load(self.config, output=self.output)
         if self.verbose and not self.is_config_named:
             self.is_config_named = True
             found = config.file.absolute() if config.file else "built in, since none was found here or above"

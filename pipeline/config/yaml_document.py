@@ -15,7 +15,7 @@ import yaml
 
 from pipeline.config.yaml_nodes import MERGE, InvalidYaml, compose, quoted
 from pipeline.errors import BadInput, Problem
-from pipeline.ordinary_file import open_ordinary
+from pipeline.ordinary_file import open_ordinary, read_up_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,7 +65,7 @@ def read(path: Path, error: type[BadInput]) -> Document:
     name = str(path)
     try:
         with open_ordinary(path) as file:
-            content = file.read(MAX_BYTES + 1)
+            content = read_up_to(file, MAX_BYTES)
     except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
         hint = _nearest_file(path) if isinstance(reason, FileNotFoundError) else ""
         raise error([Problem(name, f"cannot be read: {getattr(reason, 'strerror', None) or reason}{hint}")]) from None

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config.yaml_document import nearest
 from pipeline.errors import ImageError, Problem
 from pipeline.models.rules import quoted
+from pipeline.ordinary_file import read_up_to
 
 MAX_BYTES = 200 * 1024 * 1024
 """Maximum size of an input file: four times what any model accepts, so that `fit` can shrink larger files."""
@@ -56,7 +57,7 @@ class ImageSource:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise _error(self.name, "is a folder" if self.path.is_dir() else "is not a regular file")
             with self.path.open("rb") as file:
-                return self._checked(file.read(MAX_BYTES + 1))
+                return self._checked(read_up_to(file, MAX_BYTES))
         except FileNotFoundError:
             raise _error(self.name, f"does not exist{self._hint()}") from None
         except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.ordinary_file import open_ordinary
+from pipeline.config.yaml_document import read
+from pipeline.errors import JobError
+from pipeline.images.source import ImageSource
+from pipeline.ordinary_file import open_ordinary, read_up_to
 from pipeline.planning import rows, table_format
 
 if TYPE_CHECKING:
@@ -62,6 +66,26 @@ def test_a_link_to_an_ordinary_file_is_read(tmp_path: Path) -> None:
     Path("link.txt").symlink_to(tmp_path / "rows.txt")
     with open_ordinary(Path("link.txt")) as file:
         assert file.read() == b"a cat\n"
+
+
+@pytest.mark.parametrize("size", [0, 1, 150_000, 200_000, 200_001, 300_000])
+def test_a_file_is_read_whole_unless_it_is_larger_than_the_most(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a").write_bytes(content := os.urandom(size))
+    with open_ordinary(tmp_path / "a") as file:
+        found = read_up_to(file, 200_000)
+    assert content.startswith(found)
+    assert found == content if size <= 200_000 else 200_000 < len(found) < 300_000
+
+
+def test_a_small_file_needs_little_memory(tmp_path: Path) -> None:
+    read(Path("j.yaml"), JobError)
+    tracemalloc.start()
+    try:
+        read(Path("j.yaml"), JobError)
+        ImageSource.of(tmp_path / "rows.txt").read()
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_rows_file_of_terabytes_or_of_one_endless_line_is_a_sentence(
