@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.ledger.batch_queries import BatchesOut, InBatches, read_batches, read_in_batches
@@ -96,11 +97,29 @@ def read_job_summaries(
 ) -> list[JobSummary]:
     """Return how these jobs stand, or all, the oldest first. `discounts` are those of batches, by provider."""
     jobs = connection.execute(
-        "SELECT *, EXISTS (SELECT 1 FROM batch WHERE job = job.pk) AS has_batches"
+        "SELECT *, EXISTS (SELECT 1 FROM batch WHERE job = job.pk) AS has_batches,"
+        " EXISTS (SELECT 1 FROM attempt WHERE outcome IS NULL AND batch IS NULL) AS has_calls"  # of all jobs
         " FROM job WHERE revision > 0 ORDER BY pk"
     ).fetchall()
     found = [_job_summary(connection, job) for job in jobs if names is None or job["name"] in names]
+    if jobs and jobs[0]["has_calls"]:
+        lost = _lost_calls(connection)
+        found = [replace(summary, maybe_paid=summary.maybe_paid + lost.get(summary.name, 0)) for summary in found]
     return [_discounted(summary, (discounts or {}).get(summary.provider, 0.0)) for summary in found]
+
+
+def _lost_calls(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the calls in flight by job if the run that made them died: the next run finds that they may be paid."""
+    from pipeline.ledger.lock import find_owner  # with filelock, a third of the time that `status` takes
+
+    folder = Path(connection.execute("PRAGMA database_list").fetchone()["file"]).parent
+    if find_owner(folder, connection) is not None:
+        return {}
+    calls = connection.execute(
+        "SELECT j.name, count(*) FROM attempt a CROSS JOIN request r ON r.pk = a.request JOIN job j ON j.pk = r.job"
+        " WHERE a.outcome IS NULL AND a.batch IS NULL AND r.stated <= j.revision GROUP BY j.pk"
+    )
+    return dict(calls.fetchall())
 
 
 def _discounted(summary: JobSummary, discount: float) -> JobSummary:

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.ledger.job_summary import STATUSES, read_job_summaries, received_images
+from pipeline.ledger.lock import run_lock
+from pipeline.ledger.recovery import recover
+from pipeline.reports.report_data import read_report_data
+from pipeline.reports.status import status_json, status_lines
 from tests.support.workbench import LAB, request
 
 if TYPE_CHECKING:
@@ -25,6 +29,24 @@ def test_an_account_counts_each_status_once(bench: Bench) -> None:
     assert (summary.images, summary.missing, summary.maybe_paid) == (9, 7, 11)
     assert summary.cost_usd == pytest.approx(0.5)
     assert (summary.unfinished, summary.unsuccessful) == (3, 2)
+
+
+def test_calls_in_flight_of_a_dead_run_may_be_paid(bench: Bench) -> None:
+    bench.submit(request(1), request(2), request(3))
+    for outcome, ended_at, pk in ((None, None, 1), (None, None, 2), ("answered", 2, 3)):
+        bench.set(
+            "INSERT INTO attempt (request, provider, n, sent_at, outcome, ended_at) VALUES (?, 'lab', 1, 1, ?, ?)",
+            *(pk, outcome, ended_at),
+        )
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
+        assert read_job_summaries(bench.connection)[0].maybe_paid == 0
+    (summary,) = read_job_summaries(bench.connection)
+    assert summary.maybe_paid == 2
+    assert "2 more calls may have been paid" in "".join(status_lines([summary], {}))
+    assert status_json([summary])["jobs"][0]["maybe_paid"] == 2
+    assert read_report_data(bench.connection, "job")["maybe_paid"] == 2
+    recover(bench.connection)
+    assert read_job_summaries(bench.connection)[0].maybe_paid == 2
 
 
 def test_more_images_than_asked_are_not_missing_ones_of_others(bench: Bench) -> None:

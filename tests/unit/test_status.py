@@ -95,7 +95,10 @@ def test_a_provider_that_has_left_the_config_and_a_rehearsal_are_shown_too(bench
 def wait_for_images(bench: Bench, prompt: str, count: int) -> None:
     """Record images of a request that are paid and not downloaded."""
     (pk,) = bench.ask("SELECT pk FROM request WHERE prompt = ?", prompt)[0]
-    bench.set("INSERT INTO attempt (request, provider, n, sent_at) VALUES (?, 'lab', 1, 1.0)", pk)
+    bench.set(
+        "INSERT INTO attempt (request, provider, n, sent_at, outcome, ended_at) VALUES (?, 'lab', 1, 1, 'answered', 2)",
+        pk,
+    )
     for number in range(1, count + 1):
         bench.set(
             "INSERT INTO image (request, attempt, job, state, number, url)"
