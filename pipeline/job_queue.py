@@ -12,13 +12,14 @@ from pipeline.files import disk_error, make_folder, write_whole
 from pipeline.ledger import submit
 from pipeline.ledger.equal_requests import equal_requests_warning
 from pipeline.ledger.job_modes import ModeChange, unfinished_jobs
-from pipeline.ledger.job_name_claim import check_claim, compare, superseded_warning
+from pipeline.ledger.job_name_claim import check_claim, compare
 from pipeline.ledger.job_summary import read_job_summaries
 from pipeline.ledger.lock import exclusive, find_owner, run_lock
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.ledger.put_back import find_ended, put_back
 from pipeline.planning.build import load_models
 from pipeline.reports.adopt import adopt_images_of
+from pipeline.reports.claim_words import claim_words
 from pipeline.reports.facts import counted
 from pipeline.storage import SUBMIT_LOCK_FILE
 from pipeline.stores import Stores
@@ -57,7 +58,7 @@ class JobQueue:
         """Queue plans and copy their input images to the jobs' folders; all are checked before the first is queued.
 
         Only one process does this at a time. Returns the plans with the jobs' names as the ledger spells them, and with
-        warnings of the requests that leave their job, and of another job that has the same.
+        warnings and notes of the requests that leave their job or are changed, and of another job that has the same.
         """
         try:
             with exclusive(self.config.output / SUBMIT_LOCK_FILE) if plans else contextlib.nullcontext():
@@ -202,8 +203,10 @@ class JobQueue:
 
 
 def _claimed(connection: sqlite3.Connection, plan: Plan, claim: Claim) -> Plan:
-    warnings = (superseded_warning(claim), equal_requests_warning(connection, plan))
-    return replace(plan, name=claim.name, warnings=(*plan.warnings, *filter(None, warnings)))
+    costs = {request.key: request.estimate_usd if plan.mode == "realtime" else None for request in claim.remade}
+    warnings, notes = claim_words(claim, costs)
+    equal = filter(None, [equal_requests_warning(connection, plan)])
+    return replace(plan, name=claim.name, warnings=(*plan.warnings, *warnings, *equal), notes=notes)
 
 
 def queued_message(connection: sqlite3.Connection, name: str, who: str) -> str:

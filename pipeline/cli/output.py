@@ -117,12 +117,14 @@ def _wrapped(line: str, columns: int) -> list[str]:
 
 
 def print_notes(options: Options, plan: Plan) -> None:
-    """Print the warnings of a plan, and whether it goes by batch, on stderr, unless --quiet is given."""
+    """Print the warnings and notes of a plan, and whether it goes by batch, on stderr, unless --quiet is given."""
     from pipeline.reports.status import mode_line
 
     if not options.quiet:
         for warning in plan.warnings:
             echo_prose(f"warning: {plan.name}: {warning}")
+        for note in plan.notes:
+            echo_prose(f"note: {plan.name}: {note}")
         if line := mode_line(plan, time.time()):
             echo_prose(line)
 

@@ -13,7 +13,7 @@ from pipeline.errors import JobError, Problem
 from pipeline.ledger.spooled_images import ledger_id
 
 if TYPE_CHECKING:
-    from pipeline.planning.plan import Plan
+    from pipeline.planning.plan import ImageRequest, Plan
 
 MIN_LOSS = 10
 """Requests that a job must lose, besides more than half of what is unfinished, for a submit to be refused."""
@@ -30,6 +30,8 @@ class Claim:
     entering: int = 0  # stated by the plan, and not now
     unfinished: int = 0  # of those stated now
     unfinished_leaving: int = 0
+    edited: int = field(default=0, compare=False)  # of those leaving: their id stays, with another request
+    remade: tuple[ImageRequest, ...] = field(default=(), compare=False)  # what has such an id, and is to be made
     known: int = field(default=0, compare=False)  # stated by the plan, and in the ledger, now or earlier
     made: int = field(default=0, compare=False)  # of those known: all their images are here
     queued: int = field(default=0, compare=False)  # of those known: to be worked on
@@ -42,19 +44,16 @@ class Claim:
         return loss >= MIN_LOSS and loss * 2 > self.unfinished
 
     @property
+    def has_replacements(self) -> bool:
+        """Whether as many requests enter as leave."""
+        return self.entering >= self.leaving
+
+    @property
     def is_same_list(self) -> bool:
         """Whether most of what is stated now stays; for a part of a job, whether most of it is stated now."""
         if self.part_of is not None:
             return self.known > self.entering
         return self.leaving * 2 < self.stated
-
-
-def superseded_warning(claim: Claim) -> str | None:
-    """Return the sentence on the requests that leave the job, None if none does."""
-    if not claim.leaving:
-        return None
-    requests = "1 request leaves" if claim.leaving == 1 else f"{claim.leaving:,} requests leave"
-    return f"{requests} the job: no longer made; images that are here stay"
 
 
 def check_claim(connection: sqlite3.Connection, plan: Plan, *, allow_shrink: bool = False) -> Claim:
@@ -131,8 +130,9 @@ def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:
         return Claim(name=plan.name, entering=len(plan.requests))
     planned = {request.key for request in plan.requests}
     stated = leaving = unfinished = unfinished_leaving = known = made = queued = 0
-    for key, is_stated, is_unfinished, is_whole in connection.execute(
-        "SELECT key, stated = ?2, status IN ('pending', 'running'), received >= n FROM request"
+    left_ids, kept, whole = set(), set(), set()  # ids of what leaves, keys of what stays, and of what is made
+    for key, request_id, is_stated, is_unfinished, is_whole in connection.execute(
+        "SELECT key, id, stated = ?2, status IN ('pending', 'running'), received >= n FROM request"
         " WHERE job = ?1 AND stated <= ?2",
         (job["pk"], job["revision"]),
     ):
@@ -140,15 +140,23 @@ def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:
             known += 1
             made += is_whole
             queued += is_unfinished and not is_whole
+            if is_stated:
+                kept.add(key)
+            if is_whole:
+                whole.add(key)
         else:
             leaving += is_stated
             unfinished_leaving += is_stated and is_unfinished
+            if is_stated:
+                left_ids.add(request_id.lower())
         stated += is_stated
         unfinished += is_stated and is_unfinished
     entering = len(planned) - (stated - leaving)
     part_of = None
     if plan.is_part:
         leaving, unfinished_leaving, part_of = 0, 0, unfinished_leaving
+        left_ids.clear()
+    edited = [request for request in plan.requests if request.id.lower() in left_ids and request.key not in kept]
     return Claim(
         name=job["name"],
         file=job["file"],
@@ -157,6 +165,8 @@ def compare(connection: sqlite3.Connection, plan: Plan) -> Claim:
         entering=entering,
         unfinished=unfinished,
         unfinished_leaving=unfinished_leaving,
+        edited=len(edited),
+        remade=tuple(request for request in edited if request.key not in whole),
         known=known,
         made=made,
         queued=queued,

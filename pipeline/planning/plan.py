@@ -50,6 +50,7 @@ class Plan:
     deadline: float | None = None  # of mode auto, in seconds since 1970
     members: tuple[Provider, ...] = ()  # of a route: the providers that serve it
     reads_stdin: bool = False  # so that the file alone does not state the job
+    notes: tuple[str, ...] = ()  # on what submitting it changes, as it is meant
 
     @property
     def serving(self) -> tuple[Provider, ...]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from pipeline import ledger
 from pipeline.ledger.equal_requests import equal_requests_warning
-from pipeline.ledger.job_name_claim import compare, superseded_warning
+from pipeline.ledger.job_name_claim import compare
 from pipeline.ledger.job_summary import received_images, unsuccessful_requests
 from pipeline.ledger.other_keys import with_known_keys
 from pipeline.ledger.purchases import committed_of_job
 from pipeline.models.prices import price_key
+from pipeline.reports.claim_words import claim_words
 from pipeline.reports.controls import ControlsInForce
 from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
@@ -55,7 +56,6 @@ def estimate_plan(
         have, claim = received_images(connection, plan.name), compare(connection, plan)
         controls = ControlsInForce.read(connection, {provider.name: provider for provider in plan.serving})
         others = (equal_requests_warning(connection, plan), _ended_warning(connection, plan, have))
-        warnings = filter(None, [superseded_warning(claim), *others])
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
     service, members = controls.service_at_work(plan.provider, plan.serving), controls.members_at_work(plan.members)
     plan = replace(plan, provider=service, members=members)
@@ -65,6 +65,7 @@ def estimate_plan(
     priced = [(request, count, usd) for (request, count), usd in zip(missing, full, strict=True)]
     modes = estimate_modes(plan, priced, models, time.time())
     costs = {request.key: usd for (request, _), usd in zip(missing, modes.costs, strict=True)}
+    warnings, notes = claim_words(claim, costs)
     known, cost = [usd for usd in modes.costs if usd is not None], modes.chosen["cost_usd"]
     view: PlanForm = {
         "job": plan.name,
@@ -89,7 +90,8 @@ def estimate_plan(
         "spent_usd": round(spent, 6),
         "budget_requests": None if budget_usd is None or cost is None else _allowed(known, budget_usd - spent),
         "rehearsal": plan.provider.sandbox is not None,
-        "warnings": [*plan.warnings, *modes.warnings, *warnings],
+        "warnings": [*plan.warnings, *modes.warnings, *warnings, *filter(None, others)],
+        "notes": list(notes),
     }
     if changes is not None:
         view["diff"] = diff_json(changes, costs)
@@ -175,6 +177,8 @@ def estimate_lines(view: PlanForm) -> Iterator[str]:
         yield f"  assumed: {line}"
     for line in view["warnings"]:
         yield f"  warning: {line}"
+    for line in view["notes"]:
+        yield f"  note: {line}"
 
 
 def _pace_words(view: PlanForm) -> str:

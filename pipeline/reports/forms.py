@@ -213,6 +213,7 @@ class PlanForm(TypedDict):
     budget_requests: int | None
     rehearsal: bool
     warnings: list[str]
+    notes: list[str]
     diff: NotRequired[DiffForm]
 
 

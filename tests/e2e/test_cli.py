@@ -494,6 +494,22 @@ def test_what_leaves_a_job_is_said_also_beside_a_run(stage: Stage) -> None:
     assert "warning: many: 2 requests leave the job" in stage.run("submit", job).stderr
 
 
+def test_an_edited_request_is_no_loss(stage: Stage) -> None:
+    stage.provider("lab", stage.serve(rate_limit=None), rate_limit=None)
+    first, then = ([{"id": f"p{number}", "prompt": f"{word} {number}"} for number in range(2)] for word in "ab")
+    stage.run("run", stage.job("many", first))
+    job = stage.job("many", then)
+    note = r"2 requests are changed: made again \(\$[\d.]+\), the old images stay"
+    planned = json.loads(stage.run("plan", job, "--json").stdout)
+    assert ("leave" in str(planned["warnings"]), planned["superseded"]) == (False, 2)
+    assert re.fullmatch(note, planned["notes"][0])
+    assert re.search(rf"^  note: {note}$", stage.run("plan", job).stdout, re.MULTILINE)
+    examined = stage.run("doctor", job).stdout
+    assert "2 images missing" in examined
+    assert "are changed" not in examined
+    assert re.search(rf"^note: many: {note}$", stage.run("run", job).stderr, re.MULTILINE)
+
+
 @pytest.mark.parametrize("key", ["", "   "])
 def test_an_unset_key_is_exit_2_before_anything_else(stage: Stage, key: str) -> None:
     stage.provider("lab", "http://127.0.0.1:9/v1")

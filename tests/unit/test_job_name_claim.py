@@ -9,14 +9,15 @@ import pytest
 
 from pipeline.errors import JobError
 from pipeline.ledger import submit
-from pipeline.ledger.job_name_claim import Claim, check_claim, compare, superseded_warning
+from pipeline.ledger.job_name_claim import Claim, check_claim, compare
+from pipeline.reports.claim_words import claim_words
 from tests.support.workbench import plan, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from pipeline.planning.plan import Plan
+    from pipeline.planning.plan import ImageRequest, Plan
     from tests.support.workbench import Bench
 
 
@@ -70,11 +71,43 @@ def test_what_a_plan_changes_is_counted_in_requests(bench: Bench) -> None:
     assert changed == Claim(name="job", stated=10, leaving=5, entering=2, unfinished=5, unfinished_leaving=2)
 
 
-@pytest.mark.parametrize(("leaving", "said"), [(0, None), (1, "1 request leaves"), (1037, "1,037 requests leave")])
-def test_how_many_leave_is_a_sentence(leaving: int, said: str | None) -> None:
-    assert superseded_warning(Claim(name="job", leaving=leaving)) == (
-        said and f"{said} the job: no longer made; images that are here stay"
+def words(bench: Bench, *requests: ImageRequest, usd: float | None = 0.005) -> tuple[list[str], list[str]]:
+    """What is said of a plan of these requests, each of which costs so much: warnings and notes."""
+    claim = compare(bench.connection, plan(*requests))
+    warnings, notes = claim_words(claim, {request.key: usd for request in requests})
+    return list(warnings), list(notes)
+
+
+def leaving(number: str) -> str:
+    return f"{number} the job: no longer made; images that are here stay"
+
+
+def test_an_edited_request_is_a_note_with_what_it_costs(bench: Bench) -> None:
+    bench.submit(request(0, id="p0"), request(1, id="p1"), request(2, id="p2"))
+    kept = request(2, id="p2")
+    assert words(bench, request(8, id="p0"), request(9, id="P1"), kept) == (
+        [],
+        ["2 requests are changed: made again ($0.01), the old images stay"],
     )
+    assert words(bench, request(8, id="p0"), request(1, id="p1"), kept, usd=None) == (
+        [],
+        ["1 request is changed: made again, the old images stay"],
+    )
+    changed = "1 request is changed: made again ($0.005), the old images stay"
+    assert words(bench, request(8, id="p0"), kept) == ([leaving("1 request leaves")], [changed])
+    assert words(bench, request(2, id="p0")) == ([leaving("2 requests leave")], []), "p2 is called p0 now"
+    bench.set("UPDATE request SET received = n, status = 'succeeded'")
+    bench.submit(request(8, id="p0"), request(1, id="p1"), kept)
+    assert words(bench, request(0, id="p0"), request(1, id="p1"), kept) == ([], []), "what was made before is back"
+
+
+def test_only_what_leaves_with_nothing_in_its_place_is_a_warning(bench: Bench) -> None:
+    bench.submit(*map(request, range(2000)))
+    assert words(bench, *map(request, range(2000))) == ([], [])
+    assert words(bench, *map(request, range(1, 2000))) == ([leaving("1 request leaves")], [])
+    assert words(bench, *map(request, range(1037, 2000))) == ([leaving("1,037 requests leave")], [])
+    assert words(bench, *map(request, range(2, 2001))) == ([leaving("2 requests leave")], []), "one enters for two"
+    assert words(bench, *map(request, range(2, 2002))) == ([], [leaving("2 requests leave")])
 
 
 @pytest.mark.parametrize(
