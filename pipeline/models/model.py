@@ -72,6 +72,11 @@ class Model:
         """Return the requirements for the operation's input images, or None if it takes none or has no rules."""
         return next((requirements for name, requirements in self.pictures.items() if name == operation), None)
 
+    @property
+    def accepted_parameters(self) -> set[str]:
+        """The parameters that any operation accepts."""
+        return {name for name, rule in self.parameters.items() if not rule.refused}
+
     def rules(self, operation: str) -> dict[str, ParameterRule]:
         """Return the rules of the parameters that the operation accepts."""
         return {name: rule for name, rule in self.parameters.items() if rule.is_for(operation)}

@@ -45,9 +45,10 @@ class Models:
         """Return the model by its name or a snapshot's, or None if it is unknown or `name` is None."""
         return None if name is None else self.by_name.get(name)
 
-    def has_parameter(self, name: str) -> bool:
-        """Whether any model of the table knows a parameter of this name, be it only to refuse it."""
-        return any(name in model.parameters for model in self.by_name.values())
+    @property
+    def parameters(self) -> set[str]:
+        """The parameters that any model of the table knows, be it only to refuse them."""
+        return {name for model in self.by_name.values() for name in model.parameters}
 
     def unknown_model_warning(self, name: str) -> str:
         """Return the warning for a model that the table does not know."""

@@ -88,7 +88,9 @@ class Expansion:
         return True
 
     def _warn_of_unused(self, entry: Entry, variables: Variables) -> None:
-        for key, message in unused_variables(entry, variables):
+        model = self.models.find(str(entry.fields.get("model")))
+        parameters = self.models.parameters if model is None else model.accepted_parameters
+        for key, message in unused_variables(entry, variables, {"model", "n", *parameters}):
             self.diagnostics.warnings[f"{self.job.location(entry, key)}: {message}"] = None
 
     def _without(self, entry: Entry, templates: frozenset[str]) -> Entry:

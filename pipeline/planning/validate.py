@@ -65,7 +65,8 @@ class RequestValidator:
         if self.provider.sandbox is None and operation not in params.problems:  # else they are known
             self.diagnostics.warnings.update(dict.fromkeys(expanded.model.warnings(self._today)))
         for problem in _problems(expanded.model, operation, prompt, params, images, has_mask=has_mask):
-            self.diagnostics.add_field_problem(expanded, problem.field, problem.message)
+            message = f"{problem.message}{_prompt_hint(expanded, problem.field)}"
+            self.diagnostics.add_field_problem(expanded, problem.field, message)
 
     def _check_served(self, expanded: ExpandedRequest, operation: str) -> None:
         """Record if no provider of the job serves a request."""
@@ -118,7 +119,8 @@ class RequestValidator:
             add("operation", f"is `{operation:.60}`; it must be one of {', '.join(OPERATIONS)}")
             return
         if operation != "variation" and (prompt is None or not prompt.strip()):
-            add("prompt", "is missing or empty; describe the image")
+            hint = _prompt_hint(expanded, "prompt")
+            add("prompt", f"is missing{hint}" if hint else "is missing or empty; describe the image")
         if operation != "generation" and not images:
             add("image", f"is missing; `{operation}` needs an input image")
         if operation == "generation" and images:
@@ -131,9 +133,15 @@ class RequestValidator:
             return
         params.problems[operation] = []
         for name in params.values:
-            if name != "model" and not self.models.has_parameter(name):
+            if name != "model" and name not in self.models.parameters:
                 warning = f"`{name}` is a parameter of no known model: it is sent unchecked"
                 self.diagnostics.warnings[warning] = None
+
+
+def _prompt_hint(expanded: ExpandedRequest, field: str) -> str:
+    """Return what to write if the rows have a prompt that the entry does not name."""
+    is_unnamed = field == "prompt" and "prompt" in expanded.variables and "prompt" not in expanded.entry.fields
+    return ': write `prompt: "{{ prompt }}"`' if is_unnamed else ""
 
 
 def _problems(

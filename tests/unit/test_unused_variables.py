@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.config.provider import Provider
+from pipeline.errors import JobError
 from pipeline.models.table import Models
 from pipeline.planning.planner import make_plan
 from pipeline.planning.python_job import make_job
@@ -45,6 +46,42 @@ def test_a_list_that_no_field_uses_is_named_with_what_it_repeats(table: Path) ->
     assert warnings(table, prompt="a horse", rows="rows.csv") == (f"job `night`, requests[0].rows: {said % 'row'}",)
     found = warnings(table, prompt="a {{ what }}", matrix={"what": ["fox", "bee"]}, rows="rows.csv")
     assert found == (f"job `night`, requests[0].rows: {said % 'row'}",)
+
+
+PROMPT = "{{ prompt }}"
+
+
+@pytest.mark.parametrize(
+    ("header", "entry", "said"),
+    [
+        (
+            "prompt,n,size,quality",
+            {"prompt": PROMPT},
+            'columns n, size, quality are not used; to use one, write `quality: "{{ quality }}"`',
+        ),
+        ("prompt,n,note", {"prompt": PROMPT}, 'column n is not used; to use it, write `n: "{{ n }}"`'),
+        ("prompt,model", {"prompt": PROMPT}, 'column model is not used; to use it, write `model: "{{ model }}"`'),
+        ("prompt,size", {"prompt": PROMPT, "prompts": "dynamic"}, "column size is not used; to use it, write `size: "),
+        ("prompt,size", {"prompt": PROMPT, "size": "{{ size }}"}, None),
+        ("prompt,size", {"prompt": PROMPT, "size": "1024x1024"}, None),  # the entry states it itself
+        ("prompt,style,note", {"prompt": PROMPT}, None),  # this model has no style
+    ],
+)
+def test_a_column_called_like_a_parameter_is_not_ignored_in_silence(
+    tmp_path: Path, header: str, entry: dict[str, Any], said: str | None
+) -> None:
+    (tmp_path / "u.csv").write_text(f"{header}\na cat{',1024x1024' * header.count(',')}\n")
+    found = warnings(tmp_path, **entry, rows="u.csv")
+    assert len(found) == int(said is not None)
+    if said is not None:
+        assert found[0].startswith(f"job `night`, requests[0].rows: u.csv: {said}")
+
+
+@pytest.mark.parametrize("model", ["gpt-image-2", "something-else"])
+def test_a_column_of_prompts_that_no_field_names_is_in_the_mistake(tmp_path: Path, model: str) -> None:
+    (tmp_path / "u.csv").write_text("prompt\na cat\n")
+    with pytest.raises(JobError, match=r'requests\[0\].prompt .*: is missing.*: write `prompt: "{{ prompt }}"`'):
+        warnings(tmp_path, rows="u.csv", model=model)
 
 
 @pytest.mark.parametrize(
