@@ -23,6 +23,9 @@ MAX_LINES = 10
 MAX_WARNINGS = 100
 """Warnings that are shown; the rest are counted."""
 
+MAX_HEIRS = 3
+"""Requests that a message names, of those that a default does not suit."""
+
 MAX_VALUES = 10
 """Mistakes of one kind in one field that are shown with their values; the rest are counted, with their rows."""
 
@@ -98,6 +101,7 @@ class Diagnostics:
     _mistakes: dict[_Mistake, LineRanges] = field(default_factory=dict)
     _others: dict[_Mistake, int] = field(default_factory=dict)  # those of a kind beyond MAX_VALUES → occurrences
     _kinds: Counter[tuple[str, str]] = field(default_factory=Counter)  # location and message without values
+    _heirs: dict[_Mistake, tuple[str, set[int]]] = field(default_factory=dict)  # its default → entries that inherit it
     _row_warnings: dict[tuple[str, str], set[int]] = field(default_factory=dict)  # file, message → lines
 
     def __post_init__(self) -> None:
@@ -128,8 +132,8 @@ class Diagnostics:
     def all_problems(self) -> list[Problem]:
         """Return every different problem, with the rows that meet it, after the problems of the job's form."""
         folded = (
-            Problem(_folded(location, file, lines), message, self._others.get((location, message, file), 1))
-            for (location, message, file), lines in self._mistakes.items()
+            Problem(_folded(mistake[0], mistake[2], lines), self._message(mistake), self._others.get(mistake, 1))
+            for mistake, lines in self._mistakes.items()
         )
         return list(dict.fromkeys([*self.job.problems, *folded]))
 
@@ -140,14 +144,33 @@ class Diagnostics:
 
     def add_entry_problem(self, entry: Entry, line: int | None, key: str, message: str) -> None:
         """Record a problem of a field of an entry, in the row at `line` of its rows file."""
-        self._add(self.job.location(entry, key), message, None if line is None else entry.rows_name, line)
+        file = None if line is None else entry.rows_name
+        mistake = self._add(self.job.location(entry, key), message, file, line)
+        name = key.partition(".")[0]
+        if self.job.is_default(entry, name):
+            self._heirs.setdefault(mistake, (name, set()))[1].add(entry.index)
 
     def location(self, entry: Entry, line: int | None, key: str) -> str:
         """Return the location of a field in the job file, with the row that filled it in."""
         location = self.job.location(entry, key)
         return location if line is None else f"{location} ({entry.rows_name}, {_word(entry.rows_name)} {line})"
 
-    def _add(self, location: str, message: str, file: str | None, line: int | None) -> None:
+    def _message(self, mistake: _Mistake) -> str:
+        """Return the message; that of a default which suits other requests names those that it does not suit."""
+        message = mistake[1]
+        if mistake not in self._heirs:
+            return message
+        name, heirs = self._heirs[mistake]
+        if len(heirs) == sum(name not in entry.own_keys for entry in self.job.entries):
+            return message
+        places = [_place(self.job, index) for index in sorted(heirs)[:MAX_HEIRS]]
+        more = f" and {len(heirs) - MAX_HEIRS:,} more" if len(heirs) > MAX_HEIRS else ""
+        where = f"in {'; '.join(places)}{more}"
+        own = message.replace("leave it out", f"write `{name}: null` {where}")
+        return own if own != message else f"{message} ({where})"
+
+    def _add(self, location: str, message: str, file: str | None, line: int | None) -> _Mistake:
+        """Record a problem; return under what it is recorded."""
         self.found += 1
         mistake = (location, message, file)
         if mistake not in self._mistakes:
@@ -160,6 +183,12 @@ class Diagnostics:
         lines = self._mistakes.setdefault(mistake, LineRanges())
         if line is not None:
             lines.add(line)
+        return mistake
+
+
+def _place(job: Job, index: int) -> str:
+    lines = job.document.lines
+    return f"requests[{index}], line {lines.get(('requests', index), lines.get(('requests',), 1))}"
 
 
 def _folded(location: str, file: str | None, lines: LineRanges) -> str:

@@ -77,6 +77,10 @@ class Job:
         """The entries whose rows are on standard input."""
         return [entry for entry in self.entries if entry.rows == STDIN]
 
+    def is_default(self, entry: Entry, key: str) -> bool:
+        """Return whether an entry has a field from the defaults, at a line of the file."""
+        return not self.is_batch_file and key not in entry.own_keys and ("defaults", key) in self.document.lines
+
     def location(self, entry: Entry, key: str | None = None) -> str:
         """Return the location of a field ("size", "mask.edit") of an entry, which may be in the defaults."""
         if self.is_batch_file:
@@ -85,7 +89,7 @@ class Job:
                 [f"{self.document.file}, line {line}", *([_FIELDS.get(key, f"body.{key}")] if key else [])]
             )
         path = [int(step) if step.isdecimal() else step for step in key.split(".")] if key else []
-        if path and path[0] not in entry.own_keys and ("defaults", path[0]) in self.document.lines:
+        if path and self.is_default(entry, str(path[0])):
             return self.document.location("defaults", *path)
         return self.document.location("requests", entry.index, *path)
 

@@ -782,3 +782,25 @@ def test_a_job_made_in_python_has_a_budget_that_is_a_wall(amount: float) -> None
     (problem,) = make_job("night", [{"prompt": "a"}], budget_usd=amount).problems
     assert "budget_usd" in problem.location
     assert "must be" in problem.message or "should be" in problem.message
+
+
+def test_a_default_that_does_not_suit_some_requests_names_them_and_the_null_that_helps() -> None:
+    text = "name: night\ndefaults: {quality: low, model: gpt-image-2}\nrequests:\n"
+
+    def refused(entries: str) -> list[str]:
+        with pytest.raises(JobError) as caught:
+            planned(text + entries)
+        return [line for line in str(caught.value).splitlines() if "defaults.quality" in line]
+
+    suits, other = "  - prompt: a\n", "  - {prompt: a, model: dall-e-3}\n"
+    variation = "  - {operation: variation, model: dall-e-2, image: x.png}\n"
+    only = "a.yaml, line 2, defaults.quality: is `low`; dall-e-2 takes it with generation or edit only: "
+    assert refused(suits + variation) == [f"{only}write `quality: null` in requests[1], line 5"]
+    assert refused(suits + variation * 5) == [
+        f"{only}write `quality: null` in requests[1], line 5; requests[2], line 6; requests[3], line 7 and 2 more"
+    ]
+    assert refused(variation * 2) == [f"{only}leave it out"], "it suits no request"
+    own = "  - {prompt: b, quality: high}\n"
+    assert refused(own + variation) == [f"{only}leave it out"], "no other request has it from there"
+    of_other = "a.yaml, line 2, defaults.quality: is `low`; dall-e-3 takes standard or hd"
+    assert refused(suits + other) == [f"{of_other} (in requests[1], line 5)"]
