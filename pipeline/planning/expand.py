@@ -14,7 +14,7 @@ from pipeline.models.table import convert
 from pipeline.planning.combinations import Combinations
 from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
 from pipeline.planning.dynamic_prompts import COMMENT
-from pipeline.planning.templates import as_text, is_template, render
+from pipeline.planning.templates import UndefinedVariable, as_text, is_template, render
 from pipeline.planning.unused_variables import unused_variables
 
 if TYPE_CHECKING:
@@ -123,7 +123,11 @@ class Expansion:
             if key in _TEXT_FIELDS or (key in _WORD_FIELDS and key != "n" and value is not None):
                 value = str(as_text(value))
         except (ValueError, TemplateError) as reason:
-            self.diagnostics.add_field_problem(expanded, key, str(reason))
+            rows = expanded.entry.rows or ""
+            has_header = rows.lower().endswith((".csv", ".tsv"))
+            is_column = has_header and isinstance(reason, UndefinedVariable)
+            hint = f"; the first line of {rows} is its header" if is_column else ""
+            self.diagnostics.add_field_problem(expanded, key, f"{reason}{hint}")
             return None
         if isinstance(value, list | dict):
             return _without_empty(value) or None

@@ -11,6 +11,7 @@ from pipeline.config import yaml_document
 from pipeline.config.provider import NAME
 from pipeline.errors import JobError, Problem
 from pipeline.models.rules import Operation
+from pipeline.ordinary_file import open_ordinary
 from pipeline.planning.job_schema import RESERVED, form_problems, is_ignored
 from pipeline.planning.json_rows import STDIN, STDIN_NAME
 from pipeline.planning.mode import mode_faults
@@ -96,7 +97,29 @@ class Job:
 
 def read_job(path: Path) -> Job:
     """Read a job file. Raises JobError if it is not a job at all; other mistakes are the job's `problems`."""
-    return parse_job(yaml_document.read(path, JobError), file=path)
+    try:
+        return parse_job(yaml_document.read(path, JobError), file=path)
+    except JobError:
+        if what := _other_content(path):
+            raise JobError([Problem(str(path), what)]) from None
+        raise
+
+
+def _other_content(path: Path) -> str | None:
+    """Return what a file is that is no job, None if it may be one with mistakes."""
+    from pipeline.images.containers import detect_format
+
+    try:
+        with open_ordinary(path) as file:
+            head = file.read(4096)
+    except (OSError, ValueError):
+        return None
+    if detect_format(head) is not None:
+        return "is an image, not a job file"
+    suffix = path.suffix.lower()
+    if suffix in {".csv", ".tsv", ".parquet"} or (suffix == ".txt" and b"requests:" not in head):
+        return f"is a table: write a job with `rows: {path.name}`"
+    return None
 
 
 def parse_job(doc: Document, *, file: Path | None = None, folder: Path | None = None) -> Job:

@@ -39,6 +39,8 @@ def parse_object(line: str) -> dict[str, Any]:
         value = _DECODER.decode(line)
     except InvalidLine:
         raise
+    except json.JSONDecodeError as reason:
+        raise InvalidLine(f"is not JSON: {reason.msg}, at column {reason.colno}") from None
     except (ValueError, RecursionError) as reason:
         raise InvalidLine(f"is not JSON: {reason}") from None
     if not isinstance(value, dict):

@@ -216,11 +216,14 @@ def _read_table(file: TextIO, name: str, warn: Warn, separator: str | None) -> I
                 header = _header(cells, name, number)
                 continue
             row = _row(header, cells)
-            if isinstance(row, str) and len(cells) > len(header):
+            if isinstance(row, str) and separator == NO_SEPARATOR:
+                row = f"`{header[0]:.60}` holds a control character, U+0000: delete it"
+            elif isinstance(row, str) and len(cells) > len(header):
                 row += f"; a cell that holds {SEPARATORS.get(separator, separator)} needs quotes"
             yield number, row
     except csv.Error as reason:
-        raise JobError([Problem(f"{name}, line {before + 1}", f"is not CSV: {reason}")]) from None
+        what = "a quote is opened here and never closed" if str(reason) == "unexpected end of data" else reason
+        raise JobError([Problem(f"{name}, line {before + 1}", f"is not CSV: {what}")]) from None
 
 
 def _one_cell_lines(lines: Iterable[str], number: int, warn: Warn) -> Iterator[str]:

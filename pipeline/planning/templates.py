@@ -30,6 +30,10 @@ _PLAIN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _CONSTANTS = frozenset({"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"})
 
 
+class UndefinedVariable(ValueError):
+    """A text names a variable that there is not."""
+
+
 def as_text(value: Any) -> Any:
     """Format a value for a text as YAML and JSON do: true, false; nothing for null, as for an empty cell.
 
@@ -75,12 +79,12 @@ def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
         if single in variables:
             return variables[single]
         if _WORD.fullmatch(single) and single not in _CONSTANTS:
-            raise ValueError(_undefined(single, variables))
+            raise _undefined(single, variables)
     try:
         if (pieces := _plain(text)) is not None:
             for name in pieces[1::2]:
                 if name not in variables:
-                    raise ValueError(_undefined(name, variables))
+                    raise _undefined(name, variables)
             parts = list(pieces)
             parts[1::2] = [str(as_text(variables[name])) for name in pieces[1::2]]
             return _bounded(parts)
@@ -91,8 +95,9 @@ def _render_text(text: str, variables: Mapping[str, Any]) -> Any:
         columns = (variable for variable in variables if _is_named(variable, text))
         if hint and (column := next(columns, None)) is not None:
             hint = f"; {_rename_hint(column)}"
-        message = _undefined(missing_one[1], variables) if missing_one else f"template: {reason!s:.300}{hint}"
-        raise ValueError(message) from None
+        if missing_one:
+            raise _undefined(missing_one[1], variables) from None
+        raise ValueError(f"template: {reason!s:.300}{hint}") from None
     except (
         *(ArithmeticError, AssertionError, AttributeError, LookupError),
         *(MemoryError, RecursionError, SyntaxError, TypeError),
@@ -136,14 +141,14 @@ def _as_word(column: str) -> str:
     return word if _WORD.fullmatch(word) else f"column_{word}"
 
 
-def _undefined(name: str, variables: Mapping[str, Any]) -> str:
+def _undefined(name: str, variables: Mapping[str, Any]) -> UndefinedVariable:
     column = next((key for key in variables if not _WORD.fullmatch(key) and _as_word(key) == name), None)
     if column is not None:
-        return f"variable `{name}` is not defined; {_rename_hint(column)}"
+        return UndefinedVariable(f"variable `{name}` is not defined; {_rename_hint(column)}")
     names = sorted(f"{key!s:.100}" for key in variables)
     more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
     known = ", ".join(names[:_MAX_NAMES]) + more or "none: add `matrix:` or `rows:`"
-    return f"variable `{name}` is not defined; known here: {known} ({_BRACES})"
+    return UndefinedVariable(f"variable `{name}` is not defined; known here: {known} ({_BRACES})")
 
 
 @functools.lru_cache(maxsize=1024)

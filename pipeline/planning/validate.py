@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.models.validation import FieldProblem
     from pipeline.planning.diagnostics import Diagnostics, ExpandedRequest
     from pipeline.planning.mode_names import Mode
+
+
+_CONTROL = re.compile(r"[^\t\n\v\f\r\x85 -\x7e\xa0-\U0010ffff]")  # all but tabs and line breaks
 
 
 @dataclass(slots=True)
@@ -57,6 +61,9 @@ class RequestValidator:
         if self.mode == "batch" and operation in OPERATIONS:
             self._check_batch(expanded, operation)
         self._check_references(expanded)
+        if prompt is not None and (found := _CONTROL.search(prompt)):
+            message = f"holds a control character, U+{ord(found[0]):04X}: delete it"
+            self.diagnostics.add_field_problem(expanded, "prompt", message)
         if expanded.model is None:
             self._validate_unknown(expanded, operation, prompt, images, has_mask=has_mask)
             if operation in OPERATIONS:

@@ -200,6 +200,25 @@ def test_a_file_that_cannot_be_read_is_a_job_error(tmp_path: Path) -> None:
             read_job(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("p.csv", b"prompt\na cat\n", "is a table: write a job with `rows: p.csv`"),
+        ("p.tsv", b"prompt\tn\na: cat\t1\n", "is a table: write a job with `rows: p.tsv`"),
+        ("p.txt", b"a cat\na dog\n", "is a table: write a job with `rows: p.txt`"),
+        ("p.png", b"\x89PNG\r\n\x1a\n\0\0", "is an image, not a job file"),
+        ("p", b"\xff\xd8\xff\xe0", "is an image, not a job file"),
+        ("p.yaml", b"\xff\xfe", ", line 1: is not UTF-8"),
+        ("job.txt", b"requests: [\n", ", line 1: is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_job_is_called_what_it_is(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(JobError) as caught:
+        read_job(tmp_path / name)
+    assert said in str(caught.value)
+
+
 _WORDS = ("name", "provider", "defaults", "budget_usd", "requests", "id", "matrix", "rows", "operation", "prompt")
 _MORE = ("image", "mask", "n", "fit", "resize", "extra", "model", "size", "quality", "user", "box", "edit", "svg", "x")
 KEYS = st.sampled_from([*_WORDS, *_MORE])

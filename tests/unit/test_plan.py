@@ -804,3 +804,18 @@ def test_a_default_that_does_not_suit_some_requests_names_them_and_the_null_that
     assert refused(own + variation) == [f"{only}leave it out"], "no other request has it from there"
     of_other = "a.yaml, line 2, defaults.quality: is `low`; dall-e-3 takes standard or hd"
     assert refused(suits + other) == [f"{of_other} (in requests[1], line 5)"]
+
+
+@pytest.mark.parametrize(("character", "code"), [("\0", "0000"), ("\x1b", "001B"), ("\x7f", "007F"), ("\x9b", "009B")])
+def test_a_control_character_in_a_prompt_is_named_with_its_row(tmp_path: Path, character: str, code: str) -> None:
+    (tmp_path / "p.csv").write_text(f'prompt\na\tcat\n"two\nlines"\na {character} cat\n', encoding="utf-8")
+    (said,) = refusal('  - {prompt: "{{ prompt }}", rows: p.csv}\n', tmp_path)
+    where = "a.yaml, line 4, requests[0].prompt (p.csv, line 5):" if character != "\0" else "p.csv, line 5: `prompt`"
+    assert said == f"{where} holds a control character, U+{code}: delete it"
+
+
+def test_a_table_without_a_header_is_told_that_its_first_line_is_one(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("a cat\na dog\n")
+    (said,) = refusal('  - {prompt: "{{ prompt }}", rows: p.csv}\n', tmp_path)
+    assert "known here: a cat" in said
+    assert said.endswith("; the first line of p.csv is its header")

@@ -109,7 +109,7 @@ def test_a_file_without_rows_is_an_error_at_the_job_line(tmp_path: Path, name: s
         ("p.csv", b"PK\x03\x04\x14\0\0\0", "p.csv, line 1: is an Excel workbook"),
         ("p.csv", "prompt\nCaf\xe9\n".encode("cp1252"), '; save it as "CSV UTF-8" (Excel), or as UTF-8 (an editor)'),
         ("p.csv", 'a\nfine\n"x"y\n', "p.csv, line 3: is not CSV"),
-        ("p.csv", 'a\n"never\nclosed\n', "p.csv, line 2: is not CSV: unexpected end of data"),
+        ("p.csv", 'a\n"never\nclosed\n', "p.csv, line 2: is not CSV: a quote is opened here and never closed"),
         ("p.txt", b"a\nb\xffc\n", "p.txt, line 2: is not UTF-8 (invalid start byte at byte 1 of the line)"),
         ("p.csv", b"a\n" + b"x\n" * 20_000 + b"\xff\n", "p.csv, line 20002: is not UTF-8"),
     ],
@@ -163,6 +163,11 @@ def test_a_line_that_is_not_json_says_so(tmp_path: Path, line: str) -> None:
     ((number, said),) = rows(tmp_path, "p.jsonl", line)
     assert number == 1
     assert said.startswith("is not JSON: ")
+
+
+def test_a_mistake_in_json_has_the_number_of_its_line_alone(tmp_path: Path) -> None:
+    ((number, said),) = rows(tmp_path, "p.jsonl", '\n{"prompt": "b" "n": 2}\n')
+    assert (number, said) == (2, "is not JSON: Expecting ',' delimiter, at column 16")
 
 
 EXCEL = 'prompt\tsize\r\n"A red kite, high over the ""old"" pier"\t1x1\r\n"two\nlines and a\ttab"\t\r\nplain\t2x2\r\n'
