@@ -112,7 +112,7 @@ def _buy(
     from pipeline.run import run_in_loop
 
     if any(check.status == "problem" for check in checks):
-        return [not_checked("canary", "first mend the problems above")], None
+        return [not_checked("canary", "first fix the problems above")], None
     batch = options.batch()
     with (
         work_line(options, "buying the canary", as_json=as_json),

@@ -96,7 +96,7 @@ class Canary:
         except FolderBusy as error:
             return [not_checked("canary", str(error))]
         except PipelineError as error:
-            self._checks.append(problem("canary", str(error), "mend that; nothing more was bought"))
+            self._checks.append(problem("canary", str(error), "fix that; nothing more was bought"))
         return self._checks or [not_checked("canary", "nothing is missing")]
 
     async def _buy_all(self, shop: _Shop, plans: Sequence[Plan]) -> None:
@@ -133,7 +133,7 @@ class Canary:
             reason = next((stop.message for stop in result.stops), sample.error_message)
             if reason is None:
                 reason = f"it was not made (status {sample.status})"
-            do = "mend what it says; nothing more was bought, and `pipeline status` shows what is left"
+            do = "fix what it says; nothing more was bought, and `pipeline status` shows what is left"
             return problem("canary", f"{sample.job}/{sample.id}: {reason}", do)
         return None
 
@@ -144,7 +144,7 @@ class Canary:
         who = f"{sample.job}/{sample.id}{', which is here already' if is_old else ''}"
         if fault is None:
             return well("canary", f"{who}: {sample_words(sample)}")
-        again = f"once that is mended, `pipeline redo {sample.job} --id {sample.id}` makes it again"
+        again = f"once that is fixed, `pipeline redo {sample.job} --id {sample.id}` makes it again"
         do = f"{fault.do}; nothing more was bought; {again}"
         return problem("canary", f"{who}{',' if is_old else ''} {fault.what}", do)
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warning", "problem"]
 
 
+_NOT_CHECKED = "not checked "  # so begins the message of a check that could not be made, in JSON
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One examined fact. `do` is how to fix it; None if nothing is to be done."""
@@ -28,7 +31,7 @@ def well(name: str, message: str) -> Check:
 
 def not_checked(name: str, why: str) -> Check:
     """Return a check that could not be made; that is no fault."""
-    return Check(name, "ok", f"not checked ({why})")
+    return Check(name, "ok", f"{_NOT_CHECKED}({why})")
 
 
 def warning(name: str, message: str, do: str) -> Check:
@@ -42,7 +45,9 @@ def problem(name: str, message: str, do: str) -> Check:
 
 
 def check_line(check: Check) -> str:
-    """Return a check as one line for people."""
+    """Return a check as one line for people; one that could not be made does not read as passed."""
+    if check.message.startswith(_NOT_CHECKED):
+        return f"{check.name}: skipped: {check.message.removeprefix(_NOT_CHECKED)[1:-1]}"
     advice = "" if check.do is None else f"; to fix it: {check.do}"
     return f"{check.name}: {check.status}: {check.message}{advice}"
 

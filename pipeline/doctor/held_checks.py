@@ -84,4 +84,4 @@ def _stops(connection: sqlite3.Connection, next_run: NextRun) -> Iterator[Check]
         again = " and ".join(command.line(*words) for words in holding_stop.commands)
         stop = holding_stop.stop
         what = f"stopped at {clock(stop.stopped_at, next_run.now)}, {stop.reach}: {stop.message}"
-        yield warning("held", what, f"{holding_stop.advice or 'mend what it names'}; then {again}")
+        yield warning("held", what, f"{holding_stop.advice or 'fix what it names'}; then {again}")

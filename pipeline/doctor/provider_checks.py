@@ -110,8 +110,8 @@ class ProviderExamination:
         except ProxyRefusedError as reason:
             yield problem("network", f"`{name}`: {reason}", "correct that variable of the environment")
         else:
-            way = "directly" if proxy is None else f"through the proxy {proxy.host}:{proxy.port}"
-            yield well("network", f"`{name}` is reached {way}")
+            which = "no proxy" if proxy is None else f"the proxy {proxy.host}:{proxy.port}"
+            yield well("network", f"{which} stands before `{name}`")
 
     def _server(self, listed: HttpResponse | RequestError, *, has_key: bool) -> Iterator[Check]:
         """Yield whether the server answers and takes the key, and how the clocks differ."""
@@ -204,7 +204,7 @@ class ProviderExamination:
         known = self.next_run.models(self.provider).find(model)
         settings = self.provider.sandbox
         if settings is not None and not settings.get("today") and model not in (settings.get("shutdown_dates") or {}):
-            return well("models", f"`{model}` may be used, in this rehearsal for ever")
+            return well("models", f"`{model}` may be used: this sandbox shuts no model down")
         if day is None and "shutdown_date" not in entry and known is not None and self.provider.sandbox is None:
             day = known.shutdown if self.provider.host.endswith("openai.com") else None
         if day is None:

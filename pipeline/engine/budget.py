@@ -39,7 +39,7 @@ class Budget:
             rehearsal = " (a rehearsal: nothing is billed)" if request.rehearsal else ""
             raise BudgetSpent(
                 f"the next call of job `{request.job_name}` may cost ${estimate or 0:.4f}, and ${committed:.4f} of its"
-                f" budget of {_limit(limit)} are spent or may be{rehearsal}; raise `budget_usd`, or `--budget`"
+                f" budget of {_limit(limit)} is spent or may be{rehearsal}; raise `budget_usd`, or `--budget`"
             )
         self._committed[request.job_pk] = committed + (estimate or 0.0)
 
@@ -61,7 +61,7 @@ class Budget:
             return None
         more = f": a response brought {returned:,} images for a call for {requested:,}" if returned > requested else ""
         return BudgetSpent(
-            f"${committed:.4f} of job `{request.job_name}` are spent or may be, more than its budget of"
+            f"${committed:.4f} of job `{request.job_name}` is spent or may be, more than its budget of"
             f" {_limit(limit)}{more}; its images are stored, and nothing more is bought until you raise `budget_usd`,"
             " or `--budget`"
         )

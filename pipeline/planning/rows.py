@@ -295,7 +295,8 @@ def _row(header: list[str], cells: list[str]) -> Variables | str:
     """Return the cells of the columns that have a name; cells beyond the header may be there if they are empty."""
     missing, surplus = header[len(cells) :], cells[len(header) :]
     if any(missing) or any(map(str.strip, surplus)):
-        return f"has {len(cells)} cells, but the header has {len(header)}"
+        count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+        return f"has {count}, but the header has {len(header)}"
     return {name: cell for name, cell in zip(header, cells, strict=False) if name}
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.failure_queries import LostCall
 
 _ONLY_THIS = "the server refused this request alone and served others"
-_EDIT_OR_RESUME = "{edit}; or, once that is mended at the provider, `pipeline resume`"
+_EDIT_OR_RESUME = "{edit}; or, once that is fixed at the provider, `pipeline resume`"
 _EDIT_FILE = "in the job file and run it with `pipeline run`"
 _EDIT_PROGRAM = "in the Python program that made the job and run that again"
 
@@ -47,7 +47,7 @@ ADVICE = {
     ),
     "ServerFault": "the server reported a fault of its own, at no cost: try it again later with `pipeline resume`",
 }
-"""What mends a failed request, by the class of its error; `{edit}` stands for how its job is edited."""
+"""What fixes a failed request, by the class of its error; `{edit}` stands for how its job is edited."""
 
 STOP_ADVICE = {
     "KeyRefused": "check the provider's key, and what its organization may use",
@@ -59,17 +59,17 @@ STOP_ADVICE = {
     "PausedTooLong": "wait as long as the server asks",
     "ProviderHeld": "end the pause with `pipeline unpause`, or wait for the provider's window",
     "OutageGivenUp": "wait until the server is back",
-    "RepeatedRefusal": "mend what the message names, in the account at the provider or in the job file",
+    "RepeatedRefusal": "fix what the message names, in the account at the provider or in the job file",
     "NotDelivered": (
-        "set the option that the message names, or mend the way to the images; what is paid is downloaded at no cost"
+        "set the option that the message names, or fix the way to the images; what is paid is downloaded at no cost"
     ),
     "BatchGone": (
         "use the key and the project that sent the batch; or give up its requests, which may be paid, with"
         " `pipeline cancel JOB`"
     ),
-    "BatchRefused": "mend what the message names, or write `mode: realtime` into the job file",
+    "BatchRefused": "fix what the message names, or write `mode: realtime` into the job file",
     "BudgetSpent": "raise `budget_usd` in the job file, or `--budget`",
-    "StoreRefused": "mend what the message names at the object store; what is paid is uploaded first, at no cost",
+    "StoreRefused": "fix what the message names at the object store; what is paid is uploaded first, at no cost",
     "TooManyOpenFiles": "allow more open files with `ulimit -n 4096`, or lower the provider's `concurrency`",
     "FolderGone": "put the folder and its ledger back in place, or name the new place with `--output`",
     "DiskFull": "make room on the disk, and see that the folder may be written",
@@ -89,7 +89,7 @@ def edit_words(file: str | None) -> str:
 
 
 def request_advice(kind: str, file: str | None) -> str:
-    """Return what mends a failed request whose error is of this class; `file` is the job file, if there is one."""
+    """Return what fixes a failed request whose error is of this class; `file` is the job file, if there is one."""
     advice = ADVICE.get(kind, "nothing is wrong with the request: try it again with `pipeline resume`")
     return advice.format(edit=edit_words(file))
 
@@ -114,7 +114,7 @@ class TimeCut:
                 f"something between here and the model, such as a gateway, cuts calls after about {self.seconds:.3g} s:"
                 f" {calls}; what helps is {helps} or another address, and no longer `timeout_seconds`"
             )
-        return f"{what}: change that {edit_words(file)}, or mend the config and type `pipeline resume`"
+        return f"{what}: change that {edit_words(file)}, or fix the config and type `pipeline resume`"
 
 
 def find_cut(calls: Sequence[LostCall], http_status: int | None) -> TimeCut | None:

@@ -198,7 +198,7 @@ def _cost_words(view: PlanForm) -> str:
 
 
 def _budget_words(view: PlanForm, budget: float) -> str:
-    of = f", of which {dollars(view['spent_usd'])} are spent," if view["spent_usd"] else ""
+    of = f", of which {dollars(view['spent_usd'])} is spent," if view["spent_usd"] else ""
     allowed, missing = view["budget_requests"], view["missing"]["requests"]
     if allowed is None:
         return f"{dollars(budget)}{of} cannot be compared with an unknown cost"

@@ -65,7 +65,7 @@ class RunForm(TypedDict):
 
 
 class StopForm(TypedDict):
-    """A stop that holds, with what mends it and the commands that continue; `at` is in seconds since 1970."""
+    """A stop that holds, with what fixes it and the commands that continue; `at` is in seconds since 1970."""
 
     kind: str
     message: str

@@ -276,7 +276,7 @@ def test_plan_says_where_a_budget_stops_and_a_rehearsal_obeys_it(stage: Stage) -
     assert "(a rehearsal: nothing is billed)" in ended.stderr
     assert stage.standing("four.sandbox")["images"] == 3
     said = stage.run("plan", job, "--provider", "sandbox", "--budget", 0.08).stdout
-    assert "  budget: $0.08, of which $0.048 are spent, stops this after about 2 of 9\n" in said
+    assert "  budget: $0.08, of which $0.048 is spent, stops this after about 2 of 9\n" in said
 
 
 def test_submit_says_what_is_new_and_what_was_there(stage: Stage) -> None:

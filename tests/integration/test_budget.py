@@ -53,7 +53,7 @@ async def test_a_response_that_crosses_the_wall_is_kept_and_stops_its_job_alone(
     assert bench.ask("SELECT status, received FROM request") == [("succeeded", images)] * 2
     assert [str(stop) for stop in runner.stops] == stopped * [
         (
-            "$0.0640 of job `job` are spent or may be, more than its budget of $0.05: a response brought 4 images for a"
+            "$0.0640 of job `job` is spent or may be, more than its budget of $0.05: a response brought 4 images for a"
             " call for 1; its images are stored, and nothing more is bought until you raise `budget_usd`, or"
             " `--budget`"
         )

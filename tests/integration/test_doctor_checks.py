@@ -17,7 +17,7 @@ from pipeline.config.load import Config
 from pipeline.config.notifications import NotificationSettings
 from pipeline.config.provider import Provider, RateLimit
 from pipeline.doctor import daemon_thread, machine_checks
-from pipeline.doctor.check import Check, check_line, exit_code, problem, warning, well
+from pipeline.doctor.check import Check, check_line, exit_code, not_checked, problem, warning, well
 from pipeline.doctor.job_checks import check_budgets, check_prices
 from pipeline.doctor.machine_checks import check_open_files
 from pipeline.doctor.next_run import Demand, JobToMake, NextRun
@@ -172,6 +172,7 @@ async def test_a_server_that_cannot_be_reached_leaves_the_rest_unchecked() -> No
         ("server", "problem"),
         *((name, "ok") for name in ("key", "clock", "models")),
     ]
+    assert checks[0].message == "no proxy stands before `lab`", "that it is reached is another check"
     assert "check the network, the proxy, and `base_url`" in str(checks[1].do)
 
 
@@ -286,8 +287,9 @@ def test_a_budget_stops_a_rehearsal_as_it_stops_any_job(rehearsal: bool) -> None
 def test_checks_are_lines_and_an_exit_code() -> None:
     checks = [well("a", "fine"), warning("b", "low", "raise it")]
     assert [check_line(one) for one in checks] == ["a: ok: fine", "b: warning: low; to fix it: raise it"]
+    assert check_line(not_checked("d", "no key (yet)")) == "d: skipped: no key (yet)"
     assert [exit_code(checks, strict=strict) for strict in (False, True)] == [0, 1]
-    assert exit_code([*checks, problem("c", "bad", "mend it")], strict=False) == 2
+    assert exit_code([*checks, problem("c", "bad", "fix it")], strict=False) == 2
 
 
 async def test_the_advice_for_a_variable_that_is_unset_is_printed_once() -> None:

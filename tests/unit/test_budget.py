@@ -41,7 +41,7 @@ def test_a_rehearsal_obeys_the_budget_and_says_that_it_is_one(bench: Bench) -> N
 
 
 def test_a_budget_below_a_cent_is_named_as_it_is(bench: Bench) -> None:
-    with pytest.raises(BudgetSpent, match=r"of its budget of \$0.0010 are spent or may be;"):
+    with pytest.raises(BudgetSpent, match=r"of its budget of \$0.0010 is spent or may be;"):
         Budget(0.001, None).reserve(_work(bench), 0.02)
 
 
@@ -49,7 +49,7 @@ def test_what_is_set_aside_counts_until_it_is_settled(bench: Bench) -> None:
     work, money = _work(bench, budget_usd=1.0), Budget(None, None)
     money.load(work, 0.25)
     money.reserve(work, 0.5)
-    with pytest.raises(BudgetSpent, match=r"\$0.7500 of its budget of \$1.00 are spent or may be; raise `budget_usd`"):
+    with pytest.raises(BudgetSpent, match=r"\$0.7500 of its budget of \$1.00 is spent or may be; raise `budget_usd`"):
         money.reserve(work, 0.5)
     money.settle(work, 0.5, 0.0)  # refused: nothing was spent
     money.reserve(work, 0.5)

@@ -229,7 +229,7 @@ def test_values_that_are_all_wrong_are_shown_up_to_a_bound_and_the_rest_is_count
 def test_ragged_rows_and_equal_ids_are_folded_too(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("prompt,size\n" + "a\n" * 40)
     (ragged, *_) = refusal("  - {prompt: '{{ prompt }}', rows: p.csv}\n", tmp_path)
-    assert ragged == "p.csv, lines 2-41: has 1 cells, but the header has 2"
+    assert ragged == "p.csv, lines 2-41: has 1 cell, but the header has 2"
     (tmp_path / "p.txt").write_text("".join(f"a{number}\n" for number in range(60)))
     (twice,) = refusal("  - {id: same, prompt: '{{ prompt }}', rows: p.txt}\n", tmp_path)
     assert twice.startswith("a.yaml, line 4, requests[0].id (in 59 rows of p.txt: 2-60): `same` is also the id at ")

@@ -135,11 +135,11 @@ def test_a_missing_file_a_folder_and_an_impossible_name_are_errors_at_the_job_li
             "p.csv",
             "a,b\n1\n1,2,3\n1,2",
             [
-                (2, "has 1 cells, but the header has 2"),
+                (2, "has 1 cell, but the header has 2"),
                 (3, "has 3 cells, but the header has 2; a cell that holds `,` needs quotes"),
             ],
         ),
-        ("p.tsv", "a\tb\n1\nx\ty", [(2, "has 1 cells, but the header has 2")]),
+        ("p.tsv", "a\tb\n1\nx\ty", [(2, "has 1 cell, but the header has 2")]),
         ("p.jsonl", '[1]\n{"a": 1}', [(1, 'must be one object, like {"prompt": "a cat"}')]),
         ("p.jsonl", '{"a": 1, "a": 2}\n{}', [(1, "has `a` twice")]),
         (
@@ -234,7 +234,7 @@ def test_a_column_without_a_name_is_no_variable(tmp_path: Path, name: str) -> No
     surplus = rows(tmp_path, name, "prompt,size\na,1,x\nb\nc,3,,\n".replace(",", separator))
     assert surplus == [
         (2, "has 3 cells, but the header has 2" + ("; a cell that holds `,` needs quotes" if name == "p.csv" else "")),
-        (3, "has 1 cells, but the header has 2"),
+        (3, "has 1 cell, but the header has 2"),
         (4, {"prompt": "c", "size": "3"}),
     ]
 
