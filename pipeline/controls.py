@@ -12,6 +12,7 @@ from pipeline.errors import BadInput
 from pipeline.ledger import controls
 from pipeline.ledger.submit import known_names
 from pipeline.reports.controls import ControlsInForce
+from pipeline.reports.status import read_owner
 
 if TYPE_CHECKING:
     from pipeline.config.load import Config
@@ -30,7 +31,8 @@ class FolderControls:
     def read(self) -> ControlsInForce:
         """Return what is set now."""
         with ledger.reading(self.config.output) as connection:
-            return ControlsInForce.read(connection, self.config.providers)
+            owner = read_owner(self.config.output, connection)
+            return ControlsInForce.read(connection, self.config.providers, owner)
 
     def pause(self, provider: str | None = None) -> list[str]:
         """Have no call sent to a provider, or to any; return the names of those that were not paused already.

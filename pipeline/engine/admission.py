@@ -112,6 +112,12 @@ class Admission:
         return None if since is None else asyncio.get_running_loop().time() - since
 
     @property
+    def given_up_in(self) -> float | None:
+        """Seconds until a provider that is down is given up; None while it is up."""
+        moment = self._breaker.given_up_at
+        return None if moment is None else moment - asyncio.get_running_loop().time()
+
+    @property
     def is_passable(self) -> bool:
         """Whether a call would wait for nothing but the limit, and for room in flight."""
         is_paused = self.throttle.paused_for > 0 or self.hold.is_closed

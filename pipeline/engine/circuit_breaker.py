@@ -55,6 +55,11 @@ class CircuitBreaker:
         return self._open_since
 
     @property
+    def given_up_at(self) -> float | None:
+        """When the outage will have lasted long enough for a stop; None if there is none."""
+        return None if self._open_since is None else self._deadline
+
+    @property
     def is_passable(self) -> bool:
         """Whether a call may be made now, if only to probe an outage."""
         if self._open_since is None:

@@ -178,11 +178,14 @@ class LimitLowered:
 
 @dataclass(frozen=True, slots=True)
 class ProviderDown:
-    """A provider does not answer; the run waits and probes it, not before `until` (seconds since 1970) if it is set."""
+    """A provider does not answer; the run waits and probes it, not before `until` (seconds since 1970) if it is set,
+    and gives up at `given_up_at`.
+    """
 
     provider: str
     reason: str
     until: float | None = None
+    given_up_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pipeline.client.session import NO_HTTP
-from pipeline.engine.events import PurchasesHeld
+from pipeline.engine.events import ProviderDown, PurchasesHeld
 from pipeline.engine.retry import FIRST_WAIT
 from pipeline.errors import (
     DownloadRefused,
@@ -23,6 +24,7 @@ from pipeline.errors import (
     WrongAddress,
 )
 from pipeline.ledger.error_kind import INTERRUPTED
+from pipeline.ledger.outages import Outage
 
 if TYPE_CHECKING:
     from pipeline.engine.provider_context import ProviderContext
@@ -67,6 +69,16 @@ class FailedCalls:
     def on_refused(self, error: Stop) -> None:
         """Decide what follows from a refusal, while its call is still in flight; `resolve` does it."""
         self._decision = self._admission.refusals.decide_on_refusal(self._request, error, self._admission.in_flight - 1)
+
+    def report_outage(self, error: RequestError, *, is_new: bool) -> None:
+        """Record that the provider is down and until when it is tried again, if it is down; a new outage is emitted."""
+        seconds, now = self._admission.given_up_in, time.time()
+        if seconds is None:
+            return
+        self._records.record_outage(Outage(now, now + seconds, error.message))
+        if is_new:
+            until = now + error.retry_after if error.retry_after else None
+            self._records.emit(ProviderDown(self._context.target.provider.name, error.message, until, now + seconds))
 
     async def resolve(self, error: RequestError, *, was_sent: bool) -> None:
         """Decide what follows from a failed call: return if it is to be made again, else raise what ends it."""

@@ -11,6 +11,7 @@ from pipeline.engine.events import CallEnded, CallSent, ImagesLeftOut, ImageStor
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BudgetSpent, DiskFull, NotSent
 from pipeline.ledger import attempts, batches, purchases, queue, recovery
+from pipeline.ledger.outages import clear_outages, record_outage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.engine.uploads import Places
     from pipeline.errors import RequestError
     from pipeline.ledger.batches import BatchRow, Draft
+    from pipeline.ledger.outages import Outage
     from pipeline.ledger.queue import Block, PaidUrl, QueuedRequest
     from pipeline.ledger.writer import Writer
     from pipeline.models.table import Models
@@ -282,6 +284,13 @@ class Records:
     def record_pause(self, until: float) -> None:
         """Record until when the provider is not to be called, without waiting for the record."""
         self._writer.post(attempts.record_pause, self._provider, until)
+
+    def record_outage(self, outage: Outage | None) -> None:
+        """Record that the provider is down, or that it is up again (None), without waiting for the record."""
+        if outage is None:
+            self._writer.post(clear_outages, self._provider)
+        else:
+            self._writer.post(record_outage, self._provider, outage)
 
     def _flush_folder(self, request: QueuedRequest, images: Sequence[StoredImage]) -> None:
         """Make the names of the job's new images durable before the next record, if they are on the local disk."""

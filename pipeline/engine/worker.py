@@ -17,7 +17,6 @@ from pipeline.engine.caller import CallSpec
 from pipeline.engine.events import (
     LimitLowered,
     Paused,
-    ProviderDown,
     ProviderUp,
     PurchasesResumed,
     Retrying,
@@ -212,11 +211,11 @@ class Worker:
                 self._failed_calls.on_refused(error)
             down_for = admission.down_for
             stop = admission.stop_after_failure(self._request, error)
-            if admission.down_for is not None and down_for is None:
-                until = time.time() + error.retry_after if error.retry_after else None
-                emit(ProviderDown(name, error.message, until))
+            if stop is None and (down_for is None or permit.is_probe):
+                self._failed_calls.report_outage(error, is_new=down_for is None)
         if admission.down_for is None and down_for is not None:
             emit(ProviderUp(name, down_for))
+            self._records.record_outage(None)
         if stop is not None:
             raise stop
 

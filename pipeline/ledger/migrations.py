@@ -191,6 +191,12 @@ def _add_cancelled_calls(connection: sqlite3.Connection) -> None:
     )
 
 
+def _add_outages(connection: sqlite3.Connection) -> None:
+    """Add since when a provider is down, until when it is tried again, and why; NULL while it is up."""
+    for column in ("down_since REAL", "down_until REAL", "down_reason TEXT"):
+        connection.execute(f"ALTER TABLE provider ADD COLUMN {column}")
+
+
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _create,
     _add_wait,
@@ -210,5 +216,6 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
     _add_withheld,
     _add_input_uploads,
     _add_cancelled_calls,
+    _add_outages,
 ]
 """Each brings the ledger from version k to k + 1; `PRAGMA user_version` counts them. Only ever append."""

@@ -9,6 +9,7 @@ from pipeline.errors import OutcomeUnknown
 from pipeline.ledger.batch_lines import withdraw_unsent
 from pipeline.ledger.database import transaction
 from pipeline.ledger.error_kind import INTERRUPTED, error_json
+from pipeline.ledger.outages import clear_outages
 from pipeline.ledger.workers import forget_workers, leases_end
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def requeue_running(connection: sqlite3.Connection, now: float, sent_at: float |
     `sent_at` is when calls of unknown outcome were sent at the latest, if their workers could send them later.
     """
     withdraw_unsent(connection, now)
+    clear_outages(connection)
     connection.execute(
         "UPDATE request SET (maybe_paid, cut_off) = (SELECT maybe_paid + count(*), count(*) FROM attempt"
         " WHERE attempt.request = request.pk AND attempt.outcome IS NULL AND attempt.batch IS NULL)"

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.ledger.outages import clear_outages
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection
@@ -55,6 +57,8 @@ def record_stop(connection: sqlite3.Connection, block: Block, error: Stop, now: 
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(pk), 0) FROM attempt))",
         (*reach, type(error).__name__, error.message, error.http_status, time.time() if now is None else now),
     )
+    if reach[1:] == (None, None, None):  # then it is not tried again
+        clear_outages(connection, block.provider)
 
 
 _AT = "(s.provider IS NULL OR s.provider = j.provider OR s.provider IN (SELECT value FROM json_each(j.members)))"

@@ -16,7 +16,7 @@ from pipeline.planning.mode import local_time
 from pipeline.printable import printable
 from pipeline.progress.batch_waves import BAD_ENDS, BatchEvent, BatchWave
 from pipeline.progress.view import thumbnails_made
-from pipeline.reports.facts import counted, dollars, rfc3339
+from pipeline.reports.facts import clock, counted, dollars, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,8 +137,9 @@ def _describe_provider(event: Event) -> str:
             price = "" if counted is None else f": ${counted:.4f}"
             share = "less than a tenth of its price in the table; the table's price is counted"
             return f"! {provider} reports a usage worth ${stated:.4f} for {model}, {share}{price}"
-        case events.ProviderDown(provider, reason, None):
-            return f"‖ {provider} is down; waiting, and trying again now and then: {one_line(reason)}"
+        case events.ProviderDown(provider, reason, None, moment):
+            end = "" if moment is None else f" until {clock(moment, time.time())}"
+            return f"‖ {provider} is down; waiting, and trying again now and then{end}: {one_line(reason)}"
         case events.ProviderDown(provider, reason, until):
             end = time.strftime("%H:%M:%S", time.localtime(until))
             return f"‖ {provider} is down and asks to wait until {end}: {one_line(reason)}"

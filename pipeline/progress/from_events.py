@@ -76,6 +76,7 @@ class _JobNews:
 class _ProviderNews:
     in_flight: int = 0
     down_since: float | None = None
+    given_up_at: float | None = None
     pauses: int = 0
     outages: int = 0
     pace: ProviderPace | None = None
@@ -127,8 +128,9 @@ class EventTotals:
                 news.failed += status != "succeeded"
             case events.ProviderPace():
                 self._take_pace(event)
-            case events.ProviderDown(provider):
-                self._provider(provider).down_since = now
+            case events.ProviderDown(provider, given_up_at=given_up_at):
+                down = self._provider(provider)
+                down.down_since, down.given_up_at = now, given_up_at
             case events.ProviderUp(provider):
                 up = self._provider(provider)
                 up.down_since, up.rate = None, ImageRate()
@@ -203,6 +205,7 @@ class EventTotals:
             limit=None,
             in_flight=news.in_flight,
             down_since=news.down_since,
+            given_up_at=news.given_up_at,
             pauses=news.pauses,
             outages=news.outages,
             out=out,

@@ -60,7 +60,7 @@ def make_view(
 ) -> LedgerView:
     """Return the view of these jobs and of the providers that they wait for; `owner` is the run at work, if any is."""
     jobs = [_job(summary) for summary in summaries]
-    controls = ControlsInForce.read(connection, providers)
+    controls = ControlsInForce.read(connection, providers, owner)
     windows = {name: provider.window for name, provider in providers.items() if provider.window is not None}
     views = []
     for name in dict.fromkeys(name for summary in summaries if summary.unfinished for name in summary.serving):
@@ -70,11 +70,15 @@ def make_view(
         hours = windows.get(name)
         if hours is not None and not hours.is_open(now):
             view = replace(view, bottleneck="held", until=hours.next_change(now))
+        if outage := controls.outages.get(name):
+            view = replace(view, down_since=outage.since, given_up_at=outage.until)
         views.append(view)
     speeds = {
         view.name: speed
         for view in views
-        if owner is not None and (speed := speed_of(view.limit, view.per_minute or None, view.bottleneck))
+        if owner is not None
+        and view.down_since is None
+        and (speed := speed_of(view.limit, view.per_minute or None, view.bottleneck))
     }
     starts = {view.name: max(now, view.until or now) for view in views}
     stops = read_holding_stops(connection, [summary.name for summary in summaries])

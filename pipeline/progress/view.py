@@ -74,6 +74,7 @@ class ProviderView:
     bottleneck: str = ""
     until: float | None = None  # of a pause
     down_since: float | None = None
+    given_up_at: float | None = None  # of a provider that is down
     pauses: int = 0  # that it has asked for in this run
     outages: int = 0  # that are over
     expires_at: float | None = None  # the earliest expiry of a URL whose image is not downloaded yet
@@ -181,7 +182,8 @@ def _speed(provider: ProviderView) -> str:
 def bottleneck_of(provider: ProviderView, now: float) -> str:
     """Return a provider's bottleneck in words; empty if nothing is at work."""
     if provider.down_since is not None:
-        return f"provider down since {clock(provider.down_since, now)}"
+        end = "" if provider.given_up_at is None else f", tried again until {clock(provider.given_up_at, now)}"
+        return f"provider down since {clock(provider.down_since, now)}{end}"
     if provider.bottleneck == "paused":
         until = provider.until
         return "paused" if until is None or until <= now else f"paused until {clock(until, now, seconds=True)}"

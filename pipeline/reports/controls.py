@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipeline.config.routes import sum_of_limits
 from pipeline.ledger.controls import read_controls
+from pipeline.ledger.outages import read_outages
 from pipeline.planning.mode import local_time
-from pipeline.reports.facts import counted, utc_time
+from pipeline.reports.facts import clock, counted, utc_time
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
     from pipeline.config.opening_hours import OpeningHours
     from pipeline.config.provider import Provider
     from pipeline.ledger.controls import ControlFacts
+    from pipeline.ledger.lock import LockOwner
+    from pipeline.ledger.outages import Outage
     from pipeline.reports.forms import ControlForm
     from pipeline.reports.next_command import NextCommand
 
 _LONGEST_WALK = 60 * 86400.0  # seconds of windows that are walked through; a longer time is estimated from them
+
+_LONGEST_REASON = 200  # characters of why a provider is down
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,14 @@ class ControlsInForce:
 
     providers: Mapping[str, Provider]
     facts: ControlFacts
+    outages: Mapping[str, Outage] = field(default_factory=dict)  # that the run at work has met
 
     @classmethod
-    def read(cls, connection: sqlite3.Connection, providers: Mapping[str, Provider]) -> ControlsInForce:
-        """Read the controls from the ledger."""
-        return cls(providers, read_controls(connection))
+    def read(
+        cls, connection: sqlite3.Connection, providers: Mapping[str, Provider], owner: LockOwner | None = None
+    ) -> ControlsInForce:
+        """Read the controls from the ledger, and the outages if a run is at work."""
+        return cls(providers, read_controls(connection), {} if owner is None else read_outages(connection))
 
     def at_work(self, provider: Provider) -> Provider:
         """Return a provider with the limit that is in force."""
@@ -62,6 +71,10 @@ class ControlsInForce:
 
     def _provider_lines(self, provider: Provider, command: NextCommand) -> Iterator[str]:
         name, control = provider.name, self.facts.of(provider.name)
+        if (outage := self.outages.get(name)) is not None:
+            reason = textwrap.shorten(outage.reason, _LONGEST_REASON, placeholder=" …")
+            since, end = moment_words(outage.since), clock(outage.until, time.time())
+            yield f"provider `{name}` is down since {since} ({reason}); it is tried again until {end}"
         if control.held_since is not None:
             since = moment_words(control.held_since)
             yield f"provider `{name}` is paused since {since}; to end that: {command.line('unpause', name)}"
@@ -79,7 +92,7 @@ class ControlsInForce:
 
     def _provider_json(self, provider: Provider) -> ControlForm:
         control, limit, now = self.facts.of(provider.name), self.at_work(provider).rate_limit, time.time()
-        window = provider.window
+        window, outage = provider.window, self.outages.get(provider.name)
         return {
             "name": provider.name,
             "paused": control.held_since is not None,
@@ -89,6 +102,9 @@ class ControlsInForce:
             "window": None if window is None else [span.describe(now) for span in window.spans],
             "open": window is None or window.is_open(now),
             "changes_at": None if window is None else _change(window, now),
+            "down_since": None if outage is None else utc_time(outage.since),
+            "down_until": None if outage is None else utc_time(outage.until),
+            "down_reason": None if outage is None else outage.reason,
         }
 
 

@@ -21,6 +21,7 @@ from pipeline.reports.facts import counted, dollars, duration
 from pipeline.reports.first_requests import first_request_lines, first_requests_json
 from pipeline.reports.mode_estimates import estimate_modes, mode_lines
 from pipeline.reports.plan_diff import diff_json
+from pipeline.reports.status import read_owner
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,7 +55,8 @@ def estimate_plan(
     with ledger.reading(folder) as connection:
         plan = with_known_keys(connection, plan)
         have, claim = received_images(connection, plan.name), compare(connection, plan)
-        controls = ControlsInForce.read(connection, {provider.name: provider for provider in plan.serving})
+        serving, owner = {provider.name: provider for provider in plan.serving}, read_owner(folder, connection)
+        controls = ControlsInForce.read(connection, serving, owner)
         others = (equal_requests_warning(connection, plan), _ended_warning(connection, plan, have))
         spent = 0.0 if budget_usd is None else committed_of_job(connection, plan.name)
     service, members = controls.service_at_work(plan.provider, plan.serving), controls.members_at_work(plan.members)

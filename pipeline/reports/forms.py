@@ -86,7 +86,7 @@ class LimitForm(TypedDict):
 
 
 class ControlForm(TypedDict):
-    """What is set for a provider of the config; moments are in UTC."""
+    """What is set for a provider of the config, and its outage if a run at work met one; moments are in UTC."""
 
     name: str
     paused: bool
@@ -96,6 +96,9 @@ class ControlForm(TypedDict):
     window: list[str] | None
     open: bool
     changes_at: str | None
+    down_since: str | None
+    down_until: str | None
+    down_reason: str | None
 
 
 class WorkerForm(TypedDict):

@@ -21,7 +21,7 @@ from pipeline.reports.stops import read_holding_stops, stop_lines, stops_json
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.config.load import Config, Provider
@@ -75,14 +75,16 @@ def read_folder_status(
     with ledger.reading(folder, job) as connection:
         names = None if job is None else known_names(connection, [job])
         summaries = read_job_summaries(connection, names, discounts)
-        owner = _find_owner(folder, connection)
-        stops, controls = read_holding_stops(connection, names), ControlsInForce.read(connection, providers or {})
+        owner = read_owner(folder, connection)
+        stops = read_holding_stops(connection, names)
+        controls = ControlsInForce.read(connection, providers or {}, owner)
         requests = read_failed_requests(connection, names) if failed else None
         workers = [] if owner is None else read_workers(connection)
         return FolderStatus(summaries, owner, stops, controls, requests, workers)
 
 
-def _find_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
+def read_owner(folder: Path, connection: sqlite3.Connection) -> LockOwner | None:
+    """Return the run at work on a folder, None if none is."""
     if not has_owner_record(connection):
         return None
     from pipeline.ledger.lock import find_owner  # with filelock, a third of the time that `status` takes
@@ -114,7 +116,7 @@ def folder_lines(
         yield work_line(status, command)
         yield from stop_lines(status.stops, command)
     at_work = {name: status.controls.at_work(provider) for name, provider in providers.items()}
-    yield from status_lines(status.summaries, at_work, verbose=verbose)
+    yield from status_lines(status.summaries, at_work, status.controls.outages, verbose=verbose)
     yield from failed_lines(status.failed or (), command)
 
 
@@ -199,14 +201,21 @@ def mode_line(plan: Plan, now: float) -> str | None:
 
 
 def status_lines(
-    summaries: Sequence[JobSummary], providers: Mapping[str, Provider], *, verbose: bool = False
+    summaries: Sequence[JobSummary],
+    providers: Mapping[str, Provider],
+    down: Collection[str] = (),
+    *,
+    verbose: bool = False,
 ) -> Iterator[str]:
-    """Yield the status for people, three lines per job, and one if batches are out; with `verbose` one per batch."""
+    """Yield the status for people, three lines per job, and one if batches are out; with `verbose` one per batch.
+
+    No time is stated for a job whose providers are all `down`.
+    """
     for summary in summaries:
         yield f"{summary.name} ({', '.join(filter(None, (summary.provider, mode_words(summary), _priority(summary))))})"
         yield f"  {_joined(count_facts(summary)) or 'no requests'}"
         money = [*spent_facts(summary), *expected_facts(summary)]
-        yield f"  {_joined([counted(summary.images, 'image'), *money, *_to_come(summary, providers)])}"
+        yield f"  {_joined([counted(summary.images, 'image'), *money, *_to_come(summary, providers, down)])}"
         for line in batch_lines(summary, each=verbose):
             yield f"  {line}"
 
@@ -219,12 +228,14 @@ def _joined(facts: Iterable[Fact | str]) -> str:
     return " · ".join(map(str, facts))
 
 
-def _to_come(summary: JobSummary, providers: Mapping[str, Provider]) -> list[str]:
+def _to_come(summary: JobSummary, providers: Mapping[str, Provider], down: Collection[str]) -> list[str]:
     """Return how many images are to come by calls, and how long that takes; batches are not bound by the limit."""
     provider = providers.get(summary.provider)
     missing = summary.missing - summary.in_batches.images
     if missing <= 0 or summary.mode == "batch" or provider is None or provider.rate_limit is None:
         return []
+    if all(name in down for name in summary.serving):
+        return [f"{missing:,} to come"]
     seconds = work_seconds(provider, missing / provider.rate_limit.per_minute * 60, time.time())
     within = "" if provider.window is None else " and in its window"
     return [f"{missing:,} to come, {duration(seconds)} at the limit{within}"]

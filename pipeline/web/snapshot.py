@@ -103,6 +103,7 @@ def _provider(provider: ProviderView) -> dict[str, Any]:
         "limit_per_minute": provider.limit,
         "in_flight": provider.in_flight,
         "paused_until": provider.until,
+        "down_since": provider.down_since,
     }
 
 
@@ -113,7 +114,7 @@ def _controls(controls: ControlsInForce, names: Collection[str], command: NextCo
     providers = [
         provider
         for provider in controls.json()
-        if provider["name"] in names or provider["paused"] or provider["throttle"]
+        if provider["name"] in names or provider["paused"] or provider["throttle"] or provider["down_since"]
     ]
     return {
         "lines": list(controls.lines(command, {provider["name"] for provider in providers})),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.ledger.lock import run_lock
+from pipeline.ledger.outages import Outage, record_outage
 from tests.browser.test_report_page import HOSTILE
 from tests.support.browser import pale_texts, wait_until
 from tests.support.exhibits import asked, drawn, fail, hang
@@ -150,6 +152,17 @@ def test_pauses_are_shown_with_a_clock_of_24_hours(bench: Bench, stage: Stage, v
     assert re.search(r"lab asks for a pause until \d\d:\d\d$", text), text
     assert int(text[-5:-3]) in {hours, hours + 1}
     assert "AM" not in text + page.locator("body").inner_text()
+
+
+def test_an_outage_that_a_run_at_work_has_met_is_shown(bench: Bench, stage: Stage, viewer: Viewer) -> None:
+    stage.provider("lab", "http://127.0.0.1:9/v1")
+    bench.submit(asked(1))
+    page = viewer.open(_serve(stage, bench))
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
+        page.locator("#run.working").wait_for()
+        record_outage(bench.connection, "lab", Outage(time.time(), time.time() + 600, "no way"))
+        page.get_by_text("provider `lab` is down since").wait_for()
+        page.locator("#run.paused").wait_for()
 
 
 def test_a_stop_is_shown_with_what_mends_it_before_the_command(bench: Bench, stage: Stage, viewer: Viewer) -> None:

@@ -104,6 +104,7 @@ def test_the_snapshot_has_the_status_of_every_job(bench: Bench) -> None:
         "limit_per_minute": 50,
         "in_flight": 0,
         "paused_until": None,
+        "down_since": None,
     }
     assert snapshot["spent"] == "$0.016"
     assert snapshot["minutes_left"] is None, "nothing is at work"

@@ -16,6 +16,7 @@ from pipeline.config.load import RateLimit, RetryRules
 from pipeline.engine.events import CallEnded, CallSent, LimitLowered, ProviderDown, ProviderUp, RequestEnded
 from pipeline.errors import DiskFull
 from pipeline.ledger import attempts, submit
+from pipeline.ledger.outages import Outage, read_outages
 from pipeline.ledger.put_back import Selection, put_back
 from tests.support.workbench import PNG, PNG_BASE64, Body, answer_with, lab, request, vendor
 
@@ -446,12 +447,25 @@ async def test_a_provider_that_goes_away_and_comes_back_is_said_once_each(bench:
     def away() -> list[type[object]]:
         return [type(event) for event in bench.events if isinstance(event, ProviderDown | ProviderUp)]
 
+    def answer(body: Body) -> web.Response:
+        if away():
+            recorded.append(read_outages(bench.connection).get("lab"))
+        return _whole(body) if away() else _busy()
+
+    recorded: list[Outage | None] = []
     bench.retry = RetryRules(attempts=50, max_wait_seconds=0.01)
-    served = Vendor(lambda body: _whole(body) if away() else _busy())
+    served = Vendor(answer)
+    before = time.time()
     async with vendor(served) as base_url:
         bench.submit(*(request(number) for number in range(8)))
         await bench.run(lab(base_url))
     assert away() == [ProviderDown, ProviderUp]
+    (down,) = [event for event in bench.events if isinstance(event, ProviderDown)]
+    outage = next(outage for outage in recorded if outage is not None)
+    assert (outage.until, outage.reason) == (down.given_up_at, down.reason)
+    assert outage.until - outage.since == pytest.approx(bench.retry.start_minutes * 60)
+    assert before <= outage.since <= time.time()
+    assert recorded[-1] is None, "the last call was sent after the outage"
     assert {row[0] for row in bench.ask("SELECT status FROM request")} == {"succeeded"}
 
 

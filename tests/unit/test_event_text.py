@@ -43,6 +43,7 @@ from pipeline.engine.worker_events import AwaitingLeases, EngineOutput, NodeRefu
 from pipeline.errors import DiskFull, QuotaSpent, ServerFault, Unusable
 from pipeline.printable import printable_json
 from pipeline.progress.event_text import describe, event_json, one_line
+from pipeline.reports.facts import clock
 
 if TYPE_CHECKING:
     import pytest
@@ -83,6 +84,7 @@ EVENTS: list[Event] = [
     UsageIgnored("lab", "dall-e-9", 0.0001, 0.05268),
     ImagesLeftOut("lounge", "pool", "lab", 20_001, 19_801),
     KeyExposed("lab", "gpu.lan"),
+    ProviderDown("lab", "no way", None, UNTIL),
     ThumbnailsMade("lounge", 612, 1800),
     BatchSent("batch_7", "lab", "gpt-image-2", 100, 120),
     BatchMoved("batch_7", "in_progress", 84, 1),
@@ -142,6 +144,7 @@ def test_every_event_has_a_line_of_its_own() -> None:
         ),
         "! lounge/pool: a response of lab has 20,001 images: the first 200 are kept, 19,801 are not",
         "! lab: the key is sent to gpu.lan without encryption; use https://, or set `insecure: true`",
+        f"‖ lab is down; waiting, and trying again now and then until {clock(UNTIL, time.time())}: no way",
         "• lounge: thumbnails 612/1,800",
         "→ batch batch_7: 100 requests for 120 images sent to lab",
         "~ batch batch_7: in_progress; 84 made, 1 failed",

@@ -129,8 +129,9 @@ def test_a_pause_puts_the_end_off_and_what_came_before_it_is_no_measure_after_it
 def test_while_a_provider_is_away_nobody_knows_the_end() -> None:
     made = totals(summary())
     made.count(AT_THE_LIMIT, NIGHT)
-    made.count(ProviderDown("lab", "no way"), NIGHT + 1)
-    assert made.view(NIGHT + 2).providers[0].down_since == NIGHT + 1
+    made.count(ProviderDown("lab", "no way", None, NIGHT + 600), NIGHT + 1)
+    (lab,) = made.view(NIGHT + 2).providers
+    assert (lab.down_since, lab.given_up_at) == (NIGHT + 1, NIGHT + 600)
     assert made.view(NIGHT + 2).total.ends_at is None
     made.count(ProviderUp("lab", 9.0), NIGHT + 10)
     assert made.view(NIGHT + 11).total.ends_at is not None

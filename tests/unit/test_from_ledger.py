@@ -14,6 +14,7 @@ from pipeline.engine.hold import Hold
 from pipeline.errors import BadInput
 from pipeline.ledger import attempts
 from pipeline.ledger.lock import run_lock
+from pipeline.ledger.outages import Outage, clear_outages, record_outage
 from pipeline.progress.from_ledger import read_view
 from pipeline.progress.view import ProviderView, View
 from tests.support.workbench import LAB, request
@@ -146,6 +147,18 @@ def test_a_pause_is_said_with_its_end_and_a_past_one_is_not(bench: Bench) -> Non
     attempts.record_pause(bench.connection, "lab", NOW + 600)
     assert (lab(bench).bottleneck, lab(bench).until) == ("paused", NOW + 600)
     assert look(bench).total.ends_at == NOW + 660
+
+
+def test_a_provider_that_is_down_is_said_with_no_end_while_a_run_is_at_work(bench: Bench) -> None:
+    bench.submit(request(1, n=50))
+    record_outage(bench.connection, "lab", Outage(NOW - 600, NOW + 600, "no way"))
+    assert (lab(bench).down_since, lab(bench).given_up_at) == (None, None), "no run is at work: it is stale"
+    with run_lock(bench.folder, bench.images, bench.connection, lambda: None):
+        assert (lab(bench).down_since, lab(bench).given_up_at) == (NOW - 600, NOW + 600)
+        assert look(bench).total.ends_at is None
+        clear_outages(bench.connection, "lab")
+        assert lab(bench).down_since is None
+        assert look(bench).total.ends_at is not None
 
 
 @pytest.mark.usefixtures("owner")

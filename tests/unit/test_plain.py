@@ -35,6 +35,8 @@ def test_what_holds_a_provider_is_said_with_its_moment() -> None:
     assert said(bottleneck="paused", until=NOW - 1) == "paused", "a moment that is over says nothing"
     assert said(bottleneck="provider") == "waiting for responses"
     assert said(bottleneck="provider", down_since=NOW - 600) == "provider down since 22:55"
+    down = said(bottleneck="provider", down_since=NOW - 600, given_up_at=NOW + 600)
+    assert down == "provider down since 22:55, tried again until 23:15"
     assert (
         said(bottleneck="downloads", expires_at=NOW + 600)
         == "waiting for downloads · download before 23:15 (when the next link expires)"

@@ -24,7 +24,7 @@ function showRun(state) {
   const missing = sum(state.jobs.map((job) => job.missing));
   const left = state.minutes_left === null ? "" : `, ${span(state.minutes_left)} left`;
   const [made, lines] = inBatches(state.jobs);
-  const paused = state.providers.some((one) => one.paused_until) || state.controls?.providers.some((one) => one.paused || !one.open);
+  const paused = state.providers.some((one) => one.paused_until || one.down_since) || state.controls?.providers.some((one) => one.paused || !one.open);
   run.className = `run ${state.run ? (paused ? "paused" : "working") : ""}`;
   if (state.run) run.textContent = `Working since ${clock(state.run.since)}${missing ? left : ""} (${state.run.who}).`;
   else if (missing) run.replaceChildren(element("span", {}, "No run is at work on this folder. To continue, type: ", element("code", {}, state.command)));
