@@ -13,6 +13,7 @@ from pipeline.ledger.request_history import check_ids, read_attempts
 from pipeline.reports.facts import clock, counted, dollars, rfc3339
 from pipeline.reports.failure_report import FailureCause, JobFailures, cause_key
 from pipeline.reports.manifest import entries_of, shown_error
+from pipeline.reports.status import read_owner
 from pipeline.reports.stops import read_holding_stops, stop_lines
 from pipeline.stores import Addresses
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.config.load import Config
+    from pipeline.ledger.lock import LockOwner
     from pipeline.ledger.queries import RecordedRequest
     from pipeline.ledger.request_history import RecordedAttempt
     from pipeline.reports.next_command import NextCommand
@@ -49,15 +51,32 @@ def read_shown(config: Config, job: str, request_id: str) -> list[ShownRequest]:
             queries.read_requests(connection, job, request_id=request_id),
             key=lambda request: (request.status == "superseded", -request.request_pk),
         )
-        return [_shown(connection, request, Addresses.of(config)) for request in found]
+        owner = read_owner(config.output, connection)
+        return [_shown(connection, request, Addresses.of(config), owner) for request in found]
 
 
-def _shown(connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses) -> ShownRequest:
+def _shown(
+    connection: sqlite3.Connection, request: RecordedRequest, addresses: Addresses, owner: LockOwner | None
+) -> ShownRequest:
     quarantined, flags = queries.read_quarantine(connection, request.job), read_flags(connection, request.job)
     (entry,) = entries_of(connection, [request], quarantined, flags, addresses)
     stops = read_holding_stops(connection, [request.job]) if request.status == "pending" else ()
-    reason, commands = _standing(connection, request, entry)
-    return ShownRequest(entry, read_attempts(connection, request.request_pk), reason, commands, stops)
+    attempts = read_attempts(connection, request.request_pk)
+    is_running = request.status == "running"
+    reason, commands = _running(attempts, owner) if is_running else _standing(connection, request, entry)
+    return ShownRequest(entry, attempts, reason, commands, stops)
+
+
+def _running(attempts: Sequence[RecordedAttempt], owner: LockOwner | None) -> tuple[str, list[tuple[str, ...]]]:
+    """Return what is at work on a request, and the words of the commands to type: none while a run is."""
+    line = next((attempt for attempt in attempts if attempt.outcome is None and attempt.key is None), None)
+    if line is not None:
+        batch = "a batch that is being sent" if line.batch_id is None else f"batch {line.batch_id}"
+        follows = "the next run collects it" if owner is None else "the run at work collects it"
+        return f"it is in {batch}; {follows}", [("run",)] if owner is None else []
+    if owner is not None:
+        return f"a run is at work on it ({owner.who})", []
+    return "the run that was at work on it has died; the next one continues", [("run",)]
 
 
 def _standing(
@@ -70,10 +89,6 @@ def _standing(
             return f"{counted(request.n, 'image')} asked for, and all are here", []
         case "pending":
             return f"it is queued: {came}", [("run",)]
-        case "running":
-            return "it is in a batch, or a run is at work on it; if that run has died, the next one continues", [
-                ("run",)
-            ]
         case "cancelled":
             return f"it was taken out of the queue: {came}", [("resume", request.job, "--id", request.id)]
         case "superseded":
