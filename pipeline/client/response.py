@@ -105,6 +105,7 @@ class HttpResponse:
     proxy: str | None = None
     secrets: Secrets = NO_SECRETS
     images: int = 0
+    has_key: bool = True  # whether the call carried a key, or a configured header that may be one
 
     @property
     def request_id(self) -> str | None:
@@ -298,7 +299,7 @@ _ADVICE: dict[type[RequestError], str] = {
 def _sentence(kind: type[RequestError], http: HttpResponse, message: str, wait: float | None) -> str:
     target = http.headers.get("location") if 300 <= http.status < 400 else None
     sentence = f"redirects to {plain(target.partition('?')[0], 200)}" if target else message or "no reason given"
-    advice = _ADVICE.get(kind)
+    advice = "no key was sent" if kind is KeyRefused and not http.has_key else _ADVICE.get(kind)
     if http.proxy:
         sentence = f"through the proxy {http.proxy}: {sentence}"
         advice = "check HTTP_PROXY and NO_PROXY" if kind is WrongAddress else advice

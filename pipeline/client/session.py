@@ -72,6 +72,7 @@ class ApiSession:
         self.timeout = timeout  # seconds
         self._headers = CIMultiDict(dialect.credentials(key))
         self._headers.update(headers)
+        self._has_key = bool(self._headers)
         self._connections = connections
         self._secrets = secrets
         self._session: aiohttp.ClientSession | None = None
@@ -168,7 +169,8 @@ class ApiSession:
         proxy = mark.proxy
         forwarded = f"{proxy.host}:{proxy.port}" if proxy and response.url.scheme == "http" else None
         headers = self._secrets.scrub_headers(response.headers)
-        return HttpResponse(response.status, headers, content, str(response.url), forwarded, self._secrets, images)
+        sent = (self._secrets, images, self._has_key)
+        return HttpResponse(response.status, headers, content, str(response.url), forwarded, *sent)
 
     def _broken(self, reason: Exception, mark: _Mark) -> NotSent | OutcomeUnknown:
         text = self._secrets.scrub_text(network_reason(reason, mark.proxy))

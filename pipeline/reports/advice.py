@@ -50,7 +50,10 @@ ADVICE = {
 """What fixes a failed request, by the class of its error; `{edit}` stands for how its job is edited."""
 
 STOP_ADVICE = {
-    "KeyRefused": "check the provider's key, and what its organization may use",
+    "KeyRefused": (
+        "check the provider's key (if none is sent, name its variable as `api_key_env`), and what its organization may"
+        " use"
+    ),
     "QuotaSpent": "top up the account at the provider, or raise its limit",
     "WrongAddress": "correct the provider's `base_url` in the config",
     "WrongPath": "correct the provider's `base_url` in the config, or choose a provider that has this operation",

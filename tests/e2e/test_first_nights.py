@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
+from pipeline.reports.advice import STOP_ADVICE
 from pipeline.storage import SUBMIT_LOCK_FILE
 from tests.support.stage import finish
 from tests.support.terminal import terminal
@@ -38,7 +39,8 @@ def test_why_a_job_stopped_stays_until_it_is_overcome(stage: Stage) -> None:
     stage.provider("lab", stage.serve(rate_limit=None))
     job = stage.prompts("night", 2)
     stage.run("run", job, key="bad-key", exit_code=3)
-    said, fix = "provider `lab`: ", "  first: check the provider's key, and what its organization may use"
+    said, fix = "provider `lab`: ", f"  first: {STOP_ADVICE['KeyRefused']}"
+    assert "name its variable as `api_key_env`" in fix
     shown = stage.run("status").stdout.splitlines()
     assert said in shown[1]
     assert shown[2:4] == [fix, "  then: pipeline run"]

@@ -450,6 +450,20 @@ async def test_the_key_is_scrubbed_from_all_that_a_server_says() -> None:
     assert error.message.startswith("bad ***")
 
 
+@pytest.mark.parametrize(
+    ("sent", "advice"),
+    [
+        ({"key": None}, "no key was sent"),
+        ({}, "check the key and what its organization may use"),
+        ({"key": None, "headers": {"X-Key": KEY}}, "check the key and what its organization may use"),
+    ],
+)
+async def test_a_refusal_of_a_call_without_a_key_says_that_none_was_sent(sent: dict[str, Any], advice: str) -> None:
+    async with serving(reply(401)) as server, door(server.url, **sent) as api:
+        error, _ = await refused(api)
+    assert error.message == f"no reason given ({advice})"
+
+
 async def test_a_netrc_entry_neither_stops_a_call_nor_changes_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
