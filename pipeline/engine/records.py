@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine.events import CallEnded, CallSent, ImagesLeftOut, ImageStored, RequestEnded, UsageIgnored
 from pipeline.engine.stop_policy import Withdrawn
 from pipeline.errors import BudgetSpent, DiskFull, NotSent
-from pipeline.ledger import attempts, batches, purchases, queue, recovery
-from pipeline.ledger.outages import clear_outages, record_outage
+from pipeline.ledger import attempts, batches, outages, purchases, queue, recovery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -287,10 +286,7 @@ class Records:
 
     def record_outage(self, outage: Outage | None) -> None:
         """Record that the provider is down, or that it is up again (None), without waiting for the record."""
-        if outage is None:
-            self._writer.post(clear_outages, self._provider)
-        else:
-            self._writer.post(record_outage, self._provider, outage)
+        self._writer.post(outages.record_outage, self._provider, outage)
 
     def _flush_folder(self, request: QueuedRequest, images: Sequence[StoredImage]) -> None:
         """Make the names of the job's new images durable before the next record, if they are on the local disk."""

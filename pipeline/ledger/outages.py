@@ -18,8 +18,11 @@ class Outage:
     reason: str
 
 
-def record_outage(connection: sqlite3.Connection, provider: str, outage: Outage) -> None:
-    """Record that a provider is down; one that is down already keeps the moment at which that began."""
+def record_outage(connection: sqlite3.Connection, provider: str, outage: Outage | None) -> None:
+    """Record that a provider is down, or up (None); one that is down already keeps the moment at which that began."""
+    if outage is None:
+        clear_outages(connection, provider)
+        return
     connection.execute(
         "INSERT INTO provider (name, paused_until, down_since, down_until, down_reason) VALUES (?, 0, ?, ?, ?)"
         " ON CONFLICT (name) DO UPDATE SET down_since = coalesce(down_since, excluded.down_since),"
