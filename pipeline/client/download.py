@@ -243,7 +243,10 @@ class Downloader:
         """Refuse another scheme, and names and addresses of this machine or its network."""
         host = (url.host or "").lower()
         if url.scheme not in {"https", "http"} or not re.fullmatch(r"[\w.:%-]+", host):
-            raise HostRefused("the image URL is not a web address")
+            raise HostRefused(
+                "the image URL is not a web address; ask for the image itself, by `body: {response_format: b64_json}`"
+                " of the provider, or what its server has for that"
+            )
         if not self._is_trusted(host) and (host in self._resolver.proxies or not is_public(host)):
             raise HostRefused(private_host(host), option=_naming(host))
 

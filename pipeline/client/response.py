@@ -209,8 +209,9 @@ def _raise_unreadable(http: HttpResponse, kind: str, text: str) -> Never:
     ):
         page = plain(_TITLE.sub(r"\1", found[0]), 60) if (found := _TITLE.search(text)) else ""
         proxy = f" through the proxy {http.proxy}" if http.proxy else ""
-        what = f"answered {http.status} with an HTML page{page and f' “{page}”'}{proxy}: check `base_url`"
-        raise WrongAddress(f"the server {what}", http_status=http.status, request_id=http.request_id)
+        what = f"the server answered {http.status} with an HTML page{page and f' “{page}”'}{proxy}"
+        what = f"{what}: check `base_url`, and what answers in its place"
+        raise WrongAddress(what, http_status=http.status, request_id=http.request_id)
     if not start:
         raise _unusable(http, f"answered {http.status} with an empty body")
     named = f" ({plain(kind, 60)})" if kind and "json" not in kind else ""
@@ -222,8 +223,7 @@ def _raise_unreadable(http: HttpResponse, kind: str, text: str) -> Never:
 def _without_image(http: HttpResponse, body: Any, *, has_long_url: bool) -> Unusable:
     """Return the error of a success body without an image: in no known form, or without content."""
     if has_long_url:
-        what = f"answered {http.status} with an image URL of more than {URL_CHARACTERS:,} characters"
-        error = _unusable(http, what)
+        error = _unusable(http, f"answered {http.status} with an image URL of more than {URL_CHARACTERS:,} characters")
         error.deterministic = True
         return error
     named = key_names(body) if body else ""
@@ -253,6 +253,7 @@ def _error_response(http: HttpResponse, error_body: ErrorBody, now: float, statu
     kind = error_class(status, error_body, http.headers, wait)
     if _is_the_proxy_s(kind, http, error_body):
         kind = ServerFault if status >= 500 else WrongAddress
+    kind = WrongAddress if kind is KeyRefused and _is_a_firewall_s(http) else kind
     if wait is not None and wait > LONGEST_PAUSE and kind is not ServerFault:  # that is an outage with a known end
         if kind is RateLimited:
             kind = PausedTooLong
@@ -267,6 +268,11 @@ def _is_the_proxy_s(kind: type[RequestError], http: HttpResponse, error_body: Er
         return False
     is_json = http.body.lstrip()[:1] in {b"{", b"["}
     return http.status == 407 or not is_json or error_class_of_words(http.status, error_body, http.headers) is None
+
+
+def _is_a_firewall_s(http: HttpResponse) -> bool:
+    """Return whether a 403 is a page for people, as of Cloudflare: it is no error of the key."""
+    return http.status == 403 and ("cf-mitigated" in http.headers or http.body.lstrip()[:1] == b"<")
 
 
 def _hidden_error(http: HttpResponse, error_body: ErrorBody, now: float) -> RequestError:
@@ -300,11 +306,12 @@ def _sentence(kind: type[RequestError], http: HttpResponse, message: str, wait: 
     target = http.headers.get("location") if 300 <= http.status < 400 else None
     sentence = f"redirects to {plain(target.partition('?')[0], 200)}" if target else message or "no reason given"
     advice = "no key was sent" if kind is KeyRefused and not http.has_key else _ADVICE.get(kind)
-    if http.proxy:
-        sentence = f"through the proxy {http.proxy}: {sentence}"
-        advice = "check HTTP_PROXY and NO_PROXY" if kind is WrongAddress else advice
-    if kind is PausedTooLong and wait is not None:
-        advice = f"run again in {min(wait, 1e9) / 3600:.1f} hours"
+    if kind is WrongAddress and _is_a_firewall_s(http):
+        advice = "a firewall answers in its place, and has to let the calls of this machine through"
+    sentence = f"through the proxy {http.proxy}: {sentence}" if http.proxy else sentence
+    if kind is WrongAddress and (http.proxy or http.status == 407):
+        advice = "check HTTP_PROXY and NO_PROXY"
+    advice = f"run again in {min(wait, 1e9) / 3600:.1f} hours" if kind is PausedTooLong and wait else advice
     return f"{sentence} ({advice})" if advice else sentence
 
 

@@ -64,7 +64,8 @@ STOP_ADVICE = {
     "OutageGivenUp": "wait until the server is back",
     "RepeatedRefusal": "fix what the message names, in the account at the provider or in the job file",
     "NotDelivered": (
-        "set the option that the message names, or fix the way to the images; what is paid is downloaded at no cost"
+        "fix what the message names: a setting, the server, or the way to the images; what is paid is downloaded at no"
+        " cost"
     ),
     "BatchGone": (
         "use the key and the project that sent the batch; or give up its requests, which may be paid, with"
@@ -78,6 +79,15 @@ STOP_ADVICE = {
     "DiskFull": "make room on the disk, and see that the folder may be written",
 }
 """What to do after a stop before the run is continued, by the class of its error."""
+
+_ON_THE_WAY = {
+    "HTTP_PROXY": "correct HTTP_PROXY or NO_PROXY, or what the proxy allows and whom",
+    "in its place": (
+        "fix what answers in the server's place, such as a login page or a firewall; or correct the provider's"
+        " `base_url` in the config"
+    ),
+}
+"""What to do after a WrongAddress whose message has these words."""
 
 _SAME_SECONDS = 0.05  # by what share two calls that are cut in the same place differ at most
 _LEAST_SECONDS = 0.1  # and by how much at most in any case
@@ -142,9 +152,11 @@ def _is_own(call: LostCall) -> bool:
     return call.http_status is None and "Timeout" in (call.error_type or "")
 
 
-def advice_for_stop(kind: str, needed_usd: float | None) -> str | None:
+def advice_for_stop(kind: str, message: str, needed_usd: float | None) -> str | None:
     """Return what to do after a stop of this class; `needed_usd` is the budget that the rest of a job needs."""
     advice = STOP_ADVICE.get(kind)
+    if kind == "WrongAddress":
+        return next((text for words, text in _ON_THE_WAY.items() if words in message), advice)
     if kind != "BudgetSpent" or needed_usd is None:
         return advice
     return f"{advice}, to what the rest needs: {dollars(needed_usd)} in all"
@@ -152,5 +164,5 @@ def advice_for_stop(kind: str, needed_usd: float | None) -> str | None:
 
 def stop_advice(stops: Sequence[Stop], needed_usd: float | None = None) -> list[str]:
     """Return what to do before a stopped run is continued, each once."""
-    found = (advice_for_stop(type(stop).__name__, needed_usd) for stop in stops)
+    found = (advice_for_stop(type(stop).__name__, stop.message, needed_usd) for stop in stops)
     return [advice for advice in dict.fromkeys(found) if advice]

@@ -46,7 +46,7 @@ def read_holding_stops(connection: sqlite3.Connection, jobs: Collection[str] | N
         needed = needed_budget(connection, reached) if stop.kind == "BudgetSpent" else None
         again = with_budget(["run"], needed)
         commands = stop_commands(connection, [stop.kind], again, [summary.name for summary in reached])
-        found.append(HoldingStop(stop, tuple(commands), advice_for_stop(stop.kind, needed)))
+        found.append(HoldingStop(stop, tuple(commands), advice_for_stop(stop.kind, stop.message, needed)))
     return found
 
 

@@ -139,7 +139,7 @@ STOPPING = [
     *of_class(errors.KeyRefused, errors.QuotaSpent, errors.WrongAddress),
     raw("empty", 401, b"", errors.KeyRefused),
     raw("empty", 402, b"", errors.QuotaSpent),
-    raw("HTML", 403, HTML, errors.KeyRefused),
+    raw("HTML", 403, HTML, errors.WrongAddress),
     raw("HTML", 404, HTML, errors.WrongPath),
     raw("HTML", 200, HTML, errors.WrongAddress),
     raw("redirect", 307, b"", errors.WrongAddress, location="https://other.example/v1"),

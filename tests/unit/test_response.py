@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from pipeline.client.limits import MESSAGE_CHARACTERS, PROMPT_CHARACTERS, URL_CHARACTERS
 from pipeline.client.rate_limit_hints import duration, pause, zero_limit
-from pipeline.client.response import HttpResponse, ImagesResponse, InlineImage, LinkedImage, read_response
+from pipeline.client.response import HttpResponse, ImagesResponse, InlineImage, LinkedImage, read_error, read_response
 from pipeline.errors import (
     GiveUp,
     Invalid,
@@ -29,8 +29,10 @@ from pipeline.errors import (
     Stop,
     TryAgain,
     Unusable,
+    WrongAddress,
     WrongPath,
 )
+from pipeline.reports.advice import stop_advice
 
 NOW = 1_800_000_000.0
 URL = "https://api.example/v1/images/generations"
@@ -521,3 +523,28 @@ def test_a_refusal_beside_an_image_is_one_that_was_moderated() -> None:
 def test_what_stands_around_a_body_costs_no_image(text: str) -> None:
     body = json.dumps({"created": 1, "data": [{"b64_json": "QUJD"}]})
     assert len(read(200, text.replace("%s", body).encode()).images) == text.count("%s")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (403, b"<!DOCTYPE html><html><title>Just a moment...</title></html>", {}),
+        (403, b"", {"cf_mitigated": "challenge"}),
+        (200, b"<html><title>Sign in</title></html>", {}),
+    ],
+)
+def test_what_answers_in_place_of_the_server_is_no_error_of_the_key(
+    status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    error = refused(status, body, **headers)
+    assert isinstance(error, WrongAddress)
+    (advice,) = stop_advice([error])
+    assert advice.startswith("fix what answers in the server's place, such as a login page or a firewall")
+
+
+@pytest.mark.parametrize(("status", "proxy"), [(407, None), (403, "proxy:3128")])
+def test_what_a_proxy_refuses_has_its_own_advice(status: int, proxy: str | None) -> None:
+    error = read_error(HttpResponse(status, {}, b"<html>Denied</html>", URL, proxy))
+    assert isinstance(error, WrongAddress)
+    assert "(check HTTP_PROXY and NO_PROXY)" in error.message
+    assert stop_advice([error]) == ["correct HTTP_PROXY or NO_PROXY, or what the proxy allows and whom"]

@@ -352,7 +352,9 @@ def test_an_html_page_is_a_wrong_address(kind: str, status: int) -> None:
     error = refused(status, page, content_type=kind)
     assert type(error) is WrongAddress
     assert (
-        error.message == f"the server answered {status} with an HTML page \u201cGateway console\u201d: check `base_url`"
+        error.message
+        == f"the server answered {status} with an HTML page \u201cGateway console\u201d: check `base_url`,"
+        " and what answers in its place"
     )
     for start in (b"<html>ok", b'<?xml version="1.0"?>\n<!DOCTYPE html><html/>', b"<!-- a --><html>"):
         assert type(refused(status, start, content_type=kind)) is WrongAddress
