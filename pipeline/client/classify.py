@@ -97,6 +97,9 @@ _SAYS_LOST = re.compile(  # gateways, about a call that they had passed on: it m
     re.IGNORECASE,
 )
 _SAYS_TOO_LARGE = re.compile(r"\brequest too large\b|tokens must be reduced", re.IGNORECASE)  # with 429: for any wait
+_SAYS_SAFETY = re.compile(  # with 500: OpenAI's own sentence, and LiteLLM's name for its error
+    r"\brejected (?:by|as a result of) our safety system\b|\bcontentpolicyviolationerror\b", re.IGNORECASE
+)
 _SAYS_PACE = re.compile(r"\brate limit\b|\btoo many requests\b", re.IGNORECASE)
 
 
@@ -120,6 +123,8 @@ def error_class_of_words(
     if words & _MODERATION or (_takes_phrases(status) and any(map(_LIKE_MODERATION.search, words))):
         return Moderated
     if _takes_phrases(status) and status != 429 and not words & _VALUE and says_moderated(message):
+        return Moderated
+    if status in {500, 503} and _SAYS_SAFETY.search(own_words(message)):
         return Moderated
     if (_takes_phrases(status) or status in {500, 503}) and _says_no_money(status, error_body, wait):
         return QuotaSpent

@@ -108,6 +108,15 @@ def error_of_items(value: Any, depth: int = 9) -> ErrorBody | None:
     return next(filter(None, (error_of_items(value.get(name), depth - 1) for name in _ITEMS)), None)
 
 
+def chat_answer(body: Any) -> str | None:
+    """Return what a model answered in a chat in place of an image; None if it is no such answer."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = message.get("content") if isinstance(message, dict) else None
+    return f"the text “{plain(text, 300)}”" if isinstance(text, str) and text.strip() else None
+
+
 def _wait_of(error: Mapping[str, Any]) -> str | None:
     """Return the wait that an error asks for in a field: seconds, or text; Google's is among the details."""
     details = error.get("details")

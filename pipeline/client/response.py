@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from pipeline.client.classify import blames_the_call, error_class, error_class_of_words, stated_status
 from pipeline.client.error_body import (
     ErrorBody,
+    chat_answer,
     encodable,
     error_body_of,
     error_of_items,
@@ -226,7 +227,7 @@ def _without_image(http: HttpResponse, body: Any, *, has_long_url: bool) -> Unus
         error = _unusable(http, f"answered {http.status} with an image URL of more than {URL_CHARACTERS:,} characters")
         error.deterministic = True
         return error
-    named = key_names(body) if body else ""
+    named = chat_answer(body) or (key_names(body) if body else "")
     if not is_unknown_form(body):
         return _unusable(http, f"answered {http.status} without an image{named and f', with {named}'}")
     error = _unusable(http, f"answered {http.status} with {named}: no image in a form that is known here")

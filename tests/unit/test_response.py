@@ -548,3 +548,22 @@ def test_what_a_proxy_refuses_has_its_own_advice(status: int, proxy: str | None)
     assert isinstance(error, WrongAddress)
     assert "(check HTTP_PROXY and NO_PROXY)" in error.message
     assert stop_advice([error]) == ["correct HTTP_PROXY or NO_PROXY, or what the proxy allows and whom"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "litellm.APIError: AzureException ContentPolicyViolationError - Your request was rejected by our safety system",
+        "Your request was rejected as a result of our safety system. Your prompt may contain text that is not allowed.",
+    ],
+)
+def test_a_moderation_with_the_status_of_a_fault_is_one(message: str) -> None:
+    assert type(refused(500, {"error": {"message": message}})) is Moderated
+    assert type(refused(500, {"error": {"message": f"worker died; prompt: {message}"}})) is ServerFault
+
+
+def test_what_a_chat_answers_in_place_of_an_image_is_shown() -> None:
+    choice = {"message": {"role": "assistant", "content": "I can't help with\nthat."}, "finish_reason": "stop"}
+    error = refused(200, {"choices": [choice], "created": 1})
+    assert type(error) is Unusable
+    assert "with the text “I can't help with that.”: no image" in error.message
