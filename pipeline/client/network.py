@@ -39,6 +39,7 @@ QUIET_SECONDS = 5.0
 REFUSAL_SECONDS = 15.0
 """Seconds in which an error body is read."""
 
+_STARTS_OF_KEEP_ALIVES = b": \t\r\n"
 _EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))  # the last 32 bits are IPv4
 
 
@@ -227,6 +228,8 @@ async def receive(
 
 def is_keep_alive(piece: bytes) -> bool:
     """Return whether a piece of a body is nothing but white space and whole comments of a stream of events."""
+    if piece[:1] not in _STARTS_OF_KEEP_ALIVES:
+        return False  # megabytes of an image have thousands of lines
     lines = piece.splitlines(keepends=True)
     return all(not line.strip() or (line.startswith(b":") and line.endswith((b"\n", b"\r"))) for line in lines)
 
