@@ -181,6 +181,8 @@ def _is_late(
     The provider's limit is shared with the jobs whose deadlines come before; `images` are unfinished, by job.
     """
     deadline = job.deadline or math.inf
-    sharing = [one.pk for one in jobs if one.provider == job.provider and (one.deadline or math.inf) <= deadline]
+    sharing = [
+        other.pk for other in jobs if other.provider == job.provider and (other.deadline or math.inf) <= deadline
+    ]
     due = sum(images.get(pk, 0) for pk in sharing)
     return is_late(time.time(), deadline, due, provider, provider.batch or BatchRules(), call_seconds)
