@@ -69,11 +69,13 @@ def _webp(content: Content) -> Container:
     whole = [(name, end) for name, end in chunks if end <= len(content)]
     pixels = next((end for name, end in whole if name in _WEBP_PIXELS), None)
     size, frames = _webp_size(content), sum(name == b"ANMF" for name, _ in chunks) or 1
-    if claimed + 8 <= len(content) and (pixels is None or pixels <= claimed + 8):
+    if claimed + 8 <= len(content) and (pixels is None or pixels + pixels % 2 <= claimed + 8):
         return Container(content, size, bytes_after(content, claimed + 8 + claimed % 2), frames=frames)
     if pixels is None:
         raise cut_off("WEBP", f"{len(content)} of {claimed + 8} bytes are here")
-    mended = b"RIFF" + struct.pack("<I", whole[-1][1] - 8) + bytes(content[8 : whole[-1][1]])
+    end = whole[-1][1]
+    body = bytes(content[8:end]) + b"\0" * (end % 2)  # a chunk of odd size is padded
+    mended = b"RIFF" + struct.pack("<I", len(body)) + body
     return Container(mended, size, _wrong_size(content, claimed + 8), frames=frames)
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, features
 from pipeline.errors import BrokenImage
 from pipeline.images.inspect import extension, inspect, mended, open_image
 from pipeline.images.limits import MAX_PIXELS
+from tests.support.noise import grey_noise
 from tests.support.photographs import PHOTOGRAPHS, photograph
 
 MODES = {
@@ -32,8 +33,8 @@ MODES = {
 }
 
 
-def noise(mode: str, size: tuple[int, int] = (67, 45)) -> Image.Image:
-    grey = Image.effect_noise(size, 80)
+def noise(mode: str, size: tuple[int, int] = (67, 45), seed: int = 1) -> Image.Image:
+    grey = grey_noise(size, 80, seed)
     if mode in {"I;16", "I", "F"}:
         return grey.convert("I").point(lambda value: value * 200).convert(mode)
     if mode in {"LA", "PA"}:
@@ -50,8 +51,8 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def frames(kind: str, number: int = 3, **options: object) -> bytes:
-    rest = [noise("RGB") for _ in range(number - 1)]
-    return encoded(noise("RGB"), kind, save_all=True, append_images=rest, **options)
+    first, *rest = (noise("RGB", seed=seed) for seed in range(number))
+    return encoded(first, kind, save_all=True, append_images=rest, **options)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -77,7 +78,7 @@ WHOLE |= {
     "animated webp": frames("webp"),
     "tiff of three pages": frames("tiff"),
     "deflated tiff": encoded(noise("RGB"), "tiff", compression="tiff_adobe_deflate"),
-    "lossless webp": encoded(noise("RGBA"), "webp", lossless=True),
+    "lossless webp": encoded(noise("RGBA"), "webp", lossless=True),  # its chunk of pixels has an odd size
     "optimized png": encoded(noise("RGBA"), "png", optimize=True),
     "one pixel": encoded(noise("RGB", (1, 1)), "png"),
     "one column": encoded(noise("RGB", (1, 300)), "png"),
@@ -103,6 +104,9 @@ def test_a_cut_image_is_refused_unless_all_its_pixels_are_there(name: str) -> No
         lengths = {length for length in lengths if length < len(whole) - 15}
     if name == "mpo":  # its first picture is whole as soon as it is there, and no more is read
         lengths = {length for length in lengths if length < whole.index(b"\xff\xd9\xff\xd8")}
+    if name == "lossless webp":  # it ends with a byte that pads its chunk of an odd size
+        lengths.remove(len(whole) - 1)
+        assert is_accepted_as(whole[:-1], whole)
     accepted = {len(whole) - length for length in sorted(lengths) if is_accepted_as(whole[:length], whole)}
     assert accepted <= set(range(1, MISSING_END.get(whole[:3], 0) + 1))
     if name in {"RGB png", "RGB jpeg", "progressive jpeg", "jpeg with restart marks", "RGB gif"}:

@@ -22,6 +22,7 @@ from pipeline.images.inspect import inspect, open_image
 from pipeline.images.limits import MIB, MemoryBudget
 from pipeline.images.transform import to_srgb
 from pipeline.reports.thumbnails import shrink
+from tests.support.noise import grey_noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +108,7 @@ def test_a_png_whose_chunks_are_damaged_has_few_remarks() -> None:
 
 
 def test_the_restart_marks_of_a_jpeg_without_end_are_counted_once() -> None:
-    whole = encoded(Image.effect_noise((64, 64), 50), "jpeg", restart_marker_blocks=1)
+    whole = encoded(grey_noise((64, 64), 50), "jpeg", restart_marker_blocks=1)
     began = time.process_time()
     with pytest.raises(BrokenImage):
         inspect(whole[:-2] + b"\xff\xd0" * 10_000_000 + b"\x01" * 64)
@@ -278,7 +279,7 @@ def test_a_damaged_tiff_writes_nothing_to_the_terminal(capfd: pytest.CaptureFixt
 
 
 def test_a_tiff_with_two_compressions_writes_nothing_either(capfd: pytest.CaptureFixture[str]) -> None:
-    damaged = bytearray(encoded(Image.effect_noise((48, 36), 60), "tiff"))
+    damaged = bytearray(encoded(grey_noise((48, 36), 60), "tiff"))
     (at,) = struct.unpack_from("<I", damaged, 4)
     entries = range(at + 2, at + 2 + 12 * struct.unpack_from("<H", damaged, at)[0], 12)
     (place,) = [entry for entry in entries if struct.unpack_from("<H", damaged, entry)[0] == 258]
@@ -291,7 +292,7 @@ def test_a_tiff_with_two_compressions_writes_nothing_either(capfd: pytest.Captur
 @pytest.mark.parametrize(("mode", "compression"), [("RGB", "tiff_lzw"), ("1", "tiff_ccitt"), ("1", "group4")])
 def test_what_a_process_has_decoded_comes_back_without_compression(mode: str, compression: str) -> None:
     """Else a thread would decode it a second time, with what writes to the terminal."""
-    content = encoded(Image.effect_noise((47, 36), 60).convert(mode), "tiff", compression=compression)
+    content = encoded(grey_noise((47, 36), 60).convert(mode), "tiff", compression=compression)
     _, pixels = decoder.decode_apart("tiff", content, 10_000, with_pixels=True)
     with Image.open(io.BytesIO(pixels)) as image:
         assert image.info["compression"] == "raw"

@@ -21,6 +21,7 @@ from pipeline.images.prepared_cache import PreparedCache, write_inputs
 from pipeline.images.source import ImageSource
 from pipeline.models.table import Models
 from tests.support.error_table import naming
+from tests.support.noise import grey_noise
 from tests.support.photographs import PHOTOGRAPHS, photograph
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def test_a_refusal_gives_the_words_to_add(name: str, requirements: ImageRequirem
 
 
 def test_too_many_bytes_are_refused_and_shrunk_where_fit_is_given() -> None:
-    noisy = encoded(Image.effect_noise((300, 300), 90).convert("RGB"), "png")
+    noisy = encoded(grey_noise((300, 300), 90).convert("RGB"), "png")
     small = replace(VARIATION, max_bytes=20_000)
     with pytest.raises(ImageError, match=r"of 0\.2 MB; dall-e-2 takes square PNG under 0\.0191 MB"):
         prepare([ImageSource.of(noisy)], ImageOptions(), small, "dall-e-2")
@@ -289,7 +290,7 @@ def test_too_many_bytes_are_refused_and_shrunk_where_fit_is_given() -> None:
 
 
 def test_a_mask_shrinks_with_its_picture() -> None:
-    noisy = encoded(Image.effect_noise((300, 300), 90).convert("RGB"), "png")
+    noisy = encoded(grey_noise((300, 300), 90).convert("RGB"), "png")
     small = replace(DALLE_EDIT, max_bytes=20_000)
     image, mask = prepare(
         [ImageSource.of(noisy)], ImageOptions(fit="crop", mask_box=(0, 0, 150, 300)), small, "dall-e-2"
@@ -492,7 +493,7 @@ def test_a_shared_picture_is_prepared_once_until_it_changes(tmp_path: Path, monk
 
 def test_what_is_remembered_is_bounded() -> None:
     inputs = PreparedCache(max_bytes=40_000)
-    sources = [ImageSource.of(encoded(Image.effect_noise((100, 100), 90), "png")) for _ in range(10)]
+    sources = [ImageSource.of(encoded(grey_noise((100, 100), 90, seed), "png")) for seed in range(10)]
     for source in sources:
         inputs.prepare([source], ImageOptions(), None, None)
     assert inputs._bytes <= 40_000
