@@ -417,8 +417,11 @@ async def test_responses_that_never_are_valid_http_are_no_outage_of_a_provider_t
         runner = await bench.run(lab(server.url, concurrency=2))
     assert [type(stop) for stop in runner.stops] == [NotDelivered]
     assert "not valid HTTP" in str(runner.stops[0])
-    assert len(server.requests) <= 1 + 2 + delivery_breaker.OVERDUE + delivery_breaker.PROBES
-    assert sorted(set(bench.statuses().values())) == ["pending", "succeeded"]
+    repeats = bench.retry.unknown * delivery_breaker.OVERDUE  # of one request, before others show the same
+    assert len(server.requests) <= 1 + 2 + delivery_breaker.OVERDUE + repeats + delivery_breaker.PROBES
+    statuses = list(bench.statuses().values())
+    assert statuses.count("succeeded") == 1
+    assert statuses.count("failed") < delivery_breaker.OVERDUE, "repeated as often as is allowed"
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 16])
