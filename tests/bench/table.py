@@ -42,6 +42,6 @@ def megabytes(size: float) -> str:
 
 
 def verdict(value: float, bound: float, *, least: bool) -> str:
-    """Say whether a target is met."""
+    """Return the bound of a target, and whether it is met."""
     met = value >= bound if least else value <= bound
     return f"{'≥' if least else '≤'} {bound:g}: {'met' if met else 'missed'}"

@@ -57,7 +57,7 @@ class Terminal:
         return "\n".join(self.lines)
 
     def cursor_is_hidden(self) -> bool:
-        """Say whether the terminal has been left as no person wants it."""
+        """Return whether the terminal has been left as no person wants it."""
         return bool(self.screen.cursor.hidden)
 
     def read_until(self, seen: Callable[[], object]) -> None:
@@ -72,7 +72,7 @@ class Terminal:
         return self.process.wait()
 
     def is_asleep(self) -> bool:
-        """Say whether the command waits, as at a question: a signal before it waits is seen after it only."""
+        """Return whether the command waits, as at a question: a signal before it waits is seen after it only."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] == "S"
 

@@ -8,6 +8,12 @@ import sys
 
 import pytest
 
+
+def _ended(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end in a process of its own."""
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
+
+
 STUCK = """
 import asyncio, hashlib, os
 from pipeline.signals import Shutdown, ending_process
@@ -28,7 +34,7 @@ with ending_process(lambda: print("last words", flush=True)):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_main_thread_that_does_not_end_is_ended_with_the_number_of_the_signal(number: signal.Signals) -> None:
     script = STUCK.replace("NUMBER", str(int(number)))
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
+    ended = _ended(script)
     assert (ended.returncode, ended.stdout) == (128 + number, "last words\n"), ended.stderr
 
 
@@ -52,7 +58,7 @@ with ending_process(lambda: None):
 
 
 def test_a_signal_whose_interrupt_python_discards_is_not_lost() -> None:
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=20, check=False)
+    ended = _ended(INTERRUPTED)
     assert "Exception ignored" in ended.stderr
     assert (ended.returncode, ended.stdout) == (0, "stop SIGINT\n"), ended.stderr
 
@@ -81,7 +87,7 @@ with ending_process(lambda: print("last words", flush=True)):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_that_is_sent_to_a_process_and_to_its_group_is_one(number: signal.Signals) -> None:
     script = TWICE.replace("NUMBER", str(int(number)))
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
+    ended = _ended(script)
     assert (ended.returncode, ended.stdout) == (0, f"stop {number.name}\n"), ended.stderr
 
 
@@ -105,6 +111,5 @@ with ending_process(lambda: print("last words", flush=True)):
 
 
 def test_the_second_signal_ends_the_process_also_in_a_later_part_of_the_command() -> None:
-    words = [sys.executable, "-c", AFTER_THE_RUN]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    ended = _ended(AFTER_THE_RUN)
     assert (ended.returncode, ended.stdout) == (143, "stop SIGTERM\nlast words\n"), ended.stderr
